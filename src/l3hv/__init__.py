@@ -1,0 +1,1 @@
+"""The networking logic of l3hv: intent in, every host's plan out."""

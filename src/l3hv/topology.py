@@ -1,0 +1,72 @@
+"""The machines, ports and guests of a fabric, as somebody who has to cable them sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Port:
+    """One interface that a machine has on an L2 segment.
+
+    ``interface`` is the name that the routing configuration uses (``eno1.90`` for a VLAN,
+    ``eth1`` for a plain uplink); whoever cables it decides whether that is a VLAN interface
+    or a port of that name.  ``segment`` is ``<path>-<domain>``.
+    """
+
+    interface: str
+    path: str
+    domain: str
+    mtu: int
+
+    @property
+    def segment(self) -> str:
+        return f"{self.path}-{self.domain}"
+
+
+@dataclass(frozen=True)
+class GuestPort:
+    """One guest and the interface that it has on its hypervisor.
+
+    ``mac`` is the guest's own; ``dhcp`` tells whether it is offered IPv4; ``mtu`` is the
+    guest's interface MTU in bytes.  ``addresses`` are the addresses (with prefix length 32 or
+    128, or a subnet's first address) that the guest must hold on its loopback to answer for
+    what is routed through it (additional and anycast addresses).
+    ``transparent`` are the addresses that reach it translated, with no guest configuration.
+    """
+
+    name: str
+    hypervisor: str
+    interface: str
+    mac: str
+    domain: str
+    mtu: int
+    ipv4: str | None
+    ipv6_prefix: str | None
+    addresses: tuple[str, ...] = ()
+    transparent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine: its kind is ``hypervisor``, ``route_reflector`` or ``edge_router``.
+
+    ``system`` is the distribution that it runs (``debian12`` or ``debian13``).
+    """
+
+    name: str
+    kind: str
+    system: str
+    ports: tuple[Port, ...]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All machines and guests of one fabric, sorted by name."""
+
+    machines: tuple[Machine, ...]
+    guests: tuple[GuestPort, ...]
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        return tuple(sorted({port.segment for machine in self.machines for port in machine.ports}))
