@@ -1,0 +1,70 @@
+# Two commands: `make lab` brings the fabric up and proves it, `make test` runs every test.
+# Everything the host lacks is installed on the way (apt packages, a virtualenv in .venv).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help
+help: ## Show what can be done
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "The twin makes namespaces and containers: run this as root (sudo make ...)."; exit 1; }
+
+.PHONY: host
+host: root
+	@command -v $(PYTHON) >/dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends python3; }
+	@missing=$$(for package in $$($(PYTHON) twin packages); do \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+	    echo "==> Installing on this host:" $$missing; \
+	    apt-get -qq update; \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(VENV)/.run: requirements.txt | host
+	@echo "==> Installing the pinned Python packages into $(VENV)"
+	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "==> Installing what the tests need into $(VENV)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.run
+
+.PHONY: lab
+lab: root host venv ## Boot the lab in the twin, provision it, verify it (first time: some minutes)
+	@./twin up -i inventories/lab
+	@echo "==> Provisioning with site.yml"
+	@ansible-playbook site.yml
+	@echo "==> Verifying, packets included"
+	@ansible-playbook playbooks/verify.yml
+	@./twin status
+	@printf '\n%s\n' \
+	  "The fabric stands. Try next:" \
+	  "  ./twin guest vm1 -- ping -c 3 192.0.2.8                      # a guest reaches the Internet" \
+	  "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5               # cut a path under 32 flows; ./twin heal hv2 a" \
+	  "  ansible-playbook playbooks/plan.yml --limit hv1               # what hv1 becomes, and why"
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Check style and types
+	@ruff check . && ruff format --check .
+	@mypy
+	@yamllint -s .
+	@ansible-lint -q
+
+.PHONY: clean
+clean: root ## Leave no machine, namespace, mount or process of any twin behind
+	@$(PYTHON) twin down --all
+	@rm -rf build
