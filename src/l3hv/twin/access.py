@@ -1,0 +1,73 @@
+"""How the host gets into the machines: a key pair, an SSH configuration, Ansible's variables."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from l3hv.twin import network
+from l3hv.twin.state import Standing, Twin, write_json
+
+
+def ssh_config(twin: Twin) -> Path:
+    return twin.directory / "ssh_config"
+
+
+def extra_variables(twin: Twin) -> Path:
+    """The file that ``play`` hands to Ansible as extra variables."""
+    return twin.directory / "vars.json"
+
+
+def write_access(twin: Twin, standing: Standing) -> None:
+    """Make the key pair (once), the SSH configuration and Ansible's extra variables."""
+    key = twin.directory / "key"
+    if not (twin.directory / "key.pub").exists():
+        key.unlink(missing_ok=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"twin {twin.name}", "-f", key],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    sockets = twin.directory / "control"
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    ssh_config(twin).write_text(_ssh_config_text(twin, standing))
+    write_json(
+        extra_variables(twin),
+        {
+            "ansible_connection": "ssh",
+            "ansible_host": "{{ inventory_hostname }}",
+            "ansible_port": 22,
+            "ansible_user": "root",
+            "ansible_become": False,
+            "ansible_ssh_common_args": f"-F {ssh_config(twin)}",
+            # Ansible names a connection after host, port and user, which twins have in common.
+            "ansible_control_path_dir": str(sockets),
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "l3hv_vlan_interfaces": "external",
+            "l3hv_twin": twin.name,
+        },
+    )
+
+
+def _ssh_config_text(twin: Twin, standing: Standing) -> str:
+    # The host has no interface of the twin: a connection starts in the management namespace.
+    entry = f"nsenter --net={network.NAMESPACES / twin.management_namespace} busybox nc %h %p"
+    lines = [f"# The machines of the twin {twin.name}; './twin up' writes this file."]
+    for machine in standing.topology.machines:
+        lines += [f"Host {machine.name}", f"  HostName {standing.address(machine.name)}"]
+    lines += [
+        "Host *",
+        "  User root",
+        f"  IdentityFile {twin.directory}/key",
+        "  IdentitiesOnly yes",
+        "  PreferredAuthentications publickey",
+        "  GSSAPIAuthentication no",
+        "  StrictHostKeyChecking no",
+        "  CheckHostIP no",
+        f"  UserKnownHostsFile {twin.directory}/known_hosts",
+        "  LogLevel ERROR",
+        "  ServerAliveInterval 2",
+        "  ServerAliveCountMax 5",
+        f"  ProxyCommand {entry}",
+    ]
+    return "\n".join(lines) + "\n"

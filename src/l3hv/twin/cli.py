@@ -1,0 +1,195 @@
+"""The command line of the twin: one verb per thing that happens to machines and cables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from l3hv.twin import HOST_PACKAGES, TwinError, access, image, lifecycle, machine, status
+from l3hv.twin.state import Twin, standing_twins, topology_from
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+DEFAULT_INVENTORY = "inventories/lab"
+
+
+def say(line: str) -> None:
+    """Tell whoever waits what is going on; results go to standard output instead."""
+    print(f"twin: {line}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command: list[str] = []
+    if "--" in words:
+        words, command = words[: words.index("--")], words[words.index("--") + 1 :]
+    parser = _parser()
+    options, unknown = parser.parse_known_args(words)
+    if options.takes is None and (unknown or command):
+        parser.error(f"unknown arguments: {' '.join(unknown or ['--', *command])}")
+    if options.takes == "command" and unknown:
+        parser.error(f"put -- before the command: -- {' '.join(unknown)}")
+    options.command = [*unknown, *command]
+    try:
+        return int(options.run(options) or 0)
+    except TwinError as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted: './twin down' removes what is there, './twin up' goes on")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="twin",
+        description="Boot an inventory's machines as real machines on this host. Needs root.",
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(
+        name: str,
+        run: Callable[[argparse.Namespace], int | None],
+        summary: str,
+        *,
+        twin: bool = True,
+        as_json: bool = False,
+        takes: str | None = None,
+    ) -> argparse.ArgumentParser:
+        usage = f"twin {name} [-h] [--name NAME] MACHINE -- COMMAND [ARGUMENT ...]"
+        added = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            usage=usage if takes == "command" else None,
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run, takes=takes)
+        if twin:
+            added.add_argument("--name", default="lab", help="which twin (default: lab)")
+        if as_json:
+            added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    added = verb("image", _image, "Build a base image unless it is cached.", twin=False)
+    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.RECIPES))
+    added.add_argument("--bare", action="store_true", help="without the routing packages")
+    added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
+
+    added = verb("up", _up, "Start a twin, or bring it to its changed inventory.", as_json=True)
+    source = added.add_mutually_exclusive_group()
+    source.add_argument("-i", "--inventory", help=f"an Ansible inventory (default: {DEFAULT_INVENTORY})")
+    source.add_argument("--topology", help="a JSON topology instead of an inventory")
+    added.add_argument("--bare", action="store_true", help="machines without routing packages")
+    added.add_argument("--system", choices=sorted(image.RECIPES), help="one system for all machines")
+
+    added = verb(
+        "play",
+        _play,
+        "Run a playbook against the twin's machines; what the twin does not know of the "
+        "arguments goes to ansible-playbook.",
+        takes="arguments",
+    )
+    added.add_argument("playbook")
+
+    verb("status", _status, "Show machines, ports and guests.", as_json=True)
+
+    added = verb("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
+    added.add_argument("machine")
+
+    added = verb("down", _down, "Remove a twin and everything that it made.")
+    added.add_argument("--all", action="store_true", help="all twins of this host")
+
+    verb("packages", _packages, "Print the Debian packages that the host needs.", twin=False)
+    return parser
+
+
+def _twin(options: argparse.Namespace) -> Twin:
+    lifecycle.need_root()
+    return Twin(options.name, say)
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _image(options: argparse.Namespace) -> None:
+    lifecycle.need_root()
+    wanted = image.recipe(options.system, bare=options.bare)
+    print(image.ensure_image(wanted, say, rebuild=options.rebuild))
+
+
+def _up(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    begin = time.monotonic()
+    inventory = None
+    if options.topology:
+        try:
+            stored = json.loads(Path(options.topology).read_text())
+        except (OSError, ValueError) as error:
+            raise TwinError(f"{options.topology} is no JSON topology: {error}") from error
+        topology = topology_from(stored)
+    else:
+        inventory = Path(options.inventory or REPOSITORY / DEFAULT_INVENTORY).resolve()
+        if not inventory.exists():
+            raise TwinError(f"there is no inventory {inventory}: name one with -i")
+        from l3hv.inventory import read_topology
+
+        topology = read_topology(inventory)
+    booted = lifecycle.up(twin, inventory, topology, system=options.system, bare=options.bare)
+    seconds = round(time.monotonic() - begin, 1)
+    if options.json:
+        _print_json({"twin": twin.name, "booted": booted, "seconds": seconds})
+    elif booted:
+        say(f"{len(booted)} machines booted in {seconds} s")
+    else:
+        say("nothing to boot")
+
+
+def _play(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    standing = twin.standing()
+    if standing.inventory is None:
+        raise TwinError(f"the twin {twin.name} was started without an inventory to play")
+    beside = Path(sys.executable).with_name("ansible-playbook")
+    program = str(beside) if beside.exists() else shutil.which("ansible-playbook")
+    if program is None:
+        raise TwinError("ansible-playbook is missing: install requirements.txt into .venv")
+    os.chdir(REPOSITORY)
+    extra = f"@{access.extra_variables(twin)}"
+    os.execv(
+        program,
+        [program, "-i", standing.inventory, "-e", extra, options.playbook, *options.command],
+    )
+
+
+def _status(options: argparse.Namespace) -> None:
+    report = status.report(_twin(options))
+    if options.json:
+        _print_json(report)
+    else:
+        print(status.table(report))
+
+
+def _exec(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    name = twin.standing().machine(options.machine).name
+    command = machine.inside(machine.leader(twin, name), options.command or ["bash"])
+    os.execvp(command[0], command)
+
+
+def _down(options: argparse.Namespace) -> None:
+    names = standing_twins() if options.all else [options.name]
+    for name in names:
+        options.name = name
+        lifecycle.down(_twin(options))
+
+
+def _packages(_options: argparse.Namespace) -> None:
+    print("\n".join(HOST_PACKAGES))

@@ -1,0 +1,92 @@
+"""A control group per machine, on hosts with and without systemd as PID 1.
+
+Machines that shared one group would stop each other's units, and could not be counted or
+ended apart.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from l3hv.twin.state import Twin
+
+CGROUPS = Path("/sys/fs/cgroup")
+# What systemd needs of the first version's hierarchies, and what a machine is counted by.
+LEGACY_HIERARCHIES = ("systemd", "unified", "memory", "pids")
+
+
+def host_has_systemd() -> bool:
+    """Whether PID 1 of the host is systemd (sd_booted(3)): it then owns all control groups."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def groups(twin: Twin, machine: str = "") -> list[Path]:
+    """The directories of a machine's groups, or of the whole twin's, existing or not."""
+    if host_has_systemd():
+        return [CGROUPS / "l3hv.slice" / f"l3hv-{twin.name}.slice"]
+    inside = Path("l3hv", twin.name, machine)
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS / inside]
+    return [CGROUPS / name / inside for name in LEGACY_HIERARCHIES if (CGROUPS / name).is_dir()]
+
+
+def confined(twin: Twin, machine: str, script: str) -> list[str]:
+    """The command that runs a shell script in the machine's group, in place of itself."""
+    if host_has_systemd():
+        return [
+            "systemd-run",
+            "--scope",
+            "--quiet",
+            "--collect",
+            f"--slice=l3hv-{twin.name}.slice",
+            # A scope's name stays taken for a moment after its last process.
+            f"--unit={twin.prefix}{machine}-{time.monotonic_ns()}.scope",
+            "--property=Delegate=yes",
+            "sh",
+            "-ec",
+            script,
+        ]
+    directories = groups(twin, machine)
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+    joins = "".join(f"echo $$ >{shlex.quote(str(directory / 'cgroup.procs'))}\n" for directory in directories)
+    return ["sh", "-ec", joins + script]
+
+
+def processes(twin: Twin) -> set[int]:
+    """All processes in the twin's groups."""
+    found: set[int] = set()
+    for top in groups(twin):
+        for directory in _below(top):
+            try:
+                found.update(int(line) for line in (directory / "cgroup.procs").open())
+            except OSError:
+                continue
+    return found
+
+
+def remove_groups(twin: Twin, machine: str = "") -> None:
+    """Remove empty groups; systemd removes its own."""
+    if host_has_systemd():
+        return
+    for top in groups(twin, machine):
+        for directory in _below(top):
+            try:
+                directory.rmdir()
+            except OSError:
+                continue  # Something of the host's still counts in it, or it is gone.
+        if not machine:
+            try:
+                top.parent.rmdir()
+            except OSError:
+                continue  # Another twin stands.
+
+
+def _below(top: Path) -> Iterator[Path]:
+    """A directory and all below it, the deepest first."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        yield Path(directory)

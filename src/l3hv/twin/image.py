@@ -1,0 +1,306 @@
+"""The systems that machines boot: one base image per system, built once and cached."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from l3hv.twin import TwinError
+
+CACHE = Path("/var/cache/l3hv")
+FALLBACK_MIRROR = "http://deb.debian.org/debian"
+SECURITY_MIRROR = "http://deb.debian.org/debian-security"
+DEFAULT_SYSTEM = "debian13"
+
+BASE_PACKAGES = (
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "iputils-ping",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-apt",
+    "systemd",
+    "systemd-sysv",
+    "tcpdump",
+)
+ROUTING_PACKAGES = ("bird2", "dnsmasq", "nftables", "python3-pyroute2", "radvd")
+
+# What no machine of a twin needs: kernel modules, consoles, and timers that wake up all
+# machines of the host at once.
+MASKED_UNITS = (
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty.target",
+    "systemd-modules-load.service",
+)
+# What the roles enable: nothing of it may run before they did.
+DISABLED_UNITS = (
+    "bird.service",
+    "bird6.service",
+    "dnsmasq.service",
+    "nftables.service",
+    "radvd.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-networkd-wait-online.service",
+    "systemd-resolved.service",
+)
+
+SSHD_SETTINGS = """\
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+GSSAPIAuthentication no
+UseDNS no
+PrintMotd no
+MaxSessions 100
+MaxStartups 100:30:200
+"""
+JOURNAL_SETTINGS = "[Journal]\nSystemMaxUse=32M\n"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a base image: the digest of these fields (and of the settings) names it."""
+
+    system: str
+    suite: str
+    packages: tuple[str, ...]
+    sshd_settings: str
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change when anything in the image would."""
+        facts = [asdict(self), MASKED_UNITS, DISABLED_UNITS, JOURNAL_SETTINGS]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+# OpenSSH 9.8 (Debian 13) punishes a source with many connections; earlier ones refuse the word.
+RECIPES = {
+    "debian12": Recipe("debian12", "bookworm", BASE_PACKAGES + ROUTING_PACKAGES, SSHD_SETTINGS),
+    "debian13": Recipe(
+        "debian13",
+        "trixie",
+        BASE_PACKAGES + ROUTING_PACKAGES,
+        SSHD_SETTINGS + "PerSourcePenalties no\n",
+    ),
+}
+BARE_RECIPES = {
+    name: Recipe(f"{name}-bare", recipe.suite, BASE_PACKAGES, recipe.sshd_settings)
+    for name, recipe in RECIPES.items()
+}
+
+
+def recipe(system: str, *, bare: bool = False) -> Recipe:
+    """The recipe of ``system``; bare leaves out the packages that the roles install."""
+    try:
+        return (BARE_RECIPES if bare else RECIPES)[system]
+    except KeyError:
+        known = ", ".join(sorted(RECIPES))
+        raise TwinError(f"no image is known for the system {system!r}: choose one of {known}") from None
+
+
+def image_root(wanted: Recipe) -> Path:
+    """Where the root file system of a recipe is, or will be."""
+    return CACHE / "images" / f"{wanted.system}-{wanted.digest}"
+
+
+def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = False) -> Path:
+    """The root file system of ``wanted``, built first when it is not cached.
+
+    Two builders at once build once.  The image appears by a rename: an interrupted build
+    leaves a directory that the next build removes.
+    """
+    root = image_root(wanted)
+    if root.is_dir() and not rebuild:
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(root.parent / ".lock", say):
+        if root.is_dir() and not rebuild:
+            return root
+        for leftover in root.parent.glob(".building-*"):
+            shutil.rmtree(leftover)
+        building = root.parent / f".building-{root.name}"
+        say(f"building the image {root.name} (about a minute)")
+        _debootstrap(wanted, building)
+        _settle(wanted, building)
+        if root.is_dir():
+            # Machines that run from the old image keep it open until they stop.
+            old = root.parent / ".building-old"
+            root.rename(old)
+            building.rename(root)
+            shutil.rmtree(old)
+        else:
+            building.rename(root)
+        return root
+
+
+@contextmanager
+def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another build to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _debootstrap(wanted: Recipe, root: Path) -> None:
+    if shutil.which("debootstrap") is None:
+        raise TwinError("debootstrap is missing: install the packages of './twin packages'")
+    command = [
+        # A mount namespace of its own takes debootstrap's mounts away with it, however it ends.
+        "unshare",
+        "--mount",
+        "debootstrap",
+        "--variant=minbase",
+        f"--include={','.join(wanted.packages)}",
+        wanted.suite,
+        str(root),
+        debian_mirror(),
+    ]
+    log = root.with_name(f"{root.name}.log")
+    with log.open("w") as out:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | _proxy_variables() | {"LC_ALL": "C.UTF-8"},
+        )
+    if done.returncode != 0:
+        last = log.read_text().strip().splitlines()[-1:]
+        raise TwinError(
+            f"debootstrap of {wanted.suite} failed ({' '.join(last)}): see {log}, "
+            "check the mirror, and run it again"
+        )
+    log.unlink()
+
+
+def _settle(wanted: Recipe, root: Path) -> None:
+    """Make the fresh system one that any machine of any twin can boot."""
+
+    def write(path: str, text: str) -> None:
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    mirror = debian_mirror()
+    write(
+        "etc/apt/sources.list",
+        f"deb {mirror} {wanted.suite} main\n"
+        f"deb {mirror} {wanted.suite}-updates main\n"
+        f"deb {SECURITY_MIRROR} {wanted.suite}-security main\n",
+    )
+    write("etc/ssh/sshd_config.d/twin.conf", wanted.sshd_settings)
+    write("etc/systemd/journald.conf.d/twin.conf", JOURNAL_SETTINGS)
+    write("etc/default/locale", "LANG=C.UTF-8\n")
+    write("etc/machine-id", "")
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    write("etc/resolv.conf", "# A twin has no route to the outside, hence no name server.\n")
+    for verb, units in (("disable", DISABLED_UNITS), ("mask", MASKED_UNITS)):
+        for unit in units:
+            # Units that the system does not have are no error: the list serves all systems.
+            subprocess.run(
+                ["systemctl", f"--root={root}", verb, unit],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+    for litter in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log", "tmp"):
+        for entry in (root / litter).iterdir():
+            if entry.is_dir() and litter != "var/log":
+                shutil.rmtree(entry)
+            elif entry.is_file():
+                entry.unlink()
+    (root / "var/lib/apt/lists/partial").mkdir(exist_ok=True)
+    (root / "var/cache/apt/archives/partial").mkdir(exist_ok=True)
+
+
+def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
+    """The Debian mirror that the host itself uses, or Debian's own.
+
+    Reads ``sources.list`` and ``sources.list.d`` in both formats of sources.list(5).
+    """
+    for uri, components in _sources(apt):
+        parts = urlsplit(uri)
+        if (
+            parts.scheme in ("http", "https")
+            and parts.path.rstrip("/").endswith("/debian")
+            and "main" in components
+        ):
+            return uri.rstrip("/")
+    return FALLBACK_MIRROR
+
+
+def _sources(apt: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each (URI, components) of the host's enabled binary sources."""
+    directory = apt / "sources.list.d"
+    for path in [apt / "sources.list", *sorted(directory.glob("*.list"))]:
+        if path.is_file():
+            yield from _one_line_sources(path.read_text())
+    for path in sorted(directory.glob("*.sources")):
+        yield from _deb822_sources(path.read_text())
+
+
+def _one_line_sources(text: str) -> Iterator[tuple[str, list[str]]]:
+    for line in text.splitlines():
+        match = re.match(r"deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+\S+\s*([^#]*)", line.strip())
+        if match:
+            yield match[1], match[2].split()
+
+
+def _deb822_sources(text: str) -> Iterator[tuple[str, list[str]]]:
+    for stanza in re.split(r"\n\s*\n", text):
+        fields: dict[str, list[str]] = {}
+        name = ""
+        for line in stanza.splitlines():
+            if line.startswith("#"):
+                continue
+            if line[:1] in (" ", "\t"):
+                fields.setdefault(name, []).extend(line.split())
+            elif ":" in line:
+                name, _, value = line.partition(":")
+                name = name.strip().lower()
+                fields[name] = value.split()
+        if "deb" in fields.get("types", []) and fields.get("enabled") != ["no"]:
+            for uri in fields.get("uris", []):
+                yield uri, fields.get("components", [])
+
+
+def _proxy_variables() -> dict[str, str]:
+    """The proxy of the host's apt as the environment variables that debootstrap reads."""
+    found = {}
+    for scheme in ("http", "https"):
+        variable = f"{scheme}_proxy"
+        if os.environ.get(variable):
+            continue
+        shell = subprocess.run(
+            ["apt-config", "shell", "PROXY", f"Acquire::{scheme}::Proxy"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        match = re.match(r"PROXY='(.+)'", shell.stdout)
+        if match and match[1] != "DIRECT":
+            found[variable] = match[1]
+    return found

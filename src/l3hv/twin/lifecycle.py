@@ -1,0 +1,104 @@
+"""Up and down: bring a twin to what its inventory says, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from l3hv.topology import Topology
+from l3hv.twin import TwinError, access, confinement, machine, network
+from l3hv.twin.image import ensure_image, recipe
+from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
+
+
+def need_root() -> None:
+    """Refuse to go on without the rights that namespaces take."""
+    if os.geteuid() != 0:
+        raise TwinError("the twin makes namespaces and machines: run it as root (sudo ./twin …)")
+
+
+def up(
+    twin: Twin, inventory: Path | None, topology: Topology, *, system: str | None, bare: bool
+) -> list[str]:
+    """Bring a twin to a topology; the names of the machines that it booted.
+
+    What stands already and is as wanted is left alone, so that a second ``up`` changes nothing.
+    """
+    check_names(topology)
+    if system:
+        topology = replace(
+            topology,
+            machines=tuple(replace(found, system=system) for found in topology.machines),
+        )
+    images = {
+        wanted: str(ensure_image(recipe(wanted, bare=bare), twin.say))
+        for wanted in sorted({found.system for found in topology.machines})
+    }
+    with twin.locked():
+        before = twin.standing_or_none()
+        _refuse_other(twin, before, inventory, bare)
+        standing = Standing(
+            inventory=str(inventory) if inventory else None,
+            topology=topology,
+            numbers=machine_numbers(topology, before.numbers if before else {}),
+            images=images | dict(before.images if before else {}),
+            bare=bare,
+        )
+        twin.remember(standing)
+        access.write_access(twin, standing)
+        for name in surplus_machines(twin, standing):
+            twin.say(f"removing {name}")
+            machine.forget(twin, name)
+        network.ensure_switches(twin, topology.segments)
+        booted = []
+        for wanted in topology.machines:
+            if machine.running(twin, wanted.name) and machine.supervisor(twin, wanted.name):
+                machine.recable(twin, wanted)
+            else:
+                twin.say(f"booting {wanted.name}")
+                machine.power_off(twin, wanted.name)
+                machine.start(twin, wanted.name, lambda: None)
+                booted.append(wanted.name)
+        network.remove_other_switches(twin, topology.segments)
+        machine.await_ready(twin, booted)
+    return booted
+
+
+def _refuse_other(twin: Twin, before: Standing | None, inventory: Path | None, bare: bool) -> None:
+    if before is None:
+        return
+    if before.inventory != (str(inventory) if inventory else None):
+        raise TwinError(
+            f"the twin {twin.name} stands for {before.inventory or 'a topology of its own'}: "
+            f"end it with './twin down --name {twin.name}' or choose another name"
+        )
+    if before.bare != bare:
+        raise TwinError(
+            f"the twin {twin.name} was started {'with' if before.bare else 'without'} --bare: "
+            f"end it with './twin down --name {twin.name}' first"
+        )
+
+
+def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
+    """The machines that nobody wants any more, or that run another system than is wanted."""
+    directory = twin.directory / "machines"
+    systems = {found.name: found.system for found in standing.topology.machines}
+    return [
+        entry.name
+        for entry in sorted(directory.iterdir() if directory.is_dir() else ())
+        if (cabled := machine.as_cabled(twin, entry.name)) is None or cabled.system != systems.get(entry.name)
+    ]
+
+
+def down(twin: Twin) -> None:
+    """Remove a twin, standing, half-started or broken; nothing to remove is no error."""
+    with twin.locked():
+        machine.end_all(twin)
+        network.remove_namespaces(network.namespaces(twin.prefix))
+        confinement.remove_groups(twin)
+        for directory in (twin.library, twin.directory):
+            if directory.exists():
+                shutil.rmtree(directory)
+        twin.lock_path.unlink()

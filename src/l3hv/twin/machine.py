@@ -1,0 +1,386 @@
+"""Machines: systemd-nspawn with a real systemd, in the namespaces and cables of a twin.
+
+Each machine has a supervisor, a daemon that lays its cables, boots it, boots it again when it
+reboots, and clears away when it is off.  The supervisor holds a lock on its ``pid`` file for as
+long as it lives, so a process number in that file is never somebody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from l3hv.topology import Machine, Port
+from l3hv.twin import TwinError, confinement, network
+from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
+
+REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
+BOOT_SECONDS = 60.0
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Running:
+    """A machine that has power: its PID 1 and since when (Unix time); is it up yet?"""
+
+    leader: int
+    since: float
+    ready: bool
+
+
+def running(twin: Twin, machine: str) -> Running | None:
+    """How a machine runs, or None when it is off."""
+    stored = read_json(twin.machine_directory(machine) / "running.json")
+    if stored is None or not network.is_in(stored["leader"], twin.machine_namespace(machine)):
+        return None
+    return Running(**stored)
+
+
+def leader(twin: Twin, machine: str) -> int:
+    """The PID of a running machine's init; an error when the machine is off."""
+    found = running(twin, machine)
+    if found is None:
+        raise TwinError(f"{machine} is off: './twin boot {machine}' starts it")
+    return found.leader
+
+
+def supervisor(twin: Twin, machine: str) -> int | None:
+    """The PID of a machine's supervisor, or None when none lives."""
+    try:
+        with (twin.machine_directory(machine) / "pid").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        return None
+    return None
+
+
+def inside(pid: int, command: Iterable[str]) -> list[str]:
+    """The command line that runs a command in all namespaces of a machine."""
+    environment = [
+        "HOME=/root",
+        "LANG=C.UTF-8",
+        "LOGNAME=root",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "SHELL=/bin/bash",
+        f"TERM={os.environ.get('TERM', 'dumb')}",
+        "USER=root",
+    ]
+    return ["nsenter", f"--target={pid}", "--all", "env", "--ignore-environment",
+            *environment, *command]  # fmt: skip
+
+
+def start(twin: Twin, machine: str, when_ready: Callable[[], None]) -> None:
+    """Switch a machine on and return at once; ``when_ready`` runs after each of its boots."""
+    directory = twin.machine_directory(machine)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "running.json").unlink(missing_ok=True)
+    (directory / "failure").unlink(missing_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    _become_supervisor(twin, machine, when_ready)
+
+
+def await_ready(twin: Twin, machines: Iterable[str]) -> None:
+    """Return when all machines have booted and take connections by SSH."""
+    standing = twin.standing()
+    waiting = list(machines)
+    deadline = time.monotonic() + BOOT_SECONDS
+    while waiting:
+        for name in list(waiting):
+            failure = twin.machine_directory(name) / "failure"
+            if failure.exists():
+                raise TwinError(f"{name} did not boot: {failure.read_text().strip()}")
+            found = running(twin, name)
+            if found and found.ready and _answers(twin, str(standing.address(name))):
+                twin.say(f"{name} is up")
+                waiting.remove(name)
+        if waiting and time.monotonic() > deadline:
+            raise TwinError(
+                f"{', '.join(waiting)} did not boot within {BOOT_SECONDS:.0f} s: see "
+                f"{twin.machine_directory(waiting[0])}/console.log"
+            )
+        time.sleep(0.05)
+
+
+def _answers(twin: Twin, address: str) -> bool:
+    with network.entered(twin.management_namespace):
+        connection = socket.socket()
+    with connection:
+        connection.settimeout(0.5)
+        return connection.connect_ex((address, SSH_PORT)) == 0
+
+
+def recable(twin: Twin, machine: Machine) -> None:
+    """Give a running machine the ports that it lacks, and take those that it should not have."""
+    before = as_cabled(twin, machine.name)
+    old = before.ports if before else ()
+    if set(old) == set(machine.ports):
+        return
+    twin.say(f"changing the ports of {machine.name}")
+    network.remove_ports(twin, machine.name, [port for port in old if port not in machine.ports])
+    network.add_ports(twin, machine.name, [port for port in machine.ports if port not in old])
+    _record(twin, machine)
+
+
+def as_cabled(twin: Twin, machine: str) -> Machine | None:
+    """A machine as it was last cabled, or None when it never was."""
+    stored = read_json(twin.machine_directory(machine) / "machine.json")
+    return machine_from(stored) if stored else None
+
+
+def _record(twin: Twin, machine: Machine) -> None:
+    write_json(twin.machine_directory(machine.name) / "machine.json", asdict(machine))
+
+
+def power_off(twin: Twin, machine: str) -> None:
+    """Cut a machine's power: nothing that runs on it gets to say anything any more."""
+    network.pull_cables(twin, machine, _ports(twin, machine))
+    deadline = time.monotonic() + 10
+    while True:
+        found = running(twin, machine)
+        if found:
+            _kill_and_reap(found.leader)
+        elif supervisor(twin, machine) is None:
+            break
+        if time.monotonic() > deadline:
+            raise TwinError(f"{machine} does not end: see {twin.machine_directory(machine)}")
+        time.sleep(0.01)
+    clear_away(twin, machine)
+
+
+def clear_away(twin: Twin, machine: str) -> None:
+    """Remove what a machine that is off has left, but for its file system."""
+    network.remove_machine(twin, machine, _ports(twin, machine))
+    confinement.remove_groups(twin, machine)
+    (twin.machine_directory(machine) / "running.json").unlink(missing_ok=True)
+
+
+def forget(twin: Twin, machine: str) -> None:
+    """Power a machine off and remove its file system, too."""
+    power_off(twin, machine)
+    shutil.rmtree(twin.library / machine, ignore_errors=True)
+    shutil.rmtree(twin.machine_directory(machine), ignore_errors=True)
+
+
+def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
+    cabled = as_cabled(twin, machine)
+    return cabled.ports if cabled else ()
+
+
+def _kill_and_reap(pid: int) -> None:
+    """SIGKILL a machine's init and wait until its systemd-nspawn has ended, too."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        nspawn = os.pidfd_open(int(status.partition("PPid:")[2].split()[0]))
+    except (OSError, ValueError):
+        return
+    _kill(pid)
+    select.select([nspawn], [], [], 5)
+    os.close(nspawn)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def end_all(twin: Twin) -> None:
+    """End all supervisors and machines of a twin, whatever state they are in.
+
+    systemd-nspawn itself is left to end with its machine: killed, it would leave it behind.
+    """
+    machines = twin.directory / "machines"
+    for directory in machines.iterdir() if machines.is_dir() else ():
+        if pid := supervisor(twin, directory.name):
+            _kill(pid)
+    deadline = time.monotonic() + 10
+    while pids := confinement.processes(twin):
+        for pid in pids:
+            if not _is_nspawn(pid) or time.monotonic() > deadline - 5:
+                _kill(pid)
+        if time.monotonic() > deadline:
+            raise TwinError(f"processes {sorted(pids)} do not end: see ps")
+        time.sleep(0.02)
+
+
+def _is_nspawn(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("systemd-nspawn")
+    except OSError:
+        return False
+
+
+# --- the supervisor ---------------------------------------------------------------------
+
+
+def _become_supervisor(twin: Twin, name: str, when_ready: Callable[[], None]) -> NoReturn:
+    directory = twin.machine_directory(name)
+    try:
+        os.chdir("/")
+        log = os.open(directory / "console.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.closerange(3, 1 << 16)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        with (directory / "pid").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            while True:
+                # An ``up`` since the last boot may have changed what the machine is.
+                standing = twin.standing()
+                machine = standing.machine(name)
+                _record(twin, machine)
+                network.lay_cables(twin, standing, machine)
+                if _boot(twin, standing, machine, when_ready) != REBOOT_STATUS:
+                    break
+            clear_away(twin, name)
+    except BaseException as error:  # noqa: BLE001 - a fork must never return into the verb
+        traceback.print_exc()
+        (directory / "failure").write_text(f"{error}\n")
+        os._exit(1)
+    os._exit(0)
+
+
+def _boot(twin: Twin, standing: Standing, machine: Machine, when_ready: Callable[[], None]) -> int:
+    """Boot a machine once; its exit status when it goes down."""
+    directory = twin.machine_directory(machine.name)
+    address = directory / "notify"
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        notifications.bind(str(address))
+        process = subprocess.Popen(
+            _boot_command(twin, standing, machine),
+            stdin=subprocess.DEVNULL,
+            env={
+                "PATH": os.environ["PATH"],
+                "NOTIFY_SOCKET": str(address),
+                "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+            },
+        )
+        since = time.time()
+        found = Running(0, since, False)
+        ended = os.pidfd_open(process.pid)
+        try:
+            while True:
+                readable, _, _ = select.select([notifications.fileno(), ended], [], [])
+                if notifications.fileno() in readable:
+                    found = _heed(directory, found, notifications.recv(4096).decode())
+                    if found.ready:
+                        break
+                elif ended in readable:
+                    break
+            if found.ready:
+                when_ready()
+        finally:
+            os.close(ended)
+    status = process.wait()
+    if not found.leader:
+        last = (directory / "console.log").read_text(errors="replace").strip().splitlines()[-1:]
+        raise TwinError(" ".join(last) or f"systemd-nspawn ended with status {status}")
+    return status
+
+
+def _heed(directory: Path, found: Running, message: str) -> Running:
+    """Take in one sd_notify(3) message of systemd-nspawn and record what it changes."""
+    fields = dict(line.partition("=")[::2] for line in message.splitlines())
+    now = Running(
+        leader=int(fields.get("X_NSPAWN_LEADER_PID", found.leader)),
+        since=found.since,
+        ready=found.ready or fields.get("READY") == "1",
+    )
+    if now != found and now.leader:
+        write_json(directory / "running.json", vars(now))
+    return now
+
+
+def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]:
+    files = twin.library / machine.name
+    _prepare_files(twin, machine, files)
+    layers = (
+        f"lowerdir={standing.images[machine.system]},"
+        # Nobody needs these files after a crash of the host: never wait for the disk.
+        f"upperdir={files}/upper,workdir={files}/work,volatile"
+    )
+    nspawn = [
+        "systemd-nspawn",
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "--boot",
+        "--notify-ready=yes",
+        "--console=pipe",
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--capability=all",
+        "--drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME",
+        f"--directory={files}/root",
+        # The name is of the host's world, the host name of the machine's.
+        f"--machine={twin.prefix}{machine.name}".replace("_", "-"),
+        f"--hostname={machine.name}",
+        f"--network-namespace-path={network.NAMESPACES / twin.machine_namespace(machine.name)}",
+    ]
+    # The mount is in a namespace of its own and goes away with the machine.
+    script = (
+        f"exec unshare --mount --propagation slave sh -ec {shlex.quote(_mount(layers, files))} "
+        f"sh {shlex.join(nspawn)}"
+    )
+    return confinement.confined(twin, machine.name, script)
+
+
+def _mount(layers: str, files: Path) -> str:
+    mount = shlex.join(["mount", "-t", "overlay", "l3hv", "-o", layers, f"{files}/root"])
+    return f'{mount}\nexec "$@"'
+
+
+def _prepare_files(twin: Twin, machine: Machine, files: Path) -> None:
+    """The machine's own layer: made at its first boot, kept over reboots."""
+    # What a volatile overlay leaves in its working directory would refuse the next mount.
+    shutil.rmtree(files / "work", ignore_errors=True)
+    for name in ("root", "work"):
+        (files / name).mkdir(parents=True, exist_ok=True)
+    upper = files / "upper"
+    if upper.is_dir():
+        return
+    identity = hashlib.sha256(machine.name.encode()).hexdigest()[:32]
+    keys = (twin.directory / "key.pub").read_text()
+    for path, mode, text in (
+        ("etc/machine-id", 0o444, f"{identity}\n"),
+        ("etc/hostname", 0o644, f"{machine.name}\n"),
+        ("etc/hosts", 0o644, f"127.0.0.1 localhost\n127.0.1.1 {machine.name}\n::1 localhost\n"),
+        ("root/.ssh/authorized_keys", 0o600, keys),
+    ):
+        target = upper / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        target.chmod(mode)
+    for private in ("root", "root/.ssh"):
+        (upper / private).chmod(0o700)

@@ -1,0 +1,404 @@
+"""The twin's wiring: namespaces, switches (Linux bridges) and cables (veth pairs).
+
+Nothing of it is in the host's own network namespace, so no packet of a twin finds a way out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from l3hv.topology import Machine, Port
+from l3hv.twin import TwinError
+from l3hv.twin.state import HOST_NUMBER, MANAGEMENT, Standing, Twin, read_json, write_json
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+NAMESPACES = Path("/run/netns")
+MANAGEMENT_INTERFACE = "mgmt0"
+SWITCH_MTU = 9216
+CLONE_NEWNET = 0x40000000
+
+# A new namespace inherits the host's IPv4 settings: bring it to the kernel's own defaults.
+KERNEL_DEFAULTS = {
+    "net/ipv4/ip_forward": "0",
+    **{
+        f"net/ipv4/conf/{scope}/{key}": value
+        for scope in ("all", "default", "lo")
+        for key, value in {
+            "accept_redirects": "1",
+            "arp_announce": "0",
+            "arp_ignore": "0",
+            "log_martians": "0",
+            "promote_secondaries": "0",
+            "proxy_arp": "0",
+            "rp_filter": "0",
+            "send_redirects": "1",
+        }.items()
+    },
+}
+# A switch has no addresses, and hands no bridged packet to the host's packet filters.
+SWITCH_SETTINGS = {
+    "net/ipv6/conf/all/disable_ipv6": "1",
+    "net/ipv6/conf/default/disable_ipv6": "1",
+    "net/bridge/bridge-nf-call-arptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
+    "net/bridge/bridge-nf-call-iptables": "0",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def namespaces(prefix: str) -> list[str]:
+    """The named network namespaces whose names begin with ``prefix``."""
+    if not NAMESPACES.is_dir():
+        return []
+    return sorted(path.name for path in NAMESPACES.iterdir() if path.name.startswith(prefix))
+
+
+def create_namespaces(names: Iterable[str]) -> None:
+    _ip_batch(f"netns add {name}" for name in names)
+
+
+def remove_namespaces(names: Iterable[str]) -> None:
+    """Remove namespaces that exist, whatever is in them; what runs in them ends first."""
+    gone = [name for name in names if (NAMESPACES / name).exists()]
+    if gone:
+        end_processes_in(gone)
+        _ip_batch(f"netns del {name}" for name in gone)
+
+
+def _ip_batch(lines: Iterable[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    done = subprocess.run(["ip", "-batch", "-"], input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise TwinError(f"ip could not do {text.strip()!r}: {done.stderr.strip()}")
+
+
+@contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """Put the calling thread into a network namespace: sockets opened there stay there."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        enter(namespace)
+        yield
+    finally:
+        _setns(own)
+        os.close(own)
+
+
+def enter(namespace: str) -> None:
+    """Put the calling thread into a network namespace for good."""
+    try:
+        fd = os.open(NAMESPACES / namespace, os.O_RDONLY)
+    except FileNotFoundError:
+        raise TwinError(
+            f"the network namespace {namespace} is gone: what it belongs to does not run"
+        ) from None
+    try:
+        _setns(fd)
+    finally:
+        os.close(fd)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"setns: {os.strerror(error)}")
+
+
+@contextmanager
+def netlink(namespace: str) -> Iterator[IPRoute]:
+    """An rtnetlink socket (pyroute2's IPRoute) in a namespace."""
+    from pyroute2 import IPRoute
+
+    with entered(namespace):
+        route = IPRoute()
+    try:
+        yield route
+    finally:
+        route.close()
+
+
+def processes_in(names: Iterable[str]) -> list[int]:
+    """The processes whose network namespace is one of the named ones."""
+    wanted = {_identity(NAMESPACES / name) for name in names} - {None}
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _identity(entry / "ns/net") in wanted
+    ]
+
+
+def is_in(pid: int, namespace: str) -> bool:
+    """Whether a process runs in a network namespace."""
+    own = _identity(NAMESPACES / namespace)
+    return own is not None and own == _identity(Path(f"/proc/{pid}/ns/net"))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def end_processes_in(names: Iterable[str], *, timeout: float = 5) -> None:
+    """SIGKILL what runs in namespaces, and wait until it is gone (at most ``timeout`` s)."""
+    names = list(names)
+    deadline = time.monotonic() + timeout
+    while pids := processes_in(names):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            raise TwinError(f"processes {pids} in {', '.join(names)} do not end: see ps")
+        time.sleep(0.01)
+
+
+def write_settings(namespace: str, settings: dict[str, str]) -> None:
+    """Write sysctls of a namespace; those that this kernel does not have are left out."""
+    with entered(namespace):
+        for key, value in settings.items():
+            path = Path("/proc/sys") / key
+            if path.exists():
+                path.write_text(value)
+
+
+def interface_name(owner: str, interface: str) -> str:
+    """The switch-side name of a cable: readable when it fits into 15 characters.
+
+    >>> interface_name("hv1", "eno1.90")
+    'hv1~eno1.90'
+    >>> interface_name("hypervisor-12", "eno1.90")
+    'c-199f77bcf801'
+    """
+    name = f"{owner}~{interface}"
+    return name if len(name) <= 15 else "c-" + _digest(owner, interface)[:12]
+
+
+def bridge_name(segment: str) -> str:
+    """The name of a segment's bridge."""
+    return segment if len(segment) <= 15 else "s-" + _digest(segment)[:12]
+
+
+def stable_mac(owner: str, interface: str) -> str:
+    """A locally administered MAC that an interface has in every twin and at every boot.
+
+    >>> stable_mac("hv1", "mgmt0")
+    '02:26:02:49:31:6b'
+    """
+    digest = _digest(owner, interface)
+    return ":".join(["02", *(digest[at : at + 2] for at in range(0, 10, 2))])
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+# --- switches ---------------------------------------------------------------------------
+
+
+def ensure_switches(twin: Twin, segments: Iterable[str]) -> None:
+    """The management bridge and one bridge per segment, each kind in its namespace."""
+    existing = namespaces(twin.prefix)
+    for namespace in (twin.management_namespace, twin.switch_namespace):
+        if namespace not in existing:
+            create_namespaces([namespace])
+        write_settings(namespace, SWITCH_SETTINGS)
+    with netlink(twin.management_namespace) as link:
+        if not link.link_lookup(ifname="mgmt"):
+            _add_bridge(link, "mgmt")
+            index = link.link_lookup(ifname="mgmt")[0]
+            link.addr(
+                "add",
+                index=index,
+                address=str(MANAGEMENT[HOST_NUMBER]),
+                prefixlen=MANAGEMENT.prefixlen,
+            )
+    with netlink(twin.switch_namespace) as link:
+        for name in sorted({bridge_name(segment) for segment in segments} - _bridges(link)):
+            _add_bridge(link, name)
+
+
+def remove_other_switches(twin: Twin, segments: Iterable[str]) -> None:
+    """Remove the bridges of segments that no machine is on any more."""
+    with netlink(twin.switch_namespace) as link:
+        for name in sorted(_bridges(link) - {bridge_name(segment) for segment in segments}):
+            link.link("del", ifname=name)
+
+
+def _bridges(link: IPRoute) -> set[str]:
+    return {found.get_attr("IFLA_IFNAME") for found in link.get_links(kind="bridge")}
+
+
+def _add_bridge(link: IPRoute, name: str) -> None:
+    # Without multicast snooping neighbour discovery works from the first packet on.
+    link.link(
+        "add",
+        ifname=name,
+        kind="bridge",
+        br_stp_state=0,
+        br_mcast_snooping=0,
+        address=stable_mac("switch", name),
+        mtu=SWITCH_MTU,
+        state="up",
+    )
+
+
+# --- the cables of machines -------------------------------------------------------------
+
+
+def lay_cables(twin: Twin, standing: Standing, machine: Machine) -> None:
+    """Give a machine a fresh network namespace and plug it into its switches.
+
+    The ports are down and bare, as after power-on; only the management port is configured.
+    """
+    remove_machine(twin, machine.name, machine.ports)
+    namespace = twin.machine_namespace(machine.name)
+    create_namespaces([namespace])
+    write_settings(namespace, KERNEL_DEFAULTS)
+    with netlink(twin.management_namespace) as link:
+        _add_cable(link, machine.name, MANAGEMENT_INTERFACE, namespace, "mgmt")
+    write_settings(namespace, {f"net/ipv6/conf/{MANAGEMENT_INTERFACE}/disable_ipv6": "1"})
+    with netlink(namespace) as link:
+        index = link.link_lookup(ifname=MANAGEMENT_INTERFACE)[0]
+        link.link("set", index=index, state="up")
+        link.addr(
+            "add",
+            index=index,
+            address=str(standing.address(machine.name)),
+            prefixlen=MANAGEMENT.prefixlen,
+            scope=253,  # link: never the source of anything else
+            IFA_FLAGS=0x200,  # IFA_F_NOPREFIXROUTE
+        )
+        # In the local table the way back to the host depends on none of the machine's rules
+        # and shows in none of the tables that it routes with.
+        link.route("add", dst=str(MANAGEMENT), oif=index, scope="link", table=255)
+    add_ports(twin, machine.name, machine.ports)
+
+
+def add_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
+    """Plug ports of a machine into their switches, in the state that their cables are in."""
+    namespace = twin.machine_namespace(machine)
+    with netlink(twin.switch_namespace) as link:
+        for port in ports:
+            _add_cable(link, machine, port.interface, namespace, bridge_name(port.segment))
+    states = cable_states(twin)
+    for port in ports:
+        if interface_name(machine, port.interface) in states:
+            apply_cable_state(twin, machine, port)
+
+
+def remove_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
+    """Take ports away from a machine."""
+    with netlink(twin.switch_namespace) as link:
+        for port in ports:
+            _remove_link(link, interface_name(machine, port.interface))
+
+
+def remove_machine(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
+    """Remove a machine's cables and its namespace.
+
+    The switch-side ends go first: a namespace's own removal would destroy them later, in the
+    background.
+    """
+    remove_ports(twin, machine, ports)
+    with netlink(twin.management_namespace) as link:
+        _remove_link(link, interface_name(machine, MANAGEMENT_INTERFACE))
+    remove_namespaces([twin.machine_namespace(machine)])
+
+
+def pull_cables(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
+    """Silence a machine at once, before it can say good-bye to its peers."""
+    if not namespaces(twin.switch_namespace):
+        return
+    with netlink(twin.switch_namespace) as link:
+        for port in ports:
+            found = link.link_lookup(ifname=interface_name(machine, port.interface))
+            if found:
+                link.link("set", index=found[0], state="down")
+    with netlink(twin.management_namespace) as link:
+        _remove_link(link, interface_name(machine, MANAGEMENT_INTERFACE))
+
+
+def _add_cable(link: IPRoute, machine: str, interface: str, namespace: str, bridge: str) -> None:
+    fd = os.open(NAMESPACES / namespace, os.O_RDONLY)
+    try:
+        link.link(
+            "add",
+            kind="veth",
+            ifname=interface_name(machine, interface),
+            mtu=SWITCH_MTU,
+            master=link.link_lookup(ifname=bridge)[0],
+            state="up",
+            peer={
+                "ifname": interface,
+                "address": stable_mac(machine, interface),
+                "net_ns_fd": fd,
+            },
+        )
+    finally:
+        os.close(fd)
+
+
+def _remove_link(link: IPRoute, name: str) -> None:
+    found = link.link_lookup(ifname=name)
+    if found:
+        link.link("del", index=found[0])
+
+
+# --- the state of cables ----------------------------------------------------------------
+
+
+def cable_states(twin: Twin) -> dict[str, list[str]]:
+    """What is wrong with each cable, by its name: ``cut``, ``dark`` or both."""
+    return read_json(twin.directory / "cables.json") or {}
+
+
+def set_cable_state(twin: Twin, machine: str, port: Port, ill: str, *, present: bool) -> None:
+    """Add or remove one ill of a cable.  It outlives the machine's reboots.
+
+    ``cut`` loses all frames both ways while both ends keep their carrier; ``dark`` takes the
+    carrier away from the machine.
+    """
+    states = cable_states(twin)
+    name = interface_name(machine, port.interface)
+    ills = set(states.get(name, ()))
+    ills = ills | {ill} if present else ills - {ill}
+    if ills:
+        states[name] = sorted(ills)
+    else:
+        states.pop(name, None)
+    write_json(twin.directory / "cables.json", states)
+    apply_cable_state(twin, machine, port)
+
+
+def apply_cable_state(twin: Twin, machine: str, port: Port) -> None:
+    """Bring the switch's end of a cable into the state that is recorded."""
+    name = interface_name(machine, port.interface)
+    ills = cable_states(twin).get(name, ())
+    with netlink(twin.switch_namespace) as link:
+        found = link.link_lookup(ifname=name)
+        if not found:
+            return  # The machine is off: the state applies when its cables are laid.
+        bridge = link.link_lookup(ifname=bridge_name(port.segment))[0]
+        link.link(
+            "set",
+            index=found[0],
+            # Out of its bridge the switch's end stays up: silence with a carrier.
+            master=0 if "cut" in ills else bridge,
+            state="down" if "dark" in ills else "up",
+        )

@@ -1,0 +1,261 @@
+"""What a twin is and where it keeps it: names, directories, and the files between its verbs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from l3hv.topology import GuestPort, Machine, Port, Topology
+from l3hv.twin import TwinError
+
+RUN = Path("/run/l3hv")
+LIBRARY = Path("/var/lib/l3hv")
+
+# Link-local, so that it clashes with no inventory and nothing routes it; clear of
+# 169.254.0.0/24 and 169.254.169.254, which others use.  Twins do not share it: each has its
+# own in a namespace of its own.
+MANAGEMENT = IPv4Network("169.254.248.0/22")
+HOST_NUMBER = 1
+FIRST_MACHINE_NUMBER = 11
+
+# Dashes separate the parts of a namespace's name, so a twin's name has none.
+TWIN_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
+MACHINE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,38}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What ``up`` was last asked for: written before anything is created.
+
+    ``inventory`` is None when the topology came from a file.  ``numbers`` gives each machine
+    its host number in ``MANAGEMENT`` and ``images`` each system the directory of its root file
+    system; both stay as long as the twin stands.
+    """
+
+    inventory: str | None
+    topology: Topology
+    numbers: Mapping[str, int]
+    images: Mapping[str, str]
+    bare: bool
+
+    def machine(self, name: str) -> Machine:
+        """The machine of that name; an unknown name is an error that lists the known ones."""
+        for machine in self.topology.machines:
+            if machine.name == name:
+                return machine
+        known = ", ".join(machine.name for machine in self.topology.machines)
+        raise TwinError(f"the twin has no machine {name!r}: its machines are {known}")
+
+    def guest(self, name: str) -> GuestPort:
+        """The guest of that name; an unknown name is an error that lists the known ones."""
+        for guest in self.topology.guests:
+            if guest.name == name:
+                return guest
+        known = ", ".join(guest.name for guest in self.topology.guests) or "none"
+        raise TwinError(f"the twin has no guest {name!r}: its guests are {known}")
+
+    def address(self, machine: str) -> IPv4Address:
+        """The management address of a machine."""
+        return MANAGEMENT[self.numbers[machine]]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One twin by its name; everything it owns on the host is named after it."""
+
+    name: str
+    say: Callable[[str], None] = field(compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not TWIN_NAME.fullmatch(self.name):
+            raise TwinError(
+                f"{self.name!r} is no name for a twin: take at most 12 lower-case letters and "
+                "digits, a letter first"
+            )
+
+    @property
+    def directory(self) -> Path:
+        """Run-time state: gone after ``down``, and after a reboot of the host."""
+        return RUN / self.name
+
+    @property
+    def library(self) -> Path:
+        """The writable layers of the machines' file systems."""
+        return LIBRARY / self.name
+
+    def machine_directory(self, machine: str) -> Path:
+        return self.directory / "machines" / machine
+
+    def guest_directory(self, guest: str) -> Path:
+        return self.directory / "guests" / guest
+
+    @property
+    def prefix(self) -> str:
+        """How the names of all namespaces of this twin begin."""
+        return f"l3hv-{self.name}-"
+
+    @property
+    def management_namespace(self) -> str:
+        return f"{self.prefix}mgmt"
+
+    @property
+    def switch_namespace(self) -> str:
+        return f"{self.prefix}switch"
+
+    def machine_namespace(self, machine: str) -> str:
+        return f"{self.prefix}host-{machine}"
+
+    def guest_namespace(self, guest: str) -> str:
+        return f"{self.prefix}guest-{guest}"
+
+    @property
+    def lock_path(self) -> Path:
+        return RUN / f".{self.name}.lock"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other verbs that change this twin out, until they may go on."""
+        RUN.mkdir(parents=True, exist_ok=True)
+        path = self.lock_path
+        while True:
+            with path.open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    self.say(f"waiting for another command on the twin {self.name}")
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                # ``down`` removes the file: a lock on a removed one keeps nobody out.
+                if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                    yield
+                    return
+
+    def standing(self) -> Standing:
+        """What stands; an error when nothing does."""
+        standing = self.standing_or_none()
+        if standing is None:
+            raise TwinError(
+                f"no twin named {self.name!r} stands: start it with './twin up --name {self.name}'"
+            )
+        return standing
+
+    def standing_or_none(self) -> Standing | None:
+        """What stands, or None."""
+        stored = read_json(self.directory / "twin.json")
+        if stored is None:
+            return None
+        return Standing(
+            inventory=stored["inventory"],
+            topology=topology_from(stored["topology"]),
+            numbers=stored["numbers"],
+            images=stored["images"],
+            bare=stored["bare"],
+        )
+
+    def remember(self, standing: Standing) -> None:
+        write_json(
+            self.directory / "twin.json",
+            {
+                "inventory": standing.inventory,
+                "topology": asdict(standing.topology),
+                "numbers": dict(standing.numbers),
+                "images": dict(standing.images),
+                "bare": standing.bare,
+            },
+        )
+
+
+def standing_twins() -> list[str]:
+    """The names of the twins that have left anything in the run-time directory."""
+    if not RUN.is_dir():
+        return []
+    return sorted(entry.name for entry in RUN.iterdir() if TWIN_NAME.fullmatch(entry.name))
+
+
+def machine_numbers(topology: Topology, held: Mapping[str, int]) -> dict[str, int]:
+    """A host number per machine: the one it holds, or the lowest free one.
+
+    >>> one = Topology((Machine("hv1", "hypervisor", "debian13", ()),), ())
+    >>> machine_numbers(one, {"rr1": 11, "hv9": 12})
+    {'hv1': 11}
+    """
+    names = [machine.name for machine in topology.machines]
+    numbers = {name: held[name] for name in names if name in held}
+    free = (
+        number
+        for number in range(FIRST_MACHINE_NUMBER, MANAGEMENT.num_addresses - 1)
+        if number not in numbers.values()
+    )
+    for name in names:
+        if name not in numbers:
+            numbers[name] = next(free)
+    return numbers
+
+
+def check_names(topology: Topology) -> None:
+    """Refuse names that no host, namespace or interface can have."""
+    for machine in topology.machines:
+        if not MACHINE_NAME.fullmatch(machine.name):
+            raise TwinError(f"{machine.name!r} is no host name that a machine can boot with")
+        for port in machine.ports:
+            if not 0 < len(port.interface) <= 15 or "/" in port.interface:
+                raise TwinError(
+                    f"{machine.name} cannot have an interface named {port.interface!r}: "
+                    "Linux takes 1 to 15 characters"
+                )
+    for guest in topology.guests:
+        if not MACHINE_NAME.fullmatch(guest.name):
+            raise TwinError(f"{guest.name!r} is no name that a guest's namespace can have")
+
+
+def machine_from(stored: Mapping[str, Any]) -> Machine:
+    """A machine from its JSON form."""
+    return Machine(
+        name=stored["name"],
+        kind=stored["kind"],
+        system=stored["system"],
+        ports=tuple(Port(**port) for port in stored["ports"]),
+    )
+
+
+def topology_from(stored: Mapping[str, Any]) -> Topology:
+    """A topology from its JSON form (the dataclasses' fields; absent guests are none)."""
+    try:
+        return Topology(
+            machines=tuple(machine_from(machine) for machine in stored["machines"]),
+            guests=tuple(
+                GuestPort(
+                    **{
+                        **guest,
+                        "addresses": tuple(guest.get("addresses", ())),
+                        "transparent": tuple(guest.get("transparent", ())),
+                    }
+                )
+                for guest in stored.get("guests", ())
+            ),
+        )
+    except (KeyError, TypeError) as error:
+        raise TwinError(f"this is no topology: {error} (see docs/twin.md)") from error
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """The content of a JSON file, or None when there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(json.dumps(content, indent=2) + "\n")
+    new.replace(path)

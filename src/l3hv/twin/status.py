@@ -1,0 +1,74 @@
+"""What a twin looks like now, read from the kernel rather than from what was asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from l3hv.topology import Machine
+from l3hv.twin import machine, network
+from l3hv.twin.state import Twin
+
+
+def report(twin: Twin) -> dict[str, Any]:
+    """The twin's machines and guests as plain JSON values.
+
+    A machine's ``state`` is ``up``, ``booting`` or ``off``; ``uptime`` is in seconds.  A port is
+    ``up``, ``down`` (not brought up, or no carrier) or ``cut``.
+    """
+    standing = twin.standing()
+    return {
+        "twin": twin.name,
+        "inventory": standing.inventory,
+        "bare": standing.bare,
+        "machines": [_machine(twin, found) for found in standing.topology.machines],
+    }
+
+
+def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
+    power = machine.running(twin, found.name)
+    if power is None:
+        state, uptime = "off", None
+    else:
+        state = "up" if power.ready else "booting"
+        uptime = round(time.time() - power.since, 1)
+    return {
+        "name": found.name,
+        "kind": found.kind,
+        "system": found.system,
+        "state": state,
+        "uptime": uptime,
+        "ports": _ports(twin, found) if power else {},
+    }
+
+
+def _ports(twin: Twin, found: Machine) -> dict[str, str]:
+    ills = network.cable_states(twin)
+    with network.netlink(twin.machine_namespace(found.name)) as link:
+        states = {
+            entry.get_attr("IFLA_IFNAME"): entry.get_attr("IFLA_OPERSTATE") for entry in link.get_links()
+        }
+    ports = {}
+    for port in found.ports:
+        cut = "cut" in ills.get(network.interface_name(found.name, port.interface), ())
+        up = states.get(port.interface) == "UP"
+        ports[port.interface] = "cut" if cut else "up" if up else "down"
+    return ports
+
+
+def table(content: dict[str, Any]) -> str:
+    """A report for people."""
+    rows = [("MACHINE", "KIND", "SYSTEM", "STATE", "UPTIME", "PORTS")]
+    for found in content["machines"]:
+        uptime = "-" if found["uptime"] is None else f"{found['uptime']:.0f} s"
+        ports = ", ".join(f"{name} {state}" for name, state in found["ports"].items())
+        rows.append((found["name"], found["kind"], found["system"], found["state"], uptime, ports))
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
