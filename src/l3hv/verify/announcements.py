@@ -1,0 +1,65 @@
+"""What one host announces to the fabric: all that the others have to know of it to expect its routes."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+from l3hv.model import HostPlan, PrefixMatch
+
+
+def announcements(plan: HostPlan) -> dict[str, Any]:
+    """Return what ``plan``'s host announces, as plain data.
+
+    The shape is::
+
+        {"kind": "hypervisor",
+         "sessions": [{"peer": "rr1", "path": "a", "tables": ["public4", "public6"]}],
+         "tables": {"public4": {"next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"},
+                                "prefixes": {"203.0.113.1/32": ["vm1"], "0.0.0.0/0": []}}}}
+
+    ``tables`` has BIRD's table names. A prefix names the guests of the host that it leads to: it is announced
+    while the port of one of them is there.  The host's own prefixes name nobody and are always announced.
+    """
+    kernel_names = {table.id: table.name for table in plan.table_names}
+    tables: dict[str, Any] = {}
+    for table in plan.routing.tables:
+        prefixes: dict[str, list[str]] = {prefix: [] for prefix in table.originates}
+        if table.learn and table.kernel_table is not None:
+            name = kernel_names[table.kernel_table]
+            for guest in plan.guests:
+                for route in guest.routes:
+                    if route.family == table.family and name in route.tables and is_matched(route.prefix, table.announces):
+                        owners = prefixes.setdefault(route.prefix, [])
+                        if guest.name not in owners:
+                            owners.append(guest.name)
+        next_hops = {
+            session.path: channel.next_hop
+            for session in plan.routing.sessions
+            for channel in session.channels
+            if channel.table == table.name and channel.next_hop is not None
+        }
+        if next_hops and prefixes:
+            tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}
+    sessions = [
+        {"peer": session.peer, "path": session.path, "tables": [channel.table for channel in session.channels]}
+        for session in plan.routing.sessions
+    ]
+    return {"kind": plan.kind, "sessions": sessions, "tables": tables}
+
+
+def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
+    """Tell whether ``prefix`` passes a filter made of ``patterns``.
+
+    >>> is_matched("203.0.113.1/32", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
+    True
+    >>> is_matched("203.0.113.0/24", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
+    False
+    """
+    network = ip_network(prefix)
+    return any(
+        pattern.low <= network.prefixlen <= pattern.high
+        and network.version == (pool := ip_network(pattern.prefix)).version
+        and network.network_address in pool
+        for pattern in patterns
+    )
