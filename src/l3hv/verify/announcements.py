@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import Any
 
-from l3hv.model import HostPlan, PrefixMatch
+from l3hv.model import HostPlan
 
 
 def announcements(plan: HostPlan) -> dict[str, Any]:
@@ -29,10 +28,8 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
             name = kernel_names[table.kernel_table]
             for guest in plan.guests:
                 for route in guest.routes:
-                    if route.family == table.family and name in route.tables and is_matched(route.prefix, table.announces):
-                        owners = prefixes.setdefault(route.prefix, [])
-                        if guest.name not in owners:
-                            owners.append(guest.name)
+                    if route.family == table.family and name in route.tables:
+                        prefixes.setdefault(route.prefix, []).append(guest.name)
         next_hops = {
             session.path: channel.next_hop
             for session in plan.routing.sessions
@@ -46,20 +43,3 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         for session in plan.routing.sessions
     ]
     return {"kind": plan.kind, "sessions": sessions, "tables": tables}
-
-
-def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
-    """Tell whether ``prefix`` passes a filter made of ``patterns``.
-
-    >>> is_matched("203.0.113.1/32", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
-    True
-    >>> is_matched("203.0.113.0/24", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
-    False
-    """
-    network = ip_network(prefix)
-    return any(
-        pattern.low <= network.prefixlen <= pattern.high
-        and network.version == (pool := ip_network(pattern.prefix)).version
-        and network.network_address in pool
-        for pattern in patterns
-    )
