@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
+TEST_TWIN := test
 
 .PHONY: help
 help: ## Show what can be done
@@ -63,6 +64,32 @@ lint: $(VENV)/.dev ## Check style and types
 	@mypy
 	@yamllint -s .
 	@ansible-lint -q
+
+.PHONY: test
+test: root host $(VENV)/.dev ## Run every test (boots twins of its own; a standing lab is left alone)
+	@echo "==> Style and types"
+	@$(MAKE) --no-print-directory lint
+	@echo "==> Without machines"
+	@pytest -n 2 -q -m 'not twin and not fabric'
+	@echo "==> The twin itself"
+	@./twin image
+	@pytest -q -m twin
+	@echo "==> The fabric: provisioned, verified, broken on purpose"
+	@trap './twin down --name $(TEST_TWIN)' EXIT; \
+	./twin up -i inventories/lab --name $(TEST_TWIN); \
+	./twin play --name $(TEST_TWIN) site.yml; \
+	./twin play --name $(TEST_TWIN) playbooks/verify.yml; \
+	L3HV_TWIN=$(TEST_TWIN) pytest -q -m fabric
+	@echo "==> Roles as Ansible users run them"
+	@molecule test --all
+
+.PHONY: bench-plan bench-failover bench-run
+bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests each
+	@$(BIN)/python bench/plan.py
+bench-failover: root venv ## Measure failures on a standing lab
+	@$(BIN)/python bench/failover.py
+bench-run: root venv ## Measure an unchanged site.yml against ansible's ping
+	@$(BIN)/python bench/run_time.py
 
 .PHONY: clean
 clean: root ## Leave no machine, namespace, mount or process of any twin behind
