@@ -1,0 +1,641 @@
+#!/usr/bin/python
+"""Converges a set of configuration files and the units that read them, as one transaction."""
+
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import grp
+import json
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import tempfile
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: config_files
+short_description: Converge a set of configuration files as one transaction
+description:
+  - Renders templates on the controller and converges all files of a set in one remote task.
+  - All files are checked before any is replaced. A file is replaced by a rename in its own directory.
+    Files that match O(owned) and are no longer wanted are removed.
+  - What was there before is kept below O(state_dir) until the next change, so that an activation that
+    fails can go back.
+  - O(state=present) places the files and reports a change. A handler with O(state=active) then runs
+    the commands of O(activate). When one of them fails, the previous files are put back and activated, and the
+    handler fails.
+  - A change that was never activated, because the run was interrupted, is reported again by the next run.
+options:
+  set:
+    description: The name of the set. It names the directory below O(state_dir).
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) places the files.
+      - V(active) activates what V(present) placed, or goes back.
+    type: str
+    choices: [present, active]
+    default: present
+  files:
+    description: The files of the set.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      src:
+        description:
+          - A template in the role's C(templates) when the name ends in C(.j2), otherwise a file in its
+            C(files), taken as it is.
+          - Templates are rendered as by M(ansible.builtin.template). C(@digest@) in the result becomes a digest
+            of the result, which a daemon can be asked for later.
+        type: str
+        required: true
+      dest:
+        description:
+          - The absolute path on the machine. Missing parent directories are made with mode C(0755).
+          - With O(files[].each), C({field}) is replaced by the field of the element.
+        type: path
+        required: true
+      each:
+        description: One file is rendered for each element of this list.
+        type: list
+        elements: dict
+      as:
+        description: The name of the element in the template.
+        type: str
+        default: item
+      mode:
+        description: The permission bits, as a quoted octal number.
+        type: str
+        default: '0644'
+      owner:
+        description: The user's name.
+        type: str
+        default: root
+      group:
+        description: The group's name.
+        type: str
+        default: root
+      validate:
+        description:
+          - A command that refuses a bad file by its exit status. C(%s) is the path of the new content.
+          - In check mode it is left out where the program is not installed yet.
+        type: str
+  owned:
+    description:
+      - Glob patterns. Files that match one of them and are not in O(files) are removed.
+      - Units among them are stopped first.
+    type: list
+    elements: str
+    default: []
+  units:
+    description:
+      - Units that must be enabled and active.
+      - One that is not is a change, and is enabled and started by O(state=active).
+    type: list
+    elements: str
+    default: []
+  running:
+    description:
+      - A command that exits with 0 when what runs is what the files say. Asked when all files are in place.
+      - After O(activate) it must come true within O(timeout).
+    type: str
+  activate:
+    description:
+      - Commands that make the files take effect, in this order, with O(state=active).
+      - They find the paths that changed and those that were removed, one per line, in the environment
+        variables E(CONFIG_FILES_CHANGED) and E(CONFIG_FILES_REMOVED).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command:
+        description: The command.
+        type: str
+        required: true
+      changed:
+        description:
+          - Glob patterns.
+          - The command is left out when no path that changed or was removed matches one of them.
+        type: list
+        elements: str
+  timeout:
+    description: How many seconds O(running) may take to come true.
+    type: int
+    default: 15
+  secrets:
+    description: Values that are replaced by asterisks in diffs and messages.
+    type: list
+    elements: str
+    default: []
+  state_dir:
+    description: Where the previous content of each set is kept. Only root can read it.
+    type: path
+    default: /var/lib/l3hv/previous
+attributes:
+  check_mode:
+    support: full
+    description: Files are rendered, compared and checked; nothing is changed.
+  diff_mode:
+    support: full
+    description: One diff per file; a change of mode or owner is shown in its header.
+author: [l3hv]
+"""
+
+EXAMPLES = r"""
+- name: Describe the guest ports
+  config_files:
+    set: guest_ports
+    files:
+      - src: port.network.j2
+        dest: /etc/systemd/network/30-l3hv-port-{interface}.network
+        each: "{{ guest_ports_guests }}"
+        as: guest
+    owned: [/etc/systemd/network/30-l3hv-port-*.network]
+    units: [systemd-networkd.service]
+  notify: Apply the guest ports
+
+# handlers/main.yml
+- name: Apply the guest ports
+  config_files:
+    set: guest_ports
+    state: active
+    units: [systemd-networkd.service]
+    activate:
+      - command: networkctl reload
+"""
+
+RETURN = r"""
+changed_files:
+  description: Paths that were or would be written, or get another mode or owner.
+  returned: always
+  type: list
+  elements: str
+removed_files:
+  description: Paths that were or would be removed.
+  returned: always
+  type: list
+  elements: str
+pending:
+  description: Whether something waits for a handler with O(state=active).
+  returned: always
+  type: bool
+reasons:
+  description: Why the set is reported as changed, where it is not a file that differs.
+  returned: always
+  type: list
+  elements: str
+"""
+
+UNIT_DIRECTORY = "/etc/systemd/system/"
+UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
+
+
+class Refused(Exception):
+    """A sentence for the operator, and what the program that refused said."""
+
+    def __init__(self, sentence: str, output: str = "") -> None:
+        super().__init__(sentence)
+        self.output = output
+
+
+class File:
+    """One file as it is wanted."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.dest: str = given["dest"]
+        self.content: bytes = given["content"].encode("utf-8")
+        self.validate: str | None = given["validate"]
+        self.mode = int(given["mode"], 8)
+        self.owner, self.group = given["owner"], given["group"]
+        self.uid: int | None
+        self.gid: int | None
+        try:
+            self.uid, self.gid = pwd.getpwnam(self.owner).pw_uid, grp.getgrnam(self.group).gr_gid
+        except KeyError:
+            # In check mode on a bare machine the package that brings the user is not installed.
+            self.uid = self.gid = None
+
+
+class Found:
+    """One file as it is: ``None`` fields when it is not there."""
+
+    def __init__(self, path: str) -> None:
+        self.content: bytes | None
+        self.mode: int | None
+        self.uid: int | None
+        self.gid: int | None
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.content = self.mode = self.uid = self.gid = None
+            return
+        self.mode, self.uid, self.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        if stat.S_ISREG(status.st_mode):
+            with open(path, "rb") as stream:
+                self.content = stream.read()
+        else:  # a link, say to /dev/null: replaced by a file, never followed
+            self.content = b""
+            self.mode = None
+
+    @property
+    def exists(self) -> bool:
+        return self.content is not None
+
+    def attributes(self) -> str:
+        return f"{'-' if self.mode is None else format(self.mode, '04o')} {self.uid}:{self.gid}"
+
+    def is_as(self, wanted: File) -> bool:
+        return (
+            self.content == wanted.content
+            and self.mode == wanted.mode
+            and wanted.uid in (None, self.uid)
+            and wanted.gid in (None, self.gid)
+        )
+
+
+def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int | None) -> None:
+    """Replace ``path`` by a rename, so that a reader sees the old or the new content and nothing else."""
+    directory, name = os.path.split(path)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those.
+    staged = os.path.join(directory, f".{name}.config_files")
+    if os.path.lexists(staged):
+        os.unlink(staged)
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchown(stream.fileno(), -1 if uid is None else uid, -1 if gid is None else gid)
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.rename(staged, path)
+    except BaseException:
+        if os.path.lexists(staged):
+            os.unlink(staged)
+        raise
+
+
+def matches(path: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+class Transaction:
+    """What changed since the set was last active, and what was there before.
+
+    ``files`` maps each path to the mode, uid and gid it had, or to ``None`` when there was no such file.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.record = os.path.join(directory, "transaction.json")
+        self.pending = False
+        self.files: dict[str, list[int] | None] = {}
+        if os.path.exists(self.record):
+            with open(self.record, encoding="utf-8") as stream:
+                data = json.load(stream)
+            self.pending, self.files = data["pending"], data["files"]
+
+    def save(self) -> None:
+        content = json.dumps({"pending": self.pending, "files": self.files}, indent=1, sort_keys=True)
+        write_file(self.record, content.encode("utf-8"), 0o600, None, None)
+
+    def begin(self, found: dict[str, Found]) -> None:
+        """Keep what is there now; while a change waits for its activation, what was there before *that*."""
+        if not self.pending:
+            self.files = {}
+            if found and os.path.isdir(self.directory):
+                shutil.rmtree(self.directory)
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        os.chmod(self.directory, 0o700)
+        for path, state in found.items():
+            if path in self.files:
+                continue
+            if state.exists and state.mode is not None:
+                write_file(self.kept(path), state.content, 0o600, None, None)
+                self.files[path] = [state.mode, state.uid, state.gid]
+            else:
+                self.files[path] = None
+        self.pending = True
+        self.save()
+
+    def kept(self, path: str) -> str:
+        return os.path.join(self.directory, path.lstrip("/"))
+
+    def put_back(self, path: str) -> None:
+        with open(self.kept(path), "rb") as stream:
+            write_file(path, stream.read(), *self.files[path])
+
+    def end(self) -> None:
+        self.pending = False
+        if os.path.isdir(self.directory):
+            self.save()
+
+
+class ConfigFiles:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        parameters = module.params
+        self.name = parameters["set"]
+        self.units = parameters["units"]
+        self.running = parameters["running"]
+        self.secrets = sorted(filter(None, parameters["secrets"]), key=len, reverse=True)
+        self.transaction = Transaction(os.path.join(parameters["state_dir"], self.name))
+
+    # -- what both states share ---------------------------------------------------------------
+
+    def scrub(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "********")
+        return text
+
+    def run(self, command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+        code, out, err = self.module.run_command(shlex.split(command), environ_update=environment or {})
+        return code, self.scrub((out + err).strip())
+
+    def units_down(self) -> dict[str, str]:
+        """Return each unit that is not enabled or not active, with what it is instead."""
+        if not self.units:
+            return {}
+        code, out, err = self.module.run_command(
+            ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *self.units]
+        )
+        if code != 0:
+            return {unit: err.strip() for unit in self.units}
+        down = {}
+        for unit, block in zip(self.units, out.strip().split("\n\n"), strict=True):
+            facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            if facts.get("ActiveState") not in ("active", "reloading"):
+                down[unit] = facts.get("ActiveState") or "missing"
+            elif facts.get("UnitFileState") not in (
+                "enabled",
+                "enabled-runtime",
+                "static",
+                "indirect",
+                "generated",
+            ):
+                down[unit] = facts.get("UnitFileState") or "not enabled"
+        return down
+
+    # -- present ------------------------------------------------------------------------------
+
+    def wanted(self) -> dict[str, File]:
+        files: dict[str, File] = {}
+        for given in self.module.params["files"]:
+            file = File(given)
+            if not os.path.isabs(file.dest) or os.path.normpath(file.dest) != file.dest:
+                raise Refused(f"{file.dest} is not an absolute path in its plain form")
+            if file.dest in files:
+                raise Refused(f"{file.dest} is in the set {self.name} twice")
+            if file.uid is None and not self.module.check_mode:
+                raise Refused(
+                    f"{file.dest}: there is no user {file.owner} or no group {file.group} on this machine"
+                )
+            files[file.dest] = file
+        return files
+
+    def validate(self, files: list[File]) -> None:
+        directory = tempfile.mkdtemp(prefix="config_files.", dir=self.module.tmpdir)
+        try:
+            for number, file in enumerate(files):
+                if not file.validate:
+                    continue
+                if "%s" not in file.validate:
+                    raise Refused(f"{file.dest}: validate has no %s for the path of the new content")
+                words = shlex.split(file.validate)
+                if self.module.check_mode and shutil.which(words[0]) is None:
+                    continue
+                staged = os.path.join(directory, str(number), os.path.basename(file.dest))
+                write_file(staged, file.content, 0o600, None, None)
+                code, out, err = self.module.run_command([word.replace("%s", staged) for word in words])
+                if code != 0:
+                    output = self.scrub((out + err).strip().replace(staged, file.dest))
+                    raise Refused(
+                        f"{words[0]} refuses the new {file.dest}; nothing was changed: {output}", output
+                    )
+        finally:
+            shutil.rmtree(directory)
+
+    def diff(self, path: str, found: Found, file: File | None) -> dict[str, str]:
+        def side(content: bytes | None) -> str:
+            return self.scrub(content.decode("utf-8", "replace")) if content is not None else ""
+
+        if file is None:
+            return {
+                "before_header": path,
+                "after_header": f"{path} (removed)",
+                "before": side(found.content),
+                "after": "",
+            }
+        headers = [path, path]
+        if found.exists and (
+            found.mode != file.mode or file.uid not in (None, found.uid) or file.gid not in (None, found.gid)
+        ):
+            headers = [f"{path} ({found.attributes()})", f"{path} ({file.mode:04o} {file.uid}:{file.gid})"]
+            if found.content == file.content:
+                return {"prepared": f"--- {headers[0]}\n+++ {headers[1]}\n"}
+        elif not found.exists:
+            headers[1] = f"{path} (new)"
+        return {
+            "before_header": headers[0],
+            "after_header": headers[1],
+            "before": side(found.content),
+            "after": side(file.content),
+        }
+
+    def remove(self, path: str) -> None:
+        """Remove a file of ours; a unit is stopped and disabled while systemd still knows how."""
+        if (
+            path.startswith(UNIT_DIRECTORY)
+            and os.path.dirname(path) + "/" == UNIT_DIRECTORY
+            and path.endswith(UNIT_SUFFIXES)
+        ):
+            self.module.run_command(["systemctl", "disable", "--now", os.path.basename(path)])
+        if os.path.lexists(path):
+            os.unlink(path)
+
+    def present(self) -> dict[str, Any]:
+        wanted = self.wanted()
+        owned = {
+            path
+            for pattern in self.module.params["owned"]
+            for path in glob.glob(pattern)
+            if not os.path.isdir(path)
+        }
+        found = {path: Found(path) for path in [*wanted, *sorted(owned - set(wanted))]}
+        changed = [path for path in wanted if not found[path].is_as(wanted[path])]
+        removed = [path for path in found if path not in wanted]
+
+        self.validate([wanted[path] for path in changed if found[path].content != wanted[path].content])
+        shown = [*changed, *removed] if self.module._diff else []
+        diff = [self.diff(path, found[path], wanted.get(path)) for path in shown]
+
+        reasons = []
+        if self.transaction.pending:
+            reasons.append("an earlier change was not activated")
+        if not (changed or removed or reasons):
+            reasons += [f"{unit} is {state}" for unit, state in self.units_down().items()]
+            if self.running and not reasons and self.run(self.running)[0] != 0:
+                reasons.append("what runs is not what the files say")
+
+        if not self.module.check_mode and (changed or removed or reasons):
+            self.transaction.begin({path: found[path] for path in [*changed, *removed]})
+            for path in removed:
+                self.remove(path)
+            for path in changed:
+                file = wanted[path]
+                write_file(path, file.content, file.mode, file.uid, file.gid)
+        return {
+            "changed": bool(changed or removed or reasons),
+            "changed_files": changed,
+            "removed_files": removed,
+            "reasons": reasons,
+            "pending": bool(changed or removed or reasons),
+            "diff": diff,
+        }
+
+    # -- active -------------------------------------------------------------------------------
+
+    def activation(self) -> None:
+        """Make the files take effect. Raises Refused with the first thing that does not work."""
+        changed = [path for path in self.transaction.files if os.path.lexists(path)]
+        removed = [path for path in self.transaction.files if not os.path.lexists(path)]
+        environment = {
+            "CONFIG_FILES_CHANGED": "\n".join(changed),
+            "CONFIG_FILES_REMOVED": "\n".join(removed),
+        }
+        commands = [
+            given["command"]
+            for given in self.module.params["activate"]
+            if given["changed"] is None
+            or any(matches(path, given["changed"]) for path in self.transaction.files)
+        ]
+        if any(path.startswith("/etc/systemd/system") for path in self.transaction.files):
+            commands.insert(0, "systemctl daemon-reload")
+        if self.units:
+            units = shlex.join(self.units)
+            at = 1 if commands and commands[0] == "systemctl daemon-reload" else 0
+            commands[at:at] = [f"systemctl enable --quiet {units}", f"systemctl start {units}"]
+        for command in commands:
+            code, output = self.run(command, environment)
+            if code != 0:
+                raise Refused(f"`{command}` failed: {output}{self.journal()}", output)
+        down = self.units_down()
+        if down:
+            states = ", ".join(f"{unit} is {state}" for unit, state in down.items())
+            raise Refused(f"{states}{self.journal()}")
+        if self.running:
+            deadline = time.monotonic() + self.module.params["timeout"]
+            while True:
+                code, output = self.run(self.running)
+                if code == 0:
+                    break
+                if time.monotonic() > deadline:
+                    seconds = self.module.params["timeout"]
+                    raise Refused(
+                        f"{seconds} s later, what runs is not what the files say: {output}",
+                        output,
+                    )
+                time.sleep(0.1)
+
+    def journal(self) -> str:
+        lines = []
+        for unit in self.units_down():
+            out = self.module.run_command(
+                ["journalctl", "--unit", unit, "--lines", "10", "--no-pager", "--output", "cat"]
+            )[1]
+            lines.append(f"\n{unit}:\n{self.scrub(out.strip())}")
+        return "".join(lines)
+
+    def active(self) -> dict[str, Any]:
+        nothing = {
+            "changed": False,
+            "changed_files": [],
+            "removed_files": [],
+            "reasons": [],
+            "pending": self.transaction.pending,
+        }
+        if not self.transaction.pending or self.module.check_mode:
+            return {**nothing, "changed": self.transaction.pending}
+        try:
+            self.activation()
+        except Refused as refusal:
+            if not self.transaction.files:
+                raise Refused(
+                    f"The set {self.name} is as it should be, but {refusal}", refusal.output
+                ) from refusal
+            for path, attributes in self.transaction.files.items():
+                if attributes is None:
+                    self.remove(path)
+                else:
+                    self.transaction.put_back(path)
+            try:
+                self.activation()
+                outcome = "The previous files are back and active"
+            except Refused as second:
+                outcome = f"The previous files are back, but {second}"
+            self.transaction.end()
+            raise Refused(
+                f"The new files of the set {self.name} were refused: {refusal}. {outcome}.", refusal.output
+            ) from refusal
+        self.transaction.end()
+        return {**nothing, "changed": True, "changed_files": list(self.transaction.files), "pending": False}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "set": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "active"], "default": "present"},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    # The action plugin renders `src`, `each` and `as` into `dest` and `content`.
+                    "dest": {"type": "path", "required": True},
+                    "content": {"type": "str", "required": True},
+                    "mode": {"type": "str", "default": "0644"},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str", "default": "root"},
+                    "validate": {"type": "str"},
+                },
+            },
+            "owned": {"type": "list", "elements": "str", "default": []},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "running": {"type": "str"},
+            "activate": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "command": {"type": "str", "required": True},
+                    "changed": {"type": "list", "elements": "str"},
+                },
+            },
+            "timeout": {"type": "int", "default": 15},
+            "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "state_dir": {"type": "path", "default": "/var/lib/l3hv/previous"},
+        },
+        supports_check_mode=True,
+    )
+    files = ConfigFiles(module)
+    try:
+        result = files.present() if module.params["state"] == "present" else files.active()
+    except Refused as refusal:
+        module.fail_json(msg=str(refusal), output=refusal.output, changed=False)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

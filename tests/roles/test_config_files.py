@@ -1,0 +1,365 @@
+"""The module `config_files` in a directory of its own: what it writes, refuses, and takes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "plugins/modules/config_files.py"
+
+Run = Callable[..., dict[str, Any]]
+
+
+def me() -> dict[str, str]:
+    import grp
+    import pwd
+
+    return {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
+
+
+@pytest.fixture
+def converge(tmp_path: Path) -> Run:
+    """Run the module as a machine would, without Ansible around it."""
+
+    def run(
+        *,
+        check: bool = False,
+        fails: bool = False,
+        files: list[dict[str, Any]] | None = None,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        arguments = {
+            "set": "demo",
+            "state_dir": str(tmp_path / "previous"),
+            "files": [{**me(), **file} for file in files or []],
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            "_ansible_remote_tmp": str(tmp_path),
+            "_ansible_tmpdir": str(tmp_path),
+            **parameters,
+        }
+        if parameters.get("state") == "active":
+            del arguments["files"]
+        done = subprocess.run(
+            [sys.executable, str(MODULE)],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        )
+        assert done.stdout, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        assert bool(result.get("failed")) is fails, result
+        return result
+
+    return run
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    return directory
+
+
+def settle(converge: Run, **parameters: Any) -> dict[str, Any]:
+    """Place the files, then run the handler."""
+    activate = parameters.pop("activate", [])
+    result = converge(**parameters)
+    converge(state="active", activate=activate, running=parameters.get("running"))
+    return result
+
+
+def test_a_new_file_is_written_and_the_second_run_changes_nothing(converge: Run, etc: Path) -> None:
+    files = [{"dest": f"{etc}/sub/a.conf", "content": "one\n", "mode": "0640"}]
+    first = settle(converge, files=files)
+    assert first["changed"]
+    assert first["changed_files"] == [f"{etc}/sub/a.conf"]
+    assert (etc / "sub/a.conf").read_text() == "one\n"
+    assert (etc / "sub/a.conf").stat().st_mode & 0o777 == 0o640
+    second = converge(files=files)
+    assert (second["changed"], second["changed_files"], second["diff"], second["pending"]) == (
+        False,
+        [],
+        [],
+        False,
+    )
+
+
+def test_permission_bits_alone_are_a_change_with_a_diff(converge: Run, etc: Path) -> None:
+    files = [{"dest": f"{etc}/a.conf", "content": "one\n", "mode": "0644"}]
+    settle(converge, files=files)
+    (etc / "a.conf").chmod(0o600)
+    result = settle(converge, files=files)
+    assert result["changed"]
+    assert "0600" in result["diff"][0]["prepared"]
+    assert "0644" in result["diff"][0]["prepared"]
+    assert (etc / "a.conf").stat().st_mode & 0o777 == 0o644
+
+
+def test_check_mode_tells_the_truth_and_touches_nothing(converge: Run, etc: Path, tmp_path: Path) -> None:
+    (etc / "old.conf").write_text("old\n")
+    files = [{"dest": f"{etc}/a.conf", "content": "one\n"}]
+    told = converge(check=True, files=files, owned=[f"{etc}/*.conf"])
+    assert (told["changed_files"], told["removed_files"]) == ([f"{etc}/a.conf"], [f"{etc}/old.conf"])
+    assert sorted(path.name for path in etc.iterdir()) == ["old.conf"]
+    assert not (tmp_path / "previous").exists()
+    done = converge(files=files, owned=[f"{etc}/*.conf"])
+    assert {key: done[key] for key in ("changed", "changed_files", "removed_files", "diff")} == {
+        key: told[key] for key in ("changed", "changed_files", "removed_files", "diff")
+    }
+
+
+def test_one_diff_per_file(converge: Run, etc: Path) -> None:
+    settle(
+        converge, files=[{"dest": f"{etc}/{name}", "content": "one\n"} for name in "abc"], owned=[f"{etc}/?"]
+    )
+    result = converge(
+        files=[{"dest": f"{etc}/a", "content": "two\n"}, {"dest": f"{etc}/b", "content": "one\n"}],
+        owned=[f"{etc}/?"],
+    )
+    assert [(diff["before"], diff["after"]) for diff in result["diff"]] == [("one\n", "two\n"), ("one\n", "")]
+    assert result["diff"][1]["after_header"] == f"{etc}/c (removed)"
+
+
+def test_what_leaves_the_set_is_removed_and_what_is_not_ours_stays(converge: Run, etc: Path) -> None:
+    (etc / "theirs.conf").write_text("theirs\n")
+    settle(
+        converge,
+        files=[{"dest": f"{etc}/50-our-{n}.conf", "content": "x\n"} for n in (1, 2)],
+        owned=[f"{etc}/50-our-*.conf"],
+    )
+    result = converge(
+        files=[{"dest": f"{etc}/50-our-1.conf", "content": "x\n"}], owned=[f"{etc}/50-our-*.conf"]
+    )
+    assert result["removed_files"] == [f"{etc}/50-our-2.conf"]
+    assert sorted(path.name for path in etc.iterdir()) == ["50-our-1.conf", "theirs.conf"]
+
+
+def test_one_refused_file_leaves_the_whole_set_untouched(converge: Run, etc: Path) -> None:
+    settle(converge, files=[{"dest": f"{etc}/{name}", "content": "good\n"} for name in "ab"])
+    result = converge(
+        fails=True,
+        files=[
+            {"dest": f"{etc}/a", "content": "better\n"},
+            {"dest": f"{etc}/b", "content": "bad\n", "validate": "grep -q good %s"},
+            {"dest": f"{etc}/c", "content": "new\n"},
+        ],
+        owned=[f"{etc}/*"],
+    )
+    assert result["msg"].startswith(f"grep refuses the new {etc}/b; nothing was changed")
+    assert {path.name: path.read_text() for path in etc.iterdir()} == {"a": "good\n", "b": "good\n"}
+
+
+def test_validation_sees_the_new_content_under_the_files_own_name(converge: Run, etc: Path) -> None:
+    converge(
+        files=[
+            {
+                "dest": f"{etc}/a.conf",
+                "content": "x\n",
+                "validate": "sh -c 'case $0 in */a.conf) grep -q x $0;; *) exit 1; esac' %s",
+            }
+        ]
+    )
+    assert (etc / "a.conf").exists()
+
+
+def test_check_mode_validates_too_but_not_with_a_program_that_is_not_installed(
+    converge: Run, etc: Path
+) -> None:
+    converge(check=True, fails=True, files=[{"dest": f"{etc}/a", "content": "x\n", "validate": "false %s"}])
+    converge(check=True, files=[{"dest": f"{etc}/a", "content": "x\n", "validate": "no-such-program %s"}])
+
+
+def test_secrets_do_not_show(converge: Run, etc: Path) -> None:
+    secret = "correct horse"
+    result = converge(
+        files=[{"dest": f"{etc}/a", "content": f"password {secret};\n", "mode": "0600"}], secrets=[secret]
+    )
+    assert secret not in json.dumps(result["diff"])
+    assert secret in (etc / "a").read_text()
+    result = converge(
+        fails=True,
+        files=[{"dest": f"{etc}/a", "content": f"{secret}!\n", "validate": "sh -c 'cat $0; exit 1' %s"}],
+        secrets=[secret],
+    )
+    assert secret not in result["msg"]
+
+
+def test_a_link_is_replaced_and_not_followed(converge: Run, etc: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("theirs\n")
+    (etc / "a").symlink_to(tmp_path / "target")
+    settle(converge, files=[{"dest": f"{etc}/a", "content": "ours\n"}])
+    assert (tmp_path / "target").read_text() == "theirs\n"
+    assert not (etc / "a").is_symlink()
+    assert not converge(files=[{"dest": f"{etc}/a", "content": "ours\n"}])["changed"]
+
+
+@pytest.mark.parametrize("dest", ["relative/a", "/tmp/../etc/a", "/tmp//a"])
+def test_only_plain_absolute_paths(converge: Run, dest: str) -> None:
+    assert "absolute" in converge(fails=True, files=[{"dest": dest, "content": "x"}])["msg"]
+
+
+def test_the_handler_runs_only_the_commands_that_the_change_is_for(converge: Run, etc: Path) -> None:
+    activate = [
+        {"command": f"sh -c 'echo restart >> {etc}/log'", "changed": [f"{etc}/main.conf"]},
+        {"command": f"sh -c 'echo reload $CONFIG_FILES_CHANGED - $CONFIG_FILES_REMOVED >> {etc}/log'"},
+    ]
+    names = ["main.conf", "a.conf", "b.conf"]
+    owned = [f"{etc}/*.conf"]
+    settle(
+        converge,
+        files=[{"dest": f"{etc}/{name}", "content": "1"} for name in names],
+        owned=owned,
+        activate=activate,
+    )
+    (etc / "log").unlink()
+    settle(
+        converge,
+        files=[{"dest": f"{etc}/main.conf", "content": "1"}, {"dest": f"{etc}/a.conf", "content": "2"}],
+        owned=owned,
+        activate=activate,
+    )
+    assert (etc / "log").read_text() == f"reload {etc}/a.conf - {etc}/b.conf\n"
+
+
+def test_an_activation_that_fails_puts_everything_back(converge: Run, etc: Path) -> None:
+    owned = [f"{etc}/*.conf"]
+    activate = [{"command": f"sh -c 'cat {etc}/a.conf >> {etc}/seen; grep -q good {etc}/a.conf'"}]
+    settle(
+        converge,
+        files=[
+            {"dest": f"{etc}/a.conf", "content": "good\n", "mode": "0640"},
+            {"dest": f"{etc}/b.conf", "content": "b\n"},
+        ],
+        owned=owned,
+        activate=activate,
+    )
+    assert converge(
+        files=[{"dest": f"{etc}/a.conf", "content": "bad\n"}, {"dest": f"{etc}/c.conf", "content": "c\n"}],
+        owned=owned,
+    )["changed"]
+    result = converge(fails=True, state="active", activate=activate)
+    assert "The previous files are back and active." in result["msg"]
+    assert {path.name: path.read_text() for path in etc.glob("*.conf")} == {
+        "a.conf": "good\n",
+        "b.conf": "b\n",
+    }
+    assert (etc / "a.conf").stat().st_mode & 0o777 == 0o640
+    assert (etc / "seen").read_text() == "good\nbad\ngood\n"
+    again = converge(check=True, files=[{"dest": f"{etc}/a.conf", "content": "bad\n"}], owned=owned)
+    assert again["changed_files"] == [f"{etc}/a.conf"], "the next run tries again"
+
+
+def test_a_daemon_that_keeps_the_old_configuration_is_a_failure(converge: Run, etc: Path) -> None:
+    (etc / "running").write_text("1\n")
+    running = f"cmp {etc}/a.conf {etc}/running"
+    activate = [{"command": f"sh -c 'grep -q 3 {etc}/a.conf || cp {etc}/a.conf {etc}/running'"}]
+    settle(converge, files=[{"dest": f"{etc}/a.conf", "content": "2\n"}], running=running, activate=activate)
+    converge(files=[{"dest": f"{etc}/a.conf", "content": "3\n"}], running=running)
+    result = converge(fails=True, state="active", activate=activate, running=running, timeout=0)
+    assert "what runs is not what the files say" in result["msg"]
+    assert (etc / "a.conf").read_text() == "2\n"
+
+
+def test_a_daemon_that_drifted_is_a_change_and_is_brought_back(converge: Run, etc: Path) -> None:
+    files = [{"dest": f"{etc}/a.conf", "content": "2\n"}]
+    running = f"cmp {etc}/a.conf {etc}/running"
+    activate = [{"command": f"cp {etc}/a.conf {etc}/running"}]
+    settle(converge, files=files, running=running, activate=activate)
+    (etc / "running").write_text("other\n")
+    result = settle(converge, files=files, running=running, activate=activate)
+    assert (result["changed"], result["changed_files"]) == (True, [])
+    assert result["reasons"] == ["what runs is not what the files say"]
+    assert not converge(files=files, running=running)["changed"]
+
+
+def test_an_interrupted_run_is_made_up_for_and_still_goes_back_to_what_was_good(
+    converge: Run, etc: Path
+) -> None:
+    activate = [{"command": f"grep -q good {etc}/a"}]
+    settle(converge, files=[{"dest": f"{etc}/a", "content": "good\n"}], activate=activate)
+    converge(
+        files=[{"dest": f"{etc}/a", "content": "bad 1\n"}]
+    )  # and the run is interrupted before its handler
+    result = converge(files=[{"dest": f"{etc}/a", "content": "bad 1\n"}])
+    assert (result["changed"], result["changed_files"], result["reasons"]) == (
+        True,
+        [],
+        ["an earlier change was not activated"],
+    )
+    converge(files=[{"dest": f"{etc}/a", "content": "bad 2\n"}])
+    converge(fails=True, state="active", activate=activate)
+    assert (etc / "a").read_text() == "good\n"
+
+
+def test_drift_is_never_answered_with_an_old_file(converge: Run, etc: Path) -> None:
+    for content in ("1\n", "2\n"):
+        settle(converge, files=[{"dest": f"{etc}/a", "content": content}])
+    running = f"test -e {etc}/never"
+    assert converge(files=[{"dest": f"{etc}/a", "content": "2\n"}], running=running)["reasons"]
+    result = converge(fails=True, state="active", running=running, timeout=0)
+    assert "is as it should be, but" in result["msg"]
+    assert (etc / "a").read_text() == "2\n"
+
+
+def test_only_root_reads_what_was_there_before(converge: Run, etc: Path, tmp_path: Path) -> None:
+    for content in ("1\n", "2\n"):
+        settle(converge, files=[{"dest": f"{etc}/a", "content": content}])
+    previous = tmp_path / "previous/demo"
+    assert (previous / str(etc).lstrip("/") / "a").read_text() == "1\n"
+    assert previous.stat().st_mode & 0o777 == 0o700
+
+
+def fake_systemctl(tmp_path: Path, units: dict[str, str]) -> None:
+    """A systemctl that knows the state of some units, and starts and enables them."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "units").mkdir(exist_ok=True)
+    for unit, state in units.items():
+        (tmp_path / "units" / unit).write_text(state)
+    program = tmp_path / "bin/systemctl"
+    program.write_text(
+        "#!/usr/bin/env python3\n"
+        "import pathlib, sys\n"
+        f"units = pathlib.Path({str(tmp_path / 'units')!r})\n"
+        "verb, names = sys.argv[1], [word for word in sys.argv[2:] if not word.startswith('-')]\n"
+        "blocks = []\n"
+        "for name in names:\n"
+        "    active, enabled = (units / name).read_text().split()\n"
+        "    if verb == 'show':\n"
+        "        blocks.append(f'Id={name}\\nActiveState={active}\\nUnitFileState={enabled}\\n')\n"
+        "    if verb == 'start' and active != 'broken':\n"
+        "        (units / name).write_text(f'active {enabled}')\n"
+        "    if verb == 'enable':\n"
+        "        (units / name).write_text(f'{active} enabled')\n"
+        "print('\\n'.join(blocks), end='')\n"
+    )
+    program.chmod(0o755)
+
+
+def test_a_stopped_or_disabled_unit_is_a_change_and_is_started_and_enabled(
+    converge: Run, etc: Path, tmp_path: Path
+) -> None:
+    fake_systemctl(
+        tmp_path,
+        {"a.service": "active enabled", "b.service": "inactive enabled", "c.service": "active disabled"},
+    )
+    units = ["a.service", "b.service", "c.service"]
+    assert converge(units=units)["reasons"] == ["b.service is inactive", "c.service is disabled"]
+    converge(state="active", units=units)
+    assert not converge(units=units)["changed"]
+
+
+def test_a_unit_that_does_not_start_is_a_failure(converge: Run, etc: Path, tmp_path: Path) -> None:
+    fake_systemctl(tmp_path, {"a.service": "broken enabled"})
+    converge(units=["a.service"])
+    assert "a.service is broken" in converge(fails=True, state="active", units=["a.service"])["msg"]
