@@ -9,6 +9,7 @@ HOST_PACKAGES = (
     "busybox-static",
     "debootstrap",
     "iproute2",
+    "iputils-ping",
     "openssh-client",
     "qemu-system-x86",
     "systemd-container",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from l3hv.twin import HOST_PACKAGES, TwinError, access, image, lifecycle, machine, status
+from l3hv.twin import HOST_PACKAGES, TwinError, access, guests, image, lifecycle, machine, network, status
 from l3hv.twin.state import Twin, standing_twins, topology_from
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         as_json: bool = False,
         takes: str | None = None,
     ) -> argparse.ArgumentParser:
-        usage = f"twin {name} [-h] [--name NAME] MACHINE -- COMMAND [ARGUMENT ...]"
+        usage = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'} -- COMMAND"
         added = verbs.add_parser(
             name,
             help=summary,
@@ -102,6 +102,41 @@ def _parser() -> argparse.ArgumentParser:
 
     added = verb("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
     added.add_argument("machine")
+
+    added = verb("guest", _guest, "Run a command as a guest (default: bash).", takes="command")
+    added.add_argument("guest")
+
+    added = verb("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
+    added.add_argument("guest")
+    added.add_argument("--on", metavar="HYPERVISOR", help="default: where it was last")
+
+    added = verb("unplug", _unplug, "Stop a guest and remove its interface.")
+    added.add_argument("guest")
+
+    for name, run, summary in (
+        ("cut", _cut, "Lose all frames of a machine on a path, silently: carriers stay."),
+        ("heal", _heal, "Undo a cut."),
+    ):
+        added = verb(name, run, summary)
+        added.add_argument("machine")
+        added.add_argument("path")
+        added.add_argument("--domain", help="one domain of the path (default: all)")
+
+    added = verb("carrier", _carrier, "Take a machine's carrier on a path, or give it back.")
+    added.add_argument("machine")
+    added.add_argument("path")
+    added.add_argument("state", choices=("up", "down"))
+    added.add_argument("--domain", help="one domain of the path (default: all)")
+
+    added = verb("crash", _crash, "Cut a machine's power.")
+    added.add_argument("machine")
+
+    added = verb("boot", _boot, "Switch a machine on and wait until it is up.")
+    added.add_argument("machine")
+
+    added = verb("kill", _kill, "SIGKILL a daemon of a machine.")
+    added.add_argument("machine")
+    added.add_argument("daemon", help="its program's name: bird, dnsmasq, …")
 
     added = verb("down", _down, "Remove a twin and everything that it made.")
     added.add_argument("--all", action="store_true", help="all twins of this host")
@@ -182,6 +217,60 @@ def _exec(options: argparse.Namespace) -> None:
     name = twin.standing().machine(options.machine).name
     command = machine.inside(machine.leader(twin, name), options.command or ["bash"])
     os.execvp(command[0], command)
+
+
+def _guest(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    guest = twin.standing().guest(options.guest)
+    network.enter(twin.guest_namespace(guest.name))
+    command = options.command or ["bash"]
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise TwinError(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def _plug(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    standing = twin.standing()
+    if options.on:
+        standing.machine(options.on)
+    guests.plug(twin, standing.guest(options.guest), options.on)
+
+
+def _unplug(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    guests.unplug(twin, twin.standing().guest(options.guest))
+
+
+def _cut(options: argparse.Namespace) -> None:
+    _set_cables(options, "cut", present=True)
+
+
+def _heal(options: argparse.Namespace) -> None:
+    _set_cables(options, "cut", present=False)
+
+
+def _carrier(options: argparse.Namespace) -> None:
+    _set_cables(options, "dark", present=options.state == "down")
+
+
+def _set_cables(options: argparse.Namespace, ill: str, *, present: bool) -> None:
+    twin = _twin(options)
+    lifecycle.set_cables(twin, options.machine, options.path, options.domain, ill, present=present)
+
+
+def _crash(options: argparse.Namespace) -> None:
+    lifecycle.crash(_twin(options), options.machine)
+
+
+def _boot(options: argparse.Namespace) -> None:
+    lifecycle.boot(_twin(options), options.machine)
+
+
+def _kill(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    machine.kill_daemon(twin, twin.standing().machine(options.machine).name, options.daemon)
 
 
 def _down(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from l3hv.topology import Topology
-from l3hv.twin import TwinError, access, confinement, machine, network
+from l3hv.twin import TwinError, access, confinement, guests, machine, network
 from l3hv.twin.image import ensure_image, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
@@ -51,6 +51,7 @@ def up(
         for name in surplus_machines(twin, standing):
             twin.say(f"removing {name}")
             machine.forget(twin, name)
+        guests.remove_surplus(twin, standing)
         network.ensure_switches(twin, topology.segments)
         booted = []
         for wanted in topology.machines:
@@ -59,10 +60,12 @@ def up(
             else:
                 twin.say(f"booting {wanted.name}")
                 machine.power_off(twin, wanted.name)
-                machine.start(twin, wanted.name, lambda: None)
+                machine.start(twin, wanted.name)
                 booted.append(wanted.name)
         network.remove_other_switches(twin, topology.segments)
         machine.await_ready(twin, booted)
+        for wanted in topology.machines:
+            guests.plug_all(twin, standing, wanted.name)
     return booted
 
 
@@ -90,6 +93,36 @@ def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
         for entry in sorted(directory.iterdir() if directory.is_dir() else ())
         if (cabled := machine.as_cabled(twin, entry.name)) is None or cabled.system != systems.get(entry.name)
     ]
+
+
+def boot(twin: Twin, name: str) -> None:
+    """Switch a machine on and wait until it is up; one that runs is left alone."""
+    with twin.locked():
+        twin.standing().machine(name)
+        if not (machine.running(twin, name) and machine.supervisor(twin, name)):
+            machine.power_off(twin, name)
+            machine.start(twin, name)
+        machine.await_ready(twin, [name])
+
+
+def crash(twin: Twin, name: str) -> None:
+    """Cut the power of a machine that runs."""
+    with twin.locked():
+        twin.standing().machine(name)
+        machine.leader(twin, name)
+        machine.power_off(twin, name)
+
+
+def set_cables(twin: Twin, name: str, path: str, domain: str | None, ill: str, *, present: bool) -> None:
+    """Add or remove an ill of a machine's cables on a path (see network.set_cable_state)."""
+    with twin.locked():
+        found = twin.standing().machine(name)
+        ports = [port for port in found.ports if port.path == path and domain in (None, port.domain)]
+        if not ports:
+            known = ", ".join(f"{port.path} {port.domain}" for port in found.ports) or "none"
+            raise TwinError(f"{name} has no such port; it has (path, domain): {known}")
+        for port in ports:
+            network.set_cable_state(twin, name, port, ill, present=present)
 
 
 def down(twin: Twin) -> None:

@@ -20,13 +20,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from l3hv.topology import Machine, Port
-from l3hv.twin import TwinError, confinement, network
+from l3hv.twin import TwinError, confinement, guests, network
 from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
 
 REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
@@ -87,8 +87,8 @@ def inside(pid: int, command: Iterable[str]) -> list[str]:
             *environment, *command]  # fmt: skip
 
 
-def start(twin: Twin, machine: str, when_ready: Callable[[], None]) -> None:
-    """Switch a machine on and return at once; ``when_ready`` runs after each of its boots."""
+def start(twin: Twin, machine: str) -> None:
+    """Switch a machine on and return at once; its guests start when it has booted."""
     directory = twin.machine_directory(machine)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "running.json").unlink(missing_ok=True)
@@ -101,7 +101,7 @@ def start(twin: Twin, machine: str, when_ready: Callable[[], None]) -> None:
     os.setsid()
     if os.fork():
         os._exit(0)
-    _become_supervisor(twin, machine, when_ready)
+    _become_supervisor(twin, machine)
 
 
 def await_ready(twin: Twin, machines: Iterable[str]) -> None:
@@ -156,6 +156,29 @@ def _record(twin: Twin, machine: Machine) -> None:
     write_json(twin.machine_directory(machine.name) / "machine.json", asdict(machine))
 
 
+def kill_daemon(twin: Twin, machine: str, daemon: str) -> list[int]:
+    """SIGKILL a machine's processes of that name; their PIDs (the host's)."""
+    init = Path(f"/proc/{leader(twin, machine)}/ns/pid").stat().st_ino
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "ns/pid").stat().st_ino == init and _command_name(entry) == daemon:
+                found.append(int(entry.name))
+    if not found:
+        raise TwinError(f"no process named {daemon!r} runs on {machine}")
+    for pid in found:
+        _kill(pid)
+    return found
+
+
+def _command_name(process: Path) -> str:
+    """A process's program by its file's name, or as the kernel calls it (15 characters)."""
+    try:
+        return Path(os.readlink(process / "exe")).name.removesuffix(" (deleted)")
+    except OSError:
+        return (process / "comm").read_text().strip()
+
+
 def power_off(twin: Twin, machine: str) -> None:
     """Cut a machine's power: nothing that runs on it gets to say anything any more."""
     network.pull_cables(twin, machine, _ports(twin, machine))
@@ -174,6 +197,7 @@ def power_off(twin: Twin, machine: str) -> None:
 
 def clear_away(twin: Twin, machine: str) -> None:
     """Remove what a machine that is off has left, but for its file system."""
+    guests.stop_all(twin, machine)
     network.remove_machine(twin, machine, _ports(twin, machine))
     confinement.remove_groups(twin, machine)
     (twin.machine_directory(machine) / "running.json").unlink(missing_ok=True)
@@ -237,7 +261,7 @@ def _is_nspawn(pid: int) -> bool:
 # --- the supervisor ---------------------------------------------------------------------
 
 
-def _become_supervisor(twin: Twin, name: str, when_ready: Callable[[], None]) -> NoReturn:
+def _become_supervisor(twin: Twin, name: str) -> NoReturn:
     directory = twin.machine_directory(name)
     try:
         os.chdir("/")
@@ -258,8 +282,9 @@ def _become_supervisor(twin: Twin, name: str, when_ready: Callable[[], None]) ->
                 standing = twin.standing()
                 machine = standing.machine(name)
                 _record(twin, machine)
+                guests.stop_all(twin, name)
                 network.lay_cables(twin, standing, machine)
-                if _boot(twin, standing, machine, when_ready) != REBOOT_STATUS:
+                if _boot(twin, standing, machine) != REBOOT_STATUS:
                     break
             clear_away(twin, name)
     except BaseException as error:  # noqa: BLE001 - a fork must never return into the verb
@@ -269,7 +294,7 @@ def _become_supervisor(twin: Twin, name: str, when_ready: Callable[[], None]) ->
     os._exit(0)
 
 
-def _boot(twin: Twin, standing: Standing, machine: Machine, when_ready: Callable[[], None]) -> int:
+def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
     """Boot a machine once; its exit status when it goes down."""
     directory = twin.machine_directory(machine.name)
     address = directory / "notify"
@@ -286,39 +311,34 @@ def _boot(twin: Twin, standing: Standing, machine: Machine, when_ready: Callable
             },
         )
         since = time.time()
-        found = Running(0, since, False)
+        pid = 0
         ended = os.pidfd_open(process.pid)
         try:
-            while True:
-                readable, _, _ = select.select([notifications.fileno(), ended], [], [])
-                if notifications.fileno() in readable:
-                    found = _heed(directory, found, notifications.recv(4096).decode())
-                    if found.ready:
-                        break
-                elif ended in readable:
+            while ended not in select.select([notifications.fileno(), ended], [], [])[0]:
+                message = notifications.recv(4096).decode().splitlines()
+                fields = dict(line.partition("=")[::2] for line in message)
+                if "X_NSPAWN_LEADER_PID" in fields:
+                    pid = int(fields["X_NSPAWN_LEADER_PID"])
+                    write_json(directory / "running.json", vars(Running(pid, since, False)))
+                if fields.get("READY") == "1":
+                    _start_guests(twin, standing, machine.name)
+                    write_json(directory / "running.json", vars(Running(pid, since, True)))
                     break
-            if found.ready:
-                when_ready()
         finally:
             os.close(ended)
     status = process.wait()
-    if not found.leader:
+    if not pid:
         last = (directory / "console.log").read_text(errors="replace").strip().splitlines()[-1:]
         raise TwinError(" ".join(last) or f"systemd-nspawn ended with status {status}")
     return status
 
 
-def _heed(directory: Path, found: Running, message: str) -> Running:
-    """Take in one sd_notify(3) message of systemd-nspawn and record what it changes."""
-    fields = dict(line.partition("=")[::2] for line in message.splitlines())
-    now = Running(
-        leader=int(fields.get("X_NSPAWN_LEADER_PID", found.leader)),
-        since=found.since,
-        ready=found.ready or fields.get("READY") == "1",
-    )
-    if now != found and now.leader:
-        write_json(directory / "running.json", vars(now))
-    return now
+def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
+    """Start a machine's guests; one that does not start is no reason to end the machine."""
+    try:
+        guests.plug_all(twin, standing, machine)
+    except Exception:  # noqa: BLE001 - whoever asks for the guest next meets the same error
+        traceback.print_exc()
 
 
 def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]:

@@ -99,15 +99,12 @@ def entered(namespace: str) -> Iterator[None]:
 def enter(namespace: str) -> None:
     """Put the calling thread into a network namespace for good."""
     try:
-        fd = os.open(NAMESPACES / namespace, os.O_RDONLY)
+        with namespace_fd(namespace) as fd:
+            _setns(fd)
     except FileNotFoundError:
         raise TwinError(
             f"the network namespace {namespace} is gone: what it belongs to does not run"
         ) from None
-    try:
-        _setns(fd)
-    finally:
-        os.close(fd)
 
 
 def _setns(fd: int) -> None:
@@ -117,9 +114,24 @@ def _setns(fd: int) -> None:
 
 
 @contextmanager
+def namespace_fd(namespace: str) -> Iterator[int]:
+    """A namespace as a file descriptor, which is how the kernel is told to put links there."""
+    fd = os.open(NAMESPACES / namespace, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def netlink(namespace: str) -> Iterator[IPRoute]:
     """An rtnetlink socket (pyroute2's IPRoute) in a namespace."""
-    from pyroute2 import IPRoute
+    try:
+        from pyroute2 import IPRoute
+    except ModuleNotFoundError:
+        raise TwinError(
+            "the Python package pyroute2 is missing: install requirements.txt into .venv (make venv)"
+        ) from None
 
     with entered(namespace):
         route = IPRoute()
@@ -127,6 +139,36 @@ def netlink(namespace: str) -> Iterator[IPRoute]:
         yield route
     finally:
         route.close()
+
+
+def has_link(namespace: str, interface: str) -> bool:
+    """Whether a namespace exists and has an interface."""
+    if not (NAMESPACES / namespace).exists():
+        return False
+    with netlink(namespace) as link:
+        return bool(link.link_lookup(ifname=interface))
+
+
+def remove_link(link: IPRoute, name: str) -> None:
+    """Remove an interface, and with it its cable; none of that name is no error."""
+    found = link.link_lookup(ifname=name)
+    if found:
+        link.link("del", index=found[0])
+
+
+def global_addresses(namespace: str) -> list[str]:
+    """The usable addresses of global scope in a namespace, those of ``lo`` last."""
+    with netlink(namespace) as link:
+        found = sorted(
+            (entry for entry in link.get_addr() if entry["scope"] == 0),
+            key=lambda entry: (entry["index"] == 1, entry["family"]),
+        )
+    unusable = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
+    return [
+        entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+        for entry in found
+        if not (entry.get_attr("IFA_FLAGS") or 0) & unusable
+    ]
 
 
 def processes_in(names: Iterable[str]) -> list[int]:
@@ -306,7 +348,7 @@ def remove_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
     """Take ports away from a machine."""
     with netlink(twin.switch_namespace) as link:
         for port in ports:
-            _remove_link(link, interface_name(machine, port.interface))
+            remove_link(link, interface_name(machine, port.interface))
 
 
 def remove_machine(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
@@ -317,7 +359,7 @@ def remove_machine(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
     """
     remove_ports(twin, machine, ports)
     with netlink(twin.management_namespace) as link:
-        _remove_link(link, interface_name(machine, MANAGEMENT_INTERFACE))
+        remove_link(link, interface_name(machine, MANAGEMENT_INTERFACE))
     remove_namespaces([twin.machine_namespace(machine)])
 
 
@@ -331,12 +373,11 @@ def pull_cables(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
             if found:
                 link.link("set", index=found[0], state="down")
     with netlink(twin.management_namespace) as link:
-        _remove_link(link, interface_name(machine, MANAGEMENT_INTERFACE))
+        remove_link(link, interface_name(machine, MANAGEMENT_INTERFACE))
 
 
 def _add_cable(link: IPRoute, machine: str, interface: str, namespace: str, bridge: str) -> None:
-    fd = os.open(NAMESPACES / namespace, os.O_RDONLY)
-    try:
+    with namespace_fd(namespace) as fd:
         link.link(
             "add",
             kind="veth",
@@ -350,14 +391,6 @@ def _add_cable(link: IPRoute, machine: str, interface: str, namespace: str, brid
                 "net_ns_fd": fd,
             },
         )
-    finally:
-        os.close(fd)
-
-
-def _remove_link(link: IPRoute, name: str) -> None:
-    found = link.link_lookup(ifname=name)
-    if found:
-        link.link("del", index=found[0])
 
 
 # --- the state of cables ----------------------------------------------------------------

@@ -225,21 +225,18 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
     )
 
 
+def guest_from(stored: Mapping[str, Any]) -> GuestPort:
+    """A guest from its JSON form."""
+    several = {key: tuple(stored.get(key, ())) for key in ("addresses", "transparent")}
+    return GuestPort(**{**stored, **several})
+
+
 def topology_from(stored: Mapping[str, Any]) -> Topology:
     """A topology from its JSON form (the dataclasses' fields; absent guests are none)."""
     try:
         return Topology(
             machines=tuple(machine_from(machine) for machine in stored["machines"]),
-            guests=tuple(
-                GuestPort(
-                    **{
-                        **guest,
-                        "addresses": tuple(guest.get("addresses", ())),
-                        "transparent": tuple(guest.get("transparent", ())),
-                    }
-                )
-                for guest in stored.get("guests", ())
-            ),
+            guests=tuple(guest_from(guest) for guest in stored.get("guests", ())),
         )
     except (KeyError, TypeError) as error:
         raise TwinError(f"this is no topology: {error} (see docs/twin.md)") from error

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from l3hv.topology import Machine
-from l3hv.twin import machine, network
+from l3hv.topology import GuestPort, Machine
+from l3hv.twin import guests, machine, network
 from l3hv.twin.state import Twin
 
 
@@ -15,7 +15,7 @@ def report(twin: Twin) -> dict[str, Any]:
     """The twin's machines and guests as plain JSON values.
 
     A machine's ``state`` is ``up``, ``booting`` or ``off``; ``uptime`` is in seconds.  A port is
-    ``up``, ``down`` (not brought up, or no carrier) or ``cut``.
+    ``up``, ``down`` (not brought up, or no carrier) or ``cut``.  A guest is ``up`` or ``off``.
     """
     standing = twin.standing()
     return {
@@ -23,6 +23,7 @@ def report(twin: Twin) -> dict[str, Any]:
         "inventory": standing.inventory,
         "bare": standing.bare,
         "machines": [_machine(twin, found) for found in standing.topology.machines],
+        "guests": [_guest(twin, found) for found in standing.topology.guests],
     }
 
 
@@ -43,6 +44,16 @@ def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
     }
 
 
+def _guest(twin: Twin, found: GuestPort) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "hypervisor": guests.place(twin, found),
+        "interface": found.interface,
+        "state": "up" if guests.is_plugged(twin, found) else "off",
+        "addresses": guests.addresses(twin, found),
+    }
+
+
 def _ports(twin: Twin, found: Machine) -> dict[str, str]:
     ills = network.cable_states(twin)
     with network.netlink(twin.machine_namespace(found.name)) as link:
@@ -59,12 +70,20 @@ def _ports(twin: Twin, found: Machine) -> dict[str, str]:
 
 def table(content: dict[str, Any]) -> str:
     """A report for people."""
-    rows = [("MACHINE", "KIND", "SYSTEM", "STATE", "UPTIME", "PORTS")]
+    rows: list[tuple[str, ...]] = [("MACHINE", "KIND", "SYSTEM", "STATE", "UPTIME", "PORTS")]
     for found in content["machines"]:
         uptime = "-" if found["uptime"] is None else f"{found['uptime']:.0f} s"
         ports = ", ".join(f"{name} {state}" for name, state in found["ports"].items())
         rows.append((found["name"], found["kind"], found["system"], found["state"], uptime, ports))
-    return _columns(rows)
+    text = _columns(rows)
+    if content["guests"]:
+        rows = [("GUEST", "HYPERVISOR", "INTERFACE", "STATE", "ADDRESSES")]
+        for found in content["guests"]:
+            where = found["hypervisor"] or "-"
+            addresses = " ".join(found["addresses"])
+            rows.append((found["name"], where, found["interface"], found["state"], addresses))
+        text += "\n\n" + _columns(rows)
+    return text
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,234 @@
+"""Guests: network namespaces with a DHCP client and the kernel's own SLAAC.
+
+A guest that is plugged has one cable: ``eth0`` in its namespace, and the guest's interface in
+its hypervisor's, which is created as libvirt creates one: up, bare, with libvirt's MAC.  Moved,
+it keeps its namespace, as a virtual machine that migrates keeps its memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from ipaddress import ip_interface
+from pathlib import Path
+
+from l3hv.topology import GuestPort
+from l3hv.twin import TwinError, network
+from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
+
+INTERFACE = "eth0"
+NIC_MTU = 1500
+LEASE_SCRIPT = Path(__file__).with_name("lease.sh")
+
+GUEST_SETTINGS = {
+    # Ask for a router every second until one answers: it may be provisioned after the guest.
+    "net/ipv6/conf/default/router_solicitation_delay": "0",
+    "net/ipv6/conf/default/router_solicitation_interval": "1",
+    "net/ipv6/conf/default/router_solicitation_max_interval": "1",
+    "net/ipv6/conf/default/router_solicitations": "-1",
+    # A virtual machine sees no carrier change when it migrates, so its neighbour tables stay.
+    "net/ipv4/conf/default/arp_evict_nocarrier": "0",
+    "net/ipv6/conf/default/ndisc_evict_nocarrier": "0",
+}
+
+
+def place(twin: Twin, guest: GuestPort) -> str | None:
+    """The hypervisor that a guest is on, or would be if that had power; None when unplugged."""
+    stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
+    if stored is None:
+        return guest.hypervisor
+    hypervisor: str | None = stored["hypervisor"]
+    return hypervisor
+
+
+def is_plugged(twin: Twin, guest: GuestPort) -> bool:
+    """Whether the guest runs and its cable is in place."""
+    hypervisor = place(twin, guest)
+    return (
+        hypervisor is not None
+        and bool(network.namespaces(twin.guest_namespace(guest.name)))
+        and network.has_link(twin.machine_namespace(hypervisor), guest.interface)
+    )
+
+
+def plug(twin: Twin, guest: GuestPort, on: str | None = None) -> None:
+    """Start a guest where it was last (or ``on`` a hypervisor); a running one moves there."""
+    with _locked(twin, guest.name):
+        now = place(twin, guest)
+        wanted = on or now or guest.hypervisor
+        if not (network.NAMESPACES / twin.machine_namespace(wanted)).exists():
+            raise TwinError(f"{wanted} is off: './twin boot {wanted}' starts it")
+        if not is_plugged(twin, guest):
+            _start(twin, guest, wanted)
+        elif now is not None and now != wanted:
+            _move(twin, guest, now, wanted)
+        _record(twin, guest, wanted)
+
+
+def unplug(twin: Twin, guest: GuestPort) -> None:
+    """Stop a guest for good: its hypervisor's next boot does not start it."""
+    with _locked(twin, guest.name):
+        _stop(twin, guest, place(twin, guest))
+        _record(twin, guest, None)
+
+
+def plug_all(twin: Twin, standing: Standing, machine: str) -> None:
+    """Start the guests whose place is a machine, and that do not run."""
+    for guest in standing.topology.guests:
+        if place(twin, guest) == machine:
+            plug(twin, guest)
+
+
+def stop_all(twin: Twin, machine: str) -> None:
+    """Stop the guests of a machine that loses power; they start again with it."""
+    for guest in _recorded(twin):
+        if place(twin, guest) == machine:
+            with _locked(twin, guest.name):
+                _stop(twin, guest, machine)
+
+
+def remove_surplus(twin: Twin, standing: Standing) -> None:
+    """Stop and forget the guests that are no longer wanted as they are."""
+    for guest in _recorded(twin):
+        if guest not in standing.topology.guests:
+            twin.say(f"removing the guest {guest.name}")
+            _stop(twin, guest, place(twin, guest))
+            (twin.guest_directory(guest.name) / "plugged.json").unlink()
+
+
+def addresses(twin: Twin, guest: GuestPort) -> list[str]:
+    """The addresses that a running guest has, of global scope, without prefix lengths."""
+    namespace = twin.guest_namespace(guest.name)
+    return network.global_addresses(namespace) if network.namespaces(namespace) else []
+
+
+def _recorded(twin: Twin) -> list[GuestPort]:
+    return [
+        guest_from(read_json(path)["guest"])
+        for path in sorted((twin.directory / "guests").glob("*/plugged.json"))
+    ]
+
+
+def _record(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
+    write_json(
+        twin.guest_directory(guest.name) / "plugged.json",
+        {"hypervisor": hypervisor, "guest": asdict(guest)},
+    )
+
+
+@contextmanager
+def _locked(twin: Twin, guest: str) -> Iterator[None]:
+    """One change of a guest at a time: its hypervisor may just be starting it."""
+    directory = twin.guest_directory(guest)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+    _stop(twin, guest, hypervisor)
+    namespace = twin.guest_namespace(guest.name)
+    network.create_namespaces([namespace])
+    network.write_settings(namespace, network.KERNEL_DEFAULTS | GUEST_SETTINGS)
+    mtu = max(guest.mtu, NIC_MTU)
+    with network.netlink(namespace) as link:
+        link.link("set", index=1, state="up")
+        for address in map(ip_interface, guest.addresses):
+            link.addr("add", index=1, address=str(address.ip), prefixlen=address.network.prefixlen)
+        with network.namespace_fd(twin.machine_namespace(hypervisor)) as fd:
+            link.link(
+                "add",
+                kind="veth",
+                ifname=INTERFACE,
+                address=guest.mac,
+                mtu=mtu,
+                state="up",
+                peer={
+                    "ifname": guest.interface,
+                    "address": tap_mac(guest.mac),
+                    "mtu": mtu,
+                    "net_ns_fd": fd,
+                },
+            )
+    _bring_up(twin, guest, hypervisor)
+    if guest.ipv4:
+        _start_dhcp(twin, guest)
+
+
+def tap_mac(mac: str) -> str:
+    """The MAC that libvirt gives the hypervisor's end of a guest's cable.
+
+    >>> tap_mac("52:54:00:12:34:56")
+    'fe:54:00:12:34:56'
+    """
+    return f"fe{mac[2:]}"
+
+
+def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+    with network.netlink(twin.machine_namespace(hypervisor)) as link:
+        index = link.link_lookup(ifname=guest.interface)[0]
+        link.link("set", index=index, state="up")
+
+
+def _start_dhcp(twin: Twin, guest: GuestPort) -> None:
+    log = twin.guest_directory(guest.name) / "dhcp.log"
+    client = ["busybox", "udhcpc", "-f", "-i", INTERFACE, "-s", str(LEASE_SCRIPT)]
+    # A discover every second, for ever.
+    patience = ["-t", "3", "-T", "1", "-A", "1"]
+    options = ["-O", "staticroutes", "-O", "mtu", "-x", f"hostname:{guest.name}"]
+    with network.entered(twin.guest_namespace(guest.name)), log.open("w") as out:
+        subprocess.run(
+            ["setsid", "--fork", *client, *patience, *options],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd="/",
+        )
+
+
+def _stop(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
+    # The hypervisor's end goes first: it is gone when this returns.
+    if hypervisor and network.namespaces(twin.machine_namespace(hypervisor)):
+        with network.netlink(twin.machine_namespace(hypervisor)) as link:
+            network.remove_link(link, guest.interface)
+    network.remove_namespaces([twin.guest_namespace(guest.name)])
+
+
+def _move(twin: Twin, guest: GuestPort, old: str, new: str) -> None:
+    """Hand the hypervisor's end of the cable over; the guest's end stays as it is."""
+    with (
+        network.netlink(twin.machine_namespace(old)) as link,
+        network.namespace_fd(twin.machine_namespace(new)) as fd,
+    ):
+        index = link.link_lookup(ifname=guest.interface)[0]
+        link.link("set", index=index, net_ns_fd=fd)
+    _bring_up(twin, guest, new)
+    _announce(twin, guest)
+
+
+def _announce(twin: Twin, guest: GuestPort) -> None:
+    """Send gratuitous ARP, as virtio-net makes a Linux guest do after its migration."""
+    namespace = twin.guest_namespace(guest.name)
+    mac = bytes.fromhex(guest.mac.replace(":", ""))
+    with network.netlink(namespace) as link:
+        index = link.link_lookup(ifname=INTERFACE)[0]
+        own = [
+            socket.inet_aton(found.get_attr("IFA_ADDRESS"))
+            for found in link.get_addr(family=socket.AF_INET, index=index)
+        ]
+    with (
+        network.entered(namespace),
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as wire,
+    ):
+        wire.bind((INTERFACE, 0))
+        for address in own:
+            header = b"\xff" * 6 + mac + struct.pack("!H", 0x0806)
+            request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1)
+            wire.send(header + request + mac + address + bytes(6) + address)
