@@ -9,8 +9,21 @@ in the order in which they are printed.  Fields that do not apply are ``None`` o
 from __future__ import annotations
 
 import dataclasses
+import functools
+import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
@@ -112,8 +125,9 @@ class GuestRoute:
     """One route towards a guest, in every table of ``tables`` (names).
 
     ``via`` is ``None`` for a device route, otherwise the guest's own address, reached on-link.
-    ``prefsrc`` applies in the table ``local-out`` only.  ``metric`` is the kernel's: lower than that of
-    routes learned by BGP (32), so that a guest that is here is reached here.
+    ``prefsrc`` applies in the table ``local-out`` only (``None``: the kernel chooses, or the route is not
+    in that table).  ``metric`` is the kernel's: lower than that of routes learned by BGP (32), so that a
+    guest that is here is reached here; guests of one host that share an anycast prefix differ in it.
     """
 
     family: Family
@@ -122,11 +136,12 @@ class GuestRoute:
     tables: tuple[str, ...]
     metric: int
     kind: Literal["main", "address", "subnet", "anycast", "transparent"]
+    prefsrc: str | None = None
 
 
 @dataclass(frozen=True)
 class GuestLease:
-    """What DHCPv4 offers to one guest. ``routes`` are (prefix, gateway) pairs of RFC 3442."""
+    """What DHCPv4 offers to one guest: this address, with the options of the :class:`DhcpPool` ``pool``."""
 
     pool: str
     address: str
@@ -167,7 +182,12 @@ class Guest:
 
 @dataclass(frozen=True)
 class DhcpPool:
-    """A subnet that guests of this host believe to be in, as the DHCP server offers it."""
+    """A subnet that guests of this host believe to be in, as the DHCP server offers it.
+
+    ``mtu`` is that of its guests; ``routes`` are the (prefix, gateway) pairs of option 121.
+    They are complete: where there are any the default route is among them, because clients that
+    understand the option ignore the router option beside it (RFC 3442).
+    """
 
     name: str
     subnet: str
@@ -281,7 +301,11 @@ class Sysctl:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """Everything that one host becomes."""
+    """Everything that one host becomes.
+
+    ``warnings`` are sentences about what works, but probably not as meant.  A host that is not
+    ``managed`` belongs to somebody else: others have sessions with it, nothing is configured on it.
+    """
 
     host: str
     kind: Kind
@@ -299,18 +323,101 @@ class HostPlan:
     dhcp_pools: tuple[DhcpPool, ...]
     routing: Routing
     warnings: tuple[str, ...] = field(default=())
+    managed: bool = True
 
 
 def as_plain(value: Any) -> Any:
-    """Return ``value`` as the plain dictionaries, lists and scalars that Ansible accepts from a filter.
+    """Return ``value`` as the plain dictionaries, lists and scalars that Ansible and JSON accept.
+
+    Addresses and prefixes of :mod:`ipaddress` become text.
 
     >>> as_plain(TableName(90, "public"))
     {'id': 90, 'name': 'public'}
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (list, tuple)):
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is tuple or kind is list:
         return [as_plain(item) for item in value]
+    if dataclasses.is_dataclass(kind):
+        return {name: as_plain(getattr(value, name)) for name in _field_names(kind)}
+    if isinstance(value, _ADDRESSES):
+        return str(value)
     if isinstance(value, dict):
         return {str(key): as_plain(item) for key, item in value.items()}
     return value
+
+
+def from_plain(kind: type[T], data: Any) -> T:
+    """Return the dataclass of ``kind`` that :func:`as_plain` made ``data`` of.
+
+    ``data`` comes from :func:`as_plain`, perhaps by way of JSON: it is rebuilt, not checked.
+
+    >>> from_plain(TableName, {"id": 90, "name": "public"})
+    TableName(id=90, name='public')
+    """
+    return cast("T", _builder(cast("Any", kind))(data))
+
+
+_SCALARS = frozenset({str, int, bool, float, type(None)})
+_ADDRESSES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(kind))
+
+
+@functools.cache
+def _builder(hint: Any) -> Callable[[Any], Any]:
+    """Return the function that rebuilds a value of the type ``hint`` from plain data."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_builder(cast("type", hint))
+    if origin is tuple:
+        return _tuple_builder(arguments)
+    if origin in (Union, types.UnionType):
+        return _union_builder(arguments)
+    if hint in _ADDRESSES:
+        return cast("Callable[[Any], Any]", hint)
+    return _unchanged
+
+
+def _dataclass_builder(kind: type) -> Callable[[Any], Any]:
+    hints = get_type_hints(kind)
+    builders = [(name, _builder(hints[name])) for name in _field_names(kind)]
+    changed = [(name, build) for name, build in builders if build is not _unchanged]
+
+    def build(data: Any) -> Any:
+        values = dict(data)
+        for name, build_field in changed:
+            values[name] = build_field(values[name])
+        return kind(**values)
+
+    return build
+
+
+def _tuple_builder(items: tuple[Any, ...]) -> Callable[[Any], Any]:
+    if len(items) == 2 and items[1] is Ellipsis:
+        build_item = _builder(items[0])
+        return tuple if build_item is _unchanged else lambda data: tuple(map(build_item, data))
+    builders = [_builder(item) for item in items]
+    return lambda data: tuple(build(item) for build, item in zip(builders, data, strict=True))
+
+
+def _union_builder(members: tuple[Any, ...]) -> Callable[[Any], Any]:
+    """Build an optional value, or an address or prefix of either family."""
+    (*others,) = (member for member in members if member is not type(None))
+    if set(others) == {IPv4Network, IPv6Network}:
+        build_other: Callable[[Any], Any] = ip_network
+    elif set(others) == {IPv4Address, IPv6Address}:
+        build_other = ip_address
+    else:
+        build_other = _builder(others[0])
+    if build_other is _unchanged:
+        return _unchanged
+    return lambda data: None if data is None else build_other(data)
+
+
+def _unchanged(data: Any) -> Any:
+    return data

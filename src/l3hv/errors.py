@@ -1,0 +1,91 @@
+"""What is wrong with an intent, in sentences that an operator can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+FABRIC = "all"
+"""The name under which problems of the fabric-wide variables are reported (``group_vars/all``)."""
+
+_HOSTS_NAMED = 3
+_DIGITS = re.compile(r"(\d+)")
+
+
+def natural_key(text: str) -> tuple[tuple[int, str], ...]:
+    """Return a sort key under which numbers count as numbers.
+
+    >>> sorted(["hv10", "hv9", "hv1"], key=natural_key)
+    ['hv1', 'hv9', 'hv10']
+    """
+    return tuple(
+        # Numbers that int() would refuse (over 4300 digits) are no names of ours; they sort as text.
+        (int(part), "") if number and len(part) < 100 else (-1, part)
+        for number, part in enumerate_parts(text)
+    ) + ((-2, text),)
+
+
+def enumerate_parts(text: str) -> Iterable[tuple[bool, str]]:
+    """Yield the parts of ``text`` and whether each is a number."""
+    for index, part in enumerate(_DIGITS.split(text)):
+        if part:
+            yield index % 2 == 1 and part.isascii(), part
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to correct: where it is, what was found there, what is wrong with it, and what to do.
+
+    ``value`` is what was found, as text; ``message`` and ``remedy`` are whole sentences.
+
+    >>> print(Problem("hv3", "l3hv_id", "300", "300 does not fit in 198.51.100.0/25.", "Choose 1 to 126."))
+    hv3: l3hv_id: 300 does not fit in 198.51.100.0/25. Choose 1 to 126.
+    """
+
+    host: str
+    field: str
+    value: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.sentence}"
+
+    @property
+    def sentence(self) -> str:
+        """The problem without its host."""
+        return f"{self.field}: {self.message} {self.remedy}"
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The key by which problems are listed: the fabric first, then hosts and fields by name."""
+        return (self.host != FABRIC, natural_key(self.host), natural_key(self.field), self.message)
+
+
+class IntentError(ValueError):
+    """The intent cannot be planned; ``problems`` holds every reason, sorted.
+
+    A problem that several hosts share (they have it from a group) is shown once.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems), key=lambda problem: problem.order))
+        super().__init__(describe(self.problems))
+
+
+def describe(problems: Iterable[Problem]) -> str:
+    """Return the list of ``problems`` that an operator reads, headed by their number."""
+    hosts_by_sentence: dict[str, list[str]] = {}
+    for problem in problems:
+        hosts_by_sentence.setdefault(problem.sentence, []).append(problem.host)
+    count = len(hosts_by_sentence)
+    head = "The intent has one problem:" if count == 1 else f"The intent has {count} problems:"
+    lines = [f"  {_some(hosts)}: {sentence}" for sentence, hosts in hosts_by_sentence.items()]
+    return "\n".join([head, *lines])
+
+
+def _some(hosts: list[str]) -> str:
+    named = ", ".join(hosts[:_HOSTS_NAMED])
+    more = len(hosts) - _HOSTS_NAMED
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,0 +1,229 @@
+"""What an operator says about a fabric and its hosts, once it has been read and found sound.
+
+Addresses and prefixes of the fabric are objects of :mod:`ipaddress`: there are few, and much is computed
+from them.  Those of hosts and guests are canonical text: there are many, and they are mostly printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Literal
+
+from l3hv.addressing import Network, family_of
+from l3hv.model import Family, Kind, Timers
+
+DomainKind = Literal["public", "private"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A routing domain: a kernel table of its own, and the prefixes that belong to it alone.
+
+    ``loopbacks`` (one per family at most) hold an address of each hypervisor; ``accept`` are prefixes
+    that are taken from edge routers beside the default route.
+    """
+
+    name: str
+    kind: DomainKind
+    table: int
+    vlan: int | None
+    families: tuple[Family, ...]
+    loopbacks: tuple[Network, ...]
+    accept: tuple[Network, ...]
+
+    def loopback(self, family: Family) -> Network | None:
+        """Return the prefix of the hypervisors' loopbacks in ``family``."""
+        return next((prefix for prefix in self.loopbacks if family_of(prefix) == family), None)
+
+
+@dataclass(frozen=True)
+class PathNetwork:
+    """The prefix that a domain has on a path in one family."""
+
+    path: str
+    domain: str
+    prefix: Network
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.prefix)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subnet that guests believe to be in, or without ``gateway`` a store of additional addresses."""
+
+    name: str
+    domain: str
+    ipv4: IPv4Network | None
+    gateway: IPv4Address | None
+    ipv6: IPv6Network | None
+    mtu: int | None
+    dns: tuple[str, ...]
+    search: tuple[str, ...]
+    routes: tuple[tuple[str, str], ...]
+
+    @property
+    def prefixes(self) -> tuple[Network, ...]:
+        return tuple(prefix for prefix in (self.ipv4, self.ipv6) if prefix is not None)
+
+
+@dataclass(frozen=True)
+class Common:
+    """The facts that all hosts of a fabric share. Domains are sorted public first, the rest by name."""
+
+    fabric: str
+    asn: int
+    domains: tuple[Domain, ...]
+    local_out_table: int
+    paths: tuple[str, ...]
+    networks: tuple[PathNetwork, ...]
+    pools: tuple[Pool, ...]
+    gateway_mac: str
+    rule_priority: int
+
+    @cached_property
+    def public(self) -> Domain:
+        """The domain of the kind ``public``: what is not known to be private belongs to it."""
+        return next(domain for domain in self.domains if domain.kind == "public")
+
+    @cached_property
+    def private(self) -> Domain | None:
+        return next((domain for domain in self.domains if domain.kind == "private"), None)
+
+    def domain(self, name: str) -> Domain:
+        return next(domain for domain in self.domains if domain.name == name)
+
+    @cached_property
+    def _network_by_place(self) -> dict[tuple[str, str, Family], PathNetwork]:
+        return {(network.path, network.domain, network.family): network for network in self.networks}
+
+    def network(self, path: str, domain: str, family: Family) -> PathNetwork | None:
+        return self._network_by_place.get((path, domain, family))
+
+    def domains_of_path(self, path: str) -> tuple[Domain, ...]:
+        """Return the domains that have a prefix on ``path``."""
+        present = {network.domain for network in self.networks if network.path == path}
+        return tuple(domain for domain in self.domains if domain.name in present)
+
+    def pool_prefixes(self, domain: str, family: Family) -> tuple[Network, ...]:
+        """Return the prefixes of all pools of a domain in one family, in the order of their addresses."""
+        prefixes = (p for pool in self.pools if pool.domain == domain for p in pool.prefixes)
+        return tuple(sorted(p for p in prefixes if family_of(p) == family))
+
+    def home_prefixes(self, domain: Domain, family: Family) -> tuple[Network, ...]:
+        """Return where a domain's guests and hypervisors live: its pools, then its loopbacks."""
+        loopback = domain.loopback(family)
+        return self.pool_prefixes(domain.name, family) + ((loopback,) if loopback is not None else ())
+
+
+@dataclass(frozen=True)
+class UplinkIntent:
+    """One interface of a host on one path for one domain; ``nic`` carries it as a VLAN, if there is one."""
+
+    path: str
+    domain: str
+    interface: str
+    nic: str | None
+
+
+@dataclass(frozen=True)
+class GuestIntent:
+    """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
+
+    ``pool`` is the one of the main address (of the /64 for a guest without IPv4).
+    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.
+    """
+
+    name: str
+    interface: str
+    mac: str
+    domain: str
+    pool: str
+    mtu: int
+    ipv4: str | None
+    ipv6: str | None
+    ipv6_on_link: bool
+    link_local: str | None
+    addresses: tuple[str, ...]
+    subnets: tuple[str, ...]
+    anycast: tuple[str, ...]
+    transparent: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes."""
+
+    mtu: int
+    guest_mtu: int
+    timers: Timers
+    failure_profile: str
+    ecmp_limit: int
+    vlan_interfaces: Literal["kernel", "external"]
+    main_default_route: bool
+    system: Literal["debian12", "debian13"]
+    managed: bool
+
+
+@dataclass(frozen=True)
+class HostIntent:
+    """One host of the fabric.
+
+    ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
+    that it answers for itself.
+    """
+
+    name: str
+    kind: Kind
+    id: int
+    settings: Settings
+    uplinks: tuple[UplinkIntent, ...]
+    edge_domains: tuple[str, ...]
+    addresses: tuple[str, ...]
+    guests: tuple[GuestIntent, ...]
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains that this host has an uplink in, in the order of the uplinks."""
+        return tuple(dict.fromkeys(uplink.domain for uplink in self.uplinks))
+
+
+@dataclass(frozen=True)
+class Link:
+    """The domains that a host has uplinks for on one path."""
+
+    path: str
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """The part of a host that its neighbours in BGP need to know."""
+
+    name: str
+    kind: Kind
+    id: int
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A neighbour in BGP, on one path."""
+
+    name: str
+    kind: Kind
+    id: int
+    path: str
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HostSlice:
+    """Everything that the plan of one host is made of."""
+
+    common: Common
+    host: HostIntent
+    peers: tuple[Peer, ...]

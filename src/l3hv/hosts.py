@@ -1,0 +1,439 @@
+"""The facts of one host: read, then checked against themselves and the facts of the fabric."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
+
+from l3hv.addressing import Address, numbers_of
+from l3hv.errors import Problem, natural_key
+from l3hv.fabric import COMMON_KEYS, mtu, path_name
+from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
+from l3hv.guests import Home, Written, interface_name, read_guests, reference, resolve_guests
+from l3hv.model import Kind, Timers
+from l3hv.rules import KERNEL_RULES, policy_rules
+from l3hv.shape import Fields, Notes, OneOf, Text, Unfit, WholeNumber, address, yes_or_no
+
+HOST_KEYS = frozenset(
+    {
+        "l3hv_addresses",
+        "l3hv_ecmp_limit",
+        "l3hv_edge_domains",
+        "l3hv_failure_profile",
+        "l3hv_guest_mtu",
+        "l3hv_guests",
+        "l3hv_id",
+        "l3hv_main_default_route",
+        "l3hv_managed",
+        "l3hv_mtu",
+        "l3hv_path",
+        "l3hv_system",
+        "l3hv_timers",
+        "l3hv_uplinks",
+        "l3hv_vlan_interfaces",
+    }
+)
+"""The variables that may differ from host to host, and be set for groups of them."""
+
+KINDS: dict[str, Kind] = {
+    "hypervisors": "hypervisor",
+    "route_reflectors": "route_reflector",
+    "edge_routers": "edge_router",
+}
+"""The inventory group that makes a host what it is."""
+
+DEFAULT_MTU = 1500
+DEFAULT_ECMP_LIMIT = 16
+LEAST_IPV6_MTU = 1280
+"""RFC 8200, section 5."""
+
+DEFAULT_PROFILE = "bfd_llgr"
+PLANNED_PROFILES = ("bfd", "graceful_restart", "link", "none")
+"""Failure profiles that have a name already, but no configuration."""
+
+TIMERS: dict[str, tuple[WholeNumber, int]] = {
+    "bfd_interval_ms": (WholeNumber(10, 60000, "an interval in milliseconds"), 100),
+    "bfd_multiplier": (WholeNumber(1, 255, "a number of packets"), 3),
+    "hold_s": (WholeNumber(3, 65535, "a time in seconds"), 90),
+    "connect_retry_s": (WholeNumber(1, 65535, "a time in seconds"), 5),
+    "stale_s": (WholeNumber(1, 2**24 - 1, "a time in seconds"), 3600),
+}
+"""Bounds and default of each timer: RFC 4271 for the hold time, 24 bits of RFC 9494 for the stale time."""
+
+# Names that, followed by "_" and a domain, could be an attribute or function of BIRD, or a protocol that
+# every host has (kernel_public4, static_private4, …); Ansible's own names of groups and of itself.
+_RESERVED_HOSTS = frozenset(
+    {
+        *("aspa", "babel", "bfd", "bgp", "device", "direct", "igp", "kernel", "krt", "learn", "local"),
+        *("mpls", "net", "ospf", "pipe", "ra", "rip", "roa", "rr", "rta", "rts", "static"),
+        *("all", "ungrouped"),
+    }
+)
+
+host_name = Text(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    "a host's name of letters, digits, '.', '_' and '-' (at most 63) that BIRD does not use itself",
+    "Rename the host in the inventory.",
+    _RESERVED_HOSTS,
+)
+host_id = WholeNumber(1, 2**24 - 1, "a host id")
+ecmp_limit = WholeNumber(1, 255, "a number of next hops")
+
+
+def host_kind(name: str, groups: Iterable[str]) -> tuple[Kind | None, list[Problem]]:
+    """Return what a host is by the inventory groups that it is in.
+
+    >>> host_kind("hv1", ["all", "hypervisors"])
+    ('hypervisor', [])
+    """
+    groups = set(groups)
+    ours = [group for group in KINDS if group in groups]
+    if len(ours) == 1:
+        return KINDS[ours[0]], []
+    notes = Notes(name)
+    if ours:
+        message, remedy = f"The host is in {' and in '.join(ours)}.", "Keep it in one of them."
+    else:
+        message, remedy = "The host is in no group of the fabric.", f"Add it to {_one_of(KINDS)}."
+    notes.add("groups", ours or None, message, remedy)
+    return None, notes.problems
+
+
+def parse_host(
+    name: str, kind: Kind, variables: Mapping[str, Any], common: Common | None
+) -> tuple[HostIntent | None, list[Problem]]:
+    """Read the variables of one host: first their shape, then how they relate.
+
+    Variables that are not ours (without ``l3hv_``) and those of the fabric are passed over.  Without
+    ``common``, whose own shape is broken then, only the shape is checked.
+    """
+    notes = Notes(name)
+    try:
+        host_name(name)
+    except Unfit as unfit:
+        notes.unfit("inventory_hostname", name, unfit)
+    ours = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
+    fields = Fields(notes, "", ours, COMMON_KEYS | HOST_KEYS)
+    settings = _read_settings(fields)
+    uplinks = _read_uplinks(fields)
+    guests = read_guests(fields)
+    number = fields.need("l3hv_id", host_id, "Give the host a number that no other host has.")
+    path = fields.take("l3hv_path", path_name)
+    edge_domains = fields.take_all("l3hv_edge_domains", reference)
+    addresses = fields.take_all("l3hv_addresses", address)
+    if common is None or notes.problems or number is None:
+        return None, notes.problems
+
+    _check_kind(fields, kind, settings, notes)
+    edge_domains = _edge_domains(kind, edge_domains, common, notes)
+    host = HostIntent(
+        name=name,
+        kind=kind,
+        id=number,
+        settings=settings,
+        uplinks=_resolve_uplinks(uplinks, kind, edge_domains, settings, common, notes),
+        edge_domains=edge_domains,
+        addresses=tuple(map(str, addresses)),
+        guests=(),
+    )
+    _check_uplinks(host, path, notes)
+    _check_id(host, common, notes)
+    _check_mtu(host, common, notes)
+    _check_timers(settings.timers, notes)
+    _check_rules(host, common, notes)
+    _check_addresses(addresses, common, notes)
+    home = Home(common, host.domains, settings.mtu, settings.guest_mtu)
+    host = dataclasses.replace(host, guests=resolve_guests(guests, home, notes))
+    _check_interfaces(host, guests, notes)
+    return (None if notes.problems else host), notes.problems
+
+
+# Shape.
+
+
+def _read_settings(fields: Fields) -> Settings:
+    uplink_mtu = fields.take("l3hv_mtu", mtu, DEFAULT_MTU)
+    return Settings(
+        mtu=uplink_mtu,
+        guest_mtu=fields.take("l3hv_guest_mtu", mtu, DEFAULT_MTU),
+        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys())),
+        failure_profile=fields.take("l3hv_failure_profile", _failure_profile, DEFAULT_PROFILE),
+        ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
+        vlan_interfaces=fields.take(
+            "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
+        ),
+        main_default_route=fields.take("l3hv_main_default_route", yes_or_no, False),
+        system=fields.take(
+            "l3hv_system", OneOf[Literal["debian12", "debian13"]]("debian12", "debian13"), "debian13"
+        ),
+        managed=fields.take("l3hv_managed", yes_or_no, True),
+    )
+
+
+def _failure_profile(value: object) -> str:
+    if value == DEFAULT_PROFILE:
+        return DEFAULT_PROFILE
+    if value in PLANNED_PROFILES:
+        raise Unfit(
+            f"a failure profile that is built ({DEFAULT_PROFILE})",
+            f"Use {DEFAULT_PROFILE}; {value} is to come.",
+        )
+    raise Unfit("a failure profile", f"Use {DEFAULT_PROFILE}.")
+
+
+def _read_timers(fields: Fields) -> Timers:
+    values = {name: fields.take(name, bounds, default) for name, (bounds, default) in TIMERS.items()}
+    # RFC 4271, section 4.4: a third of the hold time.
+    return Timers(keepalive_s=values["hold_s"] // 3, **values)
+
+
+def _read_uplinks(fields: Fields) -> dict[str, str | dict[str, str]]:
+    """Return, by path, the NIC that carries all domains or an interface for each of them."""
+    uplinks: dict[str, str | dict[str, str]] = {}
+    nested = fields.mapping("l3hv_uplinks")
+    if not nested.raw and isinstance(fields.raw.get("l3hv_uplinks", {}), dict | None):
+        fields.notes.add(
+            "l3hv_uplinks", None, "is missing.", "Name the interface that the host has on each path."
+        )
+    for path, value in nested.names(path_name):
+        if isinstance(value, dict):
+            domains = nested.nested(nested.path(path), value)
+            uplinks[path] = {
+                domain: domains.take(domain, interface_name, "") for domain, _ in domains.names(reference)
+            }
+        elif value is None:
+            fields.notes.add(nested.path(path), None, "is empty.", "Name its interface, or remove the path.")
+        else:
+            uplinks[path] = nested.take(path, interface_name, "")
+    return uplinks
+
+
+# Relations.
+
+
+def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) -> None:
+    """Some variables make sense for one kind of host only."""
+    for key, owner, plural in (
+        ("l3hv_guests", "hypervisor", "hypervisors have guests"),
+        ("l3hv_path", "route_reflector", "route reflectors have a path of their own"),
+        ("l3hv_edge_domains", "edge_router", "edge routers announce default routes"),
+        ("l3hv_addresses", "edge_router", "edge routers have such addresses"),
+    ):
+        value = fields.raw.get(key)
+        if value and kind != owner:
+            notes.add(key, value, f"Only {plural}.", "Remove it, or move the host to the other group.")
+    if kind == "hypervisor" and not settings.managed:
+        notes.add(
+            "l3hv_managed",
+            False,
+            "A hypervisor of somebody else cannot be part of the fabric.",
+            "Remove it, or the host.",
+        )
+
+
+def _edge_domains(kind: Kind, names: tuple[str, ...], common: Common, notes: Notes) -> tuple[str, ...]:
+    """Return the domains that an edge router serves, in the fabric's order."""
+    if kind != "edge_router":
+        return ()
+    known = [domain.name for domain in common.domains]
+    for name in names:
+        if name not in known:
+            notes.add(
+                "l3hv_edge_domains", name, f"There is no domain {name}.", f"Choose one of {', '.join(known)}."
+            )
+    return tuple(name for name in known if name in names) if names else (common.public.name,)
+
+
+def _resolve_uplinks(
+    uplinks: Mapping[str, str | Mapping[str, str]],
+    kind: Kind,
+    edge_domains: Collection[str],
+    settings: Settings,
+    common: Common,
+    notes: Notes,
+) -> tuple[UplinkIntent, ...]:
+    """Return one uplink per path and domain, in the fabric's order."""
+    resolved: list[UplinkIntent] = []
+    for path in sorted(uplinks, key=natural_key):
+        where = f"l3hv_uplinks.{path}"
+        if path not in common.paths:
+            notes.add(where, path, f"There is no path {path}.", f"Choose one of {', '.join(common.paths)}.")
+            continue
+        here = common.domains_of_path(path)
+        uplink = uplinks[path]
+        if isinstance(uplink, str):
+            served = [d for d in here if kind != "edge_router" or d.name in edge_domains]
+            resolved += _vlan_uplinks(path, uplink, served, settings, notes)
+            continue
+        resolved += [
+            UplinkIntent(path, domain.name, uplink[domain.name], None)
+            for domain in here
+            if domain.name in uplink
+        ]
+        for name in uplink.keys() - {domain.name for domain in here}:
+            notes.add(
+                f"{where}.{name}",
+                name,
+                f"The path {path} has no domain {name}.",
+                f"Choose one of {', '.join(domain.name for domain in here)}.",
+            )
+    return tuple(resolved)
+
+
+def _vlan_uplinks(
+    path: str, nic: str, domains: Iterable[Domain], settings: Settings, notes: Notes
+) -> Iterable[UplinkIntent]:
+    where = f"l3hv_uplinks.{path}"
+    for domain in domains:
+        if domain.vlan is None:
+            notes.add(
+                where,
+                nic,
+                f"{nic} would carry {domain.name}, which has no VLAN.",
+                f"Set l3hv_domains.{domain.name}.vlan, or name one interface per domain.",
+            )
+            continue
+        interface = f"{nic}.{domain.vlan}"
+        try:
+            interface_name(interface)
+        except Unfit:
+            notes.add(
+                where,
+                nic,
+                f"The VLAN interface {interface} would have {len(interface)} bytes in its name.",
+                "The kernel allows 15: rename the NIC with an udev or networkd link file.",
+            )
+        yield UplinkIntent(path, domain.name, interface, nic)
+
+
+def _check_uplinks(host: HostIntent, path: str | None, notes: Notes) -> None:
+    paths = list(dict.fromkeys(uplink.path for uplink in host.uplinks))
+    if host.kind == "route_reflector":
+        if len(paths) > 1:
+            notes.add(
+                "l3hv_uplinks",
+                paths,
+                f"A reflector on {len(paths)} paths would hide those that it does not prefer.",
+                "Give each path a reflector of its own.",
+            )
+        elif path is not None and paths and path != paths[0]:
+            notes.add(
+                "l3hv_path",
+                path,
+                f"The uplink is on path {paths[0]}.",
+                "Name the same path, or remove l3hv_path.",
+            )
+    for name in host.edge_domains:
+        if name not in host.domains:
+            notes.add(
+                "l3hv_edge_domains",
+                name,
+                f"The edge router has no uplink in {name}.",
+                f"Add {name} to l3hv_uplinks, or remove it here.",
+            )
+
+
+def _networks(host: HostIntent, common: Common) -> list[PathNetwork]:
+    places = {(uplink.path, uplink.domain) for uplink in host.uplinks}
+    return [network for network in common.networks if (network.path, network.domain) in places]
+
+
+def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
+    """The id must be a host number in every prefix that it is added to."""
+    prefixes = [(n.prefix, f"{n.prefix} (path {n.path}, {n.domain})") for n in _networks(host, common)]
+    if host.kind == "hypervisor":
+        for domain in common.domains:
+            if domain.name in host.domains:
+                prefixes += [(p, f"{p} (loopbacks, {domain.name})") for p in domain.loopbacks]
+    if not prefixes:
+        return
+    smallest, place = min(prefixes, key=lambda prefix: numbers_of(prefix[0]).stop)
+    numbers = numbers_of(smallest)
+    if host.id not in numbers:
+        notes.add(
+            "l3hv_id",
+            host.id,
+            f"{host.id} does not fit in {place}.",
+            f"Choose 1 to {numbers.stop - 1}." if numbers else "Choose a larger prefix.",
+        )
+
+
+def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
+    uplink, guest = host.settings.mtu, host.settings.guest_mtu
+    if guest > uplink:
+        notes.add(
+            "l3hv_guest_mtu",
+            guest,
+            f"Guests would have an MTU of {guest}, the uplinks {uplink}.",
+            f"Choose at most {uplink}, or raise l3hv_mtu.",
+        )
+    has_ipv6 = any("ipv6" in domain.families for domain in common.domains)
+    for key, value in (("l3hv_mtu", uplink), ("l3hv_guest_mtu", guest)):
+        if has_ipv6 and value < LEAST_IPV6_MTU:
+            notes.add(
+                key, value, f"IPv6 does not work with an MTU of {value}.", f"Choose {LEAST_IPV6_MTU} or more."
+            )
+
+
+def _check_timers(timers: Timers, notes: Notes) -> None:
+    detection_ms = timers.bfd_interval_ms * timers.bfd_multiplier
+    if detection_ms >= timers.hold_s * 1000:
+        notes.add(
+            "l3hv_timers",
+            detection_ms,
+            f"BFD would need {detection_ms} ms to detect what the hold time of {timers.hold_s} s ends anyway.",
+            "Lower bfd_interval_ms or bfd_multiplier, or raise hold_s.",
+        )
+
+
+def _check_rules(host: HostIntent, common: Common, notes: Notes) -> None:
+    rules = policy_rules(common, host)
+    highest = max((rule.priority for rule in rules), default=0)
+    if highest >= KERNEL_RULES:
+        notes.add(
+            "l3hv_rule_priority",
+            common.rule_priority,
+            f"The last rule would have the priority {highest}; {KERNEL_RULES} is the kernel's rule of main.",
+            f"Choose at most {KERNEL_RULES - 1 - (highest - common.rule_priority)}.",
+        )
+
+
+def _check_addresses(addresses: Iterable[Address], common: Common, notes: Notes) -> None:
+    """What an edge router answers for itself is not part of the fabric."""
+    ours = [network.prefix for network in common.networks]
+    ours += [prefix for domain in common.domains for prefix in domain.loopbacks]
+    ours += [prefix for pool in common.pools for prefix in pool.prefixes]
+    for own in addresses:
+        for prefix in ours:
+            if own.version == prefix.version and own in prefix:
+                notes.add(
+                    "l3hv_addresses",
+                    own,
+                    f"{own} is in {prefix} of the fabric.",
+                    "Choose an address that is outside the fabric.",
+                )
+
+
+def _check_interfaces(host: HostIntent, guests: Iterable[Written], notes: Notes) -> None:
+    """Each interface is used once."""
+    used: dict[str, str] = {}
+    names = [(f"l3hv_uplinks.{u.path}", nic) for u in host.uplinks if (nic := u.nic) is not None]
+    places = list(dict.fromkeys(names))
+    for uplink in host.uplinks:
+        places.append((f"l3hv_uplinks.{uplink.path}.{uplink.domain}", uplink.interface))
+    places += [(f"{guest.where}.interface", guest.interface) for guest in guests]
+    for field, interface in places:
+        if interface in used:
+            notes.add(
+                field,
+                interface,
+                f"The interface {interface} is that of {used[interface]} already.",
+                "Choose another interface.",
+            )
+        used.setdefault(interface, field)
+
+
+def _one_of(words: Collection[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}"

@@ -1,0 +1,81 @@
+"""The intent of a fabric, from variables to the slice of it that one host's plan is made of.
+
+Variables are read by :func:`parse_common` and :func:`parse_host`; what hosts need of each other is kept
+small (:func:`member`), so that neither a host's slice nor the work for it grows with the fabric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from l3hv.errors import natural_key
+from l3hv.fabric import COMMON_KEYS, parse_common
+from l3hv.facts import Common, HostIntent, HostSlice, Link, Member, Peer
+from l3hv.hosts import HOST_KEYS, KINDS, host_kind, parse_host
+from l3hv.model import as_plain
+
+__all__ = [
+    "COMMON_KEYS",
+    "HOST_KEYS",
+    "KINDS",
+    "Common",
+    "HostIntent",
+    "Member",
+    "Peer",
+    "Roster",
+    "host_kind",
+    "host_slice",
+    "member",
+    "parse_common",
+    "parse_host",
+    "peers",
+]
+
+
+def member(host: HostIntent) -> Member:
+    """Return the part of a host that its neighbours in BGP need to know."""
+    domains: dict[str, list[str]] = {}
+    for uplink in host.uplinks:
+        domains.setdefault(uplink.path, []).append(uplink.domain)
+    links = tuple(Link(path, tuple(names)) for path, names in domains.items())
+    return Member(host.name, host.kind, host.id, links)
+
+
+class Roster:
+    """The members of a fabric, by the path that they are on."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._reflectors: dict[str, list[Peer]] = {}
+        self._clients: dict[str, list[Peer]] = {}
+        for host in sorted(members, key=lambda host: natural_key(host.name)):
+            side = self._reflectors if host.kind == "route_reflector" else self._clients
+            for link in host.links:
+                peer = Peer(host.name, host.kind, host.id, link.path, link.domains)
+                side.setdefault(link.path, []).append(peer)
+
+    def reflectors(self, path: str) -> list[Peer]:
+        return self._reflectors.get(path, [])
+
+    def clients(self, path: str) -> list[Peer]:
+        """Return the hypervisors and edge routers on ``path``."""
+        return self._clients.get(path, [])
+
+
+def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
+    """Return the neighbours of a host, sorted by path and name, reflectors first.
+
+    Hypervisors and edge routers have sessions with the reflectors on their paths only.
+    """
+    found: list[Peer] = []
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        found += (peer for peer in roster.reflectors(path) if peer.name != host.name)
+        if host.kind == "route_reflector":
+            found += roster.clients(path)
+    return tuple(found)
+
+
+def host_slice(common: Common, host: HostIntent, neighbours: Iterable[Peer]) -> dict[str, Any]:
+    """Return, as plain data, everything that :func:`l3hv.plan.host_plan` makes a host's plan of."""
+    plain: dict[str, Any] = as_plain(HostSlice(common, host, tuple(neighbours)))
+    return plain

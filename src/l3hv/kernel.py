@@ -1,0 +1,133 @@
+"""What the kernel of a host is told beside rules and routes: table names, last resorts, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from l3hv.addressing import FAMILIES, numbers_of
+from l3hv.fabric import LOCAL_OUT
+from l3hv.facts import Common, Domain, HostIntent
+from l3hv.model import Family, LastResort, Sysctl, TableName
+
+LEAST_NEIGHBOURS = 1024
+"""A neighbour table smaller than this overflows with the fabrics that it is meant for."""
+
+MOST_NEIGHBOURS_OF_UPLINK = 4096
+"""An uplink's prefix may be a /64: what can really be attached to an L2 path is less."""
+
+NEIGHBOURS_OF_GUEST = 8
+"""In each family: a guest's own addresses, and additional ones that it is asked for while it is down."""
+
+
+def _host_domains(common: Common, host: HostIntent) -> list[Domain]:
+    return [domain for domain in common.domains if domain.name in host.domains]
+
+
+def table_names(common: Common, host: HostIntent) -> tuple[TableName, ...]:
+    """Return the names that the host needs in ``rt_tables``; a reflector has nothing in the kernel."""
+    if host.kind == "route_reflector":
+        return ()
+    names = [TableName(domain.table, domain.name) for domain in _host_domains(common, host)]
+    if host.kind == "hypervisor":
+        names.append(TableName(common.local_out_table, LOCAL_OUT))
+    return tuple(names)
+
+
+def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
+    """Return the route that ends each table.
+
+    Guests' packets to nowhere are dropped (an answer to each would help an attacker); the hypervisor's
+    own programs are told at once that there is no way.
+    """
+    if host.kind == "route_reflector":
+        return ()
+    domains = _host_domains(common, host)
+    routes = [
+        LastResort(family, domain.name, "blackhole") for domain in domains for family in domain.families
+    ]
+    if host.kind == "hypervisor" and any("ipv4" in domain.families for domain in domains):
+        routes.append(LastResort("ipv4", LOCAL_OUT, "unreachable"))
+    return tuple(routes)
+
+
+def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
+    """Return the settings of a host; those of guest ports hold for every interface that appears later."""
+    if host.kind == "route_reflector":
+        return tuple(_neighbour_tables(common, host))
+    return tuple(
+        (*_fabric_wide(host), *_neighbour_tables(common, host), *_new_interfaces(host), *_uplinks(host))
+    )
+
+
+def _fabric_wide(host: HostIntent) -> Iterator[Sysctl]:
+    yield Sysctl("net.ipv6.conf.all.forwarding", "1", "a router; in IPv6 this is per host")
+    ports = "all flows of a pair of hosts would share one path without their ports in the hash"
+    yield Sysctl("net.ipv4.fib_multipath_hash_policy", "1", ports)
+    yield Sysctl("net.ipv6.fib_multipath_hash_policy", "1", ports)
+    yield Sysctl(
+        "net.ipv4.icmp_errors_use_inbound_ifaddr", "1", "traceroute shows the path that the packet came by"
+    )
+    yield Sysctl(
+        "net.ipv4.conf.all.rp_filter", "0", "the kernel takes the stricter of this and the interface's own"
+    )
+    yield Sysctl("net.ipv4.conf.all.send_redirects", "0", "all guests are reached through this router")
+    yield Sysctl("net.ipv4.conf.all.accept_redirects", "0", "routes come from BGP only")
+    yield Sysctl("net.ipv6.conf.all.accept_redirects", "0", "routes come from BGP only")
+    yield Sysctl(
+        "net.ipv6.route.max_size", "2147483647", "Linux before 6.3 stops at 4096 cached routes by default"
+    )
+
+
+def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
+    why = "below this number neighbours are never dropped; others on the paths, and the guests"
+    for family in FAMILIES:
+        least = neighbours(common, host, family)
+        key = f"net.{family}.neigh.default.gc_thresh"
+        yield Sysctl(f"{key}1", str(least), why)
+        yield Sysctl(f"{key}2", str(2 * least), "above this number they are dropped after 5 s")
+        yield Sysctl(f"{key}3", str(4 * least), "above this number there are no new ones")
+
+
+def neighbours(common: Common, host: HostIntent, family: Family) -> int:
+    """Return how many neighbours the host must be able to keep, as a power of two.
+
+    All that fit on its paths (:data:`MOST_NEIGHBOURS_OF_UPLINK` at most) and
+    :data:`NEIGHBOURS_OF_GUEST` for each guest, but no less than :data:`LEAST_NEIGHBOURS`.  Kernel
+    defaults (128, 512, 1024) are for the whole machine and overflow with a few hundred guests.
+    """
+    count = NEIGHBOURS_OF_GUEST * len(host.guests)
+    for uplink in host.uplinks:
+        network = common.network(uplink.path, uplink.domain, family)
+        if network is not None:
+            # len() of a range fails beyond 2^63.
+            numbers = numbers_of(network.prefix)
+            count += min(numbers.stop - numbers.start, MOST_NEIGHBOURS_OF_UPLINK)
+    return 1 << (max(count, LEAST_NEIGHBOURS) - 1).bit_length()
+
+
+def _new_interfaces(host: HostIntent) -> Iterator[Sysctl]:
+    """Yield what must hold at the moment that a guest's interface appears."""
+    if host.kind != "hypervisor":
+        return
+    for setting, value, why in (
+        ("rp_filter", "1", "a guest sends with its own addresses only"),
+        ("send_redirects", "0", "guests are never told to talk to each other directly"),
+        ("accept_redirects", "0", "guests do not change our routes"),
+        ("arp_announce", "2", "a guest is asked by its gateway, not by the hypervisor's loopback"),
+    ):
+        yield Sysctl(f"net.ipv4.conf.default.{setting}", value, why)
+    yield Sysctl("net.ipv6.conf.default.accept_redirects", "0", "guests do not change our routes")
+    yield Sysctl("net.ipv4.neigh.default.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s")
+
+
+def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
+    for uplink in host.uplinks:
+        # sysctl.d(5): where the first separator is a dot, a dot inside a name is written as a slash.
+        interface = uplink.interface.replace(".", "/")
+        for setting, value, why in (
+            ("forwarding", "1", f"path {uplink.path} of {uplink.domain}"),
+            ("rp_filter", "0", "what leaves by one path may come back by another"),
+            ("send_redirects", "0", "traffic turns around here on purpose when a path fails"),
+            ("arp_announce", "2", "neighbours on the path know our address there, not our loopback"),
+        ):
+            yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)

@@ -1,0 +1,165 @@
+"""What each host becomes: the plan of one host from its slice of the intent, the topology from all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
+from typing import Any
+
+from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
+from l3hv.errors import natural_key
+from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
+from l3hv.kernel import last_resorts, sysctls, table_names
+from l3hv.model import (
+    HostPlan,
+    LoopbackAddress,
+    Nic,
+    Routing,
+    Uplink,
+    UplinkAddress,
+    Vlan,
+    from_plain,
+)
+from l3hv.policy import preferred_source, routing_tables
+from l3hv.ports import dhcp_pools, guests
+from l3hv.rules import policy_rules
+from l3hv.sessions import router_id, sessions
+from l3hv.topology import GuestPort, Machine, Port, Topology
+
+VLAN_QOS_MAPS = ("6-6", "7-7")
+"""Priorities that VLANs keep, inward and outward: routing protocols and BFD (6), network control (7)."""
+
+
+def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
+    """Return the plan of the host whose slice (:func:`l3hv.intent.host_slice`) this is."""
+    part = from_plain(HostSlice, slice_)
+    common, host = part.common, part.host
+    loopbacks = tuple(_loopbacks(common, host))
+    ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
+    identity = router_id(common, host)
+    return HostPlan(
+        host=host.name,
+        kind=host.kind,
+        id=host.id,
+        fabric=common.fabric,
+        main_default_route=host.settings.main_default_route,
+        nics=tuple(_nics(host)),
+        uplinks=tuple(_uplink(common, host, uplink) for uplink in host.uplinks),
+        loopbacks=loopbacks,
+        table_names=table_names(common, host),
+        rules=policy_rules(common, host),
+        last_resorts=last_resorts(common, host),
+        sysctls=sysctls(common, host),
+        guests=ports,
+        dhcp_pools=dhcp_pools(common, ports),
+        routing=Routing(
+            asn=common.asn,
+            router_id=identity,
+            cluster_id=identity if host.kind == "route_reflector" else None,
+            failure_profile=host.settings.failure_profile,
+            timers=host.settings.timers,
+            ecmp_limit=host.settings.ecmp_limit,
+            tables=routing_tables(common, host, loopbacks, ports),
+            sessions=sessions(common, host, part.peers),
+        ),
+        warnings=tuple(_warnings(part)),
+        managed=host.settings.managed,
+    )
+
+
+def _nics(host: HostIntent) -> Iterator[Nic]:
+    """Yield the NICs that carry VLANs, unless somebody else makes the VLAN interfaces."""
+    if host.settings.vlan_interfaces == "external":
+        return
+    vlans: dict[str, list[str]] = {}
+    for uplink in host.uplinks:
+        if uplink.nic is not None:
+            vlans.setdefault(uplink.nic, []).append(uplink.interface)
+    for nic, interfaces in vlans.items():
+        yield Nic(nic, host.settings.mtu, tuple(interfaces))
+
+
+def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
+    vlan = None
+    vlan_id = common.domain(uplink.domain).vlan
+    if uplink.nic is not None and vlan_id is not None and host.settings.vlan_interfaces == "kernel":
+        vlan = Vlan(uplink.nic, vlan_id, VLAN_QOS_MAPS)
+    networks = (common.network(uplink.path, uplink.domain, family) for family in FAMILIES)
+    return Uplink(
+        interface=uplink.interface,
+        path=uplink.path,
+        domain=uplink.domain,
+        mtu=host.settings.mtu,
+        vlan=vlan,
+        addresses=tuple(
+            UplinkAddress(
+                network.family,
+                str(numbered(network.prefix, host.id)),
+                network.prefix.prefixlen,
+                str(network.prefix),
+            )
+            for network in networks
+            if network is not None
+        ),
+    )
+
+
+def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
+    if host.kind == "hypervisor":
+        for domain in common.domains:
+            for family in domain.families:
+                prefix = domain.loopback(family)
+                if prefix is not None and domain.name in host.domains:
+                    own = str(numbered(prefix, host.id))
+                    yield LoopbackAddress(family, own, HOST_LENGTH[family], domain.name, announced=True)
+    for address in host.addresses:
+        family = family_of_text(address)
+        yield LoopbackAddress(family, address, HOST_LENGTH[family], common.public.name, announced=False)
+
+
+def _warnings(part: HostSlice) -> Iterator[str]:
+    """Yield what works, but probably not as meant."""
+    common, host = part.common, part.host
+    for domain in common.domains:
+        if domain.name not in host.domains:
+            continue
+        used = {uplink.path for uplink in host.uplinks if uplink.domain == domain.name}
+        for path in sorted(used, key=natural_key):
+            for family in domain.families:
+                if common.network(path, domain.name, family) is None:
+                    yield f"path {path} does not carry {family} of {domain.name}"
+        if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
+            yield f"{domain.name} hangs on path {used.pop()} alone"
+
+
+def topology(hosts: Iterable[HostIntent]) -> Topology:
+    """Return the machines and guests of all hosts, sorted by name."""
+    in_order = sorted(hosts, key=lambda host: natural_key(host.name))
+    ports = (_guest_port(host, guest) for host in in_order for guest in host.guests)
+    return Topology(
+        machines=tuple(_machine(host) for host in in_order),
+        guests=tuple(sorted(ports, key=lambda port: natural_key(port.name))),
+    )
+
+
+def _machine(host: HostIntent) -> Machine:
+    ports = tuple(
+        Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu) for uplink in host.uplinks
+    )
+    return Machine(host.name, host.kind, host.settings.system, ports)
+
+
+def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestPort:
+    routed = (ip_network(prefix) for prefix in guest.addresses + guest.subnets + guest.anycast)
+    return GuestPort(
+        name=guest.name,
+        hypervisor=host.name,
+        interface=guest.interface,
+        mac=guest.mac,
+        domain=guest.domain,
+        mtu=guest.mtu,
+        ipv4=guest.ipv4,
+        ipv6_prefix=guest.ipv6,
+        addresses=tuple(f"{first_host(prefix)}/{prefix.max_prefixlen}" for prefix in routed),
+        transparent=guest.transparent,
+    )

@@ -1,0 +1,146 @@
+"""BIRD's tables: what a host puts into each, takes from its neighbours, and may tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of
+from l3hv.fabric import LOCAL_OUT
+from l3hv.facts import Common, Domain, HostIntent
+from l3hv.model import Family, Guest, LoopbackAddress, PrefixMatch, RoutingTable
+from l3hv.sessions import bird_table
+
+DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
+
+
+def routing_tables(
+    common: Common,
+    host: HostIntent,
+    loopbacks: tuple[LoopbackAddress, ...],
+    guests: tuple[Guest, ...],
+) -> tuple[RoutingTable, ...]:
+    """Return the tables of each domain and family of the host, then its own (``local_out4``)."""
+    tables = [
+        _domain_table(common, host, domain, family, loopbacks, guests)
+        for domain in common.domains
+        if domain.name in host.domains
+        for family in domain.families
+    ]
+    if host.kind == "hypervisor":
+        tables += _local_out_tables(common, host, loopbacks)
+    return tuple(tables)
+
+
+def _domain_table(
+    common: Common,
+    host: HostIntent,
+    domain: Domain,
+    family: Family,
+    loopbacks: tuple[LoopbackAddress, ...],
+    guests: tuple[Guest, ...],
+) -> RoutingTable:
+    homes = (*_pool_matches(common, domain, family), *_loopback_matches(domain, family))
+    default = _exact(DEFAULT_ROUTE[family], "default route of the edge routers")
+    beyond = (default, *_extra_matches(domain, family))
+    originates: tuple[str, ...] = ()
+    accepts: tuple[PrefixMatch, ...] = (*homes, *beyond)
+    announces = accepts
+    if host.kind == "hypervisor":
+        own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
+        originates = tuple(f"{loopback.address}/{loopback.length}" for loopback in own)
+        announces = (
+            *(_exact(prefix, "loopback") for prefix in originates),
+            *_guest_matches(guests, domain, family),
+        )
+    if host.kind == "edge_router":
+        is_served = domain.name in host.edge_domains
+        originates = (DEFAULT_ROUTE[family],) if is_served else ()
+        announces = tuple(_exact(prefix, "default route of this edge router") for prefix in originates)
+        accepts = homes
+    return RoutingTable(
+        name=bird_table(domain.name, family),
+        domain=domain.name,
+        family=family,
+        kernel_table=None if host.kind == "route_reflector" else domain.table,
+        learn=host.kind == "hypervisor",
+        fed_by=None,
+        prefsrc=None,
+        originates=originates,
+        accepts=accepts,
+        announces=announces,
+    )
+
+
+def _local_out_tables(
+    common: Common, host: HostIntent, loopbacks: Iterable[LoopbackAddress]
+) -> Iterator[RoutingTable]:
+    """Yield the table of the hypervisor's own traffic, a copy of what BGP says of the private domain.
+
+    The guests' routes in the kernel's table are not made here: they must not vanish with the daemon,
+    or the reverse-path check drops the guests' ARP for their gateway.
+    """
+    private = common.private
+    if private is None or private.name not in host.domains or "ipv4" not in private.families:
+        return
+    yield RoutingTable(
+        name=bird_table(LOCAL_OUT, "ipv4"),
+        domain=LOCAL_OUT,
+        family="ipv4",
+        kernel_table=common.local_out_table,
+        learn=False,
+        fed_by=bird_table(private.name, "ipv4"),
+        prefsrc=preferred_source(common, loopbacks),
+        originates=(),
+        accepts=(),
+        announces=(),
+    )
+
+
+def preferred_source(common: Common, loopbacks: Iterable[LoopbackAddress]) -> str | None:
+    """Return the IPv4 source of the hypervisor's own traffic: its loopback, the private one first."""
+    own = {loopback.domain: loopback.address for loopback in loopbacks if loopback.family == "ipv4"}
+    if common.private is not None and common.private.name in own:
+        return own[common.private.name]
+    return own.get(common.public.name)
+
+
+def _exact(prefix: str, why: str) -> PrefixMatch:
+    length = int(prefix.partition("/")[2])
+    return PrefixMatch(prefix, length, length, why)
+
+
+def _pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    """Yield the pools with all that guests have of them: in IPv6 prefixes up to /64 and single addresses."""
+    for pool in common.pools:
+        if pool.domain != domain.name:
+            continue
+        if family == "ipv4" and pool.ipv4 is not None:
+            yield PrefixMatch(str(pool.ipv4), pool.ipv4.prefixlen, HOST_LENGTH["ipv4"], f"pool {pool.name}")
+        if family == "ipv6" and pool.ipv6 is not None:
+            prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
+            yield PrefixMatch(prefix, pool.ipv6.prefixlen, GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
+
+
+def _loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    prefix = domain.loopback(family)
+    if prefix is not None:
+        length = HOST_LENGTH[family]
+        yield PrefixMatch(str(prefix), length, length, "loopbacks of the hypervisors")
+
+
+def _extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    for prefix in domain.accept:
+        if family_of(prefix) == family:
+            yield _exact(str(prefix), "prefix of the edge routers")
+
+
+def _guest_matches(guests: Iterable[Guest], domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
+    """Return the prefixes of the guests, each once: guests of one host may share an anycast prefix."""
+    reasons: dict[str, str] = {}
+    for guest in guests:
+        if guest.domain == domain.name:
+            for route in guest.routes:
+                if route.family == family:
+                    reasons.setdefault(route.prefix, f"{guest.name}, {route.kind}")
+    return tuple(_exact(prefix, why) for prefix, why in reasons.items())

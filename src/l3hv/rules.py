@@ -1,0 +1,120 @@
+"""Which table a packet is looked up in: a number of rules that does not depend on the guests.
+
+The kernel's rule of ``local`` (priority 0) stays; those of ``main`` and ``default`` (32766, 32767) go.
+Private guest ports are told by the source address, not by a rule per port.  The reverse-path check looks
+the source up with the interface that the packet would leave by as ``iif`` (Linux 3.15 and later), so the
+same rules give it the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from l3hv.addressing import FAMILIES
+from l3hv.fabric import LOCAL_OUT
+from l3hv.facts import Common, Domain, HostIntent
+from l3hv.model import Family, Rule
+
+RULE_STEP = 10
+KERNEL_RULES = 32766
+"""Priority of the kernel's own rule of ``main``; ours come before it."""
+
+
+def policy_rules(common: Common, host: HostIntent) -> tuple[Rule, ...]:
+    """Return the rules of a host in the order of their priorities, IPv4 first.
+
+    A reflector forwards nothing and gets none; neither does a family that no domain of the host has.
+    """
+    if host.kind == "route_reflector":
+        return ()
+    return tuple(
+        replace(rule, priority=common.rule_priority + index * RULE_STEP)
+        for family in FAMILIES
+        for index, rule in enumerate(_rules(common, host, family))
+    )
+
+
+def _rules(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
+    domains = [
+        domain for domain in common.domains if domain.name in host.domains and family in domain.families
+    ]
+    if not domains:
+        return
+    yield from _rules_of_own_traffic(common, host, family, domains)
+    for domain in domains:
+        if domain.kind == "private":
+            yield from _rules_of_private(common, host, family, domain)
+    for domain in domains:
+        if domain.kind == "public":
+            yield _rule(family, domain.name, f"all other traffic is {domain.name}")
+
+
+def _rules_of_own_traffic(
+    common: Common, host: HostIntent, family: Family, domains: list[Domain]
+) -> Iterator[Rule]:
+    """Yield the rules of what the host itself sends.
+
+    ``main`` holds what is directly attached: the uplinks' prefixes, without which no next hop of BGP can
+    be resolved, and the management network.  In IPv6 it comes first for all traffic, because there the
+    kernel resolves next hops without ``iif``.
+    """
+    own = None if family == "ipv6" else "lo"
+    if host.settings.main_default_route:
+        yield _rule(
+            family,
+            "main",
+            "what is directly attached, not the default route of the management",
+            iif=own,
+            suppress_prefixlength=0,
+        )
+        for domain in domains:
+            yield from _rules_to(common, host, family, domain)
+        yield _rule(family, "main", "the host's own traffic to elsewhere is management", iif="lo")
+    else:
+        yield _rule(family, "main", "what is directly attached", iif=own)
+        for domain in domains:
+            if domain.kind == "private" and not _has_local_out(host, family):
+                yield from _rules_to(common, host, family, domain)
+    if _has_local_out(host, family):
+        yield _rule(
+            family,
+            LOCAL_OUT,
+            "the host's own traffic: to its guests and in private, never in public",
+            iif="lo",
+        )
+
+
+def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
+    table = LOCAL_OUT if _has_local_out(host, family) else domain.name
+    why = f"the host's own traffic to {domain.name}"
+    for prefix in common.home_prefixes(domain, family):
+        yield _rule(family, table, why, iif="lo", destination=str(prefix))
+
+
+def _rules_of_private(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
+    for uplink in host.uplinks:
+        if uplink.domain == domain.name:
+            yield _rule(family, domain.name, f"path {uplink.path} of {domain.name}", iif=uplink.interface)
+    if host.kind == "hypervisor":
+        for prefix in common.pool_prefixes(domain.name, family):
+            yield _rule(family, domain.name, f"guests of {domain.name}", source=str(prefix))
+
+
+def _has_local_out(host: HostIntent, family: Family) -> bool:
+    """Hypervisors have a table of their own for IPv4; in IPv6 they use those of the domains."""
+    return host.kind == "hypervisor" and family == "ipv4"
+
+
+def _rule(
+    family: Family,
+    table: str,
+    why: str,
+    *,
+    iif: str | None = None,
+    source: str | None = None,
+    destination: str | None = None,
+    suppress_prefixlength: int | None = None,
+) -> Rule:
+    """Return a rule whose priority is still to be given."""
+    return Rule(family, 0, table, why, iif, source, destination, suppress_prefixlength)

@@ -1,0 +1,111 @@
+"""The BGP sessions of a host: one per path, domain and neighbour, with a channel per family.
+
+A path has reflectors of its own: a reflector that saw several paths would pass on the one it prefers, and
+hide the others from clients that cannot use that one.  Where both ends could open a session the passive
+one waits: a collision after a restart would drop the routes that graceful restart keeps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from l3hv.addressing import FAMILIES, numbered
+from l3hv.facts import Common, Domain, HostIntent, Peer, UplinkIntent
+from l3hv.model import Channel, Family, Session
+
+Relation = Literal["reflector", "client", "peer"]
+
+_NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
+
+
+def bird_symbol(name: str) -> str:
+    """Return a host's or domain's name in the characters that BIRD allows in a symbol.
+
+    >>> bird_symbol("hv-1.example.net"), bird_symbol("10hv")
+    ('hv_1_example_net', '_10hv')
+    """
+    symbol = _NOT_IN_SYMBOLS.sub("_", name)
+    return f"_{symbol}" if symbol[0].isdigit() else symbol
+
+
+def bird_table(domain: str, family: Family) -> str:
+    """Return the name of the BIRD table of a domain in one family.
+
+    >>> bird_table("public", "ipv6"), bird_table("local-out", "ipv4")
+    ('public6', 'local_out4')
+    """
+    return f"{bird_symbol(domain)}{4 if family == 'ipv4' else 6}"
+
+
+def sessions(common: Common, host: HostIntent, peers: tuple[Peer, ...]) -> tuple[Session, ...]:
+    """Return the sessions of a host in the order of its uplinks and their neighbours."""
+    return tuple(
+        _session(common, host, uplink, peer)
+        for uplink in host.uplinks
+        for peer in peers
+        if peer.path == uplink.path and uplink.domain in peer.domains
+    )
+
+
+def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Session:
+    networks = [
+        network
+        for family in FAMILIES
+        if (network := common.network(uplink.path, uplink.domain, family)) is not None
+    ]
+    transport = networks[0].prefix
+    is_reflector = host.kind == "route_reflector"
+    return Session(
+        name=f"{bird_symbol(peer.name)}_{bird_symbol(uplink.domain)}",
+        peer=peer.name,
+        path=uplink.path,
+        domain=uplink.domain,
+        interface=uplink.interface,
+        local=str(numbered(transport, host.id)),
+        neighbor=str(numbered(transport, peer.id)),
+        relation=_relation(host, peer),
+        passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
+        channels=tuple(
+            Channel(
+                network.family,
+                bird_table(uplink.domain, network.family),
+                None if is_reflector else str(numbered(network.prefix, host.id)),
+            )
+            for network in networks
+        ),
+    )
+
+
+def _relation(host: HostIntent, peer: Peer) -> Relation:
+    if host.kind != "route_reflector":
+        return "reflector"
+    return "peer" if peer.kind == "route_reflector" else "client"
+
+
+def router_id(common: Common, host: HostIntent) -> str:
+    """Return the host's BGP identifier: an IPv4 address of its own, or one made of its id.
+
+    Preferred is the loopback in the private domain, which no uplink can take away.  In a fabric without
+    IPv4 reflectors, which may share an id on different paths, put the number of their path first.
+    """
+    return next(_router_ids(common, host))
+
+
+def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
+    for domain in _private_first(common):
+        loopback = domain.loopback("ipv4")
+        if host.kind == "hypervisor" and loopback is not None and domain.name in host.domains:
+            yield str(numbered(loopback, host.id))
+    for domain in common.domains:
+        for uplink in host.uplinks:
+            network = common.network(uplink.path, uplink.domain, "ipv4")
+            if uplink.domain == domain.name and network is not None:
+                yield str(numbered(network.prefix, host.id))
+    path = common.paths.index(host.uplinks[0].path) + 1 if host.kind == "route_reflector" else 0
+    yield ".".join(map(str, (path, *host.id.to_bytes(3, "big"))))
+
+
+def _private_first(common: Common) -> tuple[Domain, ...]:
+    return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
