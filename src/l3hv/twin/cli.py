@@ -5,13 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from l3hv.twin import HOST_PACKAGES, TwinError, access, guests, image, lifecycle, machine, network, status
+from l3hv.twin import (
+    HOST_PACKAGES,
+    TwinError,
+    access,
+    guests,
+    image,
+    lifecycle,
+    machine,
+    network,
+    probe,
+    status,
+)
 from l3hv.twin.state import Twin, standing_twins, topology_from
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -40,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options) or 0)
     except TwinError as error:
         say(str(error))
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         say("interrupted: './twin down' removes what is there, './twin up' goes on")
@@ -137,6 +154,23 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("kill", _kill, "SIGKILL a daemon of a machine.")
     added.add_argument("machine")
     added.add_argument("daemon", help="its program's name: bird, dnsmasq, …")
+
+    added = verb(
+        "probe",
+        _probe,
+        "Send parallel UDP echo flows between two ends, and tell what an event cost them.",
+        as_json=True,
+    )
+    added.add_argument("source", metavar="FROM", help="a guest, a machine or an address")
+    added.add_argument("target", metavar="TO", help="a guest, a machine or an address")
+    added.add_argument("--family", type=int, choices=(4, 6), help="default: 4, or the address's")
+    added.add_argument("--flows", type=int, default=32, help="default: %(default)s")
+    added.add_argument("--interval-ms", type=float, default=10, help="default: %(default)s")
+    added.add_argument("--seconds", type=float, default=15, help="default: %(default)s")
+    added.add_argument(
+        "--event", help="a verb to run meanwhile ('cut hv2 a'), or a shell command ('! COMMAND')"
+    )
+    added.add_argument("--at", type=float, default=5, help="when, in seconds (default: 5)")
 
     added = verb("down", _down, "Remove a twin and everything that it made.")
     added.add_argument("--all", action="store_true", help="all twins of this host")
@@ -271,6 +305,40 @@ def _boot(options: argparse.Namespace) -> None:
 def _kill(options: argparse.Namespace) -> None:
     twin = _twin(options)
     machine.kill_daemon(twin, twin.standing().machine(options.machine).name, options.daemon)
+
+
+def _probe(options: argparse.Namespace) -> None:
+    twin = _twin(options)
+    standing = twin.standing()
+    if options.flows < 1 or options.interval_ms <= 0 or options.seconds <= 0:
+        raise TwinError("--flows, --interval-ms and --seconds take numbers above 0")
+    ends = [options.source, options.target]
+    family = options.family or (6 if any(":" in end for end in ends) else 4)
+    source, target = (probe.find_end(twin, standing, end, family) for end in ends)
+    result = probe.run_probe(
+        source,
+        target,
+        flows=options.flows,
+        interval=options.interval_ms / 1000,
+        seconds=options.seconds,
+        event=_event(options.event, twin.name) if options.event else None,
+        at=options.at,
+    )
+    if options.json:
+        _print_json(asdict(result))
+        return
+    print(f"{source.name} {source.address} -> {target.name} {target.address}")
+    print(f"sent {result.sent}, lost {result.lost}")
+    print(f"flows {result.flows}, hit {result.flows_hit}")
+    print(f"outage: worst {result.worst_outage_ms} ms, median {result.median_outage_ms} ms")
+
+
+def _event(text: str, name: str) -> Callable[[], int]:
+    """What a probe runs: a shell command after an exclamation mark, or a verb of this twin."""
+    if text.startswith("!"):
+        return lambda: subprocess.run(["sh", "-c", text[1:]], check=False).returncode
+    verb, *rest = shlex.split(text)
+    return lambda: main([verb, "--name", name, *rest])
 
 
 def _down(options: argparse.Namespace) -> None:

@@ -171,23 +171,36 @@ def global_addresses(namespace: str) -> list[str]:
     ]
 
 
+def is_local(namespace: str, address: str) -> bool:
+    """Whether packets to an address are delivered in a namespace itself."""
+    with netlink(namespace) as link:
+        from pyroute2 import NetlinkError
+
+        try:
+            found = link.route("get", dst=address)
+        except NetlinkError:
+            return False  # No route at all.
+        return any(route["type"] == 2 for route in found)  # RTN_LOCAL
+
+
 def processes_in(names: Iterable[str]) -> list[int]:
     """The processes whose network namespace is one of the named ones."""
-    wanted = {_identity(NAMESPACES / name) for name in names} - {None}
+    wanted = {identity(NAMESPACES / name) for name in names} - {None}
     return [
         int(entry.name)
         for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _identity(entry / "ns/net") in wanted
+        if entry.name.isdigit() and identity(entry / "ns/net") in wanted
     ]
 
 
 def is_in(pid: int, namespace: str) -> bool:
     """Whether a process runs in a network namespace."""
-    own = _identity(NAMESPACES / namespace)
-    return own is not None and own == _identity(Path(f"/proc/{pid}/ns/net"))
+    own = identity(NAMESPACES / namespace)
+    return own is not None and own == identity(Path(f"/proc/{pid}/ns/net"))
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a namespace from all others while it exists, or None when it does not."""
     try:
         found = path.stat()
     except OSError:

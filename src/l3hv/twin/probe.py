@@ -1,0 +1,393 @@
+"""Probes: parallel UDP echo flows between two ends of a twin, to see what an event costs.
+
+The sockets are opened inside the ends' network namespaces; the processes that use them stay
+outside, so that a machine that crashes does not take its observer with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import os
+import secrets
+import select
+import signal
+import socket
+import statistics
+import struct
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from l3hv.twin import TwinError, guests, machine, network
+from l3hv.twin.state import Standing, Twin
+
+ECHO_PORT = 7  # RFC 862
+PAYLOAD = struct.Struct("!8sI")
+BUFFER_BYTES = 4 << 20
+WARM_UP_SECONDS = 1.0
+DRAIN_SECONDS = 1.0
+IP_FREEBIND, IPV6_FREEBIND = 15, 78
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a probe: the namespaces that answer for an address, and the address in each.
+
+    Several namespaces answer for an anycast address; the address in a namespace differs from
+    the one that is probed where a hypervisor translates it.
+    """
+
+    name: str
+    address: Address
+    holders: Mapping[str, Address]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a probe saw; outages in milliseconds (see ``outage``), 0 when no flow was hit.
+
+    ``lost`` counts the packets of ``sent`` whose echo had not come one second after the last
+    packet was sent; ``flows_hit`` counts the flows that lost any.  ``worst_outage_ms`` is over
+    all flows, ``median_outage_ms`` over those that were hit.
+    """
+
+    sent: int
+    lost: int
+    flows: int
+    flows_hit: int
+    worst_outage_ms: float
+    median_outage_ms: float
+
+
+def outage(sent_at: Sequence[float], answered: Sequence[int], interval: float) -> float:
+    """The longest time, in seconds, for which one flow got nothing through.
+
+    ``sent_at`` are the times at which its packets were sent and ``answered`` tells for each
+    whether its echo came.  Of each run of unanswered packets it is the time between the sending
+    of the answered packets on both sides of the run, less the interval that lies between two
+    packets anyway.  Times of sending count, so that jitter on the way adds nothing and a packet
+    that was held up but came is no outage.  A run at the start (or the end) counts as if the
+    packet before the first (after the last) had been answered.
+
+    >>> outage([0.0, 0.01, 0.02, 0.03], [1, 1, 1, 1], 0.01)
+    0.0
+    >>> round(outage([0.0, 0.01, 0.02, 0.03], [1, 0, 0, 1], 0.01), 3)
+    0.02
+    >>> round(outage([0.0, 0.01, 0.02, 0.03], [1, 1, 0, 0], 0.01), 3)
+    0.02
+    """
+    if all(answered):
+        return 0.0
+    good = [at for at, came in zip(sent_at, answered, strict=True) if came]
+    edges = [sent_at[0] - interval, *good, sent_at[-1] + interval]
+    return max(after - before for before, after in itertools.pairwise(edges)) - interval
+
+
+def summary(flows: Sequence[tuple[Sequence[float], Sequence[int]]], interval: float) -> Result:
+    """The result of flows, each given by ``sent_at`` and ``answered`` (see ``outage``).
+
+    >>> summary([([0.0, 1.0], [1, 1]), ([0.5, 1.5], [1, 0])], 1.0)
+    Result(sent=4, lost=1, flows=2, flows_hit=1, worst_outage_ms=1000.0, median_outage_ms=1000.0)
+    """
+    hit = [
+        round(1000 * outage(sent_at, answered, interval), 1)
+        for sent_at, answered in flows
+        if not all(answered)
+    ]
+    return Result(
+        sent=sum(len(sent_at) for sent_at, _ in flows),
+        lost=sum(len(answered) - sum(answered) for _, answered in flows),
+        flows=len(flows),
+        flows_hit=len(hit),
+        worst_outage_ms=max(hit, default=0.0),
+        median_outage_ms=round(statistics.median(hit), 1) if hit else 0.0,
+    )
+
+
+def find_end(twin: Twin, standing: Standing, what: str, family: int) -> End:
+    """The end that a guest's name, a machine's name or an address stands for.
+
+    ``family`` is 4 or 6 and chooses among the addresses of a guest or machine.
+    """
+    try:
+        address = ip_address(what)
+    except ValueError:
+        return _named_end(twin, standing, what, family)
+    return _held_end(twin, standing, address)
+
+
+def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
+    if name in {guest.name for guest in standing.topology.guests}:
+        namespace = twin.guest_namespace(name)
+        if not network.namespaces(namespace):
+            raise TwinError(f"{name} is off: './twin plug {name}' starts it")
+        found = network.global_addresses(namespace)
+    elif name in {known.name for known in standing.topology.machines}:
+        machine.leader(twin, name)
+        namespace = twin.machine_namespace(name)
+        # Its loopback, before any of its ports.
+        found = network.global_addresses(namespace)[::-1]
+    else:
+        raise TwinError(f"{name!r} is no guest, machine or address of this twin")
+    for candidate in map(ip_address, found):
+        if candidate.version == family:
+            return End(name, candidate, {namespace: candidate})
+    raise TwinError(f"{name} has no IPv{family} address (yet)")
+
+
+def _held_end(twin: Twin, standing: Standing, address: Address) -> End:
+    holders: dict[str, Address] = {}
+    namespaces = [twin.machine_namespace(known.name) for known in standing.topology.machines]
+    namespaces += [twin.guest_namespace(guest.name) for guest in standing.topology.guests]
+    for namespace in namespaces:
+        if network.namespaces(namespace) and network.is_local(namespace, str(address)):
+            holders[namespace] = address
+    for guest in standing.topology.guests:
+        if any(address == ip_address(known.partition("/")[0]) for known in guest.transparent):
+            for own in map(ip_address, guests.addresses(twin, guest)):
+                if own.version == address.version:
+                    holders[twin.guest_namespace(guest.name)] = own
+                    break
+    if not holders:
+        raise TwinError(f"no running machine or guest of the twin holds {address}")
+    return End(str(address), address, holders)
+
+
+def run_probe(
+    source: End,
+    target: End,
+    *,
+    flows: int,
+    interval: float,
+    seconds: float,
+    event: Callable[[], int] | None,
+    at: float,
+) -> Result:
+    """Send ``flows`` parallel flows, one packet per ``interval`` s each, for ``seconds``.
+
+    ``event`` runs in a process of its own ``at`` seconds after the first packet; that it fails
+    (returns anything but 0) is an error.
+    """
+    if source.address.version != target.address.version:
+        raise TwinError(f"{source.name} and {target.name} are addresses of two families")
+    if set(source.holders) & set(target.holders):
+        raise TwinError(f"{source.name} and {target.name} are the same end")
+    with contextlib.ExitStack() as stack:
+        echo = stack.enter_context(_child(lambda: _echo(target.holders)))
+        sockets = [stack.enter_context(_source_socket(source, target)) for _ in range(flows)]
+        destination = (str(target.address), ECHO_PORT)
+        token = secrets.token_bytes(8)
+        _warm_up(sockets, destination, token)
+        begin = time.monotonic() + 0.05
+        happening = None
+        if event:
+            happening = stack.enter_context(_child(lambda: _at(begin + at, event)))
+        _hurry()
+        measured = _flow_all(sockets, destination, token, begin=begin, interval=interval, seconds=seconds)
+        if not echo.alive():
+            raise TwinError("the echo process ended before the probe: run it again")
+        if happening and happening.wait() != 0:
+            raise TwinError("the event failed, so the probe tells nothing")
+    return summary(measured, interval)
+
+
+def _flow_all(
+    sockets: Sequence[socket.socket],
+    destination: tuple[str, int],
+    token: bytes,
+    *,
+    begin: float,
+    interval: float,
+    seconds: float,
+) -> list[tuple[array[float], bytearray]]:
+    """Send and receive; per flow the times of sending and what was answered."""
+    flows = len(sockets)
+    rounds = max(1, round(seconds / interval))
+    total = rounds * flows
+    step = interval / flows  # The flows' packets are spread evenly over the interval.
+    sent_at = [array("d", bytes(8 * rounds)) for _ in sockets]
+    answered = [bytearray(rounds) for _ in sockets]
+    missing = total
+    poll = select.epoll()
+    for flow in sockets:
+        flow.setblocking(False)
+        poll.register(flow.fileno(), select.EPOLLIN)
+    numbers = {flow.fileno(): at for at, flow in enumerate(sockets)}
+    buffer = bytearray(2048)
+    slot = 0
+    end = begin + seconds + DRAIN_SECONDS
+    gc.disable()
+    try:
+        while missing:
+            now = time.monotonic()
+            if now >= end:
+                break
+            while slot < total and begin + slot * step <= now:
+                number, flow_number = divmod(slot, flows)
+                sent_at[flow_number][number] = time.monotonic()
+                # Without a route nothing is sent: lost.
+                with contextlib.suppress(OSError):
+                    sockets[flow_number].sendto(PAYLOAD.pack(token, number), destination)
+                slot += 1
+            due = begin + slot * step if slot < total else end
+            for fd, _ in poll.poll(max(0.0, due - time.monotonic())):
+                flow_number = numbers[fd]
+                marks = answered[flow_number]
+                with contextlib.suppress(OSError):
+                    while True:
+                        size = sockets[flow_number].recv_into(buffer)
+                        if size == PAYLOAD.size and buffer[:8] == token:
+                            number = PAYLOAD.unpack_from(buffer)[1]
+                            if number < rounds and not marks[number]:
+                                marks[number] = 1
+                                missing -= 1
+    finally:
+        gc.enable()
+        poll.close()
+    return list(zip(sent_at, answered, strict=True))
+
+
+def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], token: bytes) -> None:
+    """Have neighbours resolved and caches filled: send until each flow had one echo, or 1 s."""
+    waiting = set(sockets)
+    deadline = time.monotonic() + WARM_UP_SECONDS
+    while waiting and time.monotonic() < deadline:
+        for flow in waiting:
+            with contextlib.suppress(OSError):
+                flow.sendto(PAYLOAD.pack(token, 0xFFFFFFFF), destination)
+        soon = time.monotonic() + 0.1
+        while waiting and (left := soon - time.monotonic()) > 0:
+            readable, _, _ = select.select(list(waiting), [], [], left)
+            for flow in readable:
+                with contextlib.suppress(OSError):
+                    flow.recv(2048)
+                waiting.discard(flow)
+
+
+def _source_socket(source: End, target: End) -> socket.socket:
+    """A flow's socket, bound to the address that its end sends from now, and to a free port."""
+    namespace, address = next(iter(source.holders.items()))
+    with network.entered(namespace):
+        flow = _socket(source.address)
+        if source.name == str(source.address):
+            own = str(address)
+        else:
+            with _socket(source.address) as asking:
+                try:
+                    asking.connect((str(target.address), ECHO_PORT))
+                    own = asking.getsockname()[0]
+                except OSError:
+                    own = str(address)  # No route yet.
+        flow.bind((own, 0))
+    return flow
+
+
+def _socket(address: Address) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
+        made.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+    # An address that moves away and comes back must find its echo again.
+    if address.version == 4:
+        made.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    return made
+
+
+def _echo(holders: Mapping[str, Address]) -> int:
+    """Send back what comes to the ends' addresses, for ever.
+
+    A machine that reboots has a new namespace: it is looked for five times a second.
+    """
+    _hurry()
+    poll = select.epoll()
+    sockets: dict[int, socket.socket] = {}
+    serving: dict[str, tuple[tuple[int, int], int]] = {}
+    buffer = bytearray(65536)
+    view = memoryview(buffer)
+    looked = 0.0
+    while True:
+        if time.monotonic() - looked > 0.2:
+            looked = time.monotonic()
+            for namespace, address in holders.items():
+                identity = network.identity(network.NAMESPACES / namespace)
+                if identity is None or serving.get(namespace, (None,))[0] == identity:
+                    continue
+                if namespace in serving:
+                    sockets.pop(serving[namespace][1]).close()
+                with contextlib.suppress(OSError, TwinError), network.entered(namespace):
+                    made = _socket(address)
+                    made.setblocking(False)
+                    made.bind((str(address), ECHO_PORT))
+                    sockets[made.fileno()] = made
+                    serving[namespace] = identity, made.fileno()
+                    poll.register(made.fileno(), select.EPOLLIN)
+        for fd, _ in poll.poll(0.2):
+            with contextlib.suppress(OSError):
+                while True:
+                    size, sender = sockets[fd].recvfrom_into(buffer)
+                    with contextlib.suppress(OSError):
+                        sockets[fd].sendto(view[:size], sender)
+
+
+def _at(moment: float, event: Callable[[], int]) -> int:
+    time.sleep(max(0.0, moment - time.monotonic()))
+    return event()
+
+
+def _hurry() -> None:
+    """Run before everything else, as far as the host allows: a probe must not lose by itself."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, -20)
+
+
+class _Child:
+    """A forked process."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self._status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                os.dup2(2, 1)  # Standard output is the result's.
+                status = work()
+            finally:
+                os._exit(status)
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status is None
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        if self.alive():
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status or 0
+
+
+@contextmanager
+def _child(work: Callable[[], int]) -> Iterator[_Child]:
+    child = _Child(work)
+    try:
+        yield child
+    finally:
+        if child.alive():
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
