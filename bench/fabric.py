@@ -52,7 +52,8 @@ def write_inventory(directory: Path, hypervisors: int, guests: int) -> None:
         (directory / "host_vars" / f"{name}.yml").write_text("".join(lines), encoding="utf-8")
     for number, (name, path) in enumerate((("rr1", "a"), ("rr2", "b")), start=1):
         (directory / "host_vars" / f"{name}.yml").write_text(
-            f"---\nl3hv_id: {32000 + number}\nl3hv_path: {path}\nl3hv_uplinks: {{{path}: eno1}}\n", encoding="utf-8"
+            f"---\nl3hv_id: {32000 + number}\nl3hv_path: {path}\nl3hv_uplinks: {{{path}: eno1}}\n",
+            encoding="utf-8",
         )
     (directory / "host_vars" / "edge1.yml").write_text(
         f"---\nl3hv_id: 32100\n{uplinks}l3hv_edge_domains: [public]\n", encoding="utf-8"

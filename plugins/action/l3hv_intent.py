@@ -12,8 +12,8 @@ from ansible.template import Templar
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.errors import IntentError  # noqa: E402 - found through the line above
-from l3hv.inventory import Inventory, read_fabric  # noqa: E402
+from l3hv.errors import IntentError
+from l3hv.inventory import Inventory, read_fabric
 
 
 class ActionModule(ActionBase):
@@ -43,6 +43,10 @@ class ActionModule(ActionBase):
         except IntentError as error:
             raise AnsibleActionFail(str(error)) from None
         result.update(
-            changed=False, slices=str(run.slices), announcements=str(run.announcements), hosts=run.hosts, guests=run.guests
+            changed=False,
+            slices=str(run.slices),
+            announcements=str(run.announcements),
+            hosts=run.hosts,
+            guests=run.guests,
         )
         return result

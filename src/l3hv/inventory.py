@@ -13,38 +13,35 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from l3hv.claims import Claim, clashes, claims
+from l3hv.claims import Claim, claims, clashes
 from l3hv.errors import IntentError, Problem
 from l3hv.intent import (
     COMMON_KEYS,
+    KINDS,
     Common,
     HostIntent,
-    Peer,
+    Member,
+    Roster,
+    host_kind,
     host_slice,
+    member,
     parse_common,
     parse_host,
-    peer,
-    peers_of,
+    peers,
 )
-from l3hv.model import Kind, as_plain
+from l3hv.model import Kind, as_plain, from_plain
 from l3hv.plan import host_plan, topology
 from l3hv.topology import Topology
 from l3hv.verify.announcements import announcements
 
-GROUPS: dict[str, Kind] = {
-    "hypervisors": "hypervisor",
-    "route_reflectors": "route_reflector",
-    "edge_routers": "edge_router",
-}
 PREFIX = "l3hv_"
-# Variables with the prefix that are not intent: facts of a run, and what the twin says of itself.
-INTERNAL = frozenset({"l3hv_plan", "l3hv_run", "l3hv_twin", "l3hv_observed"})
-INDEX_VERSION = 1
+INTERNAL = frozenset({"l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
+"""Variables with the prefix that are no intent: facts of a run, and what the twin says of itself."""
 
 
 def plain(value: Any) -> Any:
@@ -91,17 +88,19 @@ class Inventory:
     sources: tuple[Path, ...]
 
     def kinds(self) -> tuple[dict[str, Kind], list[Problem]]:
-        """Return what each host is, by its group, and a problem for each host in two of the groups."""
+        """Return what each host of the fabric's groups is, and a problem for each that is in two of them."""
+        groups_of: dict[str, list[str]] = {}
+        for group in KINDS:
+            for host in self.groups.get(group, ()):
+                groups_of.setdefault(str(host), []).append(group)
         kinds: dict[str, Kind] = {}
-        problems = []
-        for group, kind in GROUPS.items():
-            for host in map(str, self.groups.get(group, ())):
-                if host in kinds:
-                    problems.append(
-                        Problem(host, "groups", group, f"is in two of the groups {', '.join(GROUPS)}", "Leave it in one of them.")
-                    )
+        problems: list[Problem] = []
+        for host, groups in sorted(groups_of.items()):
+            kind, found = host_kind(host, groups)
+            problems += found
+            if kind is not None:
                 kinds[host] = kind
-        return dict(sorted(kinds.items())), problems
+        return kinds, problems
 
     def variables(self, host: str) -> tuple[dict[str, Any], bool]:
         """Return the intent of ``host`` as plain values, and whether any of it was templated."""
@@ -109,7 +108,10 @@ class Inventory:
         wanted = {key: raw[key] for key in raw if key.startswith(PREFIX) and key not in INTERNAL}
         templated = {key for key, value in wanted.items() if has_template(value)}
         return (
-            {str(key): plain(self.template(raw, value) if key in templated else value) for key, value in wanted.items()},
+            {
+                str(key): plain(self.template(raw, value) if key in templated else value)
+                for key, value in wanted.items()
+            },
             bool(templated),
         )
 
@@ -117,7 +119,7 @@ class Inventory:
 def open_inventory(source: Path) -> Inventory:
     """Load the inventory at ``source`` (a file or a directory) outside any playbook run.
 
-    Raises IntentError when Ansible finds no host of ours in it.
+    Raises IntentError when there is nothing at ``source``.
     """
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
@@ -125,7 +127,9 @@ def open_inventory(source: Path) -> Inventory:
     from ansible.vars.manager import VariableManager
 
     if not source.exists():
-        raise IntentError([Problem("inventory", "path", str(source), "does not exist", "Name an inventory file or directory.")])
+        raise IntentError(
+            [Problem("inventory", str(source), "", "There is no such file or directory.", "Check -i.")]
+        )
     loader = DataLoader()
     manager = InventoryManager(loader=loader, sources=[str(source)])
     variables = VariableManager(loader=loader, inventory=manager)
@@ -211,3 +215,230 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
         if (directory / "host_vars").is_dir():
             walk_host_vars(directory / "host_vars")
     return found
+
+
+@dataclass
+class Known:
+    """What is remembered of one host: its files when it was read, what it claims, who it is to others.
+
+    ``announcements`` is what :func:`l3hv.verify.announcements.announcements` says of its plan.
+    """
+
+    files: dict[str, list[int]]
+    kind: Kind
+    guests: int
+    member: Member
+    claims: tuple[Claim, ...]
+    announcements: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What :func:`read_fabric` left on disk, and how large the fabric is."""
+
+    slices: Path
+    announcements: Path
+    hosts: int
+    guests: int
+
+
+def read_fabric(
+    inventory: Inventory, touched: Collection[str], directory: Path, beside: Sequence[Path] = ()
+) -> Run:
+    """Read and check the intent of the whole fabric, and write the slices of the hosts in ``touched``.
+
+    ``directory`` keeps what belongs to each inventory in a folder of its own; ``beside`` are the directories
+    of playbooks, whose group_vars count too.  Raises IntentError with all problems before it writes anything.
+    """
+    kinds, problems = inventory.kinds()
+    seen = stamp(inventory.sources, beside)
+    place = directory / _digest([str(source) for source in inventory.sources])
+    remembered = _load(place / "index.json", seen) if seen.static else {}
+    if not any(host in touched for host in kinds):
+        problems.append(
+            Problem(
+                "inventory",
+                "groups",
+                "",
+                "No host of this run is in a group of the fabric.",
+                f"Put hosts into {', '.join(KINDS)}, or look at --limit.",
+            )
+        )
+    # Reflectors are few, and what the others announce depends on them: they are always read.
+    wanted = [
+        host
+        for host, kind in kinds.items()
+        if host in touched
+        or kind == "route_reflector"
+        or not _is_fresh(remembered.get(host), kind, seen.hosts.get(host))
+    ]
+    reading = _parse(inventory, kinds, wanted)
+    rest = [host for host in kinds if host not in reading.seen]
+    if rest and reading.basis != _basis_of(place):
+        reading = _parse(inventory, kinds, [*wanted, *rest])
+    problems += reading.problems
+    common, hosts = reading.common, reading.hosts
+    if common is None or problems:
+        raise IntentError(problems)
+
+    known = {host: remembered[host] for host in kinds if host in remembered and host not in hosts}
+    members = {host: known[host].member if host in known else member(hosts[host]) for host in kinds}
+    roster = Roster(members.values())
+    claimed = {host: known[host].claims if host in known else claims(hosts[host]) for host in kinds}
+    problems += clashes(claimed, common)
+    if problems:
+        raise IntentError(problems)
+
+    slices: dict[str, dict[str, Any]] = {}
+    for host, intent in hosts.items():
+        part = host_slice(common, intent, peers(intent, roster))
+        if host in touched:
+            slices[host] = part
+        known[host] = Known(
+            files=seen.hosts.get(host, {}),
+            kind=intent.kind,
+            guests=len(intent.guests),
+            member=members[host],
+            claims=claimed[host],
+            announcements=announcements(host_plan(part)),
+        )
+    _save(place, reading, seen, known, slices)
+    return Run(
+        slices=place / "slices",
+        announcements=place / "announcements.json",
+        hosts=len(known),
+        guests=sum(host.guests for host in known.values()),
+    )
+
+
+@dataclass
+class _Reading:
+    """The hosts that were read in this run, and the facts that they share."""
+
+    common: Common | None = None
+    hosts: dict[str, HostIntent] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    templated: set[str] = field(default_factory=set)
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def basis(self) -> str:
+        """A digest of what every host's announcements depend on: the common facts and the reflectors."""
+        reflectors = [
+            as_plain(member(host)) for host in self.hosts.values() if host.kind == "route_reflector"
+        ]
+        return _digest([self.shared, reflectors])
+
+
+def _parse(
+    inventory: Inventory,
+    kinds: Mapping[str, Kind],
+    wanted: Iterable[str],
+    override: Mapping[str, Any] | None = None,
+) -> _Reading:
+    """Read the hosts in ``wanted``. The first one's common facts count; who has others is told."""
+    reading = _Reading()
+    first = ""
+    for host in wanted:
+        variables, templated = inventory.variables(host)
+        variables.update(override or {})
+        shared = {key: variables[key] for key in sorted(COMMON_KEYS) if key in variables}
+        if not reading.seen:
+            first, reading.shared = host, shared
+            reading.common, reading.problems = parse_common(variables)
+        reading.problems += [
+            Problem(
+                host,
+                key,
+                str(shared.get(key)),
+                f"This is not what {first} has, but it must be the same on every host.",
+                "Set it once, in group_vars/all.",
+            )
+            for key in sorted(shared.keys() | reading.shared.keys())
+            if shared.get(key) != reading.shared.get(key)
+        ]
+        intent, problems = parse_host(host, kinds[host], variables, reading.common)
+        reading.problems += problems
+        reading.seen.add(host)
+        if templated:
+            reading.templated.add(host)
+        if intent is not None:
+            reading.hosts[host] = intent
+    return reading
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _code_stamp() -> list[list[Any]]:
+    """Tell this version of the package from others: what they remembered may mean something else."""
+    package = Path(__file__).parent
+    return [[path.name, path.stat().st_mtime_ns] for path in sorted(package.rglob("*.py"))]
+
+
+def _is_fresh(known: Known | None, kind: Kind, files: dict[str, list[int]] | None) -> bool:
+    return known is not None and known.kind == kind and known.files == (files or {})
+
+
+def _load(place: Path, seen: Stamp) -> dict[str, Known]:
+    """Return what is remembered of hosts, or nothing when a file that all of them share has changed."""
+    try:
+        index = json.loads((place / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if index.get("shared") != seen.shared or index.get("code") != _code_stamp():
+        return {}
+    return {host: from_plain(Known, known) for host, known in index["hosts"].items()}
+
+
+def _basis_of(place: Path) -> str:
+    index = json.loads((place / "index.json").read_text(encoding="utf-8"))
+    return str(index["basis"])
+
+
+def _write(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, all of it or nothing: another run may be reading."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=".", delete=False, encoding="utf-8"
+    ) as text:
+        json.dump(value, text, separators=(",", ":"))
+    os.replace(text.name, path)
+
+
+def _save(
+    place: Path,
+    reading: _Reading,
+    seen: Stamp,
+    known: Mapping[str, Known],
+    slices: Mapping[str, Mapping[str, Any]],
+) -> None:
+    for host, part in slices.items():
+        _write(place / "slices" / f"{host}.json", part)
+    _write(place / "announcements.json", {host: entry.announcements for host, entry in known.items()})
+    if seen.static:
+        # What came out of a template depends on more than files: it is read anew each time.
+        kept = {host: as_plain(entry) for host, entry in known.items() if host not in reading.templated}
+        _write(
+            place / "index.json",
+            {"code": _code_stamp(), "shared": seen.shared, "basis": reading.basis, "hosts": kept},
+        )
+
+
+def read_topology(source: Path) -> Topology:
+    """Read the inventory at ``source`` whole and return the machines and guests to cable.
+
+    Raises IntentError with every problem of the intent.
+    """
+    inventory = open_inventory(source)
+    kinds, problems = inventory.kinds()
+    reading = _parse(inventory, kinds, kinds, {"l3hv_vlan_interfaces": "external"})
+    problems += reading.problems
+    if reading.common is not None and not problems:
+        claimed = {host: claims(intent) for host, intent in reading.hosts.items()}
+        problems += clashes(claimed, reading.common)
+    if problems:
+        raise IntentError(problems)
+    return topology(reading.hosts.values())
