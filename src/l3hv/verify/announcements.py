@@ -13,7 +13,6 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     The shape is::
 
         {"kind": "hypervisor",
-         "sessions": [{"peer": "rr1", "path": "a", "tables": ["public4", "public6"]}],
          "tables": {"public4": {"next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"},
                                 "prefixes": {"203.0.113.1/32": ["vm1"], "0.0.0.0/0": []}}}}
 
@@ -38,8 +37,4 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         }
         if next_hops and prefixes:
             tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}
-    sessions = [
-        {"peer": session.peer, "path": session.path, "tables": [channel.table for channel in session.channels]}
-        for session in plan.routing.sessions
-    ]
-    return {"kind": plan.kind, "sessions": sessions, "tables": tables}
+    return {"kind": plan.kind, "tables": tables}
