@@ -1,0 +1,205 @@
+"""What must be unique in a fabric: each host's claims, and where they clash.
+
+Claims are small and can be kept as JSON: a run that is limited to one host compares its claims with those
+that the others made when they were last read.  Everything here is linear in the number of claims, but for
+the sorting of prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
+
+from l3hv.errors import FABRIC, Problem, natural_key
+from l3hv.facts import Common, GuestIntent, HostIntent
+from l3hv.sessions import bird_symbol
+
+ClaimKind = Literal["symbol", "id", "guest", "mac", "prefix", "path", "reflector"]
+
+_EVERYWHERE = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One value that a host needs for itself, and the field of its intent that says so.
+
+    ``shared`` prefixes (anycast) may be claimed by others who share them too.  The kinds ``path`` (needs a
+    reflector there) and ``reflector`` (is one) are about ``<path>.<domain>`` and clash with nothing.
+    """
+
+    kind: ClaimKind
+    value: str
+    field: str
+    shared: bool = False
+
+
+def claims(host: HostIntent) -> tuple[Claim, ...]:
+    """Return everything that ``host`` claims."""
+    return (*_host_claims(host), *(claim for guest in host.guests for claim in _guest_claims(guest)))
+
+
+def _host_claims(host: HostIntent) -> Iterator[Claim]:
+    """Yield a host's name, ids and paths.
+
+    Its addresses on a path follow from its id, and so do a hypervisor's loopbacks and BGP identifier:
+    on their paths reflectors must differ from all others, hypervisors and edge routers everywhere.
+    """
+    yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        yield Claim("id", f"{path}.{host.id}", "l3hv_id")
+    if host.kind != "route_reflector":
+        yield Claim("id", f"{_EVERYWHERE}.{host.id}", "l3hv_id")
+    for uplink in host.uplinks:
+        place = f"{uplink.path}.{uplink.domain}"
+        if host.kind == "route_reflector":
+            yield Claim("reflector", place, "l3hv_uplinks")
+        else:
+            yield Claim("path", place, "l3hv_uplinks")
+
+
+def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
+    where = f"l3hv_guests[{guest.name}]"
+    yield Claim("guest", guest.name, f"{where}.name")
+    yield Claim("mac", guest.mac, f"{where}.mac")
+    if guest.ipv4 is not None:
+        yield Claim("prefix", f"{guest.ipv4}/32", f"{where}.ipv4")
+    if guest.ipv6 is not None:
+        yield Claim("prefix", guest.ipv6, f"{where}.ipv6")
+    for prefix in guest.addresses:
+        yield Claim("prefix", prefix, f"{where}.addresses")
+    for prefix in guest.subnets:
+        yield Claim("prefix", prefix, f"{where}.subnets")
+    for address in guest.transparent:
+        yield Claim("prefix", f"{address}/32", f"{where}.transparent")
+    for prefix in guest.anycast:
+        yield Claim("prefix", prefix, f"{where}.anycast", shared=True)
+
+
+def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> list[Problem]:
+    """Return the problems between hosts: what two of them claim, and paths without a reflector.
+
+    The host and field that come later by name are blamed, each for one clash at most.
+    """
+    unique: dict[tuple[str, str], tuple[str, Claim]] = {}
+    prefixes: list[_Place] = []
+    places: dict[str, dict[str, list[str]]] = {"path": {}, "reflector": {}}
+    problems: dict[tuple[str, str], Problem] = {}
+    for rank, host in enumerate(sorted(claims_by_host, key=natural_key)):
+        for claim in claims_by_host[host]:
+            if claim.kind == "prefix":
+                prefixes.append(_place(host, rank, claim))
+            elif claim.kind in places:
+                places[claim.kind].setdefault(claim.value, []).append(host)
+            else:
+                first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
+                if other is not claim:
+                    problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+    return [
+        *_unreflected(places["path"], places["reflector"], common),
+        *problems.values(),
+        *_overlaps(prefixes),
+    ]
+
+
+def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Problem:
+    value = claim.value
+    match claim.kind:
+        case "symbol":
+            message = f"BIRD would call it {value}, like {other_host}."
+            remedy = "Rename one of them: only letters, digits and '_' tell names apart there."
+        case "id":
+            path, _, value = value.rpartition(".")
+            where = "" if path == _EVERYWHERE else f" on path {path}"
+            message = f"{value} is the id of {other_host}{where}."
+            remedy = "Choose an id that no other host has."
+        case "guest":
+            message = f"{value} is the name of a guest of {other_host}."
+            remedy = "Rename one: guests may move, so their names are unique in the fabric."
+        case _:
+            message = f"{value} is that of {_owner(other_host, other)}."
+            remedy = "Choose a MAC that no other guest has."
+    return Problem(host, claim.field, value, message, remedy)
+
+
+def _owner(host: str, claim: Claim) -> str:
+    return f"{claim.field} of {host}"
+
+
+# Prefixes.
+
+_Place = tuple[int, int, int, bool, int, str, Claim]
+"""Version, first address, length, shared, the host's rank, the host, and the claim."""
+
+
+def _place(host: str, rank: int, claim: Claim) -> _Place:
+    address, _, length = claim.value.partition("/")
+    if ":" in address:
+        return (6, int(IPv6Address(address)), int(length), claim.shared, rank, host, claim)
+    return (4, int(IPv4Address(address)), int(length), claim.shared, rank, host, claim)
+
+
+def _overlaps(places: list[_Place]) -> Iterator[Problem]:
+    """Yield a problem for each prefix that lies in another, unless both are shared.
+
+    In the order of their addresses prefixes form a tree: the chain of those that enclose the current one
+    is kept, and with each the nearest in the chain that is not shared.
+    """
+    places.sort(key=lambda place: place[:5])
+    chain: list[tuple[_Place, _Place | None]] = []
+    for place in places:
+        while chain and not _encloses(chain[-1][0], place):
+            chain.pop()
+        shared = place[3]
+        owned = chain[-1][1] if chain else None
+        nearest = owned if shared else (chain[-1][0] if chain else None)
+        if nearest is not None:
+            yield _overlap(place, nearest)
+        chain.append((place, owned if shared else place))
+
+
+def _encloses(outer: _Place, inner: _Place) -> bool:
+    (version, first, length), (inner_version, inner_first, inner_length) = outer[:3], inner[:3]
+    if version != inner_version or length > inner_length:
+        return False
+    shift = (32 if version == 4 else 128) - length
+    return first >> shift == inner_first >> shift
+
+
+def _overlap(place: _Place, other: _Place) -> Problem:
+    host, claim, other_host, other_claim = *place[5:], *other[5:]
+    value, other_value = _short(claim.value), _short(other_claim.value)
+    if value == other_value:
+        message = f"{value} is that of {_owner(other_host, other_claim)}."
+    else:
+        message = f"{value} is in {other_value}, that of {_owner(other_host, other_claim)}."
+    remedy = "Choose what is free; only anycast may be shared, by guests that all list it under anycast."
+    return Problem(host, claim.field, value, message, remedy)
+
+
+def _short(prefix: str) -> str:
+    """Return the address of a prefix that has just one."""
+    address, _, length = prefix.partition("/")
+    return address if length == ("128" if ":" in address else "32") else prefix
+
+
+# Paths.
+
+
+def _unreflected(
+    users: Mapping[str, list[str]], reflectors: Mapping[str, list[str]], common: Common
+) -> Iterator[Problem]:
+    """Yield a problem for each path and domain that is used and has no reflector."""
+    for network in dict.fromkeys((network.path, network.domain) for network in common.networks):
+        path, domain = network
+        hosts = users.get(f"{path}.{domain}", [])
+        if hosts and not reflectors.get(f"{path}.{domain}"):
+            who = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"
+            yield Problem(
+                FABRIC,
+                f"l3hv_paths.{path}.{domain}",
+                path,
+                f"There is no reflector for {domain} on path {path}, which {who} would need.",
+                f"Add a host with an uplink there to the group route_reflectors, or remove path {path}.",
+            )
