@@ -1,0 +1,198 @@
+"""Which routes each host should learn from the others, for a whole fabric in linear time.
+
+Comparing every host with every other would cost the square of their number.  Hosts that are on the same paths
+and accept the same prefixes (a *class*) should see the same routes, each but for its own: a host's expectation
+is the total of its class minus what it announces itself.  Totals are a count and a digest that does not depend
+on order (the sum of a hash per route), so that taking routes away is a subtraction.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from l3hv.model import HostPlan, PrefixMatch, RoutingTable
+
+DIGESTS = 2**128
+
+
+@dataclass(frozen=True)
+class Total:
+    """A number of routes, and the sum of their digests modulo 2^128."""
+
+    count: int = 0
+    digest: int = 0
+
+    def __add__(self, other: Total) -> Total:
+        return Total(self.count + other.count, (self.digest + other.digest) % DIGESTS)
+
+    def __sub__(self, other: Total) -> Total:
+        return Total(self.count - other.count, (self.digest - other.digest) % DIGESTS)
+
+    @property
+    def text(self) -> str:
+        """The digest as the observation has it."""
+        return f"{self.digest:032x}"
+
+
+def route_total(prefix: str, next_hops: Iterable[str]) -> Total:
+    """Return the total of one route.
+
+    >>> route_total("203.0.113.3/32", ["198.51.100.2", "198.51.100.130"]).text
+    '5c2a0b5c9d9c1ff2a5ad4bb0a0a9d0f0'
+    """
+    text = f"{prefix}|{','.join(sorted(set(next_hops)))}"
+    return Total(1, int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big"))
+
+
+class Fabric:
+    """What all hosts of a fabric announce, and what is expected of each to have learned.
+
+    ``announced`` maps hosts to their :func:`l3hv.verify.announcements.announcements`; ``absent`` maps hosts
+    to those of their guests whose ports are not there, and which are therefore not announced.
+    """
+
+    def __init__(
+        self, announced: Mapping[str, Mapping[str, Any]], absent: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
+        self._announced = announced
+        self._absent = absent or {}
+        self._owners: dict[str, dict[str, list[str]]] = {}
+        for host in announced:
+            for table in announced[host]["tables"]:
+                owners = self._owners.setdefault(table, {})
+                for prefix in self.announced_by(host, table):
+                    owners.setdefault(prefix, []).append(host)
+        self._total_of_class = functools.cache(self._sum)
+
+    def announced_by(self, host: str, table: str) -> list[str]:
+        """Return the prefixes that ``host`` announces from the BIRD table ``table`` at present."""
+        absent = self._absent.get(host, frozenset())
+        part = self._announced.get(host, {}).get("tables", {}).get(table, {})
+        return [
+            prefix
+            for prefix, guests in part.get("prefixes", {}).items()
+            if not guests or not absent.issuperset(guests)
+        ]
+
+    def owners(self, table: str, prefix: str) -> list[str]:
+        """Return the hosts that announce ``prefix``, or would if its guests were there."""
+        return [
+            host for host, part in self._announced.items() if prefix in part["tables"].get(table, {}).get("prefixes", {})
+        ]
+
+    def next_hops(self, table: str, prefix: str, paths: frozenset[str], but: str = "") -> list[str]:
+        """Return the addresses over which hosts on ``paths`` reach ``prefix``, leaving out the host ``but``."""
+        return sorted(
+            {
+                address
+                for owner in self._owners.get(table, {}).get(prefix, ())
+                if owner != but
+                for path, address in self._announced[owner]["tables"][table]["next_hops"].items()
+                if path in paths
+            }
+        )
+
+    def total(self, plan: HostPlan, table: RoutingTable) -> Total:
+        """Return what the host of ``plan`` should have learned into ``table``."""
+        paths = paths_of(plan, table.name)
+        total = self._total_of_class(table.name, paths, table.accepts)
+        for prefix in self.announced_by(plan.host, table.name):
+            total -= self._part(table.name, prefix, paths, table.accepts)
+        return total
+
+    def routes(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
+        """Return the routes that make up :meth:`total`: prefix → next hops."""
+        paths = paths_of(plan, table.name)
+        own = set(self.announced_by(plan.host, table.name))
+        return {
+            prefix: hops
+            for prefix in self._owners.get(table.name, {})
+            if prefix not in own and is_matched(prefix, table.accepts)
+            if (hops := self.next_hops(table.name, prefix, paths))
+        }
+
+    def received(self, plan: HostPlan, table: RoutingTable, path: str) -> int:
+        """Return how many prefixes reach ``plan``'s host on ``path``; those of several owners count for each."""
+        everything = self._announcements_on(table.name, path, table.accepts)
+        return everything - self.sent(plan.host, table, path)
+
+    def sent(self, host: str, table: RoutingTable, path: str) -> int:
+        """Return how many prefixes of ``host`` those with ``table``'s filter take from it on ``path``."""
+        part = self._announced.get(host, {}).get("tables", {}).get(table.name)
+        if part is None or path not in part["next_hops"]:
+            return 0
+        return sum(is_matched(prefix, table.accepts) for prefix in self.announced_by(host, table.name))
+
+    @functools.cached_property
+    def _on_path(self) -> dict[tuple[str, str], list[str]]:
+        """The hosts that announce from a table on a path."""
+        hosts: dict[tuple[str, str], list[str]] = {}
+        for host, part in self._announced.items():
+            for table, announced in part["tables"].items():
+                for path in announced["next_hops"]:
+                    hosts.setdefault((table, path), []).append(host)
+        return hosts
+
+    def _announcements_on(self, table: str, path: str, accepts: tuple[PrefixMatch, ...]) -> int:
+        key = (table, path, accepts)
+        if key not in self._counts:
+            self._counts[key] = sum(
+                is_matched(prefix, accepts)
+                for host in self._on_path.get((table, path), ())
+                for prefix in self.announced_by(host, table)
+            )
+        return self._counts[key]
+
+    @functools.cached_property
+    def _counts(self) -> dict[tuple[str, str, tuple[PrefixMatch, ...]], int]:
+        return {}
+
+    def _sum(self, table: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...]) -> Total:
+        parts = (self._part(table, prefix, paths, accepts) for prefix in self._owners.get(table, {}))
+        return sum(parts, Total())
+
+    def _part(self, table: str, prefix: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...]) -> Total:
+        """Return what ``prefix`` adds to the total of a class."""
+        hops = self.next_hops(table, prefix, paths)
+        return route_total(prefix, hops) if hops and is_matched(prefix, accepts) else Total()
+
+
+def paths_of(plan: HostPlan, table: str) -> frozenset[str]:
+    """Return the paths on which a host exchanges routes of a BIRD table."""
+    return frozenset(
+        session.path
+        for session in plan.routing.sessions
+        if any(channel.table == table for channel in session.channels)
+    )
+
+
+@functools.lru_cache(maxsize=None)
+def _bounds(patterns: tuple[PrefixMatch, ...]) -> tuple[tuple[int, int, int, int, int], ...]:
+    found = []
+    for pattern in patterns:
+        network = ip_network(pattern.prefix)
+        first, last = int(network.network_address), int(network.broadcast_address)
+        found.append((network.version, first, last, pattern.low, pattern.high))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=2**20)
+def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
+    """Tell whether ``prefix`` passes a filter made of ``patterns``.
+
+    >>> is_matched("203.0.113.1/32", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
+    True
+    >>> is_matched("203.0.113.0/24", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
+    False
+    """
+    network = ip_network(prefix)
+    address = int(network.network_address)
+    return any(
+        version == network.version and first <= address <= last and low <= network.prefixlen <= high
+        for version, first, last, low, high in _bounds(patterns)
+    )

@@ -1,0 +1,97 @@
+"""Fabrics to verify: plans made from the lab's intent and from intents of any size, without Ansible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from l3hv.hosts import KINDS
+from l3hv.intent import Roster, host_slice, member, parse_common, parse_host, peers
+from l3hv.model import HostPlan, Kind
+from l3hv.plan import host_plan
+
+LAB = Path(__file__).parents[2] / "inventories" / "lab"
+
+
+def plans(common_variables: Mapping[str, Any], hosts: Mapping[str, tuple[Kind, Mapping[str, Any]]]) -> dict[str, HostPlan]:
+    """Return the plan of every host of an intent that has no problem."""
+    common, problems = parse_common(common_variables)
+    assert common is not None
+    intents = {}
+    for name, (kind, variables) in hosts.items():
+        intent, wrong = parse_host(name, kind, variables, common)
+        problems += wrong
+        assert intent is not None, wrong
+        intents[name] = intent
+    assert not problems, problems
+    roster = Roster(member(intent) for intent in intents.values())
+    return {name: host_plan(host_slice(common, intent, peers(intent, roster))) for name, intent in intents.items()}
+
+
+def lab(**changes: Mapping[str, Any]) -> dict[str, HostPlan]:
+    """Return the plans of the lab, with some hosts' variables changed."""
+    groups = yaml.safe_load((LAB / "hosts.yml").read_text())
+    common = yaml.safe_load((LAB / "group_vars" / "all" / "fabric.yml").read_text())
+    hosts = {}
+    for group, kind in KINDS.items():
+        for name in groups[group]["hosts"]:
+            variables = yaml.safe_load((LAB / "host_vars" / f"{name}.yml").read_text())
+            hosts[name] = (kind, {**variables, **changes.get(name, {})})
+    return plans(common, hosts)
+
+
+def fabric(hypervisors: int, guests: int) -> dict[str, HostPlan]:
+    """Return the plans of a fabric of two paths, two reflectors, one edge router and so many hypervisors."""
+    common = {
+        "l3hv_fabric": "many",
+        "l3hv_asn": 65000,
+        "l3hv_domains": {
+            "public": {"table": 90, "families": ["ipv4", "ipv6"]},
+            "private": {"table": 20, "families": ["ipv4"], "loopbacks": {"ipv4": "172.20.0.0/16"}},
+        },
+        "l3hv_local_out": {"table": 100},
+        "l3hv_paths": {
+            path: {
+                "public": {"ipv4": f"10.{number}.0.0/16", "ipv6": f"2001:db8:{number}::/64"},
+                "private": {"ipv4": f"10.{number + 100}.0.0/16"},
+            }
+            for number, path in enumerate("ab", 1)
+        },
+        "l3hv_pools": {
+            "customers": {
+                "domain": "public",
+                "ipv4": "100.64.0.0/12",
+                "gateway": "100.79.255.254",
+                "ipv6": "2001:db8:8000::/40",
+            }
+        },
+    }
+    uplinks = {path: {domain: f"{path}-{domain}" for domain in ("public", "private")} for path in "ab"}
+    hosts: dict[str, tuple[Kind, dict[str, Any]]] = {
+        f"rr{path}": ("route_reflector", {"l3hv_id": 60001, "l3hv_path": path, "l3hv_uplinks": {path: uplinks[path]}})
+        for path in "ab"
+    }
+    public = {path: {"public": f"{path}-public"} for path in "ab"}
+    hosts["edge"] = ("edge_router", {"l3hv_id": 60002, "l3hv_uplinks": public, "l3hv_edge_domains": ["public"]})
+    for host in range(1, hypervisors + 1):
+        first = (host - 1) * guests + 1
+        hosts[f"hv{host}"] = (
+            "hypervisor",
+            {
+                "l3hv_id": host,
+                "l3hv_uplinks": uplinks,
+                "l3hv_guests": [
+                    {
+                        "name": f"vm{number}",
+                        "interface": f"vm{number}",
+                        "mac": f"52:54:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}",
+                        "ipv4": f"100.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}",
+                    }
+                    for number in range(first, first + guests)
+                ],
+            },
+        )
+    return plans(common, hosts)
