@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from l3hv.topology import Topology
 from l3hv.twin import (
     HOST_PACKAGES,
     TwinError,
@@ -208,9 +209,7 @@ def _up(options: argparse.Namespace) -> None:
         inventory = Path(options.inventory or REPOSITORY / DEFAULT_INVENTORY).resolve()
         if not inventory.exists():
             raise TwinError(f"there is no inventory {inventory}: name one with -i")
-        from l3hv.inventory import read_topology
-
-        topology = read_topology(inventory)
+        topology = _inventory_topology(inventory)
     booted = lifecycle.up(twin, inventory, topology, system=options.system, bare=options.bare)
     seconds = round(time.monotonic() - begin, 1)
     if options.json:
@@ -219,6 +218,20 @@ def _up(options: argparse.Namespace) -> None:
         say(f"{len(booted)} machines booted in {seconds} s")
     else:
         say("nothing to boot")
+
+
+def _inventory_topology(inventory: Path) -> Topology:
+    try:
+        from l3hv.errors import IntentError
+        from l3hv.inventory import read_topology
+    except ModuleNotFoundError as error:
+        raise TwinError(
+            f"the Python package {error.name} is missing: install requirements.txt into .venv (make venv)"
+        ) from error
+    try:
+        return read_topology(inventory)
+    except IntentError as error:
+        raise TwinError(f"{inventory} is not sound:\n{error}") from error
 
 
 def _play(options: argparse.Namespace) -> None:

@@ -1,0 +1,126 @@
+"""What the twin computes before it touches anything."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from l3hv.topology import Machine, Port, Topology
+from l3hv.twin import HOST_PACKAGES, TwinError, image, network, probe, state
+from l3hv.twin.state import Twin
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("module", [network, probe, state], ids=lambda module: module.__name__)
+def test_examples_of_the_documentation(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_packages_print_with_nothing_but_python():
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(REPOSITORY / "twin"), "packages"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == list(HOST_PACKAGES)
+
+
+@pytest.mark.parametrize("name", ["", "Lab", "a-b", "1st", "x" * 13])
+def test_names_that_no_twin_has(name):
+    with pytest.raises(TwinError, match="no name for a twin"):
+        Twin(name, print)
+
+
+def test_interface_names_fit_and_differ():
+    pairs = [(f"machine{a}", f"eno{b}.{c}") for a in range(20) for b in range(4) for c in (90, 91)]
+    names = [network.interface_name(*pair) for pair in pairs]
+    assert len(set(names)) == len(pairs)
+    assert max(map(len, names)) <= 15
+
+
+def test_macs_are_local_and_differ():
+    macs = {network.stable_mac(f"hv{number}", "eno1") for number in range(500)}
+    assert len(macs) == 500
+    assert all(mac.startswith("02:") for mac in macs)
+
+
+def test_numbers_stay_when_machines_come_and_go():
+    def of(*names):
+        return Topology(tuple(Machine(name, "hypervisor", "debian13", ()) for name in names), ())
+
+    first = state.machine_numbers(of("a", "b", "c"), {})
+    then = state.machine_numbers(of("c", "d", "a"), first)
+    assert then["a"], then["c"] == (first["a"], first["c"])
+    assert len(set(then.values())) == 3
+
+
+def test_an_interface_name_too_long():
+    ports = (Port("interface-of-16-c", "a", "public", 1500),)
+    with pytest.raises(TwinError, match="1 to 15 characters"):
+        state.check_names(Topology((Machine("m", "hypervisor", "debian13", ports),), ()))
+
+
+def test_a_topology_that_is_none():
+    with pytest.raises(TwinError, match="no topology"):
+        state.topology_from({"machines": [{"name": "m"}]})
+
+
+def test_the_longest_outage_counts():
+    step = 0.01
+    sent = [number * step for number in range(12)]
+    answered = [1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 1]
+    assert probe.outage(sent, answered, step) == pytest.approx(3 * step)
+
+
+def test_nothing_answered_is_out_for_as_long_as_was_sent():
+    sent = [number * 0.01 for number in range(100)]
+    assert probe.outage(sent, [0] * 100, 0.01) == pytest.approx(1.0)
+
+
+def test_a_late_sender_does_not_count_as_an_outage():
+    assert probe.outage([0.0, 0.01, 0.5, 0.51], [1, 1, 1, 1], 0.01) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mirror"),
+    [
+        ("sources.list", "deb http://mirror.example/debian trixie main # ours\n", "http://mirror.example/debian"),
+        (
+            "sources.list",
+            "deb-src http://no.example/debian trixie main\n"
+            "deb [arch=amd64 signed-by=/x] https://yes.example/pub/debian/ trixie main contrib\n",
+            "https://yes.example/pub/debian",
+        ),
+        (
+            "sources.list.d/debian.sources",
+            "# a comment\nTypes: deb\nURIs: http://deb822.example/debian\n"
+            "Suites: trixie\n  trixie-updates\nComponents: main\n",
+            "http://deb822.example/debian",
+        ),
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb\nEnabled: no\nURIs: http://off.example/debian\nSuites: trixie\nComponents: main\n",
+            image.FALLBACK_MIRROR,
+        ),
+        ("sources.list", "deb http://other.example/ubuntu noble main\n", image.FALLBACK_MIRROR),
+    ],
+)  # fmt: skip
+def test_the_mirror_of_the_host(tmp_path, name, text, mirror):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    assert image.debian_mirror(tmp_path) == mirror
+
+
+def test_images_differ_by_what_is_in_them():
+    recipes = [*image.RECIPES.values(), *image.BARE_RECIPES.values()]
+    assert len({image.image_root(recipe) for recipe in recipes}) == len(recipes)
+
+
+def test_an_unknown_system():
+    with pytest.raises(TwinError, match="choose one of debian12, debian13"):
+        image.recipe("slackware")
