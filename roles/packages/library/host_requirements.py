@@ -1,0 +1,162 @@
+#!/usr/bin/python
+"""Tells what a machine lacks before anything on it is touched."""
+
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: host_requirements
+short_description: Tell what a machine lacks before anything on it is touched
+description:
+  - Looks at the distribution, the kernel, the interfaces and the installed packages. Changes nothing.
+  - Fails with all reasons at once when the machine cannot become what the plan says.
+options:
+  packages:
+    description: The packages that must be installed.
+    type: list
+    elements: str
+    required: true
+  systems:
+    description: The distributions that are supported, as C(ID VERSION_ID) of os-release(5).
+    type: list
+    elements: str
+    required: true
+  interfaces:
+    description: The interfaces that must exist already.
+    type: list
+    elements: str
+    default: []
+  vlans:
+    description: Whether the kernel has to make 802.1Q interfaces.
+    type: bool
+    default: false
+  main_default_route:
+    description: Whether a default route of the management is expected in table main.
+    type: bool
+author: [l3hv]
+"""
+
+EXAMPLES = r"""
+- name: See what this machine lacks
+  host_requirements:
+    packages: [bird2, nftables]
+    systems: [debian 13]
+    vlans: true
+"""
+
+RETURN = r"""
+missing:
+  description: The packages that are not installed.
+  returned: always
+  type: list
+  elements: str
+cautions:
+  description: What works, but probably not as meant.
+  returned: always
+  type: list
+  elements: str
+"""
+
+
+def system() -> str:
+    """Return the distribution as ``ID VERSION_ID``, for example ``debian 13``."""
+    release = platform.freedesktop_os_release()
+    return f"{release.get('ID', 'unknown')} {release.get('VERSION_ID', 'unknown')}"
+
+
+def missing_packages(names: list[str]) -> list[str]:
+    """Return those of ``names`` that dpkg does not know as installed."""
+    asked = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", *names],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    installed = {line.split()[1] for line in asked.stdout.splitlines() if line.startswith("installed ")}
+    return [name for name in names if name not in installed]
+
+
+def has_vlans() -> bool:
+    """Tell whether the kernel can make 802.1Q interfaces: it has the module, or it can load it."""
+    return (
+        os.path.exists("/proc/net/vlan")
+        or subprocess.run(["modprobe", "--quiet", "--dry-run", "8021q"], check=False).returncode == 0
+    )
+
+
+def main_default_routes() -> list[str]:
+    """Return the default routes of table main as ``family via interface``."""
+    routes = []
+    for family in ("4", "6"):
+        asked = subprocess.run(
+            ["ip", f"-{family}", "-json", "route", "show", "table", "main", "default"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for route in json.loads(asked.stdout or "[]"):
+            routes.append(f"IPv{family} via {route.get('dev', 'several interfaces')}")
+    return routes
+
+
+def problems(module: AnsibleModule) -> list[str]:
+    """Return a sentence for each reason that speaks against touching this machine."""
+    parameters = module.params
+    found = []
+    if system() not in parameters["systems"]:
+        found.append(f"This is {system()}; supported are {', '.join(parameters['systems'])}.")
+    for interface in parameters["interfaces"]:
+        if not os.path.exists(f"/sys/class/net/{interface}"):
+            there = ", ".join(sorted(os.listdir("/sys/class/net")))
+            found.append(f"There is no interface {interface}; there are {there}. Correct l3hv_uplinks.")
+    if parameters["vlans"] and not has_vlans():
+        found.append(
+            f"The kernel {platform.release()} cannot make 802.1Q interfaces (no module 8021q)."
+            " Install a kernel that can, or let somebody else make them: `l3hv_vlan_interfaces: external`."
+        )
+    if parameters["main_default_route"] is False:
+        found += [
+            f"Table main has a default route ({route}), and l3hv_main_default_route is false: the hypervisor"
+            " would use it instead of local-out, and its guests' ARP would be dropped."
+            " Remove the route, or say `l3hv_main_default_route: true`."
+            for route in main_default_routes()
+        ]
+    return found
+
+
+def cautions(module: AnsibleModule) -> list[str]:
+    """Return a sentence for what works, but probably not as meant."""
+    if module.params["main_default_route"] and not main_default_routes():
+        return ["l3hv_main_default_route is true, but table main has no default route."]
+    return []
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "packages": {"type": "list", "elements": "str", "required": True},
+            "systems": {"type": "list", "elements": "str", "required": True},
+            "interfaces": {"type": "list", "elements": "str", "default": []},
+            "vlans": {"type": "bool", "default": False},
+            "main_default_route": {"type": "bool"},
+        },
+        supports_check_mode=True,
+    )
+    found = problems(module)
+    if found:
+        module.fail_json(msg=" ".join(found))
+    module.exit_json(
+        changed=False, missing=missing_packages(module.params["packages"]), cautions=cautions(module)
+    )
+
+
+if __name__ == "__main__":
+    main()
