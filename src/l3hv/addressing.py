@@ -159,6 +159,18 @@ def bounds(prefix: Address | Network) -> tuple[int, int]:
     return int(prefix.network_address), int(prefix.broadcast_address)
 
 
+def is_inside(inner: Address | Network, outer: Network) -> bool:
+    """Tell whether all of an address or prefix is part of ``outer``.
+
+    >>> is_inside(IPv4Address("192.0.2.1"), IPv4Network("192.0.2.0/24"))
+    True
+    """
+    if inner.version != outer.version:
+        return False
+    (first, last), (low, high) = bounds(inner), bounds(outer)
+    return low <= first and last <= high
+
+
 def first_host(prefix: Network) -> Address:
     """Return the first address that a machine would hold of a prefix that is routed to it.
 

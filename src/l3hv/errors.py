@@ -10,7 +10,8 @@ FABRIC = "all"
 """The name under which problems of the fabric-wide variables are reported (``group_vars/all``)."""
 
 _HOSTS_NAMED = 3
-_DIGITS = re.compile(r"(\d+)")
+_DIGITS = re.compile(r"([0-9]+)")
+_LONGEST_NUMBER = 100
 
 
 def natural_key(text: str) -> tuple[tuple[int, str], ...]:
@@ -19,18 +20,13 @@ def natural_key(text: str) -> tuple[tuple[int, str], ...]:
     >>> sorted(["hv10", "hv9", "hv1"], key=natural_key)
     ['hv1', 'hv9', 'hv10']
     """
-    return tuple(
-        # Numbers that int() would refuse (over 4300 digits) are no names of ours; they sort as text.
-        (int(part), "") if number and len(part) < 100 else (-1, part)
-        for number, part in enumerate_parts(text)
-    ) + ((-2, text),)
-
-
-def enumerate_parts(text: str) -> Iterable[tuple[bool, str]]:
-    """Yield the parts of ``text`` and whether each is a number."""
-    for index, part in enumerate(_DIGITS.split(text)):
-        if part:
-            yield index % 2 == 1 and part.isascii(), part
+    parts = _DIGITS.split(text)
+    # int() refuses thousands of digits; such a thing is no name of ours and sorts as text.
+    numbered = tuple(
+        (int(part), "") if index % 2 and len(part) < _LONGEST_NUMBER else (-1, part)
+        for index, part in enumerate(parts)
+    )
+    return (*numbered, (-1, text))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from l3hv.addressing import (
     FAMILIES,
     GUEST_PREFIX_LENGTH,
     Network,
-    bounds,
     family_of,
+    is_inside,
     numbers_of,
 )
 from l3hv.errors import FABRIC, Problem, natural_key
@@ -54,6 +54,8 @@ DEFAULT_GATEWAY_MAC = "02:6c:33:68:76:01"
 """Locally administered; bytes two to five spell "l3hv" in ASCII."""
 DEFAULT_RULE_PRIORITY = 1000
 MOST_PATHS = 4
+LEAST_IPV6_MTU = 1280
+"""RFC 8200, section 5."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # rt_tables(5): the kernel's own names; "all" and "cache" are words of ip-route(8).  With "4" or "6" after
@@ -113,7 +115,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         asn=number or 0,
         domains=domains,
         local_out_table=local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE),
-        paths=tuple(sorted({network.path for network in networks}, key=natural_key)),
+        paths=tuple(sorted({net.path for net in networks}, key=natural_key)),
         networks=_in_order(networks, domains),
         pools=pools,
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
@@ -124,7 +126,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         return None, notes.problems
     _check_domain_kinds(common, notes)
     if notes.problems:
-        return None, notes.problems
+        return None, notes.distinct()
     _check_domains(common, notes)
     _check_paths(common, notes)
     for pool in common.pools:
@@ -174,7 +176,7 @@ def _domains(domains: Fields, networks: tuple[PathNetwork, ...]) -> tuple[Domain
 
 def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Domain:
     loopbacks = fields.mapping("loopbacks", _FAMILY_KEYS)
-    here = {network.family for network in networks if network.domain == name}
+    here = {net.family for net in networks if net.domain == name}
     families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or here
     return Domain(
         name=name,
@@ -253,10 +255,10 @@ def _in_order(networks: Iterable[PathNetwork], domains: tuple[Domain, ...]) -> t
     return tuple(
         sorted(
             networks,
-            key=lambda network: (
-                natural_key(network.path),
-                rank.get(network.domain, len(rank)),
-                network.family,
+            key=lambda net: (
+                natural_key(net.path),
+                rank.get(net.domain, len(rank)),
+                net.family,
             ),
         )
     )
@@ -280,25 +282,23 @@ def _check_domain_kinds(common: Common, notes: Notes) -> None:
             notes.add("l3hv_domains", None, f"No domain is {kind}.", f"Give one domain 'kind: {kind}'.")
     known = [domain.name for domain in common.domains]
     for place, name in (
-        *((f"l3hv_paths.{network.path}.{network.domain}", network.domain) for network in common.networks),
+        *((f"l3hv_paths.{net.path}.{net.domain}", net.domain) for net in common.networks),
         *((f"l3hv_pools.{pool.name}.domain", pool.domain) for pool in common.pools),
     ):
         if name not in known:
             notes.add(place, name, f"There is no domain {name}.", f"Choose one of {', '.join(known)}.")
-    # A path's domain is named once per family.
-    notes.problems[:] = dict.fromkeys(notes.problems)
 
 
 def _check_domains(common: Common, notes: Notes) -> None:
     for domain in common.domains:
         where = f"l3hv_domains.{domain.name}"
-        here = {network.family for network in common.networks if network.domain == domain.name}
+        here = {net.family for net in common.networks if net.domain == domain.name}
         if not here:
             notes.add(
                 where,
                 None,
                 "The domain is on no path.",
-                f"Give {domain.name} a prefix on a path in l3hv_paths.",
+                "Give it a prefix on a path in l3hv_paths.",
             )
         for family in domain.families:
             if here and family not in here:
@@ -324,14 +324,14 @@ def _check_family(domain: Domain, prefix: Network, where: str, notes: Notes) -> 
 
 
 def _check_paths(common: Common, notes: Notes) -> None:
-    for network in common.networks:
-        where = f"l3hv_paths.{network.path}.{network.domain}"
-        _check_family(common.domain(network.domain), network.prefix, where, notes)
-        if not numbers_of(network.prefix):
+    for net in common.networks:
+        where = f"l3hv_paths.{net.path}.{net.domain}"
+        _check_family(common.domain(net.domain), net.prefix, where, notes)
+        if not numbers_of(net.prefix):
             notes.add(
-                f"{where}.{network.family}",
-                network.prefix,
-                f"{network.prefix} has no room for hosts.",
+                f"{where}.{net.family}",
+                net.prefix,
+                f"{net.prefix} has no room for hosts.",
                 "Choose a shorter prefix: hosts take its addresses by their l3hv_id.",
             )
 
@@ -342,6 +342,13 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
         notes.add(where, None, "The pool has no prefix.", "Give it ipv4, ipv6, or both.")
     for prefix in pool.prefixes:
         _check_family(common.domain(pool.domain), prefix, where, notes)
+    if pool.ipv6 is not None and pool.mtu is not None and pool.mtu < LEAST_IPV6_MTU:
+        notes.add(
+            f"{where}.mtu",
+            pool.mtu,
+            f"IPv6 does not work with an MTU of {pool.mtu}.",
+            f"Choose {LEAST_IPV6_MTU} or more.",
+        )
     if pool.ipv6 is not None and pool.ipv6.prefixlen > GUEST_PREFIX_LENGTH:
         notes.add(
             f"{where}.ipv6",
@@ -423,7 +430,7 @@ def _check_overlaps(common: Common, notes: Notes) -> None:
         places += [(prefix, f"l3hv_pools.{pool.name}.{family_of(prefix)}", False) for prefix in pool.prefixes]
     enclosing: tuple[Network, str] | None = None
     for prefix, field, may_contain in sorted(places, key=lambda p: (*_by_address(p[0]), p[2], p[1])):
-        if enclosing is not None and _contains(enclosing[0], prefix):
+        if enclosing is not None and is_inside(prefix, enclosing[0]):
             notes.add(
                 field,
                 prefix,
@@ -432,10 +439,3 @@ def _check_overlaps(common: Common, notes: Notes) -> None:
             )
         elif not may_contain:
             enclosing = (prefix, field)
-
-
-def _contains(outer: Network, inner: Network) -> bool:
-    if outer.version != inner.version:
-        return False
-    (first, last), (inner_first, inner_last) = bounds(outer), bounds(inner)
-    return first <= inner_first and inner_last <= last

@@ -14,6 +14,7 @@ from l3hv.addressing import (
     bounds,
     family_of,
     guest_prefix,
+    is_inside,
     link_local_of,
 )
 from l3hv.facts import Common, GuestIntent, Pool
@@ -49,6 +50,9 @@ GUEST_KEYS = frozenset(
         "transparent",
     }
 )
+
+MOST_HOLDERS = 16
+"""Guests of one hypervisor that may share an anycast prefix: each needs a metric below those of BGP."""
 
 _LINK_LOCAL = IPv6Network("fe80::/64")
 
@@ -177,9 +181,15 @@ def _single_address(value: object) -> Network:
 
 
 class Home:
-    """What the guests of one hypervisor are checked against."""
+    """What the guests of one hypervisor are checked against, and the notes about what does not fit.
 
-    def __init__(self, common: Common, domains: tuple[str, ...], mtu: int, guest_mtu: int) -> None:
+    ``domains`` are those that the hypervisor has uplinks in; ``mtu`` is theirs, ``guest_mtu`` the default.
+    """
+
+    def __init__(
+        self, notes: Notes, common: Common, domains: tuple[str, ...], *, mtu: int, guest_mtu: int
+    ) -> None:
+        self.notes = notes
         self.common = common
         self.domains = domains
         self.mtu = mtu
@@ -200,266 +210,273 @@ class Home:
         return None
 
 
-def resolve_guests(written: Iterable[Written], home: Home, notes: Notes) -> tuple[GuestIntent, ...]:
-    """Return the guests with everything derived that follows from the fabric, noting what cannot be."""
-    guests = (_resolve_guest(guest, home, notes) for guest in written)
-    return tuple(guest for guest in guests if guest is not None)
+def resolve_guests(written: Iterable[Written], home: Home) -> tuple[GuestIntent, ...]:
+    """Return the guests with everything that follows from the fabric, noting what does not fit it."""
+    guests = [_Resolution(guest, home).guest_intent() for guest in written]
+    resolved = tuple(guest for guest in guests if guest is not None)
+    _check_holders(resolved, home.notes)
+    return resolved
 
 
-def _resolve_guest(guest: Written, home: Home, notes: Notes) -> GuestIntent | None:
-    before = len(notes.problems)
-    domain = guest.domain or home.common.public.name
-    _check_domain(guest, domain, home, notes)
-    if guest.mac == home.common.gateway_mac:
-        notes.add(
-            f"{guest.where}.mac",
-            guest.mac,
-            f"{guest.mac} is that of the gateway on every guest port.",
-            "Choose another MAC, or another l3hv_gateway_mac.",
-        )
-    if len(notes.problems) > before:
-        return None
-    pool = _main_pool(guest, domain, home, notes)
-    if pool is None:
-        return None
-    prefix = _ipv6_prefix(guest, domain, pool, home, notes)
-    extras = _check_extras(guest, domain, prefix, home, notes)
-    mtu = _mtu(guest, pool, home, notes)
-    has_ipv6 = prefix is not None or "ipv6" in extras
-    if guest.link_local is not None and not has_ipv6:
-        notes.add(
-            f"{guest.where}.link_local",
-            guest.link_local,
-            "Nothing of IPv6 is routed to the guest.",
-            "Remove link_local, or give the guest a /64 with ipv6.",
-        )
-    if len(notes.problems) > before:
-        return None
-    return GuestIntent(
-        name=guest.name,
-        interface=guest.interface,
-        mac=guest.mac,
-        domain=domain,
-        pool=pool.name,
-        mtu=mtu,
-        ipv4=None if guest.ipv4 is None else str(guest.ipv4),
-        ipv6=None if prefix is None else str(prefix),
-        ipv6_on_link=guest.ipv6_on_link,
-        link_local=str(guest.link_local or link_local_of(guest.mac)) if has_ipv6 else None,
-        addresses=tuple(map(str, guest.addresses)),
-        subnets=tuple(map(str, guest.subnets)),
-        anycast=tuple(map(str, guest.anycast)),
-        transparent=tuple(map(str, guest.transparent)),
-    )
+class _Resolution:
+    """One guest on its way from what was written to what it means."""
 
+    def __init__(self, guest: Written, home: Home) -> None:
+        self.guest = guest
+        self.home = home
+        self.domain = guest.domain or home.common.public.name
 
-def _check_domain(guest: Written, domain: str, home: Home, notes: Notes) -> None:
-    known = [known.name for known in home.common.domains]
-    if domain not in known:
-        notes.add(
-            f"{guest.where}.domain",
-            domain,
-            f"There is no domain {domain}.",
-            f"Choose one of {', '.join(known)}.",
-        )
-    elif domain not in home.domains:
-        notes.add(
-            f"{guest.where}.domain",
-            domain,
-            f"The hypervisor has no uplink in {domain}.",
-            f"Add {domain} to l3hv_uplinks, or move the guest to another hypervisor.",
+    def note(self, key: str, value: object, message: str, remedy: str) -> None:
+        self.home.notes.add(f"{self.guest.where}.{key}", value, message, remedy)
+
+    def guest_intent(self) -> GuestIntent | None:
+        """Return the guest, or ``None`` after noting why not."""
+        guest, problems = self.guest, self.home.notes.problems
+        before = len(problems)
+        self.check_mac()
+        pool = self.main_pool() if self.has_domain() else None
+        if pool is None:
+            return None
+        prefix = self.ipv6_prefix(pool)
+        families = self.families_of_extras(prefix)
+        has_ipv6 = prefix is not None or "ipv6" in families
+        self.check_link_local(has_ipv6)
+        mtu = self.mtu(pool)
+        if len(problems) > before:
+            return None
+        return GuestIntent(
+            name=guest.name,
+            interface=guest.interface,
+            mac=guest.mac,
+            domain=self.domain,
+            pool=pool.name,
+            mtu=mtu,
+            ipv4=None if guest.ipv4 is None else str(guest.ipv4),
+            ipv6=None if prefix is None else str(prefix),
+            ipv6_on_link=guest.ipv6_on_link,
+            link_local=str(guest.link_local or link_local_of(guest.mac)) if has_ipv6 else None,
+            addresses=tuple(map(str, guest.addresses)),
+            subnets=tuple(map(str, guest.subnets)),
+            anycast=tuple(map(str, guest.anycast)),
+            transparent=tuple(map(str, guest.transparent)),
         )
 
+    def check_mac(self) -> None:
+        if self.guest.mac == self.home.common.gateway_mac:
+            self.note(
+                "mac",
+                self.guest.mac,
+                f"{self.guest.mac} is that of the gateway on every guest port.",
+                "Choose another MAC, or another l3hv_gateway_mac.",
+            )
 
-def _main_pool(guest: Written, domain: str, home: Home, notes: Notes) -> Pool | None:
-    """Return the pool of the guest's main address: the IPv4 one, else its /64."""
-    main: Address | Network | None = guest.ipv4
-    field = f"{guest.where}.ipv4"
-    if main is None:
-        if isinstance(guest.ipv6, bool):
-            notes.add(
-                field,
+    def has_domain(self) -> bool:
+        """Note a domain that the fabric or the hypervisor does not have."""
+        known = [domain.name for domain in self.home.common.domains]
+        if self.domain not in known:
+            self.note(
+                "domain",
+                self.domain,
+                f"There is no domain {self.domain}.",
+                f"Choose one of {', '.join(known)}.",
+            )
+        elif self.domain not in self.home.domains:
+            self.note(
+                "domain",
+                self.domain,
+                f"The hypervisor has no uplink in {self.domain}.",
+                f"Add {self.domain} to l3hv_uplinks, or move the guest to another hypervisor.",
+            )
+        return self.domain in self.home.domains
+
+    def main_pool(self) -> Pool | None:
+        """Return the pool of the guest's main address: the IPv4 one, else its /64."""
+        guest = self.guest
+        if guest.ipv4 is None:
+            if isinstance(guest.ipv6, IPv6Network):
+                return self.pool_of(guest.ipv6, "ipv6")
+            self.note(
+                "ipv4",
                 None,
                 "The guest has neither ipv4 nor a /64.",
                 "Give it ipv4, or for an IPv6-only guest its /64 with ipv6.",
             )
             return None
-        main, field = guest.ipv6, f"{guest.where}.ipv6"
-    pool = _pool_for(guest, domain, main, field, home, notes)
-    if pool is None or not isinstance(main, IPv4Address):
-        return pool
-    if pool.gateway is None:
-        notes.add(
-            field,
-            main,
-            f"The pool {pool.name} has no gateway: it holds additional addresses only.",
-            "Choose an address of a pool with a gateway.",
-        )
-        return None
-    return pool if _is_usable(main, pool, field, notes) else None
-
-
-def _pool_for(
-    guest: Written, domain: str, main: Address | Network, field: str, home: Home, notes: Notes
-) -> Pool | None:
-    pool = home.pool_around(domain, main)
-    if guest.pool is None:
+        pool = self.pool_of(guest.ipv4, "ipv4")
         if pool is None:
-            _note_homeless(main, domain, field, home, notes)
-        return pool
-    chosen = home.pools.get(guest.pool)
-    if chosen is None:
-        notes.add(
-            f"{guest.where}.pool",
-            guest.pool,
-            f"There is no pool {guest.pool}.",
-            f"Choose one of {', '.join(home.pools)}." if home.pools else "Describe it in l3hv_pools.",
-        )
-    elif chosen.domain != domain:
-        notes.add(
-            f"{guest.where}.pool",
-            guest.pool,
-            f"The pool {chosen.name} is in {chosen.domain}, the guest in {domain}.",
-            f"Choose a pool of {domain}, or move the guest to {chosen.domain} with domain.",
-        )
-    elif chosen is not pool:
-        notes.add(
-            field,
-            main,
-            f"{main} is not in the pool {chosen.name}.",
-            f"Choose an address of {' or '.join(map(str, chosen.prefixes))}, or another pool.",
-        )
-    else:
-        return pool
-    return None
-
-
-def _note_homeless(prefix: Address | Network, domain: str, field: str, home: Home, notes: Notes) -> None:
-    family = family_of(prefix)
-    prefixes = home.common.pool_prefixes(domain, family)
-    elsewhere = next(
-        (pool for pool in home.common.pools for p in pool.prefixes if _is_inside(prefix, p)), None
-    )
-    if elsewhere is not None:
-        message = f"{prefix} is in the pool {elsewhere.name} of {elsewhere.domain}, the guest in {domain}."
-    else:
-        message = f"{prefix} is in no pool of {domain}."
-    if prefixes:
-        remedy = f"Choose one of {', '.join(map(str, prefixes[:3]))}."
-    else:
-        remedy = f"Add a pool with {family} to l3hv_pools."
-    notes.add(field, prefix, message, remedy)
-
-
-def _is_inside(inner: Address | Network, outer: Network) -> bool:
-    (first, last), (low, high) = bounds(inner), bounds(outer)
-    return inner.version == outer.version and low <= first and last <= high
-
-
-def _is_usable(prefix: Address | Network, pool: Pool, field: str, notes: Notes) -> bool:
-    """Note a prefix that holds an address which the subnet of its pool needs for itself."""
-    if pool.gateway is None or pool.ipv4 is None or prefix.version == 6:
-        return True
-    first, last = bounds(prefix)
-    low, high = bounds(pool.ipv4)
-    what = {int(pool.gateway): "gateway", low: "network address", high: "broadcast address"}
-    for address, role in what.items():
-        if first <= address <= last:
-            verb = "is" if first == last else f"contains {IPv4Address(address)},"
-            notes.add(
-                field,
-                prefix,
-                f"{prefix} {verb} the {role} of the pool {pool.name}.",
-                f"Choose another address of {pool.ipv4}.",
+            return None
+        if pool.gateway is None:
+            self.note(
+                "ipv4",
+                guest.ipv4,
+                f"{guest.ipv4} is in the pool {pool.name}, which has no gateway.",
+                "Choose an address of a pool with a gateway; this one holds additional addresses.",
             )
-            return False
-    return True
+            return None
+        return pool if self.is_usable(guest.ipv4, pool, "ipv4") else None
 
-
-def _ipv6_prefix(guest: Written, domain: str, pool: Pool, home: Home, notes: Notes) -> IPv6Network | None:
-    """Return the guest's /64: the one it asks for, else the one with the number of its IPv4 address."""
-    if isinstance(guest.ipv6, IPv6Network):
-        if guest.ipv4 is not None and home.pool_around(domain, guest.ipv6) is None:
-            _note_homeless(guest.ipv6, domain, f"{guest.where}.ipv6", home, notes)
-        return guest.ipv6
-    if not guest.ipv6 or pool.ipv6 is None or pool.ipv4 is None or guest.ipv4 is None:
+    def pool_of(self, main: Address | Network, key: str) -> Pool | None:
+        """Return the pool that contains the main address, and is the one that the guest names."""
+        around = self.home.pool_around(self.domain, main)
+        name = self.guest.pool
+        if name is None:
+            if around is None:
+                self.note_homeless(main, key)
+            return around
+        named = self.home.pools.get(name)
+        if named is not None and named is around:
+            return around
+        if named is None:
+            known = ", ".join(self.home.pools)
+            remedy = f"Choose one of {known}." if known else "Describe it in l3hv_pools."
+            self.note("pool", name, f"There is no pool {name}.", remedy)
+        elif named.domain != self.domain:
+            self.note(
+                "pool",
+                name,
+                f"The pool {name} is in {named.domain}, the guest in {self.domain}.",
+                f"Choose a pool of {self.domain}, or move the guest with 'domain: {named.domain}'.",
+            )
+        else:
+            self.note(
+                key,
+                main,
+                f"{main} is not in the pool {name}.",
+                f"Choose an address of {' or '.join(map(str, named.prefixes))}, or another pool.",
+            )
         return None
-    number = int(guest.ipv4) - int(pool.ipv4.network_address)
-    prefix = guest_prefix(pool.ipv6, number)
-    if prefix is None:
-        count = 1 << (GUEST_PREFIX_LENGTH - pool.ipv6.prefixlen)
-        notes.add(
-            f"{guest.where}.ipv6",
-            None,
-            f"{pool.ipv6} has {count} prefixes of 64 bits, too few for number {number} of {guest.ipv4}.",
-            "Give the guest a /64 of its own with ipv6, or ipv6: false for none.",
-        )
-    return prefix
 
+    def note_homeless(self, prefix: Address | Network, key: str) -> None:
+        """Note a prefix that is in no pool of the guest's domain."""
+        family = family_of(prefix)
+        message = f"{prefix} is in no pool of {self.domain}."
+        for pool in self.home.common.pools:
+            if any(is_inside(prefix, other) for other in pool.prefixes):
+                message = f"{prefix} is in the pool {pool.name} of {pool.domain}, the guest in {self.domain}."
+        prefixes = self.home.common.pool_prefixes(self.domain, family)
+        remedy = f"Add a pool with {family} to l3hv_pools."
+        if prefixes:
+            some = ", ".join(map(str, prefixes[:3]))
+            remedy = f"Choose an address of {some}{' or another pool' if len(prefixes) > 3 else ''}."
+        self.note(key, prefix, message, remedy)
 
-def _check_extras(
-    guest: Written, domain: str, main_prefix: IPv6Network | None, home: Home, notes: Notes
-) -> set[Family]:
-    """Check what is routed to the guest beside its main addresses; return the families of it."""
-    families: set[Family] = set()
-    for key, prefixes in (
-        ("addresses", guest.addresses),
-        ("subnets", guest.subnets),
-        ("anycast", guest.anycast),
-        ("transparent", tuple(map(IPv4Network, guest.transparent))),
-    ):
-        for prefix in prefixes:
-            field = f"{guest.where}.{key}"
-            families.add(family_of(prefix))
-            _check_extra(guest, prefix, domain, field, main_prefix, home, notes)
-    return families
+    def is_usable(self, prefix: Address | Network, pool: Pool, key: str) -> bool:
+        """Note a prefix with an address that the subnet of its pool needs for itself."""
+        if pool.gateway is None or pool.ipv4 is None or prefix.version == 6:
+            return True
+        first, last = bounds(prefix)
+        low, high = bounds(pool.ipv4)
+        roles = {int(pool.gateway): "gateway", low: "network address", high: "broadcast address"}
+        for address, role in roles.items():
+            if first <= address <= last:
+                verb = "is" if first == last else f"contains {IPv4Address(address)},"
+                self.note(
+                    key,
+                    prefix,
+                    f"{prefix} {verb} the {role} of the pool {pool.name}.",
+                    f"Choose another address of {pool.ipv4}.",
+                )
+                return False
+        return True
 
-
-def _check_extra(
-    guest: Written,
-    prefix: Network,
-    domain: str,
-    field: str,
-    main_prefix: IPv6Network | None,
-    home: Home,
-    notes: Notes,
-) -> None:
-    pool = home.pool_around(domain, prefix)
-    if pool is None:
-        _note_homeless(prefix, domain, field, home, notes)
-        return
-    if not _is_usable(prefix, pool, field, notes):
-        return
-    if prefix.version == 4:
-        if guest.ipv4 is None:
-            notes.add(
-                field,
-                prefix,
-                f"{prefix} is routed through the guest's main IPv4 address, and it has none.",
-                "Give the guest ipv4, or remove it.",
+    def ipv6_prefix(self, pool: Pool) -> IPv6Network | None:
+        """Return the guest's /64: the one it asks for, else the one with the number of its IPv4 address."""
+        guest = self.guest
+        if isinstance(guest.ipv6, IPv6Network):
+            if guest.ipv4 is not None and self.home.pool_around(self.domain, guest.ipv6) is None:
+                self.note_homeless(guest.ipv6, "ipv6")
+            return guest.ipv6
+        if not guest.ipv6 or pool.ipv6 is None or pool.ipv4 is None or guest.ipv4 is None:
+            return None
+        number = int(guest.ipv4) - int(pool.ipv4.network_address)
+        prefix = guest_prefix(pool.ipv6, number)
+        if prefix is None:
+            count = 1 << (GUEST_PREFIX_LENGTH - pool.ipv6.prefixlen)
+            self.note(
+                "ipv6",
+                None,
+                f"{guest.ipv4} has the number {number}, and {pool.ipv6} only {count} prefixes of 64 bits.",
+                "Give the guest a /64 with ipv6, or 'ipv6: false' for none.",
             )
-    elif GUEST_PREFIX_LENGTH < prefix.prefixlen < prefix.max_prefixlen:
-        notes.add(
-            field,
-            prefix,
-            f"{prefix} is longer than 64 bits.",
-            "Choose a prefix of 64 bits or less, or single addresses: the fabric accepts no others.",
-        )
-    elif main_prefix is not None and _is_inside(prefix, main_prefix):
-        notes.add(
-            field,
-            prefix,
-            f"{prefix} is in the guest's own {main_prefix}.",
-            "Remove it: it is routed already.",
-        )
+        return prefix
+
+    def families_of_extras(self, main_prefix: IPv6Network | None) -> set[Family]:
+        """Check what is routed to the guest beside its main addresses; return the families of it."""
+        guest = self.guest
+        seen: set[Network] = set()
+        for key, prefixes in (
+            ("addresses", guest.addresses),
+            ("subnets", guest.subnets),
+            ("anycast", guest.anycast),
+            ("transparent", tuple(map(IPv4Network, guest.transparent))),
+        ):
+            for prefix in prefixes:
+                if prefix in seen:
+                    self.note(key, prefix, f"{prefix} is listed twice.", "Keep one of them.")
+                seen.add(prefix)
+                self.check_extra(prefix, key, main_prefix)
+        return {family_of(prefix) for prefix in seen}
+
+    def check_extra(self, prefix: Network, key: str, main_prefix: IPv6Network | None) -> None:
+        pool = self.home.pool_around(self.domain, prefix)
+        if pool is None:
+            self.note_homeless(prefix, key)
+            return
+        if not self.is_usable(prefix, pool, key):
+            return
+        if prefix.version == 4:
+            if self.guest.ipv4 is None:
+                self.note(
+                    key,
+                    prefix,
+                    f"{prefix} would be routed through the guest's main IPv4 address, and it has none.",
+                    "Give the guest ipv4, or remove this.",
+                )
+        elif GUEST_PREFIX_LENGTH < prefix.prefixlen < prefix.max_prefixlen:
+            self.note(
+                key,
+                prefix,
+                f"{prefix} is longer than 64 bits.",
+                "Choose 64 bits or less, or single addresses: the fabric accepts no other prefixes.",
+            )
+        elif main_prefix is not None and is_inside(prefix, main_prefix):
+            self.note(
+                key,
+                prefix,
+                f"{prefix} is in the guest's own {main_prefix}.",
+                "Remove it: it is routed already.",
+            )
+
+    def check_link_local(self, has_ipv6: bool) -> None:
+        if self.guest.link_local is not None and not has_ipv6:
+            self.note(
+                "link_local",
+                self.guest.link_local,
+                "Nothing of IPv6 is routed to the guest.",
+                "Remove link_local, or give the guest a /64 with ipv6.",
+            )
+
+    def mtu(self, pool: Pool) -> int:
+        if pool.mtu is not None and pool.mtu > self.home.mtu:
+            self.home.notes.add(
+                "l3hv_mtu",
+                self.home.mtu,
+                f"The uplinks have an MTU of {self.home.mtu}, the pool {pool.name} of guests {pool.mtu}.",
+                f"Choose at least {pool.mtu}, or lower l3hv_pools.{pool.name}.mtu.",
+            )
+        return self.home.guest_mtu if pool.mtu is None else pool.mtu
 
 
-def _mtu(guest: Written, pool: Pool, home: Home, notes: Notes) -> int:
-    if pool.mtu is not None and pool.mtu > home.mtu:
-        notes.add(
-            guest.where,
-            pool.mtu,
-            f"The pool {pool.name} has an MTU of {pool.mtu}, the uplinks of this hypervisor {home.mtu}.",
-            f"Choose at most {home.mtu} in l3hv_pools.{pool.name}.mtu, or raise l3hv_mtu.",
-        )
-    return home.guest_mtu if pool.mtu is None else pool.mtu
+def _check_holders(guests: Iterable[GuestIntent], notes: Notes) -> None:
+    """An anycast prefix has a metric per guest of the host that holds it, and there are not many."""
+    holders: dict[str, int] = {}
+    for guest in guests:
+        for prefix in guest.anycast:
+            holders[prefix] = holders.get(prefix, 0) + 1
+            if holders[prefix] == MOST_HOLDERS + 1:
+                notes.add(
+                    f"l3hv_guests[{guest.name}].anycast",
+                    prefix,
+                    f"More than {MOST_HOLDERS} guests of the hypervisor share {prefix}.",
+                    "Spread them over other hypervisors.",
+                )

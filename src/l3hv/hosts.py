@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from l3hv.addressing import Address, numbers_of
 from l3hv.errors import Problem, natural_key
-from l3hv.fabric import COMMON_KEYS, mtu, path_name
+from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
 from l3hv.guests import Home, Written, interface_name, read_guests, reference, resolve_guests
 from l3hv.model import Kind, Timers
@@ -45,9 +45,6 @@ KINDS: dict[str, Kind] = {
 
 DEFAULT_MTU = 1500
 DEFAULT_ECMP_LIMIT = 16
-LEAST_IPV6_MTU = 1280
-"""RFC 8200, section 5."""
-
 DEFAULT_PROFILE = "bfd_llgr"
 PLANNED_PROFILES = ("bfd", "graceful_restart", "link", "none")
 """Failure profiles that have a name already, but no configuration."""
@@ -132,7 +129,7 @@ def parse_host(
         kind=kind,
         id=number,
         settings=settings,
-        uplinks=_resolve_uplinks(uplinks, kind, edge_domains, settings, common, notes),
+        uplinks=_resolve_uplinks(uplinks, kind, edge_domains, common, notes),
         edge_domains=edge_domains,
         addresses=tuple(map(str, addresses)),
         guests=(),
@@ -143,10 +140,10 @@ def parse_host(
     _check_timers(settings.timers, notes)
     _check_rules(host, common, notes)
     _check_addresses(addresses, common, notes)
-    home = Home(common, host.domains, settings.mtu, settings.guest_mtu)
-    host = dataclasses.replace(host, guests=resolve_guests(guests, home, notes))
+    home = Home(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
+    host = dataclasses.replace(host, guests=resolve_guests(guests, home))
     _check_interfaces(host, guests, notes)
-    return (None if notes.problems else host), notes.problems
+    return (None if notes.problems else host), notes.distinct()
 
 
 # Shape.
@@ -176,7 +173,7 @@ def _failure_profile(value: object) -> str:
         return DEFAULT_PROFILE
     if value in PLANNED_PROFILES:
         raise Unfit(
-            f"a failure profile that is built ({DEFAULT_PROFILE})",
+            "a failure profile that is built",
             f"Use {DEFAULT_PROFILE}; {value} is to come.",
         )
     raise Unfit("a failure profile", f"Use {DEFAULT_PROFILE}.")
@@ -249,7 +246,6 @@ def _resolve_uplinks(
     uplinks: Mapping[str, str | Mapping[str, str]],
     kind: Kind,
     edge_domains: Collection[str],
-    settings: Settings,
     common: Common,
     notes: Notes,
 ) -> tuple[UplinkIntent, ...]:
@@ -264,7 +260,7 @@ def _resolve_uplinks(
         uplink = uplinks[path]
         if isinstance(uplink, str):
             served = [d for d in here if kind != "edge_router" or d.name in edge_domains]
-            resolved += _vlan_uplinks(path, uplink, served, settings, notes)
+            resolved += _vlan_uplinks(path, uplink, served, notes)
             continue
         resolved += [
             UplinkIntent(path, domain.name, uplink[domain.name], None)
@@ -281,9 +277,7 @@ def _resolve_uplinks(
     return tuple(resolved)
 
 
-def _vlan_uplinks(
-    path: str, nic: str, domains: Iterable[Domain], settings: Settings, notes: Notes
-) -> Iterable[UplinkIntent]:
+def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) -> Iterable[UplinkIntent]:
     where = f"l3hv_uplinks.{path}"
     for domain in domains:
         if domain.vlan is None:
@@ -322,7 +316,7 @@ def _check_uplinks(host: HostIntent, path: str | None, notes: Notes) -> None:
                 "l3hv_path",
                 path,
                 f"The uplink is on path {paths[0]}.",
-                "Name the same path, or remove l3hv_path.",
+                "Name that path, or remove l3hv_path.",
             )
     for name in host.edge_domains:
         if name not in host.domains:
@@ -382,7 +376,7 @@ def _check_timers(timers: Timers, notes: Notes) -> None:
         notes.add(
             "l3hv_timers",
             detection_ms,
-            f"BFD would need {detection_ms} ms to detect what the hold time of {timers.hold_s} s ends anyway.",
+            f"BFD would need {detection_ms} ms to see what the hold time of {timers.hold_s} s ends anyway.",
             "Lower bfd_interval_ms or bfd_multiplier, or raise hold_s.",
         )
 

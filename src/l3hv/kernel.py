@@ -54,9 +54,7 @@ def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     """Return the settings of a host; those of guest ports hold for every interface that appears later."""
     if host.kind == "route_reflector":
         return tuple(_neighbour_tables(common, host))
-    return tuple(
-        (*_fabric_wide(host), *_neighbour_tables(common, host), *_new_interfaces(host), *_uplinks(host))
-    )
+    return (*_fabric_wide(host), *_neighbour_tables(common, host), *_new_interfaces(host), *_uplinks(host))
 
 
 def _fabric_wide(host: HostIntent) -> Iterator[Sysctl]:

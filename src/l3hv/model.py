@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
@@ -201,7 +201,7 @@ class DhcpPool:
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """A BIRD-style prefix pattern: ``prefix`` itself or what is inside with a length of ``low`` to ``high``."""
+    """A prefix pattern as in BIRD: ``prefix`` or what is inside it, with a length of ``low`` to ``high``."""
 
     prefix: str
     low: int
@@ -350,7 +350,7 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def from_plain(kind: type[T], data: Any) -> T:
+def from_plain(kind: type[T], data: object) -> T:
     """Return the dataclass of ``kind`` that :func:`as_plain` made ``data`` of.
 
     ``data`` comes from :func:`as_plain`, perhaps by way of JSON: it is rebuilt, not checked.
@@ -358,7 +358,7 @@ def from_plain(kind: type[T], data: Any) -> T:
     >>> from_plain(TableName, {"id": 90, "name": "public"})
     TableName(id=90, name='public')
     """
-    return cast("T", _builder(cast("Any", kind))(data))
+    return cast("T", _builder(cast("Hashable", kind))(data))
 
 
 _SCALARS = frozenset({str, int, bool, float, type(None)})
@@ -371,11 +371,11 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 @functools.cache
-def _builder(hint: Any) -> Callable[[Any], Any]:
+def _builder(hint: object) -> Callable[[Any], Any]:
     """Return the function that rebuilds a value of the type ``hint`` from plain data."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _dataclass_builder(cast("type", hint))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _dataclass_builder(hint)
     if origin is tuple:
         return _tuple_builder(arguments)
     if origin in (Union, types.UnionType):
@@ -390,7 +390,7 @@ def _dataclass_builder(kind: type) -> Callable[[Any], Any]:
     builders = [(name, _builder(hints[name])) for name in _field_names(kind)]
     changed = [(name, build) for name, build in builders if build is not _unchanged]
 
-    def build(data: Any) -> Any:
+    def build(data: Mapping[str, Any]) -> object:
         values = dict(data)
         for name, build_field in changed:
             values[name] = build_field(values[name])
@@ -421,5 +421,5 @@ def _union_builder(members: tuple[Any, ...]) -> Callable[[Any], Any]:
     return lambda data: None if data is None else build_other(data)
 
 
-def _unchanged(data: Any) -> Any:
+def _unchanged(data: object) -> object:
     return data

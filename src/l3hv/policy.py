@@ -21,7 +21,7 @@ def routing_tables(
 ) -> tuple[RoutingTable, ...]:
     """Return the tables of each domain and family of the host, then its own (``local_out4``)."""
     tables = [
-        _domain_table(common, host, domain, family, loopbacks, guests)
+        _domain_table(common, host, domain, family, loopbacks=loopbacks, guests=guests)
         for domain in common.domains
         if domain.name in host.domains
         for family in domain.families
@@ -36,6 +36,7 @@ def _domain_table(
     host: HostIntent,
     domain: Domain,
     family: Family,
+    *,
     loopbacks: tuple[LoopbackAddress, ...],
     guests: tuple[Guest, ...],
 ) -> RoutingTable:

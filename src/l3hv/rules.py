@@ -80,7 +80,7 @@ def _rules_of_own_traffic(
         yield _rule(
             family,
             LOCAL_OUT,
-            "the host's own traffic: to its guests and in private, never in public",
+            "the host's own traffic is to its guests or private",
             iif="lo",
         )
 

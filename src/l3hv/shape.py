@@ -50,6 +50,10 @@ class Notes:
     def add(self, field: str, value: object, message: str, remedy: str) -> None:
         self.problems.append(Problem(self.host, field, shown(value), message, remedy))
 
+    def distinct(self) -> list[Problem]:
+        """Return the problems without repetitions: many guests can share the cause of one."""
+        return list(dict.fromkeys(self.problems))
+
     def unfit(self, field: str, value: object, unfit: Unfit) -> None:
         self.add(field, value, f"expected {unfit.expected}, found {found(value)}.", unfit.remedy)
 

@@ -9,6 +9,7 @@ from l3hv.model import (
     Guest,
     GuestRoute,
     HostPlan,
+    LoopbackAddress,
     PrefixMatch,
     RoutingTable,
     Rule,
@@ -32,7 +33,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield f"AS {routing.asn}, router id {routing.router_id}, failure profile {routing.failure_profile}"
     timers = routing.timers
     yield (
-        f"BFD {timers.bfd_interval_ms} ms × {timers.bfd_multiplier}, hold time {timers.hold_s} s, "
+        f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}, hold time {timers.hold_s} s, "
         f"stale routes kept for {timers.stale_s} s"
     )
     yield from _section("Warnings", ((warning,) for warning in plan.warnings))
@@ -67,7 +68,7 @@ def _uplink(uplink: Uplink) -> Row:
     return (uplink.interface, f"path {uplink.path}", uplink.domain, f"MTU {uplink.mtu}", addresses, vlan)
 
 
-def _loopback(loopback: Any) -> Row:
+def _loopback(loopback: LoopbackAddress) -> Row:
     return (
         f"{loopback.address}/{loopback.length}",
         loopback.domain,
