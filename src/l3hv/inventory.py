@@ -253,7 +253,7 @@ def read_fabric(
     kinds, problems = inventory.kinds()
     seen = stamp(inventory.sources, beside)
     place = directory / _digest([str(source) for source in inventory.sources])
-    remembered = _load(place / "index.json", seen) if seen.static else {}
+    remembered = _load(place, seen) if seen.static else {}
     if not any(host in touched for host in kinds):
         problems.append(
             Problem(
@@ -302,7 +302,7 @@ def read_fabric(
             claims=claimed[host],
             announcements=announcements(host_plan(part)),
         )
-    _save(place, reading, seen, known, slices)
+    _save(place, reading=reading, seen=seen, known=known, remembered=remembered, slices=slices)
     return Run(
         slices=place / "slices",
         announcements=place / "announcements.json",
@@ -385,17 +385,28 @@ def _is_fresh(known: Known | None, kind: Kind, files: dict[str, list[int]] | Non
 def _load(place: Path, seen: Stamp) -> dict[str, Known]:
     """Return what is remembered of hosts, or nothing when a file that all of them share has changed."""
     try:
-        index = json.loads((place / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if index.get("shared") != seen.shared or index.get("code") != _code_stamp():
-        return {}
-    return {host: from_plain(Known, known) for host, known in index["hosts"].items()}
+        basis = json.loads((place / "basis.json").read_text(encoding="utf-8"))
+        if basis["shared"] != seen.shared or basis["code"] != _code_stamp():
+            return {}
+        said = json.loads((place / "announcements.json").read_text(encoding="utf-8"))
+        known = {}
+        for path in (place / "known").glob("*.json"):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            known[path.stem] = Known(
+                files=entry["files"],
+                kind=entry["kind"],
+                guests=entry["guests"],
+                member=from_plain(Member, entry["member"]),
+                claims=tuple(Claim(*claim) for claim in entry["claims"]),
+                announcements=said[path.stem],
+            )
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # Written by another version, or half removed: it is only a memory.
+    return known
 
 
 def _basis_of(place: Path) -> str:
-    index = json.loads((place / "index.json").read_text(encoding="utf-8"))
-    return str(index["basis"])
+    return str(json.loads((place / "basis.json").read_text(encoding="utf-8"))["basis"])
 
 
 def _write(path: Path, value: Any) -> None:
@@ -410,21 +421,38 @@ def _write(path: Path, value: Any) -> None:
 
 def _save(
     place: Path,
+    *,
     reading: _Reading,
     seen: Stamp,
     known: Mapping[str, Known],
+    remembered: Mapping[str, Known],
     slices: Mapping[str, Mapping[str, Any]],
 ) -> None:
+    """Keep the slices of this run, and of each host what has changed since it was remembered."""
     for host, part in slices.items():
         _write(place / "slices" / f"{host}.json", part)
-    _write(place / "announcements.json", {host: entry.announcements for host, entry in known.items()})
-    if seen.static:
-        # What came out of a template depends on more than files: it is read anew each time.
-        kept = {host: as_plain(entry) for host, entry in known.items() if host not in reading.templated}
-        _write(
-            place / "index.json",
-            {"code": _code_stamp(), "shared": seen.shared, "basis": reading.basis, "hosts": kept},
-        )
+    if known != remembered:
+        _write(place / "announcements.json", {host: entry.announcements for host, entry in known.items()})
+    # What came out of a template depends on more than files, and a program's inventory on anything.
+    kept = {host: entry for host, entry in known.items() if seen.static and host not in reading.templated}
+    for path in (place / "known").glob("*.json"):
+        if path.stem not in kept:
+            path.unlink()
+    for host, entry in kept.items():
+        if entry != remembered.get(host):
+            _write(
+                place / "known" / f"{host}.json",
+                {
+                    "files": entry.files,
+                    "kind": entry.kind,
+                    "guests": entry.guests,
+                    "member": as_plain(entry.member),
+                    "claims": [
+                        [claim.kind, claim.value, claim.field, claim.shared] for claim in entry.claims
+                    ],
+                },
+            )
+    _write(place / "basis.json", {"code": _code_stamp(), "shared": seen.shared, "basis": reading.basis})
 
 
 def read_topology(source: Path) -> Topology:
