@@ -1,0 +1,30 @@
+"""What all levels of the tests share: files that hold what is expected, and the switch to rewrite them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-golden",
+        action="store_true",
+        help="write the expected files instead of comparing with them; read the difference before committing",
+    )
+
+
+@pytest.fixture
+def expect_file(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare a text with the file that holds what is expected; write it if that was asked for."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--rewrite-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"{path} is missing: pytest --rewrite-golden writes it"
+        assert text == path.read_text(encoding="utf-8")
+
+    return compare

@@ -1,0 +1,26 @@
+"""Every plan of every golden case is what it was."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from conftest import GOLDEN, INVENTORIES, cases, intent_directory, slices
+
+from l3hv.model import as_plain
+from l3hv.plan import host_plan
+
+
+@pytest.mark.parametrize("case", cases())
+def test_plans_are_the_expected_ones(case, golden):
+    by_host, _ = slices(intent_directory(case))
+    for host, part in by_host.items():
+        plan = as_plain(host_plan(part))
+        golden(case, host, "plan.yml", yaml.safe_dump(plan, sort_keys=False, width=110))
+    expected = {path.name for path in (GOLDEN / case / "expected").iterdir()}
+    assert expected == by_host.keys()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in INVENTORIES.iterdir()))
+def test_inventories_that_are_shipped_have_no_problem(name):
+    by_host, _ = slices(INVENTORIES / name)
+    assert all(host_plan(part).warnings == () for part in by_host.values())
