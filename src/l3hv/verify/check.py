@@ -33,7 +33,9 @@ class Check:
     @property
     def sentence(self) -> str:
         """The difference in one line."""
-        return f"{self.host}: {self.what}: expected {first_line(self.expected)}, found {first_line(self.found)}"
+        return (
+            f"{self.host}: {self.what}: expected {first_line(self.expected)}, found {first_line(self.found)}"
+        )
 
     def as_plain(self) -> dict[str, Any]:
         """Return the check as the report has it."""

@@ -1,16 +1,16 @@
 """Which routes each host should learn from the others, for a whole fabric in linear time.
 
-Comparing every host with every other would cost the square of their number.  Hosts that are on the same paths
-and accept the same prefixes (a *class*) should see the same routes, each but for its own: a host's expectation
-is the total of its class minus what it announces itself.  Totals are a count and a digest that does not depend
-on order (the sum of a hash per route), so that taking routes away is a subtraction.
+Comparing every host with every other would cost the square of their number.  Hosts that are on the same
+paths and accept the same prefixes (a *class*) should see the same routes, each but for its own: a host's
+expectation is the total of its class minus what it announces itself.  Totals are a count and a digest that
+does not depend on order (the sum of a hash per route), so that taking routes away is a subtraction.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
@@ -43,7 +43,7 @@ def route_total(prefix: str, next_hops: Iterable[str]) -> Total:
     """Return the total of one route.
 
     >>> route_total("203.0.113.3/32", ["198.51.100.2", "198.51.100.130"]).text
-    '5c2a0b5c9d9c1ff2a5ad4bb0a0a9d0f0'
+    'ae6fd14a90b3d2605b0c030c7f84bae9'
     """
     text = f"{prefix}|{','.join(sorted(set(next_hops)))}"
     return Total(1, int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big"))
@@ -69,6 +69,19 @@ class Fabric:
                     owners.setdefault(prefix, []).append(host)
         self._total_of_class = functools.cache(self._sum)
 
+    def without_guests_of(self, hosts: Iterable[str]) -> Fabric:
+        """Return the fabric as it is when no guest of ``hosts`` is started."""
+        guests = {
+            host: frozenset(
+                guest
+                for table in self._announced.get(host, {}).get("tables", {}).values()
+                for names in table["prefixes"].values()
+                for guest in names
+            )
+            for host in hosts
+        }
+        return Fabric(self._announced, {**self._absent, **guests})
+
     def announced_by(self, host: str, table: str) -> list[str]:
         """Return the prefixes that ``host`` announces from the BIRD table ``table`` at present."""
         absent = self._absent.get(host, frozenset())
@@ -82,16 +95,17 @@ class Fabric:
     def owners(self, table: str, prefix: str) -> list[str]:
         """Return the hosts that announce ``prefix``, or would if its guests were there."""
         return [
-            host for host, part in self._announced.items() if prefix in part["tables"].get(table, {}).get("prefixes", {})
+            host
+            for host, part in self._announced.items()
+            if prefix in part["tables"].get(table, {}).get("prefixes", {})
         ]
 
-    def next_hops(self, table: str, prefix: str, paths: frozenset[str], but: str = "") -> list[str]:
-        """Return the addresses over which hosts on ``paths`` reach ``prefix``, leaving out the host ``but``."""
+    def next_hops(self, table: str, prefix: str, paths: frozenset[str]) -> list[str]:
+        """Return the addresses over which hosts on ``paths`` reach ``prefix``."""
         return sorted(
             {
                 address
                 for owner in self._owners.get(table, {}).get(prefix, ())
-                if owner != but
                 for path, address in self._announced[owner]["tables"][table]["next_hops"].items()
                 if path in paths
             }
@@ -117,7 +131,7 @@ class Fabric:
         }
 
     def received(self, plan: HostPlan, table: RoutingTable, path: str) -> int:
-        """Return how many prefixes reach ``plan``'s host on ``path``; those of several owners count for each."""
+        """Return how many prefixes reach ``plan``'s host on ``path``, once for each of their owners."""
         everything = self._announcements_on(table.name, path, table.accepts)
         return everything - self.sent(plan.host, table, path)
 
@@ -156,7 +170,9 @@ class Fabric:
         parts = (self._part(table, prefix, paths, accepts) for prefix in self._owners.get(table, {}))
         return sum(parts, Total())
 
-    def _part(self, table: str, prefix: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...]) -> Total:
+    def _part(
+        self, table: str, prefix: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...]
+    ) -> Total:
         """Return what ``prefix`` adds to the total of a class."""
         hops = self.next_hops(table, prefix, paths)
         return route_total(prefix, hops) if hops and is_matched(prefix, accepts) else Total()
@@ -171,7 +187,7 @@ def paths_of(plan: HostPlan, table: str) -> frozenset[str]:
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _bounds(patterns: tuple[PrefixMatch, ...]) -> tuple[tuple[int, int, int, int, int], ...]:
     found = []
     for pattern in patterns:

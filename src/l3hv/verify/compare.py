@@ -1,0 +1,185 @@
+"""The difference between what is expected of a host and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from l3hv.errors import natural_key
+from l3hv.model import HostPlan, RoutingTable
+from l3hv.verify.check import NOTHING, Check, State
+from l3hv.verify.expect import AT_LEAST, expectation, learned_name
+from l3hv.verify.fabric import Fabric
+from l3hv.verify.find import NOT_IN_KERNEL, Observation, absent_guests, findings
+from l3hv.verify.words import some
+
+ROUTES_NAMED = 10
+UNSEEN = "a guest of a host that was not looked at may not be started"
+
+REMEDIES = {
+    "unit": "systemctl status {1}; journalctl -u {1}",
+    "link": "networkctl status {1}",
+    "addresses": "networkctl reconfigure {1}",
+    "loopback": "systemctl reload l3hv-tables",
+    "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
+    "last": "systemctl reload l3hv-tables",
+    "default": "remove the route, or say l3hv_main_default_route: true if it is meant",
+    "sysctl": "sysctl --system",
+    "route": "networkctl reconfigure INTERFACE; a route of somebody else has to be removed by hand",
+    "port": "networkctl reconfigure INTERFACE",
+    "guest": "start the guest, or remove it from the inventory",
+    "mac": "correct the guest's MAC in the inventory, or in the guest",
+    "translation": "systemctl reload l3hv-nftables",
+    "running": "birdc configure; run site.yml if the file was changed",
+    "router": "birdc configure",
+    "session": "birdc show protocols all {1}, and the same on the neighbour",
+    "bfd": "birdc show bfd sessions; ping the neighbour on this path",
+    "received": "birdc show route protocol SESSION, and what the neighbour sends",
+    "sent": "birdc show route export SESSION",
+    "path": "look at the sessions with this path's reflectors",
+    "learned": "birdc show route table TABLE; ip route show table TABLE",
+    "lease": "journalctl -u l3hv-dhcp",
+    "ra": "journalctl -u radvd",
+}
+
+
+def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | None = None) -> list[Check]:
+    """Return the checks of the host of ``plan``.
+
+    ``least`` is the fabric without the guests of hosts that nobody looked at: what lies between the two is a
+    warning, for their guests may not be started.
+    """
+    absent = absent_guests(plan, seen)
+    expected = expectation(plan, fabric, absent)
+    found = findings(plan, seen)
+    at_least = expectation(plan, least, absent) if least is not None else expected
+    routes: list[Check] = []
+    for table in plan.routing.tables:
+        listed = seen["learned"].get(table.name, {}).get("routes")
+        if listed is not None:
+            different = _different_routes(plan, table, listed, fabric, least or fabric)
+            if all(check.ok for check in different):
+                # Several choices of next hops, or guests that are not there, explain the digest.
+                found[learned_name(table)] = expected[learned_name(table)]
+            routes += _first_ones(plan, table, different)
+    checks = []
+    for what in [*expected, *(extra for extra in found if extra not in expected)]:
+        if not _is_consequence(what, found):
+            check = _check(plan.host, what, expected.get(what), found.get(what))
+            if not check.ok and _lies_between(what, at_least.get(what), found.get(what), expected.get(what)):
+                check = replace(check, state="warning", remedy=UNSEEN)
+            checks.append(check)
+    return checks + routes
+
+
+def patience(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
+    """Return what a second look at a host should wait for: parameters of the module ``l3hv_observe``."""
+    expected = expectation(plan, fabric, frozenset())
+    tables = {table.name: table for table in plan.routing.tables}
+    received: dict[str, dict[str, int]] = {}
+    for session in plan.routing.sessions:
+        for channel in session.channels:
+            count = expected[f"received {session.name} {channel.family}"]
+            if not count.startswith(AT_LEAST):
+                received.setdefault(session.name, {})[channel.family] = _number(count)
+    learned = {
+        table.name: fabric.total(plan, tables[table.fed_by] if table.fed_by else table).text
+        for table in plan.routing.tables
+        if table.kernel_table is not None
+    }
+    return {"learned": learned, "received": received}
+
+
+def _lies_between(what: str, least: str | None, found: str | None, most: str | None) -> bool:
+    """Tell whether a number of prefixes is one that the guests of unseen hosts can explain."""
+    if not what.startswith(("received ", "sent ")) or least is None or found is None or most is None:
+        return False
+    return least != most and _number(least) <= _number(found) <= _number(most)
+
+
+def _number(text: str) -> int:
+    return int(text.removeprefix(AT_LEAST).split()[0])
+
+
+def _check(host: str, what: str, expected: str | None, found: str | None) -> Check:
+    if _agrees(expected, found):
+        return Check(host, what, expected or "", found or "", "ok")
+    is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found == "absent")
+    return Check(
+        host,
+        what,
+        NOTHING if expected is None else expected,
+        NOTHING if found is None else found,
+        "warning" if is_warning else "failed",
+        remedy(what),
+    )
+
+
+def _agrees(expected: str | None, found: str | None) -> bool:
+    if expected is not None and found is not None and expected.startswith(AT_LEAST):
+        return _number(found) >= _number(expected)
+    return expected == found
+
+
+def remedy(what: str) -> str:
+    """Return what to look at or to do about a check that failed."""
+    words = what.split()
+    return REMEDIES.get(words[0], "").format(*words)
+
+
+def _is_consequence(what: str, found: Mapping[str, str]) -> bool:
+    """Tell whether ``what`` cannot be right because its session is not up: that is said once."""
+    kind, _, rest = what.partition(" ")
+    if kind not in {"received", "sent"}:
+        return False
+    return not found.get(f"session {rest.rsplit(' ', 1)[0]}", "").startswith("Established")
+
+
+def _different_routes(
+    plan: HostPlan, table: RoutingTable, listed: list[dict[str, Any]], fabric: Fabric, least: Fabric
+) -> list[Check]:
+    """Return the learned routes that are not as announced."""
+    by_name = {each.name: each for each in plan.routing.tables}
+    source = by_name[table.fed_by] if table.fed_by else table
+    expected, sure = fabric.routes(plan, source), least.routes(plan, source)
+    found = {route["prefix"]: sorted(route["next_hops"]) for route in listed}
+    checks = []
+    for prefix in sorted(expected.keys() | found.keys(), key=natural_key):
+        wanted, seen = expected.get(prefix), found.get(prefix)
+        if wanted == seen or _is_choice(wanted or [], seen or [], plan.routing.ecmp_limit):
+            continue
+        is_explained = set(sure.get(prefix, ())) <= set(seen or ()) <= set(wanted or ())
+        owners = ", ".join(fabric.owners(source.name, prefix)) or "nobody"
+        checks.append(
+            Check(
+                plan.host,
+                f"route {prefix} in {table.domain}",
+                _via(wanted),
+                _via(seen),
+                "warning" if is_explained else "failed",
+                f"announced by {owners}; {UNSEEN if is_explained else remedy('learned')}",
+            )
+        )
+    return checks
+
+
+def _first_ones(plan: HostPlan, table: RoutingTable, different: list[Check]) -> list[Check]:
+    """Return the first of ``different``, failures before warnings, and how many more there are."""
+    in_order = sorted(different, key=lambda check: check.ok)
+    more = in_order[ROUTES_NAMED:]
+    if not more:
+        return in_order
+    words = f"{some(len(more), 'more route')} differ"
+    state: State = "warning" if all(check.ok for check in more) else "failed"
+    what = f"more routes in {table.domain} {table.family}"
+    return [*in_order[:ROUTES_NAMED], Check(plan.host, what, "as announced", words, state)]
+
+
+def _is_choice(wanted: list[str], seen: list[str], limit: int) -> bool:
+    """Tell whether ``seen`` is a choice among more next hops than a route may have."""
+    return len(wanted) > limit == len(seen) and set(seen) < set(wanted)
+
+
+def _via(hops: list[str] | None) -> str:
+    return NOTHING if hops is None else "via " + " and ".join(hops)

@@ -1,0 +1,285 @@
+"""What a host should look like: its plan and the fabric's announcements, in words.
+
+An expectation is a mapping from a stable name (``rules ipv4``, ``session rr1_public``) to how it should read;
+:mod:`l3hv.verify.find` puts what was observed under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from l3hv.model import Guest, HostPlan, RoutingTable, Session
+from l3hv.verify.fabric import Fabric
+from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
+
+LEARNED_METRIC = 32
+"""The kernel metric of BIRD's routes; guests that are here have a lower one."""
+
+BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
+BFD_PROFILES = frozenset({"bfd_llgr", "bfd"})
+AT_LEAST = "at least "
+PORT_SYSCTLS = ("net.ipv4.conf.default.", "net.ipv6.conf.default.", "net.ipv4.neigh.default.")
+"""What a guest's port inherits at the moment that it appears."""
+
+Item = tuple[str, str]
+
+
+def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[str, str]:
+    """Return what is expected of the host of ``plan``; ``absent`` are its guests whose port is not there."""
+    guests = [guest for guest in plan.guests if guest.name not in absent]
+    return dict(
+        [
+            *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
+            *_links(plan),
+            *_rules(plan),
+            *_sysctls(plan),
+            *_own_routes(plan, guests),
+            *_ports(plan, guests),
+            *_routing(plan, fabric),
+            *_offers(plan, guests),
+        ]
+    )
+
+
+def units(plan: HostPlan) -> list[str]:
+    """Return the systemd services that the host needs."""
+    units = ["systemd-networkd.service", "bird.service"]
+    if plan.rules or plan.loopbacks:
+        units.append("l3hv-tables.service")
+    if any(guest.lease for guest in plan.guests):
+        units.append("l3hv-dhcp.service")
+    if any(guest.prefix for guest in plan.guests):
+        units.append("radvd.service")
+    if any(guest.transparent for guest in plan.guests):
+        units.append("l3hv-nftables.service")
+    return units
+
+
+def _links(plan: HostPlan) -> Iterator[Item]:
+    for nic in plan.nics:
+        yield f"link {nic.interface}", f"up, mtu {nic.mtu}"
+    for uplink in plan.uplinks:
+        vlan = f", vlan {uplink.vlan.id} on {uplink.vlan.parent}" if uplink.vlan else ""
+        yield f"link {uplink.interface}", f"up, mtu {uplink.mtu}{vlan}"
+        yield (
+            f"addresses {uplink.interface}",
+            in_order(f"{address.address}/{address.length}" for address in uplink.addresses),
+        )
+        for address in uplink.addresses:
+            metric = 0 if address.family == "ipv4" else 256
+            source = address.address if address.family == "ipv4" else None
+            yield (
+                f"route {address.prefix} in main",
+                route_words(hop_words(None, uplink.interface), BY_KERNEL, metric, source),
+            )
+    for loopback in plan.loopbacks:
+        yield f"loopback {loopback.address}/{loopback.length}", "on lo"
+
+
+def _rules(plan: HostPlan) -> Iterator[Item]:
+    """Yield all rules of the families that the plan has any for; in the others the kernel's own stay."""
+    for family in ("ipv4", "ipv6"):
+        rules = [rule for rule in plan.rules if rule.family == family]
+        if rules:
+            words = [rule_words(0, "lookup local")]
+            words += [
+                rule_words(
+                    rule.priority,
+                    f"lookup {rule.table}",
+                    iif=rule.iif,
+                    source=rule.source,
+                    destination=rule.destination,
+                    suppress_prefixlength=rule.suppress_prefixlength,
+                )
+                for rule in rules
+            ]
+            yield f"rules {family}", "\n".join(words)
+
+
+def _sysctls(plan: HostPlan) -> Iterator[Item]:
+    for sysctl in plan.sysctls:
+        yield f"sysctl {sysctl.key}", sysctl.value
+
+
+def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+    if not plan.main_default_route and plan.rules:
+        for family in {rule.family for rule in plan.rules}:
+            yield f"default route in main {family}", "none"
+    for last in plan.last_resorts:
+        yield (
+            f"last resort of {last.table} {last.family}",
+            route_words(last.type, BY_TABLES_UNIT, last.metric, None),
+        )
+    routes: dict[str, list[str]] = {}
+    for guest in guests:
+        for route in guest.routes:
+            leads = hop_words(route.via, guest.interface)
+            for table in route.tables:
+                source = route.prefsrc if table == "local-out" else None
+                words = route_words(leads, BY_NETWORKD, route.metric, source)
+                routes.setdefault(f"route {route.prefix} in {table}", []).append(words)
+    for what, several in routes.items():
+        yield what, "\n".join(sorted(several))
+
+
+def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+    here = {guest.name for guest in guests}
+    inherited = {
+        f"{family} {name}": sysctl.value
+        for sysctl in plan.sysctls
+        if sysctl.key.startswith(PORT_SYSCTLS)
+        for _, family, _, _, name in [sysctl.key.split(".")]
+        if not name.startswith("gc_")
+    }
+    for guest in plan.guests:
+        yield f"guest {guest.name}", "present"
+        if guest.name not in here:
+            continue
+        port = f"port {guest.name}"
+        yield f"{port} link", f"up, mtu {guest.mtu}"
+        yield f"{port} mac", guest.gateway_mac
+        yield f"{port} addresses", in_order(guest.gateways)
+        settings = {**inherited, "ipv4 forwarding": "1", "ipv4 proxy_arp": "1", "ipv6 forwarding": "1"}
+        for setting, value in settings.items():
+            if setting.split()[0] in families(guest):
+                yield f"{port} {setting}", value
+        yield f"mac {guest.name}", guest.mac
+        for address, main in guest.transparent:
+            yield f"translation {address}", f"to {main}"
+
+
+def families(guest: Guest) -> set[str]:
+    """Return the address families that a guest's port has a gateway in."""
+    return {"ipv6" if ":" in gateway else "ipv4" for gateway in guest.gateways}
+
+
+def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
+    routing = plan.routing
+    yield "running configuration", "the intended one"
+    yield "router id", routing.router_id
+    tables = {table.name: table for table in routing.tables}
+    alone = _paths_of_one_neighbor(plan)
+    for session in routing.sessions:
+        yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
+        if routing.failure_profile in BFD_PROFILES:
+            timers = routing.timers
+            yield (
+                bfd_name(session),
+                f"Up, every {timers.bfd_interval_ms} ms, lost after {timers.bfd_multiplier}",
+            )
+        for channel in session.channels:
+            received, sent = _counts(plan, fabric, session, tables[channel.table])
+            atleast = "" if (session.path, session.domain) in alone else AT_LEAST
+            yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
+            yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
+    if plan.kind != "route_reflector":
+        for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
+            yield f"path {path} has a reflector for {domain}", "yes"
+    for table in routing.tables:
+        if table.kernel_table is not None:
+            yield learned_name(table), _learned(plan, fabric, tables, table)
+
+
+def bfd_name(session: Session) -> str:
+    """Return what the BFD session of a BGP session is called."""
+    return f"bfd {session.peer} {session.path} {session.domain}"
+
+
+def learned_name(table: RoutingTable) -> str:
+    """Return what the learned routes of a table are called."""
+    return f"learned routes in {table.domain} {table.family}"
+
+
+def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
+    """Return the (path, domain) pairs on which prefixes arrive once.
+
+    Reflectors that share a path pass on what they hear from each other too.
+    """
+    reflectors: dict[tuple[str, str], int] = {}
+    for session in plan.routing.sessions:
+        key = (session.path, session.domain)
+        reflectors[key] = reflectors.get(key, 0) + (session.relation != "client")
+    most = 0 if plan.kind == "route_reflector" else 1
+    return {key for key, count in reflectors.items() if count <= most}
+
+
+def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTable) -> tuple[int, int]:
+    """Return how many prefixes arrive on a session and leave by it."""
+    if session.relation == "reflector":
+        return fabric.received(plan, table, session.path), len(fabric.announced_by(plan.host, table.name))
+    theirs = fabric.sent(session.peer, table, session.path)
+    everything = fabric.received(plan, table, session.path)
+    if session.relation == "client":
+        return theirs, everything - theirs
+    return 0, 0
+
+
+def _learned(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable], table: RoutingTable) -> str:
+    total = fabric.total(plan, tables[table.fed_by] if table.fed_by else table)
+    return learned_words(total.count, total.text, [attributes_words(table.prefsrc)] if total.count else [])
+
+
+def learned_words(count: int, digest: str, attributes: list[str]) -> str:
+    """Return the routes of others in one table, all of them together."""
+    return ", ".join([some(count, "route"), f"digest {digest[:16]}", *attributes])
+
+
+def attributes_words(prefsrc: str | None) -> str:
+    """Return what all learned routes of a table have in common."""
+    return f"metric {LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
+
+
+def _offers(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+    pools = {pool.name: pool for pool in plan.dhcp_pools}
+    for guest in guests:
+        if guest.lease is not None:
+            pool = pools[guest.lease.pool]
+            yield (
+                f"lease {guest.name}",
+                lease_words(
+                    guest.lease.address,
+                    netmask=pool.netmask,
+                    gateway=pool.gateway,
+                    mtu=pool.mtu,
+                    dns=list(pool.dns),
+                    routes=list(pool.routes),
+                ),
+            )
+        if guest.prefix is not None:
+            yield (
+                f"ra {guest.name}",
+                advertisement_words(
+                    guest.gateway_mac,
+                    guest.mtu,
+                    [prefix_words(guest.prefix.prefix, on_link=guest.prefix.on_link)],
+                    list(guest.prefix.dns),
+                ),
+            )
+
+
+def lease_words(
+    address: str,
+    *,
+    netmask: str | None,
+    gateway: str | None,
+    mtu: int | None,
+    dns: list[str],
+    routes: list[tuple[str, str]],
+) -> str:
+    """Return what DHCP offers."""
+    words = [f"{address} mask {netmask} gateway {gateway} mtu {mtu}"]
+    words += ["dns " + " ".join(dns)] if dns else []
+    words += [f"route {prefix} via {via}" for prefix, via in routes]
+    return ", ".join(words)
+
+
+def prefix_words(prefix: str, *, on_link: bool) -> str:
+    """Return one prefix of a router advertisement that guests make their address of."""
+    return f"{prefix} {'on' if on_link else 'off'} link"
+
+
+def advertisement_words(mac: str | None, mtu: int | None, prefixes: list[str], dns: list[str]) -> str:
+    """Return what a router advertisement offers."""
+    words = [*prefixes, f"router {mac} mtu {mtu}"]
+    words += ["dns " + " ".join(dns)] if dns else []
+    return ", ".join(words)

@@ -1,0 +1,278 @@
+"""What a host does look like: an observation, under the names and in the words of an expectation.
+
+An observation is what the module ``l3hv_observe`` returns.  Findings are about what belongs to the fabric:
+what is there although no plan speaks of it is found too, and has no expectation beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from l3hv.model import HostPlan
+from l3hv.verify.check import NOTHING
+from l3hv.verify.expect import (
+    BY_TABLES_UNIT,
+    Item,
+    advertisement_words,
+    bfd_name,
+    families,
+    learned_name,
+    learned_words,
+    lease_words,
+    prefix_words,
+    units,
+)
+from l3hv.verify.fabric import is_matched
+from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
+
+BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
+NOT_IN_KERNEL = "not in this kernel"
+DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
+
+Observation = Mapping[str, Any]
+
+
+def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
+    """Return what was found on the host of ``plan``."""
+    return dict(
+        [
+            *_units(plan, seen),
+            *_links(plan, seen),
+            *_rules(plan, seen),
+            *_sysctls(seen),
+            *_routes(plan, seen),
+            *_ports(plan, seen),
+            *_routing(plan, seen),
+            *_offers(plan, seen),
+        ]
+    )
+
+
+def absent_guests(plan: HostPlan, seen: Observation) -> frozenset[str]:
+    """Return the guests whose interface does not exist: they are not started."""
+    return frozenset(guest.name for guest in plan.guests if guest.interface not in seen["links"])
+
+
+def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the units that are needed, and those of ours that run without being needed."""
+    needed = units(plan)
+    for name, unit in seen["units"].items():
+        active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
+        if name in needed or active not in {"inactive", "failed"} or file == "enabled":
+            yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+
+
+def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    for interface in [*(nic.interface for nic in plan.nics), *(uplink.interface for uplink in plan.uplinks)]:
+        if (link := seen["links"].get(interface)) is not None:
+            yield f"link {interface}", _link_words(link)
+    for uplink in plan.uplinks:
+        if uplink.interface in seen["links"]:
+            planned = {f"{address.address}/{address.length}" for address in uplink.addresses}
+            yield f"addresses {uplink.interface}", _addresses(seen, uplink.interface, planned)
+    planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
+    ours = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
+    for address in seen["addresses"].get("lo", ()):
+        if address["address"] in planned or is_matched(address["address"], ours):
+            yield f"loopback {address['address']}", "on lo"
+
+
+def _link_words(link: Mapping[str, Any]) -> str:
+    state = "up" if link["up"] and link["carrier"] else "no carrier" if link["up"] else "down"
+    vlan = f", vlan {link['vlan']} on {link['parent']}" if link["vlan"] is not None else ""
+    return f"{state}, mtu {link['mtu']}{vlan}"
+
+
+def _addresses(seen: Observation, interface: str, planned: set[str]) -> str:
+    """Return the addresses of an interface, but for the link-local one that the kernel makes by itself."""
+    here = seen["addresses"].get(interface, [])
+    shown = [a for a in here if a["address"] in planned or not a["address"].startswith("fe80:")]
+    trouble = {f"{a['address']} is {a['trouble']}" for a in shown if a["trouble"]}
+    words = in_order(a["address"] for a in shown) or NOTHING
+    return "; ".join([words, *sorted(trouble)])
+
+
+def _tables(plan: HostPlan) -> dict[int, str]:
+    return BUILTIN_TABLES | {table.id: table.name for table in plan.table_names}
+
+
+def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    tables = _tables(plan)
+    for family, rules in seen["rules"].items():
+        has_ours = any(rule["protocol"] == BY_TABLES_UNIT for rule in rules)
+        if has_ours or any(rule.family == family for rule in plan.rules):
+            yield f"rules {family}", "\n".join(_rule_words(rule, tables) for rule in rules)
+
+
+def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
+    action = rule["action"]
+    words = rule_words(
+        rule["priority"],
+        f"lookup {tables.get(rule['table'], rule['table'])}" if action == "lookup" else action,
+        iif=rule["iif"],
+        source=rule["source"],
+        destination=rule["destination"],
+        suppress_prefixlength=rule["suppress_prefixlength"],
+    )
+    extra = [f"oif {rule['oif']}"] if rule["oif"] else []
+    extra += [f"fwmark {rule['mark']}"] if rule["mark"] else []
+    extra += ["not"] if rule["is_inverted"] else []
+    return " ".join([words, *extra])
+
+
+def _sysctls(seen: Observation) -> Iterator[Item]:
+    for key, value in seen["sysctls"].items():
+        yield f"sysctl {key}", NOT_IN_KERNEL if value is None else value
+
+
+def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the routes that BIRD did not make, those of one prefix and table together."""
+    last_resorts = {(last.table, last.family): last.metric for last in plan.last_resorts}
+    found: dict[str, list[str]] = {}
+    for name, routes in seen["routes"].items():
+        table, family = name.rsplit(" ", 1)
+        if table == "main" and plan.rules and not plan.main_default_route:
+            defaults = [_leads(route) for route in routes if route["prefix"] in DEFAULTS]
+            yield f"default route in main {family}", "; ".join(defaults) or "none"
+        for route in routes:
+            words = route_words(_leads(route), route["protocol"], route["metric"], route["prefsrc"])
+            if table == "main":
+                if route["protocol"] == 2 and not route["prefix"].startswith(("fe80:", "ff00:")):
+                    found.setdefault(f"route {route['prefix']} in main", []).append(words)
+            elif route["prefix"] in DEFAULTS and route["metric"] == last_resorts.get((table, family)):
+                found.setdefault(f"last resort of {name}", []).append(words)
+            else:
+                found.setdefault(f"route {route['prefix']} in {table}", []).append(words)
+    for what, several in found.items():
+        yield what, "\n".join(sorted(several))
+
+
+def _leads(route: Mapping[str, Any]) -> str:
+    if route["type"] != "unicast":
+        return str(route["type"])
+    return " and ".join(sorted(hop_words(hop["via"], hop["dev"]) for hop in route["next_hops"]))
+
+
+def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    links = seen["links"]
+    for guest in plan.guests:
+        link = links.get(guest.interface)
+        yield f"guest {guest.name}", "present" if link else "absent"
+        if link is None:
+            continue
+        port = f"port {guest.name}"
+        yield f"{port} link", _link_words(link)
+        yield f"{port} mac", link["mac"]
+        yield f"{port} addresses", _addresses(seen, guest.interface, set(guest.gateways))
+        for setting, value in seen["settings"].get(guest.interface, {}).items():
+            if setting.split()[0] in families(guest):
+                yield f"{port} {setting}", value
+        yield f"mac {guest.name}", _mac_words(seen["neighbours"].get(guest.interface, {}), guest.mac)
+    planned = {guest.interface for guest in plan.guests}
+    watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
+    for interface in sorted(set(links) - planned - watched):
+        yield f"port {interface}", f"{links[interface]['mac']}, {_addresses(seen, interface, set())}"
+    for address, main in seen["translations"].items():
+        yield f"translation {address}", f"to {main}"
+
+
+def _mac_words(neighbours: Mapping[str, str], planned: str) -> str:
+    """Return the MAC that speaks behind a port; where nobody has spoken yet there is nothing to compare."""
+    others = sorted(
+        {f"{mac} says that it is {address}" for address, mac in neighbours.items() if mac != planned}
+    )
+    return "; ".join(others) or planned
+
+
+def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    bird = seen["bird"]
+    if "error" in bird:
+        yield "running configuration", f"no answer from BIRD ({bird['error']})"
+    else:
+        yield "running configuration", _configuration_words(bird["configuration"])
+        yield "router id", bird["router_id"]
+    sessions = bird.get("sessions", {})
+    for name, session in sessions.items():
+        yield f"session {name}", _session_words(session)
+        for family, channel in session["channels"].items():
+            routes = channel["routes"]
+            if session["state"] == "Established" and channel["state"] == "UP":
+                refused = f", {routes['filtered']} refused" if routes.get("filtered") else ""
+                yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
+                yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
+    names = {session.neighbor: bfd_name(session) for session in plan.routing.sessions}
+    for session in bird.get("bfd", ()):
+        yield names.get(session["address"], f"bfd {session['address']}"), _bfd_words(session)
+    if plan.kind != "route_reflector":
+        for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
+            up = any(
+                sessions.get(session.name, {}).get("state") == "Established"
+                for session in plan.routing.sessions
+                if (session.path, session.domain, session.relation) == (path, domain, "reflector")
+            )
+            yield f"path {path} has a reflector for {domain}", "yes" if up else "no"
+    for table in plan.routing.tables:
+        if (learned := seen["learned"].get(table.name)) is not None:
+            attributes = [
+                words if count == learned["count"] else f"{words} ({some(count, 'route')})"
+                for words, count in sorted(learned["attributes"].items())
+            ]
+            attributes += [f"{route}, which is not there" for route in learned["misdirected"]]
+            yield learned_name(table), learned_words(learned["count"], learned["digest"], attributes)
+
+
+def _configuration_words(configuration: Mapping[str, str | None]) -> str:
+    """Return whether BIRD runs the file that was placed, and whether that is still what was placed.
+
+    ``running`` is the digest that BIRD was told, ``placed`` the one that the file carries, ``file`` the one
+    that the file has.
+    """
+    running, placed, file = (configuration[key] for key in ("running", "placed", "file"))
+    if placed is None:
+        return "the file carries no digest" if file else "there is no file"
+    if file != placed:
+        return f"the file was changed after it was placed (it runs {running})"
+    return "the intended one" if running == placed else f"{running} (the file has {placed})"
+
+
+def _session_words(session: Mapping[str, Any]) -> str:
+    if session["state"] == "Established":
+        return f"Established, {session['local']} to {session['neighbor']}"
+    why = session["error"] or session["info"].removeprefix(session["state"]).strip()
+    return f"{session['state']} ({why})" if why else str(session["state"])
+
+
+def _bfd_words(session: Mapping[str, str]) -> str:
+    if session.get("state") != "Up":
+        return str(session.get("state", "?"))
+    interval, timeout = (round(float(session[key]) * 1000) for key in ("interval", "timeout"))
+    return f"Up, every {interval} ms, lost after {round(timeout / interval) if interval else '?'}"
+
+
+def _offers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    for guest in plan.guests:
+        offer = seen["offers"].get(guest.name)
+        if offer is None:
+            continue
+        lease, router = offer["lease"], offer["router"]
+        if guest.lease is not None:
+            yield f"lease {guest.name}", "no offer" if lease is None else _lease(lease)
+        if guest.prefix is not None:
+            yield f"ra {guest.name}", "no answer" if router is None else _advertisement(router)
+
+
+def _lease(lease: Mapping[str, Any]) -> str:
+    words = {key: lease[key] for key in ("netmask", "gateway", "mtu", "dns", "routes")}
+    return lease_words(lease["address"], **words)
+
+
+def _advertisement(router: Mapping[str, Any]) -> str:
+    prefixes = [
+        prefix_words(prefix["prefix"], on_link=prefix["on_link"])
+        for prefix in router["prefixes"]
+        if prefix["autonomous"] and prefix["preferred"]
+    ]
+    if not router["lifetime"]:
+        prefixes.append("no router")
+    return advertisement_words(router["mac"], router["mtu"], prefixes, router["dns"])
