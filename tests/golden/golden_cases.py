@@ -23,14 +23,19 @@ def intent_directory(case: str) -> Path:
 
 
 def cases() -> list[str]:
+    """Return the names of all cases; a new one needs no `expected/` yet."""
     return sorted(
-        path.name for path in GOLDEN.iterdir() if (path / "expected").is_dir() or (path / "intent").is_dir()
+        path.name for path in GOLDEN.iterdir() if (path / "intent").is_dir() or (path / "expected").is_dir()
     )
+
+
+def expected_directory(case: str, host: str) -> Path:
+    """Return where the files that a host of a case is expected to get are kept."""
+    return GOLDEN / case / "expected" / host
 
 
 def read_variables(inventory: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return, by host, its group and its variables merged as Ansible does: all, group, host."""
-
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text())
     return {
         host: (
