@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -30,8 +31,8 @@ description:
   - What was there before is kept below O(state_dir) until the next change, so that an activation that
     fails can go back.
   - O(state=present) places the files and reports a change. A handler with O(state=active) then runs
-    the commands of O(activate). When one of them fails, the previous files are put back and activated, and the
-    handler fails.
+    the commands of O(activate). When one of them fails, the previous files are put back and activated, and
+    the handler fails.
   - A change that was never activated, because the run was interrupted, is reported again by the next run.
 options:
   set:
@@ -55,8 +56,8 @@ options:
         description:
           - A template in the role's C(templates) when the name ends in C(.j2), otherwise a file in its
             C(files), taken as it is.
-          - Templates are rendered as by M(ansible.builtin.template). C(@digest@) in the result becomes a digest
-            of the result, which a daemon can be asked for later.
+          - Templates are rendered as by M(ansible.builtin.template). C(@digest@) in the result becomes a
+            digest of the result, which a daemon can be asked for later.
         type: str
         required: true
       dest:
@@ -129,7 +130,7 @@ options:
         type: list
         elements: str
   timeout:
-    description: How many seconds O(running) may take to come true.
+    description: How many seconds O(units) may take to be up, and O(running) to come true.
     type: int
     default: 15
   secrets:
@@ -530,32 +531,50 @@ class ConfigFiles:
             code, output = self.run(command, environment)
             if code != 0:
                 raise Refused(f"`{command}` failed: {output}{self.journal()}", output)
-        down = self.units_down()
-        if down:
-            states = ", ".join(f"{unit} is {state}" for unit, state in down.items())
-            raise Refused(f"{states}{self.journal()}")
-        if self.running:
-            deadline = time.monotonic() + self.module.params["timeout"]
-            while True:
-                code, output = self.run(self.running)
-                if code == 0:
-                    break
-                if time.monotonic() > deadline:
-                    seconds = self.module.params["timeout"]
-                    raise Refused(
-                        f"{seconds} s later, what runs is not what the files say: {output}",
-                        output,
-                    )
-                time.sleep(0.1)
+        self.wait_for(self.units_that_do_not_stay_up)
+        self.wait_for(self.difference_from_what_runs)
+
+    def wait_for(self, complaint: Callable[[], str]) -> None:
+        """Wait until there is no complaint any more. Raises Refused with it when it takes too long."""
+        deadline = time.monotonic() + self.module.params["timeout"]
+        while text := complaint():
+            if time.monotonic() > deadline:
+                raise Refused(text, text)
+            time.sleep(0.1)
+
+    def units_that_do_not_stay_up(self) -> str:
+        if not self.units:
+            return ""
+        if not self.units_down():
+            # A daemon that ends while it reads its configuration is up for a moment, too.
+            time.sleep(0.3)
+        states = ", ".join(f"{unit} is {state}" for unit, state in self.units_down().items())
+        return f"{states}{self.journal()}" if states else ""
+
+    def difference_from_what_runs(self) -> str:
+        if not self.running:
+            return ""
+        code, output = self.run(self.running)
+        return "" if code == 0 else f"what runs is not what the files say: {output}"
 
     def journal(self) -> str:
         lines = []
         for unit in self.units_down():
             out = self.module.run_command(
-                ["journalctl", "--unit", unit, "--lines", "10", "--no-pager", "--output", "cat"]
+                ["journalctl", "--unit", unit, "--lines", "8", "--no-pager", "--output", "cat"]
             )[1]
             lines.append(f"\n{unit}:\n{self.scrub(out.strip())}")
         return "".join(lines)
+
+    def outcome_of_going_back(self) -> str:
+        """Activate the previous files; tell what came of it."""
+        if not any(self.transaction.files.values()):
+            return "There was nothing before them, and there is nothing now"
+        try:
+            self.activation()
+        except Refused as second:
+            return f"The previous files are back, but {second}"
+        return "The previous files are back and active"
 
     def active(self) -> dict[str, Any]:
         nothing = {
@@ -579,11 +598,7 @@ class ConfigFiles:
                     self.remove(path)
                 else:
                     self.transaction.put_back(path)
-            try:
-                self.activation()
-                outcome = "The previous files are back and active"
-            except Refused as second:
-                outcome = f"The previous files are back, but {second}"
+            outcome = self.outcome_of_going_back()
             self.transaction.end()
             raise Refused(
                 f"The new files of the set {self.name} were refused: {refusal}. {outcome}.", refusal.output

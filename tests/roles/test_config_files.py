@@ -362,4 +362,13 @@ def test_a_stopped_or_disabled_unit_is_a_change_and_is_started_and_enabled(
 def test_a_unit_that_does_not_start_is_a_failure(converge: Run, etc: Path, tmp_path: Path) -> None:
     fake_systemctl(tmp_path, {"a.service": "broken enabled"})
     converge(units=["a.service"])
-    assert "a.service is broken" in converge(fails=True, state="active", units=["a.service"])["msg"]
+    assert (
+        "a.service is broken" in converge(fails=True, state="active", units=["a.service"], timeout=0)["msg"]
+    )
+
+
+def test_refused_at_the_first_time_leaves_nothing_behind(converge: Run, etc: Path) -> None:
+    converge(files=[{"dest": f"{etc}/a", "content": "1\n"}])
+    result = converge(fails=True, state="active", activate=[{"command": "false"}])
+    assert "There was nothing before them, and there is nothing now." in result["msg"]
+    assert list(etc.iterdir()) == []
