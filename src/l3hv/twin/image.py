@@ -184,7 +184,7 @@ def _debootstrap(wanted: Recipe, root: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=os.environ | _proxy_variables() | {"LC_ALL": "C.UTF-8"},
+            env=os.environ | proxy_variables() | {"LC_ALL": "C.UTF-8"},
         )
     if done.returncode != 0:
         last = log.read_text().strip().splitlines()[-1:]
@@ -203,12 +203,9 @@ def _settle(wanted: Recipe, root: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
 
-    mirror = debian_mirror()
     write(
         "etc/apt/sources.list",
-        f"deb {mirror} {wanted.suite} main\n"
-        f"deb {mirror} {wanted.suite}-updates main\n"
-        f"deb {SECURITY_MIRROR} {wanted.suite}-security main\n",
+        sources_list(wanted.suite, mirror=debian_mirror(), security=SECURITY_MIRROR),
     )
     write("etc/ssh/sshd_config.d/twin.conf", wanted.sshd_settings)
     write("etc/systemd/journald.conf.d/twin.conf", JOURNAL_SETTINGS)
@@ -233,6 +230,15 @@ def _settle(wanted: Recipe, root: Path) -> None:
                 entry.unlink()
     (root / "var/lib/apt/lists/partial").mkdir(exist_ok=True)
     (root / "var/cache/apt/archives/partial").mkdir(exist_ok=True)
+
+
+def sources_list(suite: str, *, mirror: str, security: str) -> str:
+    """The sources.list(5) of a machine of a Debian suite."""
+    return (
+        f"deb {mirror} {suite} main\n"
+        f"deb {mirror} {suite}-updates main\n"
+        f"deb {security} {suite}-security main\n"
+    )
 
 
 def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
@@ -286,7 +292,7 @@ def _deb822_sources(text: str) -> Iterator[tuple[str, list[str]]]:
                 yield uri, fields.get("components", [])
 
 
-def _proxy_variables() -> dict[str, str]:
+def proxy_variables() -> dict[str, str]:
     """The proxy of the host's apt as the environment variables that debootstrap reads."""
     found = {}
     for scheme in ("http", "https"):

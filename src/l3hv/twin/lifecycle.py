@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from l3hv.topology import Topology
-from l3hv.twin import TwinError, access, confinement, guests, machine, network
+from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network
 from l3hv.twin.image import ensure_image, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
@@ -53,9 +53,11 @@ def up(
             machine.forget(twin, name)
         guests.remove_surplus(twin, standing)
         network.ensure_switches(twin, topology.segments)
+        if bare:
+            mirror.ensure_mirror(twin)
         booted = []
         for wanted in topology.machines:
-            if machine.running(twin, wanted.name) and machine.supervisor(twin, wanted.name):
+            if machine.running(twin, wanted.name) and machine.is_supervised(twin, wanted.name):
                 machine.recable(twin, wanted)
             else:
                 twin.say(f"booting {wanted.name}")
@@ -64,6 +66,7 @@ def up(
                 booted.append(wanted.name)
         network.remove_other_switches(twin, topology.segments)
         machine.await_ready(twin, booted)
+        mirror.check(twin)
         for wanted in topology.machines:
             guests.plug_all(twin, standing, wanted.name)
     return booted
@@ -99,7 +102,7 @@ def boot(twin: Twin, name: str) -> None:
     """Switch a machine on and wait until it is up; one that runs is left alone."""
     with twin.locked():
         twin.standing().machine(name)
-        if not (machine.running(twin, name) and machine.supervisor(twin, name)):
+        if not (machine.running(twin, name) and machine.is_supervised(twin, name)):
             machine.power_off(twin, name)
             machine.start(twin, name)
         machine.await_ready(twin, [name])
@@ -128,6 +131,7 @@ def set_cables(twin: Twin, name: str, path: str, domain: str | None, ill: str, *
 def down(twin: Twin) -> None:
     """Remove a twin, standing, half-started or broken; nothing to remove is no error."""
     with twin.locked():
+        mirror.end_mirror(twin)
         machine.end_all(twin)
         network.remove_namespaces(network.namespaces(twin.prefix))
         confinement.remove_groups(twin)

@@ -1,14 +1,12 @@
 """Machines: systemd-nspawn with a real systemd, in the namespaces and cables of a twin.
 
 Each machine has a supervisor, a daemon that lays its cables, boots it, boots it again when it
-reboots, and clears away when it is off.  The supervisor holds a lock on its ``pid`` file for as
-long as it lives, so a process number in that file is never somebody else's.
+reboots, and clears away when it is off.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import select
@@ -17,16 +15,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from l3hv.topology import Machine, Port
-from l3hv.twin import TwinError, confinement, guests, network
+from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
+from l3hv.twin.image import RECIPES
 from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
 
 REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
@@ -59,17 +56,9 @@ def leader(twin: Twin, machine: str) -> int:
     return found.leader
 
 
-def supervisor(twin: Twin, machine: str) -> int | None:
-    """The PID of a machine's supervisor, or None when none lives."""
-    try:
-        with (twin.machine_directory(machine) / "pid").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read() or 0) or None
-    except FileNotFoundError:
-        return None
-    return None
+def is_supervised(twin: Twin, machine: str) -> bool:
+    """Whether somebody would boot the machine again if it rebooted."""
+    return daemon.pid(twin.machine_directory(machine)) is not None
 
 
 def inside(pid: int, command: Iterable[str]) -> list[str]:
@@ -90,18 +79,8 @@ def inside(pid: int, command: Iterable[str]) -> list[str]:
 def start(twin: Twin, machine: str) -> None:
     """Switch a machine on and return at once; its guests start when it has booted."""
     directory = twin.machine_directory(machine)
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / "running.json").unlink(missing_ok=True)
-    (directory / "failure").unlink(missing_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if pid := os.fork():
-        os.waitpid(pid, 0)
-        return
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    _become_supervisor(twin, machine)
+    daemon.start(directory, lambda: _supervise(twin, machine))
 
 
 def await_ready(twin: Twin, machines: Iterable[str]) -> None:
@@ -187,7 +166,7 @@ def power_off(twin: Twin, machine: str) -> None:
         found = running(twin, machine)
         if found:
             _kill_and_reap(found.leader)
-        elif supervisor(twin, machine) is None:
+        elif not is_supervised(twin, machine):
             break
         if time.monotonic() > deadline:
             raise TwinError(f"{machine} does not end: see {twin.machine_directory(machine)}")
@@ -239,8 +218,7 @@ def end_all(twin: Twin) -> None:
     """
     machines = twin.directory / "machines"
     for directory in machines.iterdir() if machines.is_dir() else ():
-        if pid := supervisor(twin, directory.name):
-            _kill(pid)
+        daemon.end(directory)
     deadline = time.monotonic() + 10
     while pids := confinement.processes(twin):
         for pid in pids:
@@ -261,37 +239,18 @@ def _is_nspawn(pid: int) -> bool:
 # --- the supervisor ---------------------------------------------------------------------
 
 
-def _become_supervisor(twin: Twin, name: str) -> NoReturn:
-    directory = twin.machine_directory(name)
-    try:
-        os.chdir("/")
-        log = os.open(directory / "console.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((null, 0), (log, 1), (log, 2)):
-            os.dup2(source, target)
-        os.closerange(3, 1 << 16)
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        with (directory / "pid").open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            while True:
-                # An ``up`` since the last boot may have changed what the machine is.
-                standing = twin.standing()
-                machine = standing.machine(name)
-                _record(twin, machine)
-                guests.stop_all(twin, name)
-                network.lay_cables(twin, standing, machine)
-                if _boot(twin, standing, machine) != REBOOT_STATUS:
-                    break
-            clear_away(twin, name)
-    except BaseException as error:  # noqa: BLE001 - a fork must never return into the verb
-        traceback.print_exc()
-        (directory / "failure").write_text(f"{error}\n")
-        os._exit(1)
-    os._exit(0)
+def _supervise(twin: Twin, name: str) -> None:
+    """Boot a machine, and again whenever it reboots, until it is off."""
+    while True:
+        # An ``up`` since the last boot may have changed what the machine is.
+        standing = twin.standing()
+        machine = standing.machine(name)
+        _record(twin, machine)
+        guests.stop_all(twin, name)
+        network.lay_cables(twin, standing, machine)
+        if _boot(twin, standing, machine) != REBOOT_STATUS:
+            break
+    clear_away(twin, name)
 
 
 def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
@@ -343,7 +302,7 @@ def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
 
 def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]:
     files = twin.library / machine.name
-    _prepare_files(twin, machine, files)
+    _prepare_files(twin, standing, machine, files)
     layers = (
         f"lowerdir={standing.images[machine.system]},"
         # Nobody needs these files after a crash of the host: never wait for the disk.
@@ -381,7 +340,7 @@ def _mount(layers: str, files: Path) -> str:
     return f'{mount}\nexec "$@"'
 
 
-def _prepare_files(twin: Twin, machine: Machine, files: Path) -> None:
+def _prepare_files(twin: Twin, standing: Standing, machine: Machine, files: Path) -> None:
     """The machine's own layer: made at its first boot, kept over reboots."""
     # What a volatile overlay leaves in its working directory would refuse the next mount.
     shutil.rmtree(files / "work", ignore_errors=True)
@@ -392,12 +351,15 @@ def _prepare_files(twin: Twin, machine: Machine, files: Path) -> None:
         return
     identity = hashlib.sha256(machine.name.encode()).hexdigest()[:32]
     keys = (twin.directory / "key.pub").read_text()
-    for path, mode, text in (
+    contents = [
         ("etc/machine-id", 0o444, f"{identity}\n"),
         ("etc/hostname", 0o644, f"{machine.name}\n"),
         ("etc/hosts", 0o644, f"127.0.0.1 localhost\n127.0.1.1 {machine.name}\n::1 localhost\n"),
         ("root/.ssh/authorized_keys", 0o600, keys),
-    ):
+    ]
+    if standing.bare:
+        contents.append(("etc/apt/sources.list", 0o644, mirror.sources(RECIPES[machine.system].suite)))
+    for path, mode, text in contents:
         target = upper / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)

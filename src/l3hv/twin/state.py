@@ -242,7 +242,7 @@ def topology_from(stored: Mapping[str, Any]) -> Topology:
         raise TwinError(f"this is no topology: {error} (see docs/twin.md)") from error
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+def read_json(path: Path) -> Any:
     """The content of a JSON file, or None when there is no such file."""
     try:
         return json.loads(path.read_text())
