@@ -1,0 +1,34 @@
+"""The standing, provisioned twin that the fabric tests work on: L3HV_TWIN names it (default: lab)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from lab import Lab
+
+
+@pytest.fixture(scope="session")
+def standing() -> Lab:
+    """The twin, up and provisioned; else a sentence that says what to run."""
+    lab = Lab(os.environ.get("L3HV_TWIN", "lab"))
+    remedy = f"run as root: ./twin up -i inventories/lab --name {lab.name} && ./twin play --name {lab.name} site.yml"
+    try:
+        status = lab.status()
+    except (AssertionError, subprocess.SubprocessError) as error:
+        pytest.fail(f"the twin {lab.name} does not stand ({error}); {remedy}", pytrace=False)
+    if off := [machine["name"] for machine in status["machines"] if machine["state"] != "up"]:
+        pytest.fail(f"{', '.join(off)} of the twin {lab.name} is not up; {remedy}", pytrace=False)
+    try:
+        lab.wait_until_whole()
+    except AssertionError as error:
+        pytest.fail(f"the twin {lab.name} is not provisioned ({error}); {remedy}", pytrace=False)
+    return lab
+
+
+@pytest.fixture
+def lab(standing: Lab) -> Lab:
+    """The twin with nothing broken: what the test before has broken has recovered."""
+    standing.wait_until_whole()
+    return standing

@@ -1,0 +1,302 @@
+"""The lab as its tests see it: a thin layer over `./twin`, which does everything that happens to machines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TWIN = REPOSITORY / "twin"
+
+HYPERVISORS = ("hv1", "hv2", "hv3")
+REFLECTORS = {"a": "rr1", "b": "rr2"}
+MACHINES = (*HYPERVISORS, *REFLECTORS.values(), "internet")
+GUESTS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
+INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
+ANYCAST = {4: "203.0.113.10", 6: "2001:db8:cb00:710a::1"}
+TRANSPARENT = "203.0.113.11"  # vm4's, which knows nothing of it
+LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
+
+
+@dataclass(frozen=True)
+class Flows:
+    """What is sent while something happens: parallel UDP echo flows from one end to another."""
+
+    source: str
+    target: str
+    family: int
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.target}, IPv{self.family}"
+
+
+def both_families(source: str, target: str) -> tuple[Flows, Flows]:
+    """Flows between two guests, in IPv4 and in IPv6."""
+    return Flows(source, target, 4), Flows(source, target, 6)
+
+
+@dataclass
+class Traffic:
+    """What became of the packets: `./twin probe --json` per flows. Empty until the traffic has ended."""
+
+    results: dict[Flows, dict[str, float]] = field(default_factory=dict)
+
+    def lost(self) -> dict[str, float]:
+        """The number of lost packets where any were lost."""
+        return {str(flows): result["lost"] for flows, result in self.results.items() if result["lost"]}
+
+    def outages_ms(self) -> dict[str, float]:
+        """The worst flow's outage."""
+        return {str(flows): result["worst_outage_ms"] for flows, result in self.results.items()}
+
+    def flows_hit(self) -> dict[str, float]:
+        """How many of the flows lost anything."""
+        return {str(flows): result["flows_hit"] for flows, result in self.results.items()}
+
+
+def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
+    """Return the first true value of `condition`; fail with `what` was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds:g} s (last seen: {value!r})")
+        time.sleep(0.1)
+    return value
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A standing twin of `inventories/lab`."""
+
+    name: str
+
+    # --- what the twin does --------------------------------------------------------------------
+
+    def twin(self, verb: str, *arguments: str, seconds: float = 60) -> str:
+        """Run one verb of `./twin` and return what it prints; it must succeed."""
+        done = subprocess.run(
+            self._command(verb, *arguments), capture_output=True, text=True, check=False, timeout=seconds
+        )
+        assert done.returncode == 0, f"twin {verb} {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run(self, machine: str, script: str, seconds: float = 60) -> str:
+        """Run a shell script in a machine; it must succeed."""
+        return self.twin("exec", machine, "--", "sh", "-c", script, seconds=seconds)
+
+    def read_json(self, machine: str, command: str) -> Any:
+        return json.loads(self.run(machine, command) or "[]")
+
+    def on_each(self, machines: Iterable[str], action: Callable[[str], T]) -> dict[str, T]:
+        """What `action` returns for each machine, asked at the same time."""
+        names = list(machines)
+        with ThreadPoolExecutor(len(names)) as pool:
+            return dict(zip(names, pool.map(action, names), strict=True))
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.twin("status", "--json"))
+
+    def guest_addresses(self, guest: str) -> list[str]:
+        """The addresses of a guest's interface, of global scope: by DHCP and by SLAAC."""
+        shown = json.loads(self.twin("guest", guest, "--", "ip", "-json", "address", "show", "dev", "eth0"))
+        return [
+            entry["local"]
+            for interface in shown
+            for entry in interface["addr_info"]
+            if entry["scope"] == "global" and not entry.get("tentative")
+        ]
+
+    def guest_address(self, guest: str, family: int) -> str:
+        return next(found for found in self.guest_addresses(guest) if (":" in found) == (family == 6))
+
+    def reached(self, source: str, addresses: Iterable[str], patience: int = 2) -> set[str]:
+        """Which of `addresses` answer a ping of a guest or machine, all asked at the same time."""
+        pings = "".join(
+            f"(busybox ping -c 1 -W {patience} {address} >/dev/null 2>&1 && echo {address}) &\n"
+            if source in GUESTS
+            else f"(ping -n -c 1 -W {patience} {address} >/dev/null 2>&1 && echo {address}) &\n"
+            for address in addresses
+        )
+        verb = "guest" if source in GUESTS else "exec"
+        return set(self.twin(verb, source, "--", "sh", "-c", f"{pings}wait").split())
+
+    # --- traffic -------------------------------------------------------------------------------
+
+    @contextmanager
+    def traffic(
+        self, *flows: Flows, seconds: float, interval_ms: float = 10, each: int = 32
+    ) -> Iterator[Traffic]:
+        """Send `each` × `flows` for `seconds` while the block runs; it begins when packets flow."""
+        seen = Traffic()
+        with TemporaryDirectory() as directory:
+            probes = {}
+            for number, wanted in enumerate(flows):
+                begun = Path(directory, str(number))
+                arguments = [
+                    *(wanted.source, wanted.target, "--family", str(wanted.family), "--json"),
+                    *("--flows", str(each), "--interval-ms", str(interval_ms), "--seconds", str(seconds)),
+                    *("--at", "0.3", "--event", f"! touch {begun}"),
+                ]
+                probes[wanted] = (
+                    begun,
+                    subprocess.Popen(
+                        self._command("probe", *arguments),
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE,
+                        text=True,
+                    ),
+                )
+            try:
+                for wanted, (begun, process) in probes.items():
+                    wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 10)
+                yield seen
+                for wanted, (_, process) in probes.items():
+                    early = process.poll() is not None
+                    out, errors = process.communicate(timeout=seconds + 30)
+                    assert process.returncode == 0, f"the probe from {wanted} failed: {errors}"
+                    assert not early, f"the flows from {wanted} ended before what they should have watched"
+                    seen.results[wanted] = json.loads(out)
+            finally:
+                for _, process in probes.values():
+                    process.kill()
+
+    # --- what the machines say -------------------------------------------------------------------
+
+    def moment(self, machine: str, condition: str, seconds: int = 20) -> Future[float]:
+        """When (Unix time) a shell condition comes true in a machine, which looks all the time."""
+        script = (
+            f"until {condition}; do sleep 0.005; [ $(date +%s) -lt $(( $START + {seconds} )) ] || exit 1; done; "
+            "date +%s.%N"
+        )
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(
+            lambda: float(self.run(machine, f"START=$(date +%s); {script}", seconds=seconds + 10))
+        )
+        pool.shutdown(wait=False)
+        return future
+
+    def routes(self, machine: str, family: int, table: str = "public") -> dict[str, int]:
+        """The unicast routes of a kernel table: prefix → number of next hops."""
+        shown = self.read_json(machine, f"ip -{family} -json route show table {table} type unicast")
+        return {route["dst"]: len(route.get("nexthops", [0])) for route in shown}
+
+    def protocols(self, machine: str) -> dict[str, str]:
+        """BIRD's BGP sessions: name → state and since when, as birdc tells."""
+        lines = (line.split(maxsplit=5) for line in self.run(machine, "birdc show protocols").splitlines())
+        return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}
+
+    def established(self, machine: str) -> bool:
+        """Whether BIRD runs and all its sessions are established."""
+        shown = subprocess.run(
+            self._command("exec", machine, "--", "birdc", "show", "protocols"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        sessions = [line for line in shown.stdout.splitlines() if " BGP " in line]
+        return bool(sessions) and all("Established" in line for line in sessions)
+
+    def detection_ms(self) -> float:
+        """BFD's detection time: interval × multiplier, as the running sessions have agreed on."""
+        rows = [line.split() for line in self.run("hv1", "birdc show bfd sessions").splitlines()]
+        return max(1000 * float(row[-1]) for row in rows if len(row) >= 6 and row[2] == "Up")
+
+    def wait_until_sessions(self, machines: Iterable[str] = MACHINES, seconds: float = 45) -> None:
+        """Wait until all BGP sessions of these machines are up."""
+        wait_for("all BGP sessions", lambda: all(self.on_each(machines, self.established).values()), seconds)
+
+    def wait_until_whole(self, seconds: float = 45) -> None:
+        """Wait until all sessions are up and every hypervisor reaches the others' guests by both paths."""
+        self.wait_until_sessions(seconds=seconds)
+        wait_for("both paths in all routes", self._has_all_paths, seconds)
+
+    def _has_all_paths(self) -> bool:
+        return all(self.on_each((*HYPERVISORS, "internet"), self._knows_both_paths).values())
+
+    def _knows_both_paths(self, machine: str) -> bool:
+        remote = [guest[2:] for guest, hypervisor in GUESTS.items() if hypervisor != machine]
+        expected = {4: {f"203.0.113.{number}" for number in remote} | {"default"}}
+        expected[6] = {f"2001:db8:cb00:710{number}::/64" for number in remote} | {"default"}
+        if machine == "internet":
+            expected = {family: prefixes - {"default"} for family, prefixes in expected.items()}
+        for family, prefixes in expected.items():
+            routes = self.routes(machine, family)
+            if any(routes.get(prefix) != 2 for prefix in prefixes):
+                return False
+        return True
+
+    # --- Ansible ---------------------------------------------------------------------------------
+
+    def playbook(self, *arguments: str, inventory: Path | None = None) -> Run:
+        """Run ansible-playbook against the twin's machines, with another inventory than theirs if asked."""
+        source = inventory or REPOSITORY / "inventories" / "lab"
+        return self._ansible("ansible-playbook", source, *arguments)
+
+    def ping(self) -> Run:
+        """Run Ansible's ping on all machines."""
+        return self._ansible("ansible", REPOSITORY / "inventories" / "lab", "all", "-m", "ping")
+
+    def _ansible(self, program: str, inventory: Path, *arguments: str) -> Run:
+        variables = f"@/run/l3hv/{self.name}/vars.json"
+        path = Path(sys.executable).with_name(program)
+        command = [str(path), "-i", str(inventory), "-e", variables, *arguments]
+        begin = time.monotonic()
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600
+        )
+        run = Run(done.stdout, time.monotonic() - begin)
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}{done.stderr}"
+        return run
+
+    def _command(self, verb: str, *arguments: str) -> list[str]:
+        return [sys.executable, str(TWIN), verb, "--name", self.name, *arguments]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ansible-playbook printed, and how many seconds it took."""
+
+    output: str
+    seconds: float
+
+    def recap(self) -> dict[str, dict[str, int]]:
+        """Host → ok, changed, failed, …"""
+        counted = {}
+        for line in self.output.partition("PLAY RECAP")[2].splitlines():
+            host, colon, counts = line.partition(":")
+            if colon and "=" in counts:
+                pairs = (pair.split("=") for pair in counts.split())
+                counted[host.strip()] = {key: int(value) for key, value in pairs}
+        return counted
+
+    def changed_hosts(self) -> Mapping[str, int]:
+        return {host: counts["changed"] for host, counts in self.recap().items() if counts["changed"]}
+
+    def changes(self) -> set[tuple[str, str]]:
+        """(task, host) of what changed, or would."""
+        found, task = set(), ""
+        for line in self.output.splitlines():
+            if line.startswith(("TASK [", "RUNNING HANDLER [")):
+                task = line.partition("[")[2].rpartition("]")[0]
+            elif line.startswith("changed: ["):
+                found.add((task, line.partition("[")[2].partition("]")[0]))
+        return found
+
+    def differences(self) -> list[str]:
+        """The lines that `--diff` shows as taken away or added, sorted (hosts report in any order)."""
+        return sorted(
+            line
+            for line in self.output.splitlines()
+            if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))
+        )

@@ -1,0 +1,100 @@
+"""What fails, and what it costs 32 flows of each family between guests of two hypervisors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from lab import HYPERVISORS, REFLECTORS, Lab, both_families, wait_for
+
+pytestmark = pytest.mark.fabric
+
+FLOWS = both_families("vm1", "vm3")
+INTERVAL_MS = 10
+
+
+def bound_ms(lab: Lab) -> float:
+    """How long the worst flow may be cut: BFD's detection time with a fifth more, and 100 ms."""
+    return 1.2 * lab.detection_ms() + 100
+
+
+def assert_outage_within_bound(
+    lab: Lab, break_it: Callable[[], object], mend_it: Callable[[], object]
+) -> None:
+    """Break a path under traffic and mend it under traffic, which must lose nothing.
+
+    The machines share their cores with whatever else the host does: the better of two attempts counts.
+    """
+    bound = bound_ms(lab)
+    attempts = []
+    for _ in range(2):
+        with lab.traffic(*FLOWS, seconds=2.5) as traffic:
+            break_it()
+        mend_it_under_traffic(lab, mend_it)
+        assert all(traffic.flows_hit().values()), f"nothing was broken: {traffic.results}"
+        attempts.append(traffic.outages_ms())
+        if max(attempts[-1].values()) <= bound:
+            return
+    raise AssertionError(f"the worst flows were cut for {attempts} ms, at most {bound:.0f} ms are allowed")
+
+
+def mend_it_under_traffic(lab: Lab, mend_it: Callable[[], object]) -> None:
+    with lab.traffic(*FLOWS, seconds=8) as traffic:
+        mend_it()
+        lab.wait_until_whole()
+    assert traffic.lost() == {}
+
+
+def test_a_path_is_cut_silently(lab: Lab) -> None:
+    assert_outage_within_bound(lab, lambda: lab.twin("cut", "hv2", "a"), lambda: lab.twin("heal", "hv2", "a"))
+
+
+def test_a_path_loses_its_carrier(lab: Lab) -> None:
+    assert_outage_within_bound(
+        lab, lambda: lab.twin("carrier", "hv2", "b", "down"), lambda: lab.twin("carrier", "hv2", "b", "up")
+    )
+
+
+def test_a_reflectors_daemon_is_killed(lab: Lab) -> None:
+    with lab.traffic(*FLOWS, seconds=6) as traffic:
+        lab.twin("kill", REFLECTORS["a"], "bird")
+        wait_for("the daemon's return", lambda: lab.established(REFLECTORS["a"]), 20)
+    assert traffic.lost() == {}
+
+
+def no_session_is_up(lab: Lab) -> bool:
+    return "Established" not in str(lab.on_each(HYPERVISORS, lab.protocols))
+
+
+def test_both_reflectors_lose_power_for_fifteen_seconds(lab: Lab) -> None:
+    # `make bench-failover` keeps them away for a minute.
+    with lab.traffic(*FLOWS, seconds=18, interval_ms=20) as traffic:
+        lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("crash", reflector))
+        wait_for("the hypervisors to notice", lambda: no_session_is_up(lab), 10)
+    with lab.traffic(*FLOWS, seconds=25, interval_ms=20) as recovery:
+        lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("boot", reflector))
+        lab.wait_until_whole()
+    assert traffic.lost() == {}
+    assert recovery.lost() == {}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(("kill", "hv2", "bird"), id="killed"),
+        pytest.param(("exec", "hv2", "--", "systemctl", "restart", "bird"), id="restarted"),
+    ],
+)
+def test_the_daemon_of_a_hypervisor_goes_and_comes_back(lab: Lab, event: tuple[str, ...]) -> None:
+    before = lab.run("hv2", "pidof bird")
+    with lab.traffic(*FLOWS, seconds=8) as traffic:
+        lab.twin(*event)
+        lab.wait_until_whole()
+    assert traffic.lost() == {}
+    assert lab.run("hv2", "pidof bird") != before
+
+
+def test_the_configuration_is_loaded_again(lab: Lab) -> None:
+    with lab.traffic(*FLOWS, seconds=3) as traffic:
+        lab.run("hv2", "systemctl reload bird && networkctl reload")
+    assert traffic.lost() == {}

@@ -1,0 +1,70 @@
+"""Guests that start and stop without any Ansible run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab import INTERNET, Lab, both_families, wait_for
+
+pytestmark = pytest.mark.fabric
+
+PREFIXES = {4: "203.0.113.2", 6: "2001:db8:cb00:7102::/64"}
+PORT = "-e /sys/class/net/vm2"
+
+
+def shown(family: int, table: str = "public") -> str:
+    """A shell condition: vm2's prefix is in a table of a machine."""
+    return f"ip -{family} route show table {table} {PREFIXES[family]} | grep -q ."
+
+
+@pytest.fixture
+def with_vm2(lab: Lab) -> Iterator[Lab]:
+    yield lab
+    lab.twin("plug", "vm2")
+
+
+def test_a_guest_that_stops_is_withdrawn_within_a_second(with_vm2: Lab) -> None:
+    lab = with_vm2
+    gone = lab.moment("hv1", f"[ ! {PORT} ]")
+    withdrawn = {family: lab.moment("hv3", f"! {shown(family)}") for family in PREFIXES}
+    with lab.traffic(*both_families("vm1", "vm3"), seconds=3) as neighbours:
+        lab.twin("unplug", "vm2")
+    for family, moment in withdrawn.items():
+        assert moment.result() - gone.result() < 1, f"IPv{family} was withdrawn too late"
+    assert neighbours.lost() == {}
+
+
+def test_a_guest_that_starts_is_announced_within_a_second(with_vm2: Lab) -> None:
+    lab = with_vm2
+    lab.twin("unplug", "vm2")
+    wait_for("the withdrawal", lambda: PREFIXES[4] not in lab.routes("hv3", 4), 10)
+    there = lab.moment("hv1", f"[ {PORT} ]")
+    announced = {family: lab.moment("hv3", shown(family)) for family in PREFIXES}
+    with lab.traffic(*both_families("vm1", "vm3"), seconds=3) as neighbours:
+        lab.twin("plug", "vm2")
+    for family, moment in announced.items():
+        assert moment.result() - there.result() < 1, f"IPv{family} was announced too late"
+    assert neighbours.lost() == {}
+    wait_for("its lease and its /64", lambda: len(lab.guest_addresses("vm2")) >= 2, 15)
+    assert lab.reached("vm2", INTERNET.values()) == set(INTERNET.values())
+
+
+def test_the_routes_of_a_stopped_guest_are_in_no_table(with_vm2: Lab) -> None:
+    lab = with_vm2
+    lab.twin("unplug", "vm2")
+
+    def left() -> str:
+        everywhere = ("hv1", "hv2", "hv3", "internet")
+        tables = lab.on_each(
+            everywhere, lambda name: lab.run(name, "ip -4 route show table all; ip -6 route show table all")
+        )
+        return "\n".join(
+            f"{name}: {line}"
+            for name, lines in tables.items()
+            for line in lines.splitlines()
+            if "vm2" in line or f"{PREFIXES[4]} " in line or "7102::" in line
+        )
+
+    wait_for("routes to go", lambda: not left(), 3)
+    assert "vm2" not in lab.run("hv1", "ip -4 rule; ip -6 rule")

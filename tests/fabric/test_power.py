@@ -1,0 +1,78 @@
+"""Machines that lose power or reboot come back by themselves, in the right order."""
+
+from __future__ import annotations
+
+import pytest
+from lab import HYPERVISORS, INTERNET, Lab, both_families, wait_for
+
+pytestmark = pytest.mark.fabric
+
+
+def kernel_state(lab: Lab, machine: str) -> dict[str, str]:
+    """What must be in place before anything is announced."""
+    return {
+        "rules": lab.run(machine, "ip -4 rule; ip -6 rule"),
+        "last resorts": lab.run(
+            machine,
+            "for f in 4 6; do ip -$f route show table all type blackhole; "
+            "ip -$f route show table all type unreachable; done | grep 4294967294 | sort",
+        ),
+        "settings": lab.run(
+            machine,
+            "sysctl net.ipv4.fib_multipath_hash_policy net.ipv6.fib_multipath_hash_policy "
+            "net.ipv4.conf.a-public.forwarding net.ipv4.conf.b-public.forwarding net.ipv6.conf.all.forwarding",
+        ),
+        "addresses": lab.run(
+            machine,
+            "for i in lo a-public b-public a-private b-private; do ip -brief address show dev $i; done",
+        ),
+    }
+
+
+def started_us(lab: Lab, machine: str, unit: str, event: str = "ActiveEnter") -> int:
+    """When a unit started, in microseconds since its machine's boot."""
+    return int(lab.run(machine, f"systemctl show --value -p {event}TimestampMonotonic {unit}"))
+
+
+def assert_its_guests_are_back(lab: Lab) -> None:
+    def answers() -> bool:
+        addresses = {lab.guest_address("vm4", family) for family in (4, 6)}
+        return lab.reached("vm1", addresses, patience=1) == addresses
+
+    wait_for("hv3's session with each reflector", lambda: lab.established("hv3"), 20)
+    wait_for("the way to hv3's guest", answers, 20)
+    assert lab.reached("vm4", INTERNET.values()) == set(INTERNET.values())
+
+
+def assert_right_order(lab: Lab) -> None:
+    daemon = started_us(lab, "hv3", "bird", "InactiveExit")
+    for earlier in ("systemd-sysctl", "l3hv-tables", "systemd-networkd"):
+        assert 0 < started_us(lab, "hv3", earlier) <= daemon, f"{earlier} was not ready when bird started"
+
+
+def test_a_hypervisor_loses_power_and_comes_back(lab: Lab) -> None:
+    state = kernel_state(lab, "hv3")
+    with lab.traffic(*both_families("vm1", "vm3"), seconds=4) as others:
+        lab.twin("crash", "hv3")
+    assert others.lost() == {}, "the others' flows suffered"
+    lab.twin("boot", "hv3")
+    wait_for("the first session of hv3", lambda: "Established" in str(lab.protocols("hv3")), 20)
+    assert kernel_state(lab, "hv3") == state, "hv3 announced itself before its data plane was ready"
+    assert_its_guests_are_back(lab)
+    assert_right_order(lab)
+
+
+def test_a_hypervisor_reboots(lab: Lab) -> None:
+    def machine() -> dict[str, object]:
+        return next(found for found in lab.status()["machines"] if found["name"] == "hv3")
+
+    uptime = machine()["uptime"]
+    lab.run("hv3", "systemctl --no-block reboot")
+    wait_for("the reboot", lambda: machine()["state"] == "up" and machine()["uptime"] < uptime, 30)
+    assert_its_guests_are_back(lab)
+    assert_right_order(lab)
+
+
+def test_no_machine_has_a_failed_unit(lab: Lab) -> None:
+    failed = lab.on_each(HYPERVISORS, lambda name: lab.run(name, "systemctl --failed --plain --no-legend"))
+    assert not any(failed.values()), failed

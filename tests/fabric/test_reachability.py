@@ -1,0 +1,78 @@
+"""Who reaches whom, in both families, and who must not."""
+
+from __future__ import annotations
+
+import pytest
+from lab import ANYCAST, GUESTS, HYPERVISORS, INTERNET, LOOPBACKS, TRANSPARENT, Lab
+
+pytestmark = pytest.mark.fabric
+
+FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+
+
+@FAMILIES
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_guest_reaches_all_guests_and_the_internet(lab: Lab, guest: str, family: int) -> None:
+    expected = {lab.guest_address(other, family) for other in GUESTS if other != guest}
+    expected |= {INTERNET[family], ANYCAST[family]}
+    if family == 4:
+        expected.add(TRANSPARENT)
+    assert lab.reached(guest, expected) == expected
+
+
+@FAMILIES
+def test_the_internet_reaches_all_guests(lab: Lab, family: int) -> None:
+    expected = {lab.guest_address(guest, family) for guest in GUESTS} | {ANYCAST[family]}
+    if family == 4:
+        expected.add(TRANSPARENT)
+    assert lab.reached("internet", expected) == expected
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_guest_holds_what_the_inventory_says(lab: Lab, guest: str) -> None:
+    number = int(guest[2:])
+    addresses = lab.guest_addresses(guest)
+    assert f"203.0.113.{number}" in addresses
+    assert any(found.startswith(f"2001:db8:cb00:710{number}:") for found in addresses)
+
+
+@pytest.mark.parametrize("hypervisor", HYPERVISORS)
+def test_a_hypervisor_reaches_its_guests_and_through_private_the_other_hypervisors(
+    lab: Lab, hypervisor: str
+) -> None:
+    guests = {lab.guest_address(guest, 4) for guest, place in GUESTS.items() if place == hypervisor}
+    expected = guests | {LOOPBACKS[other] for other in HYPERVISORS if other != hypervisor}
+    assert lab.reached(hypervisor, expected) == expected
+
+
+@pytest.mark.parametrize("hypervisor", HYPERVISORS)
+def test_a_hypervisor_talks_to_the_others_from_its_loopback(lab: Lab, hypervisor: str) -> None:
+    for other, loopback in LOOPBACKS.items():
+        if other != hypervisor:
+            (route,) = lab.read_json(hypervisor, f"ip -json route get {loopback}")
+            assert route["prefsrc"] == LOOPBACKS[hypervisor]
+            assert route["dev"].endswith("-private")
+
+
+def test_a_hypervisor_does_not_use_the_public_default_route(lab: Lab) -> None:
+    assert lab.reached("hv1", [INTERNET[4]], patience=1) == set()
+
+
+def test_a_public_guest_reaches_nothing_private(lab: Lab) -> None:
+    uplinks = [f"172.22.15.{number}" for number in (1, 2, 126, 129, 130, 254)]
+    assert lab.reached("vm1", [*LOOPBACKS.values(), *uplinks], patience=1) == set()
+
+
+def test_a_guest_is_not_heard_under_an_address_that_is_not_its_own(lab: Lab) -> None:
+    def dropped() -> int:
+        shown = lab.run("hv1", "nstat --ignore --zeros --noupdate TcpExtIPReversePathFilter")
+        return int(shown.split()[-2])
+
+    before, stolen = dropped(), f"{lab.guest_address('vm4', 4)}"
+    lab.twin("guest", "vm2", "--", "ip", "address", "add", f"{stolen}/32", "dev", "lo")
+    try:
+        ping = f"busybox ping -c 3 -i 0.2 -W 1 -I {stolen} {INTERNET[4]} || true"
+        assert "0 packets received" in lab.twin("guest", "vm2", "--", "sh", "-c", ping)
+    finally:
+        lab.twin("guest", "vm2", "--", "ip", "address", "del", f"{stolen}/32", "dev", "lo")
+    assert dropped() - before >= 3

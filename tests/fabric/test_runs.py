@@ -1,0 +1,229 @@
+"""Runs of site.yml on a fabric at work: unchanged, rehearsed, with guests and with a hypervisor less or more.
+
+The changes are made in copies of the inventory; the last fixture brings everything back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lab import HYPERVISORS, MACHINES, REFLECTORS, REPOSITORY, Lab, Run, Traffic, both_families, wait_for
+
+pytestmark = pytest.mark.fabric
+
+FLOWS = both_families("vm1", "vm3")
+# The bar is 15 times as long as a ping of all hosts. These tests share their cores with the flows
+# that they send meanwhile; `make bench-run` measures alone.
+TIMES_PING = 30
+
+REMOVED_GUEST = r"vm2|50:54:33:00:00:09|203\.0\.113\.2([^0-9]|$)|cb00:7102:"
+
+
+def copy_of_inventory(directory: Path) -> Path:
+    return Path(shutil.copytree(REPOSITORY / "inventories" / "lab", directory / "lab"))
+
+
+def edit(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def save(path: Path, content: object) -> None:
+    path.write_text(yaml.safe_dump(content))
+
+
+def state_of(lab: Lab, machine: str) -> str:
+    """Files, rules, own routes, packet filter, and since when units run: what a rehearsal must not touch."""
+    return lab.run(
+        machine,
+        "find /etc /usr/local /run/systemd/network -type f -exec sha256sum {} + | sort -k 2; "
+        "ip -4 rule; ip -6 rule; ip -4 route show table all proto static; ip -6 route show table all proto static; "
+        "nft list ruleset; systemctl show --property=Id,ActiveEnterTimestampMonotonic "
+        "bird systemd-networkd radvd l3hv-dhcp l3hv-tables; birdc show status | grep -i configuration",
+    )
+
+
+def states(lab: Lab) -> dict[str, str]:
+    return lab.on_each(MACHINES, lambda machine: state_of(lab, machine))
+
+
+def watched_run(
+    lab: Lab, seconds: float, *arguments: str, inventory: Path | None = None
+) -> tuple[Run, Traffic]:
+    """A run of site.yml while packets flow, for a time that a run before has taught."""
+    with lab.traffic(*FLOWS, seconds=seconds, interval_ms=20) as traffic:
+        run = lab.playbook("site.yml", *arguments, inventory=inventory)
+        lab.wait_until_sessions(HYPERVISORS)
+    return run, traffic
+
+
+@pytest.fixture(scope="module")
+def duration(standing: Lab) -> float:
+    """How long a run may be watched: what one takes, and as long again."""
+    standing.wait_until_whole()
+    return 2 * standing.playbook("site.yml").seconds + 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def restored(standing: Lab) -> Iterator[None]:
+    yield
+    standing.playbook("site.yml")
+    standing.wait_until_whole()
+
+
+def test_an_unchanged_run_changes_and_loses_nothing(
+    lab: Lab, duration: float, record_property: pytest.FixtureRequest
+) -> None:
+    run, traffic = watched_run(lab, duration)
+    assert run.recap().keys() == set(MACHINES)
+    assert run.changed_hosts() == {}, run.changes()
+    assert traffic.lost() == {}
+    ping = min(lab.ping().seconds for _ in range(2))
+    record_property("times_ping", round(run.seconds / ping, 1))
+    print(f"site.yml: {run.seconds:.1f} s, {run.seconds / ping:.1f} times as long as a ping ({ping:.1f} s)")
+    assert run.seconds < TIMES_PING * ping
+
+
+@dataclass(frozen=True)
+class GuestChange:
+    """A run that removes one guest, adds one and changes one, rehearsed before."""
+
+    before: dict[str, str]
+    rehearsal: Run
+    after_rehearsal: dict[str, str]
+    run: Run
+    traffic: Traffic
+
+
+@pytest.fixture(scope="module")
+def guest_change(standing: Lab, duration: float, tmp_path_factory: pytest.TempPathFactory) -> GuestChange:
+    inventory = copy_of_inventory(tmp_path_factory.mktemp("guests"))
+    hosts = {name: inventory / "host_vars" / f"{name}.yml" for name in HYPERVISORS}
+    hv1, hv2, hv3 = (edit(hosts[name]) for name in HYPERVISORS)
+    hv1["l3hv_guests"] = [guest for guest in hv1["l3hv_guests"] if guest["name"] != "vm2"]
+    hv2["l3hv_guests"].append(
+        {"name": "vm9", "interface": "vm9", "mac": "50:54:33:00:00:19", "ipv4": "203.0.113.9"}
+    )
+    hv3["l3hv_guests"][0]["addresses"] = ["203.0.113.12"]
+    for name, content in zip(HYPERVISORS, (hv1, hv2, hv3), strict=True):
+        save(hosts[name], content)
+    before = states(standing)
+    rehearsal = standing.playbook("site.yml", "--check", "--diff", inventory=inventory)
+    after_rehearsal = states(standing)
+    run, traffic = watched_run(standing, duration, "--diff", inventory=inventory)
+    return GuestChange(before, rehearsal, after_rehearsal, run, traffic)
+
+
+def test_a_rehearsal_changes_nothing(guest_change: GuestChange) -> None:
+    assert guest_change.after_rehearsal == guest_change.before
+
+
+def test_a_rehearsal_tells_what_the_run_will_change(guest_change: GuestChange) -> None:
+    assert guest_change.rehearsal.changes(), "nothing would change"
+    assert guest_change.rehearsal.changes() == guest_change.run.changes()
+    assert guest_change.rehearsal.changed_hosts() == guest_change.run.changed_hosts()
+    assert guest_change.rehearsal.differences() == guest_change.run.differences()
+
+
+def test_changes_of_guests_cost_the_others_nothing(guest_change: GuestChange) -> None:
+    assert guest_change.traffic.lost() == {}
+
+
+def test_only_the_hypervisors_of_changed_guests_change(guest_change: GuestChange) -> None:
+    assert set(guest_change.run.changed_hosts()) == set(HYPERVISORS)
+
+
+def test_nothing_of_a_removed_guest_is_left(standing: Lab, guest_change: GuestChange) -> None:
+    places = "/etc /run/systemd/network /run/radvd /var/lib/misc /var/lib/l3hv /run/l3hv"
+    files = standing.run(
+        "hv1", f"grep -rlE '{REMOVED_GUEST}' {places} 2>/dev/null | grep -v /previous/ || true"
+    )
+    assert files == "", f"its files: {files}"
+    port = standing.run("hv1", "ip -brief address show dev vm2 scope link; ip neigh show proxy dev vm2")
+    assert "203.0.113.254" not in port
+    for machine in MACHINES:
+        show = "ip -4 route show table all; ip -6 route show table all; ip -4 rule; ip -6 rule"
+        if machine in REFLECTORS.values():
+            show = "birdc show route all"
+        left = standing.run(
+            machine,
+            f"({show}) | grep -E '{REMOVED_GUEST}' | grep -vE 'dev vm2 (proto kernel|table local)' || true",
+        )
+        assert [line for line in left.splitlines() if "fe80::" not in line and "ff00::" not in line] == []
+
+
+def test_an_added_guest_is_announced_when_its_port_appears(standing: Lab, guest_change: GuestChange) -> None:
+    standing.run(
+        "hv2",
+        "ip link add vm9 type veth peer name vm9-guest && ip link set vm9 up && ip link set vm9-guest up",
+    )
+    try:
+        wait_for("its route on hv1", lambda: standing.routes("hv1", 4).get("203.0.113.9") == 2, 3)
+    finally:
+        standing.run("hv2", "ip link del vm9")
+    wait_for("its withdrawal", lambda: "203.0.113.9" not in standing.routes("hv1", 4), 3)
+
+
+def test_a_changed_guest_has_its_additional_address(standing: Lab, guest_change: GuestChange) -> None:
+    assert standing.routes("hv1", 4).get("203.0.113.12") == 2
+
+
+@dataclass(frozen=True)
+class HypervisorRemoval:
+    """A run with an inventory that has one hypervisor less."""
+
+    sessions_before: dict[str, dict[str, str]]
+    run: Run
+    traffic: Traffic
+
+
+@pytest.fixture(scope="module")
+def removal(standing: Lab, duration: float, tmp_path_factory: pytest.TempPathFactory) -> HypervisorRemoval:
+    inventory = copy_of_inventory(tmp_path_factory.mktemp("hypervisor"))
+    hosts = edit(inventory / "hosts.yml")
+    del hosts["hypervisors"]["hosts"]["hv3"]
+    save(inventory / "hosts.yml", hosts)
+    (inventory / "host_vars" / "hv3.yml").unlink()
+    # Everything but the removal itself is brought about before.
+    standing.playbook("site.yml")
+    standing.wait_until_whole()
+    sessions = standing.on_each(MACHINES, standing.protocols)
+    with standing.traffic(*FLOWS, seconds=duration, interval_ms=20) as traffic:
+        run = standing.playbook("site.yml", inventory=inventory)
+        wait_for("the routes of hv3's guest to go", lambda: "203.0.113.4" not in standing.routes("hv1", 4), 5)
+    return HypervisorRemoval(sessions, run, traffic)
+
+
+def test_reflectors_drop_a_removed_hypervisor(standing: Lab, removal: HypervisorRemoval) -> None:
+    assert "hv3" not in removal.run.recap()
+    for reflector in REFLECTORS.values():
+        assert any("hv3" in name for name in removal.sessions_before[reflector])
+        assert not any("hv3" in name for name in standing.protocols(reflector))
+    assert "Established" not in str(standing.protocols("hv3"))
+
+
+def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
+    for machine in ("hv1", "hv2", "internet", *REFLECTORS.values()):
+        others = {
+            name: state for name, state in removal.sessions_before[machine].items() if "hv3" not in name
+        }
+        assert standing.protocols(machine) == others, f"sessions of {machine} were restarted"
+
+
+def test_the_removal_of_a_hypervisor_costs_the_others_nothing(removal: HypervisorRemoval) -> None:
+    assert removal.traffic.lost() == {}
+
+
+def test_a_hypervisor_comes_back_with_its_guests(
+    standing: Lab, removal: HypervisorRemoval, duration: float
+) -> None:
+    _, traffic = watched_run(standing, duration)
+    assert traffic.lost() == {}
+    standing.wait_until_whole()
+    address = standing.guest_address("vm4", 4)
+    assert standing.reached("vm1", [address]) == {address}
