@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+import secrets
 from typing import Any
 
 from ansible import constants as C
@@ -16,6 +16,8 @@ from ansible.template import trust_as_template
 DIGEST = "@digest@"
 PASSED_ON = ("mode", "owner", "group", "validate")
 FIELDS = frozenset({"src", "dest", "each", "as", *PASSED_ON})
+# Jinja's own settings stand in a template's first line.
+HEADER = re.compile(r"#jinja2:[^\n]*\n")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # What may become a part of a file's name: nothing that leaves the directory or hides the file.
 FILE_NAME_PART = re.compile(r"[A-Za-z0-9_+:@%-][A-Za-z0-9_.+:@%-]*\Z")
@@ -44,6 +46,14 @@ def with_digest(text: str) -> str:
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[:16]) if DIGEST in text else text
 
 
+def looping(source: str, name: str, between: str) -> str:
+    """Return a template that prints ``source`` for each of ``config_files_elements``, then ``between``."""
+    header = HEADER.match(source)
+    start = header.end() if header else 0
+    loop = f"{{% for {name} in config_files_elements %}}\n"
+    return f"{source[:start]}{loop}{source[start:]}{between}{{% endfor %}}"
+
+
 class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_async = False
@@ -70,7 +80,6 @@ class ActionModule(ActionBase):
             if not file.get(field):
                 raise AnsibleActionFail(f"files: {field} is required")
         passed_on = {field: file[field] for field in PASSED_ON if file.get(field) is not None}
-        name = str(file.get("as") or "item")
         elements = file.get("each")
         if elements is not None and not isinstance(elements, list):
             raise AnsibleActionFail(f"files: {file['src']}: each must be a list")
@@ -78,22 +87,25 @@ class ActionModule(ActionBase):
         if not str(file["src"]).endswith(".j2"):
             content = self._loader.get_text_file_contents(self._find_needle("files", file["src"]))
             return [{"dest": file["dest"], "content": str(content), **passed_on}]
-        text = self._renderer(str(file["src"]), variables)
+        name = str(file.get("as") or "item")
+        texts = self._texts(str(file["src"]), variables, name, [{}] if elements is None else elements)
         if elements is None:
-            return [{"dest": file["dest"], "content": text({}), **passed_on}]
+            return [{"dest": file["dest"], "content": texts[0], **passed_on}]
         return [
-            {"dest": destination(str(file["dest"]), element), "content": text({name: element}), **passed_on}
-            for element in elements
+            {"dest": destination(str(file["dest"]), element), "content": text, **passed_on}
+            for element, text in zip(elements, texts, strict=True)
         ]
 
-    def _renderer(self, src: str, variables: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
-        """Return a function from an element's variables to the text, with one environment for all elements.
+    def _texts(self, src: str, variables: dict[str, Any], name: str, elements: list[Any]) -> list[str]:
+        """Return the text that the template ``src`` gives for each of ``elements``, known to it as ``name``.
 
-        The same calls as in ``ansible.builtin.template``: the lookup of that name copies every variable of
-        the host for each file, which a hundred guests would pay for a hundred times.
+        The same calls as in ``ansible.builtin.template``, but the template is compiled once and loops over
+        the elements itself: compiling takes longer than rendering it a hundred times.
         """
         path = self._find_needle("templates", src)
-        template = trust_as_template(self._loader.get_text_file_contents(path))
+        source = self._loader.get_text_file_contents(path)
+        between = f"<{secrets.token_hex(16)}>"
+        template = trust_as_template(looping(source, name, between))
         searchpath = [
             directory
             for base in [
@@ -104,12 +116,15 @@ class ActionModule(ActionBase):
             for directory in (os.path.join(base, "templates"), base)
         ]
         managed = {"ansible_managed": str(C.config.get_config_value("DEFAULT_MANAGED_STR"))}
-        templar = self._templar.copy_with_new_env(searchpath=searchpath)
+        templar = self._templar.copy_with_new_env(
+            searchpath=searchpath,
+            available_variables={
+                **managed,
+                **variables,
+                "template_path": src,
+                "config_files_elements": elements,
+            },
+        )
         overrides = {"trim_blocks": True, "lstrip_blocks": False, "newline_sequence": "\n"}
-
-        def text(extra: dict[str, Any]) -> str:
-            templar.available_variables = {**managed, **variables, "template_path": src, **extra}
-            rendered = templar.template(template, escape_backslashes=False, overrides=overrides)
-            return with_digest("" if rendered is None else str(rendered))
-
-        return text
+        rendered = templar.template(template, escape_backslashes=False, overrides=overrides)
+        return [with_digest(text) for text in str(rendered or "").split(between)[:-1]]

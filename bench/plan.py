@@ -1,0 +1,235 @@
+"""Measures planning: intent of a whole fabric → checked → plans → every file that site.yml would place.
+
+The same code as in a run, without the machines: the reader of inventories, the filter's function, and the
+roles' own templates as site.yml calls them, with two workers.  Cost per hypervisor is compared with that of a
+fabric of a tenth of the size, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "src"))
+sys.path.append(str(ROOT / "bench"))
+sys.path.append(str(ROOT / "plugins" / "action"))
+
+from config_files import looping  # noqa: E402 - the action plugin that renders in a run
+from fabric import write_inventory  # noqa: E402 - beside this file
+
+from l3hv.inventory import Run, open_inventory, read_fabric  # noqa: E402
+from l3hv.model import as_plain  # noqa: E402
+from l3hv.plan import host_plan  # noqa: E402
+
+WORKERS = 2
+BETWEEN = "<between two files>"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one fabric cost, in seconds of wall time, MiB and bytes."""
+
+    hypervisors: int
+    guests: int
+    read_s: float
+    render_s: float
+    files: int
+    size: int
+    limited_s: float
+    peak_mib: float
+
+    @property
+    def total_s(self) -> float:
+        return self.read_s + self.render_s
+
+    @property
+    def per_hypervisor_ms(self) -> float:
+        return 1000 * self.total_s / self.hypervisors
+
+
+def file_sets(kind: str) -> list[tuple[Path, dict[str, Any], Any]]:
+    """Return the file sets that site.yml places on a host of ``kind``: role, variables, entries."""
+    import yaml
+
+    plays = yaml.safe_load((ROOT / "site.yml").read_text(encoding="utf-8"))
+    group = {
+        "hypervisor": "hypervisors",
+        "route_reflector": "route_reflectors",
+        "edge_router": "edge_routers",
+    }[kind]
+    sets = []
+    for play in plays:
+        if group not in str(play.get("hosts", "")):
+            continue
+        for call in play.get("roles", ()):
+            role = ROOT / "roles" / call["role"]
+            variables: dict[str, Any] = {}
+            for part in ("defaults", "vars"):
+                path = role / part / "main.yml"
+                if path.exists():
+                    variables.update(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+            variables.update(
+                {key: value for key, value in call.items() if key not in {"role", "when", "tags"}}
+            )
+            for task in yaml.safe_load((role / "tasks" / "main.yml").read_text(encoding="utf-8")):
+                if "config_files" in task and (kind == "hypervisor" or "when" not in call):
+                    sets.append((role, variables, task["config_files"].get("files", [])))
+    return sets
+
+
+def render(plan: dict[str, Any], sets: list[tuple[Path, dict[str, Any], Any]]) -> tuple[int, int]:
+    """Render every file of one host and return their number and their size in bytes."""
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.template import Templar, trust_as_template
+
+    loader = DataLoader()
+    files = size = 0
+    for role, variables, entries in sets:
+        templar = Templar(loader=loader)
+        values: dict[str, Any] = {
+            "l3hv_plan": plan,
+            "inventory_hostname": plan["host"],
+            "ansible_managed": "bench",
+        }
+        values.update({key: trust(value, trust_as_template) for key, value in variables.items()})
+        templar.available_variables = values
+        for entry in templar.template(trust(entries, trust_as_template)):
+            source = str(entry["src"])
+            if not source.endswith(".j2"):
+                continue
+            path = role / "templates" / source
+            name, elements = str(entry.get("as", "item")), entry.get("each", [{}])
+            inside = templar.copy_with_new_env(
+                searchpath=[str(role / "templates"), str(path.parent)],
+                available_variables={**values, "config_files_elements": elements},
+            )
+            text = inside.template(
+                trust_as_template(looping(path.read_text(encoding="utf-8"), name, BETWEEN)),
+                escape_backslashes=False,
+                overrides={"trim_blocks": True, "lstrip_blocks": False, "newline_sequence": "\n"},
+            )
+            texts = str(text or "").split(BETWEEN)[:-1]
+            files += len(texts)
+            size += sum(map(len, texts))
+    return files, size
+
+
+def trust(value: Any, mark: Any) -> Any:
+    """Mark the text of our own YAML files as templates, as Ansible's loader does."""
+    if isinstance(value, str):
+        return mark(value)
+    if isinstance(value, dict):
+        return {key: trust(item, mark) for key, item in value.items()}
+    if isinstance(value, list):
+        return [trust(item, mark) for item in value]
+    return value
+
+
+def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
+    """Do a worker's share: hosts' slices → plans → files."""
+    slices, hosts = arguments
+    sets: dict[str, Any] = {}
+    files = size = 0
+    for host in hosts:
+        part = json.loads((slices / f"{host}.json").read_text(encoding="utf-8"))
+        plan = as_plain(host_plan(part))
+        kind = plan["kind"]
+        if kind not in sets:
+            sets[kind] = file_sets(kind)
+        count, length = render(plan, sets[kind])
+        files, size = files + count, size + length
+    return files, size
+
+
+def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
+    """Plan a fabric of this size from nothing, and then one host of it."""
+    inventory_path = directory / f"inventory-{hypervisors}"
+    inventory_path.mkdir()
+    write_inventory(inventory_path, hypervisors, guests)
+    started = time.monotonic()
+    inventory = open_inventory(inventory_path)
+    kinds, _ = inventory.kinds()
+    run: Run = read_fabric(inventory, kinds, directory / "fabric")
+    read = time.monotonic() - started
+
+    hosts = list(kinds)
+    shares = [(run.slices, hosts[start::WORKERS]) for start in range(WORKERS)]
+    started = time.monotonic()
+    with multiprocessing.get_context("fork").Pool(WORKERS) as pool:
+        results = pool.map(plan_and_render, shares)
+    rendered = time.monotonic() - started
+
+    # A limited run: another process, which reads one host's variables and remembers the others.
+    inventory = open_inventory(inventory_path)
+    started = time.monotonic()
+    run = read_fabric(inventory, {hosts[len(hosts) // 2]}, directory / "fabric")
+    plan_and_render((run.slices, [hosts[len(hosts) // 2]]))
+    limited = time.monotonic() - started
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return Figures(
+        hypervisors=hypervisors,
+        guests=guests,
+        read_s=read,
+        render_s=rendered,
+        files=sum(count for count, _ in results),
+        size=sum(length for _, length in results),
+        limited_s=limited,
+        peak_mib=max(own, workers) / 1024,
+    )
+
+
+def main() -> None:
+    """Measure two sizes, each in a process of its own, and print them side by side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hypervisors", type=int, default=1000)
+    parser.add_argument("--guests", type=int, default=100)
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        with tempfile.TemporaryDirectory() as directory:
+            figures = measure(Path(directory), arguments.only, arguments.guests)
+        print(json.dumps(figures.__dict__))
+        return
+
+    sizes = [max(arguments.hypervisors // 10, 1), arguments.hypervisors]
+    found = []
+    for size in sizes:
+        print(f"planning {size} hypervisors with {arguments.guests} guests each ...", file=sys.stderr)
+        done = subprocess.run(
+            [sys.executable, __file__, "--only", str(size), "--guests", str(arguments.guests)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        found.append(Figures(**json.loads(done.stdout)))
+    small, large = found
+    print(
+        "| hypervisors | guests each | read, check (s) | plan, render (s) "
+        "| files | MiB written | one host (s) | peak MiB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for row in found:
+        print(
+            f"| {row.hypervisors} | {row.guests} | {row.read_s:.1f} | {row.render_s:.1f} | {row.files} "
+            f"| {row.size / 2**20:.1f} | {row.limited_s:.2f} | {row.peak_mib:.0f} |"
+        )
+    ratio = large.per_hypervisor_ms / small.per_hypervisor_ms
+    print(
+        f"\nPer hypervisor: {large.per_hypervisor_ms:.1f} ms, {ratio:.2f} × the cost at {small.hypervisors}; "
+        f"{large.total_s:.0f} s in all."
+    )
+
+
+if __name__ == "__main__":
+    main()
