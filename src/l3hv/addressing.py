@@ -80,6 +80,15 @@ def numbered(prefix: Network, number: int) -> Address:
     return prefix.network_address + number
 
 
+def guest_prefix_numbers(pool: IPv6Network) -> range:
+    """Return the numbers of the /64s inside ``pool``.
+
+    >>> guest_prefix_numbers(IPv6Network("2001:db8:cb00:7100::/56"))
+    range(0, 256)
+    """
+    return range(1 << max(0, GUEST_PREFIX_LENGTH - pool.prefixlen))
+
+
 def guest_prefix(pool: IPv6Network, number: int) -> IPv6Network | None:
     """Return the /64 with this number inside ``pool``, or ``None`` if it has none.
 
@@ -90,7 +99,7 @@ def guest_prefix(pool: IPv6Network, number: int) -> IPv6Network | None:
     >>> guest_prefix(IPv6Network("2001:db8:cb00:7100::/60"), 16) is None
     True
     """
-    if not 0 <= number < 1 << (GUEST_PREFIX_LENGTH - pool.prefixlen):
+    if number not in guest_prefix_numbers(pool):
         return None
     return IPv6Network((int(pool.network_address) + number * _GUEST_PREFIX_SIZE, GUEST_PREFIX_LENGTH))
 
@@ -157,6 +166,16 @@ def bounds(prefix: Address | Network) -> tuple[int, int]:
     if isinstance(prefix, (IPv4Address, IPv6Address)):
         return int(prefix), int(prefix)
     return int(prefix.network_address), int(prefix.broadcast_address)
+
+
+def brief(prefix: Address | Network | str) -> str:
+    """Return a prefix as text, that of a single address without its length.
+
+    >>> brief("192.0.2.1/32"), brief(IPv6Network("2001:db8::/64"))
+    ('192.0.2.1', '2001:db8::/64')
+    """
+    address, _, length = str(prefix).partition("/")
+    return address if length in ("", "128" if ":" in address else "32") else f"{address}/{length}"
 
 
 def is_inside(inner: Address | Network, outer: Network) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from l3hv.addressing import brief
 from l3hv.errors import FABRIC, Problem, natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent
 from l3hv.sessions import bird_symbol
@@ -80,7 +81,8 @@ def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
 def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> list[Problem]:
     """Return the problems between hosts: what two of them claim, and paths without a reflector.
 
-    The host and field that come later by name are blamed, each for one clash at most.
+    Of two claims the one of the host that comes later by name is blamed; anycast before anything else, and
+    what lies inside another prefix before that.
     """
     unique: dict[tuple[str, str], tuple[str, Claim]] = {}
     prefixes: list[_Place] = []
@@ -148,15 +150,24 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
     """
     places.sort(key=lambda place: place[:5])
     chain: list[tuple[_Place, _Place | None]] = []
+    same_ipv4: set[tuple[str, str, str, str]] = set()
     for place in places:
         while chain and not _encloses(chain[-1][0], place):
             chain.pop()
         shared = place[3]
         owned = chain[-1][1] if chain else None
         nearest = owned if shared else (chain[-1][0] if chain else None)
-        if nearest is not None:
-            yield _overlap(place, nearest)
         chain.append((place, owned if shared else place))
+        if nearest is None:
+            continue
+        # A guest's /64 follows from its IPv4 address: two with the same one have one problem, not two.
+        (host, claim), (other_host, other) = place[5:], nearest[5:]
+        fields = (host, claim.field, other_host, other.field)
+        if tuple(field.removesuffix(".ipv6") for field in fields) in same_ipv4:
+            continue
+        if all(field.endswith(".ipv4") for field in (claim.field, other.field)):
+            same_ipv4.add(tuple(field.removesuffix(".ipv4") for field in fields))  # type: ignore[arg-type]
+        yield _overlap(place, nearest)
 
 
 def _encloses(outer: _Place, inner: _Place) -> bool:
@@ -168,20 +179,17 @@ def _encloses(outer: _Place, inner: _Place) -> bool:
 
 
 def _overlap(place: _Place, other: _Place) -> Problem:
-    host, claim, other_host, other_claim = *place[5:], *other[5:]
-    value, other_value = _short(claim.value), _short(other_claim.value)
+    (host, claim), (other_host, other_claim) = place[5:], other[5:]
+    value, other_value = brief(claim.value), brief(other_claim.value)
     if value == other_value:
         message = f"{value} is that of {_owner(other_host, other_claim)}."
     else:
         message = f"{value} is in {other_value}, that of {_owner(other_host, other_claim)}."
-    remedy = "Choose what is free; only anycast may be shared, by guests that all list it under anycast."
+    if claim.shared or other_claim.shared:
+        remedy = "Choose what is free: only guests that all list it under anycast may share it."
+    else:
+        remedy = "Choose one that is free."
     return Problem(host, claim.field, value, message, remedy)
-
-
-def _short(prefix: str) -> str:
-    """Return the address of a prefix that has just one."""
-    address, _, length = prefix.partition("/")
-    return address if length == ("128" if ":" in address else "32") else prefix
 
 
 # Paths.

@@ -125,6 +125,8 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
     if notes.problems:
         return None, notes.problems
     _check_domain_kinds(common, notes)
+    if not notes.problems:
+        _check_references(common, notes)
     if notes.problems:
         return None, notes.distinct()
     _check_domains(common, notes)
@@ -280,6 +282,9 @@ def _check_domain_kinds(common: Common, notes: Notes) -> None:
             )
         if len(names) < least:
             notes.add("l3hv_domains", None, f"No domain is {kind}.", f"Give one domain 'kind: {kind}'.")
+
+
+def _check_references(common: Common, notes: Notes) -> None:
     known = [domain.name for domain in common.domains]
     for place, name in (
         *((f"l3hv_paths.{net.path}.{net.domain}", net.domain) for net in common.networks),
@@ -397,13 +402,13 @@ def _check_numbers(common: Common, notes: Notes) -> None:
     tables = [(f"l3hv_domains.{domain.name}.table", domain.table) for domain in common.domains]
     tables.append(("l3hv_local_out.table", common.local_out_table))
     taken = {number: f"the kernel's table {name}" for number, name in _KERNEL_TABLES.items()}
-    _check_unique(tables, taken, "a free table number, such as 90, 20 or 100", notes)
+    _check_unique(tables, taken, "a number that no other table has", notes)
     vlans = [
         (f"l3hv_domains.{domain.name}.vlan", domain.vlan)
         for domain in common.domains
         if domain.vlan is not None
     ]
-    _check_unique(vlans, {}, "another VLAN", notes)
+    _check_unique(vlans, {}, "a VLAN that no other domain has", notes)
 
 
 def _check_unique(

@@ -12,8 +12,10 @@ from l3hv.addressing import (
     Address,
     Network,
     bounds,
+    brief,
     family_of,
     guest_prefix,
+    guest_prefix_numbers,
     is_inside,
     link_local_of,
 )
@@ -50,6 +52,9 @@ GUEST_KEYS = frozenset(
         "transparent",
     }
 )
+
+LONGEST_INTERFACE = 15
+"""Bytes in an interface name: IFNAMSIZ less the zero at its end."""
 
 MOST_HOLDERS = 16
 """Guests of one hypervisor that may share an anycast prefix: each needs a metric below those of BGP."""
@@ -349,10 +354,10 @@ class _Resolution:
     def note_homeless(self, prefix: Address | Network, key: str) -> None:
         """Note a prefix that is in no pool of the guest's domain."""
         family = family_of(prefix)
-        message = f"{prefix} is in no pool of {self.domain}."
+        message = f"{brief(prefix)} is in no pool of {self.domain}."
         for pool in self.home.common.pools:
             if any(is_inside(prefix, other) for other in pool.prefixes):
-                message = f"{prefix} is in the pool {pool.name} of {pool.domain}, the guest in {self.domain}."
+                message = f"{brief(prefix)} is in the pool {pool.name} of {pool.domain}, the guest in {self.domain}."
         prefixes = self.home.common.pool_prefixes(self.domain, family)
         remedy = f"Add a pool with {family} to l3hv_pools."
         if prefixes:
@@ -373,7 +378,7 @@ class _Resolution:
                 self.note(
                     key,
                     prefix,
-                    f"{prefix} {verb} the {role} of the pool {pool.name}.",
+                    f"{brief(prefix)} {verb} the {role} of the pool {pool.name}.",
                     f"Choose another address of {pool.ipv4}.",
                 )
                 return False
@@ -391,7 +396,7 @@ class _Resolution:
         number = int(guest.ipv4) - int(pool.ipv4.network_address)
         prefix = guest_prefix(pool.ipv6, number)
         if prefix is None:
-            count = 1 << (GUEST_PREFIX_LENGTH - pool.ipv6.prefixlen)
+            count = len(guest_prefix_numbers(pool.ipv6))
             self.note(
                 "ipv6",
                 None,
@@ -412,7 +417,7 @@ class _Resolution:
         ):
             for prefix in prefixes:
                 if prefix in seen:
-                    self.note(key, prefix, f"{prefix} is listed twice.", "Keep one of them.")
+                    self.note(key, prefix, f"{brief(prefix)} is listed twice.", "Keep one of them.")
                 seen.add(prefix)
                 self.check_extra(prefix, key, main_prefix)
         return {family_of(prefix) for prefix in seen}
@@ -429,7 +434,7 @@ class _Resolution:
                 self.note(
                     key,
                     prefix,
-                    f"{prefix} would be routed through the guest's main IPv4 address, and it has none.",
+                    f"{brief(prefix)} is routed through the guest's main IPv4 address, and it has none.",
                     "Give the guest ipv4, or remove this.",
                 )
         elif GUEST_PREFIX_LENGTH < prefix.prefixlen < prefix.max_prefixlen:
@@ -443,7 +448,7 @@ class _Resolution:
             self.note(
                 key,
                 prefix,
-                f"{prefix} is in the guest's own {main_prefix}.",
+                f"{brief(prefix)} is in the guest's own {main_prefix}.",
                 "Remove it: it is routed already.",
             )
 

@@ -10,7 +10,15 @@ from l3hv.addressing import Address, numbers_of
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
-from l3hv.guests import Home, Written, interface_name, read_guests, reference, resolve_guests
+from l3hv.guests import (
+    LONGEST_INTERFACE,
+    Home,
+    Written,
+    interface_name,
+    read_guests,
+    reference,
+    resolve_guests,
+)
 from l3hv.model import Kind, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
 from l3hv.shape import Fields, Notes, OneOf, Text, Unfit, WholeNumber, address, yes_or_no
@@ -279,6 +287,7 @@ def _resolve_uplinks(
 
 def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) -> Iterable[UplinkIntent]:
     where = f"l3hv_uplinks.{path}"
+    longest = ""
     for domain in domains:
         if domain.vlan is None:
             notes.add(
@@ -287,18 +296,18 @@ def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) 
                 f"{nic} would carry {domain.name}, which has no VLAN.",
                 f"Set l3hv_domains.{domain.name}.vlan, or name one interface per domain.",
             )
-            continue
-        interface = f"{nic}.{domain.vlan}"
-        try:
-            interface_name(interface)
-        except Unfit:
-            notes.add(
-                where,
-                nic,
-                f"The VLAN interface {interface} would have {len(interface)} bytes in its name.",
-                "The kernel allows 15: rename the NIC with an udev or networkd link file.",
-            )
-        yield UplinkIntent(path, domain.name, interface, nic)
+        else:
+            yield UplinkIntent(path, domain.name, f"{nic}.{domain.vlan}", nic)
+    longest = max(
+        (f"{nic}.{domain.vlan}" for domain in domains if domain.vlan is not None), key=len, default=""
+    )
+    if len(longest) > LONGEST_INTERFACE:
+        notes.add(
+            where,
+            nic,
+            f"The VLAN interface {longest} would have {len(longest)} bytes in its name.",
+            f"The kernel allows {LONGEST_INTERFACE}: give the NIC a shorter name with a systemd.link file.",
+        )
 
 
 def _check_uplinks(host: HostIntent, path: str | None, notes: Notes) -> None:
@@ -340,6 +349,8 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
         for domain in common.domains:
             if domain.name in host.domains:
                 prefixes += [(p, f"{p} (loopbacks, {domain.name})") for p in domain.loopbacks]
+    # Prefixes without room for any host are a problem of the fabric, and noted there.
+    prefixes = [(prefix, place) for prefix, place in prefixes if numbers_of(prefix)]
     if not prefixes:
         return
     smallest, place = min(prefixes, key=lambda prefix: numbers_of(prefix[0]).stop)
@@ -349,7 +360,7 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
             "l3hv_id",
             host.id,
             f"{host.id} does not fit in {place}.",
-            f"Choose 1 to {numbers.stop - 1}." if numbers else "Choose a larger prefix.",
+            f"Choose 1 to {numbers.stop - 1}.",
         )
 
 
@@ -410,14 +421,19 @@ def _check_addresses(addresses: Iterable[Address], common: Common, notes: Notes)
 
 
 def _check_interfaces(host: HostIntent, guests: Iterable[Written], notes: Notes) -> None:
-    """Each interface is used once."""
+    """Each interface is used once: a NIC by its path, the others by their domain or guest."""
+    places: dict[str, str] = {}
     used: dict[str, str] = {}
-    names = [(f"l3hv_uplinks.{u.path}", nic) for u in host.uplinks if (nic := u.nic) is not None]
-    places = list(dict.fromkeys(names))
     for uplink in host.uplinks:
-        places.append((f"l3hv_uplinks.{uplink.path}.{uplink.domain}", uplink.interface))
-    places += [(f"{guest.where}.interface", guest.interface) for guest in guests]
-    for field, interface in places:
+        where = f"l3hv_uplinks.{uplink.path}"
+        if uplink.nic is not None:
+            places[where] = uplink.nic
+            used[uplink.interface] = where
+        else:
+            places[f"{where}.{uplink.domain}"] = uplink.interface
+    for guest in guests:
+        places[f"{guest.where}.interface"] = guest.interface
+    for field, interface in places.items():
         if interface in used:
             notes.add(
                 field,

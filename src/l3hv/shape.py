@@ -26,7 +26,9 @@ T = TypeVar("T")
 D = TypeVar("D")
 Converter = Callable[[Any], T]
 
+_PREFIX = "l3hv_"
 _LONGEST_SHOWN = 48
+_MOST_NAMED = 12
 _HUGE = 10**20
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
@@ -106,10 +108,14 @@ def did_you_mean(key: str, known: Collection[str]) -> str:
     >>> did_you_mean("tabel", ["table", "vlan"])
     "Did you mean 'table'?"
     """
-    close = difflib.get_close_matches(key, sorted(known), n=1)
+    # What all our variables begin with makes none of them more alike.
+    names = {name.removeprefix(_PREFIX): name for name in sorted(known)}
+    close = difflib.get_close_matches(key.removeprefix(_PREFIX), names, n=1)
     if close:
-        return f"Did you mean '{close[0]}'?"
-    return f"Remove it; known here: {', '.join(sorted(known))}."
+        return f"Did you mean '{names[close[0]]}'?"
+    if len(known) > _MOST_NAMED:
+        return "Remove it; docs/intent.md describes the keys that there are."
+    return f"Remove it; known here are {', '.join(sorted(known))}."
 
 
 class Fields:

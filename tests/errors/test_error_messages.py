@@ -1,0 +1,60 @@
+"""Spoilt intents, and what an operator is told about each, word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from l3hv.claims import claims, clashes
+from l3hv.errors import IntentError
+from l3hv.intent import host_kind, parse_common, parse_host
+
+HERE = Path(__file__).parent
+SOUND = yaml.safe_load((HERE / "sound_intent.yaml").read_text())
+CASES = sorted(HERE.glob("*.yml"))
+
+
+def spoilt(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the common variables and those of each host, as the case leaves them."""
+    common = SOUND["common"] | case.get("common", {})
+    hosts = {name: dict(variables) for name, variables in SOUND["hosts"].items()}
+    for name, changes in case.get("hosts", {}).items():
+        if changes is None:
+            del hosts[name]
+        else:
+            hosts[name] = hosts.get(name, {}) | changes
+    return common, hosts
+
+
+def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
+    """Raise what a run raises for this intent."""
+    common, problems = parse_common(variables)
+    parsed = {}
+    for name, own in hosts.items():
+        kind, more = host_kind(name, own.pop("groups"))
+        problems += more
+        if kind is not None:
+            parsed[name], more = parse_host(name, kind, variables | own, common)
+            problems += more
+    if common is not None and None not in parsed.values():
+        problems += clashes({name: claims(host) for name, host in parsed.items()}, common)
+    if problems:
+        raise IntentError(problems)
+
+
+def test_the_sound_intent_has_no_problem():
+    check(*spoilt({}))
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_message(path, expect_file):
+    with pytest.raises(IntentError) as raised:
+        check(*spoilt(yaml.safe_load(path.read_text())))
+    expect_file(path.with_suffix(".txt"), f"{raised.value}\n")
+
+
+def test_every_message_has_a_case():
+    assert {path.stem for path in HERE.glob("*.txt")} == {path.stem for path in CASES}
