@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
     added.add_argument("guest")
     added.add_argument("--on", metavar="HYPERVISOR", help="default: where it was last")
+    added.add_argument("--qemu", action="store_true", help="as a real virtual machine")
 
     added = verb("unplug", _unplug, "Stop a guest and remove its interface.")
     added.add_argument("guest")
@@ -269,6 +270,9 @@ def _exec(options: argparse.Namespace) -> None:
 def _guest(options: argparse.Namespace) -> None:
     twin = _twin(options)
     guest = twin.standing().guest(options.guest)
+    if guests.is_vm(twin, guest):
+        console = twin.guest_directory(guest.name) / "console.log"
+        raise TwinError(f"{guest.name} is a virtual machine, which runs no commands: see {console}")
     network.enter(twin.guest_namespace(guest.name))
     command = options.command or ["bash"]
     try:
@@ -282,7 +286,7 @@ def _plug(options: argparse.Namespace) -> None:
     standing = twin.standing()
     if options.on:
         standing.machine(options.on)
-    guests.plug(twin, standing.guest(options.guest), options.on)
+    guests.plug(twin, standing.guest(options.guest), options.on, qemu=options.qemu)
 
 
 def _unplug(options: argparse.Namespace) -> None:

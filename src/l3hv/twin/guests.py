@@ -18,7 +18,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from l3hv.topology import GuestPort
-from l3hv.twin import TwinError, network
+from l3hv.twin import TwinError, network, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 
 INTERFACE = "eth0"
@@ -46,6 +46,12 @@ def place(twin: Twin, guest: GuestPort) -> str | None:
     return hypervisor
 
 
+def is_vm(twin: Twin, guest: GuestPort) -> bool:
+    """Whether a guest is a virtual machine, or would be if it ran."""
+    stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
+    return bool(stored and stored["qemu"])
+
+
 def is_plugged(twin: Twin, guest: GuestPort) -> bool:
     """Whether the guest runs and its cable is in place."""
     hypervisor = place(twin, guest)
@@ -56,25 +62,31 @@ def is_plugged(twin: Twin, guest: GuestPort) -> bool:
     )
 
 
-def plug(twin: Twin, guest: GuestPort, on: str | None = None) -> None:
-    """Start a guest where it was last (or ``on`` a hypervisor); a running one moves there."""
+def plug(twin: Twin, guest: GuestPort, on: str | None = None, *, qemu: bool = False) -> None:
+    """Start a guest where it was last (or ``on`` a hypervisor); a running one moves there.
+
+    ``qemu`` makes it a virtual machine until it is unplugged, also at its hypervisor's next boot.
+    """
     with _locked(twin, guest.name):
         now = place(twin, guest)
+        was_qemu = is_vm(twin, guest)
+        qemu = qemu or was_qemu
         wanted = on or now or guest.hypervisor
         if not (network.NAMESPACES / twin.machine_namespace(wanted)).exists():
             raise TwinError(f"{wanted} is off: './twin boot {wanted}' starts it")
-        if not is_plugged(twin, guest):
-            _start(twin, guest, wanted)
+        if not is_plugged(twin, guest) or qemu != was_qemu:
+            _stop(twin, guest, now)
+            _start(twin, guest, wanted, qemu=qemu)
         elif now is not None and now != wanted:
-            _move(twin, guest, now, wanted)
-        _record(twin, guest, wanted)
+            _move(twin, guest, now, wanted, qemu=qemu)
+        _record(twin, guest, wanted, qemu=qemu)
 
 
 def unplug(twin: Twin, guest: GuestPort) -> None:
     """Stop a guest for good: its hypervisor's next boot does not start it."""
     with _locked(twin, guest.name):
         _stop(twin, guest, place(twin, guest))
-        _record(twin, guest, None)
+        _record(twin, guest, None, qemu=False)
 
 
 def plug_all(twin: Twin, standing: Standing, machine: str) -> None:
@@ -104,6 +116,8 @@ def remove_surplus(twin: Twin, standing: Standing) -> None:
 def addresses(twin: Twin, guest: GuestPort) -> list[str]:
     """The addresses that a running guest has, of global scope, without prefix lengths."""
     namespace = twin.guest_namespace(guest.name)
+    if is_vm(twin, guest):
+        return vm.vm_addresses(twin, guest.name) if network.namespaces(namespace) else []
     return network.global_addresses(namespace) if network.namespaces(namespace) else []
 
 
@@ -114,10 +128,10 @@ def _recorded(twin: Twin) -> list[GuestPort]:
     ]
 
 
-def _record(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
+def _record(twin: Twin, guest: GuestPort, hypervisor: str | None, *, qemu: bool) -> None:
     write_json(
         twin.guest_directory(guest.name) / "plugged.json",
-        {"hypervisor": hypervisor, "guest": asdict(guest)},
+        {"hypervisor": hypervisor, "qemu": qemu, "guest": asdict(guest)},
     )
 
 
@@ -131,10 +145,20 @@ def _locked(twin: Twin, guest: str) -> Iterator[None]:
         yield
 
 
-def _start(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+def _start(twin: Twin, guest: GuestPort, hypervisor: str, *, qemu: bool) -> None:
     _stop(twin, guest, hypervisor)
+    network.create_namespaces([twin.guest_namespace(guest.name)])
+    if qemu:
+        vm.start_vm(twin, guest, hypervisor, tap_mac(guest.mac))
+    else:
+        _add_cable(twin, guest, hypervisor)
+    _bring_up(twin, guest, hypervisor)
+    if guest.ipv4 and not qemu:
+        _start_dhcp(twin, guest)
+
+
+def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
     namespace = twin.guest_namespace(guest.name)
-    network.create_namespaces([namespace])
     network.write_settings(namespace, network.KERNEL_DEFAULTS | GUEST_SETTINGS)
     mtu = max(guest.mtu, NIC_MTU)
     with network.netlink(namespace) as link:
@@ -156,9 +180,6 @@ def _start(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
                     "net_ns_fd": fd,
                 },
             )
-    _bring_up(twin, guest, hypervisor)
-    if guest.ipv4:
-        _start_dhcp(twin, guest)
 
 
 def tap_mac(mac: str) -> str:
@@ -201,7 +222,7 @@ def _stop(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
     network.remove_namespaces([twin.guest_namespace(guest.name)])
 
 
-def _move(twin: Twin, guest: GuestPort, old: str, new: str) -> None:
+def _move(twin: Twin, guest: GuestPort, old: str, new: str, *, qemu: bool) -> None:
     """Hand the hypervisor's end of the cable over; the guest's end stays as it is."""
     with (
         network.netlink(twin.machine_namespace(old)) as link,
@@ -210,7 +231,8 @@ def _move(twin: Twin, guest: GuestPort, old: str, new: str) -> None:
         index = link.link_lookup(ifname=guest.interface)[0]
         link.link("set", index=index, net_ns_fd=fd)
     _bring_up(twin, guest, new)
-    _announce(twin, guest)
+    if not qemu:
+        _announce(twin, guest)
 
 
 def _announce(twin: Twin, guest: GuestPort) -> None:

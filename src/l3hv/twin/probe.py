@@ -41,6 +41,7 @@ Address = IPv4Address | IPv6Address
 class End:
     """One end of a probe: the namespaces that answer for an address, and the address in each.
 
+    None does where a virtual machine answers by itself.
     Several namespaces answer for an anycast address; the address in a namespace differs from
     the one that is probed where a hypervisor translates it.
     """
@@ -126,10 +127,13 @@ def find_end(twin: Twin, standing: Standing, what: str, family: int) -> End:
 
 def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
     if name in {guest.name for guest in standing.topology.guests}:
-        namespace = twin.guest_namespace(name)
-        if not network.namespaces(namespace):
+        guest = standing.guest(name)
+        if not guests.is_plugged(twin, guest):
             raise TwinError(f"{name} is off: './twin plug {name}' starts it")
-        found = network.global_addresses(namespace)
+        namespace = twin.guest_namespace(name)
+        found = guests.addresses(twin, guest)
+        if guests.is_vm(twin, guest):
+            namespace = ""
     elif name in {known.name for known in standing.topology.machines}:
         machine.leader(twin, name)
         namespace = twin.machine_namespace(name)
@@ -139,7 +143,8 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
         raise TwinError(f"{name!r} is no guest, machine or address of this twin")
     for candidate in map(ip_address, found):
         if candidate.version == family:
-            return End(name, candidate, {namespace: candidate})
+            # A virtual machine answers by itself.
+            return End(name, candidate, {namespace: candidate} if namespace else {})
     raise TwinError(f"{name} has no IPv{family} address (yet)")
 
 
@@ -150,6 +155,9 @@ def _held_end(twin: Twin, standing: Standing, address: Address) -> End:
     for namespace in namespaces:
         if network.namespaces(namespace) and network.is_local(namespace, str(address)):
             holders[namespace] = address
+    vms = [guest for guest in standing.topology.guests if guests.is_vm(twin, guest)]
+    if any(str(address) in guests.addresses(twin, guest) for guest in vms):
+        return End(str(address), address, holders)
     for guest in standing.topology.guests:
         if any(address == ip_address(known.partition("/")[0]) for known in guest.transparent):
             for own in map(ip_address, guests.addresses(twin, guest)):
@@ -178,6 +186,8 @@ def run_probe(
     """
     if source.address.version != target.address.version:
         raise TwinError(f"{source.name} and {target.name} are addresses of two families")
+    if not source.holders:
+        raise TwinError(f"{source.name} is a virtual machine, which only answers: swap the ends")
     if set(source.holders) & set(target.holders):
         raise TwinError(f"{source.name} and {target.name} are the same end")
     with contextlib.ExitStack() as stack:
