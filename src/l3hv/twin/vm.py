@@ -1,8 +1,8 @@
 """Guests that are real virtual machines: QEMU with a tap in the hypervisor's namespace.
 
 Emulated on every host: a KVM that is there need not work (a nested one may stop the guest at
-its first instructions), and they have little to compute.  They boot Debian's cloud kernel and a small initramfs made
-of the host's busybox and a Debian 13 image's Python.
+its first instructions), and they have little to compute.  They boot Debian's cloud kernel and a
+small initramfs made of the host's busybox and a Debian 13 image's Python.
 """
 
 from __future__ import annotations
