@@ -54,7 +54,7 @@ def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     """Return the settings of a host; those of guest ports hold for every interface that appears later."""
     if host.kind == "route_reflector":
         return tuple(_neighbour_tables(common, host))
-    return (*_fabric_wide(host), *_neighbour_tables(common, host), *_new_interfaces(host), *_uplinks(host))
+    return (*_fabric_wide(host), *_neighbour_tables(common, host), *_ports(host), *_uplinks(host))
 
 
 def _fabric_wide(host: HostIntent) -> Iterator[Sysctl]:
@@ -103,25 +103,41 @@ def neighbours(common: Common, host: HostIntent, family: Family) -> int:
     return 1 << (max(count, LEAST_NEIGHBOURS) - 1).bit_length()
 
 
-def _new_interfaces(host: HostIntent) -> Iterator[Sysctl]:
-    """Yield what must hold at the moment that a guest's interface appears."""
+_PORT_SETTINGS = (
+    ("net.ipv4.conf.{}.rp_filter", "1", "a guest sends with its own addresses only"),
+    ("net.ipv4.conf.{}.send_redirects", "0", "guests are never told to talk to each other directly"),
+    ("net.ipv4.conf.{}.accept_redirects", "0", "guests do not change our routes"),
+    ("net.ipv6.conf.{}.accept_redirects", "0", "guests do not change our routes"),
+    (
+        "net.ipv4.conf.{}.arp_announce",
+        "2",
+        "a guest is asked by its gateway, not by the hypervisor's loopback",
+    ),
+    ("net.ipv4.neigh.{}.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s"),
+)
+
+
+def _ports(host: HostIntent) -> Iterator[Sysctl]:
+    """Yield the settings of guest ports: as defaults, in force at the moment that one appears, and by name.
+
+    The name is for ports that were there first, and for what has no default of its own in a container
+    (``neigh``); udev has systemd-sysctl apply it to each interface that appears.
+    """
     if host.kind != "hypervisor":
         return
-    for setting, value, why in (
-        ("rp_filter", "1", "a guest sends with its own addresses only"),
-        ("send_redirects", "0", "guests are never told to talk to each other directly"),
-        ("accept_redirects", "0", "guests do not change our routes"),
-        ("arp_announce", "2", "a guest is asked by its gateway, not by the hypervisor's loopback"),
-    ):
-        yield Sysctl(f"net.ipv4.conf.default.{setting}", value, why)
-    yield Sysctl("net.ipv6.conf.default.accept_redirects", "0", "guests do not change our routes")
-    yield Sysctl("net.ipv4.neigh.default.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s")
+    for name in ("default", *(_sysctl_name(guest.interface) for guest in host.guests)):
+        for key, value, why in _PORT_SETTINGS:
+            yield Sysctl(key.format(name), value, why)
+
+
+def _sysctl_name(interface: str) -> str:
+    """Return an interface's name as a part of a key: there a dot in it is written as a slash (sysctl.d(5))."""
+    return interface.replace(".", "/")
 
 
 def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
     for uplink in host.uplinks:
-        # sysctl.d(5): where the first separator is a dot, a dot inside a name is written as a slash.
-        interface = uplink.interface.replace(".", "/")
+        interface = _sysctl_name(uplink.interface)
         for setting, value, why in (
             ("forwarding", "1", f"path {uplink.path} of {uplink.domain}"),
             ("rp_filter", "0", "what leaves by one path may come back by another"),

@@ -192,9 +192,24 @@ def tap_mac(mac: str) -> str:
 
 
 def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+    _apply_settings(twin, guest.interface, hypervisor)
     with network.netlink(twin.machine_namespace(hypervisor)) as link:
         index = link.link_lookup(ifname=guest.interface)[0]
         link.link("set", index=index, state="up")
+
+
+def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
+    """Apply sysctl.d to an interface that has appeared, as udev's 99-systemd.rules does outside containers."""
+    from l3hv.twin import machine  # which starts guests, and so imports this module
+
+    found = machine.running(twin, hypervisor)
+    if found is not None:
+        kinds = ("ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh")
+        program = [
+            "/usr/lib/systemd/systemd-sysctl",
+            *(f"--prefix=/net/{kind}/{interface}" for kind in kinds),
+        ]
+        subprocess.run(machine.inside(found.leader, program), check=False, stdin=subprocess.DEVNULL)
 
 
 def _start_dhcp(twin: Twin, guest: GuestPort) -> None:
