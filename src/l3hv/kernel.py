@@ -131,7 +131,7 @@ def _ports(host: HostIntent) -> Iterator[Sysctl]:
 
 
 def _sysctl_name(interface: str) -> str:
-    """Return an interface's name as a part of a key: there a dot in it is written as a slash (sysctl.d(5))."""
+    """Return an interface's name as a part of a key: a dot in it is a slash there (sysctl.d(5))."""
     return interface.replace(".", "/")
 
 

@@ -199,7 +199,7 @@ def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
 
 
 def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
-    """Apply sysctl.d to an interface that has appeared, as udev's 99-systemd.rules does outside containers."""
+    """Apply sysctl.d to an interface that has appeared, as udev does outside containers."""
     from l3hv.twin import machine  # which starts guests, and so imports this module
 
     found = machine.running(twin, hypervisor)
