@@ -170,7 +170,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class HostIntent:
-    """One host of the fabric.
+    """One host of the fabric; ``guests`` are sorted by name.
 
     ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
     that it answers for itself.

@@ -19,6 +19,7 @@ from l3hv.addressing import (
     is_inside,
     link_local_of,
 )
+from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, Pool
 from l3hv.model import Family
 from l3hv.shape import (
@@ -216,8 +217,12 @@ class Home:
 
 
 def resolve_guests(written: Iterable[Written], home: Home) -> tuple[GuestIntent, ...]:
-    """Return the guests with everything that follows from the fabric, noting what does not fit it."""
-    guests = [_Resolution(guest, home).guest_intent() for guest in written]
+    """Return the guests with everything that follows from the fabric, noting what does not fit it.
+
+    They are sorted by name: the order in which they were written does not matter.
+    """
+    in_order = sorted(written, key=lambda guest: natural_key(guest.name))
+    guests = [_Resolution(guest, home).guest_intent() for guest in in_order]
     resolved = tuple(guest for guest in guests if guest is not None)
     _check_holders(resolved, home.notes)
     return resolved
@@ -357,7 +362,8 @@ class _Resolution:
         message = f"{brief(prefix)} is in no pool of {self.domain}."
         for pool in self.home.common.pools:
             if any(is_inside(prefix, other) for other in pool.prefixes):
-                message = f"{brief(prefix)} is in the pool {pool.name} of {pool.domain}, the guest in {self.domain}."
+                place = f"the pool {pool.name} of {pool.domain}"
+                message = f"{brief(prefix)} is in {place}, the guest in {self.domain}."
         prefixes = self.home.common.pool_prefixes(self.domain, family)
         remedy = f"Add a pool with {family} to l3hv_pools."
         if prefixes:

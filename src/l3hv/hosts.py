@@ -66,13 +66,24 @@ TIMERS: dict[str, tuple[WholeNumber, int]] = {
 }
 """Bounds and default of each timer: RFC 4271 for the hold time, 24 bits of RFC 9494 for the stale time."""
 
-# Names that, followed by "_" and a domain, could be an attribute or function of BIRD, or a protocol that
-# every host has (kernel_public4, static_private4, …); Ansible's own names of groups and of itself.
+# Names that, followed by "_" and a domain, could be an attribute or function of BIRD, or something that its
+# configuration names itself (kernel_public4, accept_public4, …); and Ansible's own groups.
 _RESERVED_HOSTS = frozenset(
     {
-        *("aspa", "babel", "bfd", "bgp", "device", "direct", "igp", "kernel", "krt", "learn", "local"),
-        *("mpls", "net", "ospf", "pipe", "ra", "rip", "roa", "rr", "rta", "rts", "static"),
-        *("all", "ungrouped"),
+        *("aspa", "babel", "bfd", "bgp", "igp", "krt", "mpls", "ospf", "ra", "rip", "roa", "rta", "rts"),
+        *(
+            "accept",
+            "announce",
+            "device",
+            "direct",
+            "guests",
+            "kernel",
+            "originated",
+            "own",
+            "pipe",
+            "static",
+        ),
+        *("static", "all", "ungrouped"),
     }
 )
 
@@ -202,12 +213,12 @@ def _read_uplinks(fields: Fields) -> dict[str, str | dict[str, str]]:
             "l3hv_uplinks", None, "is missing.", "Name the interface that the host has on each path."
         )
     for path, value in nested.names(path_name):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             domains = nested.nested(nested.path(path), value)
             uplinks[path] = {
                 domain: domains.take(domain, interface_name, "") for domain, _ in domains.names(reference)
             }
-        elif value is None:
+        elif value is None or value == {}:
             fields.notes.add(nested.path(path), None, "is empty.", "Name its interface, or remove the path.")
         else:
             uplinks[path] = nested.take(path, interface_name, "")
@@ -287,7 +298,7 @@ def _resolve_uplinks(
 
 def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) -> Iterable[UplinkIntent]:
     where = f"l3hv_uplinks.{path}"
-    longest = ""
+    longest = nic
     for domain in domains:
         if domain.vlan is None:
             notes.add(
@@ -296,11 +307,10 @@ def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) 
                 f"{nic} would carry {domain.name}, which has no VLAN.",
                 f"Set l3hv_domains.{domain.name}.vlan, or name one interface per domain.",
             )
-        else:
-            yield UplinkIntent(path, domain.name, f"{nic}.{domain.vlan}", nic)
-    longest = max(
-        (f"{nic}.{domain.vlan}" for domain in domains if domain.vlan is not None), key=len, default=""
-    )
+            continue
+        interface = f"{nic}.{domain.vlan}"
+        longest = max(longest, interface, key=len)
+        yield UplinkIntent(path, domain.name, interface, nic)
     if len(longest) > LONGEST_INTERFACE:
         notes.add(
             where,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from l3hv.addressing import LINK_LOCAL_GATEWAY, family_of_text
-from l3hv.errors import natural_key
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, GuestIntent, HostIntent, Pool
 from l3hv.model import DhcpPool, Family, Guest, GuestLease, GuestPrefix, GuestRoute
@@ -16,14 +15,14 @@ GUEST_METRIC = 10
 
 
 def guests(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[Guest, ...]:
-    """Return the ports of a hypervisor's guests, sorted by name.
+    """Return the ports of a hypervisor's guests.
 
     ``prefsrc`` is the source of the hypervisor's own traffic to them.
     """
     pools = {pool.name: pool for pool in common.pools}
     ports = []
     holders: dict[str, int] = {}
-    for guest in sorted(host.guests, key=lambda guest: natural_key(guest.name)):
+    for guest in host.guests:
         port = _port(common, guest, pools[guest.pool], prefsrc)
         if guest.anycast:
             port = replace(port, routes=tuple(_apart(route, holders) for route in port.routes))

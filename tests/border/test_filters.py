@@ -1,0 +1,131 @@
+"""The filters as Ansible sees them: found, documented, fed with tagged types, answering with plain ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ansible = pytest.importorskip("ansible")
+
+from ansible.parsing.dataloader import DataLoader  # noqa: E402
+from ansible.plugins.loader import filter_loader, init_plugin_loader  # noqa: E402
+from ansible.template import Templar  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+FILTERS = ROOT / "filter_plugins"
+LAB = ROOT / "inventories" / "lab"
+sys.path.append(str(ROOT / "tests" / "unit"))
+
+from intents import fabric, slices  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    init_plugin_loader()
+    filter_loader.add_directory(str(FILTERS))
+
+
+@pytest.fixture(scope="module")
+def part():
+    """The slice of hv1, read by Ansible's own loader: its texts and numbers are tagged."""
+    return DataLoader().load(json.dumps(slices(fabric(2, guests=2))["hv1"]))
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FILTERS.glob("*.yml"))
+
+
+def render(expression: str, **variables):
+    return Templar(loader=DataLoader(), variables=variables).template(_trusted("{{ " + expression + " }}"))
+
+
+def _trusted(text: str) -> str:
+    try:
+        from ansible.template import trust_as_template
+    except ImportError:
+        return text
+    return trust_as_template(text)
+
+
+def assert_plain(value) -> None:
+    """Assert that nothing in a value needs Ansible to be understood."""
+    if isinstance(value, dict):
+        assert all(isinstance(key, str) for key in value)
+        for item in value.values():
+            assert_plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            assert_plain(item)
+    else:
+        assert value is None or isinstance(value, (str, int, bool))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_documented_filter_is_loaded(name):
+    assert filter_loader.get(name) is not None
+
+
+def test_every_filter_is_documented():
+    sys.path.append(str(FILTERS))
+    from l3hv_filters import FilterModule
+
+    assert sorted(FilterModule().filters()) == names()
+
+
+@pytest.mark.parametrize("name", names())
+def test_documentation_is_complete(name):
+    documentation = yaml.safe_load((FILTERS / f"{name}.yml").read_text())
+    assert documentation["DOCUMENTATION"]["name"] == name
+    assert yaml.safe_load(documentation["EXAMPLES"])
+    assert documentation["RETURN"]["_value"]["type"]
+    # Relative to the project's root, with nothing installed.
+    shown = subprocess.run(
+        [sys.executable, "-m", "ansible", "doc", "-t", "filter", "-M", str(FILTERS), "--json", name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)[name]["doc"]["short_description"]
+
+
+def test_host_plan_takes_tagged_types_and_returns_plain_ones(part):
+    plan = render("part | host_plan", part=part)
+    assert_plain(plan)
+    assert plan["host"] == "hv1"
+    assert json.loads(json.dumps(plan)) == plan
+
+
+def test_a_plan_can_be_used_in_an_expression(part):
+    neighbours = render("(part | host_plan).routing.sessions | map(attribute='neighbor') | list", part=part)
+    assert neighbours == ["198.18.62.128", "172.16.62.128", "198.18.126.128", "172.16.126.128"]
+
+
+def test_plan_summary_is_text(part):
+    summary = render("part | host_plan | plan_summary", part=part)
+    assert summary.startswith("hv1: hypervisor 1 of test\n")
+    assert "rr1_public" in summary
+
+
+def test_every_filter_of_ours_that_is_used_is_loaded():
+    """A filter that cannot import its package is skipped with a warning: catch that here."""
+    used = {
+        name
+        for directory in ("playbooks", "roles")
+        for path in (ROOT / directory).rglob("*")
+        if path.suffix in {".yml", ".j2"}
+        for name in re.findall(r"\|\s*(host_plan|plan_summary)\b", path.read_text())
+    }
+    assert used <= set(names())
+
+
+def test_the_package_is_appended_to_the_path_and_never_put_first():
+    assert "sys.path.append" in (FILTERS / "l3hv_filters.py").read_text()
+    assert "sys.path.insert" not in (FILTERS / "l3hv_filters.py").read_text()

@@ -1,0 +1,99 @@
+"""What two hosts claim is found, whatever else there is; what they may share is not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from ipaddress import IPv4Network
+
+from hypothesis import given
+from hypothesis import strategies as st
+from intents import common_of, fabric, intents
+
+from l3hv.claims import Claim, claims, clashes
+from l3hv.model import as_plain, from_plain
+
+COMMON = common_of()
+
+
+def prefix_claims(*prefixes: tuple[str, bool]) -> list[Claim]:
+    return [
+        Claim("prefix", prefix, f"field{index}", shared) for index, (prefix, shared) in enumerate(prefixes)
+    ]
+
+
+def test_a_fabric_without_problems_has_no_clashes():
+    hosts = intents(fabric(20, guests=5))
+    assert clashes({name: claims(host) for name, host in hosts.items()}, COMMON) == []
+
+
+def test_claims_survive_json():
+    for host in intents(fabric(2, guests=2)).values():
+        plain = json.loads(json.dumps(as_plain(claims(host))))
+        assert tuple(from_plain(Claim, claim) for claim in plain) == claims(host)
+
+
+small_prefixes = st.builds(
+    lambda address, length: str(IPv4Network((0xC0000200 + address, length), strict=False)),
+    st.integers(0, 15),
+    st.integers(28, 32),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["h1", "h2", "h3"]), small_prefixes, st.booleans()), max_size=8))
+def test_overlaps_are_those_that_a_comparison_of_all_pairs_finds(entries):
+    by_host: dict[str, list[Claim]] = {}
+    for index, (host, prefix, shared) in enumerate(entries):
+        by_host.setdefault(host, []).append(Claim("prefix", prefix, f"field{index}", shared))
+    everything = [claim for claims_ in by_host.values() for claim in claims_]
+    overlapping = {
+        frozenset({one.field, other.field})
+        for one, other in itertools.combinations(everything, 2)
+        if IPv4Network(one.value).overlaps(IPv4Network(other.value)) and not (one.shared and other.shared)
+    }
+    problems = clashes(by_host, COMMON)
+    # Each prefix is blamed at most once, for the nearest that encloses it, and none that is innocent is.
+    blamed = [problem.field for problem in problems]
+    assert len(blamed) == len(set(blamed))
+    assert bool(problems) == bool(overlapping)
+    assert set(blamed) <= {field for pair in overlapping for field in pair}
+    # Without those that are blamed nothing overlaps any more.
+    assert all(pair & set(blamed) for pair in overlapping)
+
+
+def test_anycast_is_shared_with_anycast_only():
+    anycast, same = ("192.0.2.1/32", True), ("192.0.2.1/32", False)
+    assert not clashes({"h1": prefix_claims(anycast), "h2": prefix_claims(anycast)}, COMMON)
+    assert clashes({"h1": prefix_claims(anycast), "h2": prefix_claims(same)}, COMMON)
+
+
+def test_a_shared_prefix_does_not_hide_one_that_is_not():
+    """192.0.2.0/24 is owned; the anycast /28 in it is a problem, and so is the anycast /32 in that."""
+    found = clashes(
+        {
+            "h1": prefix_claims(("192.0.2.0/24", False)),
+            "h2": prefix_claims(("192.0.2.0/28", True), ("192.0.2.1/32", True)),
+        },
+        COMMON,
+    )
+    assert [problem.field for problem in found] == ["field0", "field1"]
+
+
+def test_ids_are_compared_path_by_path_for_reflectors_and_everywhere_for_others():
+    hosts = fabric(1)
+    assert not clashes({name: claims(host) for name, host in intents(hosts).items()}, COMMON)
+    hosts["rr1"][1]["l3hv_id"]
+    hosts["hv2"] = ("hypervisor", {"l3hv_id": 1, "l3hv_uplinks": {"b": "eno1"}})
+    hosts["hv1"][1]["l3hv_uplinks"] = {"a": "eno1"}
+    problems = clashes({name: claims(host) for name, host in intents(hosts).items()}, COMMON)
+    assert [str(problem) for problem in problems] == [
+        "hv2: l3hv_id: 1 is the id of hv1. Choose an id that no other host has."
+    ]
+
+
+def test_the_order_of_hosts_does_not_matter():
+    hosts = intents(fabric(3))
+    made = {name: claims(host) for name, host in hosts.items()}
+    made["hv9"] = made["hv1"]
+    backwards = dict(reversed(made.items()))
+    assert clashes(made, COMMON) == clashes(backwards, COMMON) != []

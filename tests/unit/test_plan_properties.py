@@ -1,0 +1,250 @@
+"""What holds for the plans of every fabric."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from intents import COMMON, EDGE, REFLECTORS, common_of, fabric, hypervisor, intents, slices
+
+from l3hv.intent import Roster, host_slice, member, parse_host, peers
+from l3hv.model import HostPlan, as_plain, from_plain
+from l3hv.plan import host_plan, topology
+
+ids = st.sets(st.integers(1, 14999), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ids)
+def test_no_address_is_given_twice_for_any_set_of_ids(numbers):
+    hosts = {f"hv{n}": ("hypervisor", hypervisor(n, guests=2)) for n in numbers} | REFLECTORS | EDGE
+    plans = [host_plan(part) for part in slices(hosts).values()]
+    on_segment: Counter[tuple[str, str, str]] = Counter(
+        (uplink.path, uplink.domain, address.address)
+        for plan in plans
+        for uplink in plan.uplinks
+        for address in uplink.addresses
+    )
+    loopbacks = Counter(loopback.address for plan in plans for loopback in plan.loopbacks)
+    routed = Counter(
+        (route.prefix, route.family) for plan in plans for guest in plan.guests for route in guest.routes
+    )
+    router_ids = Counter(plan.routing.router_id for plan in plans)
+    for counted in (on_segment, loopbacks, routed, router_ids):
+        assert not counted or max(counted.values()) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(ids, st.integers(1, 3))
+def test_plans_survive_json(numbers, guests):
+    for part in slices(
+        {f"hv{n}": ("hypervisor", hypervisor(n, guests)) for n in numbers} | REFLECTORS | EDGE
+    ).values():
+        assert json.loads(json.dumps(part)) == part
+        plan = host_plan(part)
+        assert from_plain(HostPlan, json.loads(json.dumps(as_plain(plan)))) == plan
+
+
+def test_plans_do_not_depend_on_the_order_of_what_was_written():
+    hosts = fabric(3, guests=4)
+    backwards = {
+        name: (kind, dict(reversed(variables.items()))) for name, (kind, variables) in reversed(hosts.items())
+    }
+    for _, variables in backwards.values():
+        if "l3hv_guests" in variables:
+            variables["l3hv_guests"] = variables["l3hv_guests"][::-1]
+        variables["l3hv_uplinks"] = dict(reversed(variables["l3hv_uplinks"].items()))
+    common = common_of(dict(reversed(COMMON.items())))
+    other = slices(backwards, common)
+    assert {name: host_plan(part) for name, part in slices(hosts).items()} == {
+        name: host_plan(other[name]) for name in hosts
+    }
+
+
+def test_the_slice_of_a_hypervisor_does_not_depend_on_other_hypervisors():
+    assert slices(fabric(1))["hv1"] == slices(fabric(50))["hv1"]
+
+
+def test_the_slice_of_an_edge_router_does_not_depend_on_hypervisors():
+    assert slices(fabric(1))["edge"] == slices(fabric(50))["edge"]
+
+
+def test_both_ends_of_a_session_agree():
+    plans = {name: host_plan(part) for name, part in slices(fabric(4)).items()}
+    ends = {
+        (name, session.peer, session.path, session.domain): session
+        for name, plan in plans.items()
+        for session in plan.routing.sessions
+    }
+    # hv1 to hv4 and the edge router, to two reflectors; the edge router is in public only.
+    assert len(ends) == 2 * (4 * 2 * 2 + 2)
+    for (name, peer, path, domain), session in ends.items():
+        other = ends[peer, name, path, domain]
+        assert (session.local, session.neighbor) == (other.neighbor, other.local)
+        assert session.passive != other.passive
+        assert [channel.family for channel in session.channels] == [c.family for c in other.channels]
+        local = plans[name].uplinks
+        assert any(
+            session.interface == uplink.interface and session.local in {a.address for a in uplink.addresses}
+            for uplink in local
+        )
+
+
+def test_reflectors_of_one_path_have_one_active_end():
+    hosts = fabric(1) | {"rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}})}
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    between = [
+        (name, session.passive)
+        for name in ("rr1", "rr3")
+        for session in plans[name].routing.sessions
+        if session.relation == "peer" and session.domain == "public"
+    ]
+    assert between == [("rr1", False), ("rr3", True)]
+    assert plans["rr1"].routing.cluster_id != plans["rr3"].routing.cluster_id
+
+
+def test_session_names_are_unique_symbols():
+    hosts = {
+        "10hv": ("hypervisor", hypervisor(1)),
+        "hv-2.rack": ("hypervisor", hypervisor(2)),
+        **REFLECTORS,
+    }
+    names = [session.name for session in host_plan(slices(hosts)["rr1"]).routing.sessions]
+    assert names == ["_10hv_public", "hv_2_rack_public", "_10hv_private", "hv_2_rack_private"]
+
+
+def test_what_a_hypervisor_announces_others_accept():
+    """Every announced prefix is accepted by the reflectors and by the edge router."""
+    plans = {name: host_plan(part) for name, part in slices(fabric(3, guests=3)).items()}
+    for receiver in ("rr1", "edge"):
+        accepted = {
+            table.name: [(ip_network(m.prefix), m.low, m.high) for m in table.accepts]
+            for table in plans[receiver].routing.tables
+        }
+        for table in plans["hv2"].routing.tables:
+            for match in table.announces if table.name in accepted else ():
+                prefix = ip_network(match.prefix)
+                assert any(
+                    prefix.subnet_of(pool) and low <= prefix.prefixlen <= high
+                    for pool, low, high in accepted[table.name]
+                ), match
+
+
+def test_the_number_of_rules_does_not_depend_on_guests():
+    few, many = (host_plan(slices(fabric(1, guests=n))["hv1"]) for n in (1, 200))
+    assert few.rules == many.rules
+
+
+def test_every_rule_and_route_uses_a_table_that_has_a_name():
+    for part in slices(fabric(2, guests=2)).values():
+        plan = host_plan(part)
+        names = {table.name for table in plan.table_names} | {"main"}
+        used = {rule.table for rule in plan.rules} | {route.table for route in plan.last_resorts}
+        used |= {table for guest in plan.guests for route in guest.routes for table in route.tables}
+        assert used <= names
+
+
+def test_guests_share_an_anycast_prefix_on_one_host_with_a_metric_each():
+    variables = hypervisor(1, guests=3)
+    for guest in variables["l3hv_guests"]:
+        guest["anycast"] = ["10.15.0.1"]
+    plan = host_plan(slices({"hv1": ("hypervisor", variables), **REFLECTORS})["hv1"])
+    metrics = [r.metric for guest in plan.guests for r in guest.routes if r.kind == "anycast"]
+    assert metrics == [10, 11, 12]
+    announced = [m.prefix for table in plan.routing.tables for m in table.announces]
+    assert announced.count("10.15.0.1/32") == 1
+
+
+def test_more_holders_of_an_anycast_prefix_than_metrics_are_refused():
+    variables = hypervisor(1, guests=17)
+    for guest in variables["l3hv_guests"]:
+        guest["anycast"] = ["10.15.0.1"]
+    _, problems = parse_host("hv1", "hypervisor", variables, common_of())
+    assert [problem.field for problem in problems] == ["l3hv_guests[vm18].anycast"]
+
+
+@pytest.mark.parametrize(("guests", "threshold"), [(1, "16384"), (2000, "32768")])
+def test_neighbour_tables_grow_with_the_guests(guests, threshold):
+    plan = host_plan(slices(fabric(1, guests))["hv1"])
+    assert {s.key: s.value for s in plan.sysctls}["net.ipv6.neigh.default.gc_thresh1"] == threshold
+
+
+def test_router_ids_without_ipv4():
+    """A reflector's id may be the same on two paths: the path comes first in its identifier."""
+    common = common_of(
+        {
+            "l3hv_asn": 65000,
+            "l3hv_domains": {"public": {"table": 90, "vlan": 90}},
+            "l3hv_paths": {
+                "a": {"public": {"ipv6": "2001:db8:a::/64"}},
+                "b": {"public": {"ipv6": "2001:db8:b::/64"}},
+            },
+            "l3hv_pools": {"six": {"ipv6": "2001:db8:6000::/40"}},
+        }
+    )
+    hosts = {
+        "hv1": ("hypervisor", {"l3hv_id": 70000, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}}),
+        **REFLECTORS,
+    }
+    plans = {name: host_plan(part) for name, part in slices(hosts, common).items()}
+    assert {name: plan.routing.router_id for name, plan in plans.items()} == {
+        "hv1": "0.1.17.112",
+        "rr1": "1.0.62.128",
+        "rr2": "2.0.62.128",
+    }
+    assert all(ip_address(session.local).version == 6 for session in plans["hv1"].routing.sessions)
+    assert plans["hv1"].rules[0].family == "ipv6"
+
+
+def test_an_uplink_has_the_addresses_of_its_path():
+    plan = host_plan(slices(fabric(1))["hv1"])
+    assert [[a.address for a in uplink.addresses] for uplink in plan.uplinks] == [
+        ["198.18.0.1", "2001:db8:a::1"],
+        ["172.16.0.1"],
+        ["198.18.64.1", "2001:db8:b::1"],
+        ["172.16.64.1"],
+    ]
+
+
+@pytest.mark.parametrize("host", ["rr1", "rr2"])
+def test_a_reflector_has_nothing_in_the_kernel(host):
+    plan = host_plan(slices(fabric(1))[host])
+    assert (plan.rules, plan.last_resorts, plan.table_names, plan.loopbacks, plan.guests) == (
+        (),
+        (),
+        (),
+        (),
+        (),
+    )
+    assert all(table.kernel_table is None for table in plan.routing.tables)
+    assert all(channel.next_hop is None for s in plan.routing.sessions for channel in s.channels)
+
+
+def test_topology_has_every_machine_port_and_guest():
+    hosts = fabric(11, guests=1)
+    hosts["hv1"][1]["l3hv_guests"][0] |= {"subnets": ["10.15.0.16/28"], "anycast": ["2001:db8:ffff::/64"]}
+    cabled = topology(intents(hosts).values())
+    assert [machine.name for machine in cabled.machines][:3] == ["edge", "hv1", "hv2"]
+    assert len(cabled.machines) == 14
+    assert cabled.segments == ("a-private", "a-public", "b-private", "b-public")
+    assert [port.interface for port in cabled.machines[1].ports] == [
+        "eno1.90",
+        "eno1.20",
+        "eno2.90",
+        "eno2.20",
+    ]
+    assert cabled.guests[0].addresses == ("10.15.0.17/32", "2001:db8:ffff::1/128")
+    assert [guest.hypervisor for guest in cabled.guests][:3] == ["hv1", "hv2", "hv3"]
+
+
+def test_a_slice_holds_only_what_was_parsed():
+    """Values of other types than JSON's (those of Ansible are tagged) do not get through the parser."""
+    common = common_of()
+    host = intents(fabric(1))["hv1"]
+    part = host_slice(common, host, peers(host, Roster([member(host)])))
+    assert part["peers"] == []
+    assert json.loads(json.dumps(part)) == part

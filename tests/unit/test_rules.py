@@ -1,0 +1,153 @@
+"""The policy rules of each kind of host, in the notation of ip-rule(8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from intents import COMMON, common_of, intents
+
+from l3hv.model import Rule
+from l3hv.rules import KERNEL_RULES, policy_rules
+
+
+def written(rule: Rule) -> str:
+    words = (
+        ("iif", rule.iif),
+        ("from", rule.source),
+        ("to", rule.destination),
+        ("lookup", rule.table),
+        ("suppress_prefixlength", rule.suppress_prefixlength),
+    )
+    return " ".join(f"{word} {value}" for word, value in words if value is not None)
+
+
+def rules(kind: str, family: str, common: dict[str, Any] | None = None, **variables: Any) -> list[str]:
+    parsed = common_of(COMMON | (common or {}))
+    own = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}} | variables
+    if kind == "route_reflector":
+        own["l3hv_uplinks"] = {"a": "eno1"}
+    host = intents({"x": (kind, own)}, parsed)["x"]
+    return [written(rule) for rule in policy_rules(parsed, host) if rule.family == family]
+
+
+PRIVATE = {"table": 20, "vlan": 20, "loopbacks": {"ipv4": "172.22.0.0/16", "ipv6": "2001:db8:22::/64"}}
+SERVICES = {
+    "domain": "private",
+    "ipv4": "10.64.0.0/16",
+    "gateway": "10.64.0.1",
+    "ipv6": "2001:db8:64::/48",
+}
+SIX = {
+    "l3hv_domains": COMMON["l3hv_domains"] | {"private": PRIVATE},
+    "l3hv_paths": {
+        "a": COMMON["l3hv_paths"]["a"] | {"private": {"ipv4": "172.16.0.0/18", "ipv6": "2001:db8:16::/64"}},
+        "b": COMMON["l3hv_paths"]["b"],
+    },
+    "l3hv_pools": COMMON["l3hv_pools"] | {"services": SERVICES},
+}
+
+
+def test_hypervisor_ipv4():
+    assert rules("hypervisor", "ipv4") == [
+        "iif lo lookup main",
+        "iif lo lookup local-out",
+        "iif eno1.20 lookup private",
+        "iif eno2.20 lookup private",
+        "from 10.64.0.0/16 lookup private",
+        "lookup public",
+    ]
+
+
+def test_hypervisor_ipv4_with_a_default_route_in_main():
+    assert rules("hypervisor", "ipv4", l3hv_main_default_route=True) == [
+        "iif lo lookup main suppress_prefixlength 0",
+        "iif lo to 10.0.0.0/12 lookup local-out",
+        "iif lo to 10.64.0.0/16 lookup local-out",
+        "iif lo to 172.22.0.0/16 lookup local-out",
+        "iif lo lookup main",
+        "iif lo lookup local-out",
+        "iif eno1.20 lookup private",
+        "iif eno2.20 lookup private",
+        "from 10.64.0.0/16 lookup private",
+        "lookup public",
+    ]
+
+
+def test_hypervisor_ipv6():
+    assert rules("hypervisor", "ipv6") == ["lookup main", "lookup public"]
+
+
+def test_hypervisor_ipv6_with_private():
+    assert rules("hypervisor", "ipv6", SIX) == [
+        "lookup main",
+        "iif lo to 2001:db8:64::/48 lookup private",
+        "iif lo to 2001:db8:22::/64 lookup private",
+        "iif eno1.20 lookup private",
+        "iif eno2.20 lookup private",
+        "from 2001:db8:64::/48 lookup private",
+        "lookup public",
+    ]
+
+
+def test_hypervisor_ipv6_with_private_and_a_default_route_in_main():
+    assert rules("hypervisor", "ipv6", SIX, l3hv_main_default_route=True) == [
+        "lookup main suppress_prefixlength 0",
+        "iif lo to 2001:db8:8000::/33 lookup public",
+        "iif lo to 2001:db8:64::/48 lookup private",
+        "iif lo to 2001:db8:22::/64 lookup private",
+        "iif lo lookup main",
+        "iif eno1.20 lookup private",
+        "iif eno2.20 lookup private",
+        "from 2001:db8:64::/48 lookup private",
+        "lookup public",
+    ]
+
+
+def test_edge_router_of_public():
+    assert rules("edge_router", "ipv4") == ["iif lo lookup main", "lookup public"]
+    assert rules("edge_router", "ipv6") == ["lookup main", "lookup public"]
+
+
+def test_edge_router_of_both():
+    assert rules("edge_router", "ipv4", l3hv_edge_domains=["public", "private"]) == [
+        "iif lo lookup main",
+        "iif lo to 10.64.0.0/16 lookup private",
+        "iif lo to 172.22.0.0/16 lookup private",
+        "iif eno1.20 lookup private",
+        "iif eno2.20 lookup private",
+        "lookup public",
+    ]
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_reflectors_have_none(family):
+    assert rules("route_reflector", family) == []
+
+
+def test_without_private_nothing_is_private():
+    common = {
+        "l3hv_domains": {"public": COMMON["l3hv_domains"]["public"]},
+        "l3hv_paths": {"a": {"public": {"ipv4": "198.51.100.0/24", "ipv6": "2001:db8:a::/64"}}},
+        "l3hv_pools": {},
+    }
+    assert rules("hypervisor", "ipv4", common, l3hv_uplinks={"a": "eno1"}) == [
+        "iif lo lookup main",
+        "iif lo lookup local-out",
+        "lookup public",
+    ]
+
+
+def test_priorities_are_consecutive_and_below_the_kernels_own():
+    common = common_of(COMMON | {"l3hv_rule_priority": 32700})
+    variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}}
+    found = policy_rules(common, intents({"x": ("hypervisor", variables)}, common)["x"])
+    assert [rule.priority for rule in found if rule.family == "ipv4"] == [
+        32700,
+        32710,
+        32720,
+        32730,
+        32740,
+        32750,
+    ]
+    assert all(rule.priority < KERNEL_RULES and rule.why for rule in found)
