@@ -100,6 +100,7 @@ ROUTE_IS_ONLINK = 0x4
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 SCOPE_LINK = 253
+HAS_SPOKEN = 0x02 | 0x04 | 0x08 | 0x10  # NUD_REACHABLE, STALE, DELAY, PROBE
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
@@ -107,19 +108,8 @@ IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/bird.ctl"
 BIRD_CONFIGURATION = "/etc/bird/bird.conf"
 
-# What the kernel is asked about every uplink and guest port, besides the sysctls of the plan.
-PORT_SETTINGS = {
-    "ipv4/conf": (
-        "forwarding",
-        "proxy_arp",
-        "rp_filter",
-        "send_redirects",
-        "accept_redirects",
-        "arp_announce",
-    ),
-    "ipv6/conf": ("forwarding", "accept_redirects"),
-    "ipv4/neigh": ("proxy_delay",),
-}
+# What must be on at a guest port, besides the sysctls of the plan.
+PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
 UNITS = (
     "systemd-networkd.service",
     "l3hv-tables.service",
@@ -345,7 +335,7 @@ def read_neighbours(
     for message in netlink.get_neighbours():
         name = links.get(message["ifindex"], {}).get("name")
         mac = message.get_attr("NDA_LLADDR")
-        if name in interfaces and mac:
+        if name in interfaces and mac and message["state"] & HAS_SPOKEN:
             neighbours.setdefault(name, {})[message.get_attr("NDA_DST")] = mac
     return neighbours
 
@@ -368,15 +358,13 @@ def read_text(path: str) -> str | None:
 
 
 def read_port_settings(interface: str) -> dict[str, str]:
-    """Return the settings of one interface that exist on this kernel, such as ``ipv4/conf forwarding``."""
-    settings = {}
-    for directory, names in PORT_SETTINGS.items():
-        family, kind = directory.split("/")
-        for name in names:
-            value = read_text(f"/proc/sys/net/{family}/{kind}/{interface}/{name}")
-            if value is not None:
-                settings[f"{family} {name}"] = value
-    return settings
+    """Return the settings of a guest port, such as ``ipv4 forwarding``."""
+    paths = {
+        f"{family} {name}": f"/proc/sys/net/{family}/conf/{interface}/{name}"
+        for family, names in PORT_SETTINGS.items()
+        for name in names
+    }
+    return {name: value for name, path in paths.items() if (value := read_text(path)) is not None}
 
 
 # --- daemons ---------------------------------------------------------------------------------------------
@@ -863,6 +851,7 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "rules": rules,
         "routes": own,
         "learned": {name: table.summary(learned.get(name)) for name, table in by_bird.items()},
+        "is_container": os.path.exists("/run/systemd/container"),
         "sysctls": {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]},
         "bird": bird,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},

@@ -18,8 +18,8 @@ LEARNED_METRIC = 32
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 BFD_PROFILES = frozenset({"bfd_llgr", "bfd"})
 AT_LEAST = "at least "
-PORT_SYSCTLS = ("net.ipv4.conf.default.", "net.ipv6.conf.default.", "net.ipv4.neigh.default.")
-"""What a guest's port inherits at the moment that it appears."""
+PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
+"""What must be on at a guest's port in each family; the rest is among the plan's sysctls."""
 
 Item = tuple[str, str]
 
@@ -32,7 +32,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
             *_links(plan),
             *_rules(plan),
-            *_sysctls(plan),
+            *_sysctls(plan, absent),
             *_own_routes(plan, guests),
             *_ports(plan, guests),
             *_routing(plan, fabric),
@@ -96,9 +96,22 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
             yield f"rules {family}", "\n".join(words)
 
 
-def _sysctls(plan: HostPlan) -> Iterator[Item]:
+def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:
+    """Yield the settings, but for those of ports that are not there."""
+    missing = {guest.interface for guest in plan.guests if guest.name in absent}
     for sysctl in plan.sysctls:
-        yield f"sysctl {sysctl.key}", sysctl.value
+        if interface_of(sysctl.key) not in missing:
+            yield f"sysctl {sysctl.key}", sysctl.value
+
+
+def interface_of(key: str) -> str | None:
+    """Return the interface that a sysctl.d key is about.
+
+    >>> interface_of("net.ipv4.conf.eno1/90.rp_filter"), interface_of("net.ipv6.route.max_size")
+    ('eno1.90', None)
+    """
+    parts = key.split(".")
+    return parts[3].replace("/", ".") if len(parts) == 5 else None
 
 
 def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
@@ -124,13 +137,6 @@ def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
 
 def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
     here = {guest.name for guest in guests}
-    inherited = {
-        f"{family} {name}": sysctl.value
-        for sysctl in plan.sysctls
-        if sysctl.key.startswith(PORT_SYSCTLS)
-        for _, family, _, _, name in [sysctl.key.split(".")]
-        if not name.startswith("gc_")
-    }
     for guest in plan.guests:
         yield f"guest {guest.name}", "present"
         if guest.name not in here:
@@ -139,10 +145,9 @@ def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
         yield f"{port} link", f"up, mtu {guest.mtu}"
         yield f"{port} mac", guest.gateway_mac
         yield f"{port} addresses", in_order(guest.gateways)
-        settings = {**inherited, "ipv4 forwarding": "1", "ipv4 proxy_arp": "1", "ipv6 forwarding": "1"}
-        for setting, value in settings.items():
-            if setting.split()[0] in families(guest):
-                yield f"{port} {setting}", value
+        for family in families(guest):
+            for setting in PORT_SETTINGS[family]:
+                yield f"{port} {family} {setting}", "1"
         yield f"mac {guest.name}", guest.mac
         for address, main in guest.transparent:
             yield f"translation {address}", f"to {main}"

@@ -7,6 +7,7 @@ what is there although no plan speaks of it is found too, and has no expectation
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_interface
 from typing import Any
 
 from l3hv.model import HostPlan
@@ -17,6 +18,7 @@ from l3hv.verify.expect import (
     advertisement_words,
     bfd_name,
     families,
+    interface_of,
     learned_name,
     learned_words,
     lease_words,
@@ -28,6 +30,7 @@ from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
+OF_THE_MACHINE = "not in a container"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 Observation = Mapping[str, Any]
@@ -40,7 +43,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_units(plan, seen),
             *_links(plan, seen),
             *_rules(plan, seen),
-            *_sysctls(seen),
+            *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
             *_routing(plan, seen),
@@ -74,7 +77,8 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
     ours = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
     for address in seen["addresses"].get("lo", ()):
-        if address["address"] in planned or is_matched(address["address"], ours):
+        one = f"{ip_interface(address['address']).ip}/{ip_interface(address['address']).max_prefixlen}"
+        if address["address"] in planned or is_matched(one, ours):
             yield f"loopback {address['address']}", "on lo"
 
 
@@ -121,9 +125,16 @@ def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
     return " ".join([words, *extra])
 
 
-def _sysctls(seen: Observation) -> Iterator[Item]:
-    for key, value in seen["sysctls"].items():
-        yield f"sysctl {key}", NOT_IN_KERNEL if value is None else value
+def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the settings that there are; some belong to the machine and are not seen in a container."""
+    absent = {guest.interface for guest in plan.guests} - seen["links"].keys()
+    for sysctl in plan.sysctls:
+        if interface_of(sysctl.key) in absent:
+            continue
+        value = seen["sysctls"].get(sysctl.key)
+        if value is None:
+            value = OF_THE_MACHINE if seen["is_container"] else NOT_IN_KERNEL
+        yield f"sysctl {sysctl.key}", value
 
 
 def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:

@@ -1,0 +1,133 @@
+"""Compares what was observed on the hosts of a play with their plans, and reports the difference."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.color import stringc
+from ansible.utils.display import Display
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
+
+from l3hv.inventory import plain
+from l3hv.model import HostPlan, from_plain
+from l3hv.verify.check import Check, failures
+from l3hv.verify.compare import compare, patience
+from l3hv.verify.fabric import Fabric
+from l3hv.verify.find import absent_guests
+from l3hv.verify.packets import check_packets, standing_twin
+from l3hv.verify.report import Report
+from l3hv.verify.report.files import write_reports
+from l3hv.verify.report.table import table
+
+NAMED = 3
+
+
+class ActionModule(ActionBase):
+    """Run once for a play, after ``l3hv_observe`` on each of its hosts.
+
+    ``announcements`` is the file of what all hosts announce.  ``observed`` names the variables in which the
+    hosts' observations are registered, the latest first.  ``is_final`` tells that there will be no second
+    look: before that, hosts that differ are returned as ``again``, with what the next look should wait for.
+    ``report`` is the directory for the reports (none where it is empty), ``packets`` whether guests of the
+    inventory's twin, if it stands, are to send packets.
+    """
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return ``again``, and once that is empty the counts; fail on any difference."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        assert task_vars is not None
+        started = time.monotonic()
+        arguments = self._task.args
+        play = Play(task_vars, arguments["observed"])
+        announced = json.loads(Path(str(arguments["announcements"])).read_text(encoding="utf-8"))
+        seen = play.observations()
+        plans = {host: from_plain(HostPlan, play.variable(host, "l3hv_plan")) for host in seen}
+        absent = {host: absent_guests(plans[host], observation) for host, observation in seen.items()}
+        fabric = Fabric(announced, absent)
+        least = fabric.without_guests_of(announced.keys() - seen.keys())
+        checks = play.unseen()
+        for host, observation in seen.items():
+            checks += compare(plans[host], observation, fabric, least)
+        again = {check.host for check in failures(checks)} & seen.keys()
+        if again and not arguments.get("is_final", False):
+            return {
+                **result,
+                "changed": False,
+                "again": {h: patience(plans[h], fabric) for h in sorted(again)},
+            }
+
+        inventory = [str(source) for source in task_vars["ansible_inventory_sources"]]
+        if arguments.get("packets", False):
+            twin = standing_twin(task_vars.get("l3hv_twin"), inventory)
+            if twin is not None:
+                checks += check_packets(*twin, plans, announced)
+        report = Report(
+            inventory=", ".join(inventory),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started + play.longest_look(), 1),
+            checks=tuple(checks),
+        )
+        Display().display(table(report, stringc))
+        if arguments.get("report"):
+            write_reports(report, plans.values(), Path(str(arguments["report"])))
+        result.update(changed=False, again={}, counts=report.counts())
+        failed = failures(checks)
+        if failed:
+            named = "; ".join(check.sentence for check in failed[:NAMED])
+            more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+            result.update(failed=True, msg=f"The fabric is not as planned: {named}{more}")
+        return result
+
+
+class Play:
+    """What the hosts of the running play have registered."""
+
+    def __init__(self, variables: Mapping[str, Any], names: list[str]) -> None:
+        self._hostvars = variables["hostvars"]
+        self._names = [str(name) for name in names]
+        self._hosts = [str(host) for host in variables["ansible_play_hosts_all"]]
+
+    def variable(self, host: str, name: str) -> Any:
+        """Return a variable of a host as plain data."""
+        return plain(self._hostvars[host][name])
+
+    def observations(self) -> dict[str, Any]:
+        """Return the latest observation of each host that was looked at."""
+        return {host: look["observation"] for host in self._hosts if (look := self._look(host)) is not None}
+
+    def longest_look(self) -> float:
+        """Return how long the slowest host took to read."""
+        return max((look["seconds"] for host in self._hosts if (look := self._look(host))), default=0.0)
+
+    def unseen(self) -> list[Check]:
+        """Return a failed check for each host that could not be looked at."""
+        return [
+            Check(host, "observation", "made", self._reason(host), "failed", "ansible -m ping " + host)
+            for host in self._hosts
+            if self._look(host) is None
+        ]
+
+    def _look(self, host: str) -> dict[str, Any] | None:
+        for name in self._names:
+            look = self._hostvars[host].get(name, {})
+            if "observation" in look:
+                return {"observation": plain(look["observation"]), "seconds": float(look["seconds"])}
+        return None
+
+    def _reason(self, host: str) -> str:
+        looks = (self._hostvars[host].get(name, {}) for name in self._names)
+        return next(
+            (str(look["msg"]) for look in looks if "msg" in look), "the run ended before on this host"
+        )

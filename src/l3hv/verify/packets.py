@@ -1,0 +1,219 @@
+"""Packets in the twin: leases and addresses that guests really have, and pings from where they really are.
+
+All pings run at once in one process: a socket stays in the network namespace that it was opened in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from l3hv.addressing import link_local_of
+from l3hv.model import HostPlan
+from l3hv.topology import GuestPort
+from l3hv.twin import guests as twin_guests
+from l3hv.twin import network
+from l3hv.twin.state import Standing, Twin, standing_twins
+from l3hv.verify.check import Check
+from l3hv.verify.reach import LiveGuest, Ping, pings
+
+PATIENCE = 10.0
+"""Seconds in which a guest must have got its addresses, and an answer must have come."""
+
+INTERVAL, SILENCE = 0.25, 0.8
+ICMP_FILTER, ICMP6_FILTER, SOL_RAW = 1, 1, 255
+ECHO4, REPLY4, ECHO6, REPLY6 = 8, 0, 128, 129
+HEADER = struct.Struct("!BBHHH")
+ANSWERED, UNANSWERED = "an answer", "no answer"
+
+
+def standing_twin(name: str | None, sources: Iterable[str]) -> tuple[Twin, Standing] | None:
+    """Return the twin of that name, or the one of the inventory in ``sources``; None where there is none."""
+    wanted = {Path(source).resolve() for source in sources}
+    for candidate in [name] if name else standing_twins():
+        twin = Twin(candidate, lambda line: None)
+        standing = twin.standing_or_none()
+        if standing is None or os.geteuid() != 0:
+            continue
+        if name or (standing.inventory and Path(standing.inventory).resolve() in wanted):
+            return twin, standing
+    return None
+
+
+def check_packets(
+    twin: Twin, standing: Standing, plans: Mapping[str, HostPlan], announced: Mapping[str, Mapping[str, Any]]
+) -> list[Check]:
+    """Return what the guests of ``plans`` have, and who reaches whom."""
+    here = [guest for guest in standing.topology.guests if twin_guests.is_plugged(twin, guest)]
+    places = {guest.name: twin_guests.place(twin, guest) or guest.hypervisor for guest in here}
+    held = _await_addresses(twin, here)
+    checks = [
+        Check(
+            places[guest.name],
+            f"address {guest.name} {family}",
+            address,
+            address if address in held[guest.name] else " ".join(held[guest.name]) or "none",
+            "ok" if address in held[guest.name] else "failed",
+            f"./twin --name {twin.name} guest {guest.name} -- ip address",
+        )
+        for guest in here
+        if places[guest.name] in plans
+        for family, address in planned_addresses(guest).items()
+    ]
+    live = [
+        LiveGuest(
+            name=guest.name,
+            host=places[guest.name],
+            domain=guest.domain,
+            addresses=tuple(planned_addresses(guest).values()),
+            besides=tuple(address.partition("/")[0] for address in guest.addresses),
+            transparent=guest.transparent,
+        )
+        for guest in here
+    ]
+    # A virtual machine answers, but nobody can send from it.
+    machines = {guest.name for guest in here if twin_guests.is_vm(twin, guest)}
+    wanted = [ping for ping in pings(plans.values(), announced, live) if ping.source not in machines]
+    namespaces = {guest.name: twin.guest_namespace(guest.name) for guest in here}
+    namespaces |= {host: twin.machine_namespace(host) for host in plans}
+    answered = send(wanted, namespaces)
+    return checks + [
+        Check(
+            ping.host,
+            ping.what,
+            ANSWERED if ping.is_answered else UNANSWERED,
+            ANSWERED if ping in answered else UNANSWERED,
+            "ok" if (ping in answered) == ping.is_answered else "failed",
+            f"{ping.address} from {ping.source}",
+        )
+        for ping in wanted
+    ]
+
+
+def planned_addresses(guest: GuestPort) -> dict[str, str]:
+    """Return the addresses that a guest should get from DHCP and make by SLAAC, by family."""
+    addresses = {}
+    if guest.ipv4 is not None:
+        addresses["ipv4"] = guest.ipv4
+    if guest.ipv6_prefix is not None:
+        interface = int(ip_address(link_local_of(guest.mac))) & (1 << 64) - 1
+        addresses["ipv6"] = str(ip_network(guest.ipv6_prefix).network_address + interface)
+    return addresses
+
+
+def _await_addresses(twin: Twin, guests: Iterable[GuestPort]) -> dict[str, list[str]]:
+    """Return the addresses that guests have, as soon as they have what is planned."""
+    deadline = time.monotonic() + PATIENCE
+    held: dict[str, list[str]] = {}
+    waiting = list(guests)
+    while waiting:
+        for guest in waiting:
+            held[guest.name] = twin_guests.addresses(twin, guest)
+        waiting = [g for g in waiting if not set(planned_addresses(g).values()) <= set(held[g.name])]
+        if time.monotonic() > deadline:
+            break
+        if waiting:
+            time.sleep(INTERVAL)
+    return held
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """The sockets of one namespace."""
+
+    ipv4: socket.socket
+    ipv6: socket.socket
+
+
+def send(wanted: Iterable[Ping], namespaces: Mapping[str, str]) -> set[Ping]:
+    """Send all pings at once, each from the namespace of its source, and return those that were answered."""
+    waiting = dict(enumerate(wanted, 1))
+    answered: set[Ping] = set()
+    identifier = os.getpid() & 0xFFFF
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        senders = {
+            name: _open(stack, namespaces[name]) for name in {ping.source for ping in waiting.values()}
+        }
+        for name, sender in senders.items():
+            selector.register(sender.ipv4, selectors.EVENT_READ, name)
+            selector.register(sender.ipv6, selectors.EVENT_READ, name)
+        started = now = time.monotonic()
+        resend = started
+        while waiting and now - started < PATIENCE:
+            if now - started > SILENCE and not any(ping.is_answered for ping in waiting.values()):
+                break
+            if now >= resend:
+                resend = now + INTERVAL
+                for number, ping in waiting.items():
+                    _echo(senders[ping.source], ping.address, identifier, number)
+            for key, _ in selector.select(resend - now):
+                assert isinstance(key.fileobj, socket.socket)
+                answer = _answer(key.fileobj, identifier)
+                if answer in waiting and waiting[answer].source == key.data:
+                    answered.add(waiting.pop(answer))
+            now = time.monotonic()
+    return answered
+
+
+def _open(stack: ExitStack, namespace: str) -> _Sender:
+    with network.entered(namespace):
+        ipv4 = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        ipv6 = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6))
+    ipv4.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("@I", 0xFFFFFFFF & ~(1 << REPLY4)))
+    only_replies = bytearray(b"\xff" * 32)
+    only_replies[REPLY6 // 8] &= ~(1 << (REPLY6 % 8)) & 0xFF
+    ipv6.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, bytes(only_replies))
+    for each in (ipv4, ipv6):
+        each.setblocking(False)
+    return _Sender(ipv4, ipv6)
+
+
+def _echo(sender: _Sender, address: str, identifier: int, number: int) -> None:
+    is_ipv6 = ":" in address
+    header = HEADER.pack(ECHO6 if is_ipv6 else ECHO4, 0, 0, identifier, number)
+    if not is_ipv6:
+        header = HEADER.pack(ECHO4, 0, checksum(header), identifier, number)
+    try:
+        (sender.ipv6 if is_ipv6 else sender.ipv4).sendto(header, (address, 0))
+    except OSError as error:
+        # No way there, or none yet: that is an answer that does not come.
+        if error.errno not in {
+            errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES,
+            errno.EAGAIN, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.EPERM, errno.ECONNREFUSED,
+        }:  # fmt: skip
+            raise
+
+
+def _answer(receiver: socket.socket, identifier: int) -> int | None:
+    """Return the number of the ping that a packet answers."""
+    try:
+        data = receiver.recv(2048)
+    except OSError:
+        return None
+    if receiver.family == socket.AF_INET:
+        data = data[(data[0] & 0x0F) * 4 :]
+    if len(data) < HEADER.size:
+        return None
+    _, _, _, theirs, number = HEADER.unpack_from(data)
+    return number if theirs == identifier else None
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum of an even number of bytes (RFC 1071).
+
+    >>> hex(checksum(bytes.fromhex("0800000000010001")))
+    '0xf7fd'
+    """
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
