@@ -21,6 +21,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from operator import attrgetter
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -334,15 +335,16 @@ def as_plain(value: Any) -> Any:
     >>> as_plain(TableName(90, "public"))
     {'id': 90, 'name': 'public'}
     """
-    # Scalars are looked at in place: most of a plan is scalars, and a call for each would double the time.
     kind = type(value)
     if kind is tuple or kind is list:
         return [item if type(item) in _SCALARS else as_plain(item) for item in value]
     if dataclasses.is_dataclass(kind):
-        return {
-            name: item if type(item := getattr(value, name)) in _SCALARS else as_plain(item)
-            for name in _field_names(kind)
-        }
+        # Most of a plan is scalars: they are copied at once, because a call for each would double the time.
+        names, values_of, nested = _printer(kind)
+        plain = dict(zip(names, values_of(value), strict=True))
+        for name in nested:
+            plain[name] = as_plain(plain[name])
+        return plain
     if isinstance(value, _ADDRESSES):
         return str(value)
     if isinstance(value, dict):
@@ -368,6 +370,23 @@ _ADDRESSES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 @functools.cache
 def _field_names(kind: type) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(kind))
+
+
+@functools.cache
+def _printer(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
+    """Return the names of a dataclass's fields, what gets their values, and the names that hold no scalar."""
+    names = _field_names(kind)
+    hints = get_type_hints(kind)
+    # The first name once more: with a single name an attrgetter returns no tuple.
+    values_of = attrgetter(*names, names[0])
+    nested = tuple(name for name in names if not _is_scalar(hints[name]))
+    return (*names, names[0]), values_of, nested
+
+
+def _is_scalar(hint: object) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(map(_is_scalar, get_args(hint)))
+    return hint in _SCALARS or get_origin(hint) is Literal
 
 
 @functools.cache

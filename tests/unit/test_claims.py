@@ -82,7 +82,6 @@ def test_a_shared_prefix_does_not_hide_one_that_is_not():
 def test_ids_are_compared_path_by_path_for_reflectors_and_everywhere_for_others():
     hosts = fabric(1)
     assert not clashes({name: claims(host) for name, host in intents(hosts).items()}, COMMON)
-    hosts["rr1"][1]["l3hv_id"]
     hosts["hv2"] = ("hypervisor", {"l3hv_id": 1, "l3hv_uplinks": {"b": "eno1"}})
     hosts["hv1"][1]["l3hv_uplinks"] = {"a": "eno1"}
     problems = clashes({name: claims(host) for name, host in intents(hosts).items()}, COMMON)
