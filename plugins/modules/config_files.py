@@ -486,8 +486,8 @@ class ConfigFiles:
             reasons.append("an earlier change was not activated")
         if not (changed or removed or reasons):
             reasons += [f"{unit} is {state}" for unit, state in self.units_down().items()]
-            if self.running and not reasons and self.run(self.running)[0] != 0:
-                reasons.append("what runs is not what the files say")
+            if not reasons and (difference := self.difference_from_what_runs()):
+                reasons.append(difference)
 
         if not self.module.check_mode and (changed or removed or reasons):
             self.transaction.begin({path: found[path] for path in [*changed, *removed]})

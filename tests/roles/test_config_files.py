@@ -279,7 +279,7 @@ def test_a_daemon_that_drifted_is_a_change_and_is_brought_back(converge: Run, et
     (etc / "running").write_text("other\n")
     result = settle(converge, files=files, running=running, activate=activate)
     assert (result["changed"], result["changed_files"]) == (True, [])
-    assert result["reasons"] == ["what runs is not what the files say"]
+    assert result["reasons"][0].startswith("what runs is not what the files say: ")
     assert not converge(files=files, running=running)["changed"]
 
 
