@@ -8,6 +8,7 @@ fabric of a tenth of the size, in the same run.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import resource
@@ -19,12 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.plugins.filter import core, mathstuff
+from jinja2.nativetypes import NativeEnvironment
+from jinja2.runtime import missing
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "src"))
 sys.path.append(str(ROOT / "bench"))
 sys.path.append(str(ROOT / "plugins" / "action"))
 
-from config_files import looping  # noqa: E402 - the action plugin that renders in a run
+from config_files import ASK, Context, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
 
 from l3hv.inventory import Run, open_inventory, read_fabric  # noqa: E402
@@ -32,7 +37,6 @@ from l3hv.model import as_plain  # noqa: E402
 from l3hv.plan import host_plan  # noqa: E402
 
 WORKERS = 2
-BETWEEN = "<between two files>"
 
 
 @dataclass(frozen=True)
@@ -89,49 +93,42 @@ def file_sets(kind: str) -> list[tuple[Path, dict[str, Any], Any]]:
 
 def render(plan: dict[str, Any], sets: list[tuple[Path, dict[str, Any], Any]]) -> tuple[int, int]:
     """Render every file of one host and return their number and their size in bytes."""
-    from ansible.parsing.dataloader import DataLoader
-    from ansible.template import Templar, trust_as_template
-
-    loader = DataLoader()
     files = size = 0
     for role, variables, entries in sets:
-        templar = Templar(loader=loader)
-        values: dict[str, Any] = {
-            "l3hv_plan": plan,
-            "inventory_hostname": plan["host"],
-            "ansible_managed": "bench",
-        }
-        values.update({key: trust(value, trust_as_template) for key, value in variables.items()})
-        templar.available_variables = values
-        for entry in templar.template(trust(entries, trust_as_template)):
+        values = {**variables, "l3hv_plan": plan, "ansible_managed": "bench"}
+
+        def ask(key: str, values: dict[str, Any] = values) -> Any:
+            return resolved(values[key], ask) if key in values else missing
+
+        for entry in resolved(entries, ask):
             source = str(entry["src"])
             if not source.endswith(".j2"):
                 continue
             path = role / "templates" / source
-            name, elements = str(entry.get("as", "item")), entry.get("each", [{}])
-            inside = templar.copy_with_new_env(
-                searchpath=[str(role / "templates"), str(path.parent)],
-                available_variables={**values, "config_files_elements": elements},
-            )
-            text = inside.template(
-                trust_as_template(looping(path.read_text(encoding="utf-8"), name, BETWEEN)),
-                escape_backslashes=False,
-                overrides={"trim_blocks": True, "lstrip_blocks": False, "newline_sequence": "\n"},
-            )
-            texts = str(text or "").split(BETWEEN)[:-1]
-            files += len(texts)
-            size += sum(map(len, texts))
+            template = template_at(str(path), str(role / "templates"), str(path.parent))
+            printed = texts(template, str(entry.get("as", "item")), entry.get("each", [{}]), ask)
+            files += len(printed)
+            size += sum(map(len, printed))
     return files, size
 
 
-def trust(value: Any, mark: Any) -> Any:
-    """Mark the text of our own YAML files as templates, as Ansible's loader does."""
+@functools.cache
+def expression(text: str) -> Any:
+    """Return the compiled form of a role's variable that is an expression."""
+    environment = NativeEnvironment()
+    environment.context_class = Context
+    environment.filters.update({**core.FilterModule().filters(), **mathstuff.FilterModule().filters()})
+    return environment.from_string(text)
+
+
+def resolved(value: Any, ask: Any) -> Any:
+    """Resolve a role's variable. Ansible's own resolution is not what is measured here."""
     if isinstance(value, str):
-        return mark(value)
-    if isinstance(value, dict):
-        return {key: trust(item, mark) for key, item in value.items()}
+        return expression(value).render({ASK: ask}) if "{{" in value else value
     if isinstance(value, list):
-        return [trust(item, mark) for item in value]
+        return [resolved(item, ask) for item in value]
+    if isinstance(value, dict) and "host" not in value:  # a plan has no expressions
+        return {key: resolved(item, ask) for key, item in value.items()}
     return value
 
 

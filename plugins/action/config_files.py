@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-import secrets
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import jinja2
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.template import trust_as_template
+from ansible.plugins.filter.core import comment
 
+ASK = "config_files_ask"
 DIGEST = "@digest@"
 PASSED_ON = ("mode", "owner", "group", "validate")
 FIELDS = frozenset({"src", "dest", "each", "as", *PASSED_ON})
-# Jinja's own settings stand in a template's first line.
 HEADER = re.compile(r"#jinja2:[^\n]*\n")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # What may become a part of a file's name: nothing that leaves the directory or hides the file.
@@ -46,12 +48,46 @@ def with_digest(text: str) -> str:
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[:16]) if DIGEST in text else text
 
 
-def looping(source: str, name: str, between: str) -> str:
-    """Return a template that prints ``source`` for each of ``config_files_elements``, then ``between``."""
-    header = HEADER.match(source)
-    start = header.end() if header else 0
-    loop = f"{{% for {name} in config_files_elements %}}\n"
-    return f"{source[:start]}{loop}{source[start:]}{between}{{% endfor %}}"
+class Context(jinja2.runtime.Context):
+    """Asks Ansible for a variable when a template names it: most templates name two, a host has hundreds."""
+
+    def resolve_or_missing(self, key: str) -> Any:
+        found = super().resolve_or_missing(key)
+        return self.parent[ASK](key) if found is jinja2.runtime.missing and ASK in self.parent else found
+
+
+@functools.cache
+def template_at(path: str, *searchpath: str) -> jinja2.Template:
+    """Return the template at ``path``; what it includes is found in ``searchpath``.
+
+    Loops, conditions and fields are all that templates have, so the environment is Jinja's own and not
+    Ansible's, whose engine looks into every value for templates: that takes ten times as long.  A value
+    can never become a template, what is undefined is an error, and ``none`` shows as what it is.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(searchpath),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.context_class = Context
+    environment.filters["comment"] = comment
+    with open(path, encoding="utf-8") as file:
+        source = file.read()
+    # The first line tells Ansible's own template module, and ansible-lint, what holds here anyway.
+    return environment.from_string(HEADER.sub("", source, count=1))
+
+
+def texts(
+    template: jinja2.Template, name: str, elements: Iterable[Any], ask: Callable[[str], Any]
+) -> list[str]:
+    """Return the text that ``template`` gives for each of ``elements``, known to it as ``name``.
+
+    ``ask`` returns the value of any other variable, or ``jinja2.runtime.missing``.
+    """
+    remembered = functools.cache(ask)
+    return [with_digest(template.render({ASK: remembered, name: element})) for element in elements]
 
 
 class ActionModule(ActionBase):
@@ -97,15 +133,7 @@ class ActionModule(ActionBase):
         ]
 
     def _texts(self, src: str, variables: dict[str, Any], name: str, elements: list[Any]) -> list[str]:
-        """Return the text that the template ``src`` gives for each of ``elements``, known to it as ``name``.
-
-        The same calls as in ``ansible.builtin.template``, but the template is compiled once and loops over
-        the elements itself: compiling takes longer than rendering it a hundred times.
-        """
         path = self._find_needle("templates", src)
-        source = self._loader.get_text_file_contents(path)
-        between = f"<{secrets.token_hex(16)}>"
-        template = trust_as_template(looping(source, name, between))
         searchpath = [
             directory
             for base in [
@@ -115,16 +143,14 @@ class ActionModule(ActionBase):
             ]
             for directory in (os.path.join(base, "templates"), base)
         ]
-        managed = {"ansible_managed": str(C.config.get_config_value("DEFAULT_MANAGED_STR"))}
-        templar = self._templar.copy_with_new_env(
-            searchpath=searchpath,
-            available_variables={
-                **managed,
-                **variables,
-                "template_path": src,
-                "config_files_elements": elements,
-            },
-        )
-        overrides = {"trim_blocks": True, "lstrip_blocks": False, "newline_sequence": "\n"}
-        rendered = templar.template(template, escape_backslashes=False, overrides=overrides)
-        return [with_digest(text) for text in str(rendered or "").split(between)[:-1]]
+
+        def ask(key: str) -> Any:
+            if key == "ansible_managed":
+                return str(C.config.get_config_value("DEFAULT_MANAGED_STR"))
+            return self._templar.template(variables[key]) if key in variables else jinja2.runtime.missing
+
+        try:
+            return texts(template_at(path, *searchpath), name, elements, ask)
+        except jinja2.TemplateError as error:
+            where = f":{error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+            raise AnsibleActionFail(f"{path}{where}: {error}") from error
