@@ -309,3 +309,29 @@ def test_down_after_a_killed_supervisor(topology_file):
     lab.do("down")
     assert lab.leftovers() == []
     lab.do("down")
+
+
+def test_a_bare_machine_installs_packages(topology_file):
+    lab = new_lab("bare")
+    one = {"machines": TOPOLOGY["machines"][:1], "guests": []}
+    lab.do("up", "--bare", "--topology", str(topology_file(one)))
+    assert lab.run("exec", "m1", "--", "which", "bird", "radvd", "dnsmasq", "nft").stdout == ""
+    lab.sh("m1", "apt-get -qq update; apt-get -qq install --no-install-recommends -y radvd >/dev/null 2>&1")
+    assert lab.sh("m1", "which radvd") == "/usr/sbin/radvd\n"
+    assert lab.run("up", "--topology", str(topology_file(one))).returncode == 1
+    lab.do("down")
+    assert lab.leftovers() == []
+
+
+def test_a_guest_that_is_a_virtual_machine(provisioned):
+    provisioned.do("unplug", "vm2")
+    provisioned.do("plug", "vm2", "--qemu")
+    provisioned.sh("m2", PROVISION.format(n=2, o=1))
+    expected = {"192.0.2.2", "2001:db8:2:0:5054:ff:fe00:2"}
+    eventually(lambda: expected <= set(provisioned.guest("vm2")["addresses"]), seconds=30)
+    result = provisioned.json("probe", "m1", "vm2", "--flows", "2", "--seconds", "1")
+    assert (result["sent"], result["lost"]) == (200, 0)
+    assert "runs no commands" in provisioned.run("guest", "vm2", "--", "true").stderr
+    provisioned.do("unplug", "vm2")
+    provisioned.do("plug", "vm2")
+    assert provisioned.do("guest", "vm2", "--", "echo", "again") == "again\n"

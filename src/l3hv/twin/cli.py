@@ -24,6 +24,7 @@ from l3hv.twin import (
     lifecycle,
     machine,
     network,
+    power,
     probe,
     status,
 )
@@ -263,7 +264,7 @@ def _status(options: argparse.Namespace) -> None:
 def _exec(options: argparse.Namespace) -> None:
     twin = _twin(options)
     name = twin.standing().machine(options.machine).name
-    command = machine.inside(machine.leader(twin, name), options.command or ["bash"])
+    command = power.inside(power.leader(twin, name), options.command or ["bash"])
     os.execvp(command[0], command)
 
 

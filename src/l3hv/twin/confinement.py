@@ -6,8 +6,10 @@ ended apart.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,20 +72,28 @@ def processes(twin: Twin) -> set[int]:
 
 
 def remove_groups(twin: Twin, machine: str = "") -> None:
-    """Remove empty groups; systemd removes its own."""
+    """Remove the groups of a machine that is off, or of a twin that is down."""
     if host_has_systemd():
+        if not machine:
+            _stop_slices(twin)
         return
     for top in groups(twin, machine):
         for directory in _below(top):
-            try:
+            # What still counts something, or is gone already, is left alone.
+            with contextlib.suppress(OSError):
                 directory.rmdir()
-            except OSError:
-                continue  # Something of the host's still counts in it, or it is gone.
         if not machine:
-            try:
+            with contextlib.suppress(OSError):
                 top.parent.rmdir()
-            except OSError:
-                continue  # Another twin stands.
+
+
+def _stop_slices(twin: Twin) -> None:
+    """Stop the twin's slice, and the slice of all twins when there is no other."""
+    (own,) = groups(twin)
+    if own.is_dir():
+        subprocess.run(["systemctl", "stop", own.name], check=False)
+    if own.parent.is_dir() and not any(own.parent.glob("*.slice")):
+        subprocess.run(["systemctl", "stop", own.parent.name], check=False)
 
 
 def _below(top: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from l3hv.topology import GuestPort
-from l3hv.twin import TwinError, network, vm
+from l3hv.twin import TwinError, network, power, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 
 INTERFACE = "eth0"
@@ -200,16 +200,14 @@ def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
 
 def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
     """Apply sysctl.d to an interface that has appeared, as udev does outside containers."""
-    from l3hv.twin import machine  # which starts guests, and so imports this module
-
-    found = machine.running(twin, hypervisor)
+    found = power.running(twin, hypervisor)
     if found is not None:
         kinds = ("ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh")
         program = [
             "/usr/lib/systemd/systemd-sysctl",
             *(f"--prefix=/net/{kind}/{interface}" for kind in kinds),
         ]
-        subprocess.run(machine.inside(found.leader, program), check=False, stdin=subprocess.DEVNULL)
+        subprocess.run(power.inside(found.leader, program), check=False, stdin=subprocess.DEVNULL)
 
 
 def _start_dhcp(twin: Twin, guest: GuestPort) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from l3hv.topology import Topology
-from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network
+from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network, power
 from l3hv.twin.image import ensure_image, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
@@ -57,7 +57,7 @@ def up(
             mirror.ensure_mirror(twin)
         booted = []
         for wanted in topology.machines:
-            if machine.running(twin, wanted.name) and machine.is_supervised(twin, wanted.name):
+            if power.running(twin, wanted.name) and machine.is_supervised(twin, wanted.name):
                 machine.recable(twin, wanted)
             else:
                 twin.say(f"booting {wanted.name}")
@@ -102,7 +102,7 @@ def boot(twin: Twin, name: str) -> None:
     """Switch a machine on and wait until it is up; one that runs is left alone."""
     with twin.locked():
         twin.standing().machine(name)
-        if not (machine.running(twin, name) and machine.is_supervised(twin, name)):
+        if not (power.running(twin, name) and machine.is_supervised(twin, name)):
             machine.power_off(twin, name)
             machine.start(twin, name)
         machine.await_ready(twin, [name])
@@ -112,7 +112,7 @@ def crash(twin: Twin, name: str) -> None:
     """Cut the power of a machine that runs."""
     with twin.locked():
         twin.standing().machine(name)
-        machine.leader(twin, name)
+        power.leader(twin, name)
         machine.power_off(twin, name)
 
 

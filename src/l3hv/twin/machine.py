@@ -18,12 +18,13 @@ import subprocess
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from l3hv.topology import Machine, Port
 from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
 from l3hv.twin.image import RECIPES
+from l3hv.twin.power import Running, forget_running, leader, record_running, running
 from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
 
 REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
@@ -31,55 +32,15 @@ BOOT_SECONDS = 60.0
 SSH_PORT = 22
 
 
-@dataclass(frozen=True)
-class Running:
-    """A machine that has power: its PID 1 and since when (Unix time); is it up yet?"""
-
-    leader: int
-    since: float
-    ready: bool
-
-
-def running(twin: Twin, machine: str) -> Running | None:
-    """How a machine runs, or None when it is off."""
-    stored = read_json(twin.machine_directory(machine) / "running.json")
-    if stored is None or not network.is_in(stored["leader"], twin.machine_namespace(machine)):
-        return None
-    return Running(**stored)
-
-
-def leader(twin: Twin, machine: str) -> int:
-    """The PID of a running machine's init; an error when the machine is off."""
-    found = running(twin, machine)
-    if found is None:
-        raise TwinError(f"{machine} is off: './twin boot {machine}' starts it")
-    return found.leader
-
-
 def is_supervised(twin: Twin, machine: str) -> bool:
     """Whether somebody would boot the machine again if it rebooted."""
     return daemon.pid(twin.machine_directory(machine)) is not None
 
 
-def inside(pid: int, command: Iterable[str]) -> list[str]:
-    """The command line that runs a command in all namespaces of a machine."""
-    environment = [
-        "HOME=/root",
-        "LANG=C.UTF-8",
-        "LOGNAME=root",
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "SHELL=/bin/bash",
-        f"TERM={os.environ.get('TERM', 'dumb')}",
-        "USER=root",
-    ]
-    return ["nsenter", f"--target={pid}", "--all", "env", "--ignore-environment",
-            *environment, *command]  # fmt: skip
-
-
 def start(twin: Twin, machine: str) -> None:
     """Switch a machine on and return at once; its guests start when it has booted."""
     directory = twin.machine_directory(machine)
-    (directory / "running.json").unlink(missing_ok=True)
+    forget_running(twin, machine)
     daemon.start(directory, lambda: _supervise(twin, machine))
 
 
@@ -179,7 +140,7 @@ def clear_away(twin: Twin, machine: str) -> None:
     guests.stop_all(twin, machine)
     network.remove_machine(twin, machine, _ports(twin, machine))
     confinement.remove_groups(twin, machine)
-    (twin.machine_directory(machine) / "running.json").unlink(missing_ok=True)
+    forget_running(twin, machine)
 
 
 def forget(twin: Twin, machine: str) -> None:
@@ -278,11 +239,10 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
                 fields = dict(line.partition("=")[::2] for line in message)
                 if "X_NSPAWN_LEADER_PID" in fields:
                     pid = int(fields["X_NSPAWN_LEADER_PID"])
-                    write_json(directory / "running.json", vars(Running(pid, since, False)))
+                    record_running(twin, machine.name, Running(pid, since, False))
                 if fields.get("READY") == "1":
                     _start_guests(twin, standing, machine.name)
-                    write_json(directory / "running.json", vars(Running(pid, since, True)))
-                    break
+                    record_running(twin, machine.name, Running(pid, since, True))
         finally:
             os.close(ended)
     status = process.wait()

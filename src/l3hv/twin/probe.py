@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from l3hv.twin import TwinError, guests, machine, network
+from l3hv.twin import TwinError, guests, network, power
 from l3hv.twin.state import Standing, Twin
 
 ECHO_PORT = 7  # RFC 862
@@ -135,7 +135,7 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
         if guests.is_vm(twin, guest):
             namespace = ""
     elif name in {known.name for known in standing.topology.machines}:
-        machine.leader(twin, name)
+        power.leader(twin, name)
         namespace = twin.machine_namespace(name)
         # Its loopback, before any of its ports.
         found = network.global_addresses(namespace)[::-1]

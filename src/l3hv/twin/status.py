@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from l3hv.topology import GuestPort, Machine
-from l3hv.twin import guests, machine, network
+from l3hv.twin import guests, network, power
 from l3hv.twin.state import Twin
 
 
@@ -28,19 +28,19 @@ def report(twin: Twin) -> dict[str, Any]:
 
 
 def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
-    power = machine.running(twin, found.name)
-    if power is None:
+    running = power.running(twin, found.name)
+    if running is None:
         state, uptime = "off", None
     else:
-        state = "up" if power.ready else "booting"
-        uptime = round(time.time() - power.since, 1)
+        state = "up" if running.ready else "booting"
+        uptime = round(time.time() - running.since, 1)
     return {
         "name": found.name,
         "kind": found.kind,
         "system": found.system,
         "state": state,
         "uptime": uptime,
-        "ports": _ports(twin, found) if power else {},
+        "ports": _ports(twin, found) if running else {},
     }
 
 
