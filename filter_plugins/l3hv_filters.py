@@ -16,30 +16,18 @@ if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
 from l3hv import model, plan, summary  # noqa: E402  (needs the path above)
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` without Ansible's tags: its text and numbers are instances of subclasses."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    return int(value) if isinstance(value, int) else value
+from l3hv.inventory import plain  # noqa: E402
 
 
 def host_plan(slice_: Any) -> dict[str, Any]:
     """Return the plan of one host as plain data."""
-    result: dict[str, Any] = model.as_plain(plan.host_plan(_plain(slice_)))
+    result: dict[str, Any] = model.as_plain(plan.host_plan(plain(slice_)))
     return result
 
 
 def plan_summary(host_plan_: Any) -> str:
     """Return a host's plan as text for an operator."""
-    return summary.plan_summary(_plain(host_plan_))
+    return summary.plan_summary(plain(host_plan_))
 
 
 class FilterModule:

@@ -1,0 +1,165 @@
+"""Reading intent from real inventories: what is read again, and what is remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from l3hv.errors import IntentError
+from l3hv.inventory import Inventory, Run, open_inventory, read_fabric, read_topology, stamp
+
+LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """A copy of the lab's inventory, to be changed."""
+    copy = tmp_path / "lab"
+    shutil.copytree(LAB, copy)
+    return copy
+
+
+@pytest.fixture
+def read(lab: Path, tmp_path: Path) -> Callable[..., tuple[Run, set[str]]]:
+    """Return a function that plans some hosts, and tells whose variables Ansible was asked for."""
+
+    def run(*touched: str) -> tuple[Run, set[str]]:
+        inventory = open_inventory(lab)
+        asked: set[str] = set()
+
+        def raw(host: str) -> object:
+            asked.add(host)
+            return inventory.raw(host)
+
+        watched = Inventory(inventory.groups, raw, inventory.template, inventory.sources)  # type: ignore[arg-type]
+        return read_fabric(watched, touched or tuple(inventory.groups["all"]), tmp_path / "fabric"), asked
+
+    return run
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    # A file system's clock may be coarser than this test is fast.
+    os.utime(path, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
+
+
+def test_a_full_run_reads_everybody_and_writes_their_slices(
+    read: Callable[..., tuple[Run, set[str]]],
+) -> None:
+    run, asked = read()
+    assert asked == {"hv1", "hv2", "hv3", "rr1", "rr2", "internet"}
+    assert {path.stem for path in run.slices.glob("*.json")} == asked
+    assert (run.hosts, run.guests) == (6, 4)
+    assert set(json.loads(run.announcements.read_text(encoding="utf-8"))) == asked
+
+
+def test_a_limited_run_reads_its_host_and_the_reflectors(read: Callable[..., tuple[Run, set[str]]]) -> None:
+    read()
+    run, asked = read("hv2")
+    assert asked == {"hv2", "rr1", "rr2"}
+    assert (run.hosts, run.guests) == (6, 4)
+    assert len(json.loads(run.announcements.read_text(encoding="utf-8"))) == 6
+
+
+def test_a_limited_run_from_nothing_reads_everybody(read: Callable[..., tuple[Run, set[str]]]) -> None:
+    _, asked = read("hv2")
+    assert len(asked) == 6
+
+
+def test_a_changed_file_is_read_again(lab: Path, read: Callable[..., tuple[Run, set[str]]]) -> None:
+    read()
+    edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
+    run, asked = read("hv2")
+    assert asked == {"hv2", "hv3", "rr1", "rr2"}
+    said = json.loads(run.announcements.read_text(encoding="utf-8"))
+    assert "203.0.113.5/32" in said["hv3"]["tables"]["public4"]["prefixes"]
+
+
+def test_a_limited_run_finds_what_another_host_has_already(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    read()
+    edit(lab / "host_vars" / "hv2.yml", "203.0.113.3", "203.0.113.4")
+    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+        read("hv2")
+
+
+def test_facts_of_the_fabric_that_change_make_everybody_be_read(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    read()
+    edit(lab / "group_vars" / "all" / "fabric.yml", "l3hv_asn: 65000", "l3hv_asn: 65001")
+    _, asked = read("hv2")
+    assert len(asked) == 6
+
+
+def test_a_new_reflector_makes_everybody_be_read(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    read()
+    shutil.copy(lab / "host_vars" / "rr1.yml", lab / "host_vars" / "rr3.yml")
+    edit(lab / "host_vars" / "rr3.yml", "l3hv_id: 126", "l3hv_id: 125")
+    edit(lab / "hosts.yml", "    rr2:\n", "    rr2:\n    rr3:\n")
+    _, asked = read("hv2")
+    assert len(asked) == 7
+
+
+def test_a_host_that_left_is_forgotten(lab: Path, read: Callable[..., tuple[Run, set[str]]]) -> None:
+    read()
+    edit(lab / "hosts.yml", "    hv3:\n", "")
+    (lab / "host_vars" / "hv3.yml").unlink()
+    run, _ = read("hv2")
+    assert "hv3" not in json.loads(run.announcements.read_text(encoding="utf-8"))
+
+
+def test_templated_intent_is_resolved_and_never_remembered(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", 'l3hv_id: "{{ [1, 2] | sum }}"')
+    run, _ = read()
+    assert json.loads((run.slices / "hv3.json").read_text(encoding="utf-8"))["host"]["id"] == 3
+    _, asked = read("hv2")
+    assert "hv3" in asked
+
+
+def test_an_inventory_that_is_a_program_is_never_remembered(lab: Path) -> None:
+    program = lab / "hosts.py"
+    program.write_text("#!/bin/sh\necho '{}'\n", encoding="utf-8")
+    program.chmod(0o755)
+    assert not stamp((lab,)).static
+
+
+def test_a_fact_of_the_fabric_that_one_host_has_otherwise_is_a_problem(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    with (lab / "host_vars" / "hv2.yml").open("a", encoding="utf-8") as text:
+        text.write("l3hv_asn: 65009\n")
+    with pytest.raises(IntentError, match="hv2: l3hv_asn: This is not what hv1 has"):
+        read()
+
+
+def test_nothing_is_written_when_the_intent_is_bad(
+    lab: Path, tmp_path: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    edit(lab / "host_vars" / "hv1.yml", "l3hv_id: 1", "l3hv_id: 300")
+    with pytest.raises(IntentError):
+        read()
+    assert not list((tmp_path / "fabric").rglob("*.json"))
+
+
+def test_the_topology_has_every_machine_and_guest(lab: Path) -> None:
+    topology = read_topology(lab)
+    assert [machine.name for machine in topology.machines] == ["hv1", "hv2", "hv3", "internet", "rr1", "rr2"]
+    assert [guest.name for guest in topology.guests] == ["vm1", "vm2", "vm3", "vm4"]
+
+
+def test_a_path_without_an_inventory_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(IntentError, match="There is no such file or directory"):
+        open_inventory(tmp_path / "nowhere")
