@@ -31,8 +31,16 @@ VLAN_QOS_MAPS = ("6-6", "7-7")
 
 
 def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
-    """Return the plan of the host whose slice (:func:`l3hv.intent.host_slice`) this is."""
-    part = from_plain(HostSlice, slice_)
+    """Return the plan of the host whose slice (:func:`l3hv.intent.host_slice`) this is.
+
+    Raises ValueError for anything else: a slice was checked when it was made, and is not checked again.
+    """
+    try:
+        part = from_plain(HostSlice, slice_)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"This is no slice of an intent as l3hv_intent writes it ({error!r}): plan the fabric first."
+        ) from error
     common, host = part.common, part.host
     loopbacks = tuple(_loopbacks(common, host))
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))

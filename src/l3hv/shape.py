@@ -281,8 +281,14 @@ def mac(value: object) -> str:
 
 
 def address(value: object) -> Address:
-    """Convert to an address of either family."""
-    return _address(value, ip_address, "an IPv4 or IPv6 address")
+    """Convert to a unicast address of either family."""
+    converted: Address = _address(value, ip_address, "an IPv4 or IPv6 address")
+    if not is_unicast(ip_network(converted)):
+        raise Unfit(
+            "an IPv4 or IPv6 address of a host",
+            "Loopback, link-local, multicast and reserved ones cannot be routed.",
+        )
+    return converted
 
 
 def ipv4_address(value: object) -> IPv4Address:

@@ -129,3 +129,9 @@ def test_every_filter_of_ours_that_is_used_is_loaded():
 def test_the_package_is_appended_to_the_path_and_never_put_first():
     assert "sys.path.append" in (FILTERS / "l3hv_filters.py").read_text()
     assert "sys.path.insert" not in (FILTERS / "l3hv_filters.py").read_text()
+
+
+@pytest.mark.parametrize("wrong", [{}, {"common": {}, "host": {}, "peers": []}, [], "text", 5])
+def test_what_is_no_slice_is_refused_with_a_sentence(wrong):
+    with pytest.raises(Exception, match="no slice of an intent"):
+        render("part | host_plan", part=wrong)

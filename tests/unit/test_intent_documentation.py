@@ -1,0 +1,50 @@
+"""docs/intent.md has every variable and key of the intent, and no others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from l3hv.fabric import COMMON_KEYS
+from l3hv.guests import GUEST_KEYS
+from l3hv.hosts import HOST_KEYS, TIMERS
+
+TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
+DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "table", "vlan"}
+POOL_KEYS = {"dns", "domain", "gateway", "ipv4", "ipv6", "mtu", "routes", "search"}
+SECTIONS = {
+    "`l3hv_domains`": DOMAIN_KEYS,
+    "`l3hv_pools`": POOL_KEYS,
+    "`l3hv_timers`": set(TIMERS),
+    "Hypervisors: `l3hv_guests`": GUEST_KEYS,
+}
+
+
+def rows(text: str) -> set[str]:
+    """Return what is in the first column of the tables of a text."""
+    return set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
+
+
+def section(title: str) -> str:
+    return re.split(r"^##+ ", TEXT.split(f"# {title}", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("key", sorted(COMMON_KEYS | HOST_KEYS))
+def test_every_variable_is_described(key):
+    assert f"`{key}`" in TEXT
+
+
+def test_no_other_variable_is_described():
+    assert set(re.findall(r"`(l3hv_\w+)`", TEXT)) <= COMMON_KEYS | HOST_KEYS
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_tables_of_nested_keys_are_complete(title):
+    assert rows(section(title)) == SECTIONS[title]
+
+
+def test_defaults_of_timers_are_those_of_the_parser():
+    for name, (bounds, default) in TIMERS.items():
+        assert f"| `{name}` | {default} | {bounds.low}–{bounds.high} |" in TEXT
