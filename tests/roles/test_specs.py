@@ -1,0 +1,92 @@
+"""Each role says what it takes: specs and defaults agree, and every golden plan fits."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parents[1] for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+OURS = [role for role in ROLES if role.name != "verify"]
+PLANS = sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
+
+# Which part of the plan each variable is, as site.yml hands it over.
+SLICES = {
+    "packages_kind": "kind",
+    "packages_nics": "nics",
+    "packages_uplinks": "uplinks",
+    "packages_main_default_route": "main_default_route",
+    "kernel_sysctls": "sysctls",
+    "tables_names": "table_names",
+    "tables_rules": "rules",
+    "tables_last_resorts": "last_resorts",
+    "uplinks_interfaces": "uplinks",
+    "uplinks_nics": "nics",
+    "uplinks_loopbacks": "loopbacks",
+    "uplinks_table_names": "table_names",
+    "guest_ports_guests": "guests",
+    "guest_services_guests": "guests",
+    "guest_services_pools": "dhcp_pools",
+    "bird_host": "host",
+    "bird_fabric": "fabric",
+    "bird_routing": "routing",
+}
+
+
+def options(role: Path) -> dict[str, Any]:
+    specs: dict[str, Any] = yaml.safe_load((role / "meta/argument_specs.yml").read_text())
+    return specs["argument_specs"]["main"]["options"]
+
+
+def defaults(role: Path) -> dict[str, Any]:
+    path = role / "defaults/main.yml"
+    return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_specs_and_defaults_have_the_same_keys_in_the_same_order(role: Path) -> None:
+    has_default = {
+        key: option
+        for key, option in options(role).items()
+        if key in defaults(role) or not option.get("required")
+    }
+    assert list(has_default) == list(defaults(role))
+    for key, option in has_default.items():
+        assert option.get("required") or option["default"] == defaults(role)[key]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_variables_carry_the_name_of_their_role(role: Path) -> None:
+    names = list(options(role))
+    if (role / "vars/main.yml").exists():
+        names += [name.removeprefix("__") for name in yaml.safe_load((role / "vars/main.yml").read_text())]
+    assert [name for name in names if not name.startswith(f"{role.name}_")] == []
+
+
+@pytest.mark.parametrize("role", OURS, ids=lambda role: role.name)
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}")
+def test_the_plans_fit(role: Path, path: Path) -> None:
+    plan = yaml.safe_load(path.read_text())
+    spec = {key: option for key, option in options(role).items() if key in SLICES}
+    given = {key: plan[SLICES[key]] for key in spec}
+    assert ArgumentSpecValidator(spec).validate(given).error_messages == []
+
+
+@pytest.mark.parametrize("role", OURS, ids=lambda role: role.name)
+def test_site_hands_every_variable_over(role: Path) -> None:
+    site = (ROOT / "site.yml").read_text()
+    for name in options(role):
+        assert re.search(rf"\b{name}:", site), f"site.yml does not set {name}"
+        if name in SLICES:
+            assert re.search(rf"\b{name}: ['\"]?{{{{ l3hv_plan\.{SLICES[name]} }}}}", site)
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_tasks_carry_the_tag_of_their_role(role: Path) -> None:
+    for task in yaml.safe_load((role / "tasks/main.yml").read_text()):
+        assert role.name in task.get("tags", []), task["name"]
