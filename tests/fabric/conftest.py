@@ -13,7 +13,8 @@ from lab import Lab
 def standing() -> Lab:
     """The twin, up and provisioned; else a sentence that says what to run."""
     lab = Lab(os.environ.get("L3HV_TWIN", "lab"))
-    remedy = f"run as root: ./twin up -i inventories/lab --name {lab.name} && ./twin play --name {lab.name} site.yml"
+    name = f"--name {lab.name}"
+    remedy = f"run as root: ./twin up -i inventories/lab {name} && ./twin play {name} site.yml"
     try:
         status = lab.status()
     except (AssertionError, subprocess.SubprocessError) as error:

@@ -1,8 +1,13 @@
-"""The lab as its tests see it: a thin layer over `./twin`, which does everything that happens to machines."""
+"""The lab as its tests see it: a thin layer over the twin, which does everything that happens to machines.
+
+What happens is done by `./twin`. What is looked at, many times a second while a test waits, is asked for
+without starting a Python for each question.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
+
+from l3hv.twin import TwinError
+from l3hv.twin.network import NAMESPACES
+from l3hv.twin.power import inside, leader
+from l3hv.twin.state import Twin
 
 T = TypeVar("T")
 
@@ -75,6 +85,28 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
     return value
 
 
+def _output(command: list[str], seconds: float) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    assert done.returncode == 0, f"{shlex.join(command)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def _next_hops(routes: Iterable[dict[str, Any]]) -> dict[str, int]:
+    return {route["dst"]: len(route.get("nexthops", [0])) for route in routes}
+
+
+def _remote(machine: str) -> dict[int, list[str]]:
+    """What a machine reaches by way of others, by family."""
+    numbers = [guest[2:] for guest, hypervisor in GUESTS.items() if hypervisor != machine]
+    prefixes = {
+        4: [f"203.0.113.{number}" for number in numbers],
+        6: [f"2001:db8:cb00:710{number}::/64" for number in numbers],
+    }
+    if machine in HYPERVISORS:
+        prefixes = {family: [*known, "default"] for family, known in prefixes.items()}
+    return prefixes
+
+
 @dataclass(frozen=True)
 class Lab:
     """A standing twin of `inventories/lab`."""
@@ -85,15 +117,20 @@ class Lab:
 
     def twin(self, verb: str, *arguments: str, seconds: float = 60) -> str:
         """Run one verb of `./twin` and return what it prints; it must succeed."""
-        done = subprocess.run(
-            self._command(verb, *arguments), capture_output=True, text=True, check=False, timeout=seconds
-        )
-        assert done.returncode == 0, f"twin {verb} {' '.join(arguments)}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return _output(self._command(verb, *arguments), seconds)
 
     def run(self, machine: str, script: str, seconds: float = 60) -> str:
         """Run a shell script in a machine; it must succeed."""
-        return self.twin("exec", machine, "--", "sh", "-c", script, seconds=seconds)
+        return _output(inside(leader(self._twin, machine), ["sh", "-c", script]), seconds)
+
+    def run_as_guest(self, guest: str, script: str) -> str:
+        """Run a shell script of the host's as a guest; it must succeed."""
+        namespace = NAMESPACES / self._twin.guest_namespace(guest)
+        return _output(["nsenter", f"--net={namespace}", "sh", "-c", script], 60)
+
+    @property
+    def _twin(self) -> Twin:
+        return Twin(self.name, print)
 
     def read_json(self, machine: str, command: str) -> Any:
         return json.loads(self.run(machine, command) or "[]")
@@ -109,7 +146,7 @@ class Lab:
 
     def guest_addresses(self, guest: str) -> list[str]:
         """The addresses of a guest's interface, of global scope: by DHCP and by SLAAC."""
-        shown = json.loads(self.twin("guest", guest, "--", "ip", "-json", "address", "show", "dev", "eth0"))
+        shown = json.loads(self.run_as_guest(guest, "ip -json address show dev eth0"))
         return [
             entry["local"]
             for interface in shown
@@ -122,14 +159,9 @@ class Lab:
 
     def reached(self, source: str, addresses: Iterable[str], patience: int = 2) -> set[str]:
         """Which of `addresses` answer a ping of a guest or machine, all asked at the same time."""
-        pings = "".join(
-            f"(busybox ping -c 1 -W {patience} {address} >/dev/null 2>&1 && echo {address}) &\n"
-            if source in GUESTS
-            else f"(ping -n -c 1 -W {patience} {address} >/dev/null 2>&1 && echo {address}) &\n"
-            for address in addresses
-        )
-        verb = "guest" if source in GUESTS else "exec"
-        return set(self.twin(verb, source, "--", "sh", "-c", f"{pings}wait").split())
+        ping, run = ("busybox ping", self.run_as_guest) if source in GUESTS else ("ping -n", self.run)
+        pings = (f"({ping} -c 1 -W {patience} {address} >&2 && echo {address}) &" for address in addresses)
+        return set(run(source, f"{' '.join(pings)} wait").split())
 
     # --- traffic -------------------------------------------------------------------------------
 
@@ -137,7 +169,7 @@ class Lab:
     def traffic(
         self, *flows: Flows, seconds: float, interval_ms: float = 10, each: int = 32
     ) -> Iterator[Traffic]:
-        """Send `each` × `flows` for `seconds` while the block runs; it begins when packets flow."""
+        """Send `each` times `flows` for `seconds` while the block runs; it begins when packets flow."""
         seen = Traffic()
         with TemporaryDirectory() as directory:
             probes = {}
@@ -161,11 +193,11 @@ class Lab:
                 for wanted, (begun, process) in probes.items():
                     wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 10)
                 yield seen
+                ended = [str(wanted) for wanted, (_, process) in probes.items() if process.poll() is not None]
+                assert not ended, f"ended before what they should have watched: flows from {ended}"
                 for wanted, (_, process) in probes.items():
-                    early = process.poll() is not None
                     out, errors = process.communicate(timeout=seconds + 30)
                     assert process.returncode == 0, f"the probe from {wanted} failed: {errors}"
-                    assert not early, f"the flows from {wanted} ended before what they should have watched"
                     seen.results[wanted] = json.loads(out)
             finally:
                 for _, process in probes.values():
@@ -189,7 +221,7 @@ class Lab:
     def routes(self, machine: str, family: int, table: str = "public") -> dict[str, int]:
         """The unicast routes of a kernel table: prefix → number of next hops."""
         shown = self.read_json(machine, f"ip -{family} -json route show table {table} type unicast")
-        return {route["dst"]: len(route.get("nexthops", [0])) for route in shown}
+        return _next_hops(shown)
 
     def protocols(self, machine: str) -> dict[str, str]:
         """BIRD's BGP sessions: name → state and since when, as birdc tells."""
@@ -198,17 +230,10 @@ class Lab:
 
     def established(self, machine: str) -> bool:
         """Whether BIRD runs and all its sessions are established."""
-        shown = subprocess.run(
-            self._command("exec", machine, "--", "birdc", "show", "protocols"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        sessions = [line for line in shown.stdout.splitlines() if " BGP " in line]
-        return bool(sessions) and all("Established" in line for line in sessions)
+        return self._looks_whole(machine, {})
 
     def detection_ms(self) -> float:
-        """BFD's detection time: interval × multiplier, as the running sessions have agreed on."""
+        """BFD's detection time: interval times multiplier, as the running sessions have agreed on."""
         rows = [line.split() for line in self.run("hv1", "birdc show bfd sessions").splitlines()]
         return max(1000 * float(row[-1]) for row in rows if len(row) >= 6 and row[2] == "Up")
 
@@ -217,24 +242,30 @@ class Lab:
         wait_for("all BGP sessions", lambda: all(self.on_each(machines, self.established).values()), seconds)
 
     def wait_until_whole(self, seconds: float = 45) -> None:
-        """Wait until all sessions are up and every hypervisor reaches the others' guests by both paths."""
-        self.wait_until_sessions(seconds=seconds)
-        wait_for("both paths in all routes", self._has_all_paths, seconds)
+        """Wait until all sessions are up, and both paths lead to the guests of others and to the Internet."""
 
-    def _has_all_paths(self) -> bool:
-        return all(self.on_each((*HYPERVISORS, "internet"), self._knows_both_paths).values())
+        def looks_whole(machine: str) -> bool:
+            return self._looks_whole(machine, {} if machine in REFLECTORS.values() else _remote(machine))
 
-    def _knows_both_paths(self, machine: str) -> bool:
-        remote = [guest[2:] for guest, hypervisor in GUESTS.items() if hypervisor != machine]
-        expected = {4: {f"203.0.113.{number}" for number in remote} | {"default"}}
-        expected[6] = {f"2001:db8:cb00:710{number}::/64" for number in remote} | {"default"}
-        if machine == "internet":
-            expected = {family: prefixes - {"default"} for family, prefixes in expected.items()}
-        for family, prefixes in expected.items():
-            routes = self.routes(machine, family)
-            if any(routes.get(prefix) != 2 for prefix in prefixes):
-                return False
-        return True
+        def broken() -> list[str]:
+            return [name for name, whole in self.on_each(MACHINES, looks_whole).items() if not whole]
+
+        wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+
+    def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
+        show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
+        sessions = "birdc show protocols | grep -w BGP | tr '\\n' ';'; echo"
+        try:
+            states_line, *tables = self.run(machine, sessions + show).splitlines()
+        except (AssertionError, TwinError):
+            return False  # It is starting.
+        states = [session.split()[-1] for session in states_line.split(";") if session]
+        if not states or set(states) != {"Established"}:
+            return False
+        routes = [_next_hops(json.loads(table or "[]")) for table in tables]
+        return all(
+            routes[at].get(prefix) == 2 for at, prefixes in enumerate(remote.values()) for prefix in prefixes
+        )
 
     # --- Ansible ---------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ def kernel_state(lab: Lab, machine: str) -> dict[str, str]:
         "settings": lab.run(
             machine,
             "sysctl net.ipv4.fib_multipath_hash_policy net.ipv6.fib_multipath_hash_policy "
-            "net.ipv4.conf.a-public.forwarding net.ipv4.conf.b-public.forwarding net.ipv6.conf.all.forwarding",
+            "net.ipv4.conf.a-public.forwarding net.ipv4.conf.b-public.forwarding "
+            "net.ipv6.conf.all.forwarding",
         ),
         "addresses": lab.run(
             machine,

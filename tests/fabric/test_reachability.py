@@ -15,7 +15,7 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 def test_a_guest_reaches_all_guests_and_the_internet(lab: Lab, guest: str, family: int) -> None:
     expected = {lab.guest_address(other, family) for other in GUESTS if other != guest}
     expected |= {INTERNET[family], ANYCAST[family]}
-    if family == 4:
+    if family == 4 and guest != "vm4":
         expected.add(TRANSPARENT)
     assert lab.reached(guest, expected) == expected
 
@@ -68,11 +68,11 @@ def test_a_guest_is_not_heard_under_an_address_that_is_not_its_own(lab: Lab) -> 
         shown = lab.run("hv1", "nstat --ignore --zeros --noupdate TcpExtIPReversePathFilter")
         return int(shown.split()[-2])
 
-    before, stolen = dropped(), f"{lab.guest_address('vm4', 4)}"
-    lab.twin("guest", "vm2", "--", "ip", "address", "add", f"{stolen}/32", "dev", "lo")
+    before, stolen = dropped(), lab.guest_address("vm4", 4)
+    lab.run_as_guest("vm2", f"ip address add {stolen}/32 dev lo")
     try:
         ping = f"busybox ping -c 3 -i 0.2 -W 1 -I {stolen} {INTERNET[4]} || true"
-        assert "0 packets received" in lab.twin("guest", "vm2", "--", "sh", "-c", ping)
+        assert "0 packets received" in lab.run_as_guest("vm2", ping)
     finally:
-        lab.twin("guest", "vm2", "--", "ip", "address", "del", f"{stolen}/32", "dev", "lo")
+        lab.run_as_guest("vm2", f"ip address del {stolen}/32 dev lo")
     assert dropped() - before >= 3

@@ -42,7 +42,8 @@ def state_of(lab: Lab, machine: str) -> str:
     return lab.run(
         machine,
         "find /etc /usr/local /run/systemd/network -type f -exec sha256sum {} + | sort -k 2; "
-        "ip -4 rule; ip -6 rule; ip -4 route show table all proto static; ip -6 route show table all proto static; "
+        "ip -4 rule; ip -6 rule; "
+        "ip -4 route show table all proto static; ip -6 route show table all proto static; "
         "nft list ruleset; systemctl show --property=Id,ActiveEnterTimestampMonotonic "
         "bird systemd-networkd radvd l3hv-dhcp l3hv-tables; birdc show status | grep -i configuration",
     )
