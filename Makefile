@@ -52,11 +52,11 @@ lab: root host venv ## Boot the lab in the twin, provision it, verify it (first 
 	@echo "==> Verifying, packets included"
 	@ansible-playbook playbooks/verify.yml
 	@./twin status
-	@printf '\n%s\n' \
-	  "The fabric stands. Try next:" \
-	  "  ./twin guest vm1 -- ping -c 3 192.0.2.8                      # a guest reaches the Internet" \
-	  "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5               # cut a path under 32 flows; ./twin heal hv2 a" \
-	  "  ansible-playbook playbooks/plan.yml --limit hv1               # what hv1 becomes, and why"
+	@echo
+	@echo "The fabric stands. Try next (. $(VENV)/bin/activate brings ansible-playbook into the path):"
+	@echo "  ./twin guest vm1 -- ping -c 3 192.0.2.8                  # a guest reaches the Internet"
+	@echo "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while a path dies; ./twin heal hv2 a"
+	@echo "  ansible-playbook playbooks/plan.yml --limit hv1           # what hv1 becomes, and why"
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style and types
