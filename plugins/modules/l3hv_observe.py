@@ -841,9 +841,7 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
     return {
         "links": {name: by_name[name] for name in sorted(shown)},
         "addresses": {name: addresses.get(name, []) for name in sorted(shown)},
-        "settings": {
-            name: read_port_settings(name) for name in sorted((watched | like_ports) & set(by_name))
-        },
+        "settings": {name: read_port_settings(name) for name in sorted(ports & set(by_name))},
         "networkd": {
             name: networkd_state(index) for index, link in links.items() if (name := link["name"]) in watched
         },
