@@ -9,6 +9,7 @@ from l3hv.model import HostPlan
 from l3hv.picture import Marks, draw, names_of, topology_of
 from l3hv.verify.check import Check, first_line
 from l3hv.verify.report import Report, topic
+from l3hv.verify.report.table import summary
 from l3hv.verify.words import some
 
 CHECKS_LISTED = 20_000
@@ -53,9 +54,7 @@ def html(report: Report, plans: Iterable[HostPlan]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body>",
         f'<h1 class="{"ok" if report.ok else "failed"}">{escape(title)}</h1>',
-        f'<p class="sum">{escape(report.inventory)}, {escape(report.time)}: {some(counts["ok"], "check")} ok, '
-        f"{some(counts['warning'], 'warning')}, {counts['failed']} failed on {some(len(report.hosts), 'host')} "
-        f"in {report.seconds:.1f} s</p>",
+        f'<p class="sum">{escape(report.inventory)}, {escape(report.time)}: {summary(report)}</p>',
         f"<figure>{picture}</figure>",
     ]
     if different:

@@ -24,7 +24,7 @@ def table(report: Report, paint: Paint = unpainted) -> str:
     for check in report.checks:
         if check.state != "ok":
             lines += ["", *_difference(check, paint)]
-    return "\n".join([*lines, "", _sum(report, paint)])
+    return "\n".join([*lines, "", summary(report, paint)])
 
 
 def _counts(report: Report, paint: Paint) -> Iterator[str]:
@@ -57,7 +57,8 @@ def _quoted(label: str, text: str) -> Iterator[str]:
         yield f"    {label if number == 0 else '':8}  {line}"
 
 
-def _sum(report: Report, paint: Paint) -> str:
+def summary(report: Report, paint: Paint = unpainted) -> str:
+    """Return the report in one line."""
     counts = report.counts()
     words = [paint(f"{some(counts['ok'], 'check')} ok", "green")]
     if counts["warning"]:
