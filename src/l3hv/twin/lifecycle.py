@@ -39,6 +39,8 @@ def up(
     with twin.locked():
         before = twin.standing_or_none()
         _refuse_other(twin, before, inventory, bare)
+        if before is None and twin.library.exists():
+            shutil.rmtree(twin.library)  # Of a twin that stood before the host's last reboot.
         standing = Standing(
             inventory=str(inventory) if inventory else None,
             topology=topology,
@@ -65,7 +67,8 @@ def up(
                 machine.start(twin, wanted.name)
                 booted.append(wanted.name)
         network.remove_other_switches(twin, topology.segments)
-        machine.await_ready(twin, booted)
+        # A machine that an interrupted command started may still be booting.
+        machine.await_ready(twin, [wanted.name for wanted in topology.machines])
         mirror.check(twin)
         for wanted in topology.machines:
             guests.plug_all(twin, standing, wanted.name)
