@@ -89,22 +89,28 @@ def own_prefixes(part: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _to(host: str, source: str, guest: LiveGuest) -> Iterator[Ping]:
+def _to(host: str, source: str, guest: LiveGuest, family: str | None = None) -> Iterator[Ping]:
     for address in guest.addresses:
-        yield Ping(host, source, guest.name, address)
+        if family in (None, family_of_text(address)):
+            yield Ping(host, source, guest.name, address)
 
 
 def _between_guests(guests: Sequence[LiveGuest]) -> Iterator[Ping]:
-    """Yield a ring through all guests of a domain, and from its first guest one to each hypervisor."""
-    for domain in sorted({guest.domain for guest in guests}):
-        ring = [guest for guest in guests if guest.domain == domain]
+    """Yield a ring through all guests of a domain in a family, and from its first one to each hypervisor."""
+    places = {(guest.domain, family_of_text(address)) for guest in guests for address in guest.addresses}
+    for domain, family in sorted(places):
+        ring = [
+            guest
+            for guest in guests
+            if guest.domain == domain and any(family_of_text(own) == family for own in guest.addresses)
+        ]
         for guest, following in zip(ring, [*ring[1:], ring[0]], strict=True):
             if guest is not following:
-                yield from _to(guest.host, guest.name, following)
+                yield from _to(guest.host, guest.name, following, family)
         firsts = {guest.host: guest for guest in reversed(ring)}
         for host in sorted(firsts):
             if firsts[host] is not ring[0]:
-                yield from _to(ring[0].host, ring[0].name, firsts[host])
+                yield from _to(ring[0].host, ring[0].name, firsts[host], family)
 
 
 def _to_internet(
