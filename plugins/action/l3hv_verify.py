@@ -30,7 +30,7 @@ from l3hv.verify.report.table import table
 
 NAMED = 3
 REASON_WIDTH = 160
-SECOND_LOOK_SECONDS = 10
+SECOND_LOOK_SECONDS = 20
 
 
 class ActionModule(ActionBase):
