@@ -168,11 +168,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     for session in routing.sessions:
         yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
         if routing.failure_profile in BFD_PROFILES:
-            timers = routing.timers
-            yield (
-                bfd_name(session),
-                f"Up, every {timers.bfd_interval_ms} ms, lost after {timers.bfd_multiplier}",
-            )
+            interval, multiplier = fabric.bfd(plan, session.peer)
+            yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
         for channel in session.channels:
             received, sent = _counts(plan, fabric, session, tables[channel.table])
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST
