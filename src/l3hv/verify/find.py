@@ -42,6 +42,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
         [
             *_units(plan, seen),
             *_links(plan, seen),
+            *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
             *_rules(plan, seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
