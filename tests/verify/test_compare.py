@@ -252,6 +252,12 @@ def test_a_guest_that_is_not_started_is_a_warning_and_expected_nowhere() -> None
         assert warned == (["guest vm1"] if host == "hv1" else [])
 
 
+def test_a_port_is_no_stranger_to_itself() -> None:
+    neighbours = {"fe80::1": LAB["hv1"].guests[0].gateway_mac}
+    seen = seen_with("hv1", lambda seen: seen["neighbours"]["vm1"].update(neighbours))
+    assert different(compare(LAB["hv1"], seen, FABRIC)) == {}
+
+
 def test_routes_of_a_guest_that_is_not_started_must_not_be_there() -> None:
     fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm2"})})
     seen = as_planned.observation(LAB["hv1"], fabric, frozenset({"vm2"}))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
-from l3hv.model import HostPlan
+from l3hv.model import Guest, HostPlan
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
     BY_TABLES_UNIT,
@@ -181,7 +181,7 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         for setting, value in seen["settings"].get(guest.interface, {}).items():
             if setting.split()[0] in families(guest):
                 yield f"{port} {setting}", value
-        yield f"mac {guest.name}", _mac_words(seen["neighbours"].get(guest.interface, {}), guest.mac)
+        yield f"mac {guest.name}", _mac_words(seen, guest)
     planned = {guest.interface for guest in plan.guests}
     watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
     for interface in sorted(set(links) - planned - watched):
@@ -190,12 +190,15 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         yield f"translation {address}", f"to {main}"
 
 
-def _mac_words(neighbours: Mapping[str, str], planned: str) -> str:
+def _mac_words(seen: Observation, guest: Guest) -> str:
     """Return the MAC that speaks behind a port; where nobody has spoken yet there is nothing to compare."""
-    others = sorted(
-        {f"{mac} says that it is {address}" for address, mac in neighbours.items() if mac != planned}
-    )
-    return "; ".join(others) or planned
+    own = {address["address"].partition("/")[0] for address in seen["addresses"].get(guest.interface, ())}
+    others = {
+        f"{mac} says that it is {address}"
+        for address, mac in seen["neighbours"].get(guest.interface, {}).items()
+        if mac != guest.mac and address not in own
+    }
+    return "; ".join(sorted(others)) or guest.mac
 
 
 def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
