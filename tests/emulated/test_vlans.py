@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import yaml
 from emulated_machine import Console, Wire, emulated_machine
@@ -18,8 +17,8 @@ from emulated_machine import Console, Wire, emulated_machine
 pytestmark = pytest.mark.twin
 
 TESTS = Path(__file__).resolve().parents[1]
-TEMPLATES = TESTS.parent / "roles" / "uplinks" / "templates"
 PLAN = TESTS / "golden" / "vlans" / "expected" / "hv1" / "plan.yml"
+PLACED = TESTS / "roles" / "expected" / "vlans" / "hv1" / "etc" / "systemd"
 
 VLAN, ARP, IPV4 = 0x8100, 0x0806, 0x0800
 PRIORITIES = {
@@ -105,28 +104,11 @@ def answers_for(address: str, frame: bytes) -> Tagged | None:
     return found if found.payload[14:18] == ipaddress.ip_address(address).packed else None
 
 
-def networkd_files(plan: dict[str, Any]) -> dict[str, str]:
-    """What the role places for the plan."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["comment"] = lambda text: f"# {text}"
-
-    def render(template: str, **variables: Any) -> str:
-        environment.lstrip_blocks = True
-        text = environment.loader.get_source(environment, template)[0]  # type: ignore[union-attr]
-        body = text.partition("\n")[2] if text.startswith("#jinja2:") else text
-        return environment.from_string(body).render(ansible_managed="Ansible managed", **variables)
-
-    network = "etc/systemd/network/05-l3hv"
-    tables = {"uplinks_table_names": plan["table_names"]}
-    files = {"etc/systemd/networkd.conf.d/l3hv.conf": render("networkd.conf.j2", **tables)}
-    for nic in plan["nics"]:
-        files[f"{network}-nic-{nic['interface']}.network"] = render("nic.network.j2", nic=nic)
-    for uplink in plan["uplinks"]:
-        for kind, template in (("netdev", "vlan.netdev.j2"), ("network", "uplink.network.j2")):
-            files[f"{network}-uplink-{uplink['interface']}.{kind}"] = render(template, uplink=uplink)
-    return files
+def placed_files() -> dict[str, str]:
+    """What the role `uplinks` places for systemd-networkd, as the golden files have it."""
+    paths = [*PLACED.glob("networkd.conf.d/*"), *PLACED.glob("network/05-l3hv-nic-*")]
+    paths += PLACED.glob("network/05-l3hv-uplink-*")
+    return {f"etc/systemd/{path.relative_to(PLACED)}": path.read_text() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +124,7 @@ def machine(
 ) -> Iterator[tuple[Console, dict[str, Wire]]]:
     nics = {nic["interface"]: f"02:00:00:00:00:{number:02x}" for number, nic in enumerate(plan["nics"], 1)}
     seen = json.dumps({"uplinks": plan["uplinks"], "priorities": list(PRIORITIES)})
-    files = {**networkd_files(plan), "plan.json": seen, "observer.py": OBSERVER}
+    files = {**placed_files(), "plan.json": seen, "observer.py": OBSERVER}
     units = {"observer.service": OBSERVER_UNIT}
     with emulated_machine(tmp_path_factory.mktemp("machine"), nics, files, units) as booted:
         yield booted
@@ -150,7 +132,7 @@ def machine(
 
 @pytest.fixture(scope="module")
 def links(machine: tuple[Console, dict[str, Wire]]) -> dict[str, Any]:
-    found: dict[str, Any] = machine[0].await_json("links:", seconds=90)
+    found: dict[str, Any] = machine[0].await_json("links:", seconds=240)
     return found
 
 
