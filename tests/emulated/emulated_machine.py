@@ -148,7 +148,7 @@ def emulated_machine(
     wires = {name: Wire(directory, name) for name in nics}
     command = [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB)),
+        *("-machine", "q35", "-accel", "tcg", "-cpu", vm.CPU, "-smp", "2", "-m", str(MEMORY_MIB)),
         *("-kernel", str(kernel / "vmlinuz"), "-initrd", str(initramfs)),
         *("-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0 tsc=reliable"),
         *("-serial", "stdio"),
