@@ -147,6 +147,9 @@ def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
     here = {guest.name for guest in guests}
     for guest in plan.guests:
         yield f"guest {guest.name}", "present"
+        # The map stands whether its guests run or not.
+        for address, main in guest.transparent:
+            yield f"translation {address}", f"to {main}"
         if guest.name not in here:
             continue
         port = f"port {guest.name}"
@@ -157,8 +160,6 @@ def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
             for setting in PORT_SETTINGS[family]:
                 yield f"{port} {family} {setting}", "1"
         yield f"mac {guest.name}", guest.mac
-        for address, main in guest.transparent:
-            yield f"translation {address}", f"to {main}"
 
 
 def families(guest: Guest) -> set[str]:
