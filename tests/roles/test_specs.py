@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ PLANS = sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
 # Which part of the plan each variable is, as site.yml hands it over.
 SLICES = {
     "packages_kind": "kind",
+    "packages_system": "routing.daemon.system",
+    "packages_daemon": "routing.daemon.package",
     "packages_nics": "nics",
     "packages_uplinks": "uplinks",
     "packages_main_default_route": "main_default_route",
@@ -73,7 +77,7 @@ def test_variables_carry_the_name_of_their_role(role: Path) -> None:
 def test_the_plans_fit(role: Path, path: Path) -> None:
     plan = yaml.safe_load(path.read_text())
     spec = {key: option for key, option in options(role).items() if key in SLICES}
-    given = {key: plan[SLICES[key]] for key in spec}
+    given = {key: functools.reduce(operator.getitem, SLICES[key].split("."), plan) for key in spec}
     assert ArgumentSpecValidator(spec).validate(given).error_messages == []
 
 
