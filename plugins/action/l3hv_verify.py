@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from l3hv.verify.report.files import write_reports
 from l3hv.verify.report.table import table
 
 NAMED = 3
+REASON_WIDTH = 160
+SECOND_LOOK_SECONDS = 10
 
 
 class ActionModule(ActionBase):
@@ -91,6 +94,23 @@ class ActionModule(ActionBase):
         return result
 
 
+def second_look(
+    differing: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric
+) -> dict[str, dict[str, Any]]:
+    """Return the hosts that differ, and what the next look at each should wait for, and how long.
+
+    The first look has waited for sessions: where one is still down nothing more will come by itself.
+    """
+    has_session_down: dict[str, bool] = {}
+    for check in differing:
+        is_down = check.what.startswith("session ")
+        has_session_down[check.host] = has_session_down.get(check.host, False) or is_down
+    return {
+        host: {**patience(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
+        for host, is_down in has_session_down.items()
+    }
+
+
 class Play:
     """What the hosts of the running play have registered."""
 
@@ -114,7 +134,7 @@ class Play:
     def unseen(self) -> list[Check]:
         """Return a failed check for each host that could not be looked at."""
         return [
-            Check(host, "observation", "made", self._reason(host), "failed", "ansible -m ping " + host)
+            Check(host, "observation", "possible", self._reason(host), "failed", f"ansible -m ping {host}")
             for host in self._hosts
             if self._look(host) is None
         ]
@@ -128,6 +148,7 @@ class Play:
 
     def _reason(self, host: str) -> str:
         looks = (self._hostvars[host].get(name, {}) for name in self._names)
-        return next(
+        reason = next(
             (str(look["msg"]) for look in looks if "msg" in look), "the run ended before on this host"
         )
+        return textwrap.shorten(reason.removeprefix("Task failed: "), REASON_WIDTH, placeholder=" …")

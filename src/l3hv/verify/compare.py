@@ -21,7 +21,7 @@ REMEDIES = {
     "unit": "systemctl status {1}; journalctl -u {1}",
     "link": "networkctl status {1}",
     "addresses": "networkctl reconfigure {1}",
-    "loopback": "systemctl reload l3hv-tables",
+    "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "last": "systemctl reload l3hv-tables",
     "default": "remove the route, or say l3hv_main_default_route: true if it is meant",
@@ -129,8 +129,10 @@ def remedy(what: str) -> str:
 
 
 def _is_consequence(what: str, found: Mapping[str, str]) -> bool:
-    """Tell whether ``what`` cannot be right because its session is not up: that is said once."""
+    """Tell whether ``what`` only repeats that BIRD does not answer, or that a session is not up."""
     kind, _, rest = what.partition(" ")
+    if kind in {"router", "session", "bfd", "received", "sent"} and "router id" not in found:
+        return True
     if kind not in {"received", "sent"}:
         return False
     return not found.get(f"session {rest.rsplit(' ', 1)[0]}", "").startswith("Established")

@@ -43,7 +43,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
     units = ["systemd-networkd.service", "bird.service"]
-    if plan.rules or plan.loopbacks:
+    if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
         units.append("l3hv-dhcp.service")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from l3hv.verify.check import Check
 from l3hv.verify.report import TOPICS, Report, topic
+from l3hv.verify.words import some
 
 Paint = Callable[[str, str], str]
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -23,7 +24,7 @@ def table(report: Report, paint: Paint = unpainted) -> str:
     for check in report.checks:
         if check.state != "ok":
             lines += ["", *_difference(check, paint)]
-    return "\n".join([*lines, "", _sum(report, paint)])
+    return "\n".join([*lines, "", summary(report, paint)])
 
 
 def _counts(report: Report, paint: Paint) -> Iterator[str]:
@@ -56,11 +57,12 @@ def _quoted(label: str, text: str) -> Iterator[str]:
         yield f"    {label if number == 0 else '':8}  {line}"
 
 
-def _sum(report: Report, paint: Paint) -> str:
+def summary(report: Report, paint: Paint = unpainted) -> str:
+    """Return the report in one line."""
     counts = report.counts()
-    words = [paint(f"{counts['ok']} checks ok", "green")]
+    words = [paint(f"{some(counts['ok'], 'check')} ok", "green")]
     if counts["warning"]:
-        words.append(paint(f"{counts['warning']} warnings", "yellow"))
+        words.append(paint(some(counts["warning"], "warning"), "yellow"))
     if counts["failed"]:
         words.append(paint(f"{counts['failed']} failed", "red"))
-    return f"{', '.join(words)} on {len(report.hosts)} hosts in {report.seconds:.1f} s"
+    return f"{', '.join(words)} on {some(len(report.hosts), 'host')} in {report.seconds:.1f} s"
