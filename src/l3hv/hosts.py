@@ -79,7 +79,7 @@ TIMERS: dict[str, tuple[WholeNumber, int]] = {
     "restart_s": (WholeNumber(1, 4095, "a time in seconds"), 30),
     "stale_s": (WholeNumber(1, 2**24 - 1, "a time in seconds"), 3600),
 }
-"""Bounds and default of each timer: RFC 4271 (hold), 12 bits of RFC 4724 (restart), 24 of RFC 9494 (stale)."""
+"""Bounds and default of each timer: RFC 4271 (hold), RFC 4724 (restart, 12 bits), RFC 9494 (stale)."""
 
 # Names that, followed by "_" and a domain, could be an attribute or function of BIRD, or something that its
 # configuration names itself (kernel_public4, accept_public4, …); and Ansible's own groups.
