@@ -63,13 +63,9 @@ class ActionModule(ActionBase):
         checks = play.unseen()
         for host, observation in seen.items():
             checks += compare(plans[host], observation, fabric, least)
-        again = {check.host for check in failures(checks)} & seen.keys()
-        if again and not arguments.get("is_final", False):
-            return {
-                **result,
-                "changed": False,
-                "again": {h: patience(plans[h], fabric) for h in sorted(again)},
-            }
+        differing = [check for check in failures(checks) if check.host in seen]
+        if differing and not arguments.get("is_final", False):
+            return {**result, "changed": False, "again": second_look(differing, plans, fabric)}
 
         inventory = [str(source) for source in task_vars["ansible_inventory_sources"]]
         if arguments.get("packets", False):

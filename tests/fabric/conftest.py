@@ -33,3 +33,17 @@ def lab(standing: Lab) -> Lab:
     """The twin with nothing broken: what the test before has broken has recovered."""
     standing.wait_until_whole()
     return standing
+
+
+FIGURES = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What was measured, by what it is: printed at the end."""
+    return request.config.stash.setdefault(FIGURES, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for what, found in config.stash.get(FIGURES, {}).items():
+        terminalreporter.write_line(f"measured: {what}: {found}")

@@ -271,7 +271,7 @@ def test_the_playbook_fails_and_its_reports_say_why(lab: Standing, tmp_path: Pat
     finally:
         lab.run("hv1", "ip rule delete priority 500")
     assert done.returncode != 0
-    assert "The fabric is not as planned: hv1: rules ipv4: expected 0: from all lookup local" in done.stdout
+    assert "hv1: rules ipv4: 500: from all lookup main is too much" in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["ok"] is False
     assert [(c["host"], c["what"]) for c in report["checks"] if not c["ok"]] == [("hv1", "rules ipv4")]
