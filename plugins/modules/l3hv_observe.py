@@ -799,6 +799,8 @@ def settle(
 
     Once all sessions are up, what they brought is not waited for any longer than it keeps changing.
     """
+    daemon = plan["routing"]["daemon"]
+    rest = REST_SECONDS + (daemon["kernel_scan_s"] if daemon["installs_at_scan"] else 0)
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None
     while True:
@@ -812,7 +814,7 @@ def settle(
         now = time.monotonic()
         if (counts, digests) != last:
             changed, last = now, (counts, digests)
-        is_at_rest = is_up and now - changed > REST_SECONDS
+        is_at_rest = is_up and now - changed > rest
         if (is_up and is_as_expected) or is_at_rest or now >= deadline:
             return bird
         time.sleep(POLL_SECONDS)

@@ -288,8 +288,9 @@ class Timers:
 class Daemon:
     """The routing daemon of a host, and what it can be told.
 
-    ``package`` is the system's. ``device_scan_s`` is how often, in seconds, it looks at the interfaces:
-    more often where that wakes it up.
+    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, it looks
+    at the interfaces and at the kernel's tables, beside being told of changes.  ``installs_at_scan``: what it
+    hears after a start waits for the next look at the kernel's table.
     """
 
     name: DaemonName
@@ -297,6 +298,8 @@ class Daemon:
     package: str
     version: str
     device_scan_s: int
+    kernel_scan_s: int
+    installs_at_scan: bool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
-from l3hv.model import HostPlan
+from l3hv.model import Guest, HostPlan
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
     BY_TABLES_UNIT,
@@ -179,13 +179,23 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         for setting, value in seen["settings"].get(guest.interface, {}).items():
             if setting.split()[0] in families(guest):
                 yield f"{port} {setting}", value
-        yield f"mac {guest.name}", _mac_words(seen["neighbours"].get(guest.interface, {}), guest.mac)
+        yield f"mac {guest.name}", _mac_words(_behind(guest, seen), guest.mac)
     planned = {guest.interface for guest in plan.guests}
     watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
     for interface in sorted(set(links) - planned - watched):
         yield f"port {interface}", f"{links[interface]['mac']}, {_addresses(seen, interface, set())}"
     for address, main in seen["translations"].items():
         yield f"translation {address}", f"to {main}"
+
+
+def _behind(guest: Guest, seen: Observation) -> dict[str, str]:
+    """Return who has spoken at a guest's port, but for ourselves: radvd 2.19 is heard by its own host."""
+    own = {gateway.split("/")[0] for gateway in guest.gateways}
+    return {
+        address: mac
+        for address, mac in seen["neighbours"].get(guest.interface, {}).items()
+        if (address in own, mac) != (True, guest.gateway_mac)
+    }
 
 
 def _mac_words(neighbours: Mapping[str, str], planned: str) -> str:
