@@ -30,7 +30,7 @@ from l3hv.verify.report.table import table
 
 NAMED = 3
 REASON_WIDTH = 160
-SECOND_LOOK_SECONDS = 10
+SECOND_LOOK_SECONDS = 20
 
 
 class ActionModule(ActionBase):
@@ -39,8 +39,8 @@ class ActionModule(ActionBase):
     ``announcements`` is the file of what all hosts announce.  ``observed`` names the variables in which the
     hosts' observations are registered, the latest first.  ``is_final`` tells that there will be no second
     look: before that, hosts that differ are returned as ``again``, with what the next look should wait for.
-    ``report`` is the directory for the reports (none where it is empty), ``packets`` whether guests of the
-    inventory's twin, if it stands, are to send packets.
+    ``report`` is the directory for the reports (none where it is empty), ``packets`` whether guests are to
+    send packets where the hosts are machines of a twin.
     """
 
     TRANSFERS_FILES = False
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
 
         inventory = [str(source) for source in task_vars["ansible_inventory_sources"]]
         if arguments.get("packets", False):
-            twin = standing_twin(task_vars.get("l3hv_twin"), inventory)
+            twin = standing_twin(*play.twin())
             if twin is not None:
                 checks += check_packets(*twin, plans, announced)
         report = Report(
@@ -118,6 +118,11 @@ class Play:
     def variable(self, host: str, name: str) -> Any:
         """Return a variable of a host as plain data."""
         return plain(self._hostvars[host][name])
+
+    def twin(self) -> tuple[str | None, str]:
+        """Return the twin's name, if the run was started by it, and how the first host is connected to."""
+        variables = self._hostvars[self._hosts[0]]
+        return variables.get("l3hv_twin"), str(variables.get("ansible_ssh_common_args", ""))
 
     def observations(self) -> dict[str, Any]:
         """Return the latest observation of each host that was looked at."""

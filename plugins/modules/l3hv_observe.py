@@ -19,6 +19,7 @@ import sys
 import time
 import types
 from collections.abc import Iterator
+from datetime import datetime
 from ipaddress import ip_interface
 from typing import Any
 
@@ -118,6 +119,9 @@ HAS_SPOKEN = 0x02 | 0x04 | 0x08 | 0x10  # NUD_REACHABLE, STALE, DELAY, PROBE
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
+YOUNG_SECONDS = 15.0
+"""A BIRD that was started over takes what is left in the kernel away at its scan, every 10 s."""
+
 IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/bird.ctl"
 BIRD_CONFIGURATION = "/etc/bird/bird.conf"
@@ -456,6 +460,8 @@ def parse_status(lines: list[tuple[int, str]]) -> dict[str, str]:
     return {
         "version": find(r"BIRD v?(\d\S*)"),
         "router_id": find(r"Router ID is (\S+)"),
+        "now": find(r"Current server time is (.+)"),
+        "started": find(r"Last reboot on (.+)"),
         "reconfigured": find(r"Last reconfiguration on (.+)"),
         "state": next((line for code, line in lines if code in {13, 23}), ""),
     }
@@ -763,6 +769,15 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
+def is_young(bird: dict[str, Any]) -> bool:
+    """Tell whether BIRD was started so recently that it has not yet cleaned up after its predecessor."""
+    try:
+        age = datetime.fromisoformat(bird["now"]) - datetime.fromisoformat(bird["started"])
+    except (KeyError, ValueError):
+        return False
+    return age.total_seconds() < YOUNG_SECONDS
+
+
 def has_sessions(bird: dict[str, Any], plan: Plan) -> bool:
     """Tell whether BIRD has every session of the plan up, and BFD with their neighbours."""
     if "error" in bird:
@@ -799,8 +814,6 @@ def settle(
 
     Once all sessions are up, what they brought is not waited for any longer than it keeps changing.
     """
-    daemon = plan["routing"]["daemon"]
-    rest = REST_SECONDS + (daemon["kernel_scan_s"] if daemon["installs_at_scan"] else 0)
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None
     while True:
@@ -814,7 +827,7 @@ def settle(
         now = time.monotonic()
         if (counts, digests) != last:
             changed, last = now, (counts, digests)
-        is_at_rest = is_up and now - changed > rest
+        is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(bird)
         if (is_up and is_as_expected) or is_at_rest or now >= deadline:
             return bird
         time.sleep(POLL_SECONDS)

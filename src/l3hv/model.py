@@ -289,8 +289,8 @@ class Daemon:
     """The routing daemon of a host, and what it can be told.
 
     ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, it looks
-    at the interfaces and at the kernel's tables, beside being told of changes.  ``installs_at_scan``: what it
-    hears after a start waits for the next look at the kernel's table.
+    at the interfaces and at the kernel's tables, beside being told of changes: more often where something
+    waits for that.
     """
 
     name: DaemonName
@@ -299,7 +299,6 @@ class Daemon:
     version: str
     device_scan_s: int
     kernel_scan_s: int
-    installs_at_scan: bool
 
 
 @dataclass(frozen=True)

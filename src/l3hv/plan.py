@@ -145,7 +145,7 @@ def _warnings(part: HostSlice) -> Iterator[str]:
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     if daemon.version in SLEEPY and "bfd_llgr" in {failure_profile(host, peer) for peer in part.peers}:
         yield (
-            f"BIRD {daemon.version} may take {daemon.device_scan_s} s more than BFD to leave a dead path: "
+            f"BIRD {daemon.version} may take {2 * daemon.device_scan_s} s more than BFD to leave a dead path: "
             "2.14 and later do not, and the failure profile bfd does not"
         )
 
@@ -180,4 +180,5 @@ def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestPort:
         ipv6_prefix=guest.ipv6,
         addresses=tuple(f"{first_host(prefix)}/{prefix.max_prefixlen}" for prefix in routed),
         transparent=guest.transparent,
+        link_local=guest.link_local,
     )

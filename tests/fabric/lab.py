@@ -287,7 +287,10 @@ class Lab:
         def broken() -> list[str]:
             return [name for name, whole in self.on_each(MACHINES, looks_whole).items() if not whole]
 
-        wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+        try:
+            wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; not so on {', '.join(broken())}") from None
         wait_for("the guests' addresses", lambda: all(self.has_addresses(guest) for guest in GUESTS), seconds)
 
     def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
@@ -353,7 +356,7 @@ class Run:
         return {host: counts["changed"] for host, counts in self.recap().items() if counts["changed"]}
 
     def changes(self) -> set[tuple[str, str]]:
-        """(task, host) of what changed, or would; not of handlers, which apply it and have no need to rehearse."""
+        """(task, host) of what changed, or would; not of handlers, which apply it and are not rehearsed."""
         found, task = set(), ""
         for line in self.output.splitlines():
             if line.startswith(("TASK [", "RUNNING HANDLER [")):

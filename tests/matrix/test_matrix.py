@@ -29,7 +29,7 @@ DETECTION_MS = 300
 HOLD_S = 3
 """As short as BGP allows: what a silent cut costs where nothing but the hold time finds it."""
 SLEEPY = "2.0.12"
-"""What may need another second to act on what a timer has left to be done."""
+"""What may need two seconds more to act on what a timer has left to be done, and to tell others."""
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,12 @@ def await_whole(fabric: Lab) -> None:
 def outage_ms(fabric: Lab, machine: str, *event: str, seconds: float) -> float:
     """Let something happen to a hypervisor; how long the worst of 64 flows with its guest was cut."""
     other = next(name for name in ("hv1", "hv3") if name != machine)
-    with fabric.traffic(*both_families(GUESTS[machine], GUESTS[other]), seconds=seconds) as traffic:
-        fabric.twin(*event)
+    try:
+        with fabric.traffic(*both_families(GUESTS[machine], GUESTS[other]), seconds=seconds) as traffic:
+            fabric.twin(*event)
+    finally:
+        for path in REFLECTORS:
+            fabric.twin("heal", machine, path)
     return max(traffic.outages_ms().values())
 
 
@@ -104,7 +108,7 @@ def bound_ms(profile: str, machine: str, event: str) -> float:
     if profile not in ("bfd_llgr", "bfd"):
         return 1000 * HOLD_S + 1500
     sleeps = SLEEPY in (DAEMONS[machine], REFLECTORS[event[-1]][1])
-    return 1.2 * DETECTION_MS + 100 + (1000 if sleeps and profile == "bfd_llgr" else 0)
+    return 1.2 * DETECTION_MS + 100 + (2200 if sleeps and profile == "bfd_llgr" else 0)
 
 
 def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
@@ -123,14 +127,13 @@ def test_profile(
     finds_cuts = profile in ("bfd_llgr", "bfd")
     seen: dict[tuple[str, str, str], float] = {}
     request.addfinalizer(lambda: figures.update(seen))
-    for machine in DAEMONS:
+    for machine in DAEMONS if finds_cuts else ("hv1",):
         for path in REFLECTORS if finds_cuts else "a":
             await_whole(fabric)
-            seconds = 4 if finds_cuts else HOLD_S + 3
+            seconds = 5 if finds_cuts else HOLD_S + 3
             seen[profile, machine, f"cut {path}"] = outage_ms(
                 fabric, machine, "cut", machine, path, seconds=seconds
             )
-            fabric.twin("heal", machine, path)
         await_whole(fabric)
         seen[profile, machine, KILL] = outage_ms(fabric, machine, "kill", machine, "bird", seconds=6)
     await_whole(fabric)

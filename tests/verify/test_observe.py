@@ -73,6 +73,8 @@ STATUS = """\
 1000-BIRD 2.17.5
 1011-Router ID is 172.22.2.1
  Hostname is hv1
+ Current server time is 2026-11-21 03:26:31.408
+ Last reboot on 2026-11-21 03:25:51.408
  Last reconfiguration on 2026-11-21 03:26:01.408
 0013 Daemon is up and running
 """
@@ -144,10 +146,22 @@ def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType,
     assert observe.parse_status(bird.ask("show status")) == {
         "version": "2.17.5",
         "router_id": "172.22.2.1",
+        "now": "2026-11-21 03:26:31.408",
+        "started": "2026-11-21 03:25:51.408",
         "reconfigured": "2026-11-21 03:26:01.408",
         "state": "Daemon is up and running",
     }
     bird.close()
+
+
+@pytest.mark.parametrize(
+    ("started", "expected"),
+    [("2026-11-21 03:26:20.1", True), ("2026-11-21 03:25:51.408", False), ("", False), ("yesterday", False)],
+)
+def test_a_bird_that_has_just_started_is_given_time(
+    observe: ModuleType, started: str, expected: bool
+) -> None:
+    assert observe.is_young({"now": "2026-11-21 03:26:31.408", "started": started}) is expected
 
 
 def test_a_bird_that_is_not_there_is_told(observe: ModuleType, tmp_path: Path) -> None:

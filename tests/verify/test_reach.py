@@ -7,7 +7,7 @@ from fabrics import fabric, lab
 from l3hv.model import HostPlan
 from l3hv.topology import GuestPort
 from l3hv.verify.announcements import announcements
-from l3hv.verify.packets import planned_addresses
+from l3hv.verify.packets import planned_addresses, standing_twin
 from l3hv.verify.reach import LiveGuest, Ping, pings
 
 
@@ -91,3 +91,9 @@ def test_the_addresses_that_a_guest_should_have() -> None:
         "vm1", "hv1", "vm1", "50:54:33:00:00:07", "public", 1500, "203.0.113.1", "2001:db8:1::/64"
     )
     assert planned_addresses(guest) == {"ipv4": "203.0.113.1", "ipv6": "2001:db8:1:0:5254:33ff:fe00:7"}
+
+
+def test_packets_are_sent_only_where_connections_lead_into_a_twin() -> None:
+    assert standing_twin(None, "-F /etc/ssh/ssh_config -o ControlMaster=auto") is None
+    assert standing_twin(None, "-F /run/l3hv/neverthere/ssh_config") is None
+    assert standing_twin("neverthere", "") is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 State = Literal["ok", "warning", "failed"]
@@ -49,7 +49,7 @@ class Check:
 
     def as_plain(self) -> dict[str, Any]:
         """Return the check as the report has it."""
-        return {**asdict(self), "ok": self.ok}
+        return {**vars(self), "ok": self.ok}
 
 
 def first_line(text: str) -> str:

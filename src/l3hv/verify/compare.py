@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -53,7 +54,7 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     absent = absent_guests(plan, seen)
     expected = expectation(plan, fabric, absent)
     found = findings(plan, seen)
-    at_least = expectation(plan, least, absent) if least is not None else expected
+    at_least = functools.cache(lambda: expectation(plan, least or fabric, absent))
     routes: list[Check] = []
     for table in plan.routing.tables:
         listed = seen["learned"].get(table.name, {}).get("routes")
@@ -67,7 +68,9 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
             check = _check(plan.host, what, expected.get(what), found.get(what))
-            if not check.ok and _lies_between(what, at_least.get(what), found.get(what), expected.get(what)):
+            if not check.ok and _lies_between(
+                what, at_least().get(what), found.get(what), expected.get(what)
+            ):
                 check = replace(check, state="warning", remedy=UNSEEN)
             checks.append(check)
     return checks + routes

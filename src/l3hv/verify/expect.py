@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
@@ -114,8 +115,8 @@ def interface_of(key: str) -> str | None:
 
 
 def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
-    if not plan.main_default_route and plan.rules:
-        for family in {rule.family for rule in plan.rules}:
+    if not plan.main_default_route:
+        for family in sorted({rule.family for rule in plan.rules}):
             yield f"default route in main {family}", "none"
     for last in plan.last_resorts:
         yield (
@@ -127,7 +128,7 @@ def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
         for route in guest.routes:
             leads = hop_words(route.via, guest.interface)
             for table in route.tables:
-                source = route.prefsrc if table == "local-out" else None
+                source = route.prefsrc if table == LOCAL_OUT else None
                 words = route_words(leads, BY_NETWORKD, route.metric, source)
                 routes.setdefault(f"route {route.prefix} in {table}", []).append(words)
     for what, several in routes.items():
@@ -166,11 +167,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     for session in routing.sessions:
         yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
         if session.bfd:
-            timers = routing.timers
-            yield (
-                bfd_name(session),
-                f"Up, every {timers.bfd_interval_ms} ms, lost after {timers.bfd_multiplier}",
-            )
+            interval, multiplier = fabric.bfd(plan, session.peer)
+            yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
         for channel in session.channels:
             received, sent = _counts(plan, fabric, session, tables[channel.table])
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST
