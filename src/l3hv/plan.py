@@ -145,8 +145,8 @@ def _warnings(part: HostSlice) -> Iterator[str]:
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     if daemon.version in SLEEPY and "bfd_llgr" in {failure_profile(host, peer) for peer in part.peers}:
         yield (
-            f"BIRD {daemon.version} may take {2 * daemon.device_scan_s} s more than BFD to leave a dead path: "
-            "2.14 and later do not, and the failure profile bfd does not"
+            f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
+            "2.14 and later do not, nor does the profile bfd"
         )
 
 
