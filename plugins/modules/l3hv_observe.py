@@ -443,7 +443,9 @@ class Bird:
                 return lines
 
 
-PROTOCOL_LINE, DETAIL_LINE, BFD_LINE = 1002, 1006, 1020
+PROTOCOL_LINE = 1002
+DETAIL_LINE = 1006
+BFD_LINE = 1020
 PROTOCOL_ROW = re.compile(
     r"(?P<name>\S+) +(?P<type>\S+) +(?P<table>\S+) +(?P<state>\S+) +[\d-]\S*(?: \d\d:\S+)? *(?P<info>.*?) *$"
 )
@@ -606,11 +608,14 @@ def read_units(names: list[str]) -> dict[str, dict[str, str]]:
 
 # --- what guests are offered -----------------------------------------------------------------------------
 
-DHCP_SERVER, DHCP_CLIENT = 67, 68
+DHCP_SERVER = 67
+DHCP_CLIENT = 68
 DHCP_MAGIC = b"\x63\x82\x53\x63"
 DHCP_HEADER = struct.Struct("!BBBB4sHH4s4s4s4s16s64s128s4s")
 DHCP_WANTED = bytes((1, 3, 6, 15, 26, 51, 119, 121))
-ICMP6_FILTER, ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 1, 133, 134
+ICMP6_FILTER = 1
+ROUTER_SOLICITATION = 133
+ROUTER_ADVERTISEMENT = 134
 RA_HEADER = struct.Struct("!BBHBBHII")
 RA_PREFIX = struct.Struct("!BBBBIII16s")
 OFFER_SECONDS = 1.5

@@ -7,6 +7,7 @@ outside, so that a machine that crashes does not take its observer with it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import itertools
 import os
@@ -26,6 +27,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from l3hv.twin import TwinError, guests, network, power
 from l3hv.twin.state import Standing, Twin
 
+PR_SET_PDEATHSIG = 1
 ECHO_PORT = 7  # RFC 862
 PAYLOAD = struct.Struct("!8sI")
 BUFFER_BYTES = 4 << 20
@@ -363,14 +365,23 @@ def _hurry() -> None:
             os.setpriority(os.PRIO_PROCESS, 0, -20)
 
 
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent is gone, however that ended (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 class _Child:
     """A forked process."""
 
     def __init__(self, work: Callable[[], int]) -> None:
         self._status: int | None = None
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             status = 1
+            _end_with(parent)
             try:
                 os.dup2(2, 1)  # Standard output is the result's.
                 status = work()
