@@ -85,7 +85,7 @@ test: root host $(VENV)/.dev ## Run every test (boots twins of its own; a standi
 	@molecule test --all
 
 .PHONY: test-matrix
-test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (about 8 minutes)
+test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (takes minutes)
 	@pytest -q -s -m matrix tests/matrix
 
 .PHONY: bench-plan bench-failover bench-run

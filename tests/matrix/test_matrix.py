@@ -108,7 +108,7 @@ def bound_ms(profile: str, machine: str, event: str) -> float:
     if profile not in ("bfd_llgr", "bfd"):
         return 1000 * HOLD_S + 1500
     sleeps = SLEEPY in (DAEMONS[machine], REFLECTORS[event[-1]][1])
-    return 1.2 * DETECTION_MS + 100 + (2200 if sleeps and profile == "bfd_llgr" else 0)
+    return 1.2 * DETECTION_MS + 100 + (2200 if sleeps else 0)
 
 
 def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
