@@ -30,7 +30,9 @@ class ActionModule(ActionBase):
         inventory = Inventory(
             groups=task_vars["groups"],
             raw=hostvars.raw_get,
-            template=lambda raw, value: Templar(loader=self._loader, variables=dict(raw)).template(value),
+            template=lambda raw, value: Templar(
+                loader=self._loader, variables={**raw, "hostvars": hostvars}
+            ).template(value),
             sources=tuple(Path(str(source)) for source in task_vars["ansible_inventory_sources"]),
         )
         try:

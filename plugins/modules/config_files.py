@@ -57,8 +57,8 @@ options:
           - A template in the role's C(templates) when the name ends in C(.j2), otherwise a file in its
             C(files), taken as it is.
           - Templates are rendered by Jinja itself, with the filter P(ansible.builtin.comment#filter) and the
-            host's variables. They print, and decide nothing. What is undefined is an error. C(@digest@) in
-            the result becomes a digest of the result, which a daemon can be asked for later.
+            host's variables. They print, and decide nothing. What is undefined is an error.
+          - C(@digest@) in the result becomes a digest of the result, which a daemon can be asked for later.
         type: str
         required: true
       dest:
@@ -199,6 +199,8 @@ reasons:
 """
 
 UNIT_DIRECTORY = "/etc/systemd/system/"
+UP = ("active", "reloading")
+STARTS_AT_BOOT = ("enabled", "enabled-runtime", "static", "indirect", "generated")
 UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
 
 
@@ -365,29 +367,31 @@ class ConfigFiles:
         code, out, err = self.module.run_command(shlex.split(command), environ_update=environment or {})
         return code, self.scrub((out + err).strip())
 
-    def units_down(self) -> dict[str, str]:
-        """Return each unit that is not enabled or not active, with what it is instead."""
+    def unit_states(self) -> dict[str, tuple[str, str]]:
+        """Return, by unit, what systemd says of it now (`active` ...) and at boot (`enabled` ...)."""
         if not self.units:
             return {}
         code, out, err = self.module.run_command(
             ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *self.units]
         )
         if code != 0:
-            return {unit: err.strip() for unit in self.units}
-        down = {}
+            raise Refused(f"systemctl show {shlex.join(self.units)}: {err.strip()}")
+        states = {}
         for unit, block in zip(self.units, out.strip().split("\n\n"), strict=True):
             facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            if facts.get("ActiveState") not in ("active", "reloading"):
-                down[unit] = facts.get("ActiveState") or "missing"
-            elif facts.get("UnitFileState") not in (
-                "enabled",
-                "enabled-runtime",
-                "static",
-                "indirect",
-                "generated",
-            ):
-                down[unit] = facts.get("UnitFileState") or "not enabled"
-        return down
+            states[unit] = (
+                facts.get("ActiveState") or "missing",
+                facts.get("UnitFileState") or "not enabled",
+            )
+        return states
+
+    def units_down(self) -> dict[str, str]:
+        """Return each unit that is not enabled or not active, with what it is instead."""
+        return {
+            unit: now if now not in UP else boot
+            for unit, (now, boot) in self.unit_states().items()
+            if now not in UP or boot not in STARTS_AT_BOOT
+        }
 
     # -- present ------------------------------------------------------------------------------
 
@@ -522,18 +526,25 @@ class ConfigFiles:
             if given["changed"] is None
             or any(matches(path, given["changed"]) for path in self.transaction.files)
         ]
-        if any(path.startswith("/etc/systemd/system") for path in self.transaction.files):
-            commands.insert(0, "systemctl daemon-reload")
-        if self.units:
-            units = shlex.join(self.units)
-            at = 1 if commands and commands[0] == "systemctl daemon-reload" else 0
-            commands[at:at] = [f"systemctl enable --quiet {units}", f"systemctl start {units}"]
+        if any(path.startswith(UNIT_DIRECTORY) for path in self.transaction.files):
+            self.perform("systemctl daemon-reload", environment)
+        states = self.unit_states()
+        # Only those that need it: `enable` enables what a unit names in Also=, too.
+        for verb, units in (
+            ("enable --quiet", [unit for unit, (_, boot) in states.items() if boot not in STARTS_AT_BOOT]),
+            ("start", [unit for unit, (now, _) in states.items() if now not in UP]),
+        ):
+            if units:
+                self.perform(f"systemctl {verb} {shlex.join(units)}", environment)
         for command in commands:
-            code, output = self.run(command, environment)
-            if code != 0:
-                raise Refused(f"`{command}` failed: {output}{self.journal()}", output)
+            self.perform(command, environment)
         self.wait_for(self.units_that_do_not_stay_up)
         self.wait_for(self.difference_from_what_runs)
+
+    def perform(self, command: str, environment: dict[str, str]) -> None:
+        code, output = self.run(command, environment)
+        if code != 0:
+            raise Refused(f"`{command}` failed: {output}{self.journal()}", output)
 
     def wait_for(self, complaint: Callable[[], str]) -> None:
         """Wait until there is no complaint any more. Raises Refused with it when it takes too long."""

@@ -9,10 +9,13 @@ as long as no inventory file that the host depends on has changed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +43,17 @@ from l3hv.topology import Topology
 from l3hv.verify.announcements import announcements
 
 PREFIX = "l3hv_"
+KEEP_RUNS_S = 24 * 3600
 INTERNAL = frozenset({"l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
 """Variables with the prefix that are no intent: facts of a run, and what the twin says of itself."""
+
+_NOBODY = Problem(
+    "inventory",
+    "groups",
+    "",
+    "No host is in a group of the fabric.",
+    f"Put hosts into {', '.join(KINDS)}, or look at --limit.",
+)
 
 
 def plain(value: Any) -> Any:
@@ -65,13 +77,15 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def has_template(value: Any) -> bool:
-    """Tell whether ``value`` holds a Jinja expression anywhere."""
+def needs_ansible(value: Any) -> bool:
+    """Tell whether only Ansible can say what ``value`` is: a Jinja expression or a vaulted text is in it."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, Mapping):
-        return any(has_template(item) for item in value.values())
-    return isinstance(value, (list, tuple)) and any(has_template(item) for item in value)
+        return any(needs_ansible(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(needs_ansible(item) for item in value)
+    return not (value is None or isinstance(value, (bool, int, float)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class Inventory:
         """Return the intent of ``host`` as plain values, and whether any of it was templated."""
         raw = self.raw(host)
         wanted = {key: raw[key] for key in raw if key.startswith(PREFIX) and key not in INTERNAL}
-        templated = {key for key, value in wanted.items() if has_template(value)}
+        templated = {key for key, value in wanted.items() if needs_ansible(value)}
         return (
             {
                 str(key): plain(self.template(raw, value) if key in templated else value)
@@ -121,9 +135,13 @@ def open_inventory(source: Path) -> Inventory:
 
     Raises IntentError when there is nothing at ``source``.
     """
+    from ansible.cli import CLI
+    from ansible.constants import config
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
+    from ansible.parsing.vault import VaultSecretsContext
     from ansible.template import Templar
+    from ansible.vars.hostvars import HostVars
     from ansible.vars.manager import VariableManager
 
     if not source.exists():
@@ -131,12 +149,20 @@ def open_inventory(source: Path) -> Inventory:
             [Problem("inventory", str(source), "", "There is no such file or directory.", "Check -i.")]
         )
     loader = DataLoader()
+    # group_vars and host_vars beside the inventory count, not those of wherever one happens to be.
+    loader.set_basedir(str(source if source.is_dir() else source.parent))
+    if VaultSecretsContext.current(optional=True) is None:  # there is one for a process
+        identities = config.get_config_value("DEFAULT_VAULT_IDENTITY_LIST")
+        loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, auto_prompt=False))
     manager = InventoryManager(loader=loader, sources=[str(source)])
     variables = VariableManager(loader=loader, inventory=manager)
+    hostvars = HostVars(manager, variables, loader)
     return Inventory(
         groups=manager.get_groups_dict(),
-        raw=lambda host: variables.get_vars(host=manager.get_host(host), include_hostvars=False),
-        template=lambda raw, value: Templar(loader=loader, variables=dict(raw)).template(value),
+        raw=hostvars.raw_get,
+        template=lambda raw, value: Templar(loader=loader, variables={**raw, "hostvars": hostvars}).template(
+            value
+        ),
         sources=(source,),
     )
 
@@ -159,7 +185,10 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
     found = Stamp()
 
     def note(path: Path, host: str | None) -> None:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return  # an editor's lock is a link to nowhere
         entry = [status.st_mtime_ns, status.st_size]
         if host is None:
             found.shared[str(path)] = entry
@@ -177,12 +206,16 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
 
     def walk_host_vars(directory: Path) -> None:
         for path in sorted(directory.iterdir()):
+            if path.name.startswith("."):
+                continue
             if path.is_dir():
                 walk(path, path.name)
             else:
                 note(path, path.stem if path.suffix in {".yml", ".yaml", ".json"} else path.name)
 
     def is_static(path: Path) -> bool:
+        if not path.exists():
+            return True
         if os.access(path, os.X_OK):
             return False
         with path.open(encoding="utf-8", errors="replace") as text:
@@ -255,15 +288,7 @@ def read_fabric(
     place = directory / _digest([str(source) for source in inventory.sources])
     remembered = _load(place, seen) if seen.static else {}
     if not any(host in touched for host in kinds):
-        problems.append(
-            Problem(
-                "inventory",
-                "groups",
-                "",
-                "No host of this run is in a group of the fabric.",
-                f"Put hosts into {', '.join(KINDS)}, or look at --limit.",
-            )
-        )
+        problems.append(_NOBODY)
     # Reflectors are few, and what the others announce depends on them: they are always read.
     wanted = [
         host
@@ -302,10 +327,14 @@ def read_fabric(
             claims=claimed[host],
             announcements=announcements(host_plan(part)),
         )
-    _save(place, reading=reading, seen=seen, known=known, remembered=remembered, slices=slices)
+    _remember(place, reading=reading, seen=seen, known=known, remembered=remembered)
+    run = _run_directory(place)
+    for host, part in slices.items():
+        _write(run / "slices" / f"{host}.json", part)
+    os.link(place / "announcements.json", run / "announcements.json")
     return Run(
-        slices=place / "slices",
-        announcements=place / "announcements.json",
+        slices=run / "slices",
+        announcements=run / "announcements.json",
         hosts=len(known),
         guests=sum(host.guests for host in known.values()),
     )
@@ -419,25 +448,36 @@ def _write(path: Path, value: Any) -> None:
     os.replace(text.name, path)
 
 
-def _save(
+def _run_directory(place: Path) -> Path:
+    """Return a directory of this run's own: another one, with other extra variables, may be under way.
+
+    Those of runs that ended long ago are removed.
+    """
+    runs = place / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    for old in runs.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > KEEP_RUNS_S:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=runs))
+
+
+def _remember(
     place: Path,
     *,
     reading: _Reading,
     seen: Stamp,
     known: Mapping[str, Known],
     remembered: Mapping[str, Known],
-    slices: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Keep the slices of this run, and of each host what has changed since it was remembered."""
-    for host, part in slices.items():
-        _write(place / "slices" / f"{host}.json", part)
-    if known != remembered:
+    """Keep of each host what has changed since it was remembered."""
+    if known != remembered or not (place / "announcements.json").exists():
         _write(place / "announcements.json", {host: entry.announcements for host, entry in known.items()})
     # What came out of a template depends on more than files, and a program's inventory on anything.
     kept = {host: entry for host, entry in known.items() if seen.static and host not in reading.templated}
     for path in (place / "known").glob("*.json"):
         if path.stem not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)
     for host, entry in kept.items():
         if entry != remembered.get(host):
             _write(
@@ -462,6 +502,8 @@ def read_topology(source: Path) -> Topology:
     """
     inventory = open_inventory(source)
     kinds, problems = inventory.kinds()
+    if not kinds:
+        problems.append(_NOBODY)
     reading = _parse(inventory, kinds, kinds, {"l3hv_vlan_interfaces": "external"})
     problems += reading.problems
     if reading.common is not None and not problems:

@@ -57,6 +57,10 @@ def both_families(source: str, target: str) -> tuple[Flows, Flows]:
     return Flows(source, target, 4), Flows(source, target, 6)
 
 
+class EndedEarly(AssertionError):
+    """Traffic of a fixed length was over before what it should have watched: the host was too busy."""
+
+
 @dataclass
 class Traffic:
     """What became of the packets: `./twin probe --json` per flows. Empty until the traffic has ended."""
@@ -206,7 +210,8 @@ class Lab:
                     wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 10)
                 yield seen
                 ended = [str(wanted) for wanted, (_, process) in probes.items() if process.poll() is not None]
-                assert not ended, f"ended before what they should have watched: flows from {ended}"
+                if ended:
+                    raise EndedEarly(f"flows ended before what they should have watched: {', '.join(ended)}")
                 for wanted, (_, process) in probes.items():
                     out, errors = process.communicate(timeout=seconds + 30)
                     assert process.returncode == 0, f"the probe from {wanted} failed: {errors}"
@@ -217,19 +222,19 @@ class Lab:
 
     @contextmanager
     def steady_traffic(self, *flows: Flows) -> Iterator[Traffic]:
-        """Send flows for as long as the block runs, however long that is.
+        """Send flows for as long as the block runs, however long that is; it begins when packets flow.
 
         A probe's length is fixed when it starts: one follows another in each direction, half a probe apart,
         so that one direction flows while probes of the other change over.
         """
         seen = Traffic()
-        done = threading.Event()
+        flowing, done = threading.Event(), threading.Event()
 
         def follow(directed: list[Flows], pause: float) -> None:
             done.wait(pause)
             while not done.is_set():
-                with self.traffic(*directed, seconds=6, interval_ms=20, each=16) as probes:
-                    pass
+                with self.traffic(*directed, seconds=5, interval_ms=20) as probes:
+                    flowing.set()
                 for wanted, result in probes.results.items():
                     seen.add(wanted, result)
 
@@ -237,6 +242,7 @@ class Lab:
         with ThreadPoolExecutor(2) as pool:
             streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
             try:
+                assert flowing.wait(15), "no packet flows yet"
                 yield seen
             finally:
                 done.set()

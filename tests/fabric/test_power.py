@@ -58,7 +58,7 @@ def assert_right_order(lab: Lab) -> None:
 
 def test_a_hypervisor_loses_power_and_comes_back(lab: Lab) -> None:
     state = kernel_state(lab, "hv3")
-    with lab.traffic(*both_families("vm1", "vm3"), seconds=4) as others:
+    with lab.steady_traffic(*both_families("vm1", "vm3")) as others:
         lab.twin("crash", "hv3")
     assert others.lost() == {}, "the others' flows suffered"
     lab.twin("boot", "hv3")

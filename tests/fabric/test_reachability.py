@@ -59,8 +59,10 @@ def test_a_hypervisor_does_not_use_the_public_default_route(lab: Lab) -> None:
 
 
 def test_a_public_guest_reaches_nothing_private(lab: Lab) -> None:
-    uplinks = [f"172.22.15.{number}" for number in (1, 2, 126, 129, 130, 254)]
-    assert lab.reached("vm1", [*LOOPBACKS.values(), *uplinks], patience=1) == set()
+    # But for its own hypervisor's addresses: what is local is local to every table (docs/verification.md).
+    loopbacks = [address for hypervisor, address in LOOPBACKS.items() if hypervisor != GUESTS["vm1"]]
+    uplinks = [f"172.22.15.{number}" for number in (2, 3, 126, 130, 131, 254)]
+    assert lab.reached("vm1", [*loopbacks, *uplinks], patience=1) == set()
 
 
 def test_a_guest_is_not_heard_under_an_address_that_is_not_its_own(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ sys.path.append(str(ROOT / "plugins/action"))
 
 from config_files import destination, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 
+PLANS = sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
 GROUPS = {"hypervisor": "hypervisors", "route_reflector": "route_reflectors", "edge_router": "edge_routers"}
 
 
@@ -32,8 +34,18 @@ def read(path: Path) -> Any:
     return trusted(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def rendered_files(plan: dict[str, Any]) -> dict[str, str]:
-    """Return the text of each file by its path, in the order in which they are placed."""
+@functools.cache
+def read_plan(path: Path) -> dict[str, Any]:
+    plan: dict[str, Any] = yaml.load(
+        path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
+    return plan
+
+
+@functools.cache
+def rendered_files(path: Path) -> dict[str, str]:
+    """Return what the plan at ``path`` prints: the text of each file by the path where it is placed."""
+    plan = read_plan(path)
     files: dict[str, str] = {}
     for play in read(ROOT / "site.yml"):
         if GROUPS[plan["kind"]] not in str(play.get("hosts", "")):

@@ -8,9 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
-from rendered import ROOT, rendered_files
-from test_rendered_files import PLANS, name
+from rendered import PLANS, ROOT, read_plan, rendered_files
+from test_rendered_files import name
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +24,7 @@ def ports() -> ModuleType:
 
 @pytest.mark.parametrize("path", [path for path in PLANS if "hv" in path.parts[-2]], ids=name)
 def test_a_port_is_what_the_plan_says(path: Path, ports: ModuleType, tmp_path: Path) -> None:
-    plan = yaml.safe_load(path.read_text())
-    files = rendered_files(plan)
+    plan, files = read_plan(path), rendered_files(path)
     for guest in plan["guests"]:
         (tmp_path / "port").write_text(files[ports.FILES.format(guest["interface"])])
         port = ports.wanted(str(tmp_path / "port"))

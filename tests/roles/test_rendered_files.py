@@ -8,11 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from rendered import ROOT, rendered_files
+from rendered import PLANS, ROOT, rendered_files
 
-GOLDEN = ROOT / "tests/golden"
-PLANS = sorted(GOLDEN.glob("*/expected/*/plan.yml"))
 # What these print is kept and read; the others are there for the parsers.
 KEPT = {"ipv6_only_guests", "lab", "one_path", "vlans"}
 PARSERS = {
@@ -30,11 +27,7 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("path", [path for path in PLANS if path.parts[-4] in KEPT], ids=name)
 def test_files_are_the_expected_ones(path: Path, expect_file: Callable[[Path, str], None]) -> None:
     expected = Path(__file__).parent / "expected" / path.parts[-4] / path.parts[-2]
-    files = {
-        dest: text
-        for dest, text in rendered_files(yaml.safe_load(path.read_text())).items()
-        if "Ansible managed" in text
-    }
+    files = {dest: text for dest, text in rendered_files(path).items() if "Ansible managed" in text}
     for dest, text in files.items():
         expect_file(expected / dest.lstrip("/"), text)
     kept = {f"/{file.relative_to(expected)}" for file in expected.rglob("*") if file.is_file()}
@@ -43,7 +36,7 @@ def test_files_are_the_expected_ones(path: Path, expect_file: Callable[[Path, st
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
 def test_no_file_shows_what_is_missing(path: Path) -> None:
-    for dest, text in rendered_files(yaml.safe_load(path.read_text())).items():
+    for dest, text in rendered_files(path).items():
         if "Ansible managed" in text:
             lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
             assert not any(word in line.split() for line in lines for word in ("None", "True", "False")), dest
@@ -63,7 +56,7 @@ def image() -> Path:
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
 def test_the_daemons_own_parsers_accept_the_files(path: Path, image: Path, tmp_path: Path) -> None:
-    files = rendered_files(yaml.safe_load(path.read_text()))
+    files = rendered_files(path)
     commands = []
     for number, (dest, parser) in enumerate(PARSERS.items()):
         if dest in files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from l3hv.model import Guest, HostPlan, RoutingTable
-from l3hv.verify.expect import LEARNED_METRIC, units
+from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, units
 from l3hv.verify.fabric import Fabric, Total, route_total
 
 NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
@@ -30,6 +30,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             guest.interface: {"ipv4 forwarding": "1", "ipv4 proxy_arp": "1", "ipv6 forwarding": "1"}
             for guest in guests
         },
+        "networkd": dict.fromkeys(configured_interfaces(plan, guests), "configured"),
         "neighbours": {guest.interface: {"192.0.2.1": guest.mac} for guest in guests},
         "rules": {family: rules(plan, family) for family in ("ipv4", "ipv6")},
         "routes": routes(plan, guests),

@@ -95,6 +95,10 @@ DIFFERENCES = {
         with_value("duplicate", "addresses", "a-public", 1, "trouble"),
         {"addresses a-public"},
     ),
+    "an interface that networkd gave up": (
+        with_value("failed", "networkd", "b-public"),
+        {"networkd b-public"},
+    ),
     "a missing loopback": (without("addresses", "lo", 0), {"loopback 172.22.2.1/32"}),
     "another's loopback": (
         added(as_planned.address("172.22.2.9/32"), "addresses", "lo"),
@@ -248,6 +252,12 @@ def test_a_guest_that_is_not_started_is_a_warning_and_expected_nowhere() -> None
         assert warned == (["guest vm1"] if host == "hv1" else [])
 
 
+def test_a_port_is_no_stranger_to_itself() -> None:
+    neighbours = {"fe80::1": LAB["hv1"].guests[0].gateway_mac}
+    seen = seen_with("hv1", lambda seen: seen["neighbours"]["vm1"].update(neighbours))
+    assert different(compare(LAB["hv1"], seen, FABRIC)) == {}
+
+
 def test_routes_of_a_guest_that_is_not_started_must_not_be_there() -> None:
     fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm2"})})
     seen = as_planned.observation(LAB["hv1"], fabric, frozenset({"vm2"}))
@@ -266,6 +276,18 @@ def test_guests_of_a_host_that_nobody_looked_at_may_be_missing() -> None:
     assert different(checks) == {}
     warned = {check.what for check in checks if check.state == "warning"}
     assert {"route 203.0.113.4/32 in public", "received rr1_public ipv4"} <= warned
+
+
+def test_missing_guests_explain_neither_sources_nor_interfaces() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv1"})
+    without_vm4 = Fabric(ANNOUNCED, {"hv3": frozenset({"vm4"})})
+    seen = as_planned.observation(LAB["hv1"], without_vm4)
+    table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
+    routes = as_planned.listed(without_vm4.routes(LAB["hv1"], table))
+    seen["learned"]["public4"] = {**routes, "attributes": {"metric 20": len(routes["routes"])}}
+    found = different(compare(LAB["hv1"], seen, FABRIC, least))
+    assert not any(what.startswith("route ") for what in found)
+    assert found["learned routes in public ipv4"].endswith(", metric 20")
 
 
 def test_the_default_route_is_never_explained_by_a_guest() -> None:

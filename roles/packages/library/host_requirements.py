@@ -133,9 +133,9 @@ def problems(module: AnsibleModule) -> list[str]:
         )
     if parameters["main_default_route"] is False:
         found += [
-            f"Table main has a default route ({route}), and l3hv_main_default_route is false: the hypervisor"
-            " would use it instead of local-out, and its guests' ARP would be dropped."
-            " Remove the route, or say `l3hv_main_default_route: true`."
+            f"Table main has a default route ({route}), and l3hv_main_default_route is false."
+            " It would win over the fabric's tables for all that this host sends, and the strict source check"
+            " would drop its guests' ARP. Remove the route, or say `l3hv_main_default_route: true`."
             for route in main_default_routes()
         ]
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import shutil
@@ -31,6 +32,7 @@ from l3hv.twin import (
 from l3hv.twin.state import Twin, standing_twins, topology_from
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+MOST_FLOWS = 256
 DEFAULT_INVENTORY = "inventories/lab"
 
 
@@ -227,6 +229,8 @@ def _up(options: argparse.Namespace) -> None:
 
 def _inventory_topology(inventory: Path) -> Topology:
     try:
+        from ansible.errors import AnsibleError
+
         from l3hv.errors import IntentError
         from l3hv.inventory import read_topology
     except ModuleNotFoundError as error:
@@ -237,6 +241,8 @@ def _inventory_topology(inventory: Path) -> Topology:
         return read_topology(inventory)
     except IntentError as error:
         raise TwinError(f"{inventory} is not sound:\n{error}") from error
+    except AnsibleError as error:
+        raise TwinError(f"Ansible cannot read {inventory}: {error}") from error
 
 
 def _play(options: argparse.Namespace) -> None:
@@ -331,8 +337,10 @@ def _kill(options: argparse.Namespace) -> None:
 def _probe(options: argparse.Namespace) -> None:
     twin = _twin(options)
     standing = twin.standing()
-    if options.flows < 1 or options.interval_ms <= 0 or options.seconds <= 0:
-        raise TwinError("--flows, --interval-ms and --seconds take numbers above 0")
+    if not (0 < options.interval_ms < math.inf and 0 < options.seconds < math.inf and options.at >= 0):
+        raise TwinError("--interval-ms, --seconds and --at take numbers above 0")
+    if not 1 <= options.flows <= MOST_FLOWS:
+        raise TwinError(f"--flows takes a number from 1 to {MOST_FLOWS}")
     ends = [options.source, options.target]
     family = options.family or (6 if any(":" in end for end in ends) else 4)
     source, target = (probe.find_end(twin, standing, end, family) for end in ends)
@@ -358,7 +366,10 @@ def _event(text: str, name: str) -> Callable[[], int]:
     """What a probe runs: a shell command after an exclamation mark, or a verb of this twin."""
     if text.startswith("!"):
         return lambda: subprocess.run(["sh", "-c", text[1:]], check=False).returncode
-    verb, *rest = shlex.split(text)
+    try:
+        verb, *rest = shlex.split(text)
+    except ValueError as error:
+        raise TwinError(f"--event takes a verb of ./twin, or ! and a shell command: {error}") from None
     return lambda: main([verb, "--name", name, *rest])
 
 

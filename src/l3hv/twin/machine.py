@@ -235,6 +235,7 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
         )
         since = time.time()
         pid = 0
+        is_ready = False
         ended = os.pidfd_open(process.pid)
         try:
             while ended not in select.select([notifications.fileno(), ended], [], [])[0]:
@@ -243,8 +244,10 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
                 if "X_NSPAWN_LEADER_PID" in fields:
                     pid = int(fields["X_NSPAWN_LEADER_PID"])
                     record_running(twin, machine.name, Running(pid, since, False))
-                if fields.get("READY") == "1":
-                    _start_guests(twin, standing, machine.name)
+                # systemd says READY again after each reload of its units: the guests were started at boot.
+                if fields.get("READY") == "1" and not is_ready:
+                    is_ready = True
+                    _start_guests(twin, twin.standing(), machine.name)
                     record_running(twin, machine.name, Running(pid, since, True))
         finally:
             os.close(ended)

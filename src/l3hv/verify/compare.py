@@ -21,14 +21,15 @@ UNSEEN = "a guest of a host that was not looked at may not be started"
 REMEDIES = {
     "unit": "systemctl status {1}; journalctl -u {1}",
     "link": "networkctl status {1}",
+    "networkd": "networkctl status {1}; journalctl -u systemd-networkd",
     "addresses": "networkctl reconfigure {1}",
     "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "last": "systemctl reload l3hv-tables",
     "default": "remove the route, or say l3hv_main_default_route: true if it is meant",
     "sysctl": "sysctl --system",
-    "route": "networkctl reconfigure INTERFACE; a route of somebody else has to be removed by hand",
-    "port": "networkctl reconfigure INTERFACE",
+    "route": "networkctl reconfigure the interface; a route of somebody else has to be removed by hand",
+    "port": "networkctl reconfigure the interface; a port of no guest has to be removed by hand",
     "guest": "start the guest, or remove it from the inventory",
     "mac": "correct the guest's MAC in the inventory, or in the guest",
     "translation": "systemctl reload l3hv-nftables",
@@ -61,8 +62,9 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
         if listed is not None:
             different = _different_routes(plan, table, listed, fabric, least or fabric)
             if all(check.ok for check in different):
-                # Several choices of next hops, or guests that are not there, explain the digest.
-                found[learned_name(table)] = expected[learned_name(table)]
+                # Several choices of next hops, or guests that are not there, explain number and digest.
+                what = learned_name(table)
+                found[what] = ", ".join([*expected[what].split(", ")[:2], *found[what].split(", ")[2:]])
             routes += _first_ones(plan, table, different)
     checks = []
     for what in [*expected, *(extra for extra in found if extra not in expected)]:

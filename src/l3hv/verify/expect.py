@@ -6,7 +6,7 @@ An expectation is a mapping from a stable name (``rules ipv4``, ``session rr1_pu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
@@ -31,6 +31,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
         [
             *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
             *_links(plan),
+            *((f"networkd {name}", "configured") for name in configured_interfaces(plan, guests)),
             *_rules(plan),
             *_sysctls(plan, absent),
             *_own_routes(plan, guests),
@@ -53,6 +54,12 @@ def units(plan: HostPlan) -> list[str]:
     if any(guest.transparent for guest in plan.guests):
         units.append("l3hv-nftables.service")
     return units
+
+
+def configured_interfaces(plan: HostPlan, guests: Iterable[Guest]) -> list[str]:
+    """Return the interfaces that systemd-networkd looks after; ``guests`` are those that are there."""
+    uplinks = [nic.interface for nic in plan.nics] + [uplink.interface for uplink in plan.uplinks]
+    return uplinks + [guest.interface for guest in guests]
 
 
 def _links(plan: HostPlan) -> Iterator[Item]:

@@ -42,6 +42,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
         [
             *_units(plan, seen),
             *_links(plan, seen),
+            *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
             *_rules(plan, seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
@@ -180,7 +181,7 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         for setting, value in seen["settings"].get(guest.interface, {}).items():
             if setting.split()[0] in families(guest):
                 yield f"{port} {setting}", value
-        yield f"mac {guest.name}", _mac_words(_behind(guest, seen), guest.mac)
+        yield f"mac {guest.name}", _mac_words(seen, guest)
     planned = {guest.interface for guest in plan.guests}
     watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
     for interface in sorted(set(links) - planned - watched):
@@ -189,22 +190,15 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         yield f"translation {address}", f"to {main}"
 
 
-def _behind(guest: Guest, seen: Observation) -> dict[str, str]:
-    """Return who has spoken at a guest's port, but for ourselves: radvd 2.19 is heard by its own host."""
-    own = {gateway.split("/")[0] for gateway in guest.gateways}
-    return {
-        address: mac
-        for address, mac in seen["neighbours"].get(guest.interface, {}).items()
-        if (address in own, mac) != (True, guest.gateway_mac)
-    }
-
-
-def _mac_words(neighbours: Mapping[str, str], planned: str) -> str:
+def _mac_words(seen: Observation, guest: Guest) -> str:
     """Return the MAC that speaks behind a port; where nobody has spoken yet there is nothing to compare."""
-    others = sorted(
-        {f"{mac} says that it is {address}" for address, mac in neighbours.items() if mac != planned}
-    )
-    return "; ".join(others) or planned
+    own = {address["address"].partition("/")[0] for address in seen["addresses"].get(guest.interface, ())}
+    others = {
+        f"{mac} says that it is {address}"
+        for address, mac in seen["neighbours"].get(guest.interface, {}).items()
+        if mac != guest.mac and address not in own
+    }
+    return "; ".join(sorted(others)) or guest.mac
 
 
 def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:

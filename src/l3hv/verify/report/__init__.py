@@ -83,6 +83,7 @@ TOPICS = {
     "running": "configuration",
     "router": "configuration",
     "link": "links",
+    "networkd": "links",
     "addresses": "links",
     "loopback": "links",
     "guest": "ports",

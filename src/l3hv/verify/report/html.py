@@ -118,7 +118,7 @@ def _path_of(check: Check, plan: HostPlan) -> str | None:
         return rest[0]
     if kind in {"session", "received", "sent"}:
         return next((session.path for session in plan.routing.sessions if session.name == name), None)
-    if kind in {"link", "addresses"}:
+    if kind in {"link", "networkd", "addresses"}:
         return next((uplink.path for uplink in plan.uplinks if uplink.interface == name), None)
     return None
 
