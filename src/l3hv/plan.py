@@ -9,6 +9,7 @@ from typing import Any
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
+from l3hv.filtering import packet_filter
 from l3hv.kernel import last_resorts, sysctls, table_names
 from l3hv.model import (
     HostPlan,
@@ -60,6 +61,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
+        packet_filter=packet_filter(common, host, ports),
         routing=Routing(
             asn=common.asn,
             router_id=identity,

@@ -32,6 +32,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
             *_links(plan),
             *_rules(plan),
+            *_packet_filter(plan),
             *_sysctls(plan, absent),
             *_own_routes(plan, guests),
             *_ports(plan, guests),
@@ -43,15 +44,13 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    units = ["systemd-networkd.service", "bird.service"]
+    units = ["systemd-networkd.service", "bird.service", "l3hv-nftables.service"]
     if plan.rules or plan.loopbacks:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
         units.append("l3hv-dhcp.service")
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
-    if any(guest.transparent for guest in plan.guests):
-        units.append("l3hv-nftables.service")
     return units
 
 
@@ -94,6 +93,13 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
                 for rule in rules
             ]
             yield f"rules {family}", "\n".join(words)
+
+
+def _packet_filter(plan: HostPlan) -> Iterator[Item]:
+    """Yield that the filter is there; how many packets it drops is shown, whatever it is."""
+    yield "packet filter", "the intended one"
+    for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons):
+        yield f"drops {reason.name}", f"{AT_LEAST}{some(0, 'packet')}"
 
 
 def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:
