@@ -21,8 +21,9 @@ root:
 
 .PHONY: host
 host: root
-	@command -v $(PYTHON) >/dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends python3; }
-	@missing=$$(for package in $$($(PYTHON) twin packages); do \
+	@command -v $(PYTHON) >/dev/null || { echo "==> Installing on this host: python3"; apt-get -qq update; \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 >/dev/null; }
+	@missing=$$(for package in python3-venv $$($(PYTHON) twin packages); do \
 	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
 	if [ -n "$$missing" ]; then \
 	    echo "==> Installing on this host:" $$missing; \

@@ -105,11 +105,10 @@ def sender(how: str, *arguments: float) -> list[str]:
 def flood(seconds: float) -> int:
     """Send as fast as one process can, and return how many packets."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
-        wire.connect((TARGET, PORT))
         sent, deadline = 0, time.monotonic() + seconds
         while time.monotonic() < deadline:
             for _ in range(256):
-                wire.send(PAYLOAD)
+                wire.sendto(PAYLOAD, (TARGET, PORT))
             sent += 256
         return sent
 
@@ -117,11 +116,10 @@ def flood(seconds: float) -> int:
 def pace(seconds: float, rate: float) -> int:
     """Send ``rate`` packets a second, and return how many."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
-        wire.connect((TARGET, PORT))
         sent, begun = 0, time.monotonic()
         while (passed := time.monotonic() - begun) < seconds:
             while sent < passed * rate:
-                wire.send(PAYLOAD)
+                wire.sendto(PAYLOAD, (TARGET, PORT))
                 sent += 1
             time.sleep(0.001)
         return sent

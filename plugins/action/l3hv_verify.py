@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from l3hv.verify.report.files import write_reports
 from l3hv.verify.report.table import table
 
 NAMED = 3
+REASON_WIDTH = 160
+SECOND_LOOK_SECONDS = 20
 
 
 class ActionModule(ActionBase):
@@ -36,8 +39,8 @@ class ActionModule(ActionBase):
     ``announcements`` is the file of what all hosts announce.  ``observed`` names the variables in which the
     hosts' observations are registered, the latest first.  ``is_final`` tells that there will be no second
     look: before that, hosts that differ are returned as ``again``, with what the next look should wait for.
-    ``report`` is the directory for the reports (none where it is empty), ``packets`` whether guests of the
-    inventory's twin, if it stands, are to send packets.
+    ``report`` is the directory for the reports (none where it is empty), ``packets`` whether guests are to
+    send packets where the hosts are machines of a twin.
     """
 
     TRANSFERS_FILES = False
@@ -60,17 +63,13 @@ class ActionModule(ActionBase):
         checks = play.unseen()
         for host, observation in seen.items():
             checks += compare(plans[host], observation, fabric, least)
-        again = {check.host for check in failures(checks)} & seen.keys()
-        if again and not arguments.get("is_final", False):
-            return {
-                **result,
-                "changed": False,
-                "again": {h: patience(plans[h], fabric) for h in sorted(again)},
-            }
+        differing = [check for check in failures(checks) if check.host in seen]
+        if differing and not arguments.get("is_final", False):
+            return {**result, "changed": False, "again": second_look(differing, plans, fabric)}
 
         inventory = [str(source) for source in task_vars["ansible_inventory_sources"]]
         if arguments.get("packets", False):
-            twin = standing_twin(task_vars.get("l3hv_twin"), inventory)
+            twin = standing_twin(*play.twin())
             if twin is not None:
                 checks += check_packets(*twin, plans, announced)
         report = Report(
@@ -91,6 +90,23 @@ class ActionModule(ActionBase):
         return result
 
 
+def second_look(
+    differing: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric
+) -> dict[str, dict[str, Any]]:
+    """Return the hosts that differ, and what the next look at each should wait for, and how long.
+
+    The first look has waited for sessions: where one is still down nothing more will come by itself.
+    """
+    has_session_down: dict[str, bool] = {}
+    for check in differing:
+        is_down = check.what.startswith("session ")
+        has_session_down[check.host] = has_session_down.get(check.host, False) or is_down
+    return {
+        host: {**patience(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
+        for host, is_down in has_session_down.items()
+    }
+
+
 class Play:
     """What the hosts of the running play have registered."""
 
@@ -103,6 +119,11 @@ class Play:
         """Return a variable of a host as plain data."""
         return plain(self._hostvars[host][name])
 
+    def twin(self) -> tuple[str | None, str]:
+        """Return the twin's name, if the run was started by it, and how the first host is connected to."""
+        variables = self._hostvars[self._hosts[0]]
+        return variables.get("l3hv_twin"), str(variables.get("ansible_ssh_common_args", ""))
+
     def observations(self) -> dict[str, Any]:
         """Return the latest observation of each host that was looked at."""
         return {host: look["observation"] for host in self._hosts if (look := self._look(host)) is not None}
@@ -114,7 +135,7 @@ class Play:
     def unseen(self) -> list[Check]:
         """Return a failed check for each host that could not be looked at."""
         return [
-            Check(host, "observation", "made", self._reason(host), "failed", "ansible -m ping " + host)
+            Check(host, "observation", "possible", self._reason(host), "failed", f"ansible -m ping {host}")
             for host in self._hosts
             if self._look(host) is None
         ]
@@ -128,6 +149,7 @@ class Play:
 
     def _reason(self, host: str) -> str:
         looks = (self._hostvars[host].get(name, {}) for name in self._names)
-        return next(
+        reason = next(
             (str(look["msg"]) for look in looks if "msg" in look), "the run ended before on this host"
         )
+        return textwrap.shorten(reason.removeprefix("Task failed: "), REASON_WIDTH, placeholder=" …")

@@ -28,11 +28,11 @@ class Port:
 class GuestPort:
     """One guest and the interface that it has on its hypervisor.
 
-    ``mac`` is the guest's own; ``dhcp`` tells whether it is offered IPv4; ``mtu`` is the
-    guest's interface MTU in bytes.  ``addresses`` are the addresses (with prefix length 32 or
-    128, or a subnet's first address) that the guest must hold on its loopback to answer for
-    what is routed through it (additional and anycast addresses).
+    ``mac`` is the guest's own; ``mtu`` is that of the guest's interface, in bytes.  ``addresses`` are
+    those (with prefix length 32 or 128, or a subnet's first address) that the guest must hold on its
+    loopback to answer for what is routed through it (additional and anycast addresses).
     ``transparent`` are the addresses that reach it translated, with no guest configuration.
+    ``link_local`` is the fe80:: address that its IPv6 is routed to.
     """
 
     name: str
@@ -45,6 +45,7 @@ class GuestPort:
     ipv6_prefix: str | None
     addresses: tuple[str, ...] = ()
     transparent: tuple[str, ...] = ()
+    link_local: str | None = None
 
 
 @dataclass(frozen=True)

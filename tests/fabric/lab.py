@@ -10,6 +10,7 @@ import json
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +62,13 @@ class Traffic:
     """What became of the packets: `./twin probe --json` per flows. Empty until the traffic has ended."""
 
     results: dict[Flows, dict[str, float]] = field(default_factory=dict)
+
+    def add(self, flows: Flows, result: dict[str, float]) -> None:
+        """Take in one more probe of the same flows."""
+        before = self.results.get(flows, dict.fromkeys(result, 0))
+        sums = {key: before[key] + result[key] for key in ("sent", "lost")}
+        worst = {key: max(before[key], result[key]) for key in result if key not in sums}
+        self.results[flows] = sums | worst
 
     def lost(self) -> dict[str, float]:
         """The number of lost packets where any were lost."""
@@ -154,6 +162,10 @@ class Lab:
             if entry["scope"] == "global" and not entry.get("tentative")
         ]
 
+    def has_addresses(self, guest: str) -> bool:
+        """Whether a guest has its lease and an address of its /64."""
+        return {":" in found for found in self.guest_addresses(guest)} == {False, True}
+
     def guest_address(self, guest: str, family: int) -> str:
         return next(found for found in self.guest_addresses(guest) if (":" in found) == (family == 6))
 
@@ -203,17 +215,42 @@ class Lab:
                 for _, process in probes.values():
                     process.kill()
 
+    @contextmanager
+    def steady_traffic(self, *flows: Flows) -> Iterator[Traffic]:
+        """Send flows for as long as the block runs, however long that is.
+
+        A probe's length is fixed when it starts: one follows another in each direction, half a probe apart,
+        so that one direction flows while probes of the other change over.
+        """
+        seen = Traffic()
+        done = threading.Event()
+
+        def follow(directed: list[Flows], pause: float) -> None:
+            done.wait(pause)
+            while not done.is_set():
+                with self.traffic(*directed, seconds=6, interval_ms=20, each=16) as probes:
+                    pass
+                for wanted, result in probes.results.items():
+                    seen.add(wanted, result)
+
+        back = [Flows(wanted.target, wanted.source, wanted.family) for wanted in flows]
+        with ThreadPoolExecutor(2) as pool:
+            streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
+            try:
+                yield seen
+            finally:
+                done.set()
+            for stream in streams:
+                stream.result()
+
     # --- what the machines say -------------------------------------------------------------------
 
     def moment(self, machine: str, condition: str, seconds: int = 20) -> Future[float]:
         """When (Unix time) a shell condition comes true in a machine, which looks all the time."""
-        script = (
-            f"until {condition}; do sleep 0.005; [ $(date +%s) -lt $(( $START + {seconds} )) ] || exit 1; done; "
-            "date +%s.%N"
-        )
+        script = f"until {condition}; do sleep 0.005; done; date +%s.%N"
         pool = ThreadPoolExecutor(1)
         future = pool.submit(
-            lambda: float(self.run(machine, f"START=$(date +%s); {script}", seconds=seconds + 10))
+            lambda: float(self.run(machine, f"timeout {seconds} sh -c {shlex.quote(script)}"))
         )
         pool.shutdown(wait=False)
         return future
@@ -250,7 +287,11 @@ class Lab:
         def broken() -> list[str]:
             return [name for name, whole in self.on_each(MACHINES, looks_whole).items() if not whole]
 
-        wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+        try:
+            wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; not so on {', '.join(broken())}") from None
+        wait_for("the guests' addresses", lambda: all(self.has_addresses(guest) for guest in GUESTS), seconds)
 
     def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
         show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
@@ -315,12 +356,12 @@ class Run:
         return {host: counts["changed"] for host, counts in self.recap().items() if counts["changed"]}
 
     def changes(self) -> set[tuple[str, str]]:
-        """(task, host) of what changed, or would."""
+        """(task, host) of what changed, or would; not of handlers, which apply it and are not rehearsed."""
         found, task = set(), ""
         for line in self.output.splitlines():
             if line.startswith(("TASK [", "RUNNING HANDLER [")):
-                task = line.partition("[")[2].rpartition("]")[0]
-            elif line.startswith("changed: ["):
+                task = line.partition("[")[2].rpartition("]")[0] if line.startswith("TASK") else ""
+            elif line.startswith("changed: [") and task:
                 found.add((task, line.partition("[")[2].partition("]")[0]))
         return found
 

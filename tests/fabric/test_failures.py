@@ -18,8 +18,8 @@ def bound_ms(lab: Lab) -> float:
     return 1.2 * lab.detection_ms() + 100
 
 
-def assert_outage_within_bound(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) -> None:
-    """Break a path under traffic and mend it under traffic, which must lose nothing.
+def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) -> str:
+    """Break a path under traffic and mend it under traffic, which must lose nothing; what it cost.
 
     The machines share their cores with whatever else the host does: the better of two attempts counts.
     """
@@ -28,14 +28,14 @@ def assert_outage_within_bound(lab: Lab, breakage: tuple[str, ...], remedy: tupl
     for _ in range(2):
         with lab.traffic(*FLOWS, seconds=2.5) as traffic:
             lab.twin(*breakage)
-        with lab.traffic(*FLOWS, seconds=8) as recovery:
+        with lab.traffic(*FLOWS, seconds=6) as recovery:
             lab.twin(*remedy)
             lab.wait_until_whole()
         assert all(traffic.flows_hit().values()), f"nothing was broken: {traffic.results}"
         assert recovery.lost() == {}
         attempts.append(traffic.outages_ms())
         if max(attempts[-1].values()) <= bound:
-            return
+            return f"{attempts}, at most {bound:.0f} ms are allowed"
     raise AssertionError(f"the worst flows were cut for {attempts} ms, at most {bound:.0f} ms are allowed")
 
 
@@ -48,12 +48,13 @@ def mended(lab: Lab) -> Iterator[Lab]:
         lab.twin("carrier", "hv2", path, "up")
 
 
-def test_a_path_is_cut_silently(mended: Lab) -> None:
-    assert_outage_within_bound(mended, ("cut", "hv2", "a"), ("heal", "hv2", "a"))
+def test_a_path_is_cut_silently(mended: Lab, figures: dict[str, str]) -> None:
+    figures["silent cut, ms"] = worst_outages(mended, ("cut", "hv2", "a"), ("heal", "hv2", "a"))
 
 
-def test_a_path_loses_its_carrier(mended: Lab) -> None:
-    assert_outage_within_bound(mended, ("carrier", "hv2", "b", "down"), ("carrier", "hv2", "b", "up"))
+def test_a_path_loses_its_carrier(mended: Lab, figures: dict[str, str]) -> None:
+    breakage, remedy = ("carrier", "hv2", "b", "down"), ("carrier", "hv2", "b", "up")
+    figures["carrier loss, ms"] = worst_outages(mended, breakage, remedy)
 
 
 def test_a_reflectors_daemon_is_killed(lab: Lab) -> None:
@@ -72,7 +73,7 @@ def test_both_reflectors_lose_power_for_fifteen_seconds(lab: Lab) -> None:
     with lab.traffic(*FLOWS, seconds=18, interval_ms=20) as traffic:
         lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("crash", reflector))
         wait_for("the hypervisors to notice", lambda: no_session_is_up(lab), 10)
-    with lab.traffic(*FLOWS, seconds=25, interval_ms=20) as recovery:
+    with lab.traffic(*FLOWS, seconds=15, interval_ms=20) as recovery:
         lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("boot", reflector))
         lab.wait_until_whole()
     assert traffic.lost() == {}

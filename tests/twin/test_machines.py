@@ -335,3 +335,14 @@ def test_a_guest_that_is_a_virtual_machine(provisioned):
     provisioned.do("unplug", "vm2")
     provisioned.do("plug", "vm2")
     assert provisioned.do("guest", "vm2", "--", "echo", "again") == "again\n"
+
+
+def test_files_from_before_a_reboot_of_the_host_do_not_come_back(topology_file):
+    lab = new_lab("old")
+    old = Path(f"/var/lib/l3hv/{lab.name}/m1/upper/root/old")
+    old.parent.mkdir(parents=True)
+    old.touch()
+    lab.do("up", "--topology", str(topology_file(TOPOLOGY)))
+    assert lab.sh("m1", "ls /root") == ""
+    lab.do("down")
+    assert lab.leftovers() == []

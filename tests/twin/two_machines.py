@@ -84,11 +84,10 @@ def eventually(check: Callable[[], Any], seconds: float = 10) -> None:
 
 
 def new_lab(purpose: str) -> Lab:
-    """A twin of a name that no other test process uses."""
+    """A twin of a name that no other run of the tests uses; ``purpose`` has up to four letters."""
     if os.geteuid() != 0:
         pytest.fail("these tests boot machines: run them as root (sudo make test)")
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    return Lab(f"tw{purpose}{worker}")
+    return Lab(f"tw{purpose}{os.getpid():x}")
 
 
 def port(path: str, domain: str = "public") -> dict[str, Any]:

@@ -16,7 +16,9 @@ from l3hv.plan import host_plan
 LAB = Path(__file__).parents[2] / "inventories" / "lab"
 
 
-def plans(common_variables: Mapping[str, Any], hosts: Mapping[str, tuple[Kind, Mapping[str, Any]]]) -> dict[str, HostPlan]:
+def plans(
+    common_variables: Mapping[str, Any], hosts: Mapping[str, tuple[Kind, Mapping[str, Any]]]
+) -> dict[str, HostPlan]:
     """Return the plan of every host of an intent that has no problem."""
     common, problems = parse_common(common_variables)
     assert common is not None
@@ -28,7 +30,9 @@ def plans(common_variables: Mapping[str, Any], hosts: Mapping[str, tuple[Kind, M
         intents[name] = intent
     assert not problems, problems
     roster = Roster(member(intent) for intent in intents.values())
-    return {name: host_plan(host_slice(common, intent, peers(intent, roster))) for name, intent in intents.items()}
+    return {
+        name: host_plan(host_slice(common, intent, peers(intent, roster))) for name, intent in intents.items()
+    }
 
 
 def lab(**changes: Mapping[str, Any]) -> dict[str, HostPlan]:
@@ -71,11 +75,17 @@ def fabric(hypervisors: int, guests: int) -> dict[str, HostPlan]:
     }
     uplinks = {path: {domain: f"{path}-{domain}" for domain in ("public", "private")} for path in "ab"}
     hosts: dict[str, tuple[Kind, dict[str, Any]]] = {
-        f"rr{path}": ("route_reflector", {"l3hv_id": 60001, "l3hv_path": path, "l3hv_uplinks": {path: uplinks[path]}})
+        f"rr{path}": (
+            "route_reflector",
+            {"l3hv_id": 60001, "l3hv_path": path, "l3hv_uplinks": {path: uplinks[path]}},
+        )
         for path in "ab"
     }
     public = {path: {"public": f"{path}-public"} for path in "ab"}
-    hosts["edge"] = ("edge_router", {"l3hv_id": 60002, "l3hv_uplinks": public, "l3hv_edge_domains": ["public"]})
+    hosts["edge"] = (
+        "edge_router",
+        {"l3hv_id": 60002, "l3hv_uplinks": public, "l3hv_edge_domains": ["public"]},
+    )
     for host in range(1, hypervisors + 1):
         first = (host - 1) * guests + 1
         hosts[f"hv{host}"] = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 HOST_PACKAGES = (
     "busybox-static",
+    "debian-archive-keyring",
     "debootstrap",
     "iproute2",
     "iputils-ping",

@@ -44,6 +44,8 @@ def write_access(twin: Twin, standing: Standing) -> None:
             "ansible_control_path_dir": str(sockets),
             "ansible_python_interpreter": "/usr/bin/python3",
             "l3hv_vlan_interfaces": "external",
+            # Somebody else's router is played by a machine of ours.
+            "l3hv_managed": True,
             "l3hv_twin": twin.name,
         },
     )

@@ -135,7 +135,10 @@ def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = 
         if root.is_dir() and not rebuild:
             return root
         for leftover in root.parent.glob(".building-*"):
-            shutil.rmtree(leftover)
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()  # the log of a build that failed
         building = root.parent / f".building-{root.name}"
         say(f"building the image {root.name} (about a minute)")
         _debootstrap(wanted, building)

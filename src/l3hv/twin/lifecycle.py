@@ -12,6 +12,9 @@ from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, n
 from l3hv.twin.image import ensure_image, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+WANTED_INOTIFY_INSTANCES = 8192
+
 
 def need_root() -> None:
     """Refuse to go on without the rights that namespaces take."""
@@ -36,9 +39,12 @@ def up(
         wanted: str(ensure_image(recipe(wanted, bare=bare), twin.say))
         for wanted in sorted({found.system for found in topology.machines})
     }
+    _allow_many_machines(twin)
     with twin.locked():
         before = twin.standing_or_none()
         _refuse_other(twin, before, inventory, bare)
+        if before is None and twin.library.exists():
+            shutil.rmtree(twin.library)  # Of a twin that stood before the host's last reboot.
         standing = Standing(
             inventory=str(inventory) if inventory else None,
             topology=topology,
@@ -65,11 +71,24 @@ def up(
                 machine.start(twin, wanted.name)
                 booted.append(wanted.name)
         network.remove_other_switches(twin, topology.segments)
-        machine.await_ready(twin, booted)
+        # A machine that an interrupted command started may still be booting.
+        machine.await_ready(twin, [wanted.name for wanted in topology.machines])
         mirror.check(twin)
         for wanted in topology.machines:
             guests.plug_all(twin, standing, wanted.name)
     return booted
+
+
+def _allow_many_machines(twin: Twin) -> None:
+    """Raise the host's limit of inotify instances, which all machines share as root.
+
+    Each systemd takes about eight, and with the kernel's default of 128 the sixteenth machine dies in its
+    first second.  It is a limit only: nothing is used up by raising it.
+    """
+    now = int(INOTIFY_INSTANCES.read_text(encoding="ascii"))
+    if now < WANTED_INOTIFY_INSTANCES:
+        twin.say(f"raising the host's fs.inotify.max_user_instances from {now} to {WANTED_INOTIFY_INSTANCES}")
+        INOTIFY_INSTANCES.write_text(str(WANTED_INOTIFY_INSTANCES), encoding="ascii")
 
 
 def _refuse_other(twin: Twin, before: Standing | None, inventory: Path | None, bare: bool) -> None:

@@ -48,6 +48,7 @@ def await_ready(twin: Twin, machines: Iterable[str]) -> None:
     """Return when all machines have booted and take connections by SSH."""
     standing = twin.standing()
     waiting = list(machines)
+    first_look = True
     deadline = time.monotonic() + BOOT_SECONDS
     while waiting:
         for name in list(waiting):
@@ -56,8 +57,10 @@ def await_ready(twin: Twin, machines: Iterable[str]) -> None:
                 raise TwinError(f"{name} did not boot: {failure.read_text().strip()}")
             found = running(twin, name)
             if found and found.ready and _answers(twin, str(standing.address(name))):
-                twin.say(f"{name} is up")
                 waiting.remove(name)
+                if not first_look:
+                    twin.say(f"{name} is up")
+        first_look = False
         if waiting and time.monotonic() > deadline:
             raise TwinError(
                 f"{', '.join(waiting)} did not boot within {BOOT_SECONDS:.0f} s: see "

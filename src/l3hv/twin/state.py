@@ -173,10 +173,10 @@ class Twin:
 
 
 def standing_twins() -> list[str]:
-    """The names of the twins that have left anything in the run-time directory."""
-    if not RUN.is_dir():
-        return []
-    return sorted(entry.name for entry in RUN.iterdir() if TWIN_NAME.fullmatch(entry.name))
+    """The names of the twins that have left anything on this host."""
+    directories = [top for top in (RUN, LIBRARY) if top.is_dir()]
+    names = {entry.name for top in directories for entry in top.iterdir()}
+    return sorted(name for name in names if TWIN_NAME.fullmatch(name))
 
 
 def machine_numbers(topology: Topology, held: Mapping[str, int]) -> dict[str, int]:

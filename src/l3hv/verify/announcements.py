@@ -13,11 +13,13 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     The shape is::
 
         {"kind": "hypervisor",
+         "bfd": {"interval_ms": 100, "multiplier": 3},
          "tables": {"public4": {"next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"},
                                 "prefixes": {"203.0.113.1/32": ["vm1"], "0.0.0.0/0": []}}}}
 
     ``tables`` has BIRD's table names. A prefix names the guests of the host that it leads to: it is announced
     while the port of one of them is there.  The host's own prefixes name nobody and are always announced.
+    ``bfd`` is what it asks of its neighbours: two ends agree on the slower interval.
     """
     kernel_names = {table.id: table.name for table in plan.table_names}
     tables: dict[str, Any] = {}
@@ -37,4 +39,6 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         }
         if next_hops and prefixes:
             tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}
-    return {"kind": plan.kind, "tables": tables}
+    timers = plan.routing.timers
+    bfd = {"interval_ms": timers.bfd_interval_ms, "multiplier": timers.bfd_multiplier}
+    return {"kind": plan.kind, "bfd": bfd, "tables": tables}

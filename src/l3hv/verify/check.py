@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 State = Literal["ok", "warning", "failed"]
@@ -32,14 +32,24 @@ class Check:
 
     @property
     def sentence(self) -> str:
-        """The difference in one line."""
+        """The difference in one line; of lists only what is missing from them, or too much in them.
+
+        >>> Check("hv1", "rules ipv4", "0: local\\n10: main", "0: local\\n9: main", "failed").sentence
+        'hv1: rules ipv4: 10: main is missing, 9: main is too much'
+        """
+        expected, found = self.expected.splitlines(), self.found.splitlines()
+        if len(expected) > 1 and found != [NOTHING]:
+            words = [f"{line} is missing" for line in expected if line not in found]
+            words += [f"{line} is too much" for line in found if line not in expected]
+            if words:
+                return f"{self.host}: {self.what}: {', '.join(words)}"
         return (
             f"{self.host}: {self.what}: expected {first_line(self.expected)}, found {first_line(self.found)}"
         )
 
     def as_plain(self) -> dict[str, Any]:
         """Return the check as the report has it."""
-        return {**asdict(self), "ok": self.ok}
+        return {**vars(self), "ok": self.ok}
 
 
 def first_line(text: str) -> str:

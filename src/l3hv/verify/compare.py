@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ REMEDIES = {
     "unit": "systemctl status {1}; journalctl -u {1}",
     "link": "networkctl status {1}",
     "addresses": "networkctl reconfigure {1}",
-    "loopback": "systemctl reload l3hv-tables",
+    "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "last": "systemctl reload l3hv-tables",
     "default": "remove the route, or say l3hv_main_default_route: true if it is meant",
@@ -55,7 +56,7 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     absent = absent_guests(plan, seen)
     expected = expectation(plan, fabric, absent)
     found = findings(plan, seen)
-    at_least = expectation(plan, least, absent) if least is not None else expected
+    at_least = functools.cache(lambda: expectation(plan, least or fabric, absent))
     routes: list[Check] = []
     for table in plan.routing.tables:
         listed = seen["learned"].get(table.name, {}).get("routes")
@@ -69,7 +70,9 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
             check = _check(plan.host, what, expected.get(what), found.get(what))
-            if not check.ok and _lies_between(what, at_least.get(what), found.get(what), expected.get(what)):
+            if not check.ok and _lies_between(
+                what, at_least().get(what), found.get(what), expected.get(what)
+            ):
                 check = replace(check, state="warning", remedy=UNSEEN)
             checks.append(check)
     return checks + routes
@@ -131,8 +134,10 @@ def remedy(what: str) -> str:
 
 
 def _is_consequence(what: str, found: Mapping[str, str]) -> bool:
-    """Tell whether ``what`` cannot be right because its session is not up: that is said once."""
+    """Tell whether ``what`` only repeats that BIRD does not answer, or that a session is not up."""
     kind, _, rest = what.partition(" ")
+    if kind in {"router", "session", "bfd", "received", "sent"} and "router id" not in found:
+        return True
     if kind not in {"received", "sent"}:
         return False
     return not found.get(f"session {rest.rsplit(' ', 1)[0]}", "").startswith("Established")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
@@ -45,7 +46,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
     units = ["systemd-networkd.service", "bird.service", "l3hv-nftables.service"]
-    if plan.rules or plan.loopbacks:
+    if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
         units.append("l3hv-dhcp.service")
@@ -121,8 +122,8 @@ def interface_of(key: str) -> str | None:
 
 
 def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
-    if not plan.main_default_route and plan.rules:
-        for family in {rule.family for rule in plan.rules}:
+    if not plan.main_default_route:
+        for family in sorted({rule.family for rule in plan.rules}):
             yield f"default route in main {family}", "none"
     for last in plan.last_resorts:
         yield (
@@ -134,7 +135,7 @@ def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
         for route in guest.routes:
             leads = hop_words(route.via, guest.interface)
             for table in route.tables:
-                source = route.prefsrc if table == "local-out" else None
+                source = route.prefsrc if table == LOCAL_OUT else None
                 words = route_words(leads, BY_NETWORKD, route.metric, source)
                 routes.setdefault(f"route {route.prefix} in {table}", []).append(words)
     for what, several in routes.items():
@@ -173,11 +174,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     for session in routing.sessions:
         yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
         if routing.failure_profile in BFD_PROFILES:
-            timers = routing.timers
-            yield (
-                bfd_name(session),
-                f"Up, every {timers.bfd_interval_ms} ms, lost after {timers.bfd_multiplier}",
-            )
+            interval, multiplier = fabric.bfd(plan, session.peer)
+            yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
         for channel in session.channels:
             received, sent = _counts(plan, fabric, session, tables[channel.table])
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST

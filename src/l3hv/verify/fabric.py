@@ -142,6 +142,16 @@ class Fabric:
             return 0
         return sum(is_matched(prefix, table.accepts) for prefix in self.announced_by(host, table.name))
 
+    def bfd(self, plan: HostPlan, peer: str) -> tuple[int, int]:
+        """Return the interval (ms) that a host agrees on with ``peer``, and after how many it gives up.
+
+        Each end gives up after as many intervals as the other one says (RFC 5880, 6.8.4).
+        """
+        own = plan.routing.timers
+        theirs = self._announced.get(peer, {}).get("bfd", {})
+        interval = max(own.bfd_interval_ms, theirs.get("interval_ms", 0))
+        return interval, theirs.get("multiplier", own.bfd_multiplier)
+
     @functools.cached_property
     def _on_path(self) -> dict[tuple[str, str], list[str]]:
         """The hosts that announce from a table on a path."""

@@ -154,7 +154,8 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     found: dict[str, list[str]] = {}
     for name, routes in seen["routes"].items():
         table, family = name.rsplit(" ", 1)
-        if table == "main" and plan.rules and not plan.main_default_route:
+        has_rules = any(rule.family == family for rule in plan.rules)
+        if table == "main" and has_rules and not plan.main_default_route:
             defaults = [_leads(route) for route in routes if route["prefix"] in DEFAULTS]
             yield f"default route in main {family}", "; ".join(defaults) or "none"
         for route in routes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import selectors
 import socket
 import struct
@@ -15,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 from l3hv.addressing import link_local_of
@@ -23,7 +23,7 @@ from l3hv.model import HostPlan
 from l3hv.topology import GuestPort
 from l3hv.twin import guests as twin_guests
 from l3hv.twin import network
-from l3hv.twin.state import Standing, Twin, standing_twins
+from l3hv.twin.state import RUN, Standing, Twin
 from l3hv.verify.check import Check
 from l3hv.verify.reach import LiveGuest, Ping, pings
 
@@ -37,17 +37,19 @@ HEADER = struct.Struct("!BBHHH")
 ANSWERED, UNANSWERED = "an answer", "no answer"
 
 
-def standing_twin(name: str | None, sources: Iterable[str]) -> tuple[Twin, Standing] | None:
-    """Return the twin of that name, or the one of the inventory in ``sources``; None where there is none."""
-    wanted = {Path(source).resolve() for source in sources}
-    for candidate in [name] if name else standing_twins():
-        twin = Twin(candidate, lambda line: None)
-        standing = twin.standing_or_none()
-        if standing is None or os.geteuid() != 0:
-            continue
-        if name or (standing.inventory and Path(standing.inventory).resolve() in wanted):
-            return twin, standing
-    return None
+def standing_twin(name: str | None, connection: str) -> tuple[Twin, Standing] | None:
+    """Return the twin that Ansible's connections lead to, by its name or through its SSH configuration.
+
+    None for real machines, where nothing of that name stands, and for those who may not enter namespaces.
+    """
+    through = re.search(rf"{RUN}/([^/\s]+)/", connection)
+    if through and name is None:
+        name = through[1]
+    if name is None or os.geteuid() != 0:
+        return None
+    twin = Twin(name, lambda line: None)
+    standing = twin.standing_or_none()
+    return None if standing is None else (twin, standing)
 
 
 def check_packets(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from l3hv.addressing import family_of_text
+from l3hv.fabric import LOCAL_OUT
 from l3hv.model import HostPlan
 
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
@@ -59,9 +60,7 @@ def pings(
     hypervisors = [plan for plan in plans if plan.kind == "hypervisor"]
     here = {plan.host for plan in hypervisors}
     loopbacks = {
-        host: [prefix.partition("/")[0] for prefix in own_prefixes(part)]
-        for host, part in announced.items()
-        if part["kind"] == "hypervisor"
+        host: own_addresses(part) for host, part in announced.items() if part["kind"] == "hypervisor"
     }
     found = [
         *_between_guests(guests),
@@ -79,32 +78,38 @@ def pings(
     return [ping for ping in dict.fromkeys(found) if ping.host in here]
 
 
-def own_prefixes(part: Mapping[str, Any]) -> list[str]:
-    """Return the prefixes that a host announces for itself: its loopbacks."""
+def own_addresses(part: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the addresses that a host announces for itself, its loopbacks, each after its BIRD table."""
     return [
-        prefix
-        for table in part["tables"].values()
-        for prefix, names in table["prefixes"].items()
+        (table, prefix.partition("/")[0])
+        for table, announced in part["tables"].items()
+        for prefix, names in announced["prefixes"].items()
         if not names and prefix not in DEFAULTS
     ]
 
 
-def _to(host: str, source: str, guest: LiveGuest) -> Iterator[Ping]:
+def _to(host: str, source: str, guest: LiveGuest, family: str | None = None) -> Iterator[Ping]:
     for address in guest.addresses:
-        yield Ping(host, source, guest.name, address)
+        if family in (None, family_of_text(address)):
+            yield Ping(host, source, guest.name, address)
 
 
 def _between_guests(guests: Sequence[LiveGuest]) -> Iterator[Ping]:
-    """Yield a ring through all guests of a domain, and from its first guest one to each hypervisor."""
-    for domain in sorted({guest.domain for guest in guests}):
-        ring = [guest for guest in guests if guest.domain == domain]
+    """Yield a ring through all guests of a domain in a family, and from its first one to each hypervisor."""
+    places = {(guest.domain, family_of_text(address)) for guest in guests for address in guest.addresses}
+    for domain, family in sorted(places):
+        ring = [
+            guest
+            for guest in guests
+            if guest.domain == domain and any(family_of_text(own) == family for own in guest.addresses)
+        ]
         for guest, following in zip(ring, [*ring[1:], ring[0]], strict=True):
             if guest is not following:
-                yield from _to(guest.host, guest.name, following)
+                yield from _to(guest.host, guest.name, following, family)
         firsts = {guest.host: guest for guest in reversed(ring)}
         for host in sorted(firsts):
             if firsts[host] is not ring[0]:
-                yield from _to(ring[0].host, ring[0].name, firsts[host])
+                yield from _to(ring[0].host, ring[0].name, firsts[host], family)
 
 
 def _to_internet(
@@ -144,7 +149,7 @@ def _from_hypervisor(
     for guest in guests:
         if guest.host == plan.host:
             yield from _to(plan.host, plan.host, guest)
-    if plan.main_default_route or not any(table.fed_by for table in plan.routing.tables):
+    if plan.main_default_route or not any(rule.table == LOCAL_OUT for rule in plan.rules):
         return
     for edge in plans:
         for loopback in edge.loopbacks if edge.kind == "edge_router" else ():
@@ -153,16 +158,18 @@ def _from_hypervisor(
 
 
 def _between_hypervisors(
-    hypervisors: Sequence[HostPlan], loopbacks: Mapping[str, Sequence[str]]
+    hypervisors: Sequence[HostPlan], loopbacks: Mapping[str, Sequence[tuple[str, str]]]
 ) -> Iterator[Ping]:
-    """Yield a ring through the loopbacks of all hypervisors."""
+    """Yield a ring through the loopbacks of all hypervisors, in the domain that their own traffic takes."""
     names = list(loopbacks)
     following = dict(zip(names, [*names[1:], *names[:1]], strict=True))
     for plan in hypervisors:
         other = following.get(plan.host, plan.host)
+        own_way = {table.fed_by for table in plan.routing.tables}
         if other != plan.host and loopbacks.get(plan.host):
-            for address in loopbacks[other]:
-                yield Ping(plan.host, plan.host, other, address)
+            for table, address in loopbacks[other]:
+                if table in own_way:
+                    yield Ping(plan.host, plan.host, other, address)
 
 
 def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[LiveGuest]) -> Iterator[Ping]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_interface
 
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 12: "bird", 16: "dhcp", 107: "l3hv"}
 """Who made a route or rule (rt_protos); 107 is ours."""
@@ -67,14 +66,9 @@ def some(count: int, noun: str) -> str:
 
 
 def in_order(addresses: Iterable[str]) -> str:
-    """Return addresses or prefixes in text, IPv4 first, then by value.
+    """Return addresses or prefixes in text, IPv4 first.
 
     >>> in_order(["fe80::1/64", "203.0.113.254/32"])
     '203.0.113.254/32 fe80::1/64'
     """
-    return " ".join(sorted(addresses, key=_order))
-
-
-def _order(address: str) -> tuple[int, int, str]:
-    interface = ip_interface(address)
-    return interface.version, int(interface.ip), address
+    return " ".join(sorted(addresses, key=lambda address: (":" in address, address)))

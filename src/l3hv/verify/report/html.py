@@ -9,6 +9,8 @@ from l3hv.model import HostPlan
 from l3hv.picture import Marks, draw, names_of, topology_of
 from l3hv.verify.check import Check, first_line
 from l3hv.verify.report import Report, topic
+from l3hv.verify.report.table import summary
+from l3hv.verify.words import some
 
 CHECKS_LISTED = 20_000
 """Of more checks than this only those that differ are listed: a page has to open."""
@@ -42,8 +44,9 @@ def html(report: Report, plans: Iterable[HostPlan]) -> str:
     plans = list(plans)
     picture = draw(topology_of(plans), names_of(plans), marks(report, plans))
     counts = report.counts()
-    verdict = "as intended" if report.ok else f"{counts['failed']} differences"
-    title = f"The fabric is {verdict}" if report.ok else f"The fabric has {verdict}"
+    title = "The fabric is as intended"
+    if not report.ok:
+        title = f"The fabric has {some(counts['failed'], 'difference')}"
     different = [check for check in report.checks if check.state != "ok"]
     parts = [
         "<!doctype html>",
@@ -51,9 +54,7 @@ def html(report: Report, plans: Iterable[HostPlan]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body>",
         f'<h1 class="{"ok" if report.ok else "failed"}">{escape(title)}</h1>',
-        f'<p class="sum">{escape(report.inventory)}, {escape(report.time)}: {counts["ok"]} checks ok, '
-        f"{counts['warning']} warnings, {counts['failed']} failed on {len(report.hosts)} hosts "
-        f"in {report.seconds:.1f} s</p>",
+        f'<p class="sum">{escape(report.inventory)}, {escape(report.time)}: {summary(report)}</p>',
         f"<figure>{picture}</figure>",
     ]
     if different:
@@ -136,7 +137,7 @@ def _host(report: Report, host: str) -> str:
     counts = report.counts(checks)
     state = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"
     summary = f"{counts['ok']} ok"
-    summary += f", {counts['warning']} warnings" if counts["warning"] else ""
+    summary += f", {some(counts['warning'], 'warning')}" if counts["warning"] else ""
     summary += f", {counts['failed']} failed" if counts["failed"] else ""
     if len(report.checks) > CHECKS_LISTED:
         checks = [check for check in checks if check.state != "ok"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from l3hv.verify.check import Check
+from l3hv.verify.check import Check, State
 from l3hv.verify.report import TOPICS, Report, topic
+from l3hv.verify.words import some
 
 Paint = Callable[[str, str], str]
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -23,24 +24,31 @@ def table(report: Report, paint: Paint = unpainted) -> str:
     for check in report.checks:
         if check.state != "ok":
             lines += ["", *_difference(check, paint)]
-    return "\n".join([*lines, "", _sum(report, paint)])
+    return "\n".join([*lines, "", summary(report, paint)])
 
 
 def _counts(report: Report, paint: Paint) -> Iterator[str]:
-    topics = [name for name in dict.fromkeys(TOPICS.values()) if any(topic(c) == name for c in report.checks)]
+    by_topic: dict[tuple[str, str], list[Check]] = {}
+    for check in report.checks:
+        by_topic.setdefault((check.host, topic(check)), []).append(check)
+    used = {name for _, name in by_topic}
+    topics = [name for name in dict.fromkeys([*TOPICS.values(), "other"]) if name in used]
     width = max([len(host) for host in report.hosts], default=0)
     yield " " * width + "".join(f"  {name}" for name in topics)
     for host in report.hosts:
-        checks = report.of(host)
-        cells = []
-        for name in topics:
-            here = [check for check in checks if topic(check) == name]
-            bad = report.counts(here)
-            text = str(bad["ok"]) if here else "·"
-            text += f"!{bad['failed']}" if bad["failed"] else f"?{bad['warning']}" if bad["warning"] else ""
-            state = "failed" if bad["failed"] else "warning" if bad["warning"] else "ok"
-            cells.append("  " + paint(text.rjust(len(name)), COLOURS[state] if here else "dark gray"))
+        cells = (_cell(report.counts(by_topic.get((host, name), [])), len(name), paint) for name in topics)
         yield host.ljust(width) + "".join(cells)
+
+
+def _cell(counts: Mapping[State, int], width: int, paint: Paint) -> str:
+    """Return the counts of one topic on one host, in the width of its heading."""
+    if not any(counts.values()):
+        return "  " + paint("·".rjust(width), "dark gray")
+    state: State = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"
+    more = (
+        f"!{counts['failed']}" if counts["failed"] else f"?{counts['warning']}" if counts["warning"] else ""
+    )
+    return "  " + paint(f"{counts['ok']}{more}".rjust(width), COLOURS[state])
 
 
 def _difference(check: Check, paint: Paint) -> Iterator[str]:
@@ -56,11 +64,12 @@ def _quoted(label: str, text: str) -> Iterator[str]:
         yield f"    {label if number == 0 else '':8}  {line}"
 
 
-def _sum(report: Report, paint: Paint) -> str:
+def summary(report: Report, paint: Paint = unpainted) -> str:
+    """Return the report in one line."""
     counts = report.counts()
-    words = [paint(f"{counts['ok']} checks ok", "green")]
+    words = [paint(f"{some(counts['ok'], 'check')} ok", "green")]
     if counts["warning"]:
-        words.append(paint(f"{counts['warning']} warnings", "yellow"))
+        words.append(paint(some(counts["warning"], "warning"), "yellow"))
     if counts["failed"]:
         words.append(paint(f"{counts['failed']} failed", "red"))
-    return f"{', '.join(words)} on {len(report.hosts)} hosts in {report.seconds:.1f} s"
+    return f"{', '.join(words)} on {some(len(report.hosts), 'host')} in {report.seconds:.1f} s"

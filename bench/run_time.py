@@ -1,0 +1,55 @@
+"""How long an unchanged site.yml takes, measured in pings: the bar is 15 times `ansible all -m ping`.
+
+    make lab && make bench-run               # or: python bench/run_time.py --name TWIN --repetitions 3
+
+Prints a table and writes build/bench/run_time.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
+
+from lab import Lab  # noqa: E402 - it is found only now
+
+OUTPUT = REPOSITORY / "build" / "bench" / "run_time.json"
+BAR = 15
+
+
+def main() -> None:
+    """Measure in turns, so that a busy moment of the host hits both."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--name", default="lab", help="the twin (default: lab)")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    options = parser.parse_args()
+    lab = Lab(options.name)
+    lab.wait_until_whole()
+    lab.playbook("site.yml")  # Whatever there was to change, and the connections.
+    seconds: dict[str, list[float]] = {"ping": [], "site.yml": []}
+    for _ in range(options.repetitions):
+        seconds["ping"].append(lab.ping().seconds)
+        run = lab.playbook("site.yml")
+        if run.changed_hosts():
+            sys.exit(f"the second site.yml changed something: {sorted(run.changes())}")
+        seconds["site.yml"].append(run.seconds)
+    ratio = min(seconds["site.yml"]) / min(seconds["ping"])
+    print("| what | seconds, min/med/max |\n|---|---|")
+    for what, taken in seconds.items():
+        print(f"| {what} | {min(taken):.1f}/{statistics.median(taken):.1f}/{max(taken):.1f} |")
+    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (bar: {BAR}).")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"seconds": seconds, "ratio": ratio}, indent=2) + "\n")
+    sys.exit(ratio > BAR)
+
+
+if __name__ == "__main__":
+    main()

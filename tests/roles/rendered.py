@@ -1,0 +1,70 @@
+"""Every file that site.yml places on a host, rendered from its plan without a machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from jinja2.runtime import missing
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "plugins/action"))
+
+from config_files import destination, template_at, texts  # noqa: E402 - the action plugin that renders in a run
+
+GROUPS = {"hypervisor": "hypervisors", "route_reflector": "route_reflectors", "edge_router": "edge_routers"}
+
+
+def trusted(value: Any) -> Any:
+    """Return ``value`` as Ansible has it after reading a playbook: its texts may be expressions."""
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def read(path: Path) -> Any:
+    return trusted(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def rendered_files(plan: dict[str, Any]) -> dict[str, str]:
+    """Return the text of each file by its path, in the order in which they are placed."""
+    files: dict[str, str] = {}
+    for play in read(ROOT / "site.yml"):
+        if GROUPS[plan["kind"]] not in str(play.get("hosts", "")):
+            continue
+        for call in play.get("roles", ()):
+            if "when" not in call or plan["kind"] == "hypervisor":
+                files.update(files_of_role(ROOT / "roles" / call["role"], call, plan))
+    return files
+
+
+def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dict[str, str]:
+    variables = {**(read(role / "defaults/main.yml") or {}), **(read(role / "vars/main.yml") or {})}
+    variables.update({key: value for key, value in call.items() if key not in {"role", "when", "tags"}})
+    variables["l3hv_plan"] = plan
+    templar = Templar(loader=DataLoader(), variables=variables)
+
+    def ask(key: str) -> Any:
+        if key == "ansible_managed":
+            return "Ansible managed"
+        return templar.template(variables[key]) if key in variables else missing
+
+    files: dict[str, str] = {}
+    for task in read(role / "tasks/main.yml"):
+        for entry in templar.template(task.get("config_files", {}).get("files", [])):
+            if not entry["src"].endswith(".j2"):
+                files[entry["dest"]] = (role / "files" / entry["src"]).read_text(encoding="utf-8")
+                continue
+            path = role / "templates" / entry["src"]
+            template = template_at(str(path), str(role / "templates"), str(path.parent))
+            elements = entry.get("each", [{}])
+            printed = texts(template, entry.get("as", "item"), elements, ask)
+            for element, text in zip(elements, printed, strict=True):
+                files[destination(entry["dest"], element) if "each" in entry else entry["dest"]] = text
+    return files

@@ -1,0 +1,77 @@
+"""What each golden plan prints is what it was, and every daemon's own parser accepts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from rendered import ROOT, rendered_files
+
+GOLDEN = ROOT / "tests/golden"
+PLANS = sorted(GOLDEN.glob("*/expected/*/plan.yml"))
+# What these print is kept and read; the others are there for the parsers.
+KEPT = {"ipv6_only_guests", "lab", "one_path", "vlans"}
+PARSERS = {
+    "/etc/bird/bird.conf": "bird -p -c {}",
+    "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
+    "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",
+    "/etc/l3hv/nftables.conf": "nft --check --file {}",
+}
+
+
+def name(path: Path) -> str:
+    return f"{path.parts[-4]}-{path.parts[-2]}"
+
+
+@pytest.mark.parametrize("path", [path for path in PLANS if path.parts[-4] in KEPT], ids=name)
+def test_files_are_the_expected_ones(path: Path, expect_file: Callable[[Path, str], None]) -> None:
+    expected = Path(__file__).parent / "expected" / path.parts[-4] / path.parts[-2]
+    files = {
+        dest: text
+        for dest, text in rendered_files(yaml.safe_load(path.read_text())).items()
+        if "Ansible managed" in text
+    }
+    for dest, text in files.items():
+        expect_file(expected / dest.lstrip("/"), text)
+    kept = {f"/{file.relative_to(expected)}" for file in expected.rglob("*") if file.is_file()}
+    assert kept == set(files)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=name)
+def test_no_file_shows_what_is_missing(path: Path) -> None:
+    for dest, text in rendered_files(yaml.safe_load(path.read_text())).items():
+        if "Ansible managed" in text:
+            lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+            assert not any(word in line.split() for line in lines for word in ("None", "True", "False")), dest
+            assert "\n\n\n" not in text, f"{dest} has two empty lines in a row"
+            assert text.endswith("\n"), dest
+            assert not text.endswith("\n\n"), dest
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """The file system of the machines, with the daemons that they run."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can enter a machine's file system")
+    done = subprocess.run([ROOT / "twin", "image"], capture_output=True, text=True, check=True, cwd=ROOT)
+    return Path(done.stdout.split()[-1])
+
+
+@pytest.mark.parametrize("path", PLANS, ids=name)
+def test_the_daemons_own_parsers_accept_the_files(path: Path, image: Path, tmp_path: Path) -> None:
+    files = rendered_files(yaml.safe_load(path.read_text()))
+    commands = []
+    for number, (dest, parser) in enumerate(PARSERS.items()):
+        if dest in files:
+            (tmp_path / str(number)).write_text(files[dest])
+            commands.append(parser.format(f"/mnt/{number}"))
+    # In a mount and network namespace of their own: the image is shared, and nft asks the kernel.
+    script = f"mount --bind {tmp_path} {image}/mnt && chroot {image} sh -ec '{' && '.join(commands)}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "sh", "-ec", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,133 @@
+"""The program that puts rules and last resorts in force, in network namespaces of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "roles/tables/files/tables"
+PROTOCOLS = ROOT / "roles/tables/files/rt_protos.conf"
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
+
+INTENT = """\
+route ipv4 blackhole default table public metric 4294967294
+route ipv6 blackhole default table public metric 4294967294
+route ipv4 unreachable default table local-out metric 4294967294
+rule ipv4 1000 iif lo table main suppress_prefixlength 0  # what is directly attached
+rule ipv4 1010 to 172.22.2.0/24 iif lo table local-out
+rule ipv4 1020 from 203.0.113.7/32 table local-out
+rule ipv4 1030 table public
+rule ipv6 1000 table main
+rule ipv6 1010 table public
+"""
+
+Sh = Callable[[str], str]
+
+
+@pytest.fixture
+def sh(tmp_path: Path) -> Iterator[Sh]:
+    """Run shell commands in a network namespace in which the tables and the protocol have their names."""
+    name = f"tables-{os.getpid()}"
+    etc = tmp_path / "iproute2"
+    for directory, text in (
+        ("rt_tables.d", "90 public\n100 local-out\n"),
+        ("rt_protos.d", PROTOCOLS.read_text()),
+    ):
+        (etc / directory).mkdir(parents=True)
+        (etc / directory / "l3hv.conf").write_text(text)
+    # Of the host's names none are needed but the kernel's own.
+    (etc / "rt_tables").write_text("255 local\n254 main\n253 default\n")
+    (etc / "rt_protos").write_text("2 kernel\n3 boot\n4 static\n")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+
+    def run(command: str) -> str:
+        script = f"mkdir -p /etc/iproute2 && mount --bind {etc} /etc/iproute2; cd {tmp_path}; {command}"
+        done = subprocess.run(
+            ["ip", "netns", "exec", name, "sh", "-ec", script], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    (tmp_path / "tables.conf").write_text(INTENT)
+    run("ip link set lo up")
+    yield run
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def rules(sh: Sh) -> list[str]:
+    return [" ".join(line.split()) for line in (sh("ip rule") + sh("ip -6 rule")).splitlines()]
+
+
+def test_the_kernel_has_what_the_file_says(sh: Sh) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    assert rules(sh) == [
+        "0: from all lookup local",
+        "1000: from all iif lo lookup main suppress_prefixlength 0 proto l3hv",
+        "1010: from all to 172.22.2.0/24 iif lo lookup local-out proto l3hv",
+        "1020: from 203.0.113.7 lookup local-out proto l3hv",
+        "1030: from all lookup public proto l3hv",
+        "0: from all lookup local",
+        "1000: from all lookup main proto l3hv",
+        "1010: from all lookup public proto l3hv",
+    ]
+    assert sh("ip route show table public").startswith("blackhole default proto l3hv metric 4294967294")
+    assert sh("ip route show table local-out").startswith("unreachable default proto l3hv")
+    assert "blackhole default dev lo proto l3hv metric 4294967294" in sh("ip -6 route show table public")
+
+
+def test_a_second_run_sends_nothing_to_the_kernel(sh: Sh) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+    events = sh(
+        f"ip monitor rule route > events & sleep 0.2; {PROGRAM} tables.conf; sleep 0.2; kill $!; cat events"
+    )
+    assert events == ""
+
+
+def test_what_goes_from_the_file_goes_and_what_others_made_stays(sh: Sh, tmp_path: Path) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    sh("ip rule add priority 500 to 192.0.2.0/24 lookup main protocol static")
+    sh("ip route add 192.0.2.0/24 dev lo table public protocol static")
+    gone = [line for line in INTENT.splitlines() if "1020" not in line and "ipv6 blackhole" not in line]
+    (tmp_path / "tables.conf").write_text("\n".join(gone))
+    printed = sh(f"{PROGRAM} tables.conf").splitlines()
+    assert printed == [
+        "ip -4 rule delete priority 1020 from 203.0.113.7/32 table local-out",
+        "ip -6 route delete blackhole default table public metric 4294967294 protocol l3hv",
+    ]
+    assert "500: from all to 192.0.2.0/24 lookup main proto static" in rules(sh)
+    assert "192.0.2.0/24 dev lo proto static" in sh("ip route show table public")
+
+
+def test_a_changed_priority_is_added_before_the_old_one_goes(sh: Sh, tmp_path: Path) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    (tmp_path / "tables.conf").write_text(INTENT.replace("rule ipv4 1030", "rule ipv4 2030"))
+    assert sh(f"{PROGRAM} tables.conf").splitlines() == [
+        "ip -4 rule add priority 2030 table public protocol l3hv",
+        "ip -4 rule delete priority 1030 table public",
+    ]
+
+
+def test_what_somebody_deleted_comes_back(sh: Sh) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    sh("ip rule delete priority 1030; ip route delete blackhole default table public metric 4294967294")
+    assert "ip -4 rule add priority 1030 table public" in sh(f"! {PROGRAM} --check tables.conf")
+    sh(f"{PROGRAM} tables.conf")
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+
+
+def test_a_family_without_rules_keeps_the_kernels_own(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "tables.conf").write_text("rule ipv4 1000 table main\n")
+    sh(f"{PROGRAM} tables.conf")
+    assert rules(sh) == [
+        "0: from all lookup local",
+        "1000: from all lookup main proto l3hv",
+        "0: from all lookup local",
+        "32766: from all lookup main",
+    ]

@@ -1,0 +1,205 @@
+"""What the module ``l3hv_observe`` would return on a host that is exactly as planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from l3hv.model import Guest, HostPlan, RoutingTable
+from l3hv.verify.expect import LEARNED_METRIC, units
+from l3hv.verify.fabric import Fabric, Total, route_total
+
+NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
+
+
+def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return the observation of the host of ``plan``, without the ports of its guests in ``absent``."""
+    guests = [guest for guest in plan.guests if guest.name not in absent]
+    links = {uplink.interface: link(uplink.mtu) for uplink in plan.uplinks}
+    links |= {guest.interface: link(guest.mtu, guest.gateway_mac) for guest in guests}
+    addresses = {
+        uplink.interface: [address(f"{a.address}/{a.length}") for a in uplink.addresses]
+        for uplink in plan.uplinks
+    }
+    addresses |= {guest.interface: [address(gateway) for gateway in guest.gateways] for guest in guests}
+    addresses["lo"] = [address(f"{loopback.address}/{loopback.length}") for loopback in plan.loopbacks]
+    tables = {table.name: table for table in plan.routing.tables}
+    return {
+        "links": {"lo": link(65536), **links},
+        "addresses": addresses,
+        "settings": {
+            guest.interface: {"ipv4 forwarding": "1", "ipv4 proxy_arp": "1", "ipv6 forwarding": "1"}
+            for guest in guests
+        },
+        "neighbours": {guest.interface: {"192.0.2.1": guest.mac} for guest in guests},
+        "rules": {family: rules(plan, family) for family in ("ipv4", "ipv6")},
+        "routes": routes(plan, guests),
+        "learned": {
+            table.name: learned(plan, fabric, tables[table.fed_by or table.name], table)
+            for table in plan.routing.tables
+            if table.kernel_table is not None
+        },
+        "sysctls": {sysctl.key: sysctl.value for sysctl in plan.sysctls},
+        "is_container": False,
+        "packet_filter": {
+            "is_loaded": True,
+            "is_in_force": True,
+            "drops": {
+                reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
+            },
+        },
+        "translations": dict(pair for guest in guests for pair in guest.transparent),
+        "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},
+        "bird": bird(plan, fabric, tables),
+        "offers": {guest.name: offers(plan, guest) for guest in guests},
+    }
+
+
+def link(mtu: int, mac: str = "02:00:00:00:00:01") -> dict[str, Any]:
+    up = {"up": True, "carrier": True}
+    return {"mac": mac, "mtu": mtu, **up, "kind": None, "vlan": None, "parent": None}
+
+
+def address(text: str) -> dict[str, Any]:
+    return {"address": text, "is_link_scope": False, "trouble": ""}
+
+
+def rule(priority: int, table: int, **selectors: Any) -> dict[str, Any]:
+    nothing = dict.fromkeys(("iif", "oif", "source", "destination", "mark", "suppress_prefixlength"))
+    rest = {"action": "lookup", "is_inverted": False, "protocol": TABLES_UNIT}
+    return {"priority": priority, "table": table, **nothing, **rest, **selectors}
+
+
+def rules(plan: HostPlan, family: str) -> list[dict[str, Any]]:
+    numbers = {"main": 254} | {table.name: table.id for table in plan.table_names}
+    ours = [
+        rule(
+            each.priority,
+            numbers[each.table],
+            iif=each.iif,
+            source=each.source,
+            destination=each.destination,
+            suppress_prefixlength=each.suppress_prefixlength,
+        )
+        for each in plan.rules
+        if each.family == family
+    ]
+    return [rule(0, 255, protocol=KERNEL), *ours]
+
+
+def route(prefix: str, device: str | None, **fields: Any) -> dict[str, Any]:
+    hop = {"via": fields.pop("via", None), "dev": device, "is_onlink": False}
+    plain = {"type": "unicast", "protocol": NETWORKD, "metric": 0, "prefsrc": None, "is_link_scope": True}
+    return {"prefix": prefix, "next_hops": [hop], **plain, **fields}
+
+
+def routes(plan: HostPlan, guests: list[Guest]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {
+        f"{table} {family}": []
+        for table in ["main", *(table.name for table in plan.table_names)]
+        for family in ("ipv4", "ipv6")
+    }
+    for uplink in plan.uplinks:
+        for each in uplink.addresses:
+            own = {"prefsrc": each.address} if each.family == "ipv4" else {"metric": 256}
+            found[f"main {each.family}"].append(route(each.prefix, uplink.interface, **own, protocol=KERNEL))
+    for last in plan.last_resorts:
+        default = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}[last.family]
+        found[f"{last.table} {last.family}"].append(
+            route(default, None, type=last.type, protocol=TABLES_UNIT, metric=last.metric)
+        )
+    for guest in guests:
+        for each in guest.routes:
+            for table in each.tables:
+                source = each.prefsrc if table == "local-out" else None
+                found[f"{table} {each.family}"].append(
+                    route(each.prefix, guest.interface, via=each.via, metric=each.metric, prefsrc=source)
+                )
+    return found
+
+
+def learned(plan: HostPlan, fabric: Fabric, source: RoutingTable, table: RoutingTable) -> dict[str, Any]:
+    return learned_routes(fabric.routes(plan, source), table.prefsrc)
+
+
+def learned_routes(found: dict[str, list[str]], prefsrc: str | None = None) -> dict[str, Any]:
+    total = sum((route_total(prefix, hops) for prefix, hops in found.items()), Total())
+    words = f"metric {LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
+    return {
+        "count": total.count,
+        "digest": total.text,
+        "attributes": {words: total.count} if found else {},
+        "misdirected": [],
+    }
+
+
+def listed(found: dict[str, list[str]], prefsrc: str | None = None) -> dict[str, Any]:
+    """Return learned routes as a second look has them: with the routes themselves."""
+    each = [{"prefix": prefix, "next_hops": hops} for prefix, hops in found.items()]
+    return {**learned_routes(found, prefsrc), "routes": each}
+
+
+def bird(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> dict[str, Any]:
+    sessions = {}
+    for session in plan.routing.sessions:
+        channels = {}
+        for channel in session.channels:
+            table = tables[channel.table]
+            from_all = fabric.received(plan, table, session.path)
+            own = len(fabric.announced_by(plan.host, table.name))
+            imported, exported = from_all, own
+            if session.relation == "client":
+                imported = fabric.sent(session.peer, table, session.path)
+                exported = from_all - imported
+            counts = {"imported": imported, "filtered": 0, "exported": exported}
+            channels[channel.family] = {"state": "UP", "table": channel.table, "routes": counts}
+        sessions[session.name] = {
+            "state": "Established",
+            "info": "Established",
+            "neighbor": session.neighbor,
+            "local": session.local,
+            "error": "",
+            "channels": channels,
+        }
+    interval = plan.routing.timers.bfd_interval_ms / 1000
+    timeout = interval * plan.routing.timers.bfd_multiplier
+    return {
+        "version": "2.17.5",
+        "router_id": plan.routing.router_id,
+        "configuration": {"running": "d1", "placed": "d1", "file": "d1"},
+        "sessions": sessions,
+        "bfd": [
+            {
+                "address": session.neighbor,
+                "interface": session.interface,
+                "state": "Up",
+                "interval": f"{interval:.3f}",
+                "timeout": f"{timeout:.3f}",
+            }
+            for session in plan.routing.sessions
+        ],
+    }
+
+
+def offers(plan: HostPlan, guest: Guest) -> dict[str, Any]:
+    pools = {pool.name: pool for pool in plan.dhcp_pools}
+    lease = router = None
+    if guest.lease is not None:
+        pool = pools[guest.lease.pool]
+        lease = {
+            "address": guest.lease.address,
+            "netmask": pool.netmask,
+            "gateway": pool.gateway,
+            "mtu": pool.mtu,
+            "dns": list(pool.dns),
+            "routes": [list(pair) for pair in pool.routes],
+        }
+    if guest.prefix is not None:
+        prefix = {"prefix": guest.prefix.prefix, "on_link": guest.prefix.on_link}
+        router = {
+            "lifetime": 90,
+            "mac": guest.gateway_mac,
+            "mtu": guest.mtu,
+            "prefixes": [{**prefix, "autonomous": True, "valid": 86400, "preferred": 14400}],
+            "dns": list(guest.prefix.dns),
+        }
+    return {"lease": lease, "router": router}

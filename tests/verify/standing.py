@@ -1,0 +1,144 @@
+"""A standing twin of the lab as verification sees it, without Ansible in between: quick to ask."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fabrics import lab
+
+from l3hv.model import HostPlan, as_plain
+from l3hv.twin import power
+from l3hv.twin.state import Twin
+from l3hv.verify.announcements import announcements
+from l3hv.verify.check import Check
+from l3hv.verify.compare import compare, patience
+from l3hv.verify.fabric import Fabric
+from l3hv.verify.find import absent_guests
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LEARNED = ("learned ", "received ", "sent ")
+MODULE = REPOSITORY / "plugins" / "modules" / "l3hv_observe.py"
+
+# Runs the module's own code where Ansible is not: what it would import from there is only needed by main().
+# Answers one request per line: a Python that has its imports done answers in a tenth of the time.
+RUNNER = """
+import json, sys, types
+basic = types.ModuleType("ansible.module_utils.basic")
+basic.AnsibleModule = basic.missing_required_lib = None
+for name in ("ansible", "ansible.module_utils"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules[basic.__name__] = basic
+module = types.ModuleType("l3hv_observe")
+exec(compile(json.loads(sys.stdin.readline()), "l3hv_observe.py", "exec"), module.__dict__)
+for line in sys.stdin:
+    print(json.dumps(module.observe(*json.loads(line))), flush=True)
+"""
+
+
+@dataclass
+class Standing:
+    """The lab in the twin ``name``, and the plans that it was provisioned from."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self.twin = Twin(self.name, print)
+        self._observers: dict[str, Observer] = {}
+        self.plans: dict[str, HostPlan] = lab()
+        self.announced = {host: announcements(plan) for host, plan in self.plans.items()}
+
+    def run(self, machine: str, script: str) -> str:
+        """Run a shell script in a machine; it must succeed."""
+        command = power.inside(power.leader(self.twin, machine), ["sh", "-c", script])
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, f"{machine}: {script}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def verb(self, *words: str) -> None:
+        """Run one verb of ``./twin``; it must succeed."""
+        verb, *rest = words
+        subprocess.run(
+            [str(REPOSITORY / "twin"), verb, "--name", self.name, *rest], check=True, capture_output=True
+        )
+
+    def observe(self, host: str, seconds: float = 0, **wait: Any) -> dict[str, Any]:
+        """Return what the module reads on ``host``."""
+        arguments = [as_plain(self.plans[host]), seconds, wait.get("learned", {}), wait.get("received", {})]
+        return dict(json.loads(self._observer(host).ask(arguments)))
+
+    def close(self) -> None:
+        """End the processes that observe."""
+        for observer in self._observers.values():
+            observer.process.kill()
+            observer.process.communicate()
+
+    def _observer(self, host: str) -> Observer:
+        leader = power.leader(self.twin, host)
+        known = self._observers.get(host)
+        if known is None or known.leader != leader:
+            command = power.inside(leader, ["python3", "-c", RUNNER])
+            pipes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            known = self._observers[host] = Observer(leader, pipes)
+            known.tell(MODULE.read_text(encoding="utf-8"))
+        return known
+
+    def look(self, host: str) -> list[Check]:
+        """Return the checks of one host, looked at as if by ``--limit``; what is wrong is looked at twice."""
+        plan = self.plans[host]
+        seen = self.observe(host)
+        fabric = Fabric(self.announced, {host: absent_guests(plan, seen)})
+        least = fabric.without_guests_of(self.announced.keys() - {host})
+        checks = compare(plan, seen, fabric, least)
+        if all(check.ok or not check.what.startswith(LEARNED) for check in checks):
+            return checks
+        return compare(plan, self.observe(host, **patience(plan, fabric)), fabric, least)
+
+    def failing(self, host: str) -> set[str]:
+        """Return the names of the checks of ``host`` that fail."""
+        return {check.what for check in self.look(host) if not check.ok}
+
+    def await_failing(self, host: str, wanted: set[str], seconds: float = 15) -> set[str]:
+        """Return what fails on ``host`` as soon as that is at least ``wanted``, or in the end."""
+        deadline = time.monotonic() + seconds
+        while not (wanted <= (failing := self.failing(host))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return failing
+
+    def await_whole(self, *hosts: str, seconds: float = 30) -> None:
+        """Wait until nothing fails on ``hosts``."""
+        deadline = time.monotonic() + seconds
+        while failing := self.all_failing(*hosts):
+            assert time.monotonic() < deadline, failing
+            time.sleep(0.1)
+
+    def all_failing(self, *hosts: str) -> dict[str, set[str]]:
+        """Return what fails on each of ``hosts`` where anything does."""
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            found = dict(zip(hosts, pool.map(self.failing, hosts), strict=True))
+        return {host: failing for host, failing in found.items() if failing}
+
+
+@dataclass
+class Observer:
+    """A Python in a machine that has loaded the module; ``leader`` is the machine's first process."""
+
+    leader: int
+    process: subprocess.Popen[str]
+
+    def tell(self, request: Any) -> None:
+        """Send one line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+
+    def ask(self, request: Any) -> str:
+        """Send one line and return the line that answers it."""
+        assert self.process.stdout is not None
+        self.tell(request)
+        return self.process.stdout.readline()

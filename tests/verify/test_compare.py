@@ -1,0 +1,314 @@
+"""Each difference between a host and its plan is named, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import as_planned
+import pytest
+from fabrics import lab
+
+from l3hv.verify.announcements import announcements
+from l3hv.verify.check import Check
+from l3hv.verify.compare import REMEDIES, compare, patience
+from l3hv.verify.fabric import Fabric
+from l3hv.verify.find import absent_guests
+from l3hv.verify.report import TOPICS
+
+LAB = lab()
+ANNOUNCED = {host: announcements(plan) for host, plan in LAB.items()}
+FABRIC = Fabric(ANNOUNCED)
+SEEN = {host: as_planned.observation(plan, FABRIC) for host, plan in LAB.items()}
+
+
+def seen_with(host: str, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Return what is seen on a host as planned after one change."""
+    seen = as_planned.observation(LAB[host], FABRIC)
+    change(seen)
+    return seen
+
+
+def different(checks: list[Check]) -> dict[str, str]:
+    """Return what was found where a check fails."""
+    return {check.what: check.found for check in checks if check.state == "failed"}
+
+
+@pytest.mark.parametrize("host", LAB)
+def test_a_host_as_planned_has_no_difference(host: str) -> None:
+    checks = compare(LAB[host], SEEN[host], FABRIC)
+    assert [check.sentence for check in checks if check.state != "ok"] == []
+    assert len({check.what for check in checks}) == len(checks)
+    assert all(check.what.split()[0] in REMEDIES.keys() & TOPICS.keys() for check in checks)
+
+
+def without(key: str, *path: str | int) -> Callable[[dict[str, Any]], Any]:
+    """Return the change that takes something away."""
+
+    def change(seen: dict[str, Any]) -> None:
+        part = seen[key]
+        for step in path[:-1]:
+            part = part[step]
+        del part[path[-1]]
+
+    return change
+
+
+def with_value(value: object, key: str, *path: str | int) -> Callable[[dict[str, Any]], Any]:
+    """Return the change that sets something."""
+
+    def change(seen: dict[str, Any]) -> None:
+        part = seen[key]
+        for step in path[:-1]:
+            part = part[step]
+        part[path[-1]] = value
+
+    return change
+
+
+def added(value: object, key: str, *path: str) -> Callable[[dict[str, Any]], Any]:
+    """Return the change that adds an element to a list."""
+
+    def change(seen: dict[str, Any]) -> None:
+        part = seen[key]
+        for step in path:
+            part = part[step]
+        part.append(value)
+
+    return change
+
+
+DIFFERENCES = {
+    "a missing rule": (without("rules", "ipv4", 5), {"rules ipv4"}),
+    "the kernel's rule of main": (added(as_planned.rule(32766, 254), "rules", "ipv4"), {"rules ipv4"}),
+    "a rule for another table": (with_value(90, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
+    "a rule with a mark": (with_value(7, "rules", "ipv6", 1, "mark"), {"rules ipv6"}),
+    "an interface that is down": (with_value(False, "links", "a-public", "up"), {"link a-public"}),
+    "no carrier": (with_value(False, "links", "b-private", "carrier"), {"link b-private"}),
+    "another MTU": (with_value(1400, "links", "a-private", "mtu"), {"link a-private"}),
+    "a missing interface": (without("links", "a-private"), {"link a-private", "addresses a-private"}),
+    "an address too many": (
+        added(as_planned.address("198.51.100.77/25"), "addresses", "a-public"),
+        {"addresses a-public"},
+    ),
+    "a duplicate address": (
+        with_value("duplicate", "addresses", "a-public", 1, "trouble"),
+        {"addresses a-public"},
+    ),
+    "a missing loopback": (without("addresses", "lo", 0), {"loopback 172.22.2.1/32"}),
+    "another's loopback": (
+        added(as_planned.address("172.22.2.9/32"), "addresses", "lo"),
+        {"loopback 172.22.2.9/32"},
+    ),
+    "a missing guest route": (without("routes", "public ipv4", 1), {"route 203.0.113.1/32 in public"}),
+    "a guest route with another source": (
+        with_value("172.22.2.9", "routes", "local-out ipv4", 1, "prefsrc"),
+        {"route 203.0.113.1/32 in local-out"},
+    ),
+    "a route of a guest that is gone": (
+        added(as_planned.route("203.0.113.77/32", "vm1"), "routes", "public ipv4"),
+        {"route 203.0.113.77/32 in public"},
+    ),
+    "a missing last resort": (without("routes", "private ipv4", 0), {"last resort of private ipv4"}),
+    "a default route in main": (
+        added(as_planned.route("0.0.0.0/0", "eth9", protocol=3), "routes", "main ipv4"),
+        {"default route in main ipv4"},
+    ),
+    "a setting": (
+        with_value("0", "sysctls", "net.ipv4.fib_multipath_hash_policy"),
+        {"sysctl net.ipv4.fib_multipath_hash_policy"},
+    ),
+    "a port without proxy ARP": (
+        with_value("0", "settings", "vm1", "ipv4 proxy_arp"),
+        {"port vm1 ipv4 proxy_arp"},
+    ),
+    "a port with its own MAC": (with_value("fe:54:33:00:00:07", "links", "vm1", "mac"), {"port vm1 mac"}),
+    "a port without its gateway": (without("addresses", "vm1", 1), {"port vm1 addresses"}),
+    "a guest with another MAC": (
+        with_value("52:54:00:00:00:99", "neighbours", "vm1", "203.0.113.1"),
+        {"mac vm1"},
+    ),
+    "a port that has no guest": (
+        with_value(as_planned.link(1500, "02:6c:33:68:76:01"), "links", "left"),
+        {"port left"},
+    ),
+    "a unit that failed": (
+        with_value({"ActiveState": "failed", "UnitFileState": "enabled"}, "units", "radvd.service"),
+        {"unit radvd"},
+    ),
+    "a unit that does not start at boot": (
+        with_value({"ActiveState": "active", "UnitFileState": "disabled"}, "units", "bird.service"),
+        {"unit bird"},
+    ),
+    "a translation that nobody wants": (
+        with_value("203.0.113.1", "translations", "203.0.113.66"),
+        {"translation 203.0.113.66"},
+    ),
+    "a file that was changed": (
+        with_value("d2", "bird", "configuration", "file"),
+        {"running configuration"},
+    ),
+    "a configuration that was refused": (
+        with_value("d0", "bird", "configuration", "running"),
+        {"running configuration"},
+    ),
+    "another router id": (with_value("192.0.2.1", "bird", "router_id"), {"router id"}),
+    "a session that is down": (
+        with_value("Active", "bird", "sessions", "rr1_public", "state"),
+        {"session rr1_public", "path a has a reflector for public"},
+    ),
+    "a session too many": (
+        with_value({"state": "Idle", "info": "", "error": "", "channels": {}}, "bird", "sessions", "other"),
+        {"session other"},
+    ),
+    "a prefix too few": (
+        with_value(4, "bird", "sessions", "rr2_public", "channels", "ipv4", "routes", "imported"),
+        {"received rr2_public ipv4"},
+    ),
+    "a prefix that was refused": (
+        with_value(1, "bird", "sessions", "rr2_public", "channels", "ipv4", "routes", "filtered"),
+        {"received rr2_public ipv4"},
+    ),
+    "a prefix too many": (
+        with_value(9, "bird", "sessions", "rr2_public", "channels", "ipv6", "routes", "exported"),
+        {"sent rr2_public ipv6"},
+    ),
+    "a channel that is down": (
+        with_value("DOWN", "bird", "sessions", "rr2_public", "channels", "ipv6", "state"),
+        {"received rr2_public ipv6", "sent rr2_public ipv6"},
+    ),
+    "BFD that is down": (with_value("Down", "bird", "bfd", 0, "state"), {"bfd rr1 a public"}),
+    "BFD that is slower": (with_value("0.300", "bird", "bfd", 0, "interval"), {"bfd rr1 a public"}),
+    "no lease": (with_value(None, "offers", "vm1", "lease"), {"lease vm1"}),
+    "another lease": (with_value("203.0.113.9", "offers", "vm1", "lease", "address"), {"lease vm1"}),
+    "no router": (with_value(None, "offers", "vm2", "router"), {"ra vm2"}),
+    "a router that is none": (with_value(0, "offers", "vm2", "router", "lifetime"), {"ra vm2"}),
+    "a route over an interface that does not lead there": (
+        with_value(["203.0.113.3/32 via 198.51.100.2 dev b-public"], "learned", "public4", "misdirected"),
+        {"learned routes in public ipv4"},
+    ),
+    "learned routes without the preferred source": (
+        with_value({"metric 32": 2}, "learned", "local_out4", "attributes"),
+        {"learned routes in local-out ipv4"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), DIFFERENCES.values(), ids=DIFFERENCES.keys())
+def test_each_difference_is_named(change: Callable[[dict[str, Any]], Any], expected: set[str]) -> None:
+    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    assert found.keys() == expected
+
+
+def test_a_bird_that_does_not_answer_is_said_once() -> None:
+    seen = seen_with("hv1", lambda seen: seen.update(bird={"error": "bird.ctl: Connection refused"}))
+    found = different(compare(LAB["hv1"], seen, FABRIC))
+    paths = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
+    assert found.keys() == {"running configuration", *paths}
+    assert "Connection refused" in found["running configuration"]
+
+
+def test_learned_routes_that_differ_are_named_one_by_one() -> None:
+    table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv1"], table)
+    del routes["203.0.113.3/32"]
+    routes["203.0.113.4/32"] = ["198.51.100.3"]
+    routes["203.0.113.99/32"] = ["198.51.100.2"]
+    seen = seen_with("hv1", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    found = different(compare(LAB["hv1"], seen, FABRIC))
+    assert found.pop("learned routes in public ipv4").startswith("4 routes")
+    assert found == {
+        "route 203.0.113.3/32 in public": "nothing",
+        "route 203.0.113.4/32 in public": "via 198.51.100.3",
+        "route 203.0.113.99/32 in public": "via 198.51.100.2",
+    }
+
+
+def test_of_many_different_routes_the_first_are_named_and_the_others_counted() -> None:
+    extra = {f"203.0.113.{number}/32": ["198.51.100.2"] for number in range(100, 125)}
+    table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv1"], table) | extra
+    seen = seen_with("hv1", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    found = different(compare(LAB["hv1"], seen, FABRIC))
+    assert sum(what.startswith("route ") for what in found) == 10
+    assert found["more routes in public ipv4"] == "15 more routes differ"
+
+
+def test_a_guest_that_is_not_started_is_a_warning_and_expected_nowhere() -> None:
+    fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm1"})})
+    seen = {
+        host: as_planned.observation(plan, fabric, frozenset({"vm1"}) if host == "hv1" else frozenset())
+        for host, plan in LAB.items()
+    }
+    assert absent_guests(LAB["hv1"], seen["hv1"]) == {"vm1"}
+    for host, plan in LAB.items():
+        checks = compare(plan, seen[host], fabric)
+        assert different(checks) == {}
+        warned = [check.what for check in checks if check.state == "warning"]
+        assert warned == (["guest vm1"] if host == "hv1" else [])
+
+
+def test_routes_of_a_guest_that_is_not_started_must_not_be_there() -> None:
+    fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm2"})})
+    seen = as_planned.observation(LAB["hv1"], fabric, frozenset({"vm2"}))
+    seen["routes"]["public ipv4"].append(as_planned.route("203.0.113.2/32", "eth0", metric=10))
+    assert different(compare(LAB["hv1"], seen, fabric)).keys() == {"route 203.0.113.2/32 in public"}
+
+
+def test_guests_of_a_host_that_nobody_looked_at_may_be_missing() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv1"})
+    without_vm4 = Fabric(ANNOUNCED, {"hv3": frozenset({"vm4"})})
+    seen = as_planned.observation(LAB["hv1"], without_vm4)
+    for name in ("public4", "public6"):
+        table = next(t for t in LAB["hv1"].routing.tables if t.name == name)
+        seen["learned"][name] = as_planned.listed(without_vm4.routes(LAB["hv1"], table))
+    checks = compare(LAB["hv1"], seen, FABRIC, least)
+    assert different(checks) == {}
+    warned = {check.what for check in checks if check.state == "warning"}
+    assert {"route 203.0.113.4/32 in public", "received rr1_public ipv4"} <= warned
+
+
+def test_the_default_route_is_never_explained_by_a_guest() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv1"})
+    table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv1"], table)
+    del routes["0.0.0.0/0"]
+    seen = seen_with("hv1", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    found = different(compare(LAB["hv1"], seen, FABRIC, least))
+    assert found.keys() == {"learned routes in public ipv4", "route 0.0.0.0/0 in public"}
+
+
+def test_more_next_hops_than_a_route_may_have_are_a_choice() -> None:
+    plan = LAB["hv3"]
+    limited = lab(hv3={"l3hv_ecmp_limit": 2})["hv3"]
+    table = next(t for t in plan.routing.tables if t.name == "public4")
+    routes = FABRIC.routes(plan, table)
+    routes["203.0.113.10/32"] = ["198.51.100.1", "198.51.100.2"]
+    seen = as_planned.observation(limited, FABRIC)
+    seen["learned"]["public4"] = as_planned.listed(routes)
+    assert different(compare(limited, seen, FABRIC)) == {}
+    routes["203.0.113.10/32"] = ["198.51.100.1", "198.51.100.99"]
+    seen["learned"]["public4"] = as_planned.listed(routes)
+    assert "route 203.0.113.10/32 in public" in different(compare(limited, seen, FABRIC))
+
+
+def test_settings_of_the_machine_are_not_asked_of_a_container() -> None:
+    key = "net.ipv4.neigh.default.gc_thresh1"
+    seen = seen_with(
+        "hv1", lambda seen: (seen["sysctls"].update({key: None}), seen.update(is_container=True))
+    )
+    assert all(check.state == "ok" for check in compare(LAB["hv1"], seen, FABRIC))
+    seen["is_container"] = False
+    warned = [check.what for check in compare(LAB["hv1"], seen, FABRIC) if check.state == "warning"]
+    assert warned == [f"sysctl {key}"]
+
+
+def test_a_second_look_waits_for_what_is_expected() -> None:
+    wait = patience(LAB["hv1"], FABRIC)
+    assert wait["received"]["rr1_public"] == {"ipv4": 5, "ipv6": 4}
+    assert (
+        wait["learned"]["private4"]
+        == wait["learned"]["local_out4"]
+        == SEEN["hv1"]["learned"]["private4"]["digest"]
+    )
+    assert patience(LAB["rr1"], FABRIC)["learned"] == {}

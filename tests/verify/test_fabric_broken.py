@@ -1,0 +1,306 @@
+"""Breaks one thing after another in the standing lab, sees verification name it, and heals it.
+
+What is broken is looked at on its own host, the way ``--limit`` does: by the module's code and the
+comparison, without Ansible. One break goes the whole way, through ``playbooks/verify.yml`` and its reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from standing import REPOSITORY, Standing
+
+from l3hv.verify.find import absent_guests
+
+pytestmark = pytest.mark.fabric
+
+BIRD = "/etc/bird/bird.conf"
+PATHS = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Standing]:
+    """The lab, provisioned and with nothing wrong: L3HV_TWIN names its twin."""
+    standing = Standing(os.environ.get("L3HV_TWIN", "lab"))
+    standing.await_whole(*standing.plans)
+    yield standing
+    standing.close()
+
+
+@dataclass(frozen=True)
+class Break:
+    """A shell script that breaks something on ``host``, what then fails there, and what heals it."""
+
+    script: str
+    fails: set[str]
+    heal: str
+    host: str = "hv1"
+
+
+BREAKS = {
+    "a rule is deleted": Break(
+        "ip rule delete priority 1040", {"rules ipv4"}, "systemctl reload l3hv-tables"
+    ),
+    "a rule is added": Break(
+        "ip rule add priority 500 lookup main", {"rules ipv4"}, "ip rule delete priority 500"
+    ),
+    "the kernel's default rule is back": Break(
+        "ip -6 rule add priority 32767 lookup default",
+        {"rules ipv6"},
+        "ip -6 rule delete priority 32767",
+    ),
+    "a guest's route is deleted": Break(
+        "ip route delete 203.0.113.2 table public",
+        {"route 203.0.113.2/32 in public", "sent rr1_public ipv4", "sent rr2_public ipv4"},
+        "networkctl reconfigure vm2",
+    ),
+    "the hypervisor's own route to a guest is deleted": Break(
+        "ip route delete 203.0.113.2 table local-out",
+        {"route 203.0.113.2/32 in local-out"},
+        "networkctl reconfigure vm2",
+    ),
+    "a last resort is deleted": Break(
+        "ip route delete blackhole default table public metric 4294967294",
+        {"last resort of public ipv4"},
+        "systemctl reload l3hv-tables",
+    ),
+    "main gets a default route": Break(
+        "ip route add default dev a-public",
+        {"default route in main ipv4"},
+        "ip route delete default dev a-public",
+    ),
+    "a route of our protocol is added": Break(
+        "ip route add 203.0.113.77 dev vm1 proto static table public",
+        {"route 203.0.113.77/32 in public"},
+        "ip route delete 203.0.113.77 dev vm1 table public",
+    ),
+    "a port's MAC is changed": Break(
+        "ip link set vm2 address 02:00:00:00:00:99",
+        {"port vm2 mac"},
+        "ip link set vm2 address 02:6c:33:68:76:01",
+    ),
+    "a port's MTU is changed": Break(
+        "ip link set vm2 mtu 1400", {"port vm2 link"}, "ip link set vm2 mtu 1500"
+    ),
+    "an uplink's MTU is changed": Break(
+        "ip link set a-private mtu 1400", {"link a-private"}, "ip link set a-private mtu 1500"
+    ),
+    "a gateway's address is removed": Break(
+        "ip address delete fe80::1/64 dev vm2", {"port vm2 addresses"}, "networkctl reconfigure vm2"
+    ),
+    "an address is added": Break(
+        "ip address add 198.51.100.77/25 dev a-public",
+        {"addresses a-public"},
+        "ip address delete 198.51.100.77/25 dev a-public",
+    ),
+    "a loopback is removed": Break(
+        "ip address delete 192.0.2.8/32 dev lo",
+        {"loopback 192.0.2.8/32"},
+        "networkctl reconfigure lo",
+        host="internet",
+    ),
+    "a port has no guest": Break(
+        "ip link add left type bridge && ip link set left address 02:6c:33:68:76:01",
+        {"port left"},
+        "ip link delete left",
+    ),
+    "a sysctl is changed": Break(
+        "sysctl -qw net.ipv4.fib_multipath_hash_policy=0",
+        {"sysctl net.ipv4.fib_multipath_hash_policy"},
+        "sysctl -qw net.ipv4.fib_multipath_hash_policy=1",
+    ),
+    "proxy ARP is off": Break(
+        "sysctl -qw net.ipv4.conf.vm1.proxy_arp=0",
+        {"port vm1 ipv4 proxy_arp"},
+        "sysctl -qw net.ipv4.conf.vm1.proxy_arp=1",
+    ),
+    "guests may spoof": Break(
+        "sysctl -qw net.ipv4.conf.vm1.rp_filter=0",
+        {"sysctl net.ipv4.conf.vm1.rp_filter"},
+        "sysctl -qw net.ipv4.conf.vm1.rp_filter=1",
+    ),
+    "radvd is stopped": Break(
+        "systemctl stop radvd", {"unit radvd", "ra vm1", "ra vm2"}, "systemctl start radvd"
+    ),
+    "the DHCP server is stopped": Break(
+        "systemctl stop l3hv-dhcp", {"unit l3hv-dhcp", "lease vm1", "lease vm2"}, "systemctl start l3hv-dhcp"
+    ),
+    "a unit does not start at boot": Break(
+        "systemctl -q disable radvd", {"unit radvd"}, "systemctl -q enable radvd"
+    ),
+    "an address is no longer translated": Break(
+        "nft delete element inet l3hv transparent '{ 203.0.113.11 : 203.0.113.4 }'",
+        {"translation 203.0.113.11"},
+        "nft add element inet l3hv transparent '{ 203.0.113.11 : 203.0.113.4 }'",
+        host="hv3",
+    ),
+    "BIRD's file is edited and BIRD refuses it": Break(
+        f"cp -p {BIRD} /root/kept && echo nonsense >> {BIRD} && ! birdc configure",
+        {"running configuration"},
+        f"cp -p /root/kept {BIRD}",
+    ),
+    "BIRD runs another file": Break(
+        f"sed 's/^define l3hv_config = .*/define l3hv_config = \"0\";/' {BIRD} > /tmp/other.conf"
+        " && chmod 644 /tmp/other.conf && birdc 'configure \"/tmp/other.conf\"'",
+        {"running configuration"},
+        "birdc configure",
+    ),
+    "BFD packets are lost": Break(
+        "nft 'table inet lost { chain in { type filter hook input priority -400; udp dport 3784 drop; }; }'",
+        {"bfd rr1 a public", "bfd rr1 a private", "bfd rr2 b public", "bfd rr2 b private"},
+        "nft delete table inet lost",
+    ),
+    "a session is disabled": Break(
+        "birdc disable rr2_private",
+        {"session rr2_private", "path b has a reflector for private", "learned routes in private ipv4"}
+        | {
+            f"route 172.22.2.{number}/32 in {table}"
+            for number in (2, 3)
+            for table in ("private", "local-out")
+        },
+        "birdc enable rr2_private",
+    ),
+    "a reflector's session is disabled": Break(
+        "birdc disable hv2_public", {"session hv2_public"}, "birdc enable hv2_public", host="rr1"
+    ),
+}
+
+# What may fail beside what a break is about: the same thing seen by others.
+BESIDE = {
+    "BFD packets are lost": PATHS
+    | {f"session rr{number}_{domain}" for number in (1, 2) for domain in ("public", "private")},
+    "a port's MAC is changed": {"ra vm2"},
+    "a port's MTU is changed": {"ra vm2"},
+    "a gateway's address is removed": {"ra vm2"},
+    "a session is disabled": {"bfd rr2 b private", "learned routes in local-out ipv4"},
+    "a reflector's session is disabled": {"bfd hv2 a public"},
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_is_broken_is_named_and_nothing_else(lab: Standing, name: str) -> None:
+    what = BREAKS[name]
+    lab.run(what.host, what.script)
+    try:
+        failing = lab.await_failing(what.host, what.fails)
+    finally:
+        lab.run(what.host, what.heal)
+        lab.await_whole(what.host)
+    assert what.fails <= failing <= what.fails | BESIDE.get(name, set())
+
+
+def test_a_bird_that_is_stopped_is_named(lab: Standing) -> None:
+    lab.run("hv1", "systemctl stop bird")
+    try:
+        failing = lab.await_failing("hv1", {"unit bird"})
+    finally:
+        lab.run("hv1", "systemctl start bird")
+        lab.await_whole("hv1")
+    assert failing == {"unit bird", "running configuration", *PATHS}
+
+
+def test_a_path_that_is_cut_is_named(lab: Standing) -> None:
+    named = {"bfd rr1 a public", "bfd rr1 a private"}
+    lab.verb("cut", "hv1", "a")
+    try:
+        failing = lab.await_failing("hv1", named)
+    finally:
+        lab.verb("heal", "hv1", "a")
+        lab.await_whole("hv1")
+    assert named <= failing
+    assert not any("rr2" in what for what in failing)
+
+
+def test_a_route_that_nobody_announces_is_named_one_by_one(lab: Standing) -> None:
+    """BIRD takes it away at its next scan, so it is looked at right after it was made."""
+    route = "172.22.2.77 via 172.22.15.2 proto bird metric 32 table private"
+    for _ in range(5):
+        lab.run("hv1", f"ip route replace {route}")
+        if failing := lab.failing("hv1"):
+            break
+    lab.run("hv1", f"ip route delete {route} || true")
+    lab.await_whole("hv1")
+    assert failing == {"learned routes in private ipv4", "route 172.22.2.77/32 in private"}
+
+
+def test_a_guest_that_is_not_started_is_a_warning(lab: Standing) -> None:
+    lab.verb("unplug", "vm2")
+    try:
+        lab.await_whole("hv1", "hv2")
+        assert absent_guests(lab.plans["hv1"], lab.observe("hv1")) == {"vm2"}
+        warnings = {host: {c.what for c in lab.look(host) if c.state == "warning"} for host in ("hv1", "hv2")}
+    finally:
+        lab.verb("plug", "vm2")
+        lab.await_whole("hv1")
+    assert "guest vm2" in warnings["hv1"]
+    # hv2 was looked at alone: for all that it knows vm2 may be stopped.
+    assert "route 203.0.113.2/32 in public" in warnings["hv2"]
+
+
+def test_a_guest_with_another_mac_is_named(lab: Standing) -> None:
+    script = "ip link set eth0 address {}; ping -c 1 -W 1 203.0.113.254 || true"
+    namespace = f"/run/netns/{lab.twin.guest_namespace('vm2')}"
+
+    def as_guest(mac: str) -> None:
+        subprocess.run(
+            ["nsenter", f"--net={namespace}", "sh", "-c", script.format(mac)], check=True, capture_output=True
+        )
+
+    as_guest("50:54:33:00:00:99")
+    try:
+        failing = lab.await_failing("hv1", {"mac vm2"})
+    finally:
+        as_guest("50:54:33:00:00:09")
+        lab.run("hv1", "ip neighbour flush dev vm2")
+        lab.await_whole("hv1")
+    assert failing == {"mac vm2"}
+
+
+def test_the_playbook_fails_and_its_reports_say_why(lab: Standing, tmp_path: Path) -> None:
+    lab.run("hv1", "ip rule add priority 500 lookup main")
+    try:
+        done = verify_playbook(lab, tmp_path)
+    finally:
+        lab.run("hv1", "ip rule delete priority 500")
+    assert done.returncode != 0
+    assert "hv1: rules ipv4: 500: from all lookup main is too much" in done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ok"] is False
+    assert [(c["host"], c["what"]) for c in report["checks"] if not c["ok"]] == [("hv1", "rules ipv4")]
+    junit = ElementTree.parse(tmp_path / "report.xml").getroot()
+    assert [case.get("name") for case in junit.iter("testcase") if case.find("failure") is not None] == [
+        "rules ipv4"
+    ]
+    assert "The fabric has 1 difference" in (tmp_path / "report.html").read_text()
+
+
+def test_the_playbook_passes_on_a_fabric_as_planned(lab: Standing, tmp_path: Path) -> None:
+    done = verify_playbook(lab, tmp_path)
+    assert done.returncode == 0, done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ok"] is True
+    assert report["counts"]["failed"] == report["counts"]["warning"] == 0
+    names = {(check["host"], check["what"]) for check in report["checks"]}
+    # Packets are sent where the inventory's own twin stands.
+    assert ("hv1", "ping vm1 → vm3 ipv6") in names
+    assert ("hv3", "address vm4 ipv4") in names
+
+
+def verify_playbook(lab: Standing, reports: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``playbooks/verify.yml`` against the standing twin."""
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        *("-i", str(REPOSITORY / "inventories" / "lab")),
+        *("-e", f"@{lab.twin.directory / 'vars.json'}"),
+        *("-e", json.dumps({"verify_report_directory": str(reports), "verify_settle_seconds": 5})),
+        "playbooks/verify.yml",
+    ]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)

@@ -1,0 +1,126 @@
+"""The expectation of learned routes: the same as comparing every host with every other, but linear."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+from fabrics import fabric, lab
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from l3hv.model import HostPlan, PrefixMatch, RoutingTable
+from l3hv.verify.announcements import announcements
+from l3hv.verify.fabric import Fabric, Total, is_matched, paths_of, route_total
+
+LAB = lab()
+ANNOUNCED = {host: announcements(plan) for host, plan in LAB.items()}
+
+
+def brute_force(
+    plan: HostPlan, table: RoutingTable, announced: dict[str, Any], absent: dict[str, frozenset[str]]
+) -> dict[str, list[str]]:
+    """Compare a host with every other one, prefix by prefix."""
+    paths = paths_of(plan, table.name)
+
+    def is_announced(host: str, names: list[str]) -> bool:
+        return not names or bool(set(names) - absent.get(host, frozenset()))
+
+    own = announced[plan.host]["tables"].get(table.name, {"prefixes": {}})["prefixes"]
+    mine = {prefix for prefix, names in own.items() if is_announced(plan.host, names)}
+    routes: dict[str, set[str]] = {}
+    for other, part in announced.items():
+        there = part["tables"].get(table.name, {"prefixes": {}, "next_hops": {}})
+        for prefix, names in there["prefixes"].items():
+            if other == plan.host or prefix in mine or not is_announced(other, names):
+                continue
+            for path, address in there["next_hops"].items():
+                if path in paths and is_matched(prefix, table.accepts):
+                    routes.setdefault(prefix, set()).add(address)
+    return {prefix: sorted(hops) for prefix, hops in routes.items()}
+
+
+def total(routes: dict[str, list[str]]) -> Total:
+    return sum((route_total(prefix, hops) for prefix, hops in routes.items()), Total())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.frozensets(st.sampled_from(["vm1", "vm2", "vm3", "vm4"])), st.randoms(use_true_random=False))
+def test_totals_are_those_of_the_brute_force(gone: frozenset[str], shuffle: random.Random) -> None:
+    absent = dict.fromkeys(LAB, gone)
+    hosts = list(ANNOUNCED.items())
+    shuffle.shuffle(hosts)
+    seen = Fabric(dict(hosts), absent)
+    for plan in LAB.values():
+        for table in plan.routing.tables:
+            if table.fed_by is None:
+                expected = brute_force(plan, table, ANNOUNCED, absent)
+                assert seen.routes(plan, table) == expected
+                assert seen.total(plan, table) == total(expected)
+
+
+def test_an_anycast_prefix_leads_to_all_of_its_owners_and_at_home_to_its_own() -> None:
+    seen = Fabric(ANNOUNCED)
+    tables = {host: next(t for t in plan.routing.tables if t.name == "public4") for host, plan in LAB.items()}
+    everywhere = ["198.51.100.1", "198.51.100.129", "198.51.100.130", "198.51.100.2"]
+    assert seen.routes(LAB["hv3"], tables["hv3"])["203.0.113.10/32"] == everywhere
+    assert "203.0.113.10/32" not in seen.routes(LAB["hv1"], tables["hv1"])
+
+
+def test_a_guest_that_is_not_started_at_home_is_reached_where_it_is() -> None:
+    seen = Fabric(ANNOUNCED, {"hv1": frozenset({"vm1"})})
+    table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
+    assert seen.routes(LAB["hv1"], table)["203.0.113.10/32"] == ["198.51.100.130", "198.51.100.2"]
+
+
+def test_the_default_route_is_for_those_who_accept_it() -> None:
+    seen = Fabric(ANNOUNCED)
+    for host, expected in (("hv1", True), ("internet", False)):
+        table = next(t for t in LAB[host].routing.tables if t.name == "public4")
+        assert ("0.0.0.0/0" in seen.routes(LAB[host], table)) is expected
+
+
+def test_prefixes_on_a_session_count_once_for_each_owner() -> None:
+    seen = Fabric(ANNOUNCED)
+    table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
+    # vm1, vm2 and vm3, the anycast prefix twice, and the default route.
+    assert seen.received(LAB["hv3"], table, "a") == 6
+    assert len(seen.announced_by("hv3", "public4")) == 2
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [("203.0.113.1/32", True), ("203.0.113.0/25", False), ("203.0.112.1/32", False), ("::/0", False)],
+)
+def test_a_prefix_pattern_has_bounds(prefix: str, expected: bool) -> None:
+    assert is_matched(prefix, (PrefixMatch("203.0.113.0/24", 26, 32, ""),)) is expected
+
+
+def test_what_announcements_say_of_a_host() -> None:
+    part = ANNOUNCED["hv2"]
+    assert part["kind"] == "hypervisor"
+    assert part["tables"]["private4"] == {
+        "next_hops": {"a": "172.22.15.2", "b": "172.22.15.130"},
+        "prefixes": {"172.22.2.2/32": []},
+    }
+    assert part["tables"]["public4"]["prefixes"] == {"203.0.113.3/32": ["vm3"], "203.0.113.10/32": ["vm3"]}
+    assert ANNOUNCED["rr1"]["tables"] == {}
+
+
+def test_a_fabric_ten_times_as_large_takes_ten_times_as_long() -> None:
+    def seconds(hypervisors: int) -> float:
+        many = fabric(hypervisors, 20)
+        begin = time.process_time()
+        seen = Fabric({host: announcements(plan) for host, plan in many.items()})
+        for plan in many.values():
+            for table in plan.routing.tables:
+                seen.total(plan, table)
+                for path in "ab":
+                    seen.received(plan, table, path)
+        return time.process_time() - begin
+
+    seconds(2)
+    few, many = seconds(12), seconds(120)
+    assert many < 25 * few

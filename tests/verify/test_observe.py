@@ -1,0 +1,275 @@
+"""What the module understands of what daemons and packets say; the netlink part is tested in the twin."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from l3hv.verify.fabric import route_total
+
+MODULE = Path(__file__).parents[2] / "plugins" / "modules" / "l3hv_observe.py"
+
+
+@pytest.fixture(scope="module")
+def observe() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("l3hv_observe", MODULE)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+PROTOCOLS = """\
+2002-Name       Proto      Table      State  Since         Info
+1002-device1    Device     ---        up     2026-11-21 03:26:01.408
+1006-
+1002-kernel_public4 Kernel     public4    up     2026-11-21 03:26:01.408
+1006-  Channel ipv4
+     State:          UP
+     Table:          public4
+     Routes:         3 imported, 4 exported, 3 preferred
+
+1002-rr1_public BGP        ---        up     2026-11-21 03:26:03.100  Established
+1006-  Description:    rr1, path a, public
+   BGP state:          Established
+     Neighbor address: 198.51.100.126
+     Source address:   198.51.100.1
+     Hold timer:       69.115/90
+   Channel ipv4
+     State:          UP
+     Table:          public4
+     Routes:         5 imported, 3 exported, 3 preferred
+   Channel ipv6
+     State:          UP
+     Table:          public6
+     Routes:         4 imported, 1 filtered, 3 exported, 3 preferred
+
+1002-rr2_public BGP        ---        start  03:26:03.100  Active        Socket: Connection refused
+1006-  BGP state:          Active
+     Neighbor address: 198.51.100.254
+     Last error:       Socket: Connection refused
+   Channel ipv4
+     State:          DOWN
+     Table:          public4
+
+0000 OK
+"""
+BFD = """\
+1020-bfd1:
+ IP address                Interface  State      Since                      Interval  Timeout
+ 198.51.100.126            a-public   Up         2026-11-21 03:26:03.100    0.100    0.300
+ 198.51.100.254            b-public   Down       03:26:03.100    1.000    0.000
+0000 OK
+"""
+STATUS = """\
+1000-BIRD 2.17.5
+1011-Router ID is 172.22.2.1
+ Hostname is hv1
+ Current server time is 2026-11-21 03:26:31.408
+ Last reboot on 2026-11-21 03:25:51.408
+ Last reconfiguration on 2026-11-21 03:26:01.408
+0013 Daemon is up and running
+"""
+
+
+class Daemon(threading.Thread):
+    """A control socket that answers as BIRD does."""
+
+    def __init__(self, path: str, replies: dict[str, str]) -> None:
+        super().__init__(daemon=True)
+        self.replies = replies
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(path)
+        self.socket.listen()
+
+    def run(self) -> None:
+        client, _ = self.socket.accept()
+        client.sendall(b"0001 BIRD 2.17.5 ready.\n")
+        while command := client.recv(1024).decode().strip():
+            reply = self.replies.get(command, "9001 syntax error\n")
+            half = len(reply) // 2  # replies come in pieces
+            client.sendall(reply[:half].encode())
+            client.sendall(reply[half:].encode())
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> str:
+    path = str(tmp_path / "bird.ctl")
+    replies = {"show protocols all": PROTOCOLS, "show bfd sessions": BFD, "show status": STATUS}
+    Daemon(path, {**replies, "eval l3hv_config": '0023 "0123456789abcdef"\n'}).start()
+    return path
+
+
+def test_protocols_and_their_channels(observe: ModuleType, control: str) -> None:
+    bird = observe.Bird(control)
+    protocols = observe.parse_protocols(bird.ask("show protocols all"))
+    bird.close()
+    assert list(protocols) == ["device1", "kernel_public4", "rr1_public", "rr2_public"]
+    session = protocols["rr1_public"]
+    assert (session["type"], session["state"], session["info"]) == ("BGP", "up", "Established")
+    assert session["fields"]["Neighbor address"] == "198.51.100.126"
+    assert observe.routes_of(session["channels"]["ipv6"]) == {
+        "imported": 4,
+        "filtered": 1,
+        "exported": 3,
+        "preferred": 3,
+    }
+    assert protocols["rr2_public"]["info"] == "Active        Socket: Connection refused"
+    assert protocols["rr2_public"]["fields"]["Last error"] == "Socket: Connection refused"
+
+
+def test_bfd_sessions_whatever_the_form_of_the_time(observe: ModuleType, control: str) -> None:
+    bird = observe.Bird(control)
+    up, down = observe.parse_bfd(bird.ask("show bfd sessions"))
+    bird.close()
+    assert (up["address"], up["state"], up["interval"], up["timeout"]) == (
+        "198.51.100.126",
+        "Up",
+        "0.100",
+        "0.300",
+    )
+    assert (down["state"], down["interval"]) == ("Down", "1.000")
+
+
+def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType, control: str) -> None:
+    bird = observe.Bird(control)
+    with pytest.raises(observe.BirdError, match="syntax error"):
+        bird.ask("show nonsense")
+    assert observe.parse_status(bird.ask("show status")) == {
+        "version": "2.17.5",
+        "router_id": "172.22.2.1",
+        "now": "2026-11-21 03:26:31.408",
+        "started": "2026-11-21 03:25:51.408",
+        "reconfigured": "2026-11-21 03:26:01.408",
+        "state": "Daemon is up and running",
+    }
+    bird.close()
+
+
+@pytest.mark.parametrize(
+    ("started", "expected"),
+    [("2026-11-21 03:26:20.1", True), ("2026-11-21 03:25:51.408", False), ("", False), ("yesterday", False)],
+)
+def test_a_bird_that_has_just_started_is_given_time(
+    observe: ModuleType, started: str, expected: bool
+) -> None:
+    assert observe.is_young({"now": "2026-11-21 03:26:31.408", "started": started}) is expected
+
+
+def test_a_bird_that_is_not_there_is_told(observe: ModuleType, tmp_path: Path) -> None:
+    assert "No such file" in observe.read_bird(str(tmp_path / "none.ctl"))["error"]
+
+
+def test_the_configuration_is_known_by_its_digest(
+    observe: ModuleType, control: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'router id 1.1.1.1;\ndefine l3hv_config = "@digest@";\n'
+    digest = observe.hashlib.sha256(text.encode()).hexdigest()[:16]
+    file = tmp_path / "bird.conf"
+    monkeypatch.setattr(observe, "BIRD_CONFIGURATION", str(file))
+    bird = observe.Bird(control)
+    file.write_text(text.replace("@digest@", digest))
+    assert observe.configuration_digests(bird) == {
+        "running": "0123456789abcdef",
+        "placed": digest,
+        "file": digest,
+    }
+    file.write_text(text.replace("@digest@", digest) + "# changed\n")
+    assert observe.configuration_digests(bird)["file"] != digest
+    file.unlink()
+    assert observe.configuration_digests(bird)["placed"] is None
+    bird.close()
+
+
+def test_the_digest_of_a_route_is_that_of_the_expectation(observe: ModuleType) -> None:
+    for prefix, hops in (("203.0.113.1/32", ["198.51.100.2", "198.51.100.130"]), ("::/0", ["2001:db8::1"])):
+        assert observe.route_digest(prefix, hops) == route_total(prefix, hops).digest
+        assert observe.route_digest(prefix, [*reversed(hops), hops[0]]) == route_total(prefix, hops).digest
+
+
+def test_an_offer_is_understood(observe: ModuleType) -> None:
+    transaction = os.urandom(4)
+    discover = observe.dhcp_discover("50:54:33:00:00:07", transaction)
+    assert len(discover) == 300
+    assert discover[4:8] == transaction
+    assert discover[28:34] == bytes.fromhex("505433000007")
+    header = list(observe.DHCP_HEADER.unpack(discover[: observe.DHCP_HEADER.size]))
+    header[0], header[8] = 2, socket.inet_aton("203.0.113.1")
+    options = [
+        (53, b"\x02"),
+        (1, socket.inet_aton("255.255.255.0")),
+        (3, socket.inet_aton("203.0.113.254")),
+        (6, socket.inet_aton("192.0.2.8") + socket.inet_aton("192.0.2.9")),
+        (26, struct.pack("!H", 1400)),
+        (121, bytes((0,)) + socket.inet_aton("203.0.113.254")),
+        (121, bytes((22, 10, 0, 4)) + socket.inet_aton("203.0.113.253")),
+        (51, struct.pack("!I", 3600)),
+    ]
+    data = observe.DHCP_HEADER.pack(*header) + b"".join(bytes((c, len(v))) + v for c, v in options) + b"\xff"
+    assert observe.parse_offer(data) == {
+        "address": "203.0.113.1",
+        "server": None,
+        "netmask": "255.255.255.0",
+        "gateway": "203.0.113.254",
+        "dns": ["192.0.2.8", "192.0.2.9"],
+        "mtu": 1400,
+        "routes": [["0.0.0.0/0", "203.0.113.254"], ["10.0.4.0/22", "203.0.113.253"]],
+        "seconds": 3600,
+    }
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 239, 240, 243, 250])
+def test_a_message_that_is_cut_short_is_no_offer(observe: ModuleType, cut: int) -> None:
+    discover = observe.dhcp_discover("50:54:33:00:00:07", b"abcd")
+    assert observe.parse_offer(discover[:cut]) is None
+    assert observe.parse_offer(b"\x02" + discover[1:cut]) is None
+
+
+ADVERTISEMENT = bytes.fromhex(
+    "86009dc74000070800000000000000000304404000015180000038400000000020010db8cb00710100000000000000001903"
+    "00000000025820010db888880000000000000000000805010000000005dc0101505433000001"
+)
+
+
+def test_an_advertisement_is_understood(observe: ModuleType) -> None:
+    assert observe.parse_advertisement(ADVERTISEMENT) == {
+        "lifetime": 1800,
+        "mac": "50:54:33:00:00:01",
+        "mtu": 1500,
+        "prefixes": [
+            {
+                "prefix": "2001:db8:cb00:7101::/64",
+                "on_link": False,
+                "autonomous": True,
+                "valid": 86400,
+                "preferred": 14400,
+            }
+        ],
+        "dns": ["2001:db8:8888::8"],
+    }
+
+
+@pytest.mark.parametrize("cut", range(0, len(ADVERTISEMENT), 7))
+def test_a_cut_or_other_packet_is_no_error(observe: ModuleType, cut: int) -> None:
+    observe.parse_advertisement(ADVERTISEMENT[:cut])
+    assert observe.parse_advertisement(b"\x85" + ADVERTISEMENT[1:]) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+        ("net.ipv4.conf.eno1/90.forwarding", "/proc/sys/net/ipv4/conf/eno1.90/forwarding"),
+        ("net/ipv4/conf/eno1.90/forwarding", "/proc/sys/net/ipv4/conf/eno1.90/forwarding"),
+    ],
+)
+def test_settings_are_found_where_sysctl_d_says(observe: ModuleType, key: str, path: str) -> None:
+    assert observe.sysctl_path(key) == path
