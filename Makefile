@@ -74,7 +74,7 @@ test: root host $(VENV)/.dev ## Run every test (boots twins of its own; a standi
 	@pytest -n 2 -q -m 'not twin and not fabric'
 	@echo "==> The twin itself"
 	@./twin image
-	@pytest -q -m twin
+	@pytest -q -m 'twin and not matrix'
 	@echo "==> The fabric: provisioned, verified, broken on purpose"
 	@trap './twin down --name $(TEST_TWIN)' EXIT; \
 	./twin up -i inventories/lab --name $(TEST_TWIN); \
@@ -83,6 +83,10 @@ test: root host $(VENV)/.dev ## Run every test (boots twins of its own; a standi
 	L3HV_TWIN=$(TEST_TWIN) pytest -q -m fabric
 	@echo "==> Roles as Ansible users run them"
 	@molecule test --all
+
+.PHONY: test-matrix
+test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (takes minutes)
+	@pytest -q -s -m matrix tests/matrix
 
 .PHONY: bench-plan bench-failover bench-run
 bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests each

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
 from l3hv.addressing import Network, family_of
-from l3hv.model import Family, Kind, Timers
+from l3hv.model import DaemonName, FailureProfile, Family, Kind, System, Timers
 
 DomainKind = Literal["public", "private"]
 
@@ -160,11 +160,12 @@ class Settings:
     mtu: int
     guest_mtu: int
     timers: Timers
-    failure_profile: str
+    failure_profile: FailureProfile
     ecmp_limit: int
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
-    system: Literal["debian12", "debian13"]
+    system: System
+    daemon: DaemonName
     managed: bool
 
 
@@ -206,6 +207,7 @@ class Member:
     name: str
     kind: Kind
     id: int
+    failure_profile: FailureProfile
     links: tuple[Link, ...]
 
 
@@ -216,6 +218,7 @@ class Peer:
     name: str
     kind: Kind
     id: int
+    failure_profile: FailureProfile
     path: str
     domains: tuple[str, ...]
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from l3hv.addressing import Address, numbers_of
+from l3hv.daemons import DAEMONS, PLANNED_DAEMONS, SYSTEM_NAMES, systems_with
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
@@ -19,13 +20,15 @@ from l3hv.guests import (
     reference,
     resolve_guests,
 )
-from l3hv.model import Kind, Timers
+from l3hv.model import DaemonName, FailureProfile, Kind, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
+from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES
 from l3hv.shape import Fields, Notes, OneOf, Text, Unfit, WholeNumber, address, yes_or_no
 
 HOST_KEYS = frozenset(
     {
         "l3hv_addresses",
+        "l3hv_daemon",
         "l3hv_ecmp_limit",
         "l3hv_edge_domains",
         "l3hv_failure_profile",
@@ -53,18 +56,30 @@ KINDS: dict[str, Kind] = {
 
 DEFAULT_MTU = 1500
 DEFAULT_ECMP_LIMIT = 16
-DEFAULT_PROFILE = "bfd_llgr"
-PLANNED_PROFILES = ("bfd", "graceful_restart", "link", "none")
-"""Failure profiles that have a name already, but no configuration."""
+DEFAULT_PROFILE: FailureProfile = "bfd_llgr"
+DEFAULT_DAEMON: DaemonName = "bird2"
+DEFAULT_SYSTEM: System = "debian13"
+
+LEAST_BFD_INTERVAL_MS = 10
+"""BIRD sends and expects BFD packets no faster than this."""
+
+LEAST_BFD_PACKETS = 3
+"""Fewer packets of that pace that are late are no sign of a dead path."""
+
+LEAST_DETECTION_MS = LEAST_BFD_PACKETS * LEAST_BFD_INTERVAL_MS
+
+REDUCED_HOLD_S: dict[FailureProfile, int] = {"graceful_restart": 9}
+"""The default hold time where it alone finds a path that is dead without anybody noticing its carrier go."""
 
 TIMERS: dict[str, tuple[WholeNumber, int]] = {
-    "bfd_interval_ms": (WholeNumber(10, 60000, "an interval in milliseconds"), 100),
+    "bfd_interval_ms": (WholeNumber(LEAST_BFD_INTERVAL_MS, 60000, "an interval in milliseconds"), 100),
     "bfd_multiplier": (WholeNumber(1, 255, "a number of packets"), 3),
     "hold_s": (WholeNumber(3, 65535, "a time in seconds"), 90),
     "connect_retry_s": (WholeNumber(1, 65535, "a time in seconds"), 5),
+    "restart_s": (WholeNumber(1, 4095, "a time in seconds"), 30),
     "stale_s": (WholeNumber(1, 2**24 - 1, "a time in seconds"), 3600),
 }
-"""Bounds and default of each timer: RFC 4271 for the hold time, 24 bits of RFC 9494 for the stale time."""
+"""Bounds and default of each timer: RFC 4271 (hold), RFC 4724 (restart, 12 bits), RFC 9494 (stale)."""
 
 # Names that, followed by "_" and a domain, could be an attribute or function of BIRD, or something that its
 # configuration names itself (kernel_public4, accept_public4, …); and Ansible's own groups.
@@ -76,6 +91,7 @@ _RESERVED_HOSTS = frozenset(
             "announce",
             "device",
             "direct",
+            "fabric",
             "guests",
             "kernel",
             "originated",
@@ -156,7 +172,8 @@ def parse_host(
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
-    _check_timers(settings.timers, notes)
+    _check_daemon(settings, notes)
+    _check_timers(host, notes)
     _check_rules(host, common, notes)
     _check_addresses(addresses, common, notes)
     home = Home(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
@@ -170,36 +187,34 @@ def parse_host(
 
 def _read_settings(fields: Fields) -> Settings:
     uplink_mtu = fields.take("l3hv_mtu", mtu, DEFAULT_MTU)
+    profile = fields.take("l3hv_failure_profile", OneOf[FailureProfile](*FAILURE_PROFILES), DEFAULT_PROFILE)
     return Settings(
         mtu=uplink_mtu,
         guest_mtu=fields.take("l3hv_guest_mtu", mtu, DEFAULT_MTU),
-        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys())),
-        failure_profile=fields.take("l3hv_failure_profile", _failure_profile, DEFAULT_PROFILE),
+        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile),
+        failure_profile=profile,
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
         ),
         main_default_route=fields.take("l3hv_main_default_route", yes_or_no, False),
-        system=fields.take(
-            "l3hv_system", OneOf[Literal["debian12", "debian13"]]("debian12", "debian13"), "debian13"
-        ),
+        system=fields.take("l3hv_system", OneOf[System](*SYSTEM_NAMES), DEFAULT_SYSTEM),
+        daemon=fields.take("l3hv_daemon", _daemon, DEFAULT_DAEMON),
         managed=fields.take("l3hv_managed", yes_or_no, True),
     )
 
 
-def _failure_profile(value: object) -> str:
-    if value == DEFAULT_PROFILE:
-        return DEFAULT_PROFILE
-    if value in PLANNED_PROFILES:
-        raise Unfit(
-            "a failure profile that is built",
-            f"Use {DEFAULT_PROFILE}; {value} is to come.",
-        )
-    raise Unfit("a failure profile", f"Use {DEFAULT_PROFILE}.")
+def _daemon(value: object) -> DaemonName:
+    built = OneOf[DaemonName]("bird2", "bird3")
+    if isinstance(value, str) and value in PLANNED_DAEMONS:
+        raise Unfit("a routing daemon that is built", f"Use {' or '.join(built.words)}; {value} is to come.")
+    return built(value)
 
 
-def _read_timers(fields: Fields) -> Timers:
-    values = {name: fields.take(name, bounds, default) for name, (bounds, default) in TIMERS.items()}
+def _read_timers(fields: Fields, profile: FailureProfile) -> Timers:
+    defaults = {name: default for name, (_, default) in TIMERS.items()}
+    defaults["hold_s"] = REDUCED_HOLD_S.get(profile, defaults["hold_s"])
+    values = {name: fields.take(name, bounds, defaults[name]) for name, (bounds, _) in TIMERS.items()}
     # RFC 4271, section 4.4: a third of the hold time.
     return Timers(keepalive_s=values["hold_s"] // 3, **values)
 
@@ -391,8 +406,31 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
             )
 
 
-def _check_timers(timers: Timers, notes: Notes) -> None:
+def _check_daemon(settings: Settings, notes: Notes) -> None:
+    if (settings.daemon, settings.system) not in DAEMONS:
+        systems = systems_with(settings.daemon)
+        notes.add(
+            "l3hv_daemon",
+            settings.daemon,
+            f"{SYSTEM_NAMES[settings.system]} has no {settings.daemon}.",
+            f"Use {DEFAULT_DAEMON}, or one of the systems that have it: {', '.join(systems)} (l3hv_system).",
+        )
+
+
+def _check_timers(host: HostIntent, notes: Notes) -> None:
+    """BFD's timers count where the host uses BFD; a reflector does what its clients do."""
+    timers = host.settings.timers
+    if host.settings.failure_profile not in BFD_PROFILES and host.kind != "route_reflector":
+        return
     detection_ms = timers.bfd_interval_ms * timers.bfd_multiplier
+    if detection_ms < LEAST_DETECTION_MS:
+        notes.add(
+            "l3hv_timers",
+            detection_ms,
+            f"A path that BFD hears nothing of for {detection_ms} ms may be alive: BIRD sends every "
+            f"{LEAST_BFD_INTERVAL_MS} ms at best, and {LEAST_BFD_PACKETS} packets can be late.",
+            f"Raise bfd_interval_ms or bfd_multiplier: {LEAST_DETECTION_MS} ms will do.",
+        )
     if detection_ms >= timers.hold_s * 1000:
         notes.add(
             "l3hv_timers",

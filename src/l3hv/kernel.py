@@ -117,6 +117,10 @@ _PORT_SETTINGS = (
 )
 
 
+_FORWARDING = ("net.ipv4.conf.{}.forwarding", "1", "a guest is routed")
+"""What systemd-networkd sets itself, by interface, from 256 on."""
+
+
 def _ports(host: HostIntent) -> Iterator[Sysctl]:
     """Yield the settings of guest ports: as defaults, in force at the moment that one appears, and by name.
 
@@ -125,8 +129,9 @@ def _ports(host: HostIntent) -> Iterator[Sysctl]:
     """
     if host.kind != "hypervisor":
         return
+    settings = _PORT_SETTINGS if host.settings.system != "debian12" else (*_PORT_SETTINGS, _FORWARDING)
     for name in ("default", *(_sysctl_name(guest.interface) for guest in host.guests)):
-        for key, value, why in _PORT_SETTINGS:
+        for key, value, why in settings:
             yield Sysctl(key.format(name), value, why)
 
 

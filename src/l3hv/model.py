@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
+System = Literal["debian12", "debian13"]
+DaemonName = Literal["bird2", "bird3"]
+FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ class Session:
 
     ``relation`` is what the neighbour is to us: ``reflector`` (we are its client), ``client`` (we reflect
     for it) or ``peer`` (another reflector of the path). ``passive`` sessions wait for the neighbour.
+    ``failure_profile`` is the same at both ends; ``bfd`` tells whether BFD watches the neighbour.
     """
 
     name: str
@@ -240,6 +244,8 @@ class Session:
     neighbor: str
     relation: Literal["reflector", "client", "peer"]
     passive: bool
+    failure_profile: FailureProfile
+    bfd: bool
     channels: tuple[Channel, ...]
 
 
@@ -267,24 +273,48 @@ class RoutingTable:
 
 @dataclass(frozen=True)
 class Timers:
-    """BFD in milliseconds (RFC 5880), the rest in seconds (RFC 4271, RFC 9494)."""
+    """BFD in milliseconds (RFC 5880), the rest in seconds (RFC 4271, RFC 4724, RFC 9494)."""
 
     bfd_interval_ms: int
     bfd_multiplier: int
     hold_s: int
     keepalive_s: int
     connect_retry_s: int
+    restart_s: int
     stale_s: int
 
 
 @dataclass(frozen=True)
-class Routing:
-    """What the routing daemon of this host is told."""
+class Daemon:
+    """The routing daemon of a host, and what it can be told.
 
+    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, it looks
+    at the interfaces and at the kernel's tables, beside being told of changes: more often where something
+    waits for that.
+    """
+
+    name: DaemonName
+    system: System
+    package: str
+    version: str
+    device_scan_s: int
+    kernel_scan_s: int
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the routing daemon of this host is told.
+
+    ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
+    clients'.
+    """
+
+    daemon: Daemon
     asn: int
     router_id: str
     cluster_id: str | None
-    failure_profile: str
+    failure_profile: FailureProfile
+    failure_profiles: tuple[FailureProfile, ...]
     timers: Timers
     ecmp_limit: int
     tables: tuple[RoutingTable, ...]

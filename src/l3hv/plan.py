@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
+from l3hv.daemons import DAEMONS, SLEEPY
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.kernel import last_resorts, sysctls, table_names
@@ -23,7 +24,7 @@ from l3hv.model import (
 from l3hv.policy import preferred_source, routing_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
-from l3hv.sessions import router_id, sessions
+from l3hv.sessions import FAILURE_PROFILES, failure_profile, router_id, sessions
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -45,6 +46,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     loopbacks = tuple(_loopbacks(common, host))
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
+    own = sessions(common, host, part.peers)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -61,14 +63,16 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
         routing=Routing(
+            daemon=DAEMONS[host.settings.daemon, host.settings.system],
             asn=common.asn,
             router_id=identity,
             cluster_id=identity if host.kind == "route_reflector" else None,
             failure_profile=host.settings.failure_profile,
+            failure_profiles=tuple(p for p in FAILURE_PROFILES if p in {s.failure_profile for s in own}),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             tables=routing_tables(common, host, loopbacks, ports),
-            sessions=sessions(common, host, part.peers),
+            sessions=own,
         ),
         warnings=tuple(_warnings(part)),
         managed=host.settings.managed,
@@ -138,6 +142,12 @@ def _warnings(part: HostSlice) -> Iterator[str]:
                     yield f"path {path} does not carry {family} of {domain.name}"
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} hangs on path {used.pop()} alone"
+    daemon = DAEMONS[host.settings.daemon, host.settings.system]
+    if daemon.version in SLEEPY and "bfd_llgr" in {failure_profile(host, peer) for peer in part.peers}:
+        yield (
+            f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
+            "2.14 and later do not, nor does the profile bfd"
+        )
 
 
 def topology(hosts: Iterable[HostIntent]) -> Topology:
@@ -154,7 +164,7 @@ def _machine(host: HostIntent) -> Machine:
     ports = tuple(
         Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu) for uplink in host.uplinks
     )
-    return Machine(host.name, host.kind, host.settings.system, ports)
+    return Machine(host.name, host.kind, host.settings.system, ports, host.settings.daemon)
 
 
 def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestPort:

@@ -13,9 +13,14 @@ from typing import Literal
 
 from l3hv.addressing import FAMILIES, numbered
 from l3hv.facts import Common, Domain, HostIntent, Peer, UplinkIntent
-from l3hv.model import Channel, Family, Session
+from l3hv.model import Channel, FailureProfile, Family, Session
 
 Relation = Literal["reflector", "client", "peer"]
+
+FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
+"""What is done about a dead path, neighbour or daemon, the more demanding first."""
+
+BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
 
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
@@ -57,6 +62,7 @@ def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer)
     ]
     transport = networks[0].prefix
     is_reflector = host.kind == "route_reflector"
+    profile = failure_profile(host, peer)
     return Session(
         name=f"{bird_symbol(peer.name)}_{bird_symbol(uplink.domain)}",
         peer=peer.name,
@@ -67,6 +73,8 @@ def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer)
         neighbor=str(numbered(transport, peer.id)),
         relation=_relation(host, peer),
         passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
+        failure_profile=profile,
+        bfd=profile in BFD_PROFILES,
         channels=tuple(
             Channel(
                 network.family,
@@ -76,6 +84,18 @@ def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer)
             for network in networks
         ),
     )
+
+
+def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
+    """Return what both ends of a session do about failures: a reflector does what its client does.
+
+    Two reflectors of one path agree on what comes later in :data:`FAILURE_PROFILES`, which asks for less.
+    """
+    if host.kind != "route_reflector":
+        return host.settings.failure_profile
+    if peer.kind != "route_reflector":
+        return peer.failure_profile
+    return max(host.settings.failure_profile, peer.failure_profile, key=FAILURE_PROFILES.index)
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:

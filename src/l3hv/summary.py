@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from l3hv.daemons import SYSTEM_NAMES
 from l3hv.model import (
     Guest,
     GuestRoute,
@@ -31,11 +32,11 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     owner = "" if plan.managed else ", managed by somebody else"
     yield f"{plan.host}: {plan.kind.replace('_', ' ')} {plan.id} of {plan.fabric}{owner}"
     yield f"AS {routing.asn}, router id {routing.router_id}, failure profile {routing.failure_profile}"
+    yield f"BIRD {routing.daemon.version} ({routing.daemon.package} of {SYSTEM_NAMES[routing.daemon.system]})"
     timers = routing.timers
-    yield (
-        f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}, hold time {timers.hold_s} s, "
-        f"stale routes kept for {timers.stale_s} s"
-    )
+    bfd = f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}" if _has_bfd(plan) else "no BFD"
+    stale = f", stale routes kept for {timers.stale_s} s" if "bfd_llgr" in routing.failure_profiles else ""
+    yield f"{bfd}, hold time {timers.hold_s} s{stale}"
     yield from _section("Warnings", ((warning,) for warning in plan.warnings))
     yield from _section("Uplinks", map(_uplink, plan.uplinks))
     yield from _section("Addresses on lo", (_loopback(lo) for lo in plan.loopbacks))
@@ -47,6 +48,10 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section("Guests", (row for guest in plan.guests for row in _guest(guest)))
     yield from _section("Accepted", (row for table in routing.tables for row in _accepts(table)))
     yield from _section("Announced", (row for table in routing.tables for row in _announces(table)))
+
+
+def _has_bfd(plan: HostPlan) -> bool:
+    return any(session.bfd for session in plan.routing.sessions)
 
 
 def _section(title: str, rows: Iterable[Row]) -> Iterator[str]:

@@ -52,13 +52,20 @@ class GuestPort:
 class Machine:
     """One machine: its kind is ``hypervisor``, ``route_reflector`` or ``edge_router``.
 
-    ``system`` is the distribution that it runs (``debian12`` or ``debian13``).
+    ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
+    that it is installed with (``bird2`` or ``bird3``).
     """
 
     name: str
     kind: str
     system: str
     ports: tuple[Port, ...]
+    daemon: str = "bird2"
+
+    @property
+    def image(self) -> str:
+        """What the machine boots: its system, with the daemon's name after it where that is not bird2."""
+        return self.system if self.daemon == "bird2" else f"{self.system}-{self.daemon}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ OURS = [role for role in ROLES if role.name != "verify"]
 # Which part of the plan each variable is, as site.yml hands it over.
 SLICES = {
     "packages_kind": "kind",
+    "packages_system": "routing.daemon.system",
+    "packages_daemon": "routing.daemon.package",
     "packages_nics": "nics",
     "packages_uplinks": "uplinks",
     "packages_main_default_route": "main_default_route",
@@ -72,7 +76,7 @@ def test_the_plans_fit(path: Path) -> None:
     plan = read_plan(path)
     for role in OURS:
         spec = {key: option for key, option in options(role).items() if key in SLICES}
-        given = {key: plan[SLICES[key]] for key in spec}
+        given = {key: functools.reduce(operator.getitem, SLICES[key].split("."), plan) for key in spec}
         assert ArgumentSpecValidator(spec).validate(given).error_messages == [], role.name
 
 

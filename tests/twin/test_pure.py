@@ -117,10 +117,18 @@ def test_the_mirror_of_the_host(tmp_path, name, text, mirror):
 
 
 def test_images_differ_by_what_is_in_them():
-    recipes = [*image.RECIPES.values(), *image.BARE_RECIPES.values()]
+    recipes = [
+        image.recipe(*each) for each in (("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3"))
+    ]
+    recipes += [image.recipe(system, bare=True) for system in image.SUITES]
     assert len({image.image_root(recipe) for recipe in recipes}) == len(recipes)
 
 
 def test_an_unknown_system():
     with pytest.raises(TwinError, match="choose one of debian12, debian13"):
         image.recipe("slackware")
+
+
+def test_a_daemon_that_a_system_does_not_have():
+    with pytest.raises(TwinError, match="choose one of bird2"):
+        image.recipe("debian12", "bird3")

@@ -29,6 +29,9 @@ options:
     type: list
     elements: str
     required: true
+  system:
+    description: The one that the plan was made for, as C(IDVERSION_ID).
+    type: str
   interfaces:
     description: The interfaces that must exist already.
     type: list
@@ -48,7 +51,8 @@ EXAMPLES = r"""
 - name: See what this machine lacks
   host_requirements:
     packages: [bird2, nftables]
-    systems: [debian 13]
+    systems: [debian 12, debian 13]
+    system: debian13
     vlans: true
 """
 
@@ -113,6 +117,11 @@ def problems(module: AnsibleModule) -> list[str]:
     found = []
     if system() not in parameters["systems"]:
         found.append(f"This is {system()}; supported are {', '.join(parameters['systems'])}.")
+    elif parameters["system"] not in {None, system().replace(" ", "")}:
+        found.append(
+            f"This is {system()}, and the plan is for {parameters['system']}:"
+            f" say `l3hv_system: {system().replace(' ', '')}`."
+        )
     for interface in parameters["interfaces"]:
         if not os.path.exists(f"/sys/class/net/{interface}"):
             there = ", ".join(sorted(os.listdir("/sys/class/net")))
@@ -144,6 +153,7 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "list", "elements": "str", "required": True},
             "systems": {"type": "list", "elements": "str", "required": True},
+            "system": {"type": "str"},
             "interfaces": {"type": "list", "elements": "str", "default": []},
             "vlans": {"type": "bool", "default": False},
             "main_default_route": {"type": "bool"},

@@ -99,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     added = verb("image", _image, "Build a base image unless it is cached.", twin=False)
-    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.RECIPES))
+    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.SUITES))
+    added.add_argument(
+        "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
+    )
     added.add_argument("--bare", action="store_true", help="without the routing packages")
     added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
 
@@ -108,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("-i", "--inventory", help=f"an Ansible inventory (default: {DEFAULT_INVENTORY})")
     source.add_argument("--topology", help="a JSON topology instead of an inventory")
     added.add_argument("--bare", action="store_true", help="machines without routing packages")
-    added.add_argument("--system", choices=sorted(image.RECIPES), help="one system for all machines")
+    added.add_argument("--system", choices=sorted(image.SUITES), help="one system for all machines")
 
     added = verb(
         "play",
@@ -195,7 +198,7 @@ def _print_json(content: object) -> None:
 
 def _image(options: argparse.Namespace) -> None:
     lifecycle.need_root()
-    wanted = image.recipe(options.system, bare=options.bare)
+    wanted = image.recipe(options.system, options.daemon, bare=options.bare)
     print(image.ensure_image(wanted, say, rebuild=options.rebuild))
 
 

@@ -35,7 +35,10 @@ BASE_PACKAGES = (
     "systemd-sysv",
     "tcpdump",
 )
-ROUTING_PACKAGES = ("bird2", "dnsmasq", "nftables", "python3-pyroute2", "radvd")
+ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
+DAEMON_PACKAGES = {"bird2": ("bird2",), "bird3": ("bird3",)}
+"""What is installed for a routing daemon of the inventory. The packages exclude each other."""
+DEFAULT_DAEMON = "bird2"
 
 # What no machine of a twin needs: kernel modules, consoles, and timers that wake up all
 # machines of the host at once.
@@ -91,29 +94,26 @@ class Recipe:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
-# OpenSSH 9.8 (Debian 13) punishes a source with many connections; earlier ones refuse the word.
-RECIPES = {
-    "debian12": Recipe("debian12", "bookworm", BASE_PACKAGES + ROUTING_PACKAGES, SSHD_SETTINGS),
-    "debian13": Recipe(
-        "debian13",
-        "trixie",
-        BASE_PACKAGES + ROUTING_PACKAGES,
-        SSHD_SETTINGS + "PerSourcePenalties no\n",
-    ),
-}
-BARE_RECIPES = {
-    name: Recipe(f"{name}-bare", recipe.suite, BASE_PACKAGES, recipe.sshd_settings)
-    for name, recipe in RECIPES.items()
-}
+SUITES = {"debian12": "bookworm", "debian13": "trixie"}
+DAEMONS = {"debian12": ("bird2",), "debian13": ("bird2", "bird3")}
+"""The routing daemons that each system has."""
 
 
-def recipe(system: str, *, bare: bool = False) -> Recipe:
-    """The recipe of ``system``; bare leaves out the packages that the roles install."""
-    try:
-        return (BARE_RECIPES if bare else RECIPES)[system]
-    except KeyError:
-        known = ", ".join(sorted(RECIPES))
-        raise TwinError(f"no image is known for the system {system!r}: choose one of {known}") from None
+def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> Recipe:
+    """The recipe of ``system`` with ``daemon``; bare leaves out the packages that the roles install."""
+    for what, wanted, known in (
+        ("system", system, tuple(SUITES)),
+        (f"daemon on {system}", daemon, DAEMONS.get(system, ())),
+    ):
+        if wanted not in known:
+            raise TwinError(f"no image is known for the {what} {wanted!r}: choose one of {', '.join(known)}")
+    # OpenSSH 9.8 (Debian 13) punishes a source with many connections; earlier ones refuse the word.
+    sshd_settings = SSHD_SETTINGS + ("PerSourcePenalties no\n" if system == "debian13" else "")
+    if bare:
+        return Recipe(f"{system}-bare", SUITES[system], BASE_PACKAGES, sshd_settings)
+    packages = BASE_PACKAGES + DAEMON_PACKAGES[daemon] + ROUTING_PACKAGES
+    name = system if daemon == DEFAULT_DAEMON else f"{system}-{daemon}"
+    return Recipe(name, SUITES[system], packages, sshd_settings)
 
 
 def image_root(wanted: Recipe) -> Path:

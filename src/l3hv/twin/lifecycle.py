@@ -36,8 +36,10 @@ def up(
             machines=tuple(replace(found, system=system) for found in topology.machines),
         )
     images = {
-        wanted: str(ensure_image(recipe(wanted, bare=bare), twin.say))
-        for wanted in sorted({found.system for found in topology.machines})
+        name: str(ensure_image(recipe(system, daemon, bare=bare), twin.say))
+        for name, system, daemon in sorted(
+            {(found.image, found.system, found.daemon) for found in topology.machines}
+        )
     }
     _allow_many_machines(twin)
     with twin.locked():
@@ -107,13 +109,13 @@ def _refuse_other(twin: Twin, before: Standing | None, inventory: Path | None, b
 
 
 def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
-    """The machines that nobody wants any more, or that run another system than is wanted."""
+    """The machines that nobody wants any more, or that boot another image than is wanted."""
     directory = twin.directory / "machines"
-    systems = {found.name: found.system for found in standing.topology.machines}
+    wanted = {found.name: found.image for found in standing.topology.machines}
     return [
         entry.name
         for entry in sorted(directory.iterdir() if directory.is_dir() else ())
-        if (cabled := machine.as_cabled(twin, entry.name)) is None or cabled.system != systems.get(entry.name)
+        if (cabled := machine.as_cabled(twin, entry.name)) is None or cabled.image != wanted.get(entry.name)
     ]
 
 

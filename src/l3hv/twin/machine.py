@@ -23,7 +23,7 @@ from pathlib import Path
 
 from l3hv.topology import Machine, Port
 from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
-from l3hv.twin.image import RECIPES
+from l3hv.twin.image import SUITES
 from l3hv.twin.power import Running, forget_running, leader, record_running, running
 from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
 
@@ -270,7 +270,7 @@ def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]
     files = twin.library / machine.name
     _prepare_files(twin, standing, machine, files)
     layers = (
-        f"lowerdir={standing.images[machine.system]},"
+        f"lowerdir={standing.images[machine.image]},"
         # Nobody needs these files after a crash of the host: never wait for the disk.
         f"upperdir={files}/upper,workdir={files}/work,volatile"
     )
@@ -324,7 +324,7 @@ def _prepare_files(twin: Twin, standing: Standing, machine: Machine, files: Path
         ("root/.ssh/authorized_keys", 0o600, keys),
     ]
     if standing.bare:
-        contents.append(("etc/apt/sources.list", 0o644, mirror.sources(RECIPES[machine.system].suite)))
+        contents.append(("etc/apt/sources.list", 0o644, mirror.sources(SUITES[machine.system])))
     for path, mode, text in contents:
         target = upper / path
         target.parent.mkdir(parents=True, exist_ok=True)

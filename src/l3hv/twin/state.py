@@ -36,8 +36,8 @@ class Standing:
     """What ``up`` was last asked for: written before anything is created.
 
     ``inventory`` is None when the topology came from a file.  ``numbers`` gives each machine
-    its host number in ``MANAGEMENT`` and ``images`` each system the directory of its root file
-    system; both stay as long as the twin stands.
+    its host number in ``MANAGEMENT`` and ``images`` each image (``Machine.image``) the
+    directory of its root file system; both stay as long as the twin stands.
     """
 
     inventory: str | None
@@ -222,6 +222,7 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
         kind=stored["kind"],
         system=stored["system"],
         ports=tuple(Port(**port) for port in stored["ports"]),
+        daemon=stored.get("daemon", "bird2"),
     )
 
 

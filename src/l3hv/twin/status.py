@@ -38,6 +38,7 @@ def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
         "name": found.name,
         "kind": found.kind,
         "system": found.system,
+        "daemon": found.daemon,
         "state": state,
         "uptime": uptime,
         "ports": _ports(twin, found) if running else {},

@@ -17,7 +17,6 @@ LEARNED_METRIC = 32
 """The kernel metric of BIRD's routes; guests that are here have a lower one."""
 
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
-BFD_PROFILES = frozenset({"bfd_llgr", "bfd"})
 AT_LEAST = "at least "
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
 """What must be on at a guest's port in each family; the rest is among the plan's sysctls."""
@@ -175,7 +174,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     alone = _paths_of_one_neighbor(plan)
     for session in routing.sessions:
         yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
-        if routing.failure_profile in BFD_PROFILES:
+        if session.bfd:
             interval, multiplier = fabric.bfd(plan, session.peer)
             yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
         for channel in session.channels:

@@ -1,0 +1,32 @@
+"""The routing daemons: which system has which, in what version, and what that version has to be told."""
+
+from __future__ import annotations
+
+from l3hv.model import Daemon, DaemonName, System
+
+SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13"}
+
+PLANNED_DAEMONS = ("bird1", "frr", "gobgp", "junos")
+"""Routing daemons that have a name already, but no configuration."""
+
+_BUILT = (
+    # BIRD before 2.14 goes to sleep, for 3 s at most, with work that a timer has left to be done, such as to
+    # mark routes as stale. Any timer wakes it up; the cheapest is the one that looks at the interfaces.
+    Daemon("bird2", "debian12", package="bird2", version="2.0.12", device_scan_s=1, kernel_scan_s=10),
+    Daemon("bird2", "debian13", package="bird2", version="2.17", device_scan_s=10, kernel_scan_s=10),
+    # BIRD 3.1 ends a graceful recovery without telling the kernel protocols: they install at their next scan.
+    Daemon("bird3", "debian13", package="bird3", version="3.1", device_scan_s=10, kernel_scan_s=2),
+)
+DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
+
+SLEEPY = frozenset({"2.0.12"})
+"""Versions that finish late what a timer has left to be done."""
+
+
+def systems_with(daemon: DaemonName) -> list[System]:
+    """Return the systems that have a daemon.
+
+    >>> systems_with("bird3")
+    ['debian13']
+    """
+    return [system for name, system in DAEMONS if name == daemon]
