@@ -88,11 +88,17 @@ test: root host $(VENV)/.dev ## Run every test (boots twins of its own; a standi
 test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (takes minutes)
 	@pytest -q -s -m matrix tests/matrix
 
-.PHONY: bench-plan bench-failover bench-run
+.PHONY: test-attacks
+test-attacks: root host $(VENV)/.dev ## Attack a standing, provisioned lab (L3HV_TWIN names another twin)
+	@pytest -q -m attacks
+
+.PHONY: bench-plan bench-failover bench-run bench-filter
 bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests each
 	@$(BIN)/python bench/plan.py
 bench-failover: root venv ## Measure failures on a standing lab
 	@$(BIN)/python bench/failover.py
+bench-filter: root venv ## Measure the packet filter with 10 and 1,000 guests
+	@$(BIN)/python bench/filter.py
 bench-run: root venv ## Measure an unchanged site.yml against ansible's ping
 	@$(BIN)/python bench/run_time.py
 

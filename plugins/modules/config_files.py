@@ -57,8 +57,8 @@ options:
           - A template in the role's C(templates) when the name ends in C(.j2), otherwise a file in its
             C(files), taken as it is.
           - Templates are rendered by Jinja itself, with the filter P(ansible.builtin.comment#filter) and the
-            host's variables. They print, and decide nothing. What is undefined is an error.
-          - C(@digest@) in the result becomes a digest of the result, which a daemon can be asked for later.
+            host's variables. They print, and decide nothing. What is undefined is an error. C(@digest@) in
+            the result becomes a digest of the result, which a daemon can be asked for later.
         type: str
         required: true
       dest:

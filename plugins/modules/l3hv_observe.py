@@ -124,6 +124,8 @@ YOUNG_SECONDS = 15.0
 
 IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/bird.ctl"
+PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
+PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/bird.conf"
 
 # What must be on at a guest port, besides the sysctls of the plan.
@@ -540,6 +542,28 @@ def read_translations() -> dict[str, str]:
     return dict(pair for each in maps for pair in each.get("elem", ()))
 
 
+def read_packet_filter() -> dict[str, Any]:
+    """Return whether the kernel has the rules that were placed, and what it dropped, by reason."""
+
+    def output(*command: str) -> str | None:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    drops: dict[str, int] = {}
+    for family in ("inet", "arp"):
+        listing = output("nft", "--json", "list", "counters", "table", family, "l3hv")
+        for entry in json.loads(listing)["nftables"] if listing else ():
+            if "counter" in entry:
+                drops[entry["counter"]["name"]] = entry["counter"]["packets"]
+    return {
+        "is_loaded": output("nft", "--terse", "list", "table", "inet", "l3hv") is not None,
+        "is_in_force": output(PACKET_FILTER, "in-force", PACKET_FILTER_RULES) is not None,
+        "drops": drops,
+    }
+
+
 def read_bird(path: str) -> dict[str, Any]:
     """Return what one BIRD says of itself, or ``{"error": …}``."""
     try:
@@ -887,6 +911,7 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "sysctls": {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]},
         "bird": bird,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
+        "packet_filter": read_packet_filter(),
         "units": read_units(list(UNITS)),
         "offers": solicit(present),
     }

@@ -134,7 +134,8 @@ class GuestIntent:
     """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
 
     ``pool`` is the one of the main address (of the /64 for a guest without IPv4).
-    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.
+    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  Where there are
+    ``allowed_sources`` nobody else may send to the guest, with ``port_isolation`` no guest of its host.
     """
 
     name: str
@@ -151,6 +152,8 @@ class GuestIntent:
     subnets: tuple[str, ...]
     anycast: tuple[str, ...]
     transparent: tuple[str, ...]
+    port_isolation: bool
+    allowed_sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class HostIntent:
     """One host of the fabric; ``guests`` are sorted by name.
 
     ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
-    that it answers for itself.
+    that it answers for itself.  ``management_sources`` may reach its services by public uplinks.
     """
 
     name: str
@@ -184,6 +187,7 @@ class HostIntent:
     uplinks: tuple[UplinkIntent, ...]
     edge_domains: tuple[str, ...]
     addresses: tuple[str, ...]
+    management_sources: tuple[str, ...]
     guests: tuple[GuestIntent, ...]
 
     @cached_property

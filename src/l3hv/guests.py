@@ -39,6 +39,7 @@ from l3hv.shape import (
 GUEST_KEYS = frozenset(
     {
         "addresses",
+        "allowed_sources",
         "anycast",
         "domain",
         "interface",
@@ -49,6 +50,7 @@ GUEST_KEYS = frozenset(
         "mac",
         "name",
         "pool",
+        "port_isolation",
         "subnets",
         "transparent",
     }
@@ -99,6 +101,8 @@ class Written:
     subnets: tuple[Network, ...]
     anycast: tuple[Network, ...]
     transparent: tuple[IPv4Address, ...]
+    port_isolation: bool
+    allowed_sources: tuple[Network, ...]
 
 
 def read_guests(fields: Fields) -> list[Written]:
@@ -139,6 +143,8 @@ def _read_guest(notes: Notes, index: int, value: object) -> Written | None:
         subnets=fields.take_all("subnets", network),
         anycast=fields.take_all("anycast", address_or_network),
         transparent=fields.take_all("transparent", ipv4_address),
+        port_isolation=fields.take("port_isolation", yes_or_no, False),
+        allowed_sources=fields.take_all("allowed_sources", address_or_network),
     )
     return written if len(notes.problems) == before else None
 
@@ -269,6 +275,8 @@ class _Resolution:
             subnets=tuple(map(str, guest.subnets)),
             anycast=tuple(map(str, guest.anycast)),
             transparent=tuple(map(str, guest.transparent)),
+            port_isolation=guest.port_isolation,
+            allowed_sources=tuple(map(str, guest.allowed_sources)),
         )
 
     def check_mac(self) -> None:

@@ -23,7 +23,17 @@ from l3hv.guests import (
 from l3hv.model import DaemonName, FailureProfile, Kind, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
 from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES
-from l3hv.shape import Fields, Notes, OneOf, Text, Unfit, WholeNumber, address, yes_or_no
+from l3hv.shape import (
+    Fields,
+    Notes,
+    OneOf,
+    Text,
+    Unfit,
+    WholeNumber,
+    address,
+    address_or_network,
+    yes_or_no,
+)
 
 HOST_KEYS = frozenset(
     {
@@ -37,6 +47,7 @@ HOST_KEYS = frozenset(
         "l3hv_id",
         "l3hv_main_default_route",
         "l3hv_managed",
+        "l3hv_management_sources",
         "l3hv_mtu",
         "l3hv_path",
         "l3hv_system",
@@ -154,6 +165,7 @@ def parse_host(
     path = fields.take("l3hv_path", path_name)
     edge_domains = fields.take_all("l3hv_edge_domains", reference)
     addresses = fields.take_all("l3hv_addresses", address)
+    management_sources = fields.take_all("l3hv_management_sources", address_or_network)
     if common is None or notes.problems or number is None:
         return None, notes.problems
 
@@ -167,6 +179,7 @@ def parse_host(
         uplinks=_resolve_uplinks(uplinks, kind, edge_domains, common, notes),
         edge_domains=edge_domains,
         addresses=tuple(map(str, addresses)),
+        management_sources=tuple(map(str, management_sources)),
         guests=(),
     )
     _check_uplinks(host, path, notes)
@@ -254,6 +267,13 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
         value = fields.raw.get(key)
         if value and kind != owner:
             notes.add(key, value, f"Only {plural}.", "Remove it, or move the host to the other group.")
+    if kind == "edge_router" and fields.raw.get("l3hv_management_sources"):
+        notes.add(
+            "l3hv_management_sources",
+            fields.raw["l3hv_management_sources"],
+            "The uplinks of an edge router are open to all but routing.",
+            "Remove it: it is for hypervisors and route reflectors.",
+        )
     if kind == "hypervisor" and not settings.managed:
         notes.add(
             "l3hv_managed",

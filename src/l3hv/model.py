@@ -331,6 +331,71 @@ class Sysctl:
 
 
 @dataclass(frozen=True)
+class DropReason:
+    """Why packets are dropped: a counter's name, and what it counts. Some are not worth a line in the log."""
+
+    name: str
+    why: str
+    is_logged: bool
+
+
+@dataclass(frozen=True)
+class FilteredDomain:
+    """What one domain's packets are forwarded between: its uplinks and guest ports on this host."""
+
+    name: str
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PacketFilter:
+    """What passes the interfaces of the fabric on one host; others are not judged.
+
+    Pairs are (interface, what belongs to it). The number of rules that these become does not depend on
+    them: each is a set that a packet is looked up in once.
+
+    - ``neighbours4`` and ``neighbours6``: where BGP and BFD may come from, by uplink.
+    - ``closed_uplinks``: by these the host offers nothing else, but to ``fabric4`` and ``fabric6`` (the
+      prefixes of paths and loopbacks), ``management4`` and ``management6``.
+    - ``macs`` and ``sources4`` to ``source_prefixes6``: what guests may send with: single addresses,
+      /64s (by their first address), and other prefixes.
+    - ``gateways4``: the addresses that guests know this host by.
+    - ``on_link6``: ports behind which any number of neighbours may be.
+    - ``isolated``, ``restricted``: as the intent says; ``allowed4`` and ``allowed6`` may send to the latter.
+    - ``transparent``: pairs of an additional address and the one that it is translated to; ``tracked4`` are
+      the addresses of the connections that have to be followed for that.
+    - ``reasons``, ``arp_reasons``: why IP packets and ARP are dropped.
+    """
+
+    uplinks: tuple[str, ...]
+    closed_uplinks: tuple[str, ...]
+    neighbours4: tuple[tuple[str, str], ...]
+    neighbours6: tuple[tuple[str, str], ...]
+    fabric4: tuple[str, ...]
+    fabric6: tuple[str, ...]
+    management4: tuple[str, ...]
+    management6: tuple[str, ...]
+    domains: tuple[FilteredDomain, ...]
+    guests: tuple[str, ...]
+    macs: tuple[tuple[str, str], ...]
+    sources4: tuple[tuple[str, str], ...]
+    source_prefixes4: tuple[tuple[str, str], ...]
+    sources6: tuple[tuple[str, str], ...]
+    source_networks6: tuple[tuple[str, str], ...]
+    source_prefixes6: tuple[tuple[str, str], ...]
+    gateways4: tuple[str, ...]
+    on_link6: tuple[str, ...]
+    isolated: tuple[str, ...]
+    restricted: tuple[str, ...]
+    allowed4: tuple[tuple[str, str], ...]
+    allowed6: tuple[tuple[str, str], ...]
+    transparent: tuple[tuple[str, str], ...]
+    tracked4: tuple[str, ...]
+    reasons: tuple[DropReason, ...]
+    arp_reasons: tuple[DropReason, ...]
+
+
+@dataclass(frozen=True)
 class HostPlan:
     """Everything that one host becomes.
 
@@ -352,6 +417,7 @@ class HostPlan:
     sysctls: tuple[Sysctl, ...]
     guests: tuple[Guest, ...]
     dhcp_pools: tuple[DhcpPool, ...]
+    packet_filter: PacketFilter
     routing: Routing
     warnings: tuple[str, ...] = field(default=())
     managed: bool = True

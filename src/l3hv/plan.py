@@ -10,6 +10,7 @@ from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, n
 from l3hv.daemons import DAEMONS, SLEEPY
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
+from l3hv.filtering import packet_filter
 from l3hv.kernel import last_resorts, sysctls, table_names
 from l3hv.model import (
     HostPlan,
@@ -62,6 +63,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
+        packet_filter=packet_filter(common, host, ports),
         routing=Routing(
             daemon=DAEMONS[host.settings.daemon, host.settings.system],
             asn=common.asn,

@@ -28,6 +28,7 @@ SLICES = {
     "tables_names": "table_names",
     "tables_rules": "rules",
     "tables_last_resorts": "last_resorts",
+    "packet_filter_intended": "packet_filter",
     "uplinks_interfaces": "uplinks",
     "uplinks_nics": "nics",
     "uplinks_loopbacks": "loopbacks",

@@ -41,6 +41,13 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         },
         "sysctls": {sysctl.key: sysctl.value for sysctl in plan.sysctls},
         "is_container": False,
+        "packet_filter": {
+            "is_loaded": True,
+            "is_in_force": True,
+            "drops": {
+                reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
+            },
+        },
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},
         "bird": bird(plan, fabric, tables),

@@ -33,6 +33,8 @@ REMEDIES = {
     "guest": "start the guest, or remove it from the inventory",
     "mac": "correct the guest's MAC in the inventory, or in the guest",
     "translation": "systemctl reload l3hv-nftables",
+    "packet": "systemctl reload l3hv-nftables",
+    "drops": "systemctl reload l3hv-nftables",
     "running": "birdc configure; run site.yml if the file was changed",
     "router": "birdc configure",
     "session": "birdc show protocols all {1}, and the same on the neighbour",

@@ -33,6 +33,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *_links(plan),
             *((f"networkd {name}", "configured") for name in configured_interfaces(plan, guests)),
             *_rules(plan),
+            *_packet_filter(plan),
             *_sysctls(plan, absent),
             *_own_routes(plan, guests),
             *_ports(plan, guests),
@@ -44,15 +45,13 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    units = ["systemd-networkd.service", "bird.service"]
+    units = ["systemd-networkd.service", "bird.service", "l3hv-nftables.service"]
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
         units.append("l3hv-dhcp.service")
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
-    if any(guest.transparent for guest in plan.guests):
-        units.append("l3hv-nftables.service")
     return units
 
 
@@ -101,6 +100,13 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
                 for rule in rules
             ]
             yield f"rules {family}", "\n".join(words)
+
+
+def _packet_filter(plan: HostPlan) -> Iterator[Item]:
+    """Yield that the filter is there; how many packets it drops is shown, whatever it is."""
+    yield "packet filter", "the intended one"
+    for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons):
+        yield f"drops {reason.name}", f"{AT_LEAST}{some(0, 'packet')}"
 
 
 def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:

@@ -44,6 +44,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_links(plan, seen),
             *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
             *_rules(plan, seen),
+            *_packet_filter(seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
@@ -124,6 +125,16 @@ def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
     extra += [f"fwmark {rule['mark']}"] if rule["mark"] else []
     extra += ["not"] if rule["is_inverted"] else []
     return " ".join([words, *extra])
+
+
+def _packet_filter(seen: Observation) -> Iterator[Item]:
+    found = seen["packet_filter"]
+    if not found["is_loaded"]:
+        yield "packet filter", "none"
+    else:
+        yield "packet filter", "the intended one" if found["is_in_force"] else "not the one that was placed"
+    for reason, packets in found["drops"].items():
+        yield f"drops {reason}", some(packets, "packet")
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:

@@ -78,6 +78,8 @@ TOPICS = {
     "last": "routes",
     "default": "routes",
     "rules": "rules",
+    "packet": "filter",
+    "drops": "filter",
     "sysctl": "sysctls",
     "unit": "units",
     "running": "configuration",

@@ -1,0 +1,189 @@
+"""Measures the packet filter: forwarding with 10 and with 1,000 guest ports, and what is lost by loading it.
+
+A router between two hosts, as three network namespaces with veth cables, has the rules that site.yml places
+on a hypervisor with that many guests, and as many ports.  Small UDP packets go from a guest to an uplink as
+fast as one sender can, in turns with each rule set, so that both meet the same load of the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "src"))
+sys.path.append(str(ROOT / "bench"))
+sys.path.append(str(ROOT / "plugins" / "action"))
+
+from config_files import template_at, texts  # noqa: E402 - the action plugin that renders in a run
+from fabric import write_inventory  # noqa: E402 - beside this file
+from jinja2.runtime import missing  # noqa: E402
+
+from l3hv.inventory import open_inventory, read_fabric  # noqa: E402
+from l3hv.model import as_plain  # noqa: E402
+from l3hv.plan import host_plan  # noqa: E402
+
+ROLE = ROOT / "roles" / "packet_filter"
+GUEST, ROUTER, BEYOND = (f"l3hv-bench-{name}" for name in ("guest", "router", "beyond"))
+UPLINK, NEXT_HOP, TARGET, PORT = "eno1.90", "172.24.0.2", "192.0.2.8", 9
+PAYLOAD = bytes(18)
+
+
+def rules(guests: int, directory: Path) -> Path:
+    """Return the file of a hypervisor with this many guests."""
+    inventory_path = directory / f"inventory-{guests}"
+    inventory_path.mkdir()
+    write_inventory(inventory_path, 1, guests)
+    inventory = open_inventory(inventory_path)
+    run = read_fabric(inventory, inventory.kinds()[0], directory / f"fabric-{guests}")
+    plan = as_plain(host_plan(json.loads((run.slices / "hv00001.json").read_text(encoding="utf-8"))))
+    values = {"packet_filter_intended": plan["packet_filter"], "ansible_managed": "bench"}
+    source = ROLE / "templates" / "nftables.conf.j2"
+    template = template_at(str(source), str(source.parent), str(source.parent))
+    (text,) = texts(template, "item", [{}], lambda key: values.get(key, missing))
+    path = directory / f"{guests}.nft"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def load(path: Path) -> None:
+    command = ["ip", "netns", "exec", ROUTER, str(ROLE / "files" / "packet-filter"), "load", str(path)]
+    subprocess.run(command, check=True)
+
+
+@contextmanager
+def router(ports: int) -> Iterator[None]:
+    """Build the three namespaces, the router with this many guest ports, and remove them at the end."""
+    names = (GUEST, ROUTER, BEYOND)
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("-n", ROUTER, "link", "add", "vnet0", "type", "veth", "peer", "name", "eth0", "netns", GUEST)
+        ip("-n", ROUTER, "link", "add", UPLINK, "type", "veth", "peer", "name", "eth0", "netns", BEYOND)
+        ip("-n", GUEST, "link", "set", "eth0", "address", "52:54:00:00:00:00")
+        more = "".join(f"link add vnet{n} type veth peer name other{n}\n" for n in range(1, ports))
+        subprocess.run(["ip", "-n", ROUTER, "-batch", "-"], input=more, text=True, check=True)
+        for name, device, address in (
+            (GUEST, "eth0", "10.0.0.1/8"),
+            (ROUTER, "vnet0", "10.255.255.254/8"),
+            (ROUTER, UPLINK, "172.24.0.1/17"),
+            (BEYOND, "eth0", f"{NEXT_HOP}/17"),
+            (BEYOND, "eth0", f"{TARGET}/32"),
+        ):
+            ip("-n", name, "address", "add", address, "dev", device)
+            ip("-n", name, "link", "set", device, "up")
+        ip("-n", GUEST, "route", "add", "default", "via", "10.255.255.254")
+        ip("-n", ROUTER, "route", "add", "default", "via", NEXT_HOP)
+        ip("-n", BEYOND, "route", "add", "default", "via", "172.24.0.1")
+        enable = ["ip", "netns", "exec", ROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=1"]
+        subprocess.run(enable, check=True)
+        yield
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+
+def sender(how: str, *arguments: float) -> list[str]:
+    """Return the command that sends from the guest and prints how many packets: this file itself."""
+    words = [sys.executable, str(Path(__file__)), "--send", how, *map(str, arguments)]
+    return ["ip", "netns", "exec", GUEST, *words]
+
+
+def flood(seconds: float) -> int:
+    """Send as fast as one process can, and return how many packets."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        sent, deadline = 0, time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for _ in range(256):
+                wire.sendto(PAYLOAD, (TARGET, PORT))
+            sent += 256
+        return sent
+
+
+def pace(seconds: float, rate: float) -> int:
+    """Send ``rate`` packets a second, and return how many."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        sent, begun = 0, time.monotonic()
+        while (passed := time.monotonic() - begun) < seconds:
+            while sent < passed * rate:
+                wire.sendto(PAYLOAD, (TARGET, PORT))
+                sent += 1
+            time.sleep(0.001)
+        return sent
+
+
+def arrived() -> int:
+    """Return how many UDP datagrams have come in beyond the router (nobody listens: they have no port)."""
+    command = ["ip", "netns", "exec", BEYOND, "cat", "/proc/net/snmp"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    return int(values[names.index("NoPorts")])
+
+
+def throughput(path: Path, seconds: float) -> float:
+    """Return the packets per second that get through with the rules of ``path``."""
+    load(path)
+    before = arrived()
+    subprocess.run(sender("flood", seconds), check=True, stdout=subprocess.DEVNULL, timeout=seconds + 60)
+    return (arrived() - before) / seconds
+
+
+def lost_while_loading(path: Path, times: int, rate: int) -> tuple[int, int, float]:
+    """Return how many packets were sent and lost while the rules were loaded, and the time of one load."""
+    before = arrived()
+    seconds = max(3.0, times * 0.5)
+    with subprocess.Popen(sender("pace", seconds, rate), stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(0.3)
+        begun = time.monotonic()
+        for _ in range(times):
+            load(path)
+        loading = (time.monotonic() - begun) / times
+        sent = int(process.communicate(timeout=seconds + 60)[0])
+    time.sleep(0.2)
+    return sent, sent - (arrived() - before), loading
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--few", type=int, default=10)
+    parser.add_argument("--many", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--send", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.send:
+        how, *numbers = arguments.send
+        print({"flood": flood, "pace": pace}[how](*map(float, numbers)))
+        return
+    with tempfile.TemporaryDirectory() as name, router(arguments.many):
+        sets = {guests: rules(guests, Path(name)) for guests in (arguments.few, arguments.many)}
+        rates: dict[int, list[float]] = {guests: [] for guests in sets}
+        for _ in range(arguments.rounds):
+            for guests, path in sets.items():
+                rates[guests].append(throughput(path, arguments.seconds))
+        for guests, measured in rates.items():
+            median = statistics.median(measured)
+            print(f"{guests:5} guest ports: {median:9,.0f} packets/s (median of {len(measured)})")
+        pairs = zip(rates[arguments.few], rates[arguments.many], strict=True)
+        ratio = statistics.median(many / few for few, many in pairs)
+        print(f"ratio: {ratio:.2f} (median of the rounds; bar 0.9)")
+        sent, lost, loading = lost_while_loading(sets[arguments.many], 10, 5000)
+        print(f"loaded 10 times under traffic, {1000 * loading:.0f} ms each: {lost} of {sent:,} packets lost")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""A guest with root tries what it should not: each attack fails, is counted, and costs others nothing.
+
+The attacker is vm2 on hv1. Its victims are vm1 beside it, vm3 on another hypervisor, the hypervisors and the
+fabric. While it attacks, vm1 and vm3 exchange packets in both families, none of which may get lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lab import Lab, both_families
+from packets import (
+    ARP,
+    EVERYBODY,
+    ICMPV6,
+    IPV4,
+    IPV6,
+    TCP,
+    UDP,
+    advertisement,
+    arp,
+    dhcp,
+    ethernet,
+    icmp,
+    ip,
+    neighbor,
+    syn,
+    tagged,
+    udp,
+)
+
+from l3hv.twin.network import NAMESPACES
+from l3hv.twin.state import Twin
+
+pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
+
+WIRE = Path(__file__).with_name("wire.py")
+MARK = b"l3hv-attack-" + os.urandom(8)
+"""What the payload of an attack carries, so that it is recognised where it arrives."""
+
+ATTACKER, HOST = "vm2", "hv1"
+OWN_MAC, GATEWAY_MAC = "50:54:33:00:00:09", "02:6c:33:68:76:01"
+OWN, OWN6, OWN_LINK_LOCAL = "203.0.113.2", "2001:db8:cb00:7102::666", "fe80::5254:33ff:fe00:9"
+GATEWAY, GATEWAY6 = "203.0.113.254", "fe80::1"
+NEIGHBOR, NEIGHBOR_MAC, NEIGHBOR6 = "203.0.113.1", "50:54:33:00:00:07", "2001:db8:cb00:7101::1"
+REMOTE, REMOTE6 = "203.0.113.3", "2001:db8:cb00:7103:5254:33ff:fe00:f"
+OUTSIDE, OUTSIDE6 = "192.0.2.8", "2001:db8:8888::8"
+FEW, MANY = 20, 2000
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Frames, how often each is sent, and which counter counts at least ``least`` of them.
+
+    Without a ``reason`` the kernel itself discards them.  ``victims`` are where none may arrive.
+    """
+
+    name: str
+    frames: tuple[bytes, ...]
+    reason: str | None
+    count: int = FEW
+    least: int = FEW
+    victims: tuple[str, ...] = ("vm1", "vm3", "internet")
+
+
+def out(packet: bytes, *, source: str = OWN_MAC, target: str = GATEWAY_MAC) -> bytes:
+    """Put a packet into a frame for the gateway."""
+    return ethernet(source, target, IPV6 if packet[0] >> 4 == 6 else IPV4, packet)
+
+
+def spoofed(name: str, source: str) -> Attack:
+    """Send from an address that is somebody else's, to a guest of another hypervisor."""
+    target = REMOTE6 if ":" in source else REMOTE
+    return Attack(name, (out(udp(source, target, (4000, 4000), MARK)),), "source")
+
+
+def towards(name: str, target: str, packet: bytes, reason: str) -> Attack:
+    """Send to the fabric's own machines."""
+    return Attack(f"{name} {target}", (out(packet),), reason)
+
+
+def said_by_arp(name: str, operation: int, mac: str, address: str, asked: str) -> Attack:
+    frame = ethernet(OWN_MAC, EVERYBODY, ARP, arp(operation, mac, address, EVERYBODY, asked))
+    return Attack(name, (frame,), "arp_sender" if mac == OWN_MAC else "arp_mac", victims=())
+
+
+def extended(header: int, body: bytes, packet_type: int, message: bytes, target: str) -> bytes:
+    """Return an IPv6 packet with an extension header before its message."""
+    return ip(OWN_LINK_LOCAL, target, header, bytes((packet_type,)) + body + message, ttl=255)
+
+
+RA = advertisement(OWN_LINK_LOCAL, "2001:db8:bad::", OWN_MAC)
+ALL_NODES_MAC = "33:33:00:00:00:01"
+BFD = struct.pack("!BBBBIIIII", 0x20, 0xC0, 3, 24, 1, 0, 1000000, 1000000, 0)
+LYING = struct.pack("!4s", bytes((203, 0, 113, 2))) + ip(REMOTE, NEIGHBOR, UDP, bytes(8))
+ROUTED = bytes((2, 0, 1)) + bytes(4) + bytes.fromhex("20010db8cb00710352543333fffe000f")
+
+ATTACKS = (
+    # Whom it passes for.
+    spoofed("source outside", "192.0.2.77"),
+    spoofed("source of a guest beside it", NEIGHBOR),
+    spoofed("source of a guest elsewhere", "203.0.113.4"),
+    spoofed("source of the gateway", GATEWAY),
+    spoofed("source of the hypervisor's loopback", "172.22.2.1"),
+    spoofed("source of a path", "198.51.100.1"),
+    spoofed("private source", "10.1.1.1"),
+    spoofed("source 127.0.0.1", "127.0.0.1"),
+    spoofed("source of nobody", "0.0.0.0"),
+    spoofed("source that is a multicast", "224.0.0.1"),
+    spoofed("source that is a broadcast", "255.255.255.255"),
+    spoofed("anycast source that it does not share", "203.0.113.10"),
+    spoofed("IPv6 source outside", "2001:db8:8888::77"),
+    spoofed("IPv6 source of a guest beside it", NEIGHBOR6),
+    spoofed("IPv6 source of a guest elsewhere", "2001:db8:cb00:7104::1"),
+    spoofed("IPv6 source of the gateway", GATEWAY6),
+    spoofed("IPv6 source of a path", "2001:db8:c633:6400::1"),
+    spoofed("IPv6 source that is unique local", "fd00::1"),
+    spoofed("link-local source of a guest beside it", "fe80::5254:33ff:fe00:7"),
+    Attack(
+        "another MAC",
+        (out(udp(OWN, REMOTE, (4000, 4000), MARK), source="02:00:00:00:00:66"),),
+        "mac",
+    ),
+    Attack(
+        "many MACs",
+        tuple(out(udp(OWN, REMOTE, (4, 4), MARK), source=f"02:00:00:00:{n:02x}:66") for n in range(200)),
+        "mac",
+        count=1,
+        least=200,
+    ),
+    Attack("the gateway's MAC", (out(udp(OWN, REMOTE, (4000, 4000), MARK), source=GATEWAY_MAC),), "mac"),
+    # ARP and neighbour discovery.
+    said_by_arp("ARP answer as the gateway", 2, OWN_MAC, GATEWAY, NEIGHBOR),
+    said_by_arp("ARP answer as another guest", 2, OWN_MAC, NEIGHBOR, GATEWAY),
+    said_by_arp("ARP question as another guest", 1, OWN_MAC, REMOTE, GATEWAY),
+    said_by_arp("gratuitous ARP", 1, OWN_MAC, NEIGHBOR, NEIGHBOR),
+    said_by_arp("ARP with another's MAC", 2, NEIGHBOR_MAC, OWN, GATEWAY),
+    Attack(
+        "ARP flood",
+        (ethernet(OWN_MAC, EVERYBODY, ARP, arp(1, OWN_MAC, OWN, EVERYBODY, GATEWAY)),),
+        "arp_rate",
+        count=MANY,
+        least=MANY // 2,
+        victims=(),
+    ),
+    Attack(
+        "neighbour advertisement for another guest",
+        (out(neighbor(136, NEIGHBOR6, GATEWAY6, NEIGHBOR6, OWN_MAC)),),
+        "source",
+        victims=(),
+    ),
+    Attack(
+        "neighbour discovery flood from all of its /64",
+        tuple(
+            out(neighbor(135, f"2001:db8:cb00:7102::{n:x}", GATEWAY6, GATEWAY6, OWN_MAC))
+            for n in range(1, MANY)
+        ),
+        "nd_rate",
+        count=1,
+        least=MANY // 2,
+        victims=(),
+    ),
+    # Passing for a router or a server.
+    Attack(
+        "router advertisement",
+        (out(ip(OWN_LINK_LOCAL, "ff02::1", ICMPV6, RA, ttl=255), target=ALL_NODES_MAC),),
+        "rogue_ra",
+    ),
+    Attack(
+        "router advertisement behind destination options",
+        (out(extended(60, bytes((0, 1, 4, 0, 0, 0, 0)), ICMPV6, RA, "ff02::1"), target=ALL_NODES_MAC),),
+        "rogue_ra",
+    ),
+    Attack(
+        "router advertisement in a fragment",
+        (out(extended(44, bytes((0, 0, 1, 0, 0, 0, 7)), ICMPV6, RA, "ff02::1"), target=ALL_NODES_MAC),),
+        "rogue_ra",
+    ),
+    Attack(
+        "DHCP offer",
+        (out(udp(OWN, "255.255.255.255", (67, 68), dhcp(2, NEIGHBOR_MAC, 1, 2, OWN)), target=EVERYBODY),),
+        "rogue_dhcp",
+    ),
+    Attack(
+        "DHCP offer to a guest elsewhere",
+        (out(udp(OWN, REMOTE, (67, 68), dhcp(2, NEIGHBOR_MAC, 1, 2, OWN) + MARK)),),
+        "rogue_dhcp",
+    ),
+    Attack("DHCPv6 answer", (out(udp(OWN6, REMOTE6, (547, 546), MARK)),), "rogue_dhcp"),
+    Attack(
+        "DHCP starvation",
+        tuple(
+            out(
+                udp(
+                    "0.0.0.0",
+                    "255.255.255.255",
+                    (68, 67),
+                    dhcp(1, f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}", n, 1),
+                ),
+                target=EVERYBODY,
+            )
+            for n in range(500)
+        ),
+        "dhcp_rate",
+        count=1,
+        least=400,
+        victims=(),
+    ),
+    Attack("ICMP redirect", (out(icmp(OWN, REMOTE, 5, LYING + MARK, code=1)),), "icmp_redirect"),
+    Attack(
+        "ICMPv6 redirect",
+        (out(icmp(OWN_LINK_LOCAL, GATEWAY6, 137, bytes(36), ttl=255)),),
+        "icmp_redirect",
+        victims=(),
+    ),
+    # The hypervisor and the fabric.
+    towards("BGP to", GATEWAY, syn(OWN, GATEWAY, 179, ttl=255), "to_host"),
+    towards("BGP to", "198.51.100.1", syn(OWN, "198.51.100.1", 179, ttl=255), "to_host"),
+    towards("BGP to", GATEWAY6, syn(OWN_LINK_LOCAL, GATEWAY6, 179, ttl=255), "to_host"),
+    towards("BGP to", "198.51.100.126", syn(OWN, "198.51.100.126", 179, ttl=255), "fabric"),
+    towards("BGP to", "2001:db8:c633:6400::7e", syn(OWN6, "2001:db8:c633:6400::7e", 179, ttl=255), "fabric"),
+    towards("BFD to", "198.51.100.1", udp(OWN, "198.51.100.1", (49152, 3784), BFD, ttl=255), "to_host"),
+    towards("BFD to", "198.51.100.2", udp(OWN, "198.51.100.2", (49152, 3784), BFD, ttl=255), "fabric"),
+    towards("SSH to", "172.22.2.1", syn(OWN, "172.22.2.1", 22), "to_host"),
+    towards("SSH to", GATEWAY6, syn(OWN_LINK_LOCAL, GATEWAY6, 22), "to_host"),
+    towards("SSH to", "172.22.2.2", syn(OWN, "172.22.2.2", 22), "fabric"),
+    towards("private path", "172.22.15.2", icmp(OWN, "172.22.15.2", 8, bytes(4) + MARK), "fabric"),
+    towards("private path here", "172.22.15.1", icmp(OWN, "172.22.15.1", 8, bytes(4) + MARK), "to_host"),
+    towards("traceroute to", GATEWAY, udp(OWN, GATEWAY, (40000, 33434), MARK, ttl=1), "to_host"),
+    Attack(
+        "BGP in fragments",
+        (
+            out(ip(OWN, GATEWAY, TCP, syn(OWN, GATEWAY, 179)[20:28], ttl=255, fragment=0x2000)),
+            out(ip(OWN, GATEWAY, TCP, syn(OWN, GATEWAY, 179)[28:], ttl=255, fragment=1)),
+        ),
+        "to_host",
+        count=1,
+        least=1,
+    ),
+    Attack(
+        "routing header of IPv6",
+        (out(ip(OWN6, GATEWAY6, 43, bytes((UDP,)) + ROUTED + udp(OWN6, REMOTE6, (4, 4), MARK)[40:])),),
+        None,
+    ),
+    # Frames and floods.
+    Attack("802.1Q", (tagged(out(udp(OWN, REMOTE, (4000, 4000), MARK)), 20),), None),
+    Attack("TTL that ends here", (out(udp(OWN, REMOTE, (4000, 4000), MARK, ttl=1)),), None),
+    Attack(
+        "broadcast flood",
+        (out(udp(OWN, "255.255.255.255", (4000, 4000), MARK), target=EVERYBODY),),
+        "multicast",
+        count=MANY,
+        least=MANY,
+    ),
+    Attack(
+        "broadcast of its subnet",
+        (out(udp(OWN, "203.0.113.255", (4000, 4000), MARK), target=EVERYBODY),),
+        None,
+    ),
+    Attack(
+        "multicast flood",
+        (out(udp(OWN, "239.1.1.1", (4000, 4000), MARK), target="01:00:5e:01:01:01"),),
+        None,
+        count=MANY,
+    ),
+    Attack(
+        "IPv6 multicast flood",
+        (out(udp(OWN6, "ff02::1", (4000, 4000), MARK), target=ALL_NODES_MAC),),
+        "multicast",
+        count=MANY,
+        least=MANY,
+    ),
+    Attack(
+        "ping flood of the gateway",
+        (out(icmp(OWN, GATEWAY, 8)),),
+        "ping_rate",
+        count=MANY,
+        least=MANY // 2,
+        victims=(),
+    ),
+)
+
+
+def namespace(lab: Lab, name: str) -> str:
+    """Return the path of a guest's or machine's network namespace."""
+    twin = Twin(lab.name, print)
+    own = twin.guest_namespace(name) if name.startswith("vm") else twin.machine_namespace(name)
+    return str(NAMESPACES / own)
+
+
+def send(lab: Lab, frames: tuple[bytes, ...], count: int) -> None:
+    """Send frames by the attacker's cable."""
+    command = ["nsenter", f"--net={namespace(lab, ATTACKER)}", sys.executable, str(WIRE), "send", "eth0"]
+    text = "".join(f"{count} {frame.ljust(60, bytes(1)).hex()}\n" for frame in frames)
+    subprocess.run(command, input=text, text=True, check=True, timeout=60)
+
+
+def drops(lab: Lab) -> dict[str, int]:
+    """Return what the attacker's hypervisor has dropped so far, by reason."""
+    found = {}
+    for family in ("inet", "arp"):
+        shown = json.loads(lab.run(HOST, f"nft --json list counters table {family} l3hv"))
+        counters = (entry["counter"] for entry in shown["nftables"] if "counter" in entry)
+        found |= {counter["name"]: counter["packets"] for counter in counters}
+    return found
+
+
+@contextmanager
+def looking(lab: Lab, victims: tuple[str, ...]) -> Iterator[dict[str, int]]:
+    """Count the packets with the mark that come in at ``victims`` while the block runs."""
+    arrived: dict[str, int] = {}
+    lookers = {}
+    for victim in victims:
+        command = [
+            "nsenter",
+            f"--net={namespace(lab, victim)}",
+            sys.executable,
+            str(WIRE),
+            "look",
+            MARK.hex(),
+        ]
+        lookers[victim] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        for process in lookers.values():
+            assert process.stdout is not None
+            assert process.stdout.readline() == "looking\n"
+        yield arrived
+        for victim, process in lookers.items():
+            arrived[victim] = int(process.communicate(timeout=10)[0])
+    finally:
+        for process in lookers.values():
+            process.kill()
+
+
+def test_what_is_allowed_arrives(lab: Lab) -> None:
+    """The tests would notice: the same packet with the attacker's own address comes through."""
+    before = drops(lab)["source"]
+    with looking(lab, ("vm3",)) as arrived:
+        send(lab, (out(udp(OWN, REMOTE, (4000, 4000), MARK)),), FEW)
+        assert lab.reached(ATTACKER, [REMOTE]) == {REMOTE}
+    assert arrived == {"vm3": FEW}
+    assert drops(lab)["source"] == before
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
+def test_attack_fails(lab: Lab, attack: Attack) -> None:
+    before = drops(lab)
+    flows = both_families("vm1", "vm3")
+    seconds = 4 if len(attack.frames) * attack.count >= MANY - 1 else 2
+    with lab.traffic(*flows, seconds=seconds, each=4) as traffic, looking(lab, attack.victims) as arrived:
+        send(lab, attack.frames, attack.count)
+    after = drops(lab)
+    assert not any(arrived.values()), f"packets arrived: {arrived}"
+    if attack.reason is not None:
+        counted = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+        assert counted.get(attack.reason, 0) >= attack.least, f"counted: {counted}"
+    assert traffic.lost() == {}
+
+
+def test_after_all_this_everything_works(lab: Lab) -> None:
+    assert lab.reached(ATTACKER, [NEIGHBOR, REMOTE, OUTSIDE, OUTSIDE6, GATEWAY]) == {
+        NEIGHBOR,
+        REMOTE,
+        OUTSIDE,
+        OUTSIDE6,
+        GATEWAY,
+    }
+    neighbours = lab.run(HOST, "ip neighbour show dev vm1; ip -6 neighbour show dev vm1")
+    assert OWN_MAC not in neighbours
+    assert NEIGHBOR_MAC in neighbours
