@@ -115,7 +115,6 @@ ROUTE_IS_ONLINK = 0x4
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 SCOPE_LINK = 253
-HAS_SPOKEN = 0x02 | 0x04 | 0x08 | 0x10  # NUD_REACHABLE, STALE, DELAY, PROBE
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
@@ -347,19 +346,6 @@ def read_tables(
     return own, learned
 
 
-def read_neighbours(
-    netlink: IPRoute, links: dict[int, dict[str, Any]], interfaces: set[str]
-) -> dict[str, dict[str, str]]:
-    """Return the MACs that are known behind the guest ports: interface → address → MAC."""
-    neighbours: dict[str, dict[str, str]] = {}
-    for message in netlink.get_neighbours():
-        name = links.get(message["ifindex"], {}).get("name")
-        mac = message.get_attr("NDA_LLADDR")
-        if name in interfaces and mac and message["state"] & HAS_SPOKEN:
-            neighbours.setdefault(name, {})[message.get_attr("NDA_DST")] = mac
-    return neighbours
-
-
 def sysctl_path(key: str) -> str:
     """Return the file of a setting in the syntax of sysctl.d(5): ``/`` in a dotted key stands for a dot."""
     dot, slash = key.find("."), key.find("/")
@@ -543,7 +529,10 @@ def read_translations() -> dict[str, str]:
 
 
 def read_packet_filter() -> dict[str, Any]:
-    """Return whether the kernel has the rules that were placed, and what it dropped, by reason."""
+    """Return whether the kernel has the rules that were placed, what it dropped, by reason, and strangers.
+
+    These are the MACs, by port, that were heard there of late and are not the guest's.
+    """
 
     def output(*command: str) -> str | None:
         try:
@@ -552,7 +541,13 @@ def read_packet_filter() -> dict[str, Any]:
             return None
 
     drops: dict[str, int] = {}
+    strangers: dict[str, list[str]] = {}
     for family in ("inet", "arp"):
+        listing = output("nft", "--json", "list", "set", family, "l3hv", "strangers")
+        for entry in json.loads(listing)["nftables"] if listing else ():
+            for element in entry.get("set", {}).get("elem", ()):
+                port, mac = element["elem"]["val"]["concat"]
+                strangers.setdefault(port, []).append(mac)
         listing = output("nft", "--json", "list", "counters", "table", family, "l3hv")
         for entry in json.loads(listing)["nftables"] if listing else ():
             if "counter" in entry:
@@ -561,6 +556,7 @@ def read_packet_filter() -> dict[str, Any]:
         "is_loaded": output("nft", "--terse", "list", "table", "inet", "l3hv") is not None,
         "is_in_force": output(PACKET_FILTER, "in-force", PACKET_FILTER_RULES) is not None,
         "drops": drops,
+        "strangers": {port: sorted(set(macs)) for port, macs in strangers.items()},
     }
 
 
@@ -870,7 +866,6 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         addresses = read_addresses(netlink, links)
         rules = {family: read_rules(netlink, number) for family, number in FAMILIES.items()}
         ports = {guest["interface"] for guest in plan["guests"]}
-        neighbours = read_neighbours(netlink, links, ports)
     on_link = {
         name: [ip_interface(address["address"]).network for address in here]
         for name, here in addresses.items()
@@ -903,7 +898,6 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "networkd": {
             name: networkd_state(index) for index, link in links.items() if (name := link["name"]) in watched
         },
-        "neighbours": neighbours,
         "rules": rules,
         "routes": own,
         "learned": {name: table.summary(learned.get(name)) for name, table in by_bird.items()},

@@ -31,7 +31,6 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             for guest in guests
         },
         "networkd": dict.fromkeys(configured_interfaces(plan, guests), "configured"),
-        "neighbours": {guest.interface: {"192.0.2.1": guest.mac} for guest in guests},
         "rules": {family: rules(plan, family) for family in ("ipv4", "ipv6")},
         "routes": routes(plan, guests),
         "learned": {
@@ -47,6 +46,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             "drops": {
                 reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
             },
+            "strangers": {},
         },
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},

@@ -259,7 +259,7 @@ def test_a_guest_with_another_mac_is_named(lab: Standing) -> None:
         failing = lab.await_failing("hv1", {"mac vm2"})
     finally:
         as_guest("50:54:33:00:00:09")
-        lab.run("hv1", "ip neighbour flush dev vm2")
+        lab.run("hv1", "nft flush set inet l3hv strangers; nft flush set arp l3hv strangers")
         lab.await_whole("hv1")
     assert failing == {"mac vm2"}
 

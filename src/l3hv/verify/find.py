@@ -202,14 +202,8 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _mac_words(seen: Observation, guest: Guest) -> str:
-    """Return the MAC that speaks behind a port; where nobody has spoken yet there is nothing to compare."""
-    own = {address["address"].partition("/")[0] for address in seen["addresses"].get(guest.interface, ())}
-    others = {
-        f"{mac} says that it is {address}"
-        for address, mac in seen["neighbours"].get(guest.interface, {}).items()
-        if mac != guest.mac and address not in own
-    }
-    return "; ".join(sorted(others)) or guest.mac
+    """Return the MACs that speak behind a port and are not its guest's, or else the guest's."""
+    return " and ".join(seen["packet_filter"]["strangers"].get(guest.interface, ())) or guest.mac
 
 
 def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
