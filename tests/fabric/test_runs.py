@@ -44,7 +44,8 @@ def state_of(lab: Lab, machine: str) -> str:
         "find /etc /usr/local /run/systemd/network -type f -exec sha256sum {} + | sort -k 2; "
         "ip -4 rule; ip -6 rule; "
         "ip -4 route show table all proto static; ip -6 route show table all proto static; "
-        "nft --stateless --terse list ruleset; nft list map inet l3hv transparent 2>&1; systemctl show --property=Id,ActiveEnterTimestampMonotonic "
+        "nft --stateless --terse list ruleset; nft list map inet l3hv transparent 2>&1; "
+        "systemctl show --property=Id,ActiveEnterTimestampMonotonic "
         "bird systemd-networkd radvd l3hv-dhcp l3hv-tables; birdc show status | grep -i configuration",
     )
 
