@@ -31,6 +31,7 @@ Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
 DaemonName = Literal["bird2", "bird3"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
+SessionLayout = Literal["per_family", "multiprotocol"]
 
 
 @dataclass(frozen=True)
@@ -232,13 +233,15 @@ class Session:
 
     ``relation`` is what the neighbour is to us: ``reflector`` (we are its client), ``client`` (we reflect
     for it) or ``peer`` (another reflector of the path). ``passive`` sessions wait for the neighbour.
-    ``failure_profile`` is the same at both ends; ``bfd`` tells whether BFD watches the neighbour.
+    ``layout`` and ``failure_profile`` are the same at both ends; ``bfd`` tells whether BFD watches the
+    neighbour.
     """
 
     name: str
     peer: str
     path: str
     domain: str
+    layout: SessionLayout
     interface: str
     local: str
     neighbor: str
@@ -306,7 +309,7 @@ class Routing:
     """What the routing daemon of this host is told.
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
-    clients'.
+    clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
     """
 
     daemon: Daemon
@@ -317,6 +320,7 @@ class Routing:
     failure_profiles: tuple[FailureProfile, ...]
     timers: Timers
     ecmp_limit: int
+    awaited_interfaces: tuple[str, ...]
     tables: tuple[RoutingTable, ...]
     sessions: tuple[Session, ...]
 

@@ -73,6 +73,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             failure_profiles=tuple(p for p in FAILURE_PROFILES if p in {s.failure_profile for s in own}),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
+            awaited_interfaces=tuple(_awaited_interfaces(common, host)),
             tables=routing_tables(common, host, loopbacks, ports),
             sessions=own,
         ),
@@ -116,6 +117,13 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
             if network is not None
         ),
     )
+
+
+def _awaited_interfaces(common: Common, host: HostIntent) -> Iterator[str]:
+    """Yield where next hops of IPv6 are reached: a daemon judges them once, by its own address."""
+    for uplink in host.uplinks:
+        if common.network(uplink.path, uplink.domain, "ipv6") is not None:
+            yield uplink.interface
 
 
 def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:

@@ -1,4 +1,4 @@
-"""The BGP sessions of a host: one per path, domain and neighbour, with a channel per family.
+"""The BGP sessions of a host: one per path, domain and neighbour, or one for each family of that.
 
 A path has reflectors of its own: a reflector that saw several paths would pass on the one it prefers, and
 hide the others from clients that cannot use that one.  Where both ends could open a session the passive
@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, numbered
-from l3hv.facts import Common, Domain, HostIntent, Peer, UplinkIntent
-from l3hv.model import Channel, FailureProfile, Family, Session
+from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
+from l3hv.model import Channel, FailureProfile, Family, Session, SessionLayout
 
 Relation = Literal["reflector", "client", "peer"]
 
 FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
 """What is done about a dead path, neighbour or daemon, the more demanding first."""
+
+SESSION_LAYOUTS: tuple[SessionLayout, ...] = ("per_family", "multiprotocol")
+"""What one session carries, the least first."""
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
 
@@ -47,27 +50,51 @@ def bird_table(domain: str, family: Family) -> str:
 def sessions(common: Common, host: HostIntent, peers: tuple[Peer, ...]) -> tuple[Session, ...]:
     """Return the sessions of a host in the order of its uplinks and their neighbours."""
     return tuple(
-        _session(common, host, uplink, peer)
+        session
         for uplink in host.uplinks
         for peer in peers
         if peer.path == uplink.path and uplink.domain in peer.domains
+        for session in _sessions(common, host, uplink, peer)
     )
 
 
-def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Session:
+def _sessions(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Iterator[Session]:
+    """Yield the sessions with one neighbour in one domain, IPv4 first."""
     networks = [
         network
         for family in FAMILIES
         if (network := common.network(uplink.path, uplink.domain, family)) is not None
     ]
+    layout = session_layout(host, peer)
+    name = f"{bird_symbol(peer.name)}_{bird_symbol(uplink.domain)}"
+    if layout == "multiprotocol":
+        yield _session(common, host, uplink, peer, name=name, layout=layout, networks=networks)
+    else:
+        for network in networks:
+            own = f"{name}{4 if network.family == 'ipv4' else 6}"
+            yield _session(common, host, uplink, peer, name=own, layout=layout, networks=[network])
+
+
+def _session(
+    common: Common,
+    host: HostIntent,
+    uplink: UplinkIntent,
+    peer: Peer,
+    *,
+    name: str,
+    layout: SessionLayout,
+    networks: list[PathNetwork],
+) -> Session:
+    """Return the session that carries the families of ``networks``, over the first of them."""
     transport = networks[0].prefix
     is_reflector = host.kind == "route_reflector"
     profile = failure_profile(host, peer)
     return Session(
-        name=f"{bird_symbol(peer.name)}_{bird_symbol(uplink.domain)}",
+        name=name,
         peer=peer.name,
         path=uplink.path,
         domain=uplink.domain,
+        layout=layout,
         interface=uplink.interface,
         local=str(numbered(transport, host.id)),
         neighbor=str(numbered(transport, peer.id)),
@@ -96,6 +123,18 @@ def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     if peer.kind != "route_reflector":
         return peer.failure_profile
     return max(host.settings.failure_profile, peer.failure_profile, key=FAILURE_PROFILES.index)
+
+
+def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
+    """Return what the sessions of two hosts carry each: a reflector does what its client does.
+
+    Two reflectors of one path agree on what comes first in :data:`SESSION_LAYOUTS`, which asks for less.
+    """
+    if host.kind != "route_reflector":
+        return host.settings.session_layout
+    if peer.kind != "route_reflector":
+        return peer.session_layout
+    return min(host.settings.session_layout, peer.session_layout, key=SESSION_LAYOUTS.index)
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from l3hv.addressing import family_of_text
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
@@ -198,7 +199,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
 
 def bfd_name(session: Session) -> str:
     """Return what the BFD session of a BGP session is called."""
-    return f"bfd {session.peer} {session.path} {session.domain}"
+    family = f" {family_of_text(session.neighbor)}" if session.layout == "per_family" else ""
+    return f"bfd {session.peer} {session.path} {session.domain}{family}"
 
 
 def learned_name(table: RoutingTable) -> str:
@@ -211,12 +213,13 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
 
     Reflectors that share a path pass on what they hear from each other too.
     """
-    reflectors: dict[tuple[str, str], int] = {}
+    reflectors: dict[tuple[str, str], set[str]] = {}
     for session in plan.routing.sessions:
-        key = (session.path, session.domain)
-        reflectors[key] = reflectors.get(key, 0) + (session.relation != "client")
+        others = reflectors.setdefault((session.path, session.domain), set())
+        if session.relation != "client":
+            others.add(session.peer)
     most = 0 if plan.kind == "route_reflector" else 1
-    return {key for key, count in reflectors.items() if count <= most}
+    return {key for key, names in reflectors.items() if len(names) <= most}
 
 
 def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTable) -> tuple[int, int]:
