@@ -102,6 +102,8 @@ _RESERVED_HOSTS = frozenset(
         *(
             "accept",
             "announce",
+            "communities",
+            "community",
             "device",
             "direct",
             "fabric",
@@ -110,6 +112,7 @@ _RESERVED_HOSTS = frozenset(
             "originated",
             "own",
             "pipe",
+            "shared",
             "static",
         ),
         *("static", "all", "ungrouped"),

@@ -293,3 +293,37 @@ def test_reflectors_of_one_path_agree_on_the_smaller_layout():
     ends = ends_of({"rr3": "per_family"})
     between = {session.layout for (name, peer, *_), session in ends.items() if {name, peer} == {"rr1", "rr3"}}
     assert between == {"per_family"}
+
+
+def test_a_shared_session_carries_each_domain_over_its_own_network():
+    ends = ends_of({"hv1": "shared", "hv2": "shared"})
+    (session,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("hv1", "rr1"))
+    assert (session.name, session.domain, session.domains) == ("rr1_shared", "public", ("public", "private"))
+    ipv4, ipv6 = session.channels
+    assert ipv4.next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
+    assert [part.next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
+    assert ipv6.next_hops == {"public6": "2001:db8:a::1"}
+
+
+def test_a_host_without_the_public_network_shares_what_it_has():
+    uplinks = {"a": {"private": "a-private"}, "b": {"public": "b-public"}}
+    hosts = fabric(1) | {"hv7": ("hypervisor", {"l3hv_id": 7, "l3hv_uplinks": uplinks})}
+    hosts["hv7"][1]["l3hv_session_layout"] = "shared"
+    sessions = host_plan(slices(hosts)["hv7"]).routing.sessions
+    assert [(s.name, s.interface, s.domains) for s in sessions] == [
+        ("rr1_shared", "a-private", ("private",)),
+        ("rr2_shared", "b-public", ("public",)),
+    ]
+
+
+def test_domains_have_different_communities_of_the_fabric():
+    hosts = fabric(1)
+    hosts["hv1"][1]["l3hv_session_layout"] = "shared"
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    ours = plans["hv1"].routing.communities
+    assert {community.domain: community.value for community in ours} == {
+        "public": (65000, 1, 1),
+        "private": (65000, 1, 2),
+    }
+    assert plans["rr1"].routing.communities == ours
+    assert plans["edge"].routing.communities == ()

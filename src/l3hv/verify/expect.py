@@ -185,7 +185,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             interval, multiplier = fabric.bfd(plan, session.peer)
             yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
         for channel in session.channels:
-            received, sent = _counts(plan, fabric, session, tables[channel.table])
+            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
+            received, sent = map(sum, zip(*counts, strict=True))
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST
             yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
             yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
