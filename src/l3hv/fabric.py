@@ -59,9 +59,9 @@ LEAST_IPV6_MTU = 1280
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # rt_tables(5): the kernel's own names; "all" and "cache" are words of ip-route(8).  With "4" or "6" after
-# them the rest become keywords or predefined tables of BIRD.
+# them the rest become keywords or predefined tables of BIRD, or the tables of shared sessions.
 _RESERVED_DOMAINS = frozenset(
-    {"all", "cache", "default", "local", "main", "unspec", "flow", "ipv", "master", "roa", "vpn"}
+    {"all", "cache", "default", "local", "main", "unspec", "flow", "ipv", "master", "roa", "shared", "vpn"}
 )
 _KERNEL_TABLES = {253: "default", 254: "main", 255: "local"}
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
 from l3hv.addressing import Network, family_of
-from l3hv.model import DaemonName, FailureProfile, Family, Kind, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Family, Kind, SessionLayout, System, Timers
 
 DomainKind = Literal["public", "private"]
 
@@ -164,6 +164,7 @@ class Settings:
     guest_mtu: int
     timers: Timers
     failure_profile: FailureProfile
+    session_layout: SessionLayout
     ecmp_limit: int
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
@@ -212,6 +213,7 @@ class Member:
     kind: Kind
     id: int
     failure_profile: FailureProfile
+    session_layout: SessionLayout
     links: tuple[Link, ...]
 
 
@@ -223,6 +225,7 @@ class Peer:
     kind: Kind
     id: int
     failure_profile: FailureProfile
+    session_layout: SessionLayout
     path: str
     domains: tuple[str, ...]
 

@@ -20,9 +20,9 @@ from l3hv.guests import (
     reference,
     resolve_guests,
 )
-from l3hv.model import DaemonName, FailureProfile, Kind, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Kind, SessionLayout, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
-from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES
+from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, SESSION_LAYOUTS
 from l3hv.shape import (
     Fields,
     Notes,
@@ -50,6 +50,7 @@ HOST_KEYS = frozenset(
         "l3hv_management_sources",
         "l3hv_mtu",
         "l3hv_path",
+        "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
         "l3hv_uplinks",
@@ -68,6 +69,7 @@ KINDS: dict[str, Kind] = {
 DEFAULT_MTU = 1500
 DEFAULT_ECMP_LIMIT = 16
 DEFAULT_PROFILE: FailureProfile = "bfd_llgr"
+DEFAULT_LAYOUT: SessionLayout = "multiprotocol"
 DEFAULT_DAEMON: DaemonName = "bird2"
 DEFAULT_SYSTEM: System = "debian13"
 
@@ -100,6 +102,8 @@ _RESERVED_HOSTS = frozenset(
         *(
             "accept",
             "announce",
+            "communities",
+            "community",
             "device",
             "direct",
             "fabric",
@@ -108,6 +112,7 @@ _RESERVED_HOSTS = frozenset(
             "originated",
             "own",
             "pipe",
+            "shared",
             "static",
         ),
         *("static", "all", "ungrouped"),
@@ -206,6 +211,9 @@ def _read_settings(fields: Fields) -> Settings:
         guest_mtu=fields.take("l3hv_guest_mtu", mtu, DEFAULT_MTU),
         timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile),
         failure_profile=profile,
+        session_layout=fields.take(
+            "l3hv_session_layout", OneOf[SessionLayout](*SESSION_LAYOUTS), DEFAULT_LAYOUT
+        ),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"

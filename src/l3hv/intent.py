@@ -39,7 +39,8 @@ def member(host: HostIntent) -> Member:
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
     links = tuple(Link(path, tuple(names)) for path, names in domains.items())
-    return Member(host.name, host.kind, host.id, host.settings.failure_profile, links)
+    settings = host.settings
+    return Member(host.name, host.kind, host.id, settings.failure_profile, settings.session_layout, links)
 
 
 class Roster:
@@ -51,8 +52,7 @@ class Roster:
         for host in sorted(members, key=lambda host: natural_key(host.name)):
             side = self._reflectors if host.kind == "route_reflector" else self._clients
             for link in host.links:
-                peer = Peer(host.name, host.kind, host.id, host.failure_profile, link.path, link.domains)
-                side.setdefault(link.path, []).append(peer)
+                side.setdefault(link.path, []).append(_peer(host, link))
 
     def reflectors(self, path: str) -> list[Peer]:
         return self._reflectors.get(path, [])
@@ -60,6 +60,18 @@ class Roster:
     def clients(self, path: str) -> list[Peer]:
         """Return the hypervisors and edge routers on ``path``."""
         return self._clients.get(path, [])
+
+
+def _peer(host: Member, link: Link) -> Peer:
+    return Peer(
+        name=host.name,
+        kind=host.kind,
+        id=host.id,
+        failure_profile=host.failure_profile,
+        session_layout=host.session_layout,
+        path=link.path,
+        domains=link.domains,
+    )
 
 
 def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:

@@ -31,6 +31,7 @@ Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
 DaemonName = Literal["bird2", "bird3"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
+SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 
 
 @dataclass(frozen=True)
@@ -214,31 +215,58 @@ class PrefixMatch:
 
 
 @dataclass(frozen=True)
+class CarriedDomain:
+    """One domain in a channel of a shared session: the routes of the BIRD table ``table``.
+
+    ``next_hops`` is the domain's prefix on the path, which their next hops lie in.  ``next_hop`` is that of
+    this host's announcements (``None`` on a reflector).
+    """
+
+    domain: str
+    table: str
+    next_hops: str
+    next_hop: str | None
+
+
+@dataclass(frozen=True)
 class Channel:
     """One address family of a session.
 
     ``next_hop`` is the address that this host puts into its announcements (``None`` on a reflector,
-    which keeps the announced one). ``table`` is the BIRD table's name (``public4``).
+    which keeps the announced one). ``table`` is the BIRD table's name (``public4``).  In a shared session it
+    is that of a :class:`SharedTable`, and ``carries`` says what it stands for.
     """
 
     family: Family
     table: str
     next_hop: str | None
+    carries: tuple[CarriedDomain, ...]
+
+    @property
+    def next_hops(self) -> dict[str, str | None]:
+        """The BIRD tables of domains whose routes are exchanged, each with the next hop that we announce."""
+        if self.carries:
+            return {part.table: part.next_hop for part in self.carries}
+        return {self.table: self.next_hop}
 
 
 @dataclass(frozen=True)
 class Session:
     """One BGP session: protocol ``name`` in BIRD, on ``interface``, from ``local`` to ``neighbor``.
 
+    ``domain`` is the one whose network it runs in, ``domains`` are those whose routes it carries.
     ``relation`` is what the neighbour is to us: ``reflector`` (we are its client), ``client`` (we reflect
     for it) or ``peer`` (another reflector of the path). ``passive`` sessions wait for the neighbour.
-    ``failure_profile`` is the same at both ends; ``bfd`` tells whether BFD watches the neighbour.
+    ``layout`` and ``failure_profile`` are the same at both ends; ``bfd`` tells whether BFD watches the
+    neighbour.
     """
 
     name: str
     peer: str
     path: str
     domain: str
+    domains: tuple[str, ...]
+    layout: SessionLayout
     interface: str
     local: str
     neighbor: str
@@ -269,6 +297,35 @@ class RoutingTable:
     originates: tuple[str, ...]
     accepts: tuple[PrefixMatch, ...]
     announces: tuple[PrefixMatch, ...]
+
+
+@dataclass(frozen=True)
+class DomainCommunity:
+    """The large community (its three parts) that the routes of a domain carry in shared sessions."""
+
+    domain: str
+    value: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SharedPart:
+    """A domain that has a part in a shared table, and the BIRD table of its own."""
+
+    domain: str
+    table: str
+
+
+@dataclass(frozen=True)
+class SharedTable:
+    """The BIRD table between the shared sessions and the tables of domains, in one family.
+
+    It may hold the same prefix for each domain: they come from different protocols or have different path
+    identifiers (RFC 7911), and none of them is preferred to another here.
+    """
+
+    name: str
+    family: Family
+    parts: tuple[SharedPart, ...]
 
 
 @dataclass(frozen=True)
@@ -306,7 +363,8 @@ class Routing:
     """What the routing daemon of this host is told.
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
-    clients'.
+    clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
+    ``communities`` and ``shared_tables`` are there where sessions are shared.
     """
 
     daemon: Daemon
@@ -317,7 +375,10 @@ class Routing:
     failure_profiles: tuple[FailureProfile, ...]
     timers: Timers
     ecmp_limit: int
+    awaited_interfaces: tuple[str, ...]
     tables: tuple[RoutingTable, ...]
+    communities: tuple[DomainCommunity, ...]
+    shared_tables: tuple[SharedTable, ...]
     sessions: tuple[Session, ...]
 
 

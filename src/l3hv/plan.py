@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
+from l3hv.communities import domain_communities
 from l3hv.daemons import DAEMONS, SLEEPY
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
@@ -22,7 +23,7 @@ from l3hv.model import (
     Vlan,
     from_plain,
 )
-from l3hv.policy import preferred_source, routing_tables
+from l3hv.policy import preferred_source, routing_tables, shared_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
 from l3hv.sessions import FAILURE_PROFILES, failure_profile, router_id, sessions
@@ -48,6 +49,8 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
     own = sessions(common, host, part.peers)
+    tables = routing_tables(common, host, loopbacks, ports)
+    is_shared = any(session.layout == "shared" for session in own)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -73,7 +76,10 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             failure_profiles=tuple(p for p in FAILURE_PROFILES if p in {s.failure_profile for s in own}),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
-            tables=routing_tables(common, host, loopbacks, ports),
+            awaited_interfaces=tuple(_awaited_interfaces(common, host)),
+            tables=tables,
+            communities=domain_communities(common, host.domains) if is_shared else (),
+            shared_tables=shared_tables(host, tables) if is_shared else (),
             sessions=own,
         ),
         warnings=tuple(_warnings(part)),
@@ -116,6 +122,13 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
             if network is not None
         ),
     )
+
+
+def _awaited_interfaces(common: Common, host: HostIntent) -> Iterator[str]:
+    """Yield where next hops of IPv6 are reached: a daemon judges them once, by its own address."""
+    for uplink in host.uplinks:
+        if common.network(uplink.path, uplink.domain, "ipv6") is not None:
+            yield uplink.interface
 
 
 def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:

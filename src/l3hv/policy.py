@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, Domain, HostIntent
-from l3hv.model import Family, Guest, LoopbackAddress, PrefixMatch, RoutingTable
-from l3hv.sessions import bird_table
+from l3hv.model import Family, Guest, LoopbackAddress, PrefixMatch, RoutingTable, SharedPart, SharedTable
+from l3hv.sessions import bird_table, shared_table
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
@@ -29,6 +29,19 @@ def routing_tables(
     if host.kind == "hypervisor":
         tables += _local_out_tables(common, host, loopbacks)
     return tuple(tables)
+
+
+def shared_tables(host: HostIntent, tables: Iterable[RoutingTable]) -> tuple[SharedTable, ...]:
+    """Return the tables that shared sessions have in common with the tables of domains among ``tables``."""
+    of_domains = [table for table in tables if table.domain in host.domains]
+    return tuple(
+        SharedTable(
+            shared_table(family),
+            family,
+            tuple(SharedPart(table.domain, table.name) for table in of_domains if table.family == family),
+        )
+        for family in dict.fromkeys(table.family for table in of_domains)
+    )
 
 
 def _domain_table(

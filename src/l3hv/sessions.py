@@ -1,4 +1,4 @@
-"""The BGP sessions of a host: one per path, domain and neighbour, with a channel per family.
+"""The BGP sessions of a host: one per path and neighbour, or one for each domain of that, or for each family.
 
 A path has reflectors of its own: a reflector that saw several paths would pass on the one it prefers, and
 hide the others from clients that cannot use that one.  Where both ends could open a session the passive
@@ -12,15 +12,21 @@ from collections.abc import Iterator
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, numbered
-from l3hv.facts import Common, Domain, HostIntent, Peer, UplinkIntent
-from l3hv.model import Channel, FailureProfile, Family, Session
+from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
+from l3hv.model import CarriedDomain, Channel, FailureProfile, Family, Session, SessionLayout
 
 Relation = Literal["reflector", "client", "peer"]
 
 FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
 """What is done about a dead path, neighbour or daemon, the more demanding first."""
 
+SESSION_LAYOUTS: tuple[SessionLayout, ...] = ("per_family", "multiprotocol", "shared")
+"""What one session carries, the least first."""
+
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
+
+SHARED = "shared"
+"""What stands for all domains where a domain has its name; no domain can be called so."""
 
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
@@ -44,30 +50,71 @@ def bird_table(domain: str, family: Family) -> str:
     return f"{bird_symbol(domain)}{4 if family == 'ipv4' else 6}"
 
 
+def shared_table(family: Family) -> str:
+    """Return the name of the BIRD table between the shared sessions and the domains' tables in one family.
+
+    >>> shared_table("ipv4")
+    'shared4'
+    """
+    return bird_table(SHARED, family)
+
+
 def sessions(common: Common, host: HostIntent, peers: tuple[Peer, ...]) -> tuple[Session, ...]:
     """Return the sessions of a host in the order of its uplinks and their neighbours."""
     return tuple(
-        _session(common, host, uplink, peer)
+        session
         for uplink in host.uplinks
         for peer in peers
         if peer.path == uplink.path and uplink.domain in peer.domains
+        for session in _sessions(common, host, uplink, peer)
     )
 
 
-def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Session:
-    networks = [
-        network
-        for family in FAMILIES
-        if (network := common.network(uplink.path, uplink.domain, family)) is not None
-    ]
+def _sessions(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Iterator[Session]:
+    """Yield the sessions with one neighbour that run in one domain's network, IPv4 first."""
+    networks = _networks(common, uplink.path, uplink.domain)
+    layout = session_layout(host, peer)
+    symbol, domain = bird_symbol(peer.name), bird_symbol(uplink.domain)
+    match layout:
+        case "per_family":
+            for network in networks:
+                name = f"{symbol}_{bird_table(uplink.domain, network.family)}"
+                yield _session(host, uplink, peer, name=name, layout=layout, networks=[network])
+        case "multiprotocol":
+            yield _session(host, uplink, peer, name=f"{symbol}_{domain}", layout=layout, networks=networks)
+        case "shared":
+            here = [u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains]
+            if uplink.domain == here[0]:
+                networks = [network for name in here for network in _networks(common, uplink.path, name)]
+                name = f"{symbol}_{SHARED}"
+                yield _session(host, uplink, peer, name=name, layout=layout, networks=networks)
+
+
+def _networks(common: Common, path: str, domain: str) -> list[PathNetwork]:
+    found = (common.network(path, domain, family) for family in FAMILIES)
+    return [network for network in found if network is not None]
+
+
+def _session(
+    host: HostIntent,
+    uplink: UplinkIntent,
+    peer: Peer,
+    *,
+    name: str,
+    layout: SessionLayout,
+    networks: list[PathNetwork],
+) -> Session:
+    """Return the session that carries the routes of ``networks``, over the first of them."""
     transport = networks[0].prefix
     is_reflector = host.kind == "route_reflector"
     profile = failure_profile(host, peer)
     return Session(
-        name=f"{bird_symbol(peer.name)}_{bird_symbol(uplink.domain)}",
+        name=name,
         peer=peer.name,
         path=uplink.path,
         domain=uplink.domain,
+        domains=tuple(dict.fromkeys(network.domain for network in networks)),
+        layout=layout,
         interface=uplink.interface,
         local=str(numbered(transport, host.id)),
         neighbor=str(numbered(transport, peer.id)),
@@ -75,15 +122,35 @@ def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer)
         passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
         failure_profile=profile,
         bfd=profile in BFD_PROFILES,
-        channels=tuple(
-            Channel(
-                network.family,
-                bird_table(uplink.domain, network.family),
-                None if is_reflector else str(numbered(network.prefix, host.id)),
+        channels=tuple(_shared_channels(host, networks) if layout == "shared" else _channels(host, networks)),
+    )
+
+
+def _channels(host: HostIntent, networks: list[PathNetwork]) -> Iterator[Channel]:
+    for network in networks:
+        table = bird_table(network.domain, network.family)
+        yield Channel(network.family, table, _next_hop(host, network), carries=())
+
+
+def _shared_channels(host: HostIntent, networks: list[PathNetwork]) -> Iterator[Channel]:
+    for family in FAMILIES:
+        carries = tuple(
+            CarriedDomain(
+                network.domain,
+                bird_table(network.domain, family),
+                next_hops=str(network.prefix),
+                next_hop=_next_hop(host, network),
             )
             for network in networks
-        ),
-    )
+            if network.family == family
+        )
+        if carries:
+            yield Channel(family, shared_table(family), next_hop=None, carries=carries)
+
+
+def _next_hop(host: HostIntent, network: PathNetwork) -> str | None:
+    """Return what others send traffic for this host's routes to; a reflector keeps what it was told."""
+    return None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id))
 
 
 def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
@@ -96,6 +163,18 @@ def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     if peer.kind != "route_reflector":
         return peer.failure_profile
     return max(host.settings.failure_profile, peer.failure_profile, key=FAILURE_PROFILES.index)
+
+
+def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
+    """Return what the sessions of two hosts carry each: a reflector does what its client does.
+
+    Two reflectors of one path agree on what comes first in :data:`SESSION_LAYOUTS`, which asks for less.
+    """
+    if host.kind != "route_reflector":
+        return host.settings.session_layout
+    if peer.kind != "route_reflector":
+        return peer.session_layout
+    return min(host.settings.session_layout, peer.session_layout, key=SESSION_LAYOUTS.index)
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:

@@ -40,7 +40,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section("Warnings", ((warning,) for warning in plan.warnings))
     yield from _section("Uplinks", map(_uplink, plan.uplinks))
     yield from _section("Addresses on lo", (_loopback(lo) for lo in plan.loopbacks))
-    yield from _section("Sessions", map(_session, routing.sessions))
+    yield from _section(f"Sessions: {len(routing.sessions)}", map(_session, routing.sessions))
     yield from _section("Rules", map(_rule, plan.rules))
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type) for route in plan.last_resorts)

@@ -31,6 +31,7 @@ RICH |= {
     "l3hv_mtu": 9000,
     "l3hv_guest_mtu": 1500,
     "l3hv_failure_profile": "bfd_llgr",
+    "l3hv_session_layout": "shared",
     "l3hv_system": "debian12",
 }
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, fabric, hypervisor, intents, slices
 
 from l3hv.intent import Roster, host_slice, member, parse_host, peers
-from l3hv.model import HostPlan, as_plain, from_plain
+from l3hv.model import HostPlan, Session, as_plain, from_plain
 from l3hv.plan import host_plan, topology
+from l3hv.sessions import SESSION_LAYOUTS
 
 ids = st.sets(st.integers(1, 14999), min_size=1, max_size=6)
 
@@ -248,3 +249,81 @@ def test_a_slice_holds_only_what_was_parsed():
     part = host_slice(common, host, peers(host, Roster([member(host)])))
     assert part["peers"] == []
     assert json.loads(json.dumps(part)) == part
+
+
+def ends_of(layouts: dict[str, str]) -> dict[tuple[str, str, str, str], Session]:
+    """Return both ends of each session of a fabric whose hosts have these layouts."""
+    hosts = fabric(2) | {
+        "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}}),
+    }
+    for name, layout in layouts.items():
+        hosts[name][1]["l3hv_session_layout"] = layout
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    return {
+        (name, session.peer, session.local, session.neighbor): session
+        for name, plan in plans.items()
+        for session in plan.routing.sessions
+    }
+
+
+@pytest.mark.parametrize("reflector", SESSION_LAYOUTS)
+@pytest.mark.parametrize("client", SESSION_LAYOUTS)
+def test_both_ends_lay_out_their_sessions_alike(client, reflector):
+    ends = ends_of({"hv1": client, "rr1": reflector})
+    for (name, peer, local, neighbor), session in ends.items():
+        other = ends[peer, name, neighbor, local]
+        assert session.layout == other.layout
+        assert [channel.family for channel in session.channels] == [c.family for c in other.channels]
+    assert {session.layout for (name, *_), session in ends.items() if name == "hv1"} == {client}
+    assert {session.layout for (name, *_), session in ends.items() if name == "hv2"} == {"multiprotocol"}
+
+
+def test_families_have_sessions_of_their_own_over_themselves():
+    ends = ends_of({"hv1": "per_family"})
+    own = [session for (name, *_), session in ends.items() if name == "hv1" and session.peer == "rr1"]
+    assert [session.name for session in own] == ["rr1_public4", "rr1_public6", "rr1_private4"]
+    for session in own:
+        (channel,) = session.channels
+        assert session.name.endswith(channel.family[-1])
+        assert f"ipv{ip_address(session.local).version}" == channel.family
+        assert channel.next_hop == session.local
+
+
+def test_reflectors_of_one_path_agree_on_the_smaller_layout():
+    ends = ends_of({"rr3": "per_family"})
+    between = {session.layout for (name, peer, *_), session in ends.items() if {name, peer} == {"rr1", "rr3"}}
+    assert between == {"per_family"}
+
+
+def test_a_shared_session_carries_each_domain_over_its_own_network():
+    ends = ends_of({"hv1": "shared", "hv2": "shared"})
+    (session,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("hv1", "rr1"))
+    assert (session.name, session.domain, session.domains) == ("rr1_shared", "public", ("public", "private"))
+    ipv4, ipv6 = session.channels
+    assert ipv4.next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
+    assert [part.next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
+    assert ipv6.next_hops == {"public6": "2001:db8:a::1"}
+
+
+def test_a_host_without_the_public_network_shares_what_it_has():
+    uplinks = {"a": {"private": "a-private"}, "b": {"public": "b-public"}}
+    hosts = fabric(1) | {"hv7": ("hypervisor", {"l3hv_id": 7, "l3hv_uplinks": uplinks})}
+    hosts["hv7"][1]["l3hv_session_layout"] = "shared"
+    sessions = host_plan(slices(hosts)["hv7"]).routing.sessions
+    assert [(s.name, s.interface, s.domains) for s in sessions] == [
+        ("rr1_shared", "a-private", ("private",)),
+        ("rr2_shared", "b-public", ("public",)),
+    ]
+
+
+def test_domains_have_different_communities_of_the_fabric():
+    hosts = fabric(1)
+    hosts["hv1"][1]["l3hv_session_layout"] = "shared"
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    ours = plans["hv1"].routing.communities
+    assert {community.domain: community.value for community in ours} == {
+        "public": (65000, 1, 1),
+        "private": (65000, 1, 2),
+    }
+    assert plans["rr1"].routing.communities == ours
+    assert plans["edge"].routing.communities == ()

@@ -32,10 +32,10 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
                     if route.family == table.family and name in route.tables:
                         prefixes.setdefault(route.prefix, []).append(guest.name)
         next_hops = {
-            session.path: channel.next_hop
+            session.path: next_hop
             for session in plan.routing.sessions
             for channel in session.channels
-            if channel.table == table.name and channel.next_hop is not None
+            if (next_hop := channel.next_hops.get(table.name)) is not None
         }
         if next_hops and prefixes:
             tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}

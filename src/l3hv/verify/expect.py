@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from l3hv.addressing import family_of_text
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
@@ -184,7 +185,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             interval, multiplier = fabric.bfd(plan, session.peer)
             yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
         for channel in session.channels:
-            received, sent = _counts(plan, fabric, session, tables[channel.table])
+            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
+            received, sent = map(sum, zip(*counts, strict=True))
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST
             yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
             yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
@@ -198,7 +200,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
 
 def bfd_name(session: Session) -> str:
     """Return what the BFD session of a BGP session is called."""
-    return f"bfd {session.peer} {session.path} {session.domain}"
+    family = f" {family_of_text(session.neighbor)}" if session.layout == "per_family" else ""
+    return f"bfd {session.peer} {session.path} {session.domain}{family}"
 
 
 def learned_name(table: RoutingTable) -> str:
@@ -211,12 +214,13 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
 
     Reflectors that share a path pass on what they hear from each other too.
     """
-    reflectors: dict[tuple[str, str], int] = {}
+    reflectors: dict[tuple[str, str], set[str]] = {}
     for session in plan.routing.sessions:
-        key = (session.path, session.domain)
-        reflectors[key] = reflectors.get(key, 0) + (session.relation != "client")
+        others = reflectors.setdefault((session.path, session.domain), set())
+        if session.relation != "client":
+            others.add(session.peer)
     most = 0 if plan.kind == "route_reflector" else 1
-    return {key for key, count in reflectors.items() if count <= most}
+    return {key for key, names in reflectors.items() if len(names) <= most}
 
 
 def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTable) -> tuple[int, int]:

@@ -230,7 +230,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             up = any(
                 sessions.get(session.name, {}).get("state") == "Established"
                 for session in plan.routing.sessions
-                if (session.path, session.domain, session.relation) == (path, domain, "reflector")
+                if (session.path, session.relation) == (path, "reflector") and domain in session.domains
             )
             yield f"path {path} has a reflector for {domain}", "yes" if up else "no"
     for table in plan.routing.tables:
