@@ -18,7 +18,7 @@ from ansible.plugins.filter.core import comment
 ASK = "config_files_ask"
 DIGEST = "@digest@"
 PASSED_ON = ("mode", "owner", "group", "validate")
-FIELDS = frozenset({"src", "dest", "each", "as", *PASSED_ON})
+FIELDS = frozenset({"src", "dest", "each", "as", "sensitive", *PASSED_ON})
 HEADER = re.compile(r"#jinja2:[^\n]*\n")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # What may become a part of a file's name: nothing that leaves the directory or hides the file.
@@ -116,19 +116,21 @@ class ActionModule(ActionBase):
             if not file.get(field):
                 raise AnsibleActionFail(f"files: {field} is required")
         passed_on = {field: file[field] for field in PASSED_ON if file.get(field) is not None}
+        # The module keeps what it gets under this name to itself, however talkative Ansible is told to be.
+        holder = "secret_content" if file.get("sensitive") else "content"
         elements = file.get("each")
         if elements is not None and not isinstance(elements, list):
             raise AnsibleActionFail(f"files: {file['src']}: each must be a list")
 
         if not str(file["src"]).endswith(".j2"):
             content = self._loader.get_text_file_contents(self._find_needle("files", file["src"]))
-            return [{"dest": file["dest"], "content": str(content), **passed_on}]
+            return [{"dest": file["dest"], holder: str(content), **passed_on}]
         name = str(file.get("as") or "item")
         texts = self._texts(str(file["src"]), variables, name, [{}] if elements is None else elements)
         if elements is None:
-            return [{"dest": file["dest"], "content": texts[0], **passed_on}]
+            return [{"dest": file["dest"], holder: texts[0], **passed_on}]
         return [
-            {"dest": destination(str(file["dest"]), element), "content": text, **passed_on}
+            {"dest": destination(str(file["dest"]), element), holder: text, **passed_on}
             for element, text in zip(elements, texts, strict=True)
         ]
 

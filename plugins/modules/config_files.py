@@ -90,8 +90,15 @@ options:
       validate:
         description:
           - A command that refuses a bad file by its exit status. C(%s) is the path of the new content.
+          - The other files of the set that belong into the same directory lie beside it, under their names.
           - In check mode it is left out where the program is not installed yet.
         type: str
+      sensitive:
+        description:
+          - Neither a diff nor any other output shows what is, was or will be in the file.
+          - Give it the mode C(0600): when it is removed that is what tells that it is not to be shown.
+        type: bool
+        default: false
   owned:
     description:
       - Glob patterns. Files that match one of them and are not in O(files) are removed.
@@ -217,7 +224,8 @@ class File:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.dest: str = given["dest"]
-        self.content: bytes = given["content"].encode("utf-8")
+        self.is_sensitive: bool = given["content"] is None
+        self.content: bytes = given["secret_content" if self.is_sensitive else "content"].encode("utf-8")
         self.validate: str | None = given["validate"]
         self.mode = int(given["mode"], 8)
         self.owner, self.group = given["owner"], given["group"]
@@ -410,7 +418,8 @@ class ConfigFiles:
             files[file.dest] = file
         return files
 
-    def validate(self, files: list[File]) -> None:
+    def validate(self, files: list[File], wanted: dict[str, File]) -> None:
+        """Check ``files``, each beside its neighbours among the ``wanted``, which it may include."""
         directory = tempfile.mkdtemp(prefix="config_files.", dir=self.module.tmpdir)
         try:
             for number, file in enumerate(files):
@@ -421,8 +430,13 @@ class ConfigFiles:
                 words = shlex.split(file.validate)
                 if self.module.check_mode and shutil.which(words[0]) is None:
                     continue
-                staged = os.path.join(directory, str(number), os.path.basename(file.dest))
-                write_file(staged, file.content, 0o600, None, None)
+                beside = os.path.join(directory, str(number))
+                for path, other in wanted.items():
+                    if os.path.dirname(path) == os.path.dirname(file.dest):
+                        write_file(
+                            os.path.join(beside, os.path.basename(path)), other.content, 0o600, None, None
+                        )
+                staged = os.path.join(beside, os.path.basename(file.dest))
                 code, out, err = self.module.run_command([word.replace("%s", staged) for word in words])
                 if code != 0:
                     output = self.scrub((out + err).strip().replace(staged, file.dest))
@@ -436,6 +450,10 @@ class ConfigFiles:
         def side(content: bytes | None) -> str:
             return self.scrub(content.decode("utf-8", "replace")) if content is not None else ""
 
+        # Of a file that is removed nobody says any more that it is sensitive, but its mode does.
+        if file.is_sensitive if file else found.mode is not None and not found.mode & 0o077:
+            became = "removed" if file is None else "changed" if found.exists else "new"
+            return {"prepared": f"--- {path}\n+++ {path} ({became}; it holds secrets and is not shown)\n"}
         if file is None:
             return {
                 "before_header": path,
@@ -482,7 +500,9 @@ class ConfigFiles:
         changed = [path for path in wanted if not found[path].is_as(wanted[path])]
         removed = [path for path in found if path not in wanted]
 
-        self.validate([wanted[path] for path in changed if found[path].content != wanted[path].content])
+        self.validate(
+            [wanted[path] for path in changed if found[path].content != wanted[path].content], wanted
+        )
         shown = [*changed, *removed] if self.module._diff else []
         diff = [self.diff(path, found[path], wanted.get(path)) for path in shown]
 
@@ -631,7 +651,8 @@ def main() -> None:
                 "options": {
                     # The action plugin renders `src`, `each` and `as` into `dest` and `content`.
                     "dest": {"type": "path", "required": True},
-                    "content": {"type": "str", "required": True},
+                    "content": {"type": "str"},
+                    "secret_content": {"type": "str", "no_log": True},
                     "mode": {"type": "str", "default": "0644"},
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},

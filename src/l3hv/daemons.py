@@ -12,10 +12,34 @@ PLANNED_DAEMONS = ("bird1", "frr", "gobgp", "junos")
 _BUILT = (
     # BIRD before 2.14 goes to sleep, for 3 s at most, with work that a timer has left to be done, such as to
     # mark routes as stale. Any timer wakes it up; the cheapest is the one that looks at the interfaces.
-    Daemon("bird2", "debian12", package="bird2", version="2.0.12", device_scan_s=1, kernel_scan_s=10),
-    Daemon("bird2", "debian13", package="bird2", version="2.17", device_scan_s=10, kernel_scan_s=10),
+    Daemon(
+        "bird2",
+        "debian12",
+        package="bird2",
+        version="2.0.12",
+        device_scan_s=1,
+        kernel_scan_s=10,
+        asks_for_authentication=False,
+    ),
+    Daemon(
+        "bird2",
+        "debian13",
+        package="bird2",
+        version="2.17",
+        device_scan_s=10,
+        kernel_scan_s=10,
+        asks_for_authentication=True,
+    ),
     # BIRD 3.1 ends a graceful recovery without telling the kernel protocols: they install at their next scan.
-    Daemon("bird3", "debian13", package="bird3", version="3.1", device_scan_s=10, kernel_scan_s=2),
+    Daemon(
+        "bird3",
+        "debian13",
+        package="bird3",
+        version="3.1",
+        device_scan_s=10,
+        kernel_scan_s=2,
+        asks_for_authentication=True,
+    ),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
 

@@ -34,6 +34,7 @@ from l3hv.shape import (
 COMMON_KEYS = frozenset(
     {
         "l3hv_asn",
+        "l3hv_bgp_keys",
         "l3hv_domains",
         "l3hv_fabric",
         "l3hv_gateway_mac",
@@ -86,6 +87,11 @@ pool_name = Text(
     "a pool's name of letters, digits, '_' and '-' (at most 31)",
     "Choose a name of these characters, beginning with a letter or digit.",
 )
+key_name = Text(
+    r"[a-z][a-z0-9]{0,14}",
+    "a key's name of lower-case letters and digits (at most 15)",
+    "Choose a name such as fabric.",
+)
 dns_domain = Text(
     r"(?=.{1,253})[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*",
     "a DNS domain",
@@ -120,6 +126,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         pools=pools,
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
         rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
+        bgp_keys=_bgp_keys(fields.mapping("l3hv_bgp_keys")),
     )
     _check_presence(fields, notes)
     if notes.problems:
@@ -149,6 +156,22 @@ def _check_presence(fields: Fields, notes: Notes) -> None:
         notes.add("l3hv_paths", None, "is missing.", "Describe at least one path.")
     elif isinstance(paths, dict) and len(paths) > MOST_PATHS:
         notes.add("l3hv_paths", paths, f"There are {len(paths)} paths.", f"Use at most {MOST_PATHS}.")
+
+
+def _bgp_keys(keys: Fields) -> tuple[str, ...]:
+    """Return the names of the keys that sessions can have, all of one kind.
+
+    What is written instead of the kind may be a secret, so no problem repeats it.
+    """
+    found = list(keys.names(key_name))
+    for name, kind in found:
+        if kind == "ao":
+            message = "No kernel of Debian 12 or 13 is built with TCP-AO (CONFIG_TCP_AO)."
+            keys.notes.add(keys.path(name), None, message, "Use md5.")
+        elif kind != "md5":
+            message = "expected the kind of the key, md5."
+            keys.notes.add(keys.path(name), None, message, "Its secret belongs into l3hv_bgp_secrets.")
+    return tuple(name for name, _ in found)
 
 
 def _networks(paths: Fields) -> tuple[PathNetwork, ...]:

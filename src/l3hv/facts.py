@@ -72,7 +72,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Common:
-    """The facts that all hosts of a fabric share. Domains are sorted public first, the rest by name."""
+    """The facts that all hosts of a fabric share. Domains are sorted public first, the rest by name.
+
+    ``bgp_keys`` are the names of the keys that BGP sessions can have.
+    """
 
     fabric: str
     asn: int
@@ -83,6 +86,7 @@ class Common:
     pools: tuple[Pool, ...]
     gateway_mac: str
     rule_priority: int
+    bgp_keys: tuple[str, ...]
 
     @cached_property
     def public(self) -> Domain:
@@ -165,6 +169,7 @@ class Settings:
     timers: Timers
     failure_profile: FailureProfile
     session_layout: SessionLayout
+    bgp_key: str | None
     ecmp_limit: int
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
@@ -214,6 +219,7 @@ class Member:
     id: int
     failure_profile: FailureProfile
     session_layout: SessionLayout
+    bgp_key: str | None
     links: tuple[Link, ...]
 
 
@@ -226,6 +232,7 @@ class Peer:
     id: int
     failure_profile: FailureProfile
     session_layout: SessionLayout
+    bgp_key: str | None
     path: str
     domains: tuple[str, ...]
 

@@ -38,6 +38,7 @@ from l3hv.shape import (
 HOST_KEYS = frozenset(
     {
         "l3hv_addresses",
+        "l3hv_bgp_key",
         "l3hv_daemon",
         "l3hv_ecmp_limit",
         "l3hv_edge_domains",
@@ -109,6 +110,7 @@ _RESERVED_HOSTS = frozenset(
             "fabric",
             "guests",
             "kernel",
+            "key",
             "originated",
             "own",
             "pipe",
@@ -191,6 +193,7 @@ def parse_host(
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
     _check_daemon(settings, notes)
+    _check_key(settings, common, notes)
     _check_timers(host, notes)
     _check_rules(host, common, notes)
     _check_addresses(addresses, common, notes)
@@ -214,6 +217,7 @@ def _read_settings(fields: Fields) -> Settings:
         session_layout=fields.take(
             "l3hv_session_layout", OneOf[SessionLayout](*SESSION_LAYOUTS), DEFAULT_LAYOUT
         ),
+        bgp_key=fields.raw.get("l3hv_bgp_key"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
@@ -442,6 +446,18 @@ def _check_daemon(settings: Settings, notes: Notes) -> None:
             settings.daemon,
             f"{SYSTEM_NAMES[settings.system]} has no {settings.daemon}.",
             f"Use {DEFAULT_DAEMON}, or one of the systems that have it: {', '.join(systems)} (l3hv_system).",
+        )
+
+
+def _check_key(settings: Settings, common: Common, notes: Notes) -> None:
+    """What is written instead of a key's name may be a secret, so no problem repeats it."""
+    if settings.bgp_key is not None and settings.bgp_key not in common.bgp_keys:
+        known = ", ".join(common.bgp_keys)
+        notes.add(
+            "l3hv_bgp_key",
+            None,
+            "This is not the name of one of the fabric's keys.",
+            f"Choose one of {known}." if known else "Name its key in l3hv_bgp_keys.",
         )
 
 

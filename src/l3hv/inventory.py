@@ -44,8 +44,9 @@ from l3hv.verify.announcements import announcements
 
 PREFIX = "l3hv_"
 KEEP_RUNS_S = 24 * 3600
-INTERNAL = frozenset({"l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
-"""Variables with the prefix that are no intent: facts of a run, and what the twin says of itself."""
+INTERNAL = frozenset({"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
+"""Variables with the prefix that are no intent: secrets, which only their files get, facts of a run, and what
+the twin says of itself."""
 
 _NOBODY = Problem(
     "inventory",

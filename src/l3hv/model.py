@@ -257,8 +257,8 @@ class Session:
     ``domain`` is the one whose network it runs in, ``domains`` are those whose routes it carries.
     ``relation`` is what the neighbour is to us: ``reflector`` (we are its client), ``client`` (we reflect
     for it) or ``peer`` (another reflector of the path). ``passive`` sessions wait for the neighbour.
-    ``layout`` and ``failure_profile`` are the same at both ends; ``bfd`` tells whether BFD watches the
-    neighbour.
+    ``layout``, ``failure_profile`` and ``key`` (the name of its secret) are the same at both ends; ``bfd``
+    tells whether BFD watches the neighbour.
     """
 
     name: str
@@ -274,6 +274,7 @@ class Session:
     passive: bool
     failure_profile: FailureProfile
     bfd: bool
+    key: str | None
     channels: tuple[Channel, ...]
 
 
@@ -347,7 +348,7 @@ class Daemon:
 
     ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, it looks
     at the interfaces and at the kernel's tables, beside being told of changes: more often where something
-    waits for that.
+    waits for that. ``asks_for_authentication``: beside a key, how it is used has to be said.
     """
 
     name: DaemonName
@@ -356,6 +357,7 @@ class Daemon:
     version: str
     device_scan_s: int
     kernel_scan_s: int
+    asks_for_authentication: bool
 
 
 @dataclass(frozen=True)
@@ -364,6 +366,7 @@ class Routing:
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
+    ``session_keys`` are the names of the secrets of its sessions.
     ``communities`` and ``shared_tables`` are there where sessions are shared.
     """
 
@@ -375,6 +378,7 @@ class Routing:
     failure_profiles: tuple[FailureProfile, ...]
     timers: Timers
     ecmp_limit: int
+    session_keys: tuple[str, ...]
     awaited_interfaces: tuple[str, ...]
     tables: tuple[RoutingTable, ...]
     communities: tuple[DomainCommunity, ...]

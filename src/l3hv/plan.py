@@ -76,6 +76,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             failure_profiles=tuple(p for p in FAILURE_PROFILES if p in {s.failure_profile for s in own}),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
+            session_keys=tuple(sorted({session.key for session in own if session.key is not None})),
             awaited_interfaces=tuple(_awaited_interfaces(common, host)),
             tables=tables,
             communities=domain_communities(common, host.domains) if is_shared else (),

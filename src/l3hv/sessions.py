@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, numbered
+from l3hv.errors import natural_key
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
 from l3hv.model import CarriedDomain, Channel, FailureProfile, Family, Session, SessionLayout
 
@@ -122,6 +123,7 @@ def _session(
         passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
         failure_profile=profile,
         bfd=profile in BFD_PROFILES,
+        key=session_key(host, peer),
         channels=tuple(_shared_channels(host, networks) if layout == "shared" else _channels(host, networks)),
     )
 
@@ -175,6 +177,19 @@ def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     if peer.kind != "route_reflector":
         return peer.session_layout
     return min(host.settings.session_layout, peer.session_layout, key=SESSION_LAYOUTS.index)
+
+
+def session_key(host: HostIntent, peer: Peer) -> str | None:
+    """Return the name of the key that the sessions of two hosts have: a reflector does what its client does.
+
+    Between two reflectors of one path it is that of the first by name that has one.
+    """
+    if host.kind != "route_reflector":
+        return host.settings.bgp_key
+    if peer.kind != "route_reflector":
+        return peer.bgp_key
+    keys = {host.name: host.settings.bgp_key, peer.name: peer.bgp_key}
+    return next((keys[name] for name in sorted(keys, key=natural_key) if keys[name] is not None), None)
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:

@@ -84,7 +84,8 @@ def _loopback(loopback: LoopbackAddress) -> Row:
 def _session(session: Session) -> Row:
     families = "+".join(channel.family for channel in session.channels)
     passive = "passive" if session.passive else ""
-    return (session.name, session.relation, f"{session.local} → {session.neighbor}", families, passive)
+    key = f"key {session.key}" if session.key is not None else ""
+    return (session.name, session.relation, f"{session.local} → {session.neighbor}", families, passive, key)
 
 
 def _rule(rule: Rule) -> Row:

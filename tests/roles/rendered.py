@@ -60,6 +60,7 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
     variables = {**(read(role / "defaults/main.yml") or {}), **(read(role / "vars/main.yml") or {})}
     variables.update({key: value for key, value in call.items() if key not in {"role", "when", "tags"}})
     variables["l3hv_plan"] = plan
+    variables["l3hv_bgp_secrets"] = {name: f"tests only: {name}" for name in plan["routing"]["session_keys"]}
     templar = Templar(loader=DataLoader(), variables=variables)
 
     def ask(key: str) -> Any:

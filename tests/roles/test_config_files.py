@@ -195,6 +195,35 @@ def test_secrets_do_not_show(converge: Run, etc: Path) -> None:
     assert secret not in result["msg"]
 
 
+def test_a_sensitive_file_does_not_show_whatever_happens_to_it(converge: Run, etc: Path) -> None:
+    dest = f"{etc}/keys"
+    said = []
+    for secret in ("hunter2", "correct horse"):
+        files = [{"dest": dest, "secret_content": f"key {secret};\n", "mode": "0600"}]
+        said += [converge(files=files, check=True), settle(converge, files=files)]
+        assert Path(dest).read_text() == f"key {secret};\n"
+        assert not converge(files=files)["changed"]
+    said.append(settle(converge, files=[], owned=[dest]))
+    assert not Path(dest).exists()
+    shown = json.dumps(said)
+    assert "hunter2" not in shown
+    assert "horse" not in shown
+    assert all(result["changed"] and dest in result["diff"][0]["prepared"] for result in said)
+
+
+def test_validation_finds_the_neighbours_of_a_file(converge: Run, etc: Path) -> None:
+    files = [
+        {
+            "dest": f"{etc}/a.conf",
+            "content": "include b.conf\n",
+            "validate": "sh -c 'cat $(dirname %s)/b.conf'",
+        },
+        {"dest": f"{etc}/b.conf", "content": "b\n"},
+    ]
+    assert converge(files=files[:1], fails=True)["msg"].startswith("sh refuses the new")
+    assert converge(files=files)["changed"]
+
+
 def test_a_link_is_replaced_and_not_followed(converge: Run, etc: Path, tmp_path: Path) -> None:
     (tmp_path / "target").write_text("theirs\n")
     (etc / "a").symlink_to(tmp_path / "target")

@@ -58,10 +58,13 @@ def image() -> Path:
 def test_the_daemons_own_parsers_accept_the_files(path: Path, image: Path, tmp_path: Path) -> None:
     files = rendered_files(path)
     commands = []
-    for number, (dest, parser) in enumerate(PARSERS.items()):
-        if dest in files:
-            (tmp_path / str(number)).write_text(files[dest])
-            commands.append(parser.format(f"/mnt/{number}"))
+    for dest, text in files.items():
+        if Path(dest).parent in {Path(parsed).parent for parsed in PARSERS}:
+            staged = tmp_path / dest.lstrip("/")
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            staged.write_text(text)
+            if dest in PARSERS:
+                commands.append(PARSERS[dest].format(f"/mnt{dest}"))
     # In a mount and network namespace of their own: the image is shared, and nft asks the kernel.
     script = f"mount --bind {tmp_path} {image}/mnt && chroot {image} sh -ec '{' && '.join(commands)}'"
     done = subprocess.run(

@@ -257,7 +257,8 @@ def ends_of(layouts: dict[str, str]) -> dict[tuple[str, str, str, str], Session]
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}}),
     }
     for name, layout in layouts.items():
-        hosts[name][1]["l3hv_session_layout"] = layout
+        kind, variables = hosts[name]
+        hosts[name] = (kind, variables | {"l3hv_session_layout": layout})
     plans = {name: host_plan(part) for name, part in slices(hosts).items()}
     return {
         (name, session.peer, session.local, session.neighbor): session

@@ -1,0 +1,260 @@
+"""One fabric under every session layout: provisioned, verified, broken, and lied to.
+
+Its hosts have a layout each, on different daemons; then all of them have the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lab import Lab, both_families, wait_for
+
+pytestmark = [pytest.mark.matrix, pytest.mark.twin]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INVENTORY = REPOSITORY / "tests" / "golden" / "layouts" / "intent"
+
+HYPERVISORS = ("hv1", "hv2", "hv3")
+REFLECTORS = ("rr1", "rr2")
+MACHINES = (*HYPERVISORS, *REFLECTORS, "gw")
+SESSIONS = {"per_family": 8, "multiprotocol": 4, "shared": 2}
+OWN = {"hv1": "per_family", "hv2": "multiprotocol", "hv3": "shared"}
+"""The layouts of the inventory."""
+
+INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
+DETECTION_MS = 300
+SLEEPS_MS = 2200
+"""What BIRD 2.0.12 may need more than others: one of the reflectors runs it."""
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Lab]:
+    """The fabric in a twin of its own, not provisioned yet."""
+    made = Lab(os.environ.get("L3HV_LAYOUTS_TWIN", f"layouts{os.getpid() % 100000}"))
+    made.twin("down")
+    made.twin("up", "-i", str(INVENTORY), seconds=600)
+    try:
+        yield made
+    finally:
+        if "L3HV_LAYOUTS_KEEP" not in os.environ:
+            made.twin("down")
+
+
+def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
+    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
+
+
+def as_layout(layout: str) -> tuple[str, ...]:
+    """Return what gives every host a layout; none of it for the inventory's own."""
+    return () if layout == "mixed" else ("-e", json.dumps({"l3hv_session_layout": layout}))
+
+
+def routes(fabric: Lab, machine: str, domain: str) -> dict[str, int]:
+    """Return a domain's routes in both families: prefix → number of next hops."""
+    both = [fabric.routes(machine, family, domain) for family in (4, 6)]
+    return {f"{prefix} {family}": hops for family, found in zip((4, 6), both, strict=True)
+            for prefix, hops in found.items()}  # fmt: skip
+
+
+def is_whole(fabric: Lab) -> bool:
+    """Whether all sessions are up, and both paths lead to all guests of others and out of both domains."""
+
+    def has_both_paths(machine: str) -> bool:
+        if not fabric.established(machine):
+            return False
+        if machine not in HYPERVISORS:
+            return True
+        wanted = {"default 4", "default 6"}
+        others = {name[2:] for name in HYPERVISORS if name != machine}
+        public = (
+            wanted | {f"203.0.113.{n} 4" for n in others} | {f"2001:db8:cb00:710{n}::/64 6" for n in others}
+        )
+        private = wanted | {f"172.22.7.{n} 4" for n in others} | {f"fd00:7100:0:{n}::/64 6" for n in others}
+        return all(
+            routes(fabric, machine, domain).get(prefix) == 2
+            for domain, prefixes in (("public", public), ("private", private))
+            for prefix in prefixes
+        )
+
+    return all(fabric.on_each(MACHINES, has_both_paths).values())
+
+
+def await_whole(fabric: Lab) -> None:
+    wait_for("sessions and both paths in all routes", lambda: is_whole(fabric), 60)
+
+
+def answers(fabric: Lab, guest: str, address: str) -> bool:
+    return bool(fabric.run_as_guest(guest, f"busybox ping -c 1 -W 1 {address} >&2 && echo yes || true"))
+
+
+def guest_address(fabric: Lab, guest: str, family: int) -> str:
+    return wait_for(
+        f"the IPv{family} address of {guest}",
+        lambda: next((own for own in fabric.guest_addresses(guest) if (":" in own) == (family == 6)), ""),
+    )
+
+
+@pytest.mark.parametrize("layout", ["mixed", *SESSIONS])
+def test_layout(fabric: Lab, layout: str) -> None:
+    """Provision; count sessions; keep domains apart; cut a path; kill a daemon."""
+    provision(fabric, *as_layout(layout))
+    if layout in ("mixed", "shared"):
+        assert provision(fabric, *as_layout(layout)) == {}
+    await_whole(fabric)
+    for machine in HYPERVISORS:
+        expected = SESSIONS[OWN[machine] if layout == "mixed" else layout]
+        assert len(fabric.protocols(machine)) == expected, machine
+
+    for family in (4, 6):
+        for one, other in (("vm1", "vm3"), ("db1", "db3"), ("db2", "db3"), ("vm3", "vm2")):
+            assert answers(fabric, one, guest_address(fabric, other, family)), f"{one} to {other}"
+            across = guest_address(fabric, other.translate(str.maketrans("vmdb", "dbvm")), family)
+            assert not answers(fabric, one, across), f"{one} reaches {across} in the other domain"
+        assert answers(fabric, "vm3", INTERNET[family])
+
+    flows = (*both_families("vm3", "vm1"), *both_families("db3", "db2"))
+    for event, bound in (("cut", 1.2 * DETECTION_MS + 100 + SLEEPS_MS), ("kill", 0)):
+        await_whole(fabric)
+        arguments = ("hv3", "bird") if event == "kill" else ("hv3", "b")
+        try:
+            with fabric.traffic(*flows, seconds=5, each=8) as traffic:
+                fabric.twin(event, *arguments)
+        finally:
+            fabric.twin("heal", "hv3", "b")
+        print(layout, event, traffic.outages_ms())
+        assert max(traffic.outages_ms().values()) <= bound, f"{event} under {layout}"
+
+
+# --- lies under the layout that tells domains apart by what a route says of itself ----------------
+
+
+@contextmanager
+def changed(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
+    """Edit a machine's BIRD as its attacker would, and give it back as it was."""
+    path = "/etc/bird/bird.conf"
+    fabric.run(machine, f"cp -p {path} {path}.kept")
+    try:
+        for edit in edits:
+            fabric.run(machine, f"sed -i '{edit}' {path}")
+        fabric.run(machine, f"! cmp -s {path} {path}.kept && birdc configure")
+        yield
+    finally:
+        fabric.run(machine, f"mv {path}.kept {path} && birdc configure")
+        await_whole(fabric)
+
+
+def tables_of(fabric: Lab, prefix: str) -> set[str]:
+    """Return where a prefix of hv3 is a route: machine and domain."""
+    return {
+        f"{machine} {domain}"
+        for machine in ("hv1", "hv2")
+        for domain in ("public", "private")
+        if prefix in fabric.routes(machine, 4, domain)
+    }
+
+
+FORGED = {
+    "the community of the other domain": "s/bgp_large_community.add(community_private)/"
+    "bgp_large_community.add(community_public)/",
+    "both communities": "s/bgp_large_community.add(community_private);/&"
+    " bgp_large_community.add(community_public);/",
+    "no community": "s/bgp_large_community.add(community_private);//",
+    "a community of no domain": "s/^define community_private = .*/"
+    "define community_private = (4200000000, 1, 3);/",
+    "a next hop in the other domain": "s/bgp_next_hop = 172[.]22[.]15[.]/bgp_next_hop = 198.51.100./",
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_a_route_gets_into_no_other_domain(fabric: Lab, forgery: str) -> None:
+    provision(fabric, *as_layout("mixed"))
+    await_whole(fabric)
+    assert tables_of(fabric, "172.22.7.3") == {"hv1 private", "hv2 private"}
+    with changed(fabric, "hv3", FORGED[forgery]):
+        wait_for("the forged route to be refused", lambda: not tables_of(fabric, "172.22.7.3"))
+        assert tables_of(fabric, "203.0.113.3") == {"hv1 public", "hv2 public"}
+        for reflector in REFLECTORS:
+            assert "172.22.7.3" not in fabric.run(reflector, "birdc show route table shared4")
+
+
+def test_a_community_from_a_session_of_one_domain_means_nothing(fabric: Lab) -> None:
+    """hv2, whose sessions are not shared, puts the private domain's community on a public route."""
+    provision(fabric, *as_layout("mixed"))
+    await_whole(fabric)
+    forge = "/^function announce_public4/a bgp_large_community.add((4200000000, 1, 2));"
+    with changed(fabric, "hv2", forge):
+        show = "birdc show route table {} 203.0.113.2/32 all"
+        for reflector in REFLECTORS:
+            wait_for("the forgery", lambda r=reflector: "1, 2)" in fabric.run(r, show.format("public4")))
+            told = fabric.run(reflector, show.format("shared4"))
+            assert "(4200000000, 1, 1)" in told
+            assert "(4200000000, 1, 2)" not in told
+        assert "203.0.113.2" in fabric.routes("hv3", 4, "public")
+        assert "203.0.113.2" not in fabric.routes("hv3", 4, "private")
+
+
+# --- keys, and where a packet may come from --------------------------------------------------------
+
+SECRETS = {"fabric": "for tests only", "rack2": "for tests only, too"}
+OTHERS = {"fabric": "another one", "rack2": "one more"}
+
+
+def test_no_output_and_no_file_of_the_controller_has_a_secret(fabric: Lab) -> None:
+    """Under the most talkative run there is, whether a secret changes or not."""
+    provision(fabric)
+    for secrets in (SECRETS, OTHERS):
+        arguments = ("-e", json.dumps({"l3hv_bgp_secrets": secrets}), "--check", "--diff", "-vvv")
+        said = fabric.playbook("site.yml", *arguments, inventory=INVENTORY).output
+        assert ("holds secrets and is not shown" in said) == (secrets == OTHERS)
+        assert [secret for secret in (*OTHERS.values(), *SECRETS.values()) if secret in said] == []
+    said = fabric.playbook("playbooks/plan.yml", "-vvv", inventory=INVENTORY).output
+    assert "key fabric" in said
+    assert SECRETS["fabric"] not in said
+    kept = [path for path in (REPOSITORY / "build").rglob("*") if path.is_file()]
+    assert kept
+    assert [path for path in kept if SECRETS["fabric"].encode() in path.read_bytes()] == []
+    for machine in MACHINES:
+        found = fabric.run(
+            machine, "grep -rl 'for tests only' /etc /var/lib /var/log | xargs stat -c '%a %n'"
+        )
+        assert {line.split()[0] for line in found.splitlines()} == {"600"}, found
+
+
+def assert_no_session(fabric: Lab, machine: str) -> None:
+    """Nothing comes up again at a machine, while the others have all of their sessions but those with it."""
+    fabric.run(machine, "birdc restart all")
+    time.sleep(8)  # longer than two attempts to connect
+    assert not any("Established" in state for state in fabric.protocols(machine).values())
+    others = [name for name in HYPERVISORS if name != machine]
+    assert all(fabric.on_each(others, fabric.established).values())
+
+
+@pytest.mark.parametrize("machine", HYPERVISORS)
+def test_without_the_key_there_is_no_session(fabric: Lab, machine: str) -> None:
+    """Under three daemons and layouts."""
+    provision(fabric)
+    await_whole(fabric)
+    with changed(fabric, machine, "/password key_/d", "/authentication md5/d"):
+        assert_no_session(fabric, machine)
+
+
+@pytest.mark.parametrize("machine", HYPERVISORS)
+def test_from_farther_away_there_is_no_session(fabric: Lab, machine: str) -> None:
+    """Packets with a TTL of 254 have passed a router."""
+    provision(fabric)
+    await_whole(fabric)
+    rules = "tcp dport 179 ip ttl set 254; tcp dport 179 ip6 hoplimit set 254;"
+    chain = f"chain out {{ type filter hook output priority 0; {rules} }}"
+    fabric.run(machine, f"echo 'table inet farther {{ {chain} }}' | nft -f -")
+    try:
+        assert_no_session(fabric, machine)
+    finally:
+        fabric.run(machine, "nft delete table inet farther")
+        await_whole(fabric)
