@@ -212,6 +212,7 @@ class Member:
     name: str
     kind: Kind
     id: int
+    daemon: DaemonName
     failure_profile: FailureProfile
     session_layout: SessionLayout
     links: tuple[Link, ...]
@@ -224,6 +225,7 @@ class Peer:
     name: str
     kind: Kind
     id: int
+    daemon: DaemonName
     failure_profile: FailureProfile
     session_layout: SessionLayout
     path: str

@@ -40,7 +40,15 @@ def member(host: HostIntent) -> Member:
         domains.setdefault(uplink.path, []).append(uplink.domain)
     links = tuple(Link(path, tuple(names)) for path, names in domains.items())
     settings = host.settings
-    return Member(host.name, host.kind, host.id, settings.failure_profile, settings.session_layout, links)
+    return Member(
+        name=host.name,
+        kind=host.kind,
+        id=host.id,
+        daemon=settings.daemon,
+        failure_profile=settings.failure_profile,
+        session_layout=settings.session_layout,
+        links=links,
+    )
 
 
 class Roster:
@@ -67,6 +75,7 @@ def _peer(host: Member, link: Link) -> Peer:
         name=host.name,
         kind=host.kind,
         id=host.id,
+        daemon=host.daemon,
         failure_profile=host.failure_profile,
         session_layout=host.session_layout,
         path=link.path,

@@ -29,7 +29,7 @@ T = TypeVar("T")
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
-DaemonName = Literal["bird2", "bird3"]
+DaemonName = Literal["bird1", "bird2", "bird3"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
 SessionLayout = Literal["per_family", "multiprotocol"]
 
@@ -305,14 +305,27 @@ class Daemon:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A process of the routing daemon that does ``families``: BIRD 1.6 has one for each, the others one for both.
+
+    ``name`` is that of the program, of its unit, its configuration and its socket; ``client`` talks to it.
+    """
+
+    name: Literal["bird", "bird6"]
+    client: Literal["birdc", "birdc6"]
+    families: tuple[Family, ...]
+
+
+@dataclass(frozen=True)
 class Routing:
-    """What the routing daemon of this host is told.
+    """What the routing daemon of this host is told, all of its ``programs`` together.
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
     """
 
     daemon: Daemon
+    programs: tuple[Program, ...]
     asn: int
     router_id: str
     cluster_id: str | None

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
-from l3hv.daemons import DAEMONS, SLEEPY
+from l3hv.daemons import DAEMONS, SLEEPY, programs
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.filtering import packet_filter
@@ -48,6 +48,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
     own = sessions(common, host, part.peers)
+    tables = routing_tables(common, host, loopbacks, ports)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -66,6 +67,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         packet_filter=packet_filter(common, host, ports),
         routing=Routing(
             daemon=DAEMONS[host.settings.daemon, host.settings.system],
+            programs=programs(host.settings.daemon, (table.family for table in tables)),
             asn=common.asn,
             router_id=identity,
             cluster_id=identity if host.kind == "route_reflector" else None,
@@ -74,7 +76,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             awaited_interfaces=tuple(_awaited_interfaces(common, host)),
-            tables=routing_tables(common, host, loopbacks, ports),
+            tables=tables,
             sessions=own,
         ),
         warnings=tuple(_warnings(part)),
