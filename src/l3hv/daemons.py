@@ -26,7 +26,7 @@ DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system)
 PER_FAMILY: frozenset[DaemonName] = frozenset({"bird1"})
 """Daemons that are a process for each family, so that none of their sessions can carry both."""
 
-SLEEPY = frozenset({"2.0.12"})
+SLEEPY = frozenset({"1.6.8", "2.0.12"})
 """Versions that finish late what a timer has left to be done."""
 
 

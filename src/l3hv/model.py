@@ -418,6 +418,8 @@ class HostPlan:
 
     ``warnings`` are sentences about what works, but probably not as meant.  A host that is not
     ``managed`` belongs to somebody else: others have sessions with it, nothing is configured on it.
+    Reflectors that come ``after_clients`` are changed when hypervisors and edge routers have been: what
+    both ends of a session have to change together then takes one path after the other away, never all.
     """
 
     host: str
@@ -438,6 +440,7 @@ class HostPlan:
     routing: Routing
     warnings: tuple[str, ...] = field(default=())
     managed: bool = True
+    after_clients: bool = False
 
 
 def as_plain(value: Any) -> Any:

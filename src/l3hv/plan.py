@@ -81,6 +81,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         ),
         warnings=tuple(_warnings(part)),
         managed=host.settings.managed,
+        after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],
     )
 
 
