@@ -514,7 +514,7 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
 
 
 def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
-    """Return the digest of what BIRD runs, the one that its file at ``path`` carries, and the one that that has.
+    """Return the digest of what BIRD runs, of what its file at ``path`` carries, and of that file.
 
     The file says ``define l3hv_config = "DIGEST";``, DIGEST being that of its text with ``@digest@`` instead.
     """
@@ -614,7 +614,7 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
 
 
 def read_birds(programs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the BIRDs of a host say of themselves as if they were one: IPv4 and IPv6 may have one each."""
+    """Return what the BIRDs of a host say of themselves, as one: a family may have its own."""
     several = [read_bird(program["name"], program["families"][0]) for program in programs]
     for program, bird in zip(programs, several, strict=True):
         if "error" in bird:

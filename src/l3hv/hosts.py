@@ -228,7 +228,9 @@ def _read_settings(fields: Fields) -> Settings:
 def _daemon(value: object) -> DaemonName:
     built = OneOf[DaemonName]("bird1", "bird2", "bird3")
     if isinstance(value, str) and value in PLANNED_DAEMONS:
-        raise Unfit("a routing daemon that is built", f"Use one of {', '.join(built.words)}; {value} is to come.")
+        raise Unfit(
+            "a routing daemon that is built", f"Use one of {', '.join(built.words)}; {value} is to come."
+        )
     return built(value)
 
 

@@ -306,7 +306,7 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Program:
-    """A process of the routing daemon that does ``families``: BIRD 1.6 has one for each, the others one for both.
+    """A process of the routing daemon, for ``families``: BIRD 1.6 has one for each, the others one for both.
 
     ``name`` is that of the program, of its unit, its configuration and its socket; ``client`` talks to it.
     """
