@@ -130,7 +130,15 @@ class ActionModule(ActionBase):
         if elements is None:
             return [{"dest": file["dest"], holder: texts[0], **passed_on}]
         return [
-            {"dest": destination(str(file["dest"]), element), holder: text, **passed_on}
+            {
+                holder: text,
+                **passed_on,
+                **{
+                    field: destination(str(file[field]), element)
+                    for field in ("dest", "validate")
+                    if file.get(field)
+                },
+            }
             for element, text in zip(elements, texts, strict=True)
         ]
 

@@ -91,6 +91,7 @@ options:
         description:
           - A command that refuses a bad file by its exit status. C(%s) is the path of the new content.
           - The other files of the set that belong into the same directory lie beside it, under their names.
+          - With O(files[].each), C({field}) is replaced as in O(files[].dest).
           - In check mode it is left out where the program is not installed yet.
         type: str
       sensitive:
@@ -137,6 +138,10 @@ options:
           - The command is left out when no path that changed or was removed matches one of them.
         type: list
         elements: str
+      early:
+        description: Run it before O(units) are enabled and started, for what has to make room for them.
+        type: bool
+        default: false
   timeout:
     description: How many seconds O(units) may take to be up, and O(running) to come true.
     type: int
@@ -540,14 +545,22 @@ class ConfigFiles:
             "CONFIG_FILES_CHANGED": "\n".join(changed),
             "CONFIG_FILES_REMOVED": "\n".join(removed),
         }
-        commands = [
-            given["command"]
-            for given in self.module.params["activate"]
-            if given["changed"] is None
-            or any(matches(path, given["changed"]) for path in self.transaction.files)
-        ]
+        commands = {
+            early: [
+                given["command"]
+                for given in self.module.params["activate"]
+                if given["early"] == early
+                and (
+                    given["changed"] is None
+                    or any(matches(path, given["changed"]) for path in self.transaction.files)
+                )
+            ]
+            for early in (True, False)
+        }
         if any(path.startswith(UNIT_DIRECTORY) for path in self.transaction.files):
             self.perform("systemctl daemon-reload", environment)
+        for command in commands[True]:
+            self.perform(command, environment)
         states = self.unit_states()
         # Only those that need it: `enable` enables what a unit names in Also=, too.
         for verb, units in (
@@ -556,7 +569,7 @@ class ConfigFiles:
         ):
             if units:
                 self.perform(f"systemctl {verb} {shlex.join(units)}", environment)
-        for command in commands:
+        for command in commands[False]:
             self.perform(command, environment)
         self.wait_for(self.units_that_do_not_stay_up)
         self.wait_for(self.difference_from_what_runs)
@@ -669,6 +682,7 @@ def main() -> None:
                 "options": {
                     "command": {"type": "str", "required": True},
                     "changed": {"type": "list", "elements": "str"},
+                    "early": {"type": "bool", "default": False},
                 },
             },
             "timeout": {"type": "int", "default": 15},

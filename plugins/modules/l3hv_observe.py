@@ -122,10 +122,10 @@ YOUNG_SECONDS = 15.0
 """A BIRD that was started over takes what is left in the kernel away at its scan, every 10 s."""
 
 IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
-BIRD_SOCKET = "/run/bird/bird.ctl"
+BIRD_SOCKET = "/run/bird/{}.ctl"
 PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
 PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
-BIRD_CONFIGURATION = "/etc/bird/bird.conf"
+BIRD_CONFIGURATION = "/etc/bird/{}.conf"
 
 # What must be on at a guest port, besides the sysctls of the plan.
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
@@ -133,6 +133,7 @@ UNITS = (
     "systemd-networkd.service",
     "l3hv-tables.service",
     "bird.service",
+    "bird6.service",
     "l3hv-dhcp.service",
     "radvd.service",
     "l3hv-nftables.service",
@@ -498,8 +499,8 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
     return {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", channel.get("Routes", ""))}
 
 
-def configuration_digests(bird: Bird) -> dict[str, str | None]:
-    """Return the digest of what BIRD runs, the one that its file carries, and the one that the file has.
+def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
+    """Return the digest of what BIRD runs, of what its file at ``path`` carries, and of that file.
 
     The file says ``define l3hv_config = "DIGEST";``, DIGEST being that of its text with ``@digest@`` instead.
     """
@@ -508,7 +509,7 @@ def configuration_digests(bird: Bird) -> dict[str, str | None]:
     except BirdError as error:
         running = f"something else: {error}"
     placed = file = None
-    with contextlib.suppress(OSError), open(BIRD_CONFIGURATION, encoding="utf-8", errors="replace") as text:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as text:
         configuration = text.read()
         if found := re.search(r'^define l3hv_config = "([^"]*)";$', configuration, re.MULTILINE):
             placed = found[1]
@@ -560,10 +561,23 @@ def read_packet_filter() -> dict[str, Any]:
     }
 
 
-def read_bird(path: str) -> dict[str, Any]:
-    """Return what one BIRD says of itself, or ``{"error": …}``."""
+def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
+    """Return the channels of a BGP protocol by family; BIRD 1.6 has none, and says it of the protocol."""
+    own = {"State": protocol["state"].upper(), "Table": protocol["table"], **protocol["fields"]}
+    return {
+        name: {
+            "state": fields.get("State", ""),
+            "table": fields.get("Table", ""),
+            "routes": routes_of(fields),
+        }
+        for name, fields in (protocol["channels"] or {family: own}).items()
+    }
+
+
+def read_bird(name: str, family: str) -> dict[str, Any]:
+    """Return what one BIRD says of itself, or ``{"error": …}``; ``family`` is its only one, if it has one."""
     try:
-        bird = Bird(path)
+        bird = Bird(BIRD_SOCKET.format(name))
     except BirdError as error:
         return {"error": str(error)}
     try:
@@ -576,14 +590,7 @@ def read_bird(path: str) -> dict[str, Any]:
                 "neighbor": protocol["fields"].get("Neighbor address", ""),
                 "local": protocol["fields"].get("Source address", ""),
                 "error": protocol["fields"].get("Last error", ""),
-                "channels": {
-                    family: {
-                        "state": fields.get("State", ""),
-                        "table": fields.get("Table", ""),
-                        "routes": routes_of(fields),
-                    }
-                    for family, fields in protocol["channels"].items()
-                },
+                "channels": channels_of(protocol, family),
             }
             for name, protocol in protocols.items()
             if protocol["type"] == "BGP"
@@ -591,7 +598,7 @@ def read_bird(path: str) -> dict[str, Any]:
         has_bfd = any(protocol["type"] == "BFD" for protocol in protocols.values())
         return {
             **status,
-            "configuration": configuration_digests(bird),
+            "configuration": configuration_digests(bird, BIRD_CONFIGURATION.format(name)),
             "sessions": sessions,
             "protocols": {name: p["state"] for name, p in protocols.items() if p["type"] != "BGP"},
             "bfd": parse_bfd(bird.ask("show bfd sessions")) if has_bfd else [],
@@ -600,6 +607,34 @@ def read_bird(path: str) -> dict[str, Any]:
         return {"error": str(error)}
     finally:
         bird.close()
+
+
+def read_birds(programs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the BIRDs of a host say of themselves, as one: a family may have its own."""
+    several = [read_bird(program["name"], program["families"][0]) for program in programs]
+    for program, bird in zip(programs, several, strict=True):
+        if "error" in bird:
+            return {"error": f"{program['name']}: {bird['error']}"}
+
+    def together(values: list[str | None]) -> str | None:
+        return None if None in values else " and ".join(dict.fromkeys(map(str, values)))
+
+    return {
+        **several[0],
+        "router_id": together([bird["router_id"] for bird in several]),
+        "started": max(bird["started"] for bird in several),
+        "configuration": {
+            key: together([bird["configuration"][key] for bird in several])
+            for key in several[0]["configuration"]
+        },
+        "sessions": {name: session for bird in several for name, session in bird["sessions"].items()},
+        "protocols": {
+            f"{name} of {program['name']}" if program["name"] != "bird" else name: state
+            for program, bird in zip(programs, several, strict=True)
+            for name, state in bird["protocols"].items()
+        },
+        "bfd": [session for bird in several for session in bird["bfd"]],
+    }
 
 
 def networkd_state(index: int) -> str | None:
@@ -842,7 +877,7 @@ def settle(
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None
     while True:
-        bird = read_bird(BIRD_SOCKET)
+        bird = read_birds(plan["routing"]["programs"])
         is_up = has_sessions(bird, plan)
         counts = received_by(bird) if received else {}
         digests = learned_by(plan) if learned else {}

@@ -217,6 +217,7 @@ class Member:
     name: str
     kind: Kind
     id: int
+    daemon: DaemonName
     failure_profile: FailureProfile
     session_layout: SessionLayout
     bgp_key: str | None
@@ -230,6 +231,7 @@ class Peer:
     name: str
     kind: Kind
     id: int
+    daemon: DaemonName
     failure_profile: FailureProfile
     session_layout: SessionLayout
     bgp_key: str | None

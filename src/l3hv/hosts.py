@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from l3hv.addressing import Address, numbers_of
-from l3hv.daemons import DAEMONS, PLANNED_DAEMONS, SYSTEM_NAMES, systems_with
+from l3hv.daemons import DAEMONS, PER_FAMILY, PLANNED_DAEMONS, SYSTEM_NAMES, systems_with
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
@@ -208,6 +208,7 @@ def parse_host(
 
 def _read_settings(fields: Fields) -> Settings:
     uplink_mtu = fields.take("l3hv_mtu", mtu, DEFAULT_MTU)
+    daemon = fields.take("l3hv_daemon", _daemon, DEFAULT_DAEMON)
     profile = fields.take("l3hv_failure_profile", OneOf[FailureProfile](*FAILURE_PROFILES), DEFAULT_PROFILE)
     return Settings(
         mtu=uplink_mtu,
@@ -215,7 +216,9 @@ def _read_settings(fields: Fields) -> Settings:
         timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile),
         failure_profile=profile,
         session_layout=fields.take(
-            "l3hv_session_layout", OneOf[SessionLayout](*SESSION_LAYOUTS), DEFAULT_LAYOUT
+            "l3hv_session_layout",
+            OneOf[SessionLayout](*SESSION_LAYOUTS),
+            "per_family" if daemon in PER_FAMILY else DEFAULT_LAYOUT,
         ),
         bgp_key=fields.raw.get("l3hv_bgp_key"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
@@ -224,15 +227,17 @@ def _read_settings(fields: Fields) -> Settings:
         ),
         main_default_route=fields.take("l3hv_main_default_route", yes_or_no, False),
         system=fields.take("l3hv_system", OneOf[System](*SYSTEM_NAMES), DEFAULT_SYSTEM),
-        daemon=fields.take("l3hv_daemon", _daemon, DEFAULT_DAEMON),
+        daemon=daemon,
         managed=fields.take("l3hv_managed", yes_or_no, True),
     )
 
 
 def _daemon(value: object) -> DaemonName:
-    built = OneOf[DaemonName]("bird2", "bird3")
+    built = OneOf[DaemonName]("bird1", "bird2", "bird3")
     if isinstance(value, str) and value in PLANNED_DAEMONS:
-        raise Unfit("a routing daemon that is built", f"Use {' or '.join(built.words)}; {value} is to come.")
+        raise Unfit(
+            "a routing daemon that is built", f"Use one of {', '.join(built.words)}; {value} is to come."
+        )
     return built(value)
 
 
@@ -446,6 +451,13 @@ def _check_daemon(settings: Settings, notes: Notes) -> None:
             settings.daemon,
             f"{SYSTEM_NAMES[settings.system]} has no {settings.daemon}.",
             f"Use {DEFAULT_DAEMON}, or one of the systems that have it: {', '.join(systems)} (l3hv_system).",
+        )
+    if settings.daemon in PER_FAMILY and settings.session_layout != "per_family":
+        notes.add(
+            "l3hv_session_layout",
+            settings.session_layout,
+            f"A session of {settings.daemon} carries one family: it is a process for each.",
+            "Say per_family for this host, or nothing, or choose bird2.",
         )
 
 

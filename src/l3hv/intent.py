@@ -39,13 +39,15 @@ def member(host: HostIntent) -> Member:
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
     links = tuple(Link(path, tuple(names)) for path, names in domains.items())
+    settings = host.settings
     return Member(
         name=host.name,
         kind=host.kind,
         id=host.id,
-        failure_profile=host.settings.failure_profile,
-        session_layout=host.settings.session_layout,
-        bgp_key=host.settings.bgp_key,
+        daemon=settings.daemon,
+        failure_profile=settings.failure_profile,
+        session_layout=settings.session_layout,
+        bgp_key=settings.bgp_key,
         links=links,
     )
 
@@ -74,6 +76,7 @@ def _peer(host: Member, link: Link) -> Peer:
         name=host.name,
         kind=host.kind,
         id=host.id,
+        daemon=host.daemon,
         failure_profile=host.failure_profile,
         session_layout=host.session_layout,
         bgp_key=host.bgp_key,

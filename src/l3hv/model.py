@@ -29,7 +29,7 @@ T = TypeVar("T")
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
-DaemonName = Literal["bird2", "bird3"]
+DaemonName = Literal["bird1", "bird2", "bird3"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
 SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 
@@ -361,8 +361,20 @@ class Daemon:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A process of the routing daemon, for ``families``: BIRD 1.6 has one for each, the others one for both.
+
+    ``name`` is that of the program, of its unit, its configuration and its socket; ``client`` talks to it.
+    """
+
+    name: Literal["bird", "bird6"]
+    client: Literal["birdc", "birdc6"]
+    families: tuple[Family, ...]
+
+
+@dataclass(frozen=True)
 class Routing:
-    """What the routing daemon of this host is told.
+    """What the routing daemon of this host is told, all of its ``programs`` together.
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
@@ -371,6 +383,7 @@ class Routing:
     """
 
     daemon: Daemon
+    programs: tuple[Program, ...]
     asn: int
     router_id: str
     cluster_id: str | None
@@ -466,6 +479,8 @@ class HostPlan:
 
     ``warnings`` are sentences about what works, but probably not as meant.  A host that is not
     ``managed`` belongs to somebody else: others have sessions with it, nothing is configured on it.
+    Reflectors that come ``after_clients`` are changed when hypervisors and edge routers have been: what
+    both ends of a session have to change together then takes one path after the other away, never all.
     """
 
     host: str
@@ -486,6 +501,7 @@ class HostPlan:
     routing: Routing
     warnings: tuple[str, ...] = field(default=())
     managed: bool = True
+    after_clients: bool = False
 
 
 def as_plain(value: Any) -> Any:

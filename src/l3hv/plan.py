@@ -8,7 +8,7 @@ from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
 from l3hv.communities import domain_communities
-from l3hv.daemons import DAEMONS, SLEEPY
+from l3hv.daemons import DAEMONS, SLEEPY, programs
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.filtering import packet_filter
@@ -69,6 +69,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         packet_filter=packet_filter(common, host, ports),
         routing=Routing(
             daemon=DAEMONS[host.settings.daemon, host.settings.system],
+            programs=programs(host.settings.daemon, (table.family for table in tables)),
             asn=common.asn,
             router_id=identity,
             cluster_id=identity if host.kind == "route_reflector" else None,
@@ -85,6 +86,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         ),
         warnings=tuple(_warnings(part)),
         managed=host.settings.managed,
+        after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],
     )
 
 

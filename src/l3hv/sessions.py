@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, numbered
+from l3hv.daemons import PER_FAMILY
 from l3hv.errors import natural_key
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
 from l3hv.model import CarriedDomain, Channel, FailureProfile, Family, Session, SessionLayout
@@ -171,7 +172,10 @@ def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     """Return what the sessions of two hosts carry each: a reflector does what its client does.
 
     Two reflectors of one path agree on what comes first in :data:`SESSION_LAYOUTS`, which asks for less.
+    A daemon that is a process for each family knows no other layout, at whichever end it is.
     """
+    if not PER_FAMILY.isdisjoint({host.settings.daemon, peer.daemon}):
+        return "per_family"
     if host.kind != "route_reflector":
         return host.settings.session_layout
     if peer.kind != "route_reflector":

@@ -36,6 +36,8 @@ MACHINES = (*HYPERVISORS, *REFLECTORS.values(), "internet")
 GUESTS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
 ANYCAST = {4: "203.0.113.10", 6: "2001:db8:cb00:710a::1"}
+PROTOCOLS = "birdc show protocols; if systemctl --quiet is-active bird6; then birdc6 show protocols; fi"
+"""BIRD 1.6 is two daemons."""
 TRANSPARENT = "203.0.113.11"  # vm4's, which knows nothing of it
 LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
 
@@ -268,7 +270,7 @@ class Lab:
 
     def protocols(self, machine: str) -> dict[str, str]:
         """BIRD's BGP sessions: name → state and since when, as birdc tells."""
-        lines = (line.split(maxsplit=5) for line in self.run(machine, "birdc show protocols").splitlines())
+        lines = (line.split(maxsplit=5) for line in self.run(machine, PROTOCOLS).splitlines())
         return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}
 
     def established(self, machine: str) -> bool:
@@ -301,7 +303,7 @@ class Lab:
 
     def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
         show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
-        sessions = "birdc show protocols | grep -w BGP | tr '\\n' ';'; echo"
+        sessions = f"({PROTOCOLS}) | grep -w BGP | tr '\\n' ';'; echo"
         try:
             states_line, *tables = self.run(machine, sessions + show).splitlines()
         except (AssertionError, TwinError):

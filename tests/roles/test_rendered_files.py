@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rendered import PLANS, ROOT, rendered_files
+from rendered import PLANS, ROOT, read_plan, rendered_files
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"ipv6_only_guests", "lab", "layouts", "one_path", "vlans"}
+KEPT = {"bird1", "ipv6_only_guests", "lab", "layouts", "one_path", "vlans"}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
+    "/etc/bird/bird6.conf": "bird6 -p -c {}",
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
     "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",
     "/etc/l3hv/nftables.conf": "nft --check --file {}",
@@ -45,18 +47,25 @@ def test_no_file_shows_what_is_missing(path: Path) -> None:
             assert not text.endswith("\n\n"), dest
 
 
-@pytest.fixture(scope="session")
-def image() -> Path:
+@functools.cache
+def image(*options: str) -> Path:
     """The file system of the machines, with the daemons that they run."""
     if os.geteuid() != 0:
         pytest.skip("only root can enter a machine's file system")
-    done = subprocess.run([ROOT / "twin", "image"], capture_output=True, text=True, check=True, cwd=ROOT)
+    command = [ROOT / "twin", "image", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return Path(done.stdout.split()[-1])
 
 
+def image_of(path: Path) -> Path:
+    """The default one where its BIRD reads what the host's reads: all but BIRD 1.6 have one grammar."""
+    daemon = read_plan(path)["routing"]["daemon"]
+    return image("--system", daemon["system"], "--daemon", "bird1") if daemon["name"] == "bird1" else image()
+
+
 @pytest.mark.parametrize("path", PLANS, ids=name)
-def test_the_daemons_own_parsers_accept_the_files(path: Path, image: Path, tmp_path: Path) -> None:
-    files = rendered_files(path)
+def test_the_daemons_own_parsers_accept_the_files(path: Path, tmp_path: Path) -> None:
+    files, root = rendered_files(path), image_of(path)
     commands = []
     for dest, text in files.items():
         if Path(dest).parent in {Path(parsed).parent for parsed in PARSERS}:
@@ -66,7 +75,7 @@ def test_the_daemons_own_parsers_accept_the_files(path: Path, image: Path, tmp_p
             if dest in PARSERS:
                 commands.append(PARSERS[dest].format(f"/mnt{dest}"))
     # In a mount and network namespace of their own: the image is shared, and nft asks the kernel.
-    script = f"mount --bind {tmp_path} {image}/mnt && chroot {image} sh -ec '{' && '.join(commands)}'"
+    script = f"mount --bind {tmp_path} {root}/mnt && chroot {root} sh -ec '{' && '.join(commands)}'"
     done = subprocess.run(
         ["unshare", "--mount", "--net", "sh", "-ec", script], capture_output=True, text=True, check=False
     )

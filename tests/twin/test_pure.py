@@ -130,5 +130,5 @@ def test_an_unknown_system():
 
 
 def test_a_daemon_that_a_system_does_not_have():
-    with pytest.raises(TwinError, match="choose one of bird2"):
+    with pytest.raises(TwinError, match="choose one of bird1, bird2"):
         image.recipe("debian12", "bird3")

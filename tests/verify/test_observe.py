@@ -164,28 +164,28 @@ def test_a_bird_that_has_just_started_is_given_time(
     assert observe.is_young({"now": "2026-11-21 03:26:31.408", "started": started}) is expected
 
 
-def test_a_bird_that_is_not_there_is_told(observe: ModuleType, tmp_path: Path) -> None:
-    assert "No such file" in observe.read_bird(str(tmp_path / "none.ctl"))["error"]
-
-
-def test_the_configuration_is_known_by_its_digest(
-    observe: ModuleType, control: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bird_that_is_not_there_is_told(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    assert "No such file" in observe.read_bird("none", "ipv4")["error"]
+
+
+def test_the_configuration_is_known_by_its_digest(observe: ModuleType, control: str, tmp_path: Path) -> None:
     text = 'router id 1.1.1.1;\ndefine l3hv_config = "@digest@";\n'
     digest = observe.hashlib.sha256(text.encode()).hexdigest()[:16]
     file = tmp_path / "bird.conf"
-    monkeypatch.setattr(observe, "BIRD_CONFIGURATION", str(file))
     bird = observe.Bird(control)
     file.write_text(text.replace("@digest@", digest))
-    assert observe.configuration_digests(bird) == {
+    assert observe.configuration_digests(bird, str(file)) == {
         "running": "0123456789abcdef",
         "placed": digest,
         "file": digest,
     }
     file.write_text(text.replace("@digest@", digest) + "# changed\n")
-    assert observe.configuration_digests(bird)["file"] != digest
+    assert observe.configuration_digests(bird, str(file))["file"] != digest
     file.unlink()
-    assert observe.configuration_digests(bird)["placed"] is None
+    assert observe.configuration_digests(bird, str(file))["placed"] is None
     bird.close()
 
 

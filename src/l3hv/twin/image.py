@@ -36,7 +36,7 @@ BASE_PACKAGES = (
     "tcpdump",
 )
 ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
-DAEMON_PACKAGES = {"bird2": ("bird2",), "bird3": ("bird3",)}
+DAEMON_PACKAGES = {"bird1": ("bird",), "bird2": ("bird2",), "bird3": ("bird3",)}
 """What is installed for a routing daemon of the inventory. The packages exclude each other."""
 DEFAULT_DAEMON = "bird2"
 
@@ -95,7 +95,7 @@ class Recipe:
 
 
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
-DAEMONS = {"debian12": ("bird2",), "debian13": ("bird2", "bird3")}
+DAEMONS = {"debian12": ("bird1", "bird2"), "debian13": ("bird2", "bird3")}
 """The routing daemons that each system has."""
 
 

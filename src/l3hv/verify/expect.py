@@ -46,7 +46,8 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    units = ["systemd-networkd.service", "bird.service", "l3hv-nftables.service"]
+    units = ["systemd-networkd.service", "l3hv-nftables.service"]
+    units += [f"{program.name}.service" for program in plan.routing.programs]
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):

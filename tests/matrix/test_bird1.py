@@ -1,0 +1,140 @@
+"""BIRD 1.6 on every kind of host: provisioned, verified, broken, and changed for BIRD 2.
+
+The machines are bare: their packages come by the roles, and go when a host changes its daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab, both_families, wait_for
+
+pytestmark = [pytest.mark.matrix, pytest.mark.twin]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INTENT = REPOSITORY / "tests" / "golden" / "bird1" / "intent"
+MACHINES = ("hv1", "hv2", "hv3", "rr1", "rr2", "gw")
+GUESTS = {"hv1": "vm1", "hv2": "vm2", "hv3": "vm3"}
+ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
+
+DETECTION_MS = 300
+SLEEP_MS = 2000
+"""What BIRD before 2.14 may need on top of BFD: 1 s to mark routes as stale, a reflector 1 s more."""
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Lab]:
+    """The fabric on machines without a routing daemon."""
+    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"bird1m{os.getpid() % 100000}"))
+    made.twin("down")
+    made.twin("up", "--bare", "-i", str(INTENT), seconds=900)
+    try:
+        yield made
+    finally:
+        if "L3HV_MATRIX_KEEP" not in os.environ:
+            made.twin("down")
+
+
+def is_whole(fabric: Lab) -> bool:
+    """Whether all sessions are up, and each hypervisor has both paths to the guests of the others."""
+
+    def has_both_paths(machine: str) -> bool:
+        if not fabric.established(machine):
+            return False
+        others = [guest[2:] for hypervisor, guest in GUESTS.items() if hypervisor != machine]
+        ipv4, ipv6 = fabric.routes(machine, 4), fabric.routes(machine, 6)
+        return machine not in GUESTS or all(
+            ipv4.get(f"203.0.113.{number}") == ipv6.get(f"2001:db8:cb00:710{number}::/64") == 2
+            for number in others
+        )
+
+    return all(fabric.on_each(MACHINES, has_both_paths).values())
+
+
+def await_whole(fabric: Lab) -> None:
+    wait_for("sessions and both paths in all routes", lambda: is_whole(fabric), 60)
+
+
+def version(fabric: Lab, machine: str) -> str:
+    found = re.search(r"version (\S+)", fabric.run(machine, "bird --version 2>&1"))
+    return found[1] if found else ""
+
+
+def test_site_yml_provisions_and_verifies_it_and_changes_nothing_after(fabric: Lab) -> None:
+    assert set(fabric.playbook("site.yml", inventory=INTENT).changed_hosts()) == set(MACHINES)
+    for machine, wanted in {"hv1": "1.6.8", "rr1": "1.6.8", "gw": "1.6.8", "hv2": "2.0.12"}.items():
+        assert version(fabric, machine) == wanted
+    assert fabric.playbook("site.yml", inventory=INTENT).changed_hosts() == {}
+    await_whole(fabric)
+
+
+def test_packets_reach_all_guests(fabric: Lab) -> None:
+    fabric.playbook("playbooks/verify.yml", inventory=INTENT)
+
+
+def test_anycast_is_heard_from_every_hypervisor_that_has_it(fabric: Lab) -> None:
+    """hv2 has two ways to each of hv1 (BIRD 1.6) and hv3 (BIRD 3), told by reflectors of both kinds."""
+    for family, address in ANYCAST.items():
+        prefix = address if family == 4 else "2001:db8:cb00:7163::/64"
+        assert fabric.routes("hv2", family)[prefix] == 4
+        assert fabric.routes("hv1", family)[prefix] == 1
+
+
+@pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv1", "b"), ("hv2", "a")])
+def test_a_silent_cut_costs_what_bfd_needs_and_a_sleep(fabric: Lab, machine: str, path: str) -> None:
+    await_whole(fabric)
+    with fabric.traffic(*both_families("vm1", "vm2"), seconds=6) as traffic:
+        fabric.twin("cut", machine, path)
+    fabric.twin("heal", machine, path)
+    costs = traffic.outages_ms()
+    print(f"\ncut {machine} {path}: {costs}")
+    assert max(costs.values()) <= 1.2 * DETECTION_MS + 100 + SLEEP_MS
+
+
+@pytest.mark.parametrize("program", ["bird", "bird6"])
+@pytest.mark.parametrize("machine", ["hv1", "rr1", "gw"])
+def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) -> None:
+    await_whole(fabric)
+    with fabric.traffic(*both_families("vm1", "vm2"), *both_families("vm1", "gw"), seconds=6) as traffic:
+        fabric.twin("kill", machine, program)
+    assert traffic.lost() == {}
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A copy of the intent to change."""
+    return Path(shutil.copytree(INTENT, tmp_path / "intent"))
+
+
+def choose(intent: Path, machine: str, daemon: str) -> None:
+    file = intent / "host_vars" / f"{machine}.yml"
+    text, count = re.subn(r"l3hv_daemon: \w+", f"l3hv_daemon: {daemon}", file.read_text())
+    assert count == 1
+    file.write_text(text)
+
+
+def run(fabric: Lab, machine: str, script: str) -> str:
+    return fabric.run(machine, script).strip()
+
+
+@pytest.mark.parametrize("machine", ["hv1", "rr1"])
+def test_a_host_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path, machine: str) -> None:
+    """To BIRD 2 and back; what each change leaves behind is what the host would have had from the start."""
+    flows = (*both_families("vm1", "vm2"), *both_families("vm1", "gw"))
+    for daemon, now, programs in (("bird2", "2.0.12", "bird"), ("bird1", "1.6.8", "bird bird6")):
+        await_whole(fabric)
+        choose(changed, machine, daemon)
+        with fabric.steady_traffic(*flows) as traffic:
+            assert fabric.playbook("site.yml", inventory=changed).changed_hosts()
+        assert traffic.lost() == {}
+        assert version(fabric, machine) == now
+        assert run(fabric, machine, "ps -C bird,bird6 -o comm= | sort | xargs") == programs
+        traces = run(fabric, machine, "find /etc/bird /etc/systemd/system -name 'bird6*'")
+        assert bool(traces) == (daemon == "bird1"), traces
+        assert run(fabric, machine, "systemctl --failed --plain --no-legend 'bird*'") == ""
+        assert fabric.playbook("site.yml", inventory=changed).changed_hosts() == {}
