@@ -24,6 +24,7 @@ from l3hv.verify.compare import compare, patience
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.packets import check_packets, standing_twin
+from l3hv.verify.ranges import with_clients, with_names
 from l3hv.verify.report import Report
 from l3hv.verify.report.files import write_reports
 from l3hv.verify.report.table import table
@@ -59,6 +60,8 @@ class ActionModule(ActionBase):
         plans = {host: from_plain(HostPlan, play.variable(host, "l3hv_plan")) for host in seen}
         absent = {host: absent_guests(plans[host], observation) for host, observation in seen.items()}
         fabric = Fabric(announced, absent)
+        plans = {host: with_clients(plan, fabric) for host, plan in plans.items()}
+        seen = {host: with_names(plans[host], observation) for host, observation in seen.items()}
         least = fabric.without_guests_of(announced.keys() - seen.keys())
         checks = play.unseen()
         for host, observation in seen.items():

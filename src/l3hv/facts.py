@@ -12,7 +12,16 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
 from l3hv.addressing import Network, family_of
-from l3hv.model import DaemonName, FailureProfile, Family, Kind, SessionLayout, System, Timers
+from l3hv.model import (
+    DaemonName,
+    FailureProfile,
+    Family,
+    Kind,
+    Neighbors,
+    SessionLayout,
+    System,
+    Timers,
+)
 
 DomainKind = Literal["public", "private"]
 
@@ -162,7 +171,10 @@ class GuestIntent:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes."""
+    """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes.
+
+    ``neighbors`` is how a reflector knows its clients.
+    """
 
     mtu: int
     guest_mtu: int
@@ -170,6 +182,7 @@ class Settings:
     failure_profile: FailureProfile
     session_layout: SessionLayout
     bgp_key: str | None
+    neighbors: Neighbors
     ecmp_limit: int
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
@@ -221,6 +234,7 @@ class Member:
     failure_profile: FailureProfile
     session_layout: SessionLayout
     bgp_key: str | None
+    neighbors: Neighbors
     links: tuple[Link, ...]
 
 

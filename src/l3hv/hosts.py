@@ -20,7 +20,7 @@ from l3hv.guests import (
     reference,
     resolve_guests,
 )
-from l3hv.model import DaemonName, FailureProfile, Kind, SessionLayout, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Kind, Neighbors, SessionLayout, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
 from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, SESSION_LAYOUTS
 from l3hv.shape import (
@@ -50,6 +50,7 @@ HOST_KEYS = frozenset(
         "l3hv_managed",
         "l3hv_management_sources",
         "l3hv_mtu",
+        "l3hv_neighbors",
         "l3hv_path",
         "l3hv_session_layout",
         "l3hv_system",
@@ -103,6 +104,7 @@ _RESERVED_HOSTS = frozenset(
         *(
             "accept",
             "announce",
+            "clients",
             "communities",
             "community",
             "device",
@@ -221,6 +223,7 @@ def _read_settings(fields: Fields) -> Settings:
             "per_family" if daemon in PER_FAMILY else DEFAULT_LAYOUT,
         ),
         bgp_key=fields.raw.get("l3hv_bgp_key"),
+        neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
@@ -278,6 +281,7 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
     for key, owner, plural in (
         ("l3hv_guests", "hypervisor", "hypervisors have guests"),
         ("l3hv_path", "route_reflector", "route reflectors have a path of their own"),
+        ("l3hv_neighbors", "route_reflector", "route reflectors have clients"),
         ("l3hv_edge_domains", "edge_router", "edge routers announce default routes"),
         ("l3hv_addresses", "edge_router", "edge routers have such addresses"),
     ):

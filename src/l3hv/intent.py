@@ -48,6 +48,7 @@ def member(host: HostIntent) -> Member:
         failure_profile=settings.failure_profile,
         session_layout=settings.session_layout,
         bgp_key=settings.bgp_key,
+        neighbors=settings.neighbors,
         links=links,
     )
 
@@ -88,12 +89,13 @@ def _peer(host: Member, link: Link) -> Peer:
 def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
-    Hypervisors and edge routers have sessions with the reflectors on their paths only.
+    Hypervisors and edge routers have sessions with the reflectors on their paths only, and a reflector
+    that takes its clients from a range knows none of them.
     """
     found: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         found += (peer for peer in roster.reflectors(path) if peer.name != host.name)
-        if host.kind == "route_reflector":
+        if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
             found += roster.clients(path)
     return tuple(found)
 

@@ -39,6 +39,7 @@ from l3hv.intent import (
 )
 from l3hv.model import Kind, as_plain, from_plain
 from l3hv.plan import host_plan, topology
+from l3hv.ranges import range_problems
 from l3hv.topology import Topology
 from l3hv.verify.announcements import announcements
 
@@ -311,7 +312,7 @@ def read_fabric(
     members = {host: known[host].member if host in known else member(hosts[host]) for host in kinds}
     roster = Roster(members.values())
     claimed = {host: known[host].claims if host in known else claims(hosts[host]) for host in kinds}
-    problems += clashes(claimed, common)
+    problems += clashes(claimed, common) + range_problems(members.values())
     if problems:
         raise IntentError(problems)
 

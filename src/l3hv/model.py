@@ -32,6 +32,7 @@ System = Literal["debian12", "debian13"]
 DaemonName = Literal["bird1", "bird2", "bird3"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
 SessionLayout = Literal["per_family", "multiprotocol", "shared"]
+Neighbors = Literal["explicit", "range"]
 
 
 @dataclass(frozen=True)
@@ -378,7 +379,8 @@ class Routing:
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
-    ``session_keys`` are the names of the secrets of its sessions.
+    ``session_keys`` are the names of the secrets of its sessions. ``ranges`` are sessions that each host
+    in the prefix ``neighbor`` can have; ``peer`` is empty there.
     ``communities`` and ``shared_tables`` are there where sessions are shared.
     """
 
@@ -397,6 +399,7 @@ class Routing:
     communities: tuple[DomainCommunity, ...]
     shared_tables: tuple[SharedTable, ...]
     sessions: tuple[Session, ...]
+    ranges: tuple[Session, ...]
 
 
 @dataclass(frozen=True)

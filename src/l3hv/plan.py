@@ -26,7 +26,7 @@ from l3hv.model import (
 from l3hv.policy import preferred_source, routing_tables, shared_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
-from l3hv.sessions import FAILURE_PROFILES, failure_profile, router_id, sessions
+from l3hv.sessions import FAILURE_PROFILES, failure_profile, ranges, router_id, sessions
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -49,8 +49,10 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
     own = sessions(common, host, part.peers)
+    open_to_all = ranges(common, host)
+    profiles = {session.failure_profile for session in (*own, *open_to_all)}
     tables = routing_tables(common, host, loopbacks, ports)
-    is_shared = any(session.layout == "shared" for session in own)
+    is_shared = any(session.layout == "shared" for session in (*own, *open_to_all))
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -74,7 +76,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             router_id=identity,
             cluster_id=identity if host.kind == "route_reflector" else None,
             failure_profile=host.settings.failure_profile,
-            failure_profiles=tuple(p for p in FAILURE_PROFILES if p in {s.failure_profile for s in own}),
+            failure_profiles=tuple(profile for profile in FAILURE_PROFILES if profile in profiles),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             session_keys=tuple(sorted({session.key for session in own if session.key is not None})),
@@ -83,6 +85,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             communities=domain_communities(common, host.domains) if is_shared else (),
             shared_tables=shared_tables(host, tables) if is_shared else (),
             sessions=own,
+            ranges=open_to_all,
         ),
         warnings=tuple(_warnings(part)),
         managed=host.settings.managed,

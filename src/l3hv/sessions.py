@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
-from l3hv.addressing import FAMILIES, numbered
+from l3hv.addressing import FAMILIES, family_of_text, numbered
 from l3hv.daemons import PER_FAMILY
 from l3hv.errors import natural_key
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
@@ -26,6 +27,9 @@ SESSION_LAYOUTS: tuple[SessionLayout, ...] = ("per_family", "multiprotocol", "sh
 """What one session carries, the least first."""
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
+
+CLIENTS = "clients"
+"""What stands for all clients of a range where a neighbour has its name; no host can be called so."""
 
 SHARED = "shared"
 """What stands for all domains where a domain has its name; no domain can be called so."""
@@ -70,6 +74,31 @@ def sessions(common: Common, host: HostIntent, peers: tuple[Peer, ...]) -> tuple
         if peer.path == uplink.path and uplink.domain in peer.domains
         for session in _sessions(common, host, uplink, peer)
     )
+
+
+def ranges(common: Common, host: HostIntent) -> tuple[Session, ...]:
+    """Return the sessions that any host of a path can have with a reflector that knows none of them by name.
+
+    Their neighbour is a prefix: that of the path in the domain that the session runs in.
+    """
+    if host.settings.neighbors != "range":
+        return ()
+    anybody = Peer(
+        name=CLIENTS,
+        kind="hypervisor",
+        id=host.id,
+        failure_profile=host.settings.failure_profile,
+        session_layout=host.settings.session_layout,
+        bgp_key=None,
+        path=host.uplinks[0].path,
+        domains=host.domains,
+    )
+    found = []
+    for session in sessions(common, host, (anybody,)):
+        network = common.network(session.path, session.domain, family_of_text(session.local))
+        assert network is not None
+        found.append(replace(session, peer="", neighbor=str(network.prefix)))
+    return tuple(found)
 
 
 def _sessions(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Iterator[Session]:

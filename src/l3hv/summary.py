@@ -41,6 +41,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section("Uplinks", map(_uplink, plan.uplinks))
     yield from _section("Addresses on lo", (_loopback(lo) for lo in plan.loopbacks))
     yield from _section(f"Sessions: {len(routing.sessions)}", map(_session, routing.sessions))
+    yield from _section("Ranges of clients", map(_session, routing.ranges))
     yield from _section("Rules", map(_rule, plan.rules))
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type) for route in plan.last_resorts)
@@ -51,7 +52,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
 
 
 def _has_bfd(plan: HostPlan) -> bool:
-    return any(session.bfd for session in plan.routing.sessions)
+    return any(session.bfd for session in (*plan.routing.sessions, *plan.routing.ranges))
 
 
 def _section(title: str, rows: Iterable[Row]) -> Iterator[str]:

@@ -10,7 +10,8 @@ import yaml
 
 from l3hv.claims import claims, clashes
 from l3hv.errors import IntentError
-from l3hv.intent import host_kind, parse_common, parse_host
+from l3hv.intent import host_kind, member, parse_common, parse_host
+from l3hv.ranges import range_problems
 
 HERE = Path(__file__).parent
 SOUND = yaml.safe_load((HERE / "sound_intent.yaml").read_text())
@@ -41,6 +42,7 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
             problems += more
     if common is not None and None not in parsed.values():
         problems += clashes({name: claims(host) for name, host in parsed.items()}, common)
+        problems += range_problems(member(host) for host in parsed.values())
     if problems:
         raise IntentError(problems)
 

@@ -328,3 +328,26 @@ def test_domains_have_different_communities_of_the_fabric():
     }
     assert plans["rr1"].routing.communities == ours
     assert plans["edge"].routing.communities == ()
+
+
+def test_a_reflector_with_a_range_does_not_change_with_its_clients():
+    def plans(count: int) -> dict[str, HostPlan]:
+        hosts = fabric(count)
+        kind, variables = hosts["rr1"]
+        hosts["rr1"] = (kind, variables | {"l3hv_neighbors": "range"})
+        return {name: host_plan(part) for name, part in slices(hosts).items()}
+
+    few, many = plans(1), plans(20)
+    assert few["rr1"] == many["rr1"]
+    assert few["rr2"] != many["rr2"]
+    assert few["rr1"].routing.sessions == ()
+    assert "hv1" not in json.dumps(as_plain(few["rr1"]))
+    assert [(own.name, own.neighbor) for own in few["rr1"].routing.ranges] == [
+        ("clients_public", "198.18.0.0/18"),
+        ("clients_private", "172.16.0.0/18"),
+    ]
+    for session in many["hv20"].routing.sessions:
+        if session.peer == "rr1":
+            (own,) = (own for own in few["rr1"].routing.ranges if own.local == session.neighbor)
+            assert ip_address(session.local) in ip_network(own.neighbor)
+            assert [channel.family for channel in own.channels] == [c.family for c in session.channels]

@@ -19,6 +19,8 @@ LEARNED_METRIC = 32
 
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 AT_LEAST = "at least "
+LISTENING = "Passive"
+"""The state of a range: sessions with its clients have protocols of their own."""
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
 """What must be on at a guest's port in each family; the rest is among the plan's sysctls."""
 
@@ -180,6 +182,8 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     yield "router id", routing.router_id
     tables = {table.name: table for table in routing.tables}
     alone = _paths_of_one_neighbor(plan)
+    for session in routing.ranges:
+        yield f"session {session.name}", LISTENING
     for session in routing.sessions:
         yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
         if session.bfd:

@@ -152,6 +152,18 @@ class Fabric:
         interval = max(own.bfd_interval_ms, theirs.get("interval_ms", 0))
         return interval, theirs.get("multiplier", own.bfd_multiplier)
 
+    def callers(self, address: str) -> list[tuple[str, str]]:
+        """Return who has sessions with the reflector's ``address``: hosts, and their own addresses."""
+        return self._callers.get(address, [])
+
+    @functools.cached_property
+    def _callers(self) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
+        for host, part in self._announced.items():
+            for own, address in part["calls"]:
+                found.setdefault(address, []).append((host, own))
+        return found
+
     @functools.cached_property
     def _on_path(self) -> dict[tuple[str, str], list[str]]:
         """The hosts that announce from a table on a path."""

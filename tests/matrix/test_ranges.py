@@ -1,0 +1,90 @@
+"""Reflectors that take their clients from a range: provisioned, verified, broken, joined by one more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab, both_families, wait_for
+
+pytestmark = [pytest.mark.matrix, pytest.mark.twin]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INVENTORY = REPOSITORY / "tests" / "golden" / "range" / "intent"
+
+HYPERVISORS = ("hv1", "hv2")
+MACHINES = (*HYPERVISORS, "rr1", "rr2", "rr3", "gw")
+DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
+"""Sessions of clients: two hypervisors in two domains, an edge router in one."""
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Lab]:
+    """The fabric in a twin of its own, not provisioned yet."""
+    made = Lab(os.environ.get("L3HV_RANGES_TWIN", f"ranges{os.getpid() % 100000}"))
+    made.twin("down")
+    made.twin("up", "-i", str(INVENTORY), seconds=600)
+    try:
+        yield made
+    finally:
+        if "L3HV_RANGES_KEEP" not in os.environ:
+            made.twin("down")
+
+
+def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
+    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
+
+
+def dynamic(fabric: Lab, machine: str) -> dict[str, str]:
+    """Return a reflector's sessions that come from a range."""
+    return {name: state for name, state in fabric.protocols(machine).items() if name.startswith("dynbgp")}
+
+
+def await_whole(fabric: Lab) -> None:
+    def is_whole() -> bool:
+        others = {"hv1": "203.0.113.2", "hv2": "203.0.113.1"}
+        return all(fabric.on_each(HYPERVISORS, fabric.established).values()) and all(
+            fabric.routes(machine, 4).get(other) == 2 for machine, other in others.items()
+        )
+
+    wait_for("sessions and both paths in all routes", is_whole, 60)
+
+
+def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
+    provision(fabric)
+    assert provision(fabric) == {}
+    await_whole(fabric)
+    for machine, count in DYNAMIC.items():
+        states = dynamic(fabric, machine).values()
+        assert len(states) == count
+        assert all("Established" in state for state in states)
+
+
+@pytest.mark.parametrize(("event", "bound"), [("cut", 1.2 * 300 + 100), ("kill", 0)])
+def test_what_breaks(fabric: Lab, event: str, bound: float) -> None:
+    await_whole(fabric)
+    try:
+        with fabric.traffic(*both_families("vm1", "vm2"), seconds=5, each=8) as traffic:
+            fabric.twin(event, "hv2", "bird" if event == "kill" else "a")
+    finally:
+        fabric.twin("heal", "hv2", "a")
+    print(event, traffic.outages_ms())
+    await_whole(fabric)
+    assert max(traffic.outages_ms().values()) <= bound
+
+
+def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
+    await_whole(fabric)
+    rules = "tcp dport 179 ip ttl set 254; tcp dport 179 ip6 hoplimit set 254;"
+    chain = f"chain out {{ type filter hook output priority 0; {rules} }}"
+    fabric.run("hv2", f"echo 'table inet farther {{ {chain} }}' | nft -f -")
+    try:
+        fabric.run("hv2", "birdc restart all")
+        wait_for("the sessions to end", lambda: len(dynamic(fabric, "rr1")) < DYNAMIC["rr1"], 20)
+        assert not any("rr1" in name and "Established" in s for name, s in fabric.protocols("hv2").items())
+    finally:
+        fabric.run("hv2", "nft delete table inet farther")
+        await_whole(fabric)
