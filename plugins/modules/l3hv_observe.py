@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from ipaddress import ip_interface
 from typing import Any
@@ -49,8 +49,9 @@ DOCUMENTATION = r"""
 module: l3hv_observe
 short_description: Read what the kernel and the daemons of one host say
 description:
-  - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and asks BIRD, systemd,
-    the DHCP and the router advertisement daemon what they do. It compares nothing and changes nothing.
+  - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and asks the routing
+    daemon, systemd, the DHCP and the router advertisement daemon what they do. It compares and changes
+    nothing.
   - The DHCP server and the router advertisement daemon are asked on each guest port for what they offer, as
     the guest would ask them. The guest sees a DHCP offer and a router solicitation that it did not cause; no
     lease is made.
@@ -127,6 +128,7 @@ BIRD_SOCKET = "/run/bird/bird.ctl"
 PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
 PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/bird.conf"
+BIRD_DIGEST_LINE = r'^define l3hv_config = "([^"]*)";$'
 
 # What must be on at a guest port, besides the sysctls of the plan.
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
@@ -134,6 +136,7 @@ UNITS = (
     "systemd-networkd.service",
     "l3hv-tables.service",
     "bird.service",
+    "frr.service",
     "l3hv-dhcp.service",
     "radvd.service",
     "l3hv-nftables.service",
@@ -513,22 +516,27 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
 
 
 def configuration_digests(bird: Bird) -> dict[str, str | None]:
-    """Return the digest of what BIRD runs, the one that its file carries, and the one that the file has.
-
-    The file says ``define l3hv_config = "DIGEST";``, DIGEST being that of its text with ``@digest@`` instead.
-    """
+    """Return the digest of what BIRD runs, the one that its file carries, and the one that the file has."""
     try:
         running = bird.ask("eval l3hv_config")[-1][1].strip().strip('"')
     except BirdError as error:
         running = f"something else: {error}"
+    return {"running": running, **digests_of_file(BIRD_CONFIGURATION, BIRD_DIGEST_LINE)}
+
+
+def digests_of_file(path: str, line: str) -> dict[str, str | None]:
+    """Return the digest that a configuration carries (``placed``), and the one that it has (``file``).
+
+    ``line`` is the pattern of the line that carries it: that of the text with ``@digest@`` instead.
+    """
     placed = file = None
-    with contextlib.suppress(OSError), open(BIRD_CONFIGURATION, encoding="utf-8", errors="replace") as text:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as text:
         configuration = text.read()
-        if found := re.search(r'^define l3hv_config = "([^"]*)";$', configuration, re.MULTILINE):
+        if found := re.search(line, configuration, re.MULTILINE):
             placed = found[1]
             configuration = configuration.replace(placed, "@digest@")
         file = hashlib.sha256(configuration.encode()).hexdigest()[: len(placed or "")]
-    return {"running": running, "placed": placed, "file": file}
+    return {"placed": placed, "file": file}
 
 
 def read_translations() -> dict[str, str]:
@@ -604,6 +612,34 @@ def read_bird(path: str) -> dict[str, Any]:
         return {"error": str(error)}
     finally:
         bird.close()
+
+
+def read_routing(plan: Plan) -> dict[str, Any]:
+    """Return what the routing daemon of the plan says of itself, or ``{"error": …}``.
+
+    The shape is the same for every daemon::
+
+        {"router_id": "198.51.100.126",
+         "configuration": {"running": DIGEST, "placed": DIGEST, "file": DIGEST},
+         "sessions": {"hv1_public": {"state": "Established", "info": "", "error": "",
+                                     "neighbor": "198.51.100.1", "local": "198.51.100.126",
+                                     "channels": {"ipv4": {"state": "UP",
+                                                           "routes": {"imported": 5, "filtered": 0,
+                                                                      "exported": 7}}}}},
+         "bfd": [{"address": "198.51.100.1", "state": "Up", "interval": "0.100", "timeout": "0.300"}]}
+
+    ``configuration`` compares what runs with the file that was placed; sessions have the plan's names, or
+    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell a daemon
+    that is still taking over (:func:`is_young`).
+    """
+    return READERS[plan["routing"]["daemon"]["name"]](plan)
+
+
+READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
+    "bird2": lambda plan: read_bird(BIRD_SOCKET),
+    "bird3": lambda plan: read_bird(BIRD_SOCKET),
+}
+"""What asks a routing daemon, by its name in the plan."""
 
 
 def networkd_state(index: int) -> str | None:
@@ -798,34 +834,34 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
-def is_young(bird: dict[str, Any]) -> bool:
-    """Tell whether BIRD was started so recently that it has not yet cleaned up after its predecessor."""
+def is_young(daemon: dict[str, Any]) -> bool:
+    """Tell whether a daemon was started so recently that it has not yet cleaned up after its predecessor."""
     try:
-        age = datetime.fromisoformat(bird["now"]) - datetime.fromisoformat(bird["started"])
+        age = datetime.fromisoformat(daemon["now"]) - datetime.fromisoformat(daemon["started"])
     except (KeyError, ValueError):
         return False
     return age.total_seconds() < YOUNG_SECONDS
 
 
-def has_sessions(bird: dict[str, Any], plan: Plan) -> bool:
-    """Tell whether BIRD has every session of the plan up, and BFD with their neighbours."""
-    if "error" in bird:
+def has_sessions(daemon: dict[str, Any], plan: Plan) -> bool:
+    """Tell whether the daemon has every session of the plan up, and BFD with their neighbours."""
+    if "error" in daemon:
         return False
-    states = {name: session["state"] for name, session in bird["sessions"].items()}
-    down = {session["address"] for session in bird["bfd"] if session.get("state") != "Up"}
+    states = {name: session["state"] for name, session in daemon["sessions"].items()}
+    down = {session["address"] for session in daemon["bfd"] if session.get("state") != "Up"}
     return all(
         states.get(session["name"]) == "Established" and session["neighbor"] not in down
         for session in plan["routing"]["sessions"]
     )
 
 
-def received_by(bird: dict[str, Any]) -> dict[str, dict[str, int]]:
+def received_by(daemon: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Return how many prefixes have come by each session, by family."""
     return {
         name: {
             family: channel["routes"].get("imported", 0) for family, channel in session["channels"].items()
         }
-        for name, session in bird.get("sessions", {}).items()
+        for name, session in daemon.get("sessions", {}).items()
     }
 
 
@@ -839,16 +875,16 @@ def learned_by(plan: Plan) -> dict[str, str]:
 def settle(
     plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, dict[str, int]]
 ) -> dict[str, Any]:
-    """Return BIRD's state once it is as expected, at the latest after ``seconds``.
+    """Return the routing daemon's state once it is as expected, at the latest after ``seconds``.
 
     Once all sessions are up, what they brought is not waited for any longer than it keeps changing.
     """
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None
     while True:
-        bird = read_bird(BIRD_SOCKET)
-        is_up = has_sessions(bird, plan)
-        counts = received_by(bird) if received else {}
+        daemon = read_routing(plan)
+        is_up = has_sessions(daemon, plan)
+        counts = received_by(daemon) if received else {}
         digests = learned_by(plan) if learned else {}
         is_as_expected = all(counts.get(name) == wanted for name, wanted in received.items()) and all(
             digests.get(table) == digest for table, digest in learned.items()
@@ -856,15 +892,15 @@ def settle(
         now = time.monotonic()
         if (counts, digests) != last:
             changed, last = now, (counts, digests)
-        is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(bird)
+        is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(daemon)
         if (is_up and is_as_expected) or is_at_rest or now >= deadline:
-            return bird
+            return daemon
         time.sleep(POLL_SECONDS)
 
 
 def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any]) -> dict[str, Any]:
     """Return everything that can be read on the host of ``plan``."""
-    bird = settle(plan, seconds, learned, received)
+    routing = settle(plan, seconds, learned, received)
     with IPRoute() as netlink:
         links = read_links(netlink)
         addresses = read_addresses(netlink, links)
@@ -909,7 +945,7 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "learned": {name: table.summary(learned.get(name)) for name, table in by_bird.items()},
         "is_container": os.path.exists("/run/systemd/container"),
         "sysctls": {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]},
-        "bird": bird,
+        "routing": routing,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
         "packet_filter": read_packet_filter(),
         "units": read_units(list(UNITS)),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from l3hv.model import Daemon, DaemonName, System
 
 SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13"}
 
-PLANNED_DAEMONS = ("bird1", "frr", "gobgp", "junos")
+PLANNED_DAEMONS = ("bird1", "gobgp", "junos")
 """Routing daemons that have a name already, but no configuration."""
 
 _BUILT = (
@@ -16,11 +18,42 @@ _BUILT = (
     Daemon("bird2", "debian13", package="bird2", version="2.17", device_scan_s=10, kernel_scan_s=10),
     # BIRD 3.1 ends a graceful recovery without telling the kernel protocols: they install at their next scan.
     Daemon("bird3", "debian13", package="bird3", version="3.1", device_scan_s=10, kernel_scan_s=2),
+    Daemon("frr", "debian12", package="frr", version="8.4"),
+    Daemon("frr", "debian13", package="frr", version="10.3"),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
 
+REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr"})
+"""Daemons that reflect, and are not made to put routes into the kernel's tables."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What people call a daemon (``title``), its ``unit``, and the name of the ``process`` that speaks BGP."""
+
+    title: str
+    unit: str
+    process: str
+
+
+_BIRD = Program("BIRD", "bird.service", "bird")
+PROGRAMS: dict[DaemonName, Program] = {
+    "bird2": _BIRD,
+    "bird3": _BIRD,
+    "frr": Program("FRR", "frr.service", "bgpd"),
+}
+
 SLEEPY = frozenset({"2.0.12"})
 """Versions that finish late what a timer has left to be done."""
+
+
+def built_daemons() -> list[DaemonName]:
+    """Return the daemons that there is a configuration for.
+
+    >>> built_daemons()
+    ['bird2', 'bird3', 'frr']
+    """
+    return list(dict.fromkeys(name for name, _ in DAEMONS))
 
 
 def systems_with(daemon: DaemonName) -> list[System]:

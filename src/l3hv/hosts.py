@@ -7,7 +7,15 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from l3hv.addressing import Address, numbers_of
-from l3hv.daemons import DAEMONS, PLANNED_DAEMONS, SYSTEM_NAMES, systems_with
+from l3hv.daemons import (
+    DAEMONS,
+    PLANNED_DAEMONS,
+    PROGRAMS,
+    REFLECTORS_ONLY,
+    SYSTEM_NAMES,
+    built_daemons,
+    systems_with,
+)
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
@@ -185,7 +193,7 @@ def parse_host(
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
-    _check_daemon(settings, notes)
+    _check_daemon(settings, kind, notes)
     _check_timers(host, notes)
     _check_rules(host, common, notes)
     _check_addresses(addresses, common, notes)
@@ -218,9 +226,9 @@ def _read_settings(fields: Fields) -> Settings:
 
 
 def _daemon(value: object) -> DaemonName:
-    built = OneOf[DaemonName]("bird2", "bird3")
+    built = OneOf[DaemonName](*built_daemons())
     if isinstance(value, str) and value in PLANNED_DAEMONS:
-        raise Unfit("a routing daemon that is built", f"Use {' or '.join(built.words)}; {value} is to come.")
+        raise Unfit("a routing daemon that is built", f"Use {_one_of(built.words)}; {value} is to come.")
     return built(value)
 
 
@@ -426,8 +434,16 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
             )
 
 
-def _check_daemon(settings: Settings, notes: Notes) -> None:
-    if (settings.daemon, settings.system) not in DAEMONS:
+def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
+    if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector":
+        usable = [daemon for daemon in built_daemons() if daemon not in REFLECTORS_ONLY]
+        notes.add(
+            "l3hv_daemon",
+            settings.daemon,
+            f"{PROGRAMS[settings.daemon].title} only reflects here: it puts no routes into kernel tables.",
+            f"Use {_one_of(usable)}, or make the host a route reflector.",
+        )
+    elif (settings.daemon, settings.system) not in DAEMONS:
         systems = systems_with(settings.daemon)
         notes.add(
             "l3hv_daemon",

@@ -29,7 +29,7 @@ T = TypeVar("T")
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
-DaemonName = Literal["bird2", "bird3"]
+DaemonName = Literal["bird2", "bird3", "frr"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
 
 
@@ -288,17 +288,17 @@ class Timers:
 class Daemon:
     """The routing daemon of a host, and what it can be told.
 
-    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, it looks
+    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, BIRD looks
     at the interfaces and at the kernel's tables, beside being told of changes: more often where something
-    waits for that.
+    waits for that. Other daemons are not told (``None``).
     """
 
     name: DaemonName
     system: System
     package: str
     version: str
-    device_scan_s: int
-    kernel_scan_s: int
+    device_scan_s: int | None = None
+    kernel_scan_s: int | None = None
 
 
 @dataclass(frozen=True)

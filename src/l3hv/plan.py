@@ -145,7 +145,8 @@ def _warnings(part: HostSlice) -> Iterator[str]:
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} hangs on path {used.pop()} alone"
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
-    if daemon.version in SLEEPY and "bfd_llgr" in {failure_profile(host, peer) for peer in part.peers}:
+    profiles = {failure_profile(host, peer) for peer in part.peers}
+    if daemon.version in SLEEPY and daemon.device_scan_s is not None and "bfd_llgr" in profiles:
         yield (
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
             "2.14 and later do not, nor does the profile bfd"

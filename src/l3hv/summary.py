@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from l3hv.daemons import SYSTEM_NAMES
+from l3hv.daemons import PROGRAMS, SYSTEM_NAMES
 from l3hv.model import (
     Guest,
     GuestRoute,
@@ -32,7 +32,9 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     owner = "" if plan.managed else ", managed by somebody else"
     yield f"{plan.host}: {plan.kind.replace('_', ' ')} {plan.id} of {plan.fabric}{owner}"
     yield f"AS {routing.asn}, router id {routing.router_id}, failure profile {routing.failure_profile}"
-    yield f"BIRD {routing.daemon.version} ({routing.daemon.package} of {SYSTEM_NAMES[routing.daemon.system]})"
+    daemon = routing.daemon
+    title = PROGRAMS[daemon.name].title
+    yield f"{title} {daemon.version} ({daemon.package} of {SYSTEM_NAMES[daemon.system]})"
     timers = routing.timers
     bfd = f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}" if _has_bfd(plan) else "no BFD"
     stale = f", stale routes kept for {timers.stale_s} s" if "bfd_llgr" in routing.failure_profiles else ""

@@ -36,8 +36,8 @@ BASE_PACKAGES = (
     "tcpdump",
 )
 ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
-DAEMON_PACKAGES = {"bird2": ("bird2",), "bird3": ("bird3",)}
-"""What is installed for a routing daemon of the inventory. The packages exclude each other."""
+DAEMON_PACKAGES = {"bird2": ("bird2",), "bird3": ("bird3",), "frr": ("frr", "frr-pythontools")}
+"""What is installed for a routing daemon of the inventory. BIRD's packages exclude each other."""
 DEFAULT_DAEMON = "bird2"
 
 # What no machine of a twin needs: kernel modules, consoles, and timers that wake up all
@@ -58,6 +58,7 @@ DISABLED_UNITS = (
     "bird.service",
     "bird6.service",
     "dnsmasq.service",
+    "frr.service",
     "nftables.service",
     "radvd.service",
     "systemd-networkd.service",
@@ -95,7 +96,7 @@ class Recipe:
 
 
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
-DAEMONS = {"debian12": ("bird2",), "debian13": ("bird2", "bird3")}
+DAEMONS = {"debian12": ("bird2", "frr"), "debian13": ("bird2", "bird3", "frr")}
 """The routing daemons that each system has."""
 
 

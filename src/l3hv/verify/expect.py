@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from l3hv.daemons import PROGRAMS
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
@@ -45,7 +46,8 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    units = ["systemd-networkd.service", "bird.service", "l3hv-nftables.service"]
+    routing = PROGRAMS[plan.routing.daemon.name].unit
+    units = ["systemd-networkd.service", routing, "l3hv-nftables.service"]
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
