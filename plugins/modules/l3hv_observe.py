@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import json
@@ -128,6 +130,15 @@ BIRD_SOCKET = "/run/bird/bird.ctl"
 PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
 PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/bird.conf"
+GOBGP = "/usr/local/lib/l3hv/gobgp"
+GOBGP_CONFIGURATION = "/etc/l3hv/gobgp/{}.toml"
+GOBGP_API = "unix:///run/l3hv-gobgp-{}/api"
+GOBGP_DIGEST_LINE = r'^# l3hv_config = "([^"]*)"$'
+GOBGP_STATES = {1: "Idle", 2: "Connect", 3: "Active", 4: "OpenSent", 5: "OpenConfirm", 6: "Established"}
+GOBGP_FAMILIES = {1: "ipv4", 2: "ipv6"}
+# The capability of a family (RFC 4760) as GoBGP shows it: AFI and SAFI in protobuf, in base64.
+GOBGP_MULTIPROTOCOL = {"ipv4": "CgQIARAB", "ipv6": "CgQIAhAB"}
+GOBGP_UNITS = "/etc/systemd/system/l3hv-gobgp-*.service"
 BIRD_DIGEST_LINE = r'^define l3hv_config = "([^"]*)";$'
 
 # What must be on at a guest port, besides the sysctls of the plan.
@@ -614,6 +625,110 @@ def read_bird(path: str) -> dict[str, Any]:
         bird.close()
 
 
+class GobgpError(Exception):
+    """What GoBGP's own client could not do."""
+
+
+def ask_gobgp(domain: str, *words: str) -> Any:
+    """Return what the GoBGP of a domain answers, as JSON."""
+    command = ["gobgp", "--target", GOBGP_API.format(domain), "--json", *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return json.loads(done.stdout)
+    except subprocess.CalledProcessError as error:
+        raise GobgpError((error.stderr or error.stdout).strip() or str(error)) from error
+    except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+        raise GobgpError(f"gobgp {' '.join(words)}: {error}") from error
+
+
+def taken_by_gobgp(domain: str) -> collections.Counter[tuple[str, str]]:
+    """Return how many routes of each neighbour are in the table: (neighbour, family) → number.
+
+    GoBGP itself counts what has arrived, before the policy that refuses.
+    """
+    taken: collections.Counter[tuple[str, str]] = collections.Counter()
+    for family in FAMILIES:
+        for paths in ask_gobgp(domain, "global", "rib", "-a", family).values():
+            taken.update((path["neighbor-ip"], family) for path in paths)
+    return taken
+
+
+def gobgp_session(
+    domain: str, neighbour: dict[str, Any], taken: collections.Counter[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return one session in the shape of :func:`read_routing`. Zeros are left out of GoBGP's answers."""
+    address = neighbour["conf"]["neighbor_address"]
+    state = GOBGP_STATES.get(neighbour["state"].get("session_state", 0), "Idle")
+    if state == "Established":
+        # What is sent is counted for one neighbour only.
+        neighbour = ask_gobgp(domain, "neighbor", address)
+    ends_of_rib = int(neighbour.get("graceful_restart", {}).get("enabled", False))
+    channels = {}
+    for family in neighbour.get("afi_safis", ()):
+        name = GOBGP_FAMILIES[family["config"]["family"]["afi"]]
+        counts = family.get("state", {})
+        imported = taken[address, name]
+        negotiated = any(
+            capability.get("type_url", "").endswith("MultiProtocolCapability")
+            and capability.get("value") == GOBGP_MULTIPROTOCOL[name]
+            for capability in neighbour["state"].get("remote_cap", ())
+        )
+        channels[name] = {
+            "state": "UP" if negotiated and state == "Established" else "DOWN",
+            "routes": {
+                "imported": imported,
+                "filtered": counts.get("received", 0) - imported,
+                # The end-of-RIB marker of graceful restart is counted as a route.
+                "exported": counts.get("advertised", 0) - ends_of_rib,
+            },
+        }
+    return {
+        "state": state,
+        "info": "",
+        "error": "",
+        "neighbor": address,
+        "local": neighbour["transport"].get("local_address", ""),
+        "channels": channels,
+    }
+
+
+def read_gobgp(plan: Plan) -> dict[str, Any]:
+    """Return the state of GoBGP: of all of its domains, each of which has a GoBGP of its own."""
+    routing = plan["routing"]
+    domains = list(dict.fromkeys(table["domain"] for table in routing["tables"]))
+    names = {(session["domain"], session["neighbor"]): session["name"] for session in routing["sessions"]}
+    identifiers, digests, sessions = set(), [], {}
+    try:
+        for domain in domains:
+            identifiers.add(ask_gobgp(domain, "global").get("router_id"))
+            digests.append(gobgp_digests(domain))
+            taken = taken_by_gobgp(domain)
+            for neighbour in ask_gobgp(domain, "neighbor") or ():
+                session = gobgp_session(domain, neighbour, taken)
+                address = session["neighbor"]
+                sessions[names.get((domain, address), f"{domain} {address}")] = session
+    except GobgpError as error:
+        return {"error": str(error)}
+    return {
+        "router_id": " ".join(sorted(map(str, identifiers))),
+        "configuration": {
+            key: None if any(one[key] is None for one in digests) else " ".join(one[key] for one in digests)
+            for key in ("running", "placed", "file")
+        },
+        "sessions": sessions,
+        "bfd": [],
+    }
+
+
+def gobgp_digests(domain: str) -> dict[str, Any]:
+    """Return the digests of a domain's configuration; GoBGP runs that of the file when it answers alike."""
+    path = GOBGP_CONFIGURATION.format(domain)
+    digests = digests_of_file(path, GOBGP_DIGEST_LINE)
+    done = subprocess.run([GOBGP, "in-force", path], capture_output=True, text=True, check=False)
+    running = digests["placed"] if done.returncode == 0 else f"something else ({done.stderr.strip()})"
+    return {"running": running, **digests}
+
+
 def read_routing(plan: Plan) -> dict[str, Any]:
     """Return what the routing daemon of the plan says of itself, or ``{"error": …}``.
 
@@ -638,6 +753,7 @@ def read_routing(plan: Plan) -> dict[str, Any]:
 READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "bird2": lambda plan: read_bird(BIRD_SOCKET),
     "bird3": lambda plan: read_bird(BIRD_SOCKET),
+    "gobgp": read_gobgp,
 }
 """What asks a routing daemon, by its name in the plan."""
 
@@ -948,7 +1064,7 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "routing": routing,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
         "packet_filter": read_packet_filter(),
-        "units": read_units(list(UNITS)),
+        "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
         "offers": solicit(present),
     }
 

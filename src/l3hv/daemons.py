@@ -8,7 +8,7 @@ from l3hv.model import Daemon, DaemonName, System
 
 SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13"}
 
-PLANNED_DAEMONS = ("bird1", "gobgp", "junos")
+PLANNED_DAEMONS = ("bird1", "junos")
 """Routing daemons that have a name already, but no configuration."""
 
 _BUILT = (
@@ -20,16 +20,22 @@ _BUILT = (
     Daemon("bird3", "debian13", package="bird3", version="3.1", device_scan_s=10, kernel_scan_s=2),
     Daemon("frr", "debian12", package="frr", version="8.4"),
     Daemon("frr", "debian13", package="frr", version="10.3"),
+    Daemon("gobgp", "debian12", package="gobgpd", version="3.10"),
+    # 3.36 serves figures to everybody on the host unless it is told not to; 3.10 does not know the option.
+    Daemon("gobgp", "debian13", package="gobgpd", version="3.36", options=("--metrics-path=",)),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
 
-REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr"})
+REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr", "gobgp"})
 """Daemons that reflect, and are not made to put routes into the kernel's tables."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What people call a daemon (``title``), its ``unit``, and the name of the ``process`` that speaks BGP."""
+    """What people call a daemon (``title``), its ``unit``, and the name of the ``process`` that speaks BGP.
+
+    A daemon that cannot keep domains apart runs once for each: its unit has ``{domain}`` in its name.
+    """
 
     title: str
     unit: str
@@ -41,7 +47,11 @@ PROGRAMS: dict[DaemonName, Program] = {
     "bird2": _BIRD,
     "bird3": _BIRD,
     "frr": Program("FRR", "frr.service", "bgpd"),
+    "gobgp": Program("GoBGP", "l3hv-gobgp-{domain}.service", "gobgpd"),
 }
+
+WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
+"""Daemons that have no BFD: nothing but the hold time shows them that a neighbour is gone."""
 
 SLEEPY = frozenset({"2.0.12"})
 """Versions that finish late what a timer has left to be done."""
@@ -51,7 +61,7 @@ def built_daemons() -> list[DaemonName]:
     """Return the daemons that there is a configuration for.
 
     >>> built_daemons()
-    ['bird2', 'bird3', 'frr']
+    ['bird2', 'bird3', 'frr', 'gobgp']
     """
     return list(dict.fromkeys(name for name, _ in DAEMONS))
 

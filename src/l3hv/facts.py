@@ -211,6 +211,7 @@ class Member:
     name: str
     kind: Kind
     id: int
+    daemon: DaemonName
     failure_profile: FailureProfile
     links: tuple[Link, ...]
 
@@ -222,6 +223,7 @@ class Peer:
     name: str
     kind: Kind
     id: int
+    daemon: DaemonName
     failure_profile: FailureProfile
     path: str
     domains: tuple[str, ...]

@@ -13,6 +13,7 @@ from l3hv.daemons import (
     PROGRAMS,
     REFLECTORS_ONLY,
     SYSTEM_NAMES,
+    WITHOUT_BFD,
     built_daemons,
     systems_with,
 )
@@ -87,8 +88,10 @@ LEAST_BFD_PACKETS = 3
 
 LEAST_DETECTION_MS = LEAST_BFD_PACKETS * LEAST_BFD_INTERVAL_MS
 
-REDUCED_HOLD_S: dict[FailureProfile, int] = {"graceful_restart": 9}
+REDUCED_HOLD_S = 9
 """The default hold time where it alone finds a path that is dead without anybody noticing its carrier go."""
+
+REDUCED_HOLD_PROFILES: tuple[FailureProfile, ...] = ("llgr", "graceful_restart")
 
 TIMERS: dict[str, tuple[WholeNumber, int]] = {
     "bfd_interval_ms": (WholeNumber(LEAST_BFD_INTERVAL_MS, 60000, "an interval in milliseconds"), 100),
@@ -208,11 +211,12 @@ def parse_host(
 
 def _read_settings(fields: Fields) -> Settings:
     uplink_mtu = fields.take("l3hv_mtu", mtu, DEFAULT_MTU)
+    daemon = fields.take("l3hv_daemon", _daemon, DEFAULT_DAEMON)
     profile = fields.take("l3hv_failure_profile", OneOf[FailureProfile](*FAILURE_PROFILES), DEFAULT_PROFILE)
     return Settings(
         mtu=uplink_mtu,
         guest_mtu=fields.take("l3hv_guest_mtu", mtu, DEFAULT_MTU),
-        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile),
+        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile, daemon),
         failure_profile=profile,
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         vlan_interfaces=fields.take(
@@ -220,7 +224,7 @@ def _read_settings(fields: Fields) -> Settings:
         ),
         main_default_route=fields.take("l3hv_main_default_route", yes_or_no, False),
         system=fields.take("l3hv_system", OneOf[System](*SYSTEM_NAMES), DEFAULT_SYSTEM),
-        daemon=fields.take("l3hv_daemon", _daemon, DEFAULT_DAEMON),
+        daemon=daemon,
         managed=fields.take("l3hv_managed", yes_or_no, True),
     )
 
@@ -232,9 +236,11 @@ def _daemon(value: object) -> DaemonName:
     return built(value)
 
 
-def _read_timers(fields: Fields, profile: FailureProfile) -> Timers:
+def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) -> Timers:
+    """Read the timers. The shorter hold time of two ends counts: a reflector without BFD asks for a short one."""
     defaults = {name: default for name, (_, default) in TIMERS.items()}
-    defaults["hold_s"] = REDUCED_HOLD_S.get(profile, defaults["hold_s"])
+    if profile in REDUCED_HOLD_PROFILES or daemon in WITHOUT_BFD:
+        defaults["hold_s"] = REDUCED_HOLD_S
     values = {name: fields.take(name, bounds, defaults[name]) for name, (bounds, _) in TIMERS.items()}
     # RFC 4271, section 4.4: a third of the hold time.
     return Timers(keepalive_s=values["hold_s"] // 3, **values)

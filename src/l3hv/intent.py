@@ -39,7 +39,8 @@ def member(host: HostIntent) -> Member:
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
     links = tuple(Link(path, tuple(names)) for path, names in domains.items())
-    return Member(host.name, host.kind, host.id, host.settings.failure_profile, links)
+    settings = host.settings
+    return Member(host.name, host.kind, host.id, settings.daemon, settings.failure_profile, links)
 
 
 class Roster:
@@ -51,7 +52,9 @@ class Roster:
         for host in sorted(members, key=lambda host: natural_key(host.name)):
             side = self._reflectors if host.kind == "route_reflector" else self._clients
             for link in host.links:
-                peer = Peer(host.name, host.kind, host.id, host.failure_profile, link.path, link.domains)
+                peer = Peer(
+                    host.name, host.kind, host.id, host.daemon, host.failure_profile, link.path, link.domains
+                )
                 side.setdefault(link.path, []).append(peer)
 
     def reflectors(self, path: str) -> list[Peer]:

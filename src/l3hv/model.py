@@ -29,8 +29,8 @@ T = TypeVar("T")
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
-DaemonName = Literal["bird2", "bird3", "frr"]
-FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
+DaemonName = Literal["bird2", "bird3", "frr", "gobgp"]
+FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", "none"]
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class Daemon:
 
     ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, BIRD looks
     at the interfaces and at the kernel's tables, beside being told of changes: more often where something
-    waits for that. Other daemons are not told (``None``).
+    waits for that. Other daemons are not told (``None``).  ``options`` are for its command line.
     """
 
     name: DaemonName
@@ -299,6 +299,7 @@ class Daemon:
     version: str
     device_scan_s: int | None = None
     kernel_scan_s: int | None = None
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

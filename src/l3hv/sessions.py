@@ -12,15 +12,27 @@ from collections.abc import Iterator
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, numbered
+from l3hv.daemons import WITHOUT_BFD
 from l3hv.facts import Common, Domain, HostIntent, Peer, UplinkIntent
 from l3hv.model import Channel, FailureProfile, Family, Session
 
 Relation = Literal["reflector", "client", "peer"]
 
-FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
+FAILURE_PROFILES: tuple[FailureProfile, ...] = (
+    "bfd_llgr",
+    "bfd",
+    "llgr",
+    "graceful_restart",
+    "link",
+    "none",
+)
 """What is done about a dead path, neighbour or daemon, the more demanding first."""
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
+LLGR_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "llgr")
+
+LESS_BFD: dict[FailureProfile, FailureProfile] = {"bfd_llgr": "llgr", "bfd": "none"}
+"""What is left of a profile where one of the two ends has no BFD: with it at one end no session comes up."""
 
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
@@ -90,7 +102,15 @@ def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     """Return what both ends of a session do about failures: a reflector does what its client does.
 
     Two reflectors of one path agree on what comes later in :data:`FAILURE_PROFILES`, which asks for less.
+    BFD is left out where one of the ends has none.
     """
+    agreed = _agreed_profile(host, peer)
+    if WITHOUT_BFD.isdisjoint((host.settings.daemon, peer.daemon)):
+        return agreed
+    return LESS_BFD.get(agreed, agreed)
+
+
+def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     if host.kind != "route_reflector":
         return host.settings.failure_profile
     if peer.kind != "route_reflector":

@@ -12,12 +12,14 @@ from l3hv.model import (
     HostPlan,
     LoopbackAddress,
     PrefixMatch,
+    Routing,
     RoutingTable,
     Rule,
     Session,
     Uplink,
     from_plain,
 )
+from l3hv.sessions import LLGR_PROFILES
 
 Row = tuple[str, ...]
 
@@ -37,7 +39,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield f"{title} {daemon.version} ({daemon.package} of {SYSTEM_NAMES[daemon.system]})"
     timers = routing.timers
     bfd = f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}" if _has_bfd(plan) else "no BFD"
-    stale = f", stale routes kept for {timers.stale_s} s" if "bfd_llgr" in routing.failure_profiles else ""
+    stale = f", stale routes kept for {timers.stale_s} s" if _keeps_stale_routes(routing) else ""
     yield f"{bfd}, hold time {timers.hold_s} s{stale}"
     yield from _section("Warnings", ((warning,) for warning in plan.warnings))
     yield from _section("Uplinks", map(_uplink, plan.uplinks))
@@ -54,6 +56,10 @@ def _lines(plan: HostPlan) -> Iterator[str]:
 
 def _has_bfd(plan: HostPlan) -> bool:
     return any(session.bfd for session in plan.routing.sessions)
+
+
+def _keeps_stale_routes(routing: Routing) -> bool:
+    return not set(LLGR_PROFILES).isdisjoint(routing.failure_profiles)
 
 
 def _section(title: str, rows: Iterable[Row]) -> Iterator[str]:

@@ -39,6 +39,9 @@ SLICES = {
     "bird_host": "host",
     "bird_fabric": "fabric",
     "bird_routing": "routing",
+    "gobgp_host": "host",
+    "gobgp_fabric": "fabric",
+    "gobgp_routing": "routing",
 }
 
 

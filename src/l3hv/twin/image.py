@@ -36,7 +36,12 @@ BASE_PACKAGES = (
     "tcpdump",
 )
 ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
-DAEMON_PACKAGES = {"bird2": ("bird2",), "bird3": ("bird3",), "frr": ("frr", "frr-pythontools")}
+DAEMON_PACKAGES = {
+    "bird2": ("bird2",),
+    "bird3": ("bird3",),
+    "frr": ("frr", "frr-pythontools"),
+    "gobgp": ("gobgpd",),
+}
 """What is installed for a routing daemon of the inventory. BIRD's packages exclude each other."""
 DEFAULT_DAEMON = "bird2"
 
@@ -59,6 +64,7 @@ DISABLED_UNITS = (
     "bird6.service",
     "dnsmasq.service",
     "frr.service",
+    "gobgpd.service",
     "nftables.service",
     "radvd.service",
     "systemd-networkd.service",
@@ -96,7 +102,7 @@ class Recipe:
 
 
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
-DAEMONS = {"debian12": ("bird2", "frr"), "debian13": ("bird2", "bird3", "frr")}
+DAEMONS = {"debian12": ("bird2", "frr", "gobgp"), "debian13": ("bird2", "bird3", "frr", "gobgp")}
 """The routing daemons that each system has."""
 
 

@@ -46,8 +46,10 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    routing = PROGRAMS[plan.routing.daemon.name].unit
-    units = ["systemd-networkd.service", routing, "l3hv-nftables.service"]
+    domains = dict.fromkeys(table.domain for table in plan.routing.tables)
+    unit = PROGRAMS[plan.routing.daemon.name].unit
+    routing = dict.fromkeys(unit.format(domain=domain) for domain in domains)
+    units = ["systemd-networkd.service", *routing, "l3hv-nftables.service"]
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
