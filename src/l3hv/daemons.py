@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from l3hv.model import Daemon, DaemonName, System
 
-SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13"}
+SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13", "junos": "Junos"}
 
-PLANNED_DAEMONS = ("bird1", "junos")
+PLANNED_DAEMONS = ("bird1",)
 """Routing daemons that have a name already, but no configuration."""
 
 _BUILT = (
@@ -23,10 +23,12 @@ _BUILT = (
     Daemon("gobgp", "debian12", package="gobgpd", version="3.10"),
     # 3.36 serves figures to everybody on the host unless it is told not to; 3.10 does not know the option.
     Daemon("gobgp", "debian13", package="gobgpd", version="3.36", options=("--metrics-path=",)),
+    # What is rendered is in the grammar of this version; nothing is installed.
+    Daemon("junos", "junos", package="junos", version="24.4"),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
 
-REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr", "gobgp"})
+REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr", "gobgp", "junos"})
 """Daemons that reflect, and are not made to put routes into the kernel's tables."""
 
 
@@ -34,7 +36,8 @@ REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr", "gobgp"})
 class Program:
     """What people call a daemon (``title``), its ``unit``, and the name of the ``process`` that speaks BGP.
 
-    A daemon that cannot keep domains apart runs once for each: its unit has ``{domain}`` in its name.
+    Junos has no unit: it is a system of its own.  A daemon that cannot keep domains apart runs once for each:
+    its unit has ``{domain}`` in its name.
     """
 
     title: str
@@ -48,6 +51,7 @@ PROGRAMS: dict[DaemonName, Program] = {
     "bird3": _BIRD,
     "frr": Program("FRR", "frr.service", "bgpd"),
     "gobgp": Program("GoBGP", "l3hv-gobgp-{domain}.service", "gobgpd"),
+    "junos": Program("Junos", "", "rpd"),
 }
 
 WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
@@ -61,7 +65,7 @@ def built_daemons() -> list[DaemonName]:
     """Return the daemons that there is a configuration for.
 
     >>> built_daemons()
-    ['bird2', 'bird3', 'frr', 'gobgp']
+    ['bird2', 'bird3', 'frr', 'gobgp', 'junos']
     """
     return list(dict.fromkeys(name for name, _ in DAEMONS))
 

@@ -79,6 +79,8 @@ DEFAULT_ECMP_LIMIT = 16
 DEFAULT_PROFILE: FailureProfile = "bfd_llgr"
 DEFAULT_DAEMON: DaemonName = "bird2"
 DEFAULT_SYSTEM: System = "debian13"
+JUNOS: Literal["junos"] = "junos"
+"""A daemon that is a system of its own, and the one that is not provisioned."""
 
 LEAST_BFD_INTERVAL_MS = 10
 """BIRD sends and expects BFD packets no faster than this."""
@@ -131,6 +133,12 @@ host_name = Text(
     "Rename the host in the inventory.",
     _RESERVED_HOSTS,
 )
+junos_interface = Text(
+    r"[a-z]+(-?[0-9]+)?(/[0-9]+)*(:[0-9]+)?(\.[0-9]{1,5})?",
+    "an interface name of Junos",
+    "Choose a name such as ae0, xe-0/0/1 or ae0.90.",
+    {"all", "lo0"},
+)
 host_id = WholeNumber(1, 2**24 - 1, "a host id")
 ecmp_limit = WholeNumber(1, 255, "a number of next hops")
 
@@ -170,7 +178,7 @@ def parse_host(
     ours = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
     fields = Fields(notes, "", ours, COMMON_KEYS | HOST_KEYS)
     settings = _read_settings(fields)
-    uplinks = _read_uplinks(fields)
+    uplinks = _read_uplinks(fields, junos_interface if settings.daemon == JUNOS else interface_name)
     guests = read_guests(fields)
     number = fields.need("l3hv_id", host_id, "Give the host a number that no other host has.")
     path = fields.take("l3hv_path", path_name)
@@ -223,9 +231,11 @@ def _read_settings(fields: Fields) -> Settings:
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
         ),
         main_default_route=fields.take("l3hv_main_default_route", yes_or_no, False),
-        system=fields.take("l3hv_system", OneOf[System](*SYSTEM_NAMES), DEFAULT_SYSTEM),
+        system=fields.take(
+            "l3hv_system", OneOf[System](*SYSTEM_NAMES), JUNOS if daemon == JUNOS else DEFAULT_SYSTEM
+        ),
         daemon=daemon,
-        managed=fields.take("l3hv_managed", yes_or_no, True),
+        managed=fields.take("l3hv_managed", yes_or_no, daemon != JUNOS),
     )
 
 
@@ -237,7 +247,7 @@ def _daemon(value: object) -> DaemonName:
 
 
 def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) -> Timers:
-    """Read the timers. The shorter hold time of two ends counts: a reflector without BFD asks for a short one."""
+    """Read the timers. Of two ends the shorter hold time counts: one without BFD asks for a short one."""
     defaults = {name: default for name, (_, default) in TIMERS.items()}
     if profile in REDUCED_HOLD_PROFILES or daemon in WITHOUT_BFD:
         defaults["hold_s"] = REDUCED_HOLD_S
@@ -246,7 +256,7 @@ def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) ->
     return Timers(keepalive_s=values["hold_s"] // 3, **values)
 
 
-def _read_uplinks(fields: Fields) -> dict[str, str | dict[str, str]]:
+def _read_uplinks(fields: Fields, name_of_interface: Text) -> dict[str, str | dict[str, str]]:
     """Return, by path, the NIC that carries all domains or an interface for each of them."""
     uplinks: dict[str, str | dict[str, str]] = {}
     nested = fields.mapping("l3hv_uplinks")
@@ -258,12 +268,12 @@ def _read_uplinks(fields: Fields) -> dict[str, str | dict[str, str]]:
         if isinstance(value, dict) and value:
             domains = nested.nested(nested.path(path), value)
             uplinks[path] = {
-                domain: domains.take(domain, interface_name, "") for domain, _ in domains.names(reference)
+                domain: domains.take(domain, name_of_interface, "") for domain, _ in domains.names(reference)
             }
         elif value is None or value == {}:
             fields.notes.add(nested.path(path), None, "is empty.", "Name its interface, or remove the path.")
         else:
-            uplinks[path] = nested.take(path, interface_name, "")
+            uplinks[path] = nested.take(path, name_of_interface, "")
     return uplinks
 
 
@@ -288,7 +298,14 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
             "The uplinks of an edge router are open to all but routing.",
             "Remove it: it is for hypervisors and route reflectors.",
         )
-    if kind == "hypervisor" and not settings.managed:
+    if settings.managed and settings.daemon == JUNOS:
+        notes.add(
+            "l3hv_managed",
+            True,
+            "A router of Junos is not provisioned: its configuration is rendered.",
+            "Remove it, and run playbooks/render_junos.yml.",
+        )
+    if kind == "hypervisor" and not settings.managed and settings.daemon != JUNOS:
         notes.add(
             "l3hv_managed",
             False,

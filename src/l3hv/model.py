@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
-System = Literal["debian12", "debian13"]
-DaemonName = Literal["bird2", "bird3", "frr", "gobgp"]
+System = Literal["debian12", "debian13", "junos"]
+DaemonName = Literal["bird2", "bird3", "frr", "gobgp", "junos"]
 FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", "none"]
 
 
