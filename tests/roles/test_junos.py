@@ -34,7 +34,7 @@ def rendered(path: Path) -> str:
 
 
 def parsed(text: str) -> list[Statement]:
-    """Return the statements of a configuration. What is no word, brace or semicolon in its place is an error."""
+    """Return the statements of a configuration; words, braces and semicolons out of place are errors."""
     tokens, position = [], 0
     while position < len(text):
         match = TOKENS.match(text, position)
