@@ -29,7 +29,7 @@ REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr"})
 
 @dataclass(frozen=True)
 class Program:
-    """What people call a daemon (``title``), its ``unit``, and the name of the ``process`` that speaks BGP."""
+    """What people call a daemon (``title``), its ``unit``, and the ``process`` that speaks BGP."""
 
     title: str
     unit: str
