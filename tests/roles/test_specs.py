@@ -39,6 +39,9 @@ SLICES = {
     "bird_host": "host",
     "bird_fabric": "fabric",
     "bird_routing": "routing",
+    "frr_host": "host",
+    "frr_fabric": "fabric",
+    "frr_routing": "routing",
 }
 
 
