@@ -43,6 +43,10 @@ PROGRAMS: dict[DaemonName, Program] = {
     "frr": Program("FRR", "frr.service", "bgpd"),
 }
 
+ECHOING: frozenset[DaemonName] = frozenset({"frr"})
+"""Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it
+(RFC 4456, section 8). So how many prefixes are sent to a client depends on the others."""
+
 SLEEPY = frozenset({"2.0.12"})
 """Versions that finish late what a timer has left to be done."""
 
