@@ -57,6 +57,10 @@ PROGRAMS: dict[DaemonName, Program] = {
 WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
 """Daemons that have no BFD: nothing but the hold time shows them that a neighbour is gone."""
 
+ECHOING: frozenset[DaemonName] = frozenset({"frr"})
+"""Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it
+(RFC 4456, section 8). So how many prefixes are sent to a client depends on the others."""
+
 SLEEPY = frozenset({"2.0.12"})
 """Versions that finish late what a timer has left to be done."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rendered import PLANS, ROOT, rendered_files
+from rendered import PLANS, ROOT, read_plan, rendered_files
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"ipv6_only_guests", "lab", "one_path", "vlans"}
+KEPT = {"ipv6_only_guests", "lab", "one_path", "reflectors", "vlans"}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
+    "/etc/frr/frr.conf": "vtysh --dryrun --inputfile {}",
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
     "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",
     "/etc/l3hv/nftables.conf": "nft --check --file {}",
@@ -46,24 +48,38 @@ def test_no_file_shows_what_is_missing(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Path:
-    """The file system of the machines, with the daemons that they run."""
+def image() -> Callable[[Path], Path]:
+    """The file system of a plan's machine, with the daemons that it runs; of BIRD's machines that of one."""
     if os.geteuid() != 0:
         pytest.skip("only root can enter a machine's file system")
-    done = subprocess.run([ROOT / "twin", "image"], capture_output=True, text=True, check=True, cwd=ROOT)
-    return Path(done.stdout.split()[-1])
+
+    @functools.cache
+    def root(*arguments: str) -> Path:
+        command = [ROOT / "twin", "image", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        return Path(done.stdout.split()[-1])
+
+    def image_of(path: Path) -> Path:
+        daemon = read_plan(path)["routing"]["daemon"]
+        if daemon["name"].startswith("bird"):
+            return root()
+        return root("--system", daemon["system"], "--daemon", daemon["name"])
+
+    return image_of
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
-def test_the_daemons_own_parsers_accept_the_files(path: Path, image: Path, tmp_path: Path) -> None:
-    files = rendered_files(path)
+def test_the_daemons_own_parsers_accept_the_files(
+    path: Path, image: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    files, root = rendered_files(path), image(path)
     commands = []
     for number, (dest, parser) in enumerate(PARSERS.items()):
         if dest in files:
             (tmp_path / str(number)).write_text(files[dest])
             commands.append(parser.format(f"/mnt/{number}"))
     # In a mount and network namespace of their own: the image is shared, and nft asks the kernel.
-    script = f"mount --bind {tmp_path} {image}/mnt && chroot {image} sh -ec '{' && '.join(commands)}'"
+    script = f"mount --bind {tmp_path} {root}/mnt && chroot {root} sh -ec '{' && '.join(commands)}'"
     done = subprocess.run(
         ["unshare", "--mount", "--net", "sh", "-ec", script], capture_output=True, text=True, check=False
     )

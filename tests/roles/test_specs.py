@@ -42,6 +42,9 @@ SLICES = {
     "gobgp_host": "host",
     "gobgp_fabric": "fabric",
     "gobgp_routing": "routing",
+    "frr_host": "host",
+    "frr_fabric": "fabric",
+    "frr_routing": "routing",
 }
 
 

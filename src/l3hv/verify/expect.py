@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.daemons import PROGRAMS
+from l3hv.daemons import ECHOING, PROGRAMS
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
@@ -191,6 +191,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             received, sent = _counts(plan, fabric, session, tables[channel.table])
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST
             yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
+            atleast = AT_LEAST if routing.daemon.name in ECHOING else atleast
             yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
     if plan.kind != "route_reflector":
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
