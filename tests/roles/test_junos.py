@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 from jinja2.runtime import missing
-from rendered import PLANS, ROOT, read_plan, template_at, texts
+from rendered import ROOT, read_plan, template_at, texts
 
 from l3hv.junos import junos_reflector
 
-REFLECTORS = [path for path in PLANS if "\n    name: junos\n" in path.read_text(encoding="utf-8")]
+REFLECTORS = [
+    path
+    for path in sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
+    if "\n    name: junos\n" in path.read_text(encoding="utf-8")
+]
 ROLE = ROOT / "roles" / "junos" / "templates"
 TOKENS = re.compile(r'"[^"\n]*"|[{};\[\]]|[^\s{};\[\]"#]+|#[^\n]*|\s+')
 

@@ -12,9 +12,11 @@ import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"ipv6_only_guests", "lab", "one_path", "reflectors", "vlans"}
+KEPT = {"gobgp", "ipv6_only_guests", "lab", "one_path", "reflectors", "vlans"}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
+    "/etc/l3hv/gobgp/public.toml": "gobgpd --dry-run --config-file={}",
+    "/etc/l3hv/gobgp/private.toml": "gobgpd --dry-run --config-file={}",
     "/etc/frr/frr.conf": "vtysh --dryrun --inputfile {}",
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
     "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",

@@ -55,7 +55,14 @@ FRR_REMEDIES = {
     "received": "vtysh -c 'show bgp view VIEW neighbors NEIGHBOR routes', and what the neighbour sends",
     "sent": "vtysh -c 'show bgp view VIEW neighbors NEIGHBOR advertised-routes'",
 }
-REMEDIES_OF: dict[DaemonName, dict[str, str]] = {"frr": FRR_REMEDIES}
+GOBGP_REMEDIES = {
+    "running": "/usr/local/lib/l3hv/gobgp in-force; run site.yml if the file was changed",
+    "router": "run site.yml",
+    "session": "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor, and the session on the neighbour",
+    "received": "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor NEIGHBOR adj-in",
+    "sent": "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor NEIGHBOR adj-out",
+}
+REMEDIES_OF: dict[DaemonName, dict[str, str]] = {"frr": FRR_REMEDIES, "gobgp": GOBGP_REMEDIES}
 """What to ask instead where another daemon than BIRD runs."""
 
 
