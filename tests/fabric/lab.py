@@ -53,9 +53,7 @@ fi | sed -E '/ Establ( |ished)/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n
 """
 """What prints the states of a machine's BGP sessions on one line, whichever daemon it runs."""
 
-GOBGP_NEIGHBOURS = (
-    "for api in /run/l3hv-gobgp-*/api; do gobgp --json --target unix://$api neighbor; echo; done"
-)
+GOBGP_NEIGHBOURS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
 REFLECTED_ROUTES = """
 if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do
@@ -316,10 +314,10 @@ class Lab:
         return self.run(machine, "ps -C bird,gobgpd -o comm= | sort -u").strip()
 
     def detection_ms(self, path: str = "b") -> float:
-        """How soon a hypervisor finds that path dead: by BFD, or by what it agreed on with a reflector without.
+        """How soon a hypervisor finds that path dead, as the running sessions have agreed on.
 
-        BFD's time is interval times multiplier. Without it, it is the hold time, and then the second for which
-        the routes of a reflector that is gone stay as they are.
+        BFD's time is interval times multiplier. With a reflector that has none it is the hold time, and then
+        the second for which routes of a neighbour that is gone stay as they are.
         """
         rows = [line.split() for line in self.run("hv1", "birdc show bfd sessions").splitlines()]
         found = [
