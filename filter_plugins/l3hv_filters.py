@@ -15,7 +15,7 @@ _SOURCES = str(Path(__file__).resolve().parent.parent / "src")
 if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
-from l3hv import model, plan, secrets, summary  # noqa: E402  (needs the path above)
+from l3hv import junos, model, plan, secrets, summary  # noqa: E402  (needs the path above)
 from l3hv.inventory import plain  # noqa: E402
 
 
@@ -30,6 +30,11 @@ def plan_summary(host_plan_: Any) -> str:
     return summary.plan_summary(plain(host_plan_))
 
 
+def junos_reflector(host_plan_: Any) -> dict[str, Any]:
+    """Return what a reflector of Junos is given, as plain data."""
+    return junos.junos_reflector(plain(host_plan_))
+
+
 def secret_problems(names: Any, secrets_: Any) -> list[str]:
     """Return what is wrong with the secrets of these keys."""
     return secrets.secret_problems(plain(names), plain(secrets_))
@@ -39,4 +44,9 @@ class FilterModule:
     """What Ansible asks for the filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"host_plan": host_plan, "plan_summary": plan_summary, "secret_problems": secret_problems}
+        return {
+            "host_plan": host_plan,
+            "junos_reflector": junos_reflector,
+            "plan_summary": plan_summary,
+            "secret_problems": secret_problems,
+        }

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import json
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from ipaddress import ip_interface
 from typing import Any
@@ -49,8 +51,9 @@ DOCUMENTATION = r"""
 module: l3hv_observe
 short_description: Read what the kernel and the daemons of one host say
 description:
-  - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and asks BIRD, systemd,
-    the DHCP and the router advertisement daemon what they do. It compares nothing and changes nothing.
+  - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and asks the routing
+    daemon, systemd, the DHCP and the router advertisement daemon what they do. It compares and changes
+    nothing.
   - The DHCP server and the router advertisement daemon are asked on each guest port for what they offer, as
     the guest would ask them. The guest sees a DHCP offer and a router solicitation that it did not cause; no
     lease is made.
@@ -123,9 +126,22 @@ YOUNG_SECONDS = 15.0
 
 IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/{}.ctl"
+FRR_CONFIGURATION = "/etc/frr/frr.conf"
+FRR_DIGEST_LINE = r"^! l3hv_config (\S+)$"
+FRR_IN_FORCE = "/usr/local/lib/l3hv/frr-in-force"
 PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
 PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/{}.conf"
+GOBGP = "/usr/local/lib/l3hv/gobgp"
+GOBGP_CONFIGURATION = "/etc/l3hv/gobgp/{}.toml"
+GOBGP_API = "unix:///run/l3hv-gobgp-{}/api"
+GOBGP_DIGEST_LINE = r'^# l3hv_config = "([^"]*)"$'
+GOBGP_STATES = {1: "Idle", 2: "Connect", 3: "Active", 4: "OpenSent", 5: "OpenConfirm", 6: "Established"}
+GOBGP_FAMILIES = {1: "ipv4", 2: "ipv6"}
+# The capability of a family (RFC 4760) as GoBGP shows it: AFI and SAFI in protobuf, in base64.
+GOBGP_MULTIPROTOCOL = {"ipv4": "CgQIARAB", "ipv6": "CgQIAhAB"}
+GOBGP_UNITS = "/etc/systemd/system/l3hv-gobgp-*.service"
+BIRD_DIGEST_LINE = r'^define l3hv_config = "([^"]*)";$'
 
 # What must be on at a guest port, besides the sysctls of the plan.
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
@@ -134,6 +150,7 @@ UNITS = (
     "l3hv-tables.service",
     "bird.service",
     "bird6.service",
+    "frr.service",
     "l3hv-dhcp.service",
     "radvd.service",
     "l3hv-nftables.service",
@@ -500,22 +517,27 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
 
 
 def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
-    """Return the digest of what BIRD runs, of what its file at ``path`` carries, and of that file.
-
-    The file says ``define l3hv_config = "DIGEST";``, DIGEST being that of its text with ``@digest@`` instead.
-    """
+    """Return the digest of what BIRD runs, and those of its file at ``path``."""
     try:
         running = bird.ask("eval l3hv_config")[-1][1].strip().strip('"')
     except BirdError as error:
         running = f"something else: {error}"
+    return {"running": running, **digests_of_file(path, BIRD_DIGEST_LINE)}
+
+
+def digests_of_file(path: str, line: str) -> dict[str, str | None]:
+    """Return the digest that a configuration carries (``placed``), and the one that it has (``file``).
+
+    ``line`` is the pattern of the line that carries it: that of the text with ``@digest@`` instead.
+    """
     placed = file = None
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as text:
         configuration = text.read()
-        if found := re.search(r'^define l3hv_config = "([^"]*)";$', configuration, re.MULTILINE):
+        if found := re.search(line, configuration, re.MULTILINE):
             placed = found[1]
             configuration = configuration.replace(placed, "@digest@")
         file = hashlib.sha256(configuration.encode()).hexdigest()[: len(placed or "")]
-    return {"running": running, "placed": placed, "file": file}
+    return {"placed": placed, "file": file}
 
 
 def read_translations() -> dict[str, str]:
@@ -609,8 +631,9 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
         bird.close()
 
 
-def read_birds(programs: list[dict[str, Any]]) -> dict[str, Any]:
+def read_birds(plan: Plan) -> dict[str, Any]:
     """Return what the BIRDs of a host say of themselves, as one: a family may have its own."""
+    programs = plan["routing"]["programs"]
     several = [read_bird(program["name"], program["families"][0]) for program in programs]
     for program, bird in zip(programs, several, strict=True):
         if "error" in bird:
@@ -635,6 +658,248 @@ def read_birds(programs: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "bfd": [session for bird in several for session in bird["bfd"]],
     }
+
+
+class GobgpError(Exception):
+    """What GoBGP's own client could not do."""
+
+
+def ask_gobgp(domain: str, *words: str) -> Any:
+    """Return what the GoBGP of a domain answers, as JSON."""
+    command = ["gobgp", "--target", GOBGP_API.format(domain), "--json", *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return json.loads(done.stdout)
+    except subprocess.CalledProcessError as error:
+        raise GobgpError((error.stderr or error.stdout).strip() or str(error)) from error
+    except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+        raise GobgpError(f"gobgp {' '.join(words)}: {error}") from error
+
+
+def taken_by_gobgp(domain: str) -> collections.Counter[tuple[str, str]]:
+    """Return how many routes of each neighbour are in the table: (neighbour, family) → number.
+
+    GoBGP itself counts what has arrived, before the policy that refuses.
+    """
+    taken: collections.Counter[tuple[str, str]] = collections.Counter()
+    for family in FAMILIES:
+        for paths in ask_gobgp(domain, "global", "rib", "-a", family).values():
+            taken.update((path["neighbor-ip"], family) for path in paths)
+    return taken
+
+
+def gobgp_session(
+    domain: str, neighbour: dict[str, Any], taken: collections.Counter[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return one session in the shape of :func:`read_routing`. Zeros are left out of GoBGP's answers."""
+    address = neighbour["conf"]["neighbor_address"]
+    state = GOBGP_STATES.get(neighbour["state"].get("session_state", 0), "Idle")
+    if state == "Established":
+        # What is sent is counted for one neighbour only.
+        neighbour = ask_gobgp(domain, "neighbor", address)
+    ends_of_rib = int(neighbour.get("graceful_restart", {}).get("enabled", False))
+    channels = {}
+    for family in neighbour.get("afi_safis", ()):
+        name = GOBGP_FAMILIES[family["config"]["family"]["afi"]]
+        counts = family.get("state", {})
+        imported = taken[address, name]
+        negotiated = any(
+            capability.get("type_url", "").endswith("MultiProtocolCapability")
+            and capability.get("value") == GOBGP_MULTIPROTOCOL[name]
+            for capability in neighbour["state"].get("remote_cap", ())
+        )
+        channels[name] = {
+            "state": "UP" if negotiated and state == "Established" else "DOWN",
+            "routes": {
+                "imported": imported,
+                "filtered": counts.get("received", 0) - imported,
+                # The end-of-RIB marker of graceful restart is counted as a route.
+                "exported": counts.get("advertised", 0) - ends_of_rib,
+            },
+        }
+    return {
+        "state": state,
+        "info": "",
+        "error": "",
+        "neighbor": address,
+        "local": neighbour["transport"].get("local_address", ""),
+        "channels": channels,
+    }
+
+
+def read_gobgp(plan: Plan) -> dict[str, Any]:
+    """Return the state of GoBGP: of all of its domains, each of which has a GoBGP of its own."""
+    routing = plan["routing"]
+    domains = list(dict.fromkeys(table["domain"] for table in routing["tables"]))
+    names = {(session["domain"], session["neighbor"]): session["name"] for session in routing["sessions"]}
+    identifiers, digests, sessions = set(), [], {}
+    try:
+        for domain in domains:
+            identifiers.add(ask_gobgp(domain, "global").get("router_id"))
+            digests.append(gobgp_digests(domain))
+            taken = taken_by_gobgp(domain)
+            for neighbour in ask_gobgp(domain, "neighbor") or ():
+                session = gobgp_session(domain, neighbour, taken)
+                address = session["neighbor"]
+                sessions[names.get((domain, address), f"{domain} {address}")] = session
+    except GobgpError as error:
+        return {"error": str(error)}
+    return {
+        "router_id": " ".join(sorted(map(str, identifiers))),
+        "configuration": {
+            key: None if any(one[key] is None for one in digests) else " ".join(one[key] for one in digests)
+            for key in ("running", "placed", "file")
+        },
+        "sessions": sessions,
+        "bfd": [],
+    }
+
+
+def gobgp_digests(domain: str) -> dict[str, Any]:
+    """Return the digests of a domain's configuration; GoBGP runs that of the file when it answers alike."""
+    path = GOBGP_CONFIGURATION.format(domain)
+    digests = digests_of_file(path, GOBGP_DIGEST_LINE)
+    done = subprocess.run([GOBGP, "in-force", path], capture_output=True, text=True, check=False)
+    running = digests["placed"] if done.returncode == 0 else f"something else ({done.stderr.strip()})"
+    return {"running": running, **digests}
+
+
+class FrrError(Exception):
+    """FRR gave no answer."""
+
+
+def ask_frr(*commands: str) -> list[Any]:
+    """Return what FRR answers to commands that ask for JSON; one without an answer is an empty object."""
+    arguments = [word for command in commands for word in ("-c", command)]
+    try:
+        done = subprocess.run(["vtysh", *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise FrrError(f"vtysh: {error.strerror}") from None
+    if done.returncode != 0:
+        raise FrrError((done.stderr or done.stdout).strip() or f"vtysh ended with {done.returncode}")
+    return json_values(done.stdout)
+
+
+def json_values(text: str) -> list[Any]:
+    """Return the JSON values that follow each other in a text.
+
+    >>> json_values('{"a": 1}\\n[]\\n')
+    [{'a': 1}, []]
+    """
+    decoder, values, position = json.JSONDecoder(), [], 0
+    text = text.strip()
+    while position < len(text):
+        value, end = decoder.raw_decode(text, position)
+        values.append(value)
+        position = end + len(text[end:]) - len(text[end:].lstrip())
+    return values
+
+
+FRR_FAMILIES = {"ipv4Unicast": "ipv4", "ipv6Unicast": "ipv6"}
+
+
+def frr_session(neighbor: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Return a session as :func:`read_routing` has it, from ``show bgp … neighbors json``."""
+    negotiated = told.get("neighborCapabilities", {}).get("multiprotocolExtensions", {})
+    families = told.get("addressFamilyInfo", {})
+    return {
+        "state": told.get("bgpState", "?"),
+        "info": "",
+        "error": told.get("lastNotificationReason") or told.get("lastResetDueTo", ""),
+        "neighbor": neighbor,
+        "local": told.get("hostLocal", ""),
+        "channels": {
+            FRR_FAMILIES[name]: {
+                "state": "UP" if negotiated.get(name, {}).get("advertisedAndReceived") else "DOWN",
+                "routes": {
+                    "imported": family.get("acceptedPrefixCounter", 0),
+                    "exported": family.get("sentPrefixCounter", 0),
+                },
+            }
+            for name, family in families.items()
+            if name in FRR_FAMILIES
+        },
+    }
+
+
+def frr_bfd(told: dict[str, Any]) -> dict[str, str]:
+    """Return a BFD session as :func:`read_routing` has it, from ``show bfd peers json`` (milliseconds)."""
+    sends = max(told.get("transmit-interval", 0), told.get("remote-receive-interval", 0))
+    expects = max(told.get("receive-interval", 0), told.get("remote-transmit-interval", 0))
+    return {
+        "address": told["peer"],
+        "state": told["status"].capitalize(),
+        "interval": f"{sends / 1000:.3f}",
+        "timeout": f"{expects * told.get('remote-detect-multiplier', 0) / 1000:.3f}",
+    }
+
+
+def read_frr(plan: Plan) -> dict[str, Any]:
+    """Return what FRR says of itself, or ``{"error": …}``. It has a BGP view for each domain."""
+    views = sorted({table["domain"] for table in plan["routing"]["tables"]})
+    try:
+        bfd, *neighbors = ask_frr(
+            "show bfd peers json", *(f"show bgp view {view} neighbors json" for view in views)
+        )
+    except (FrrError, ValueError) as error:
+        return {"error": str(error)}
+    told = {
+        address: neighbor
+        for view in neighbors
+        for address, neighbor in view.items()
+        if isinstance(neighbor, dict)
+    }
+    names = {session["neighbor"]: session["name"] for session in plan["routing"]["sessions"]}
+    return {
+        "router_id": ", ".join(sorted({neighbor.get("localRouterId", "") for neighbor in told.values()})),
+        "configuration": frr_configuration(),
+        "sessions": {
+            names.get(address, address): frr_session(address, each) for address, each in told.items()
+        },
+        "bfd": [frr_bfd(peer) for peer in bfd],
+    }
+
+
+def frr_configuration() -> dict[str, str | None]:
+    """Return the digests of FRR's file, and that of what runs: the file's, where FRR sees no difference."""
+    digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
+    try:
+        asked = subprocess.run([FRR_IN_FORCE, FRR_CONFIGURATION], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return {"running": f"something else: {FRR_IN_FORCE}: {error.strerror}", **digests}
+    difference = " ".join(asked.stdout.split()) or "something else"
+    return {"running": digests["placed"] if asked.returncode == 0 else difference, **digests}
+
+
+def read_routing(plan: Plan) -> dict[str, Any]:
+    """Return what the routing daemon of the plan says of itself, or ``{"error": …}``.
+
+    The shape is the same for every daemon::
+
+        {"router_id": "198.51.100.126",
+         "configuration": {"running": DIGEST, "placed": DIGEST, "file": DIGEST},
+         "sessions": {"hv1_public": {"state": "Established", "info": "", "error": "",
+                                     "neighbor": "198.51.100.1", "local": "198.51.100.126",
+                                     "channels": {"ipv4": {"state": "UP",
+                                                           "routes": {"imported": 5, "filtered": 0,
+                                                                      "exported": 7}}}}},
+         "bfd": [{"address": "198.51.100.1", "state": "Up", "interval": "0.100", "timeout": "0.300"}]}
+
+    ``configuration`` compares what runs with the file that was placed; sessions have the plan's names, or
+    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell a daemon
+    that is still taking over (:func:`is_young`).
+    """
+    return READERS[plan["routing"]["daemon"]["name"]](plan)
+
+
+READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
+    "bird1": read_birds,
+    "bird2": read_birds,
+    "bird3": read_birds,
+    "gobgp": read_gobgp,
+    "frr": read_frr,
+}
+"""What asks a routing daemon, by its name in the plan."""
 
 
 def networkd_state(index: int) -> str | None:
@@ -829,34 +1094,34 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
-def is_young(bird: dict[str, Any]) -> bool:
-    """Tell whether BIRD was started so recently that it has not yet cleaned up after its predecessor."""
+def is_young(daemon: dict[str, Any]) -> bool:
+    """Tell whether a daemon was started so recently that it has not yet cleaned up after its predecessor."""
     try:
-        age = datetime.fromisoformat(bird["now"]) - datetime.fromisoformat(bird["started"])
+        age = datetime.fromisoformat(daemon["now"]) - datetime.fromisoformat(daemon["started"])
     except (KeyError, ValueError):
         return False
     return age.total_seconds() < YOUNG_SECONDS
 
 
-def has_sessions(bird: dict[str, Any], plan: Plan) -> bool:
-    """Tell whether BIRD has every session of the plan up, and BFD with their neighbours."""
-    if "error" in bird:
+def has_sessions(daemon: dict[str, Any], plan: Plan) -> bool:
+    """Tell whether the daemon has every session of the plan up, and BFD with their neighbours."""
+    if "error" in daemon:
         return False
-    states = {name: session["state"] for name, session in bird["sessions"].items()}
-    down = {session["address"] for session in bird["bfd"] if session.get("state") != "Up"}
+    states = {name: session["state"] for name, session in daemon["sessions"].items()}
+    down = {session["address"] for session in daemon["bfd"] if session.get("state") != "Up"}
     return all(
         states.get(session["name"]) == "Established" and session["neighbor"] not in down
         for session in plan["routing"]["sessions"]
     )
 
 
-def received_by(bird: dict[str, Any]) -> dict[str, dict[str, int]]:
+def received_by(daemon: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Return how many prefixes have come by each session, by family."""
     return {
         name: {
             family: channel["routes"].get("imported", 0) for family, channel in session["channels"].items()
         }
-        for name, session in bird.get("sessions", {}).items()
+        for name, session in daemon.get("sessions", {}).items()
     }
 
 
@@ -870,16 +1135,16 @@ def learned_by(plan: Plan) -> dict[str, str]:
 def settle(
     plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, dict[str, int]]
 ) -> dict[str, Any]:
-    """Return BIRD's state once it is as expected, at the latest after ``seconds``.
+    """Return the routing daemon's state once it is as expected, at the latest after ``seconds``.
 
     Once all sessions are up, what they brought is not waited for any longer than it keeps changing.
     """
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None
     while True:
-        bird = read_birds(plan["routing"]["programs"])
-        is_up = has_sessions(bird, plan)
-        counts = received_by(bird) if received else {}
+        daemon = read_routing(plan)
+        is_up = has_sessions(daemon, plan)
+        counts = received_by(daemon) if received else {}
         digests = learned_by(plan) if learned else {}
         is_as_expected = all(counts.get(name) == wanted for name, wanted in received.items()) and all(
             digests.get(table) == digest for table, digest in learned.items()
@@ -887,15 +1152,15 @@ def settle(
         now = time.monotonic()
         if (counts, digests) != last:
             changed, last = now, (counts, digests)
-        is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(bird)
+        is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(daemon)
         if (is_up and is_as_expected) or is_at_rest or now >= deadline:
-            return bird
+            return daemon
         time.sleep(POLL_SECONDS)
 
 
 def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any]) -> dict[str, Any]:
     """Return everything that can be read on the host of ``plan``."""
-    bird = settle(plan, seconds, learned, received)
+    routing = settle(plan, seconds, learned, received)
     with IPRoute() as netlink:
         links = read_links(netlink)
         addresses = read_addresses(netlink, links)
@@ -938,10 +1203,10 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "learned": {name: table.summary(learned.get(name)) for name, table in by_bird.items()},
         "is_container": os.path.exists("/run/systemd/container"),
         "sysctls": {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]},
-        "bird": bird,
+        "routing": routing,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
         "packet_filter": read_packet_filter(),
-        "units": read_units(list(UNITS)),
+        "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
         "offers": solicit(present),
     }
 

@@ -7,10 +7,7 @@ from collections.abc import Iterable
 from l3hv.addressing import FAMILIES
 from l3hv.model import Daemon, DaemonName, Family, Program, System
 
-SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13"}
-
-PLANNED_DAEMONS = ("frr", "gobgp", "junos")
-"""Routing daemons that have a name already, but no configuration."""
+SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13", "junos": "Junos"}
 
 _BUILT = (
     Daemon(
@@ -20,7 +17,6 @@ _BUILT = (
         version="1.6.8",
         device_scan_s=1,
         kernel_scan_s=10,
-        asks_for_authentication=False,
     ),
     # BIRD before 2.14 goes to sleep, for 3 s at most, with work that a timer has left to be done, such as to
     # mark routes as stale. Any timer wakes it up; the cheapest is the one that looks at the interfaces.
@@ -31,7 +27,6 @@ _BUILT = (
         version="2.0.12",
         device_scan_s=1,
         kernel_scan_s=10,
-        asks_for_authentication=False,
     ),
     Daemon(
         "bird2",
@@ -52,14 +47,56 @@ _BUILT = (
         kernel_scan_s=2,
         asks_for_authentication=True,
     ),
+    Daemon("frr", "debian12", package="frr", version="8.4"),
+    Daemon("frr", "debian13", package="frr", version="10.3"),
+    Daemon("gobgp", "debian12", package="gobgpd", version="3.10"),
+    # 3.36 serves figures to everybody on the host unless it is told not to; 3.10 does not know the option.
+    Daemon("gobgp", "debian13", package="gobgpd", version="3.36", options=("--metrics-path=",)),
+    # What is rendered is in the grammar of this version; nothing is installed.
+    Daemon("junos", "junos", package="junos", version="24.4"),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
+
+TITLES: dict[DaemonName, str] = {
+    "bird1": "BIRD",
+    "bird2": "BIRD",
+    "bird3": "BIRD",
+    "frr": "FRR",
+    "gobgp": "GoBGP",
+    "junos": "Junos",
+}
+"""What people call them."""
+
+UNITS: dict[DaemonName, str] = {"frr": "frr.service", "gobgp": "l3hv-gobgp-{domain}.service"}
+"""The units of those that are no BIRD; where one cannot keep domains apart it runs once for each."""
+
+REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr", "gobgp", "junos"})
+"""Daemons that reflect, and are not made to put routes into the kernel's tables.
+
+They keep domains apart by an instance for each: no session carries several.
+"""
 
 PER_FAMILY: frozenset[DaemonName] = frozenset({"bird1"})
 """Daemons that are a process for each family, so that none of their sessions can carry both."""
 
+WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
+"""Daemons that have no BFD: nothing but the hold time shows them that a neighbour is gone."""
+
+ECHOING: frozenset[DaemonName] = frozenset({"frr"})
+"""Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it
+(RFC 4456, section 8). So how many prefixes are sent to a client depends on the others."""
+
 SLEEPY = frozenset({"1.6.8", "2.0.12"})
 """Versions that finish late what a timer has left to be done."""
+
+
+def built_daemons() -> list[DaemonName]:
+    """Return the daemons that there is a configuration for.
+
+    >>> built_daemons()
+    ['bird1', 'bird2', 'bird3', 'frr', 'gobgp', 'junos']
+    """
+    return list(dict.fromkeys(name for name, _ in DAEMONS))
 
 
 def systems_with(daemon: DaemonName) -> list[System]:
@@ -72,11 +109,13 @@ def systems_with(daemon: DaemonName) -> list[System]:
 
 
 def programs(daemon: DaemonName, families: Iterable[Family]) -> tuple[Program, ...]:
-    """Return the processes of a daemon on a host that routes these families.
+    """Return the processes of a BIRD on a host that routes these families; other daemons look after theirs.
 
     >>> [program.name for program in programs("bird1", ["ipv4", "ipv6"])]
     ['bird', 'bird6']
     """
+    if daemon in REFLECTORS_ONLY:
+        return ()
     wanted = set(families)
     used = tuple(family for family in FAMILIES if family in wanted)
     if daemon not in PER_FAMILY:

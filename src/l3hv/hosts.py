@@ -7,7 +7,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from l3hv.addressing import Address, numbers_of
-from l3hv.daemons import DAEMONS, PER_FAMILY, PLANNED_DAEMONS, SYSTEM_NAMES, systems_with
+from l3hv.daemons import (
+    DAEMONS,
+    PER_FAMILY,
+    REFLECTORS_ONLY,
+    SYSTEM_NAMES,
+    TITLES,
+    WITHOUT_BFD,
+    built_daemons,
+    systems_with,
+)
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
@@ -74,6 +83,8 @@ DEFAULT_PROFILE: FailureProfile = "bfd_llgr"
 DEFAULT_LAYOUT: SessionLayout = "multiprotocol"
 DEFAULT_DAEMON: DaemonName = "bird2"
 DEFAULT_SYSTEM: System = "debian13"
+JUNOS: Literal["junos"] = "junos"
+"""A daemon that is a system of its own, and the one that is not provisioned."""
 
 LEAST_BFD_INTERVAL_MS = 10
 """BIRD sends and expects BFD packets no faster than this."""
@@ -83,8 +94,10 @@ LEAST_BFD_PACKETS = 3
 
 LEAST_DETECTION_MS = LEAST_BFD_PACKETS * LEAST_BFD_INTERVAL_MS
 
-REDUCED_HOLD_S: dict[FailureProfile, int] = {"graceful_restart": 9}
+REDUCED_HOLD_S = 9
 """The default hold time where it alone finds a path that is dead without anybody noticing its carrier go."""
+
+REDUCED_HOLD_PROFILES: tuple[FailureProfile, ...] = ("llgr", "graceful_restart")
 
 TIMERS: dict[str, tuple[WholeNumber, int]] = {
     "bfd_interval_ms": (WholeNumber(LEAST_BFD_INTERVAL_MS, 60000, "an interval in milliseconds"), 100),
@@ -129,6 +142,12 @@ host_name = Text(
     "Rename the host in the inventory.",
     _RESERVED_HOSTS,
 )
+junos_interface = Text(
+    r"[a-z]+(-?[0-9]+)?(/[0-9]+)*(:[0-9]+)?(\.[0-9]{1,5})?",
+    "an interface name of Junos",
+    "Choose a name such as ae0, xe-0/0/1 or ae0.90.",
+    {"all", "lo0"},
+)
 host_id = WholeNumber(1, 2**24 - 1, "a host id")
 ecmp_limit = WholeNumber(1, 255, "a number of next hops")
 
@@ -168,7 +187,7 @@ def parse_host(
     ours = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
     fields = Fields(notes, "", ours, COMMON_KEYS | HOST_KEYS)
     settings = _read_settings(fields)
-    uplinks = _read_uplinks(fields)
+    uplinks = _read_uplinks(fields, junos_interface if settings.daemon == JUNOS else interface_name)
     guests = read_guests(fields)
     number = fields.need("l3hv_id", host_id, "Give the host a number that no other host has.")
     path = fields.take("l3hv_path", path_name)
@@ -194,7 +213,7 @@ def parse_host(
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
-    _check_daemon(settings, notes)
+    _check_daemon(settings, kind, notes)
     _check_key(settings, common, notes)
     _check_timers(host, notes)
     _check_rules(host, common, notes)
@@ -215,7 +234,7 @@ def _read_settings(fields: Fields) -> Settings:
     return Settings(
         mtu=uplink_mtu,
         guest_mtu=fields.take("l3hv_guest_mtu", mtu, DEFAULT_MTU),
-        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile),
+        timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile, daemon),
         failure_profile=profile,
         session_layout=fields.take(
             "l3hv_session_layout",
@@ -229,30 +248,29 @@ def _read_settings(fields: Fields) -> Settings:
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
         ),
         main_default_route=fields.take("l3hv_main_default_route", yes_or_no, False),
-        system=fields.take("l3hv_system", OneOf[System](*SYSTEM_NAMES), DEFAULT_SYSTEM),
+        system=fields.take(
+            "l3hv_system", OneOf[System](*SYSTEM_NAMES), JUNOS if daemon == JUNOS else DEFAULT_SYSTEM
+        ),
         daemon=daemon,
-        managed=fields.take("l3hv_managed", yes_or_no, True),
+        managed=fields.take("l3hv_managed", yes_or_no, daemon != JUNOS),
     )
 
 
 def _daemon(value: object) -> DaemonName:
-    built = OneOf[DaemonName]("bird1", "bird2", "bird3")
-    if isinstance(value, str) and value in PLANNED_DAEMONS:
-        raise Unfit(
-            "a routing daemon that is built", f"Use one of {', '.join(built.words)}; {value} is to come."
-        )
-    return built(value)
+    return OneOf[DaemonName](*built_daemons())(value)
 
 
-def _read_timers(fields: Fields, profile: FailureProfile) -> Timers:
+def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) -> Timers:
+    """Read the timers. Of two ends the shorter hold time counts: one without BFD asks for a short one."""
     defaults = {name: default for name, (_, default) in TIMERS.items()}
-    defaults["hold_s"] = REDUCED_HOLD_S.get(profile, defaults["hold_s"])
+    if profile in REDUCED_HOLD_PROFILES or daemon in WITHOUT_BFD:
+        defaults["hold_s"] = REDUCED_HOLD_S
     values = {name: fields.take(name, bounds, defaults[name]) for name, (bounds, _) in TIMERS.items()}
     # RFC 4271, section 4.4: a third of the hold time.
     return Timers(keepalive_s=values["hold_s"] // 3, **values)
 
 
-def _read_uplinks(fields: Fields) -> dict[str, str | dict[str, str]]:
+def _read_uplinks(fields: Fields, name_of_interface: Text) -> dict[str, str | dict[str, str]]:
     """Return, by path, the NIC that carries all domains or an interface for each of them."""
     uplinks: dict[str, str | dict[str, str]] = {}
     nested = fields.mapping("l3hv_uplinks")
@@ -264,12 +282,12 @@ def _read_uplinks(fields: Fields) -> dict[str, str | dict[str, str]]:
         if isinstance(value, dict) and value:
             domains = nested.nested(nested.path(path), value)
             uplinks[path] = {
-                domain: domains.take(domain, interface_name, "") for domain, _ in domains.names(reference)
+                domain: domains.take(domain, name_of_interface, "") for domain, _ in domains.names(reference)
             }
         elif value is None or value == {}:
             fields.notes.add(nested.path(path), None, "is empty.", "Name its interface, or remove the path.")
         else:
-            uplinks[path] = nested.take(path, interface_name, "")
+            uplinks[path] = nested.take(path, name_of_interface, "")
     return uplinks
 
 
@@ -295,7 +313,14 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
             "The uplinks of an edge router are open to all but routing.",
             "Remove it: it is for hypervisors and route reflectors.",
         )
-    if kind == "hypervisor" and not settings.managed:
+    if settings.managed and settings.daemon == JUNOS:
+        notes.add(
+            "l3hv_managed",
+            True,
+            "A router of Junos is not provisioned: its configuration is rendered.",
+            "Remove it, and run playbooks/render_junos.yml.",
+        )
+    if kind == "hypervisor" and not settings.managed and settings.daemon != JUNOS:
         notes.add(
             "l3hv_managed",
             False,
@@ -447,8 +472,16 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
             )
 
 
-def _check_daemon(settings: Settings, notes: Notes) -> None:
-    if (settings.daemon, settings.system) not in DAEMONS:
+def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
+    if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector":
+        usable = [daemon for daemon in built_daemons() if daemon not in REFLECTORS_ONLY]
+        notes.add(
+            "l3hv_daemon",
+            settings.daemon,
+            f"{TITLES[settings.daemon]} only reflects here: it puts no routes into kernel tables.",
+            f"Use {_one_of(usable)}, or make the host a route reflector.",
+        )
+    elif (settings.daemon, settings.system) not in DAEMONS:
         systems = systems_with(settings.daemon)
         notes.add(
             "l3hv_daemon",
@@ -462,6 +495,13 @@ def _check_daemon(settings: Settings, notes: Notes) -> None:
             settings.session_layout,
             f"A session of {settings.daemon} carries one family: it is a process for each.",
             "Say per_family for this host, or nothing, or choose bird2.",
+        )
+    if settings.daemon in REFLECTORS_ONLY and settings.neighbors == "range":
+        notes.add(
+            "l3hv_neighbors",
+            settings.neighbors,
+            f"{TITLES[settings.daemon]} is given its neighbours one by one here.",
+            "Use explicit, or choose bird2.",
         )
 
 

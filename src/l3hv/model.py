@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 Family = Literal["ipv4", "ipv6"]
 Kind = Literal["hypervisor", "route_reflector", "edge_router"]
-System = Literal["debian12", "debian13"]
-DaemonName = Literal["bird1", "bird2", "bird3"]
-FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
+System = Literal["debian12", "debian13", "junos"]
+DaemonName = Literal["bird1", "bird2", "bird3", "frr", "gobgp", "junos"]
+FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", "none"]
 SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 Neighbors = Literal["explicit", "range"]
 
@@ -347,23 +347,25 @@ class Timers:
 class Daemon:
     """The routing daemon of a host, and what it can be told.
 
-    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, it looks
+    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, BIRD looks
     at the interfaces and at the kernel's tables, beside being told of changes: more often where something
-    waits for that. ``asks_for_authentication``: beside a key, how it is used has to be said.
+    waits for that; other daemons are not told (``None``). ``asks_for_authentication``: beside a key, how it
+    is used has to be said. ``options`` are for its command line.
     """
 
     name: DaemonName
     system: System
     package: str
     version: str
-    device_scan_s: int
-    kernel_scan_s: int
-    asks_for_authentication: bool
+    device_scan_s: int | None = None
+    kernel_scan_s: int | None = None
+    asks_for_authentication: bool = False
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Program:
-    """A process of the routing daemon, for ``families``: BIRD 1.6 has one for each, the others one for both.
+    """A process of BIRD, for ``families``: 1.6 has one for each, the others one for both.
 
     ``name`` is that of the program, of its unit, its configuration and its socket; ``client`` talks to it.
     """

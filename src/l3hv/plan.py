@@ -8,7 +8,7 @@ from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
 from l3hv.communities import domain_communities
-from l3hv.daemons import DAEMONS, SLEEPY, programs
+from l3hv.daemons import DAEMONS, SLEEPY, TITLES, WITHOUT_BFD, programs
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.filtering import packet_filter
@@ -26,7 +26,7 @@ from l3hv.model import (
 from l3hv.policy import preferred_source, routing_tables, shared_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
-from l3hv.sessions import FAILURE_PROFILES, failure_profile, ranges, router_id, sessions
+from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, failure_profile, ranges, router_id, sessions
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -163,12 +163,30 @@ def _warnings(part: HostSlice) -> Iterator[str]:
                     yield f"path {path} does not carry {family} of {domain.name}"
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} hangs on path {used.pop()} alone"
+    yield from _without_bfd(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
-    if daemon.version in SLEEPY and "bfd_llgr" in {failure_profile(host, peer) for peer in part.peers}:
+    profiles = {failure_profile(host, peer) for peer in part.peers}
+    if daemon.version in SLEEPY and daemon.device_scan_s is not None and "bfd_llgr" in profiles:
         yield (
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
             "2.14 and later do not, nor does the profile bfd"
         )
+
+
+def _without_bfd(part: HostSlice) -> Iterator[str]:
+    """Yield what it costs that a reflector has no BFD: the wish for it is what makes the difference."""
+    host, timers = part.host, part.host.settings.timers
+    if host.settings.daemon in WITHOUT_BFD:
+        title = TITLES[host.settings.daemon]
+        if any(peer.failure_profile in BFD_PROFILES for peer in part.peers):
+            yield f"{title} has no BFD: a neighbour that is gone shows by the hold time of {timers.hold_s} s"
+    elif host.settings.failure_profile in BFD_PROFILES:
+        for peer in part.peers:
+            if peer.daemon in WITHOUT_BFD:
+                yield (
+                    f"{peer.name} has no BFD ({TITLES[peer.daemon]}): that path {peer.path} is dead "
+                    "shows by its carrier, or by the shorter hold time of the two"
+                )
 
 
 def topology(hosts: Iterable[HostIntent]) -> Topology:

@@ -13,20 +13,31 @@ from dataclasses import replace
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, family_of_text, numbered
-from l3hv.daemons import PER_FAMILY
+from l3hv.daemons import PER_FAMILY, REFLECTORS_ONLY, WITHOUT_BFD
 from l3hv.errors import natural_key
 from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
 from l3hv.model import CarriedDomain, Channel, FailureProfile, Family, Session, SessionLayout
 
 Relation = Literal["reflector", "client", "peer"]
 
-FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
+FAILURE_PROFILES: tuple[FailureProfile, ...] = (
+    "bfd_llgr",
+    "bfd",
+    "llgr",
+    "graceful_restart",
+    "link",
+    "none",
+)
 """What is done about a dead path, neighbour or daemon, the more demanding first."""
 
 SESSION_LAYOUTS: tuple[SessionLayout, ...] = ("per_family", "multiprotocol", "shared")
 """What one session carries, the least first."""
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
+LLGR_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "llgr")
+
+LESS_BFD: dict[FailureProfile, FailureProfile] = {"bfd_llgr": "llgr", "bfd": "none"}
+"""What is left of a profile where one of the two ends has no BFD: with it at one end no session comes up."""
 
 CLIENTS = "clients"
 """What stands for all clients of a range where a neighbour has its name; no host can be called so."""
@@ -87,6 +98,7 @@ def ranges(common: Common, host: HostIntent) -> tuple[Session, ...]:
         name=CLIENTS,
         kind="hypervisor",
         id=host.id,
+        daemon=host.settings.daemon,
         failure_profile=host.settings.failure_profile,
         session_layout=host.settings.session_layout,
         bgp_key=None,
@@ -189,7 +201,15 @@ def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     """Return what both ends of a session do about failures: a reflector does what its client does.
 
     Two reflectors of one path agree on what comes later in :data:`FAILURE_PROFILES`, which asks for less.
+    BFD is left out where one of the ends has none.
     """
+    agreed = _agreed_profile(host, peer)
+    if WITHOUT_BFD.isdisjoint((host.settings.daemon, peer.daemon)):
+        return agreed
+    return LESS_BFD.get(agreed, agreed)
+
+
+def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     if host.kind != "route_reflector":
         return host.settings.failure_profile
     if peer.kind != "route_reflector":
@@ -201,10 +221,21 @@ def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     """Return what the sessions of two hosts carry each: a reflector does what its client does.
 
     Two reflectors of one path agree on what comes first in :data:`SESSION_LAYOUTS`, which asks for less.
-    A daemon that is a process for each family knows no other layout, at whichever end it is.
+    A daemon that is a process for each family knows no other layout, at whichever end it is; one that is an
+    instance for each domain cannot share a session between them.
     """
-    if not PER_FAMILY.isdisjoint({host.settings.daemon, peer.daemon}):
+    ends = {host.settings.daemon, peer.daemon}
+    if not PER_FAMILY.isdisjoint(ends):
         return "per_family"
+    agreed = _agreed_layout(host, peer)
+    return (
+        agreed
+        if REFLECTORS_ONLY.isdisjoint(ends)
+        else min(agreed, "multiprotocol", key=SESSION_LAYOUTS.index)
+    )
+
+
+def _agreed_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     if host.kind != "route_reflector":
         return host.settings.session_layout
     if peer.kind != "route_reflector":

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from l3hv.daemons import SYSTEM_NAMES
+from l3hv.daemons import SYSTEM_NAMES, TITLES
 from l3hv.model import (
     Guest,
     GuestRoute,
     HostPlan,
     LoopbackAddress,
     PrefixMatch,
+    Routing,
     RoutingTable,
     Rule,
     Session,
     Uplink,
     from_plain,
 )
+from l3hv.sessions import LLGR_PROFILES
 
 Row = tuple[str, ...]
 
@@ -32,10 +34,12 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     owner = "" if plan.managed else ", managed by somebody else"
     yield f"{plan.host}: {plan.kind.replace('_', ' ')} {plan.id} of {plan.fabric}{owner}"
     yield f"AS {routing.asn}, router id {routing.router_id}, failure profile {routing.failure_profile}"
-    yield f"BIRD {routing.daemon.version} ({routing.daemon.package} of {SYSTEM_NAMES[routing.daemon.system]})"
+    daemon = routing.daemon
+    title = TITLES[daemon.name]
+    yield f"{title} {daemon.version} ({daemon.package} of {SYSTEM_NAMES[daemon.system]})"
     timers = routing.timers
     bfd = f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}" if _has_bfd(plan) else "no BFD"
-    stale = f", stale routes kept for {timers.stale_s} s" if "bfd_llgr" in routing.failure_profiles else ""
+    stale = f", stale routes kept for {timers.stale_s} s" if _keeps_stale_routes(routing) else ""
     yield f"{bfd}, hold time {timers.hold_s} s{stale}"
     yield from _section("Warnings", ((warning,) for warning in plan.warnings))
     yield from _section("Uplinks", map(_uplink, plan.uplinks))
@@ -53,6 +57,10 @@ def _lines(plan: HostPlan) -> Iterator[str]:
 
 def _has_bfd(plan: HostPlan) -> bool:
     return any(session.bfd for session in (*plan.routing.sessions, *plan.routing.ranges))
+
+
+def _keeps_stale_routes(routing: Routing) -> bool:
+    return not set(LLGR_PROFILES).isdisjoint(routing.failure_profiles)
 
 
 def _section(title: str, rows: Iterable[Row]) -> Iterator[str]:

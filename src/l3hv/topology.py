@@ -53,7 +53,7 @@ class Machine:
     """One machine: its kind is ``hypervisor``, ``route_reflector`` or ``edge_router``.
 
     ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
-    that it is installed with (``bird2`` or ``bird3``).
+    that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).
     """
 
     name: str

@@ -7,6 +7,8 @@ without starting a Python for each question.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TWIN = REPOSITORY / "twin"
+INVENTORY = Path(os.environ.get("L3HV_INVENTORY", REPOSITORY / "inventories" / "lab"))
+"""What the twin was made of: the lab, or a copy in which its reflectors run another daemon."""
 
 HYPERVISORS = ("hv1", "hv2", "hv3")
 REFLECTORS = {"a": "rr1", "b": "rr2"}
@@ -40,6 +44,28 @@ PROTOCOLS = "birdc show protocols; if systemctl --quiet is-active bird6; then bi
 """BIRD 1.6 is two daemons."""
 TRANSPARENT = "203.0.113.11"  # vm4's, which knows nothing of it
 LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
+
+
+SESSION_STATES = """
+if pidof -q gobgpd; then
+    for api in /run/l3hv-gobgp-*/api; do gobgp --target unix://$api neighbor | sed -n '2,$p'; done
+else
+    birdc show protocols | grep -w BGP
+fi | sed -E '/ Establ( |ished)/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n' ' '; echo
+"""
+"""What prints the states of a machine's BGP sessions on one line, whichever daemon it runs."""
+
+GOBGP_NEIGHBOURS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
+REFLECTED_ROUTES = """
+if pidof -q gobgpd; then
+    for api in /run/l3hv-gobgp-*/api; do
+        gobgp --target unix://$api global rib -a ipv4; gobgp --target unix://$api global rib -a ipv6
+    done
+else
+    birdc show route all
+fi
+"""
+"""What prints the routes of a reflector."""
 
 
 @dataclass(frozen=True)
@@ -269,18 +295,42 @@ class Lab:
         return _next_hops(shown)
 
     def protocols(self, machine: str) -> dict[str, str]:
-        """BIRD's BGP sessions: name → state and since when, as birdc tells."""
+        """The BGP sessions: name → state and since when, as the routing daemon tells."""
+        if self.routing_program(machine) == "gobgpd":
+            neighbours = self.run(machine, GOBGP_NEIGHBOURS).splitlines()
+            return {
+                neighbour["conf"]["description"]: f"{neighbour['state'].get('session_state')}"
+                f" {neighbour['timers'].get('state', {}).get('uptime')}"
+                for domain in neighbours
+                for neighbour in json.loads(domain) or ()
+            }
         lines = (line.split(maxsplit=5) for line in self.run(machine, PROTOCOLS).splitlines())
         return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}
 
     def established(self, machine: str) -> bool:
-        """Whether BIRD runs and all its sessions are established."""
+        """Whether the routing daemon runs and all its sessions are established."""
         return self._looks_whole(machine, {})
 
-    def detection_ms(self) -> float:
-        """BFD's detection time: interval times multiplier, as the running sessions have agreed on."""
+    def routing_program(self, machine: str) -> str:
+        """The name of the process that speaks BGP."""
+        return self.run(machine, "ps -C bird,gobgpd -o comm= | sort -u").strip()
+
+    def detection_ms(self, path: str = "b") -> float:
+        """How soon a hypervisor finds that path dead, as the running sessions have agreed on.
+
+        BFD's time is interval times multiplier. With a reflector that has none it is the hold time, and then
+        the second for which routes of a neighbour that is gone stay as they are.
+        """
         rows = [line.split() for line in self.run("hv1", "birdc show bfd sessions").splitlines()]
-        return max(1000 * float(row[-1]) for row in rows if len(row) >= 6 and row[2] == "Up")
+        found = [
+            1000 * float(row[-1])
+            for row in rows
+            if len(row) >= 6 and row[2] == "Up" and row[1].startswith(f"{path}-")
+        ]
+        if found:
+            return max(found)
+        shown = self.run("hv1", f"birdc show protocols all {REFLECTORS[path]}_public")
+        return max(1000 * (1 + int(hold)) for hold in re.findall(r"Hold timer: +[0-9.]+/(\d+)", shown))
 
     def wait_until_sessions(self, machines: Iterable[str] = MACHINES, seconds: float = 45) -> None:
         """Wait until all BGP sessions of these machines are up."""
@@ -303,13 +353,11 @@ class Lab:
 
     def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
         show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
-        sessions = f"({PROTOCOLS}) | grep -w BGP | tr '\\n' ';'; echo"
         try:
-            states_line, *tables = self.run(machine, sessions + show).splitlines()
+            states_line, *tables = self.run(machine, SESSION_STATES + show.removeprefix("; ")).splitlines()
         except (AssertionError, TwinError):
             return False  # It is starting.
-        states = [session.split()[-1] for session in states_line.split(";") if session]
-        if not states or set(states) != {"Established"}:
+        if set(states_line.split()) != {"Established"}:
             return False
         routes = [_next_hops(json.loads(table or "[]")) for table in tables]
         return all(
@@ -320,12 +368,12 @@ class Lab:
 
     def playbook(self, *arguments: str, inventory: Path | None = None) -> Run:
         """Run ansible-playbook against the twin's machines, with another inventory than theirs if asked."""
-        source = inventory or REPOSITORY / "inventories" / "lab"
+        source = inventory or INVENTORY
         return self._ansible("ansible-playbook", source, *arguments)
 
     def ping(self) -> Run:
         """Run Ansible's ping on all machines."""
-        return self._ansible("ansible", REPOSITORY / "inventories" / "lab", "all", "-m", "ping")
+        return self._ansible("ansible", INVENTORY, "all", "-m", "ping")
 
     def _ansible(self, program: str, inventory: Path, *arguments: str) -> Run:
         variables = f"@/run/l3hv/{self.name}/vars.json"

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 import yaml
-from lab import HYPERVISORS, MACHINES, REFLECTORS, REPOSITORY, Lab, Run, Traffic, both_families, wait_for
+from lab import (
+    HYPERVISORS,
+    INVENTORY,
+    MACHINES,
+    REFLECTED_ROUTES,
+    REFLECTORS,
+    Lab,
+    Run,
+    Traffic,
+    both_families,
+    wait_for,
+)
 
 pytestmark = pytest.mark.fabric
 
@@ -26,7 +37,7 @@ REMOVED_GUEST = r"vm2|50:54:33:00:00:09|203\.0\.113\.2([^0-9]|$)|cb00:7102:"
 
 
 def copy_of_inventory(directory: Path) -> Path:
-    return Path(shutil.copytree(REPOSITORY / "inventories" / "lab", directory / "lab"))
+    return Path(shutil.copytree(INVENTORY, directory / "lab"))
 
 
 def edit(path: Path) -> Any:
@@ -46,7 +57,8 @@ def state_of(lab: Lab, machine: str) -> str:
         "ip -4 route show table all proto static; ip -6 route show table all proto static; "
         "nft --stateless --terse list ruleset; nft list map inet l3hv transparent 2>&1; "
         "systemctl show --property=Id,ActiveEnterTimestampMonotonic "
-        "bird systemd-networkd radvd l3hv-dhcp l3hv-tables; birdc show status | grep -i configuration",
+        "bird systemd-networkd radvd l3hv-dhcp l3hv-tables l3hv-gobgp-public l3hv-gobgp-private;"
+        "birdc show status 2>/dev/null | grep -i configuration || true",
     )
 
 
@@ -141,7 +153,7 @@ def test_nothing_of_a_removed_guest_is_left(standing: Lab, guest_change: GuestCh
     for machine in MACHINES:
         show = "ip -4 route show table all; ip -6 route show table all; ip -4 rule; ip -6 rule"
         if machine in REFLECTORS.values():
-            show = "birdc show route all"
+            show = REFLECTED_ROUTES
         left = standing.run(
             machine,
             f"({show}) | grep -E '{REMOVED_GUEST}' | grep -vE 'dev vm2 (proto kernel|table local)' || true",

@@ -12,10 +12,13 @@ import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"bird1", "ipv6_only_guests", "lab", "layouts", "one_path", "vlans"}
+KEPT = {"bird1", "gobgp", "ipv6_only_guests", "lab", "layouts", "one_path", "reflectors", "vlans"}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
     "/etc/bird/bird6.conf": "bird6 -p -c {}",
+    "/etc/l3hv/gobgp/public.toml": "gobgpd --dry-run --config-file={}",
+    "/etc/l3hv/gobgp/private.toml": "gobgpd --dry-run --config-file={}",
+    "/etc/frr/frr.conf": "vtysh --dryrun --inputfile {}",
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
     "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",
     "/etc/l3hv/nftables.conf": "nft --check --file {}",
@@ -60,7 +63,9 @@ def image(*options: str) -> Path:
 def image_of(path: Path) -> Path:
     """The default one where its BIRD reads what the host's reads: all but BIRD 1.6 have one grammar."""
     daemon = read_plan(path)["routing"]["daemon"]
-    return image("--system", daemon["system"], "--daemon", "bird1") if daemon["name"] == "bird1" else image()
+    if daemon["name"] in ("bird2", "bird3"):
+        return image()
+    return image("--system", daemon["system"], "--daemon", daemon["name"])
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)

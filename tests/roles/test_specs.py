@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from rendered import PLANS, ROOT, read_plan
+from rendered import PLANS, ROOT, read_plan, role_calls
 
 ROLES = sorted(path.parents[1] for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 OURS = [role for role in ROLES if role.name != "verify"]
@@ -39,6 +39,12 @@ SLICES = {
     "bird_host": "host",
     "bird_fabric": "fabric",
     "bird_routing": "routing",
+    "gobgp_host": "host",
+    "gobgp_fabric": "fabric",
+    "gobgp_routing": "routing",
+    "frr_host": "host",
+    "frr_fabric": "fabric",
+    "frr_routing": "routing",
 }
 
 
@@ -75,7 +81,7 @@ def test_variables_carry_the_name_of_their_role(role: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}")
 def test_the_plans_fit(path: Path) -> None:
     plan = read_plan(path)
-    for role in OURS:
+    for role in (ROOT / "roles" / call["role"] for call in role_calls(path)):
         spec = {key: option for key, option in options(role).items() if key in SLICES}
         given = {key: functools.reduce(operator.getitem, SLICES[key].split("."), plan) for key in spec}
         assert ArgumentSpecValidator(spec).validate(given).error_messages == [], role.name

@@ -108,6 +108,52 @@ def test_reflectors_of_one_path_have_one_active_end():
     assert plans["rr1"].routing.cluster_id != plans["rr3"].routing.cluster_id
 
 
+@pytest.mark.parametrize(
+    ("wished", "left"),
+    [
+        ("bfd_llgr", "llgr"),
+        ("bfd", "none"),
+        ("llgr", "llgr"),
+        ("graceful_restart", "graceful_restart"),
+        ("link", "link"),
+        ("none", "none"),
+    ],
+)
+def test_both_ends_do_without_bfd_where_the_reflector_has_none(wished, left):
+    hosts = fabric(1)
+    hosts["hv1"][1]["l3hv_failure_profile"] = wished
+    hosts["rr1"] = ("route_reflector", {**hosts["rr1"][1], "l3hv_daemon": "gobgp"})
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    on_hv1 = {session.peer: session for session in plans["hv1"].routing.sessions}
+    on_rr1 = {session.peer: session for session in plans["rr1"].routing.sessions}
+    assert on_hv1["rr1"].failure_profile == on_rr1["hv1"].failure_profile == left
+    assert not on_hv1["rr1"].bfd
+    assert not on_rr1["hv1"].bfd
+    assert on_hv1["rr2"].failure_profile == wished
+    # Of two hold times the shorter one counts.
+    assert plans["rr1"].routing.timers.hold_s == 9
+    warned = any("rr1 has no BFD (GoBGP)" in warning for warning in plans["hv1"].warnings)
+    assert warned == (wished in ("bfd_llgr", "bfd"))
+    assert any("GoBGP has no BFD" in warning for warning in plans["rr1"].warnings)
+
+
+def test_reflectors_of_one_path_do_without_bfd_where_one_has_none():
+    hosts = fabric(1) | {
+        "rr3": (
+            "route_reflector",
+            {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}, "l3hv_daemon": "gobgp"},
+        )
+    }
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    between = [
+        session.failure_profile
+        for name in ("rr1", "rr3")
+        for session in plans[name].routing.sessions
+        if session.relation == "peer"
+    ]
+    assert set(between) == {"llgr"}
+
+
 def test_session_names_are_unique_symbols():
     hosts = {
         "10hv": ("hypervisor", hypervisor(1)),

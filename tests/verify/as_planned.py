@@ -50,7 +50,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         },
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},
-        "bird": bird(plan, fabric, tables),
+        "routing": routing(plan, fabric, tables),
         "offers": {guest.name: offers(plan, guest) for guest in guests},
     }
 
@@ -139,7 +139,7 @@ def listed(found: dict[str, list[str]], prefsrc: str | None = None) -> dict[str,
     return {**learned_routes(found, prefsrc), "routes": each}
 
 
-def bird(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> dict[str, Any]:
+def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> dict[str, Any]:
     sessions = {}
     for session in plan.routing.sessions:
         channels = {}

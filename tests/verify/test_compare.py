@@ -149,40 +149,42 @@ DIFFERENCES = {
         {"translation 203.0.113.66"},
     ),
     "a file that was changed": (
-        with_value("d2", "bird", "configuration", "file"),
+        with_value("d2", "routing", "configuration", "file"),
         {"running configuration"},
     ),
     "a configuration that was refused": (
-        with_value("d0", "bird", "configuration", "running"),
+        with_value("d0", "routing", "configuration", "running"),
         {"running configuration"},
     ),
-    "another router id": (with_value("192.0.2.1", "bird", "router_id"), {"router id"}),
+    "another router id": (with_value("192.0.2.1", "routing", "router_id"), {"router id"}),
     "a session that is down": (
-        with_value("Active", "bird", "sessions", "rr1_public", "state"),
+        with_value("Active", "routing", "sessions", "rr1_public", "state"),
         {"session rr1_public", "path a has a reflector for public"},
     ),
     "a session too many": (
-        with_value({"state": "Idle", "info": "", "error": "", "channels": {}}, "bird", "sessions", "other"),
+        with_value(
+            {"state": "Idle", "info": "", "error": "", "channels": {}}, "routing", "sessions", "other"
+        ),
         {"session other"},
     ),
     "a prefix too few": (
-        with_value(4, "bird", "sessions", "rr2_public", "channels", "ipv4", "routes", "imported"),
+        with_value(4, "routing", "sessions", "rr2_public", "channels", "ipv4", "routes", "imported"),
         {"received rr2_public ipv4"},
     ),
     "a prefix that was refused": (
-        with_value(1, "bird", "sessions", "rr2_public", "channels", "ipv4", "routes", "filtered"),
+        with_value(1, "routing", "sessions", "rr2_public", "channels", "ipv4", "routes", "filtered"),
         {"received rr2_public ipv4"},
     ),
     "a prefix too many": (
-        with_value(9, "bird", "sessions", "rr2_public", "channels", "ipv6", "routes", "exported"),
+        with_value(9, "routing", "sessions", "rr2_public", "channels", "ipv6", "routes", "exported"),
         {"sent rr2_public ipv6"},
     ),
     "a channel that is down": (
-        with_value("DOWN", "bird", "sessions", "rr2_public", "channels", "ipv6", "state"),
+        with_value("DOWN", "routing", "sessions", "rr2_public", "channels", "ipv6", "state"),
         {"received rr2_public ipv6", "sent rr2_public ipv6"},
     ),
-    "BFD that is down": (with_value("Down", "bird", "bfd", 0, "state"), {"bfd rr1 a public"}),
-    "BFD that is slower": (with_value("0.300", "bird", "bfd", 0, "interval"), {"bfd rr1 a public"}),
+    "BFD that is down": (with_value("Down", "routing", "bfd", 0, "state"), {"bfd rr1 a public"}),
+    "BFD that is slower": (with_value("0.300", "routing", "bfd", 0, "interval"), {"bfd rr1 a public"}),
     "no lease": (with_value(None, "offers", "vm1", "lease"), {"lease vm1"}),
     "another lease": (with_value("203.0.113.9", "offers", "vm1", "lease", "address"), {"lease vm1"}),
     "no router": (with_value(None, "offers", "vm2", "router"), {"ra vm2"}),
@@ -205,7 +207,7 @@ def test_each_difference_is_named(change: Callable[[dict[str, Any]], Any], expec
 
 
 def test_a_bird_that_does_not_answer_is_said_once() -> None:
-    seen = seen_with("hv1", lambda seen: seen.update(bird={"error": "bird.ctl: Connection refused"}))
+    seen = seen_with("hv1", lambda seen: seen.update(routing={"error": "bird.ctl: Connection refused"}))
     found = different(compare(LAB["hv1"], seen, FABRIC))
     paths = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
     assert found.keys() == {"running configuration", *paths}

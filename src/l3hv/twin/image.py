@@ -36,8 +36,14 @@ BASE_PACKAGES = (
     "tcpdump",
 )
 ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
-DAEMON_PACKAGES = {"bird1": ("bird",), "bird2": ("bird2",), "bird3": ("bird3",)}
-"""What is installed for a routing daemon of the inventory. The packages exclude each other."""
+DAEMON_PACKAGES = {
+    "bird1": ("bird",),
+    "bird2": ("bird2",),
+    "bird3": ("bird3",),
+    "frr": ("frr", "frr-pythontools"),
+    "gobgp": ("gobgpd",),
+}
+"""What is installed for a routing daemon of the inventory. BIRD's packages exclude each other."""
 DEFAULT_DAEMON = "bird2"
 
 # What no machine of a twin needs: kernel modules, consoles, and timers that wake up all
@@ -58,6 +64,8 @@ DISABLED_UNITS = (
     "bird.service",
     "bird6.service",
     "dnsmasq.service",
+    "frr.service",
+    "gobgpd.service",
     "nftables.service",
     "radvd.service",
     "systemd-networkd.service",
@@ -95,7 +103,10 @@ class Recipe:
 
 
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
-DAEMONS = {"debian12": ("bird1", "bird2"), "debian13": ("bird2", "bird3")}
+DAEMONS = {
+    "debian12": ("bird1", "bird2", "frr", "gobgp"),
+    "debian13": ("bird2", "bird3", "frr", "gobgp"),
+}
 """The routing daemons that each system has."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from l3hv.errors import natural_key
-from l3hv.model import HostPlan, RoutingTable
+from l3hv.model import DaemonName, HostPlan, RoutingTable
 from l3hv.verify.check import NOTHING, Check, State
 from l3hv.verify.expect import AT_LEAST, expectation, learned_name
 from l3hv.verify.fabric import Fabric
@@ -47,6 +47,24 @@ REMEDIES = {
     "ra": "journalctl -u radvd",
 }
 
+FRR_REMEDIES = {
+    "running": "/usr/local/lib/l3hv/frr-in-force /etc/frr/frr.conf; run site.yml if the file was changed",
+    "router": "run site.yml",
+    "session": "vtysh -c 'show bgp view VIEW neighbors', and the session on the neighbour",
+    "bfd": "vtysh -c 'show bfd peers'; ping the neighbour on this path",
+    "received": "vtysh -c 'show bgp view VIEW neighbors NEIGHBOR routes', and what the neighbour sends",
+    "sent": "vtysh -c 'show bgp view VIEW neighbors NEIGHBOR advertised-routes'",
+}
+GOBGP_REMEDIES = {
+    "running": "/usr/local/lib/l3hv/gobgp in-force; run site.yml if the file was changed",
+    "router": "run site.yml",
+    "session": "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor, and the session on the neighbour",
+    "received": "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor NEIGHBOR adj-in",
+    "sent": "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor NEIGHBOR adj-out",
+}
+REMEDIES_OF: dict[DaemonName, dict[str, str]] = {"frr": FRR_REMEDIES, "gobgp": GOBGP_REMEDIES}
+"""What to ask instead where another daemon than BIRD runs."""
+
 
 def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | None = None) -> list[Check]:
     """Return the checks of the host of ``plan``.
@@ -71,7 +89,7 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     checks = []
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
-            check = _check(plan.host, what, expected.get(what), found.get(what))
+            check = _check(plan, what, expected.get(what), found.get(what))
             if not check.ok and _lies_between(
                 what, at_least().get(what), found.get(what), expected.get(what)
             ):
@@ -109,17 +127,17 @@ def _number(text: str) -> int:
     return int(text.removeprefix(AT_LEAST).split()[0])
 
 
-def _check(host: str, what: str, expected: str | None, found: str | None) -> Check:
+def _check(plan: HostPlan, what: str, expected: str | None, found: str | None) -> Check:
     if _agrees(expected, found) or found == OF_THE_MACHINE:
-        return Check(host, what, expected or "", found or "", "ok")
+        return Check(plan.host, what, expected or "", found or "", "ok")
     is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found == "absent")
     return Check(
-        host,
+        plan.host,
         what,
         NOTHING if expected is None else expected,
         NOTHING if found is None else found,
         "warning" if is_warning else "failed",
-        remedy(what),
+        remedy(what, plan.routing.daemon.name),
     )
 
 
@@ -129,10 +147,11 @@ def _agrees(expected: str | None, found: str | None) -> bool:
     return expected == found
 
 
-def remedy(what: str) -> str:
-    """Return what to look at or to do about a check that failed."""
+def remedy(what: str, daemon: DaemonName = "bird2") -> str:
+    """Return what to look at or to do about a check that failed on a host that runs ``daemon``."""
     words = what.split()
-    return REMEDIES.get(words[0], "").format(*words)
+    remedies = REMEDIES | REMEDIES_OF.get(daemon, {})
+    return remedies.get(words[0], "").format(*words)
 
 
 def _is_consequence(what: str, found: Mapping[str, str]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.addressing import family_of_text
+from l3hv.daemons import ECHOING, UNITS
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.verify.fabric import Fabric
@@ -48,8 +49,12 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
 
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    units = ["systemd-networkd.service", "l3hv-nftables.service"]
-    units += [f"{program.name}.service" for program in plan.routing.programs]
+    domains = dict.fromkeys(table.domain for table in plan.routing.tables)
+    routing = [f"{program.name}.service" for program in plan.routing.programs]
+    if plan.routing.daemon.name in UNITS:
+        unit = UNITS[plan.routing.daemon.name]
+        routing += dict.fromkeys(unit.format(domain=domain) for domain in domains)
+    units = ["systemd-networkd.service", *routing, "l3hv-nftables.service"]
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
@@ -194,6 +199,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             received, sent = map(sum, zip(*counts, strict=True))
             atleast = "" if (session.path, session.domain) in alone else AT_LEAST
             yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
+            atleast = AT_LEAST if routing.daemon.name in ECHOING else atleast
             yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
     if plan.kind != "route_reflector":
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):

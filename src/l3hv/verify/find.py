@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
+from l3hv.daemons import TITLES
 from l3hv.model import Guest, HostPlan
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
@@ -207,13 +208,14 @@ def _mac_words(seen: Observation, guest: Guest) -> str:
 
 
 def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    bird = seen["bird"]
-    if "error" in bird:
-        yield "running configuration", f"no answer from BIRD ({bird['error']})"
+    daemon = seen["routing"]
+    if "error" in daemon:
+        title = TITLES[plan.routing.daemon.name]
+        yield "running configuration", f"no answer from {title} ({daemon['error']})"
     else:
-        yield "running configuration", _configuration_words(bird["configuration"])
-        yield "router id", bird["router_id"]
-    sessions = bird.get("sessions", {})
+        yield "running configuration", _configuration_words(daemon["configuration"])
+        yield "router id", daemon["router_id"]
+    sessions = daemon.get("sessions", {})
     for name, session in sessions.items():
         yield f"session {name}", _session_words(session)
         for family, channel in session["channels"].items():
@@ -223,7 +225,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
                 yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
                 yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
     names = {session.neighbor: bfd_name(session) for session in plan.routing.sessions}
-    for session in bird.get("bfd", ()):
+    for session in daemon.get("bfd", ()):
         yield names.get(session["address"], f"bfd {session['address']}"), _bfd_words(session)
     if plan.kind != "route_reflector":
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
@@ -244,10 +246,10 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _configuration_words(configuration: Mapping[str, str | None]) -> str:
-    """Return whether BIRD runs the file that was placed, and whether that is still what was placed.
+    """Return whether the daemon runs the file that was placed, and whether that is still what was placed.
 
-    ``running`` is the digest that BIRD was told, ``placed`` the one that the file carries, ``file`` the one
-    that the file has.
+    ``running`` is the digest of what it runs, or what it runs instead; ``placed`` is the digest that the file
+    carries, ``file`` the one that it has.
     """
     running, placed, file = (configuration[key] for key in ("running", "placed", "file"))
     if placed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,12 @@ def pings(
     loopbacks = {
         host: own_addresses(part) for host, part in announced.items() if part["kind"] == "hypervisor"
     }
+    ways_out = {
+        table.name
+        for plan in plans
+        for table in plan.routing.tables
+        if DEFAULTS.intersection(table.originates)
+    }
     found = [
         *_between_guests(guests),
         *(
@@ -71,7 +77,7 @@ def pings(
             for ping in _to_internet(plan, announced, guests)
         ),
         *_to_shared_addresses(guests),
-        *(ping for plan in hypervisors for ping in _from_hypervisor(plan, plans, guests)),
+        *(ping for plan in hypervisors for ping in _from_hypervisor(plan, plans, guests, ways_out)),
         *_between_hypervisors(hypervisors, loopbacks),
         *_across_domains(hypervisors, guests),
     ]
@@ -143,18 +149,24 @@ def _to_shared_addresses(guests: Sequence[LiveGuest]) -> Iterator[Ping]:
 
 
 def _from_hypervisor(
-    plan: HostPlan, plans: Sequence[HostPlan], guests: Sequence[LiveGuest]
+    plan: HostPlan, plans: Sequence[HostPlan], guests: Sequence[LiveGuest], ways_out: Set[str]
 ) -> Iterator[Ping]:
-    """Yield pings from a hypervisor to its guests, and to the outside, which it must not reach."""
+    """Yield pings from a hypervisor to its guests, and to the outside.
+
+    That it reaches where an edge router leads out of the domain of its own traffic, and otherwise must not:
+    ``ways_out`` are the BIRD tables with a default route.
+    """
     for guest in guests:
         if guest.host == plan.host:
             yield from _to(plan.host, plan.host, guest)
     if plan.main_default_route or not any(rule.table == LOCAL_OUT for rule in plan.rules):
         return
+    own_way = {table.fed_by for table in plan.routing.tables}
+    is_led_out = not own_way.isdisjoint(ways_out)
     for edge in plans:
         for loopback in edge.loopbacks if edge.kind == "edge_router" else ():
             if loopback.family == "ipv4":
-                yield Ping(plan.host, plan.host, edge.host, loopback.address, is_answered=False)
+                yield Ping(plan.host, plan.host, edge.host, loopback.address, is_answered=is_led_out)
 
 
 def _between_hypervisors(

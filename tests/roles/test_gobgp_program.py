@@ -1,0 +1,110 @@
+"""The program that compares GoBGP with its file, against the GoBGP of each distribution."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rendered import ROOT, read_plan, rendered_files
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a machine's file system")
+
+PROGRAM = ROOT / "roles/gobgp/files/gobgp"
+PLANS = {
+    system: ROOT / "tests/golden/gobgp/expected" / host / "plan.yml"
+    for system, host in (("debian12", "rr3"), ("debian13", "rr1"))
+}
+API = "unix:///run/l3hv-gobgp-public/api"
+NEIGHBOURS = (1, 2, 60)
+
+Sh = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(params=PLANS)
+def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
+    """Run a script beside a GoBGP that runs the golden file, /mnt/public.toml; its process is $daemon."""
+    path = PLANS[request.param]
+    image = ["twin", "image", "--system", request.param, "--daemon", "gobgp"]
+    done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
+    root = Path(done.stdout.split()[-1])
+    files = rendered_files(path)
+    (tmp_path / "public.toml").write_text(files["/etc/l3hv/gobgp/public.toml"])
+    (tmp_path / "gobgp").write_text(PROGRAM.read_text())
+    local = read_plan(path)["routing"]["sessions"][0]["local"]
+    start = f"""
+        mkdir /run/l3hv-gobgp-public
+        gobgpd --config-file=/mnt/public.toml --pprof-disable --api-hosts={API} >/mnt/log 2>&1 &
+        daemon=$!
+        trap "kill -9 $daemon" EXIT
+        until gobgp --target {API} global 2>/dev/null | grep -q Router-ID; do sleep 0.1; done
+        in_force() {{ python3 /mnt/gobgp in-force /mnt/public.toml 2>&1; }}
+        reload() {{ kill -HUP $daemon; sleep 1; }}
+    """
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "script").write_text(start + script)
+        enter = f"""
+            mount -t tmpfs tmpfs {root}/run
+            mount --bind {tmp_path} {root}/mnt
+            ip link set lo up
+            ip address add {local}/32 dev lo
+            chroot {root} sh -e /mnt/script
+        """
+        command = ["unshare", "--mount", "--net", "sh", "-ec", enter]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    return run
+
+
+def test_what_was_started_is_in_force(sh: Sh) -> None:
+    done = sh("in_force")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_reload_brings_another_policy(sh: Sh) -> None:
+    done = sh("sed -i s/24..32/25..32/ /mnt/public.toml; in_force || true; reload; in_force")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == (
+        "public: GoBGP has another prefix set accept_public4, another prefix set announce_public4\n"
+    )
+
+
+def test_a_reload_brings_and_removes_neighbours(sh: Sh) -> None:
+    done = sh(
+        "cp /mnt/public.toml /mnt/all; sed -i '/^# hv2,/,$d' /mnt/public.toml;"
+        "in_force || true; reload; in_force;"
+        "cp /mnt/all /mnt/public.toml; in_force || true; reload; in_force"
+    )
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert lines[0].startswith("public: GoBGP has another neighbour ")
+
+
+def test_what_a_reload_leaves_as_it_was_is_told(sh: Sh) -> None:
+    """The reason why there is a restart after a reload that was not enough."""
+    done = sh(
+        "sed -i 's/^router-id = .*/router-id = \"192.0.2.1\"/; s/hold-time = 9/hold-time = 12/'"
+        " /mnt/public.toml; reload; in_force"
+    )
+    assert done.returncode != 0
+    assert done.stdout.startswith("public: GoBGP has another global, another neighbour ")
+    assert 0 < done.stdout.count("another neighbour") < len(NEIGHBOURS)
+
+
+def test_a_gobgp_that_is_gone_is_told(sh: Sh) -> None:
+    done = sh("kill -9 $daemon; trap - EXIT; in_force")
+    assert done.returncode != 0
+    assert done.stdout.startswith("public: no answer (")
+
+
+@pytest.mark.parametrize("wrong", ["hold-times = 9", 'hold-time = "soon"'])
+def test_gobgp_refuses_what_it_does_not_know(sh: Sh, wrong: str) -> None:
+    done = sh(
+        f"sed -i 's/hold-time = 9/{wrong}/' /mnt/public.toml; gobgpd --dry-run --config-file=/mnt/public.toml"
+    )
+    assert done.returncode != 0

@@ -1,0 +1,210 @@
+"""What a reflector of Junos is given: what it was, in Junos's hierarchy, and with nothing dangling."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2.runtime import missing
+from rendered import ROOT, read_plan, template_at, texts
+
+from l3hv.junos import junos_reflector
+
+REFLECTORS = [
+    path
+    for path in sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
+    if "\n    name: junos\n" in path.read_text(encoding="utf-8")
+]
+ROLE = ROOT / "roles" / "junos" / "templates"
+TOKENS = re.compile(r'"[^"\n]*"|[{};\[\]]|[^\s{};\[\]"#]+|#[^\n]*|\s+')
+
+Statement = tuple[tuple[str, ...], list[Any] | None]
+"""The words of a statement, and what is in its braces, if it has any."""
+
+
+def name(path: Path) -> str:
+    return f"{path.parts[-4]}-{path.parts[-2]}"
+
+
+def rendered(path: Path) -> str:
+    template = template_at(str(ROLE / "reflector.conf.j2"), str(ROLE))
+    known = {"ansible_managed": "Ansible managed", "junos_reflector": junos_reflector(read_plan(path))}
+    return texts(template, "item", [{}], lambda key: known.get(key, missing))[0]
+
+
+def parsed(text: str) -> list[Statement]:
+    """Return the statements of a configuration; words, braces and semicolons out of place are errors."""
+    tokens, position = [], 0
+    while position < len(text):
+        match = TOKENS.match(text, position)
+        assert match is not None, f"no token: {text[position : position + 40]!r}"
+        position = match.end()
+        if not match[0].isspace() and not match[0].startswith("#"):
+            tokens.append(match[0])
+    found, rest = statements(tokens, 0)
+    assert rest == len(tokens), f"a brace too many before {tokens[rest + 1 : rest + 5]}"
+    return found
+
+
+def statements(tokens: list[str], at: int) -> tuple[list[Statement], int]:
+    """Return the statements up to a closing brace or the end, and where that is."""
+    found: list[Statement] = []
+    words: list[str] = []
+    while at < len(tokens) and tokens[at] != "}":
+        token = tokens[at]
+        if token == ";":
+            assert words, "an empty statement"
+            found.append((tuple(words), None))
+            words = []
+        elif token == "{":
+            assert words, "braces without a name"
+            inner, at = statements(tokens, at + 1)
+            assert at < len(tokens), f"no brace ends {' '.join(words)}"
+            found.append((tuple(words), inner))
+            words = []
+        else:
+            words.append(token)
+        at += 1
+    assert not words, f"no semicolon after {' '.join(words)}"
+    return found, at
+
+
+def ours(text: str) -> list[Statement]:
+    """Return what is in the one group that the configuration consists of."""
+    (groups, applied) = parsed(text)
+    assert applied == (("apply-groups", "l3hv"), None)
+    assert groups[0] == ("groups",)
+    ((words, inner),) = groups[1] or [((), None)]
+    assert words == ("replace:", "l3hv")
+    return inner or []
+
+
+def walked(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield each statement with all that it is in."""
+    for words, below in inner:
+        yield (*above, *words)
+        yield from walked(below or [], (*above, *words))
+
+
+@pytest.mark.parametrize("path", REFLECTORS, ids=name)
+def test_the_configuration_is_the_expected_one(path: Path, expect_file: Callable[[Path, str], None]) -> None:
+    expected = Path(__file__).parent / "expected" / path.parts[-4] / f"{path.parts[-2]}.conf"
+    expect_file(expected, rendered(path))
+
+
+@pytest.mark.parametrize("path", REFLECTORS, ids=name)
+def test_what_is_referred_to_is_defined_and_what_is_defined_is_used(path: Path) -> None:
+    lines = [" ".join(words) for words in walked(ours(rendered(path)))]
+
+    def all_of(pattern: str) -> set[str]:
+        return {match[1] for line in lines if (match := re.search(pattern, line))}
+
+    defined = {
+        "prefix lists": (r"^policy-options prefix-list (\S+)$", r" source-prefix-list (\S+)$"),
+        "policies": (r"^policy-options policy-statement (\S+)$", r" bgp group \S+ (?:import|export) (\S+)$"),
+        "filters": (r"^firewall family \S+ filter (\S+)$", r"^interfaces lo0 .* filter input (\S+)$"),
+        "policers": (r"^firewall policer (\S+)$", r" then policer (\S+)$"),
+    }
+    for what, (definition, use) in defined.items():
+        assert all_of(definition) == all_of(use) != set(), what
+    units = {
+        f"{match[1]}.{match[2]}"
+        for line in lines
+        if (match := re.match(r"interfaces (?!lo0)(\S+) unit (\S+)$", line))
+    }
+    assert units == all_of(r"^routing-instances \S+ interface (\S+)$")
+    assert all_of(r"^firewall .* from interface (\S+)$") <= units
+
+
+@pytest.mark.parametrize("path", REFLECTORS, ids=name)
+def test_everything_of_the_plan_is_there(path: Path) -> None:
+    lines = {" ".join(words) for words in walked(ours(rendered(path)))}
+    routing = read_plan(path)["routing"]
+    for session in routing["sessions"]:
+        start = (
+            rf"routing-instances {session['domain']} protocols bgp group (\S+) neighbor {session['neighbor']}"
+        )
+        groups = {match[1] for line in lines if (match := re.fullmatch(start, line))}
+        assert len(groups) == 1, session["name"]
+        group = f"routing-instances {session['domain']} protocols bgp group {groups.pop()}"
+        has_bfd = f"{group} bfd-liveness-detection session-mode single-hop" in lines
+        assert has_bfd == session["bfd"], session["name"]
+        assert f"{group} local-address {session['local']}" in lines
+        assert (f"{group} cluster {routing['cluster_id']}" in lines) == (session["relation"] == "client")
+        assert (f"{group} passive" in lines) == session["passive"]
+        for channel in session["channels"]:
+            family = {"ipv4": "inet", "ipv6": "inet6"}[channel["family"]]
+            assert f"{group} family {family} unicast" in lines
+    for instance in {session["domain"] for session in routing["sessions"]}:
+        for policy in ("accept", "announce"):
+            assert f"policy-options policy-statement l3hv-{policy}-{instance} then reject" in lines
+
+
+@pytest.mark.parametrize("path", REFLECTORS, ids=name)
+def test_the_routing_engine_discards_what_no_term_accepts(path: Path) -> None:
+    inner = ours(rendered(path))
+    firewall = next(below for words, below in inner if words == ("firewall",)) or []
+    filters = [below for words, below in firewall if words[0] == "family"]
+    assert len(filters) == 2
+    for below in filters:
+        ((_, terms),) = below or []
+        last, content = (terms or [])[-1]
+        assert last == ("term", "rest")
+        assert list(walked(content or []))[-1] == ("then", "discard")
+        for words, term in (terms or [])[:-1]:
+            assert any(line[0] == "from" for line in walked(term or [])), f"{words} accepts everything"
+
+
+@pytest.mark.parametrize("path", REFLECTORS, ids=name)
+def test_junos_knows_every_statement(path: Path) -> None:
+    """The hierarchy is that of Junos 24.4, made of its own schema."""
+    junoscfg = pytest.importorskip("junoscfg", reason="pip install -r requirements-dev.txt")
+    text = re.sub(
+        r"groups \{\s*replace:\s*l3hv \{(.*)\}\s*\}\s*apply-groups l3hv;", r"\1", rendered(path), flags=re.S
+    )
+    found = json.loads(
+        junoscfg.convert_config(
+            text, from_format=junoscfg.Format.STRUCTURED, to_format=junoscfg.Format.JSON, strict=True
+        )
+    )
+    hierarchy = json.loads(files("junoscfg.validate.data").joinpath("junos-structure-tree.json").read_text())
+    assert list(unknown(found["configuration"], hierarchy)) == []
+
+
+def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield what the hierarchy does not have."""
+    if isinstance(found, list):
+        for element in found:
+            yield from unknown(element, place, path)
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            here = place.get("c", {}).get(key)
+            if here is not None:
+                yield from unknown(value, here, f"{path} {key}")
+            elif key not in {"name", place.get("fe", {}).get("k")}:  # what tells elements of a list apart
+                yield f"{path} {key}".strip()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["protocols { bgp { group x { hold-timer 90; } } }", "routing-instance { public; }"]
+)
+def test_the_hierarchy_refuses_what_junos_does_not_know(wrong: str) -> None:
+    junoscfg = pytest.importorskip("junoscfg", reason="pip install -r requirements-dev.txt")
+    found = json.loads(
+        junoscfg.convert_config(
+            wrong, from_format=junoscfg.Format.STRUCTURED, to_format=junoscfg.Format.JSON, strict=True
+        )
+    )
+    hierarchy = json.loads(files("junoscfg.validate.data").joinpath("junos-structure-tree.json").read_text())
+    assert list(unknown(found["configuration"], hierarchy)) != []
+
+
+@pytest.mark.parametrize("wrong", ["a {", "a } ", "a { b }", "a { ; }", "{ a; }", "a b", 'a "b;', "a; }"])
+def test_the_grammar_is_strict(wrong: str) -> None:
+    with pytest.raises(AssertionError):
+        parsed(wrong)
