@@ -288,8 +288,8 @@ class Timers:
 class Daemon:
     """The routing daemon of a host, and what it can be told.
 
-    ``package`` is the system's (empty where nothing is installed). ``device_scan_s`` and ``kernel_scan_s`` are
-    how often, in seconds, BIRD looks at the interfaces and at the kernel's tables, beside being told of
+    ``package`` is the system's (empty where nothing is installed).  ``device_scan_s`` and ``kernel_scan_s``
+    are how often, in seconds, BIRD looks at the interfaces and at the kernel's tables, beside being told of
     changes: more often where something waits for that. Other daemons are not told (``None``).  ``options``
     are for its command line.
     """
