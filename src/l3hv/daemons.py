@@ -53,7 +53,7 @@ _BUILT = (
     # 3.36 serves figures to everybody on the host unless it is told not to; 3.10 does not know the option.
     Daemon("gobgp", "debian13", package="gobgpd", version="3.36", options=("--metrics-path=",)),
     # What is rendered is in the grammar of this version; nothing is installed.
-    Daemon("junos", "junos", package="junos", version="24.4"),
+    Daemon("junos", "junos", package="", version="24.4"),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
 

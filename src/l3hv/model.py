@@ -347,10 +347,11 @@ class Timers:
 class Daemon:
     """The routing daemon of a host, and what it can be told.
 
-    ``package`` is the system's. ``device_scan_s`` and ``kernel_scan_s`` are how often, in seconds, BIRD looks
-    at the interfaces and at the kernel's tables, beside being told of changes: more often where something
-    waits for that; other daemons are not told (``None``). ``asks_for_authentication``: beside a key, how it
-    is used has to be said. ``options`` are for its command line.
+    ``package`` is the system's (empty where nothing is installed).  ``device_scan_s`` and ``kernel_scan_s``
+    are how often, in seconds, BIRD looks at the interfaces and at the kernel's tables, beside being told of
+    changes: more often where something waits for that; other daemons are not told (``None``).
+    ``asks_for_authentication``: beside a key, how it is used has to be said.  ``options`` are for its command
+    line.
     """
 
     name: DaemonName

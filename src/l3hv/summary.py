@@ -36,7 +36,8 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield f"AS {routing.asn}, router id {routing.router_id}, failure profile {routing.failure_profile}"
     daemon = routing.daemon
     title = TITLES[daemon.name]
-    yield f"{title} {daemon.version} ({daemon.package} of {SYSTEM_NAMES[daemon.system]})"
+    origin = f" ({daemon.package} of {SYSTEM_NAMES[daemon.system]})" if daemon.package else ""
+    yield f"{title} {daemon.version}{origin}"
     timers = routing.timers
     bfd = f"BFD {timers.bfd_interval_ms} ms x {timers.bfd_multiplier}" if _has_bfd(plan) else "no BFD"
     stale = f", stale routes kept for {timers.stale_s} s" if _keeps_stale_routes(routing) else ""

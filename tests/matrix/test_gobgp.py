@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,4 +149,19 @@ def test_the_power_of_a_reflector_fails(fabric: Lab) -> None:
         fabric.twin("crash", "rr1")
         fabric.twin("boot", "rr1")
         await_whole(fabric)
+    assert traffic.lost() == {}
+
+
+def test_a_reflector_changes_from_bird_to_gobgp_and_back(fabric: Lab, tmp_path: Path) -> None:
+    """The other daemon gives way, and the profile of its sessions changes at both ends."""
+    await_whole(fabric)
+    inventory = Path(shutil.copytree(INVENTORY, tmp_path / "intent"))
+    with (inventory / "host_vars" / "rr2.yml").open("a") as variables:
+        variables.write("l3hv_daemon: gobgp\n")
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        for source, there, gone in ((inventory, "gobgpd", "bird"), (INVENTORY, "bird", "gobgpd")):
+            fabric.playbook("site.yml", inventory=source)
+            await_whole(fabric)
+            fabric.run("rr2", f"pidof -q {there} && ! pidof -q {gone}")
+            assert fabric.playbook("site.yml", inventory=source).changed_hosts() == {}
     assert traffic.lost() == {}

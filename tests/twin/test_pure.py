@@ -64,6 +64,11 @@ def test_an_interface_name_too_long():
         state.check_names(Topology((Machine("m", "hypervisor", "debian13", ports),), ()))
 
 
+def test_a_machine_of_junos_is_refused():
+    with pytest.raises(TwinError, match="rr1 runs Junos"):
+        state.check_names(Topology((Machine("rr1", "route_reflector", "junos", (), "junos"),), ()))
+
+
 def test_a_topology_that_is_none():
     with pytest.raises(TwinError, match="no topology"):
         state.topology_from({"machines": [{"name": "m"}]})

@@ -44,6 +44,11 @@ options:
   main_default_route:
     description: Whether a default route of the management is expected in table main.
     type: bool
+  strangers:
+    description: Patterns of systemd's units that must not run, nor start at boot.
+    type: list
+    elements: str
+    default: []
 author: [l3hv]
 """
 
@@ -59,6 +64,11 @@ EXAMPLES = r"""
 RETURN = r"""
 missing:
   description: The packages that are not installed.
+  returned: always
+  type: list
+  elements: str
+strangers:
+  description: The units that run, or start at boot, and must not.
   returned: always
   type: list
   elements: str
@@ -86,6 +96,21 @@ def missing_packages(names: list[str]) -> list[str]:
     )
     installed = {line.split()[1] for line in asked.stdout.splitlines() if line.startswith("installed ")}
     return [name for name in names if name not in installed]
+
+
+def strange_units(patterns: list[str]) -> list[str]:
+    """Return the units that match one of ``patterns`` and are active, or start at boot."""
+    if not patterns:
+        return []
+    quiet = ["--no-legend", "--plain", "--no-pager"]
+    found = set()
+    for command in (
+        ["systemctl", "list-units", "--state=active,activating,reloading", *quiet, *patterns],
+        ["systemctl", "list-unit-files", "--state=enabled", *quiet, *patterns],
+    ):
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        found |= {line.split()[0] for line in listed.stdout.splitlines() if line.split()}
+    return sorted(found)
 
 
 def has_vlans() -> bool:
@@ -157,6 +182,7 @@ def main() -> None:
             "interfaces": {"type": "list", "elements": "str", "default": []},
             "vlans": {"type": "bool", "default": False},
             "main_default_route": {"type": "bool"},
+            "strangers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -164,7 +190,10 @@ def main() -> None:
     if found:
         module.fail_json(msg=" ".join(found))
     module.exit_json(
-        changed=False, missing=missing_packages(module.params["packages"]), cautions=cautions(module)
+        changed=False,
+        missing=missing_packages(module.params["packages"]),
+        strangers=strange_units(module.params["strangers"]),
+        cautions=cautions(module),
     )
 
 

@@ -200,8 +200,13 @@ def machine_numbers(topology: Topology, held: Mapping[str, int]) -> dict[str, in
 
 
 def check_names(topology: Topology) -> None:
-    """Refuse names that no host, namespace or interface can have."""
+    """Refuse names that no host, namespace or interface can have, and what no machine of a twin can run."""
     for machine in topology.machines:
+        if machine.daemon == "junos":
+            raise TwinError(
+                f"{machine.name} runs Junos, and no machine of a twin can: "
+                "rehearse a copy of the inventory in which it runs another daemon"
+            )
         if not MACHINE_NAME.fullmatch(machine.name):
             raise TwinError(f"{machine.name!r} is no host name that a machine can boot with")
         for port in machine.ports:
