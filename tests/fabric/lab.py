@@ -52,6 +52,14 @@ class Flows:
         return f"{self.source} to {self.target}, IPv{self.family}"
 
 
+# The states of all BGP sessions of a machine in one line, each followed by a semicolon.
+SESSION_STATES = (
+    "if command -v vtysh >/dev/null; "
+    "then vtysh -c 'show bgp vrf all neighbors' | sed -n 's/^ *BGP state = \\([A-Za-z]*\\).*/\\1/p'; "
+    "else birdc show protocols | grep -w BGP; fi | tr '\\n' ';'; echo"
+)
+
+
 def both_families(source: str, target: str) -> tuple[Flows, Flows]:
     """Flows between two guests, in IPv4 and in IPv6."""
     return Flows(source, target, 4), Flows(source, target, 6)
@@ -271,8 +279,12 @@ class Lab:
         lines = (line.split(maxsplit=5) for line in self.run(machine, "birdc show protocols").splitlines())
         return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}
 
+    def routing_process(self, machine: str) -> str:
+        """The name of the process that speaks BGP on a machine."""
+        return self.run(machine, "command -v vtysh >/dev/null && echo bgpd || echo bird").strip()
+
     def established(self, machine: str) -> bool:
-        """Whether BIRD runs and all its sessions are established."""
+        """Whether the routing daemon runs and all its sessions are established."""
         return self._looks_whole(machine, {})
 
     def detection_ms(self) -> float:
@@ -301,9 +313,8 @@ class Lab:
 
     def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
         show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
-        sessions = "birdc show protocols | grep -w BGP | tr '\\n' ';'; echo"
         try:
-            states_line, *tables = self.run(machine, sessions + show).splitlines()
+            states_line, *tables = self.run(machine, SESSION_STATES + show).splitlines()
         except (AssertionError, TwinError):
             return False  # It is starting.
         states = [session.split()[-1] for session in states_line.split(";") if session]

@@ -45,7 +45,8 @@ def state_of(lab: Lab, machine: str) -> str:
         "ip -4 rule; ip -6 rule; "
         "ip -4 route show table all proto static; ip -6 route show table all proto static; "
         "nft list ruleset; systemctl show --property=Id,ActiveEnterTimestampMonotonic "
-        "bird systemd-networkd radvd l3hv-dhcp l3hv-tables; birdc show status | grep -i configuration",
+        "bird frr systemd-networkd radvd l3hv-dhcp l3hv-tables; "
+        "birdc show status | grep -i configuration || true",
     )
 
 
@@ -140,7 +141,7 @@ def test_nothing_of_a_removed_guest_is_left(standing: Lab, guest_change: GuestCh
     for machine in MACHINES:
         show = "ip -4 route show table all; ip -6 route show table all; ip -4 rule; ip -6 rule"
         if machine in REFLECTORS.values():
-            show = "birdc show route all"
+            show = "birdc show route all || vtysh -c 'show bgp vrf all'"
         left = standing.run(
             machine,
             f"({show}) | grep -E '{REMOVED_GUEST}' | grep -vE 'dev vm2 (proto kernel|table local)' || true",
