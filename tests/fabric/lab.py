@@ -46,12 +46,14 @@ TRANSPARENT = "203.0.113.11"  # vm4's, which knows nothing of it
 LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
 
 
-SESSION_STATES = """
+SESSION_STATES = f"""
 if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do gobgp --target unix://$api neighbor | sed -n '2,$p'; done
+elif pidof -q bgpd; then
+    vtysh -c 'show bgp vrf all neighbors' | grep 'BGP state ='
 else
-    birdc show protocols | grep -w BGP
-fi | sed -E '/ Establ( |ished)/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n' ' '; echo
+    ({PROTOCOLS}) | grep -w BGP
+fi | sed -E '/ Establ|= Establ/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n' ' '; echo
 """
 """What prints the states of a machine's BGP sessions on one line, whichever daemon it runs."""
 
@@ -61,6 +63,8 @@ if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do
         gobgp --target unix://$api global rib -a ipv4; gobgp --target unix://$api global rib -a ipv6
     done
+elif pidof -q bgpd; then
+    vtysh -c 'show bgp vrf all'
 else
     birdc show route all
 fi
@@ -313,7 +317,7 @@ class Lab:
 
     def routing_program(self, machine: str) -> str:
         """The name of the process that speaks BGP."""
-        return self.run(machine, "ps -C bird,gobgpd -o comm= | sort -u").strip()
+        return self.run(machine, "ps -C bird,bgpd,gobgpd -o comm= | sort -u").strip()
 
     def detection_ms(self, path: str = "b") -> float:
         """How soon a hypervisor finds that path dead, as the running sessions have agreed on.

@@ -57,7 +57,7 @@ def state_of(lab: Lab, machine: str) -> str:
         "ip -4 route show table all proto static; ip -6 route show table all proto static; "
         "nft --stateless --terse list ruleset; nft list map inet l3hv transparent 2>&1; "
         "systemctl show --property=Id,ActiveEnterTimestampMonotonic "
-        "bird systemd-networkd radvd l3hv-dhcp l3hv-tables l3hv-gobgp-public l3hv-gobgp-private;"
+        "bird frr systemd-networkd radvd l3hv-dhcp l3hv-tables l3hv-gobgp-public l3hv-gobgp-private;"
         "birdc show status 2>/dev/null | grep -i configuration || true",
     )
 
