@@ -38,14 +38,13 @@ def member(host: HostIntent) -> Member:
     domains: dict[str, list[str]] = {}
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
-    links = tuple(Link(path, tuple(names)) for path, names in domains.items())
+    links = tuple(Link(path, tuple(names), host.bgp_key(path)) for path, names in domains.items())
     return Member(
         name=host.name,
         kind=host.kind,
         id=host.id,
         failure_profile=host.settings.failure_profile,
         session_layout=host.settings.session_layout,
-        bgp_key=host.settings.bgp_key,
         neighbors=host.settings.neighbors,
         links=links,
     )
@@ -77,7 +76,7 @@ def _peer(host: Member, link: Link) -> Peer:
         id=host.id,
         failure_profile=host.failure_profile,
         session_layout=host.session_layout,
-        bgp_key=host.bgp_key,
+        bgp_key=link.bgp_key,
         path=link.path,
         domains=link.domains,
     )
