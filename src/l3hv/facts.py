@@ -181,7 +181,6 @@ class Settings:
     timers: Timers
     failure_profile: FailureProfile
     session_layout: SessionLayout
-    bgp_key: str | None
     neighbors: Neighbors
     ecmp_limit: int
     vlan_interfaces: Literal["kernel", "external"]
@@ -197,6 +196,7 @@ class HostIntent:
 
     ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
     that it answers for itself.  ``management_sources`` may reach its services by public uplinks.
+    ``bgp_keys`` are pairs of a path and the name of the key of the sessions there.
     """
 
     name: str
@@ -207,7 +207,12 @@ class HostIntent:
     edge_domains: tuple[str, ...]
     addresses: tuple[str, ...]
     management_sources: tuple[str, ...]
+    bgp_keys: tuple[tuple[str, str], ...]
     guests: tuple[GuestIntent, ...]
+
+    def bgp_key(self, path: str) -> str | None:
+        """Return the name of the key that this host wants on a path."""
+        return dict(self.bgp_keys).get(path)
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
@@ -217,10 +222,11 @@ class HostIntent:
 
 @dataclass(frozen=True)
 class Link:
-    """The domains that a host has uplinks for on one path."""
+    """The domains that a host has uplinks for on one path, and the name of the key that it wants there."""
 
     path: str
     domains: tuple[str, ...]
+    bgp_key: str | None
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,6 @@ class Member:
     daemon: DaemonName
     failure_profile: FailureProfile
     session_layout: SessionLayout
-    bgp_key: str | None
     neighbors: Neighbors
     links: tuple[Link, ...]
 

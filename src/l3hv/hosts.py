@@ -208,13 +208,13 @@ def parse_host(
         edge_domains=edge_domains,
         addresses=tuple(map(str, addresses)),
         management_sources=tuple(map(str, management_sources)),
+        bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), uplinks, common, notes),
         guests=(),
     )
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
-    _check_key(settings, common, notes)
     _check_timers(host, notes)
     _check_rules(host, common, notes)
     _check_addresses(addresses, common, notes)
@@ -241,7 +241,6 @@ def _read_settings(fields: Fields) -> Settings:
             OneOf[SessionLayout](*SESSION_LAYOUTS),
             "per_family" if daemon in PER_FAMILY else DEFAULT_LAYOUT,
         ),
-        bgp_key=fields.raw.get("l3hv_bgp_key"),
         neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         vlan_interfaces=fields.take(
@@ -327,6 +326,31 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
             "A hypervisor of somebody else cannot be part of the fabric.",
             "Remove it, or the host.",
         )
+
+
+def _bgp_keys(
+    value: object, paths: Collection[str], common: Common, notes: Notes
+) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of a path and the name of its key: one name for all paths, or one for each.
+
+    A group can name keys of paths that not all of its hosts are on.  What is written instead of a key's name
+    may be a secret, so no problem repeats it.
+    """
+    names: Mapping[object, Any] = {} if value is None else dict.fromkeys(common.paths, value)
+    if isinstance(value, Mapping):
+        names = value
+    if set(names) - set(common.paths):
+        message = "There is a key for a path that the fabric has not."
+        notes.add("l3hv_bgp_key", None, message, f"Choose of {', '.join(common.paths)}.")
+    if any(name not in common.bgp_keys for name in names.values()):
+        known = ", ".join(common.bgp_keys)
+        notes.add(
+            "l3hv_bgp_key",
+            None,
+            "This is not the name of one of the fabric's keys.",
+            f"Choose one of {known}." if known else "Name its key in l3hv_bgp_keys.",
+        )
+    return tuple((path, names[path]) for path in sorted(paths, key=natural_key) if path in names)
 
 
 def _edge_domains(kind: Kind, names: tuple[str, ...], common: Common, notes: Notes) -> tuple[str, ...]:
@@ -502,18 +526,6 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             settings.neighbors,
             f"{TITLES[settings.daemon]} is given its neighbours one by one here.",
             "Use explicit, or choose bird2.",
-        )
-
-
-def _check_key(settings: Settings, common: Common, notes: Notes) -> None:
-    """What is written instead of a key's name may be a secret, so no problem repeats it."""
-    if settings.bgp_key is not None and settings.bgp_key not in common.bgp_keys:
-        known = ", ".join(common.bgp_keys)
-        notes.add(
-            "l3hv_bgp_key",
-            None,
-            "This is not the name of one of the fabric's keys.",
-            f"Choose one of {known}." if known else "Name its key in l3hv_bgp_keys.",
         )
 
 

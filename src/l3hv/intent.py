@@ -38,7 +38,7 @@ def member(host: HostIntent) -> Member:
     domains: dict[str, list[str]] = {}
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
-    links = tuple(Link(path, tuple(names)) for path, names in domains.items())
+    links = tuple(Link(path, tuple(names), host.bgp_key(path)) for path, names in domains.items())
     settings = host.settings
     return Member(
         name=host.name,
@@ -47,7 +47,6 @@ def member(host: HostIntent) -> Member:
         daemon=settings.daemon,
         failure_profile=settings.failure_profile,
         session_layout=settings.session_layout,
-        bgp_key=settings.bgp_key,
         neighbors=settings.neighbors,
         links=links,
     )
@@ -80,7 +79,7 @@ def _peer(host: Member, link: Link) -> Peer:
         daemon=host.daemon,
         failure_profile=host.failure_profile,
         session_layout=host.session_layout,
-        bgp_key=host.bgp_key,
+        bgp_key=link.bgp_key,
         path=link.path,
         domains=link.domains,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.errors import Problem
-from l3hv.facts import Member
+from l3hv.facts import Link, Member
 
 
 def range_problems(members: Iterable[Member]) -> list[Problem]:
@@ -25,17 +25,16 @@ def range_problems(members: Iterable[Member]) -> list[Problem]:
         if host.kind != "route_reflector"
         for link in host.links
         for reflector in reflectors.get(link.path, ())
-        for problem in _differences(host, link.domains, reflector)
+        for problem in _differences(host, link, reflector)
     ]
 
 
-def _differences(client: Member, domains: tuple[str, ...], reflector: Member) -> Iterator[Problem]:
-    remedy = "Give both the same"
-    if client.bgp_key is not None:
+def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Problem]:
+    if link.bgp_key is not None:
         yield Problem(
             client.name,
             "l3hv_bgp_key",
-            client.bgp_key,
+            link.bgp_key,
             f"The reflector {reflector.name} takes clients from a range, in which none can have a key.",
             f"Remove it, or write l3hv_neighbors: explicit for {reflector.name}.",
         )
@@ -49,9 +48,9 @@ def _differences(client: Member, domains: tuple[str, ...], reflector: Member) ->
                 field,
                 own,
                 f"{own} is not what the reflector {reflector.name} has for its whole range, {common}.",
-                f"{remedy}, or write l3hv_neighbors: explicit for {reflector.name}.",
+                f"Give both the same, or write l3hv_neighbors: explicit for {reflector.name}.",
             )
-    missing = [name for name in reflector.links[0].domains if name not in domains]
+    missing = [name for name in reflector.links[0].domains if name not in link.domains]
     if client.session_layout == reflector.session_layout == "shared" and missing:
         yield Problem(
             client.name,

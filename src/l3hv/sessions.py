@@ -248,11 +248,12 @@ def session_key(host: HostIntent, peer: Peer) -> str | None:
 
     Between two reflectors of one path it is that of the first by name that has one.
     """
+    own = host.bgp_key(peer.path)
     if host.kind != "route_reflector":
-        return host.settings.bgp_key
+        return own
     if peer.kind != "route_reflector":
         return peer.bgp_key
-    keys = {host.name: host.settings.bgp_key, peer.name: peer.bgp_key}
+    keys = {host.name: own, peer.name: peer.bgp_key}
     return next((keys[name] for name in sorted(keys, key=natural_key) if keys[name] is not None), None)
 
 

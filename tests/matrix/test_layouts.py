@@ -258,3 +258,14 @@ def test_from_farther_away_there_is_no_session(fabric: Lab, machine: str) -> Non
     finally:
         fabric.run(machine, "nft delete table inet farther")
         await_whole(fabric)
+
+
+def test_a_key_is_rotated_without_losing_a_packet(fabric: Lab) -> None:
+    """A path at a time, as the runbook has it, with a session of each layout."""
+    provision(fabric)
+    flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))
+    for keys in ({"a": "rack2", "b": "fabric"}, {"a": "rack2", "b": "rack2"}):
+        await_whole(fabric)
+        with fabric.steady_traffic(*flows) as traffic:
+            assert provision(fabric, "-e", json.dumps({"l3hv_bgp_key": keys}))
+        assert traffic.lost() == {}, keys

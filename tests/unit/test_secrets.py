@@ -17,7 +17,7 @@ from l3hv.secrets import LONGEST, secret_problems
 KEYS = {"l3hv_bgp_keys": {"fabric": "md5", "rack2": "md5"}}
 
 
-def ends_of(keys: dict[str, str]) -> dict[tuple[str, str], set[str | None]]:
+def ends_of(keys: dict[str, str | dict[str, str]]) -> dict[tuple[str, str], set[str | None]]:
     """Return the keys of the sessions between two hosts, as each of the two has them."""
     hosts: dict[str, Any] = fabric(2) | {
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}})
@@ -75,7 +75,17 @@ def test_secrets_that_are_no_mapping_are_missing(secrets):
     assert secret_problems([], secrets) == []
 
 
-@pytest.mark.parametrize("value", ["hunter2", "hunter 2", ["hunter2"], {"hunter2": 1}, 7])
+def test_each_path_can_have_a_key_of_its_own():
+    ends = ends_of({"hv1": {"a": "fabric"}})
+    assert ends["hv1", "rr1"] == ends["rr1", "hv1"] == {"fabric"}
+    assert ends["hv1", "rr2"] == ends["rr2", "hv1"] == {None}
+    ends = ends_of({"hv1": {"a": "fabric", "b": "rack2"}})
+    assert ends["hv1", "rr2"] == ends["rr2", "hv1"] == {"rack2"}
+
+
+@pytest.mark.parametrize(
+    "value", ["hunter2", "hunter 2", ["hunter2"], {"hunter2": "fabric"}, {"a": "hunter2"}, 7]
+)
 def test_a_secret_in_the_place_of_a_kind_or_a_name_is_not_repeated(value):
     _, problems = parse_common(COMMON | {"l3hv_bgp_keys": {"fabric": value}})
     variables = fabric(1)["hv1"][1] | {"l3hv_bgp_key": value}

@@ -144,14 +144,16 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
     for session in plan.routing.sessions:
         channels = {}
         for channel in session.channels:
-            table = tables[channel.table]
-            from_all = fabric.received(plan, table, session.path)
-            own = len(fabric.announced_by(plan.host, table.name))
-            imported, exported = from_all, own
-            if session.relation == "client":
-                imported = fabric.sent(session.peer, table, session.path)
-                exported = from_all - imported
-            counts = {"imported": imported, "filtered": 0, "exported": exported}
+            counts = {"imported": 0, "filtered": 0, "exported": 0}
+            for table in (tables[name] for name in channel.next_hops):
+                from_all = fabric.received(plan, table, session.path)
+                own = len(fabric.announced_by(plan.host, table.name))
+                imported, exported = from_all, own
+                if session.relation == "client":
+                    imported = fabric.sent(session.peer, table, session.path)
+                    exported = from_all - imported
+                counts["imported"] += imported
+                counts["exported"] += exported
             channels[channel.family] = {"state": "UP", "table": channel.table, "routes": counts}
         sessions[session.name] = {
             "state": "Established",

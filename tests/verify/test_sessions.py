@@ -1,0 +1,119 @@
+"""Sessions of every layout are looked at, and those of a range under their clients' names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import as_planned
+import pytest
+from fabrics import lab
+
+from l3hv.model import HostPlan
+from l3hv.sessions import SESSION_LAYOUTS
+from l3hv.verify.announcements import announcements
+from l3hv.verify.compare import compare
+from l3hv.verify.fabric import Fabric
+from l3hv.verify.ranges import with_clients, with_names
+
+CLIENTS = ("hv1", "hv2", "hv3", "internet")
+RANGE = {"rr1": {"l3hv_neighbors": "range"}}
+
+
+def fabric_of(plans: dict[str, HostPlan]) -> Fabric:
+    return Fabric({host: announcements(plan) for host, plan in plans.items()})
+
+
+def with_layout(layout: str) -> dict[str, HostPlan]:
+    return lab(**{host: {"l3hv_session_layout": layout} for host in CLIENTS})
+
+
+def different(plan: HostPlan, seen: Any, fabric: Fabric) -> dict[str, str]:
+    """Return what was found where a check fails."""
+    return {check.what: check.found for check in compare(plan, seen, fabric) if not check.ok}
+
+
+@pytest.mark.parametrize("layout", SESSION_LAYOUTS)
+def test_a_host_as_planned_has_no_difference(layout: str) -> None:
+    plans = with_layout(layout)
+    fabric = fabric_of(plans)
+    for plan in plans.values():
+        assert different(plan, as_planned.observation(plan, fabric), fabric) == {}
+    checks = {
+        check.what for check in compare(plans["hv1"], as_planned.observation(plans["hv1"], fabric), fabric)
+    }
+    assert sum(check.startswith("session ") for check in checks) == len(plans["hv1"].routing.sessions)
+    assert "path a has a reflector for private" in checks
+
+
+def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
+    plans = with_layout("shared")
+    fabric = fabric_of(plans)
+    seen = as_planned.observation(plans["hv1"], fabric)
+    seen["bird"]["sessions"]["rr1_shared"]["state"] = "Active"
+    assert {
+        "session rr1_shared",
+        "path a has a reflector for public",
+        "path a has a reflector for private",
+    } <= different(plans["hv1"], seen, fabric).keys()
+
+
+def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
+    plans = with_layout("per_family")
+    fabric = fabric_of(plans)
+    seen = as_planned.observation(plans["hv1"], fabric)
+    seen["bird"]["bfd"][1]["state"] = "Down"
+    assert different(plans["hv1"], seen, fabric) == {"bfd rr1 a public ipv6": "Down"}
+
+
+def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
+    """Return what is seen on a reflector whose clients BIRD has given names to."""
+    seen = as_planned.observation(with_clients(plan, fabric), fabric)
+    sessions = seen["bird"]["sessions"].values()
+    dynamic = {f"dynbgp{number}": session for number, session in enumerate(sessions, 1)}
+    listening = {
+        "state": "Passive",
+        "info": "Passive",
+        "neighbor": "",
+        "local": "",
+        "error": "",
+        "channels": {},
+    }
+    return {
+        **seen,
+        "bird": {
+            **seen["bird"],
+            "sessions": {**{own.name: listening for own in plan.routing.ranges}, **dynamic},
+        },
+    }
+
+
+def test_clients_of_a_range_are_known_by_their_addresses() -> None:
+    plans = lab(**RANGE)
+    fabric = fabric_of(plans)
+    plan = with_clients(plans["rr1"], fabric)
+    explicit = {session.name: session.neighbor for session in lab()["rr1"].routing.sessions}
+    assert {session.name: session.neighbor for session in plan.routing.sessions} == explicit
+    seen = seen_by_a_range(plans["rr1"], fabric)
+    assert different(plan, with_names(plan, seen), fabric) == {}
+    del seen["bird"]["sessions"]["dynbgp2"]
+    (missing,) = different(plan, with_names(plan, seen), fabric)
+    assert missing.removeprefix("session ") in explicit
+
+
+def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
+    plans = lab(**RANGE)
+    fabric = fabric_of(plans)
+    plan = with_clients(plans["rr1"], fabric)
+    seen = seen_by_a_range(plans["rr1"], fabric)
+    stranger = {**seen["bird"]["sessions"]["dynbgp1"], "neighbor": "198.51.100.77", "channels": {}}
+    seen["bird"]["sessions"]["dynbgp9"] = stranger
+    found = different(plan, with_names(plan, seen), fabric)
+    assert found == {"session dynbgp9": f"Established, {stranger['local']} to 198.51.100.77"}
+
+
+def test_other_reflectors_are_as_they_are() -> None:
+    plans = lab(**RANGE)
+    fabric = fabric_of(plans)
+    assert with_clients(plans["rr2"], fabric) == plans["rr2"]
+    seen = as_planned.observation(plans["rr2"], fabric)
+    assert with_names(plans["rr2"], seen) is seen
