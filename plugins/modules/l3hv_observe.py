@@ -468,7 +468,7 @@ def parse_status(lines: list[tuple[int, str]]) -> dict[str, str]:
         "now": find(r"Current server time is (.+)"),
         "started": find(r"Last reboot on (.+)"),
         "reconfigured": find(r"Last reconfiguration on (.+)"),
-        "state": next((line for code, line in lines if code in {13, 23}), ""),
+        "state": next((line for code, line in lines if code in {13, 23, 24}), ""),
     }
 
 
@@ -627,6 +627,7 @@ def read_birds(programs: list[dict[str, Any]]) -> dict[str, Any]:
         **several[0],
         "router_id": together([bird["router_id"] for bird in several]),
         "started": max(bird["started"] for bird in several),
+        "state": together(sorted({bird["state"] for bird in several})),
         "configuration": {
             key: together([bird["configuration"][key] for bird in several])
             for key in several[0]["configuration"]
@@ -835,6 +836,8 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def is_young(bird: dict[str, Any]) -> bool:
     """Tell whether BIRD was started so recently that it has not yet cleaned up after its predecessor."""
+    if "recovery" in bird.get("state", ""):
+        return True  # It waits for its neighbours, and announces nothing before.
     try:
         age = datetime.fromisoformat(bird["now"]) - datetime.fromisoformat(bird["started"])
     except (KeyError, ValueError):
