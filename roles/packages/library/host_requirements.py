@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
@@ -113,6 +114,8 @@ def main_default_routes() -> list[str]:
 
 def sessions_of_both_families() -> list[str]:
     """Return the BGP sessions of the running BIRD 2 or 3 that carry several families."""
+    if shutil.which("birdc") is None:
+        return []
     asked = subprocess.run(
         ["birdc", "-r", "show", "protocols", "all"], capture_output=True, text=True, check=False
     )
@@ -146,11 +149,11 @@ def problems(module: AnsibleModule) -> list[str]:
             f"The kernel {platform.release()} cannot make 802.1Q interfaces (no module 8021q)."
             " Install a kernel that can, or let somebody else make them: `l3hv_vlan_interfaces: external`."
         )
-    # A neighbour that keeps the routes of two families, and sees one come back alone, never lets go of the other.
+    # A neighbour that keeps routes of both families, and sees one come back alone, never lets go of the other.
     if "bird" in parameters["packages"] and missing_packages(["bird"]):
         found += [
-            f"The session {name} carries IPv4 and IPv6, and no session of BIRD 1.6 does. Divide it first: say"
-            " `l3hv_session_layout: per_family` with the daemon that is here, run site.yml, then choose bird1."
+            f"The session {name} carries IPv4 and IPv6, and none of BIRD 1.6 does. Divide it first: say"
+            " `l3hv_session_layout: per_family` beside the present l3hv_daemon, run site.yml, then choose bird1."
             for name in sessions_of_both_families()[:1]
         ]
     if parameters["main_default_route"] is False:
