@@ -473,7 +473,7 @@ def parse_status(lines: list[tuple[int, str]]) -> dict[str, str]:
         "now": find(r"Current server time is (.+)"),
         "started": find(r"Last reboot on (.+)"),
         "reconfigured": find(r"Last reconfiguration on (.+)"),
-        "state": next((line for code, line in lines if code in {13, 23}), ""),
+        "state": next((line for code, line in lines if code in {13, 23, 24}), ""),
     }
 
 
@@ -648,6 +648,7 @@ def read_birds(plan: Plan) -> dict[str, Any]:
         **several[0],
         "router_id": together([bird["router_id"] for bird in several]),
         "started": max(bird["started"] for bird in several),
+        "state": together(sorted({bird["state"] for bird in several})),
         "configuration": {
             key: together([bird["configuration"][key] for bird in several])
             for key in several[0]["configuration"]
@@ -1098,6 +1099,8 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def is_young(daemon: dict[str, Any]) -> bool:
     """Tell whether a daemon was started so recently that it has not yet cleaned up after its predecessor."""
+    if "recovery" in daemon.get("state", ""):
+        return True  # It waits for its neighbours, and announces nothing before.
     try:
         age = datetime.fromisoformat(daemon["now"]) - datetime.fromisoformat(daemon["started"])
     except (KeyError, ValueError):

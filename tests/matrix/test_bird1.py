@@ -24,7 +24,7 @@ ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
 
 DETECTION_MS = 300
 SLEEP_MS = 2000
-"""What BIRD before 2.14 may need on top of BFD: 1 s to mark routes as stale, a reflector 1 s more."""
+"""What BIRD before 2.14 may need beyond BFD: 1 s to mark routes as stale, a reflector 1 s more to tell."""
 
 
 @pytest.fixture(scope="module")
