@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -163,17 +164,54 @@ def test_the_routing_engine_discards_what_no_term_accepts(path: Path) -> None:
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
 def test_junos_knows_every_statement(path: Path) -> None:
     """The hierarchy is that of Junos 24.4, made of its own schema."""
+    inner = ours(rendered(path))
+    commands, found = read_by_junoscfg(printed(inner))
+    # Two parsers have read the same, so the other one has left nothing out.
+    assert sorted(commands) == sorted(leaves(inner))
+    assert list(unknown(found, hierarchy())) == []
+
+
+def read_by_junoscfg(text: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the set commands that a configuration is made of, and its tree."""
     junoscfg = pytest.importorskip("junoscfg", reason="pip install -r requirements-dev.txt")
-    text = re.sub(
-        r"groups \{\s*replace:\s*l3hv \{(.*)\}\s*\}\s*apply-groups l3hv;", r"\1", rendered(path), flags=re.S
-    )
-    found = json.loads(
-        junoscfg.convert_config(
-            text, from_format=junoscfg.Format.STRUCTURED, to_format=junoscfg.Format.JSON, strict=True
-        )
-    )
-    hierarchy = json.loads(files("junoscfg.validate.data").joinpath("junos-structure-tree.json").read_text())
-    assert list(unknown(found["configuration"], hierarchy)) == []
+
+    def converted(wanted: str) -> str:
+        source, target = junoscfg.Format.STRUCTURED, junoscfg.Format[wanted]
+        result: str = junoscfg.convert_config(text, from_format=source, to_format=target, strict=True)
+        return result
+
+    commands = [line.removeprefix("set ") for line in converted("SET").splitlines()]
+    tree: dict[str, Any] = json.loads(converted("JSON"))["configuration"]
+    return commands, tree
+
+
+@functools.cache
+def hierarchy() -> dict[str, Any]:
+    tree = files("junoscfg.validate.data").joinpath("junos-structure-tree.json").read_text()
+    found: dict[str, Any] = json.loads(tree)
+    return found
+
+
+def printed(inner: list[Statement]) -> str:
+    """Return statements as text, one to a line, the way that Junos shows them."""
+    lines = []
+    for words, below in inner:
+        start = " ".join(words)
+        lines += [f"{start};"] if below is None else [f"{start} {{", printed(below), "}"]
+    return "\n".join(lines)
+
+
+def leaves(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the statements as set commands: one for each that has nothing in it, and for each of a list."""
+    for words, below in inner:
+        if below:
+            yield from leaves(below, (*above, *words))
+        elif "[" in words:
+            start = words[: words.index("[")]
+            for element in words[words.index("[") + 1 : words.index("]")]:
+                yield " ".join((*above, *start, element))
+        else:
+            yield " ".join((*above, *words))
 
 
 def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -194,14 +232,8 @@ def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
     "wrong", ["protocols { bgp { group x { hold-timer 90; } } }", "routing-instance { public; }"]
 )
 def test_the_hierarchy_refuses_what_junos_does_not_know(wrong: str) -> None:
-    junoscfg = pytest.importorskip("junoscfg", reason="pip install -r requirements-dev.txt")
-    found = json.loads(
-        junoscfg.convert_config(
-            wrong, from_format=junoscfg.Format.STRUCTURED, to_format=junoscfg.Format.JSON, strict=True
-        )
-    )
-    hierarchy = json.loads(files("junoscfg.validate.data").joinpath("junos-structure-tree.json").read_text())
-    assert list(unknown(found["configuration"], hierarchy)) != []
+    _, found = read_by_junoscfg(printed(parsed(wrong)))
+    assert list(unknown(found, hierarchy())) != []
 
 
 @pytest.mark.parametrize("wrong", ["a {", "a } ", "a { b }", "a { ; }", "{ a; }", "a b", 'a "b;', "a; }"])

@@ -89,7 +89,8 @@ def test_the_plans_fit(path: Path) -> None:
 
 @pytest.mark.parametrize("role", OURS, ids=lambda role: role.name)
 def test_site_hands_every_variable_over(role: Path) -> None:
-    site = (ROOT / "site.yml").read_text()
+    # Junos is no part of site.yml: it is rendered, and nothing is provisioned.
+    site = (ROOT / ("playbooks/render_junos.yml" if role.name == "junos" else "site.yml")).read_text()
     for name in options(role):
         assert re.search(rf"\b{name}:", site), f"site.yml does not set {name}"
         if name in SLICES:
