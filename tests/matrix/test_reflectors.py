@@ -1,6 +1,7 @@
 """Reflectors of other daemons beside one of BIRD: provisioned, verified, broken and measured.
 
-Each path of the fabric has a reflector of another kind: the cut of a path shows what its reflector costs.  The figures go to `build/reflectors.md`; docs/reflectors.md has them.
+Each path of the fabric has a reflector of another kind: the cut of a path shows what its reflector costs.
+The figures go to `build/reflectors.md`; docs/reflectors.md has them.
 """
 
 from __future__ import annotations
