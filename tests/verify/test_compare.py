@@ -78,9 +78,36 @@ def added(value: object, key: str, *path: str) -> Callable[[dict[str, Any]], Any
     return change
 
 
+FOREIGN = as_planned.rule(33000, 200, protocol=3)
+HARMLESS = {
+    "after ours": FOREIGN,
+    "for an interface that is not the fabric's": FOREIGN | {"priority": 100, "iif": "docker0"},
+    "for marked packets": FOREIGN | {"priority": 100, "mark": 7},
+    "that does nothing": FOREIGN | {"priority": 100, "action": "nop"},
+}
+
+
+@pytest.mark.parametrize("rule", HARMLESS.values(), ids=HARMLESS)
+def test_a_rule_of_somebody_else_that_takes_nothing_of_ours_is_a_warning(rule: dict[str, Any]) -> None:
+    checks = compare(LAB["hv1"], seen_with("hv1", added(rule, "rules", "ipv4")), FABRIC)
+    assert [(check.what, check.state) for check in checks if check.state != "ok"] == [
+        ("foreign rules ipv4", "warning")
+    ]
+    assert "foreign" in REMEDIES.keys() & TOPICS.keys()
+
+
 DIFFERENCES = {
     "a missing rule": (without("rules", "ipv4", 5), {"rules ipv4"}),
     "the kernel's rule of main": (added(as_planned.rule(32766, 254), "rules", "ipv4"), {"rules ipv4"}),
+    "somebody's rule before ours": (added(FOREIGN | {"priority": 500}, "rules", "ipv4"), {"rules ipv4"}),
+    "somebody's rule for an uplink": (
+        added(FOREIGN | {"priority": 500, "iif": "a-public"}, "rules", "ipv4"),
+        {"rules ipv4"},
+    ),
+    "somebody's rule for all but a mark": (
+        added(FOREIGN | {"priority": 500, "mark": 7, "is_inverted": True}, "rules", "ipv4"),
+        {"rules ipv4"},
+    ),
     "a rule for another table": (with_value(90, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
     "a rule with a mark": (with_value(7, "rules", "ipv6", 1, "mark"), {"rules ipv6"}),
     "an interface that is down": (with_value(False, "links", "a-public", "up"), {"link a-public"}),

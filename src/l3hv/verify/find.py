@@ -13,6 +13,7 @@ from typing import Any
 from l3hv.model import Guest, HostPlan
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
+    BY_KERNEL,
     BY_TABLES_UNIT,
     Item,
     advertisement_words,
@@ -30,6 +31,8 @@ from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
+KERNEL_RULES = (32766, 32767)
+"""Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
 OF_THE_MACHINE = "not in a container"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
@@ -108,7 +111,35 @@ def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for family, rules in seen["rules"].items():
         has_ours = any(rule["protocol"] == BY_TABLES_UNIT for rule in rules)
         if has_ours or any(rule.family == family for rule in plan.rules):
-            yield f"rules {family}", "\n".join(_rule_words(rule, tables) for rule in rules)
+            harmless = [rule for rule in rules if _is_harmless(plan, family, rule)]
+            others = [rule for rule in rules if rule not in harmless]
+            yield f"rules {family}", "\n".join(_rule_words(rule, tables) for rule in others)
+            if harmless:
+                yield f"foreign rules {family}", "\n".join(_rule_words(rule, tables) for rule in harmless)
+
+
+def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
+    """Tell whether a rule of somebody else leaves alone what the plan's rules are for.
+
+    It does after the last of them, which takes all that is left, and where it is for packets of an interface
+    that is not the fabric's, or for marked ones: nothing of the fabric is.  The kernel's own are to go, whoever
+    adds them.
+    """
+    last = max((own.priority for own in plan.rules if own.family == family), default=None)
+    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
+    if last is None or is_of_kernel or rule["protocol"] == BY_TABLES_UNIT:
+        return False
+    if rule["priority"] > last or rule["action"] == "nop":
+        return True
+    interface = rule["iif"] or rule["oif"]
+    is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
+    return not rule["is_inverted"] and (is_elsewhere or bool(rule["mark"]))
+
+
+def _interfaces(plan: HostPlan) -> set[str]:
+    """Return the interfaces of the fabric."""
+    uplinks = {uplink.interface for uplink in plan.uplinks} | {nic.interface for nic in plan.nics}
+    return uplinks | {guest.interface for guest in plan.guests}
 
 
 def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:

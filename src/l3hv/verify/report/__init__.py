@@ -78,6 +78,7 @@ TOPICS = {
     "last": "routes",
     "default": "routes",
     "rules": "rules",
+    "foreign": "rules",
     "packet": "filter",
     "drops": "filter",
     "sysctl": "sysctls",
