@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
     hosts' observations are registered, the latest first.  ``is_final`` tells that there will be no second
     look: before that, hosts that differ are returned as ``again``, with what the next look should wait for.
     ``report`` is the directory for the reports (none where it is empty) and ``report_name`` one in it for
-    those of this fabric, ``packets`` whether guests are to send packets where the hosts are machines of a twin.
+    those of this fabric, ``packets`` whether guests send packets where the hosts are machines of a twin.
     """
 
     TRANSFERS_FILES = False

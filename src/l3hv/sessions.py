@@ -22,6 +22,9 @@ FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_res
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
 
+LONGEST_SYMBOL = 64
+"""Characters in a symbol of BIRD, in every version from 2.0 on."""
+
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
 

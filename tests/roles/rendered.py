@@ -30,6 +30,7 @@ def trusted(value: Any) -> Any:
     return trust_as_template(value) if isinstance(value, str) else value
 
 
+@functools.cache
 def read(path: Path) -> Any:
     return trusted(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else None
 
@@ -45,7 +46,11 @@ def read_plan(path: Path) -> dict[str, Any]:
 @functools.cache
 def rendered_files(path: Path) -> dict[str, str]:
     """Return what the plan at ``path`` prints: the text of each file by the path where it is placed."""
-    plan = read_plan(path)
+    return files_of_plan(read_plan(path))
+
+
+def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
+    """Return what a plan prints: the text of each file by the path where it is placed."""
     files: dict[str, str] = {}
     for play in read(ROOT / "site.yml"):
         if GROUPS[plan["kind"]] not in str(play.get("hosts", "")):

@@ -122,8 +122,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
     """Tell whether a rule of somebody else leaves alone what the plan's rules are for.
 
     It does after the last of them, which takes all that is left, and where it is for packets of an interface
-    that is not the fabric's, or for marked ones: nothing of the fabric is.  The kernel's own are to go, whoever
-    adds them.
+    that is not the fabric's, or for marked ones: nothing of the fabric is.  The kernel's own have to go.
     """
     last = max((own.priority for own in plan.rules if own.family == family), default=None)
     is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
