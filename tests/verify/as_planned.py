@@ -50,8 +50,20 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         },
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},
+        "listeners": listeners(plan),
         "bird": bird(plan, fabric, tables),
         "offers": {guest.name: offers(plan, guest) for guest in guests},
+    }
+
+
+def listeners(plan: HostPlan) -> dict[str, list[str]]:
+    """Return what the daemons of the host listen on, and somebody else."""
+    needed = units(plan)
+    return {
+        "bird.service": ["tcp 179", "udp 3784"],
+        **({"l3hv-dhcp.service": ["udp 67"]} if "l3hv-dhcp.service" in needed else {}),
+        **({"radvd.service": ["raw ipv6 58"]} if "radvd.service" in needed else {}),
+        "ssh.service": ["tcp 22"],
     }
 
 

@@ -108,6 +108,15 @@ DIFFERENCES = {
         added(FOREIGN | {"priority": 500, "mark": 7, "is_inverted": True}, "rules", "ipv4"),
         {"rules ipv4"},
     ),
+    "a daemon that listens elsewhere": (
+        added("tcp 53", "listeners", "l3hv-dhcp.service"),
+        {"listeners l3hv-dhcp"},
+    ),
+    "a daemon that does not listen": (without("listeners", "bird.service"), {"listeners bird"}),
+    "a unit of ours that should not listen": (
+        with_value(["tcp 80"], "listeners", "l3hv-tables.service"),
+        {"listeners l3hv-tables"},
+    ),
     "a rule for another table": (with_value(90, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
     "a rule with a mark": (with_value(7, "rules", "ipv6", 1, "mark"), {"rules ipv6"}),
     "an interface that is down": (with_value(False, "links", "a-public", "up"), {"link a-public"}),

@@ -30,6 +30,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
     return dict(
         [
             *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
+            *_listeners(plan),
             *_links(plan),
             *((f"networkd {name}", "configured") for name in configured_interfaces(plan, guests)),
             *_rules(plan),
@@ -53,6 +54,16 @@ def units(plan: HostPlan) -> list[str]:
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
     return units
+
+
+def _listeners(plan: HostPlan) -> Iterator[Item]:
+    """Yield where the daemons of the fabric listen: nowhere else."""
+    bfd = ", udp 3784" if any(session.bfd for session in plan.routing.sessions) else ""
+    yield "listeners bird", f"tcp 179{bfd}"
+    if "l3hv-dhcp.service" in units(plan):
+        yield "listeners l3hv-dhcp", "udp 67"
+    if "radvd.service" in units(plan):
+        yield "listeners radvd", "raw ipv6 58"
 
 
 def configured_interfaces(plan: HostPlan, guests: Iterable[Guest]) -> list[str]:

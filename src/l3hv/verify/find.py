@@ -33,6 +33,8 @@ BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
 KERNEL_RULES = (32766, 32767)
 """Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
+OTHER_LISTENERS = "listeners of others"
+"""They are shown, and judged by nobody here."""
 OF_THE_MACHINE = "not in a container"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
@@ -44,6 +46,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
     return dict(
         [
             *_units(plan, seen),
+            *_listeners(seen),
             *_links(plan, seen),
             *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
             *_rules(plan, seen),
@@ -69,6 +72,18 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
             yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+
+
+def _listeners(seen: Observation) -> Iterator[Item]:
+    """Yield where the units of the fabric listen, and what others do."""
+    others = []
+    for name, sockets in seen["listeners"].items():
+        if name in seen["units"]:
+            yield f"listeners {name.removesuffix('.service')}", ", ".join(sockets)
+        else:
+            others += [f"{name}: {', '.join(sockets)}"]
+    if others:
+        yield OTHER_LISTENERS, "\n".join(others)
 
 
 def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:

@@ -83,6 +83,7 @@ TOPICS = {
     "drops": "filter",
     "sysctl": "sysctls",
     "unit": "units",
+    "listeners": "units",
     "running": "configuration",
     "router": "configuration",
     "link": "links",
