@@ -326,6 +326,29 @@ def test_missing_guests_explain_neither_sources_nor_interfaces() -> None:
     assert found["learned routes in public ipv4"].endswith(", metric 20")
 
 
+def test_a_guest_may_be_on_its_way_between_hosts_that_were_not_looked_at() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv3"})
+    table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv3"], table)
+    routes["203.0.113.1/32"] = routes["203.0.113.3/32"]
+    seen = seen_with("hv3", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    checks = compare(LAB["hv3"], seen, FABRIC, least)
+    assert different(checks) == {}
+    assert "route 203.0.113.1/32 in public" in {c.what for c in checks if c.state == "warning"}
+    assert "route 203.0.113.1/32 in public" in different(compare(LAB["hv3"], seen, FABRIC))
+
+
+def test_a_prefix_of_nobody_is_not_on_its_way() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv3"})
+    table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv3"], table)
+    routes["203.0.113.99/32"] = routes["203.0.113.3/32"]
+    routes["0.0.0.0/0"] = sorted([*routes["0.0.0.0/0"], routes["203.0.113.3/32"][0]])
+    seen = seen_with("hv3", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    found = different(compare(LAB["hv3"], seen, FABRIC, least))
+    assert {"route 203.0.113.99/32 in public", "route 0.0.0.0/0 in public"} <= found.keys()
+
+
 def test_the_default_route_is_never_explained_by_a_guest() -> None:
     least = FABRIC.without_guests_of(LAB.keys() - {"hv1"})
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
