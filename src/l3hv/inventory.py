@@ -159,11 +159,12 @@ class Inventory:
             self.template(raw, value)
         except AnsibleError as error:
             reason = shown(error.message.partition("\n")[0].rstrip("."), longest=_LONGEST_REASON)
+            expression = f" for {found(value)}" if isinstance(value, str) else ""
             yield Problem(
                 host,
                 field,
                 shown(value),
-                f"Ansible finds no value for {found(value)}: {reason}.",
+                f"Ansible finds no value{expression}: {reason}.",
                 "Define what it refers to, or correct the expression.",
             )
 
@@ -171,10 +172,11 @@ class Inventory:
 def open_inventory(source: Path) -> Inventory:
     """Load the inventory at ``source`` (a file or a directory) outside any playbook run.
 
-    Raises IntentError when there is nothing at ``source``.
+    Raises IntentError when there is nothing at ``source``, or nothing that Ansible can read.
     """
     from ansible.cli import CLI
     from ansible.constants import config
+    from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
     from ansible.parsing.vault import VaultSecretsContext
@@ -192,7 +194,13 @@ def open_inventory(source: Path) -> Inventory:
     if VaultSecretsContext.current(optional=True) is None:  # there is one for a process
         identities = config.get_config_value("DEFAULT_VAULT_IDENTITY_LIST")
         loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, auto_prompt=False))
-    manager = InventoryManager(loader=loader, sources=[str(source)])
+    try:
+        manager = InventoryManager(loader=loader, sources=[str(source)])
+    except AnsibleError as error:  # it has told why, plugin by plugin
+        message = "Ansible cannot read all of it."
+        raise IntentError(
+            [Problem("inventory", str(source), "", message, f"Run ansible-inventory --list -i {source}.")]
+        ) from error
     variables = VariableManager(loader=loader, inventory=manager)
     hostvars = HostVars(manager, variables, loader)
     return Inventory(

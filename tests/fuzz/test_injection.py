@@ -81,8 +81,8 @@ def test_a_hostile_name_is_refused_by_its_field(place: str, text: str, tmp_path:
         pytest.skip("Ansible reads brackets in the name of a host as a range")
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(renamed(lab(), old, text)), allow_unicode=True), encoding="utf-8")
-    inventory = open_inventory(source)
     with pytest.raises(IntentError) as raised:
+        inventory = open_inventory(source)
         read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric")
     assert field.partition("{")[0] in str(raised.value)
     assert not (tmp_path / "fabric").exists(), "no slice is written of an intent that is refused"
@@ -106,3 +106,20 @@ def test_an_expression_without_a_value_is_refused_by_its_field(place: str, text:
         read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric")
     assert all(problem.field for problem in raised.value.problems)
     assert {problem.field for problem in raised.value.problems} == {field.replace("vm2", "0")}
+
+
+UNREADABLE = {
+    "a key twice": "{l3hv_id: 1, l3hv_id: 2}",
+    "a list that contains itself": "{l3hv_guests: &a [*a]}",
+    "a list that lies too deep": "{l3hv_guests: " + "[" * 2000 + "]" * 2000 + "}",
+    "an object of Python": "{l3hv_id: !!python/object/apply:os.getcwd []}",
+    "no YAML": "{l3hv_id: [}",
+}
+
+
+@pytest.mark.parametrize("variables", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_ansible_cannot_read_is_no_inventory(variables: str, tmp_path: Path) -> None:
+    source = tmp_path / "hosts.yml"
+    source.write_text(f"hypervisors: {{hosts: {{hv1: {variables}}}}}")
+    with pytest.raises(IntentError, match=r"Ansible cannot read all of it"):
+        open_inventory(source)

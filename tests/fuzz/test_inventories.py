@@ -51,8 +51,8 @@ def attempt(inventory: dict[str, Any], accepted: Accepted) -> None:
         source = Path(directory) / "hosts.yml"
         text = yaml.dump(written(inventory), allow_unicode=True, sort_keys=False)
         source.write_text(text, encoding="utf-8")
-        opened = open_inventory(source)
         try:
+            opened = open_inventory(source)
             run = read_fabric(opened, opened.kinds()[0], Path(directory) / "fabric")
         except IntentError as error:
             accepted.refused += 1
