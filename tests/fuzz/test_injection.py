@@ -11,7 +11,7 @@ from golden_cases import intent_directory
 from mutations import renamed, sound_inventory, written
 
 from l3hv.errors import IntentError
-from l3hv.inventory import open_inventory, read_fabric
+from l3hv.inventory import Run, open_inventory, read_fabric
 
 LAB = sound_inventory(intent_directory("lab"))
 LAB["common"]["l3hv_pools"]["customers"]["search"] = ["example.net"]
@@ -73,6 +73,11 @@ def lab() -> dict[str, Any]:
     return inventory
 
 
+def read(source: Path, directory: Path) -> Run:
+    inventory = open_inventory(source)
+    return read_fabric(inventory, inventory.kinds()[0], directory)
+
+
 @pytest.mark.parametrize("text", INJECTIONS, ids=ascii)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_hostile_name_is_refused_by_its_field(place: str, text: str, tmp_path: Path) -> None:
@@ -82,8 +87,7 @@ def test_a_hostile_name_is_refused_by_its_field(place: str, text: str, tmp_path:
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(renamed(lab(), old, text)), allow_unicode=True), encoding="utf-8")
     with pytest.raises(IntentError) as raised:
-        inventory = open_inventory(source)
-        read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric")
+        read(source, tmp_path / "fabric")
     assert field.partition("{")[0] in str(raised.value)
     assert not (tmp_path / "fabric").exists(), "no slice is written of an intent that is refused"
 
@@ -91,8 +95,7 @@ def test_a_hostile_name_is_refused_by_its_field(place: str, text: str, tmp_path:
 def test_without_a_hostile_name_the_intent_is_sound(tmp_path: Path) -> None:
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(lab())), encoding="utf-8")
-    inventory = open_inventory(source)
-    assert read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric").hosts == 6
+    assert read(source, tmp_path / "fabric").hosts == 6
 
 
 @pytest.mark.parametrize("text", ["{{ nowhere }}", "{{ 1 / 0 }}", "{{ 'x' | nofilter }}", "{{ x", "{% if %}"])
@@ -101,9 +104,8 @@ def test_an_expression_without_a_value_is_refused_by_its_field(place: str, text:
     old, field = PLACES[place]
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(renamed(lab(), old, text))), encoding="utf-8")
-    inventory = open_inventory(source)
     with pytest.raises(IntentError, match=r"Ansible finds no value for") as raised:
-        read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric")
+        read(source, tmp_path / "fabric")
     assert all(problem.field for problem in raised.value.problems)
     assert {problem.field for problem in raised.value.problems} == {field.replace("vm2", "0")}
 
