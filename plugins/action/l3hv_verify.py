@@ -40,8 +40,8 @@ class ActionModule(ActionBase):
     ``announcements`` is the file of what all hosts announce.  ``observed`` names the variables in which the
     hosts' observations are registered, the latest first.  ``is_final`` tells that there will be no second
     look: before that, hosts that differ are returned as ``again``, with what the next look should wait for.
-    ``report`` is the directory for the reports (none where it is empty), ``packets`` whether guests are to
-    send packets where the hosts are machines of a twin.
+    ``report`` is the directory for the reports (none where it is empty) and ``report_name`` one in it for
+    those of this fabric, ``packets`` whether guests send packets where the hosts are machines of a twin.
     """
 
     TRANSFERS_FILES = False
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``again``, and once that is empty the counts; fail on any difference."""
+        """Return ``again``, and once that is empty the counts and, by host, in what it is ``different``."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         assert task_vars is not None
         started = time.monotonic()
@@ -68,7 +68,12 @@ class ActionModule(ActionBase):
             checks += compare(plans[host], observation, fabric, least)
         differing = [check for check in failures(checks) if check.host in seen]
         if differing and not arguments.get("is_final", False):
-            return {**result, "changed": False, "again": second_look(differing, plans, fabric)}
+            return {
+                **result,
+                "changed": False,
+                "again": second_look(differing, plans, fabric),
+                "different": {},
+            }
 
         inventory = [str(source) for source in task_vars["ansible_inventory_sources"]]
         if arguments.get("packets", False):
@@ -83,13 +88,11 @@ class ActionModule(ActionBase):
         )
         Display().display(table(report, stringc))
         if arguments.get("report"):
-            write_reports(report, plans.values(), Path(str(arguments["report"])))
-        result.update(changed=False, again={}, counts=report.counts())
-        failed = failures(checks)
-        if failed:
-            named = "; ".join(check.sentence for check in failed[:NAMED])
-            more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-            result.update(failed=True, msg=f"The fabric is not as planned: {named}{more}")
+            write_reports(
+                report, plans.values(), Path(str(arguments["report"])), str(arguments.get("report_name", ""))
+            )
+        different = play.by_host(failures(checks))
+        result.update(changed=False, again={}, counts=report.counts(), different=different)
         return result
 
 
@@ -142,6 +145,17 @@ class Play:
             for host in self._hosts
             if self._look(host) is None
         ]
+
+    def by_host(self, failed: Iterable[Check]) -> dict[str, str]:
+        """Return one line for each host of the play that is not as planned; the table has the rest."""
+        names: dict[str, list[str]] = {}
+        for check in failed:
+            names.setdefault(check.host, []).append(check.what)
+        return {
+            host: f"{host} is not as planned: {', '.join(what[:NAMED])}"
+            + (f" and {len(what) - NAMED} more" if len(what) > NAMED else "")
+            for host, what in names.items()
+        }
 
     def _look(self, host: str) -> dict[str, Any] | None:
         for name in self._names:

@@ -929,6 +929,50 @@ def read_units(names: list[str]) -> dict[str, dict[str, str]]:
     return units
 
 
+# --- who listens ----------------------------------------------------------------------------------------
+
+LISTENING = "0A"
+"""TCP_LISTEN of the kernel's tcp_states.h, as /proc/net has it."""
+
+SENDING_PORTS = 49152
+"""From here on a UDP port without a peer is one to send from (RFC 6335; BFD's are, RFC 5881)."""
+
+
+def listening_sockets() -> dict[str, str]:
+    """Return what listens on this host: ``tcp 179`` or the like, by the number of the socket's inode."""
+    found = {}
+    for table, kind in (
+        ("tcp", "tcp"),
+        ("tcp6", "tcp"),
+        ("udp", "udp"),
+        ("udp6", "udp"),
+        ("raw6", "raw ipv6"),
+    ):
+        for line in (read_text(f"/proc/net/{table}") or "").splitlines()[1:]:
+            _, local, remote, state, *_ = fields = line.split()
+            port, peer = (int(place.rpartition(":")[2], 16) for place in (local, remote))
+            is_waiting = state == LISTENING if kind == "tcp" else peer == 0 and port < SENDING_PORTS
+            if is_waiting:
+                found[fields[9]] = f"{kind} {port}"
+    return found
+
+
+def read_listeners() -> dict[str, list[str]]:
+    """Return what listens by the unit of its process, or by the name of a process that belongs to none."""
+    sockets = listening_sockets()
+    listeners: dict[str, set[str]] = {}
+    for process in glob.glob("/proc/[0-9]*"):
+        owned = set()
+        for link in glob.glob(f"{process}/fd/*"):
+            with contextlib.suppress(OSError):  # closed, or ended, meanwhile
+                owned.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+        if here := {sockets[inode] for inode in owned & sockets.keys()}:
+            unit = re.search(r"/([^/\n]+\.(?:service|socket))", read_text(f"{process}/cgroup") or "")
+            name = unit[1] if unit else (read_text(f"{process}/comm") or "?")
+            listeners.setdefault(name, set()).update(here)
+    return {name: sorted(here) for name, here in sorted(listeners.items())}
+
+
 # --- what guests are offered -----------------------------------------------------------------------------
 
 DHCP_SERVER = 67
@@ -1212,6 +1256,7 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
         "packet_filter": read_packet_filter(),
         "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
+        "listeners": read_listeners(),
         "offers": solicit(present),
     }
 

@@ -7,9 +7,9 @@ the sorting of prefixes.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from l3hv.addressing import brief
@@ -136,10 +136,11 @@ _Place = tuple[int, int, int, bool, int, str, Claim]
 
 
 def _place(host: str, rank: int, claim: Claim) -> _Place:
+    # A large fabric has 200,000 prefixes, and objects of ipaddress take ten times as long.
     address, _, length = claim.value.partition("/")
-    if ":" in address:
-        return (6, int(IPv6Address(address)), int(length), claim.shared, rank, host, claim)
-    return (4, int(IPv4Address(address)), int(length), claim.shared, rank, host, claim)
+    version, family = (6, socket.AF_INET6) if ":" in address else (4, socket.AF_INET)
+    first = int.from_bytes(socket.inet_pton(family, address))
+    return (version, first, int(length), claim.shared, rank, host, claim)
 
 
 def _overlaps(places: list[_Place]) -> Iterator[Problem]:

@@ -29,6 +29,15 @@ def natural_key(text: str) -> tuple[tuple[int, str], ...]:
     return (*numbered, (-1, text))
 
 
+def printable(text: str) -> str:
+    """Return ``text`` on one line, whatever is in it: what is not ASCII, or not printed, is spelled.
+
+    >>> printable("hv1\\nhv2")
+    'hv1\\\\nhv2'
+    """
+    return ascii(str(text))[1:-1]
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing to correct: where it is, what was found there, what is wrong with it, and what to do.
@@ -46,7 +55,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.host}: {self.sentence}"
+        return f"{printable(self.host)}: {self.sentence}"
 
     @property
     def sentence(self) -> str:
@@ -82,6 +91,6 @@ def describe(problems: Iterable[Problem]) -> str:
 
 
 def _some(hosts: list[str]) -> str:
-    named = ", ".join(hosts[:_HOSTS_NAMED])
+    named = ", ".join(map(printable, hosts[:_HOSTS_NAMED]))
     more = len(hosts) - _HOSTS_NAMED
     return f"{named} and {more} more" if more > 0 else named

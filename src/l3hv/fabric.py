@@ -98,7 +98,8 @@ dns_domain = Text(
     "Write it like example.net.",
 )
 asn = WholeNumber(1, 4294967294, "an AS number")
-table_number = WholeNumber(1, 4294967295, "a table number")
+table_number = WholeNumber(1, 2**31 - 1, "a table number")
+"""ip-route(8) knows no names for numbers beyond."""
 vlan_id = WholeNumber(1, 4094, "a VLAN id")
 mtu = WholeNumber(576, 65535, "an MTU")
 rule_priority = WholeNumber(1, 32765, "a rule priority")

@@ -69,9 +69,17 @@ guest_name = Text(
     "a guest's name of letters, digits, '.', '_' and '-' (at most 63)",
     "Choose a name of these characters, beginning with a letter or digit.",
 )
+# What systemd takes for the number of an interface and radvd for any number, and the words of radvd.conf(5).
+_NUMBER = r"[0-9]+(\.[0-9]+)?|0[BOXbox][0-9A-Fa-f]+"
+_WORDS_OF_RADVD = (
+    "abro|adv(autonomous|curhoplimit|intervalopt|linkmtu|managedflag|onlink|rasrcaddress|retranstimer|routeraddr"
+    "|sendadvert|versionhigh|versionlow)|base6interface|clients|deprecateprefix|dnssl|flushdnssl|flushrdnss|high"
+    "|ignoreifmissing|infinity|interface|low|lowpanco|medium|nat64prefix|off|on|prefix|rdnss|removeadvonexit"
+    "|removeroute|route|unicastonly"
+)
 interface_name = Text(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}",
-    "an interface name of letters, digits, '.', '_' and '-' (at most 15 bytes)",
+    rf"(?!({_NUMBER}|(?i:{_WORDS_OF_RADVD}))\Z)[A-Za-z0-9][A-Za-z0-9._-]{{0,14}}",
+    "an interface name of letters, digits, '.', '_' and '-' (at most 15 bytes) that daemons take for a name",
     "Choose a name that the kernel accepts, such as eno1 or vm-web1.",
     # "all" and "default" are directories of /proc/sys/net/*/conf beside the interfaces.
     {"all", "default", "lo"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
@@ -31,7 +32,13 @@ from l3hv.guests import (
 )
 from l3hv.model import DaemonName, FailureProfile, Kind, Neighbors, SessionLayout, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
-from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, SESSION_LAYOUTS
+from l3hv.sessions import (
+    BFD_PROFILES,
+    FAILURE_PROFILES,
+    LONGEST_SYMBOL,
+    SESSION_LAYOUTS,
+    bird_symbol,
+)
 from l3hv.shape import (
     Fields,
     Notes,
@@ -217,6 +224,7 @@ def parse_host(
     _check_daemon(settings, kind, notes)
     _check_timers(host, notes)
     _check_rules(host, common, notes)
+    _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
     home = Home(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
     host = dataclasses.replace(host, guests=resolve_guests(guests, home))
@@ -564,8 +572,23 @@ def _check_rules(host: HostIntent, common: Common, notes: Notes) -> None:
         )
 
 
-def _check_addresses(addresses: Iterable[Address], common: Common, notes: Notes) -> None:
-    """What an edge router answers for itself is not part of the fabric."""
+def _check_name(name: str, common: Common, notes: Notes) -> None:
+    """BIRD calls a session by the names of the host and the domain."""
+    longest = max((len(domain.name) for domain in common.domains), default=0)
+    room = LONGEST_SYMBOL - len("_") - longest
+    if len(bird_symbol(name)) > room:
+        notes.add(
+            "inventory_hostname",
+            name,
+            f"{name} is too long for BIRD, which would add the domain to it.",
+            f"Rename the host: {room} characters are left for it.",
+        )
+
+
+def _check_addresses(addresses: tuple[Address, ...], common: Common, notes: Notes) -> None:
+    """What an edge router answers for itself is not part of the fabric, and named once."""
+    for own in (own for own, times in Counter(addresses).items() if times > 1):
+        notes.add("l3hv_addresses", own, f"{own} is listed twice.", "Keep one of them.")
     ours = [network.prefix for network in common.networks]
     ours += [prefix for domain in common.domains for prefix in domain.loopbacks]
     ours += [prefix for pool in common.pools for prefix in pool.prefixes]

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ from l3hv.intent import (
 from l3hv.model import Kind, as_plain, from_plain
 from l3hv.plan import host_plan, topology
 from l3hv.ranges import range_problems
+from l3hv.shape import found, shown
 from l3hv.topology import Topology
 from l3hv.verify.announcements import announcements
 
 PREFIX = "l3hv_"
 KEEP_RUNS_S = 24 * 3600
+_LONGEST_REASON = 160
 INTERNAL = frozenset({"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
 """Variables with the prefix that are no intent: secrets, which only their files get, facts of a run, and what
 the twin says of itself."""
@@ -118,27 +120,65 @@ class Inventory:
                 kinds[host] = kind
         return kinds, problems
 
-    def variables(self, host: str) -> tuple[dict[str, Any], bool]:
-        """Return the intent of ``host`` as plain values, and whether any of it was templated."""
+    def variables(self, host: str) -> tuple[dict[str, Any], bool, list[Problem]]:
+        """Return the intent of ``host`` as plain values, whether any was templated, and what has no value."""
+        from ansible.errors import AnsibleError
+
         raw = self.raw(host)
-        wanted = {key: raw[key] for key in raw if key.startswith(PREFIX) and key not in INTERNAL}
-        templated = {key for key, value in wanted.items() if needs_ansible(value)}
-        return (
-            {
-                str(key): plain(self.template(raw, value) if key in templated else value)
-                for key, value in wanted.items()
-            },
-            bool(templated),
-        )
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        is_templated = False
+        for key in raw:
+            if not isinstance(key, str) or not key.startswith(PREFIX) or key in INTERNAL:
+                continue
+            try:
+                if needs_ansible(raw[key]):
+                    is_templated = True
+                    values[str(key)] = plain(self.template(raw, raw[key]))
+                else:
+                    values[str(key)] = plain(raw[key])
+            except RecursionError:
+                message = "Lists and mappings lie too deep in each other."
+                problems.append(Problem(host, str(key), "", message, "Look for one that contains itself."))
+            except AnsibleError:
+                problems += self._unresolved(host, raw, str(key), raw[key])
+        return values, is_templated, problems
+
+    def _unresolved(self, host: str, raw: Mapping[str, Any], field: str, value: Any) -> Iterator[Problem]:
+        """Yield a problem for each part of ``value`` that Ansible finds no value for."""
+        from ansible.errors import AnsibleError
+
+        if isinstance(value, (Mapping, list, tuple)):
+            parts = (
+                {f"{field}.{shown(key)}": value[key] for key in value}
+                if isinstance(value, Mapping)
+                else {f"{field}[{index}]": item for index, item in enumerate(value)}
+            )
+            for place, part in parts.items():
+                yield from self._unresolved(host, raw, place, part)
+            return
+        try:
+            self.template(raw, value)
+        except AnsibleError as error:
+            reason = shown(error.message.partition("\n")[0].rstrip("."), longest=_LONGEST_REASON)
+            expression = f" for {found(value)}" if isinstance(value, str) else ""
+            yield Problem(
+                host,
+                field,
+                shown(value),
+                f"Ansible finds no value{expression}: {reason}.",
+                "Define what it refers to, or correct the expression.",
+            )
 
 
 def open_inventory(source: Path) -> Inventory:
     """Load the inventory at ``source`` (a file or a directory) outside any playbook run.
 
-    Raises IntentError when there is nothing at ``source``.
+    Raises IntentError when there is nothing at ``source``, or nothing that Ansible can read.
     """
     from ansible.cli import CLI
     from ansible.constants import config
+    from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
     from ansible.parsing.vault import VaultSecretsContext
@@ -156,7 +196,13 @@ def open_inventory(source: Path) -> Inventory:
     if VaultSecretsContext.current(optional=True) is None:  # there is one for a process
         identities = config.get_config_value("DEFAULT_VAULT_IDENTITY_LIST")
         loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, auto_prompt=False))
-    manager = InventoryManager(loader=loader, sources=[str(source)])
+    try:
+        manager = InventoryManager(loader=loader, sources=[str(source)])
+    except AnsibleError as error:  # it has told why, plugin by plugin
+        message = "Ansible cannot read all of it."
+        raise IntentError(
+            [Problem("inventory", str(source), "", message, f"Run ansible-inventory --list -i {source}.")]
+        ) from error
     variables = VariableManager(loader=loader, inventory=manager)
     hostvars = HostVars(manager, variables, loader)
     return Inventory(
@@ -372,12 +418,17 @@ def _parse(
     reading = _Reading()
     first = ""
     for host in wanted:
-        variables, templated = inventory.variables(host)
+        variables, templated, unresolved = inventory.variables(host)
+        reading.seen.add(host)
+        if unresolved:
+            reading.problems += unresolved
+            continue
         variables.update(override or {})
         shared = {key: variables[key] for key in sorted(COMMON_KEYS) if key in variables}
-        if not reading.seen:
+        if not first:
             first, reading.shared = host, shared
-            reading.common, reading.problems = parse_common(variables)
+            reading.common, problems = parse_common(variables)
+            reading.problems += problems
         reading.problems += [
             Problem(
                 host,
@@ -391,7 +442,6 @@ def _parse(
         ]
         intent, problems = parse_host(host, kinds[host], variables, reading.common)
         reading.problems += problems
-        reading.seen.add(host)
         if templated:
             reading.templated.add(host)
         if intent is not None:

@@ -54,7 +54,7 @@ def _domain_table(
     guests: tuple[Guest, ...],
 ) -> RoutingTable:
     homes = (*_pool_matches(common, domain, family), *_loopback_matches(domain, family))
-    default = _exact(DEFAULT_ROUTE[family], "default route of the edge routers")
+    default = _exact(DEFAULT_ROUTE[family], "default route, if an edge router has one")
     beyond = (default, *_extra_matches(domain, family))
     originates: tuple[str, ...] = ()
     accepts: tuple[PrefixMatch, ...] = (*homes, *beyond)

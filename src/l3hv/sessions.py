@@ -45,6 +45,9 @@ CLIENTS = "clients"
 SHARED = "shared"
 """What stands for all domains where a domain has its name; no domain can be called so."""
 
+LONGEST_SYMBOL = 64
+"""Characters in a symbol of BIRD, in every version from 2.0 on."""
+
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
 

@@ -20,7 +20,7 @@ from ipaddress import (
 from typing import Any, Generic, TypeVar, overload
 
 from l3hv.addressing import Address, Network, is_unicast, is_unicast_mac, mac_of
-from l3hv.errors import Problem
+from l3hv.errors import Problem, printable
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -60,8 +60,8 @@ class Notes:
         self.add(field, value, f"expected {unfit.expected}, found {found(value)}.", unfit.remedy)
 
 
-def shown(value: object) -> str:
-    """Return ``value`` as short printable text, whatever it is.
+def shown(value: object, longest: int = _LONGEST_SHOWN) -> str:
+    """Return ``value`` as printable text of ``longest`` characters at most, whatever it is.
 
     >>> shown("two\\nlines"), shown(1500), shown(None)
     ('two\\\\nlines', '1500', '')
@@ -75,8 +75,8 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return str(float(value))
     if isinstance(value, str):
-        text = ascii(str(value))[1:-1]
-        return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+        text = printable(value)
+        return text if len(text) <= longest else text[: longest - 1] + "…"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, (list, tuple)):

@@ -34,6 +34,7 @@ def trusted(value: Any) -> Any:
     return trust_as_template(value) if isinstance(value, str) else value
 
 
+@functools.cache
 def read(path: Path) -> Any:
     return trusted(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else None
 
@@ -49,17 +50,19 @@ def read_plan(path: Path) -> dict[str, Any]:
 @functools.cache
 def rendered_files(path: Path) -> dict[str, str]:
     """Return what the plan at ``path`` prints: the text of each file by the path where it is placed."""
-    plan = read_plan(path)
+    return files_of_plan(read_plan(path))
+
+
+def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
+    """Return what a plan prints: the text of each file by the path where it is placed."""
     files: dict[str, str] = {}
-    for call in role_calls(path):
+    for call in role_calls(plan):
         files.update(files_of_role(ROOT / "roles" / call["role"], call, plan))
     return files
 
 
-@functools.cache
-def role_calls(path: Path) -> list[dict[str, Any]]:
-    """Return the roles that site.yml has for the plan at ``path``, with their variables."""
-    plan = read_plan(path)
+def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the roles that site.yml has for a plan, with their variables."""
     templar = Templar(loader=DataLoader(), variables={"l3hv_plan": plan})
     return [
         call

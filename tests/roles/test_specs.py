@@ -81,7 +81,7 @@ def test_variables_carry_the_name_of_their_role(role: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}")
 def test_the_plans_fit(path: Path) -> None:
     plan = read_plan(path)
-    for role in (ROOT / "roles" / call["role"] for call in role_calls(path)):
+    for role in (ROOT / "roles" / call["role"] for call in role_calls(plan)):
         spec = {key: option for key, option in options(role).items() if key in SLICES}
         given = {key: functools.reduce(operator.getitem, SLICES[key].split("."), plan) for key in spec}
         assert ArgumentSpecValidator(spec).validate(given).error_messages == [], role.name

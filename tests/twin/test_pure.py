@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +139,22 @@ def test_an_unknown_system():
 def test_a_daemon_that_a_system_does_not_have():
     with pytest.raises(TwinError, match="choose one of bird1, bird2"):
         image.recipe("debian12", "bird3")
+
+
+def test_images_that_no_twin_wants_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = image.recipe("debian13")
+    monkeypatch.setattr(image, "RUN", tmp_path / "run")
+    images = tmp_path / "images"
+    new = images / f"debian13-{wanted.digest}"
+    names = ["debian13-000000000000", "debian13-111111111111", "debian13-222222222222"]
+    others = ["debian13-bird3-333333333333", "debian12-444444444444", ".building-debian13-555555555555"]
+    for name in (new.name, *names, *others):
+        (images / name).mkdir(parents=True)
+        os.utime(images / name, (0, 0))
+    (images / ".wanted-debian13-111111111111").touch()
+    (tmp_path / "run/other").mkdir(parents=True)
+    standing = {"images": {"debian13-bird2": str(images / "debian13-222222222222")}}
+    (tmp_path / "run/other/twin.json").write_text(json.dumps(standing))
+    image.prune(wanted, new)
+    left = {path.name for path in images.iterdir() if path.is_dir()}
+    assert left == {new.name, *others, "debian13-111111111111", "debian13-222222222222"}

@@ -10,7 +10,7 @@ import pytest
 from l3hv.fabric import COMMON_KEYS
 from l3hv.guests import GUEST_KEYS
 from l3hv.hosts import HOST_KEYS, TIMERS
-from l3hv.inventory import INTERNAL
+from l3hv.inventory import INTERNAL, open_inventory, read_fabric
 
 TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
 DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "table", "vlan"}
@@ -49,3 +49,12 @@ def test_tables_of_nested_keys_are_complete(title):
 def test_defaults_of_timers_are_those_of_the_parser():
     for name, (bounds, default) in TIMERS.items():
         assert f"| `{name}` | {default} | {bounds.low}–{bounds.high} |" in TEXT
+
+
+def test_the_skeleton_is_a_sound_inventory(tmp_path):
+    for name, text in re.findall(r"```yaml\n# inventories/SITE/(\S+)\n(.*?)```", TEXT, re.DOTALL):
+        (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / name).write_text(text, encoding="utf-8")
+    inventory = open_inventory(tmp_path / "site")
+    run = read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric")
+    assert (run.hosts, run.guests) == (3, 1)

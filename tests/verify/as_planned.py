@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from l3hv.model import Guest, HostPlan, RoutingTable
-from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, units
+from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
 from l3hv.verify.fabric import Fabric, Total, route_total
 
 NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
@@ -50,9 +50,32 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         },
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},
+        "listeners": listeners(plan),
         "routing": routing(plan, fabric, tables),
         "offers": {guest.name: offers(plan, guest) for guest in guests},
     }
+
+
+def listeners(plan: HostPlan) -> dict[str, list[str]]:
+    """Return what the daemons of the host listen on, and somebody else."""
+    needed = units(plan)
+    return {
+        **{unit: listened(plan, unit) for unit in routing_units(plan)},
+        **({"l3hv-dhcp.service": ["udp 67"]} if "l3hv-dhcp.service" in needed else {}),
+        **({"radvd.service": ["raw ipv6 58"]} if "radvd.service" in needed else {}),
+        "ssh.service": ["tcp 22"],
+    }
+
+
+def listened(plan: HostPlan, unit: str) -> list[str]:
+    families = {family: program for program in plan.routing.programs for family in program.families}
+    watched = {
+        f"{families[channel.family].name}.service"
+        for session in (*plan.routing.sessions, *plan.routing.ranges)
+        if session.bfd and families
+        for channel in session.channels
+    }
+    return ["tcp 179", "udp 3784"] if unit in watched else ["tcp 179"]
 
 
 def link(mtu: int, mac: str = "02:00:00:00:00:01") -> dict[str, Any]:

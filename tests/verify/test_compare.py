@@ -78,9 +78,45 @@ def added(value: object, key: str, *path: str) -> Callable[[dict[str, Any]], Any
     return change
 
 
+FOREIGN = as_planned.rule(33000, 200, protocol=3)
+HARMLESS = {
+    "after ours": FOREIGN,
+    "for an interface that is not the fabric's": FOREIGN | {"priority": 100, "iif": "docker0"},
+    "for marked packets": FOREIGN | {"priority": 100, "mark": 7},
+    "that does nothing": FOREIGN | {"priority": 100, "action": "nop"},
+}
+
+
+@pytest.mark.parametrize("rule", HARMLESS.values(), ids=HARMLESS)
+def test_a_rule_of_somebody_else_that_takes_nothing_of_ours_is_a_warning(rule: dict[str, Any]) -> None:
+    checks = compare(LAB["hv1"], seen_with("hv1", added(rule, "rules", "ipv4")), FABRIC)
+    assert [(check.what, check.state) for check in checks if check.state != "ok"] == [
+        ("foreign rules ipv4", "warning")
+    ]
+    assert "foreign" in REMEDIES.keys() & TOPICS.keys()
+
+
 DIFFERENCES = {
     "a missing rule": (without("rules", "ipv4", 5), {"rules ipv4"}),
     "the kernel's rule of main": (added(as_planned.rule(32766, 254), "rules", "ipv4"), {"rules ipv4"}),
+    "somebody's rule before ours": (added(FOREIGN | {"priority": 500}, "rules", "ipv4"), {"rules ipv4"}),
+    "somebody's rule for an uplink": (
+        added(FOREIGN | {"priority": 500, "iif": "a-public"}, "rules", "ipv4"),
+        {"rules ipv4"},
+    ),
+    "somebody's rule for all but a mark": (
+        added(FOREIGN | {"priority": 500, "mark": 7, "is_inverted": True}, "rules", "ipv4"),
+        {"rules ipv4"},
+    ),
+    "a daemon that listens elsewhere": (
+        added("tcp 53", "listeners", "l3hv-dhcp.service"),
+        {"listeners l3hv-dhcp"},
+    ),
+    "a daemon that does not listen": (without("listeners", "bird.service"), {"listeners bird"}),
+    "a unit of ours that should not listen": (
+        with_value(["tcp 80"], "listeners", "l3hv-tables.service"),
+        {"listeners l3hv-tables"},
+    ),
     "a rule for another table": (with_value(90, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
     "a rule with a mark": (with_value(7, "rules", "ipv6", 1, "mark"), {"rules ipv6"}),
     "an interface that is down": (with_value(False, "links", "a-public", "up"), {"link a-public"}),
@@ -284,6 +320,29 @@ def test_missing_guests_explain_neither_sources_nor_interfaces() -> None:
     found = different(compare(LAB["hv1"], seen, FABRIC, least))
     assert not any(what.startswith("route ") for what in found)
     assert found["learned routes in public ipv4"].endswith(", metric 20")
+
+
+def test_a_guest_may_be_on_its_way_between_hosts_that_were_not_looked_at() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv3"})
+    table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv3"], table)
+    routes["203.0.113.1/32"] = routes["203.0.113.3/32"]
+    seen = seen_with("hv3", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    checks = compare(LAB["hv3"], seen, FABRIC, least)
+    assert different(checks) == {}
+    assert "route 203.0.113.1/32 in public" in {c.what for c in checks if c.state == "warning"}
+    assert "route 203.0.113.1/32 in public" in different(compare(LAB["hv3"], seen, FABRIC))
+
+
+def test_a_prefix_of_nobody_is_not_on_its_way() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"hv3"})
+    table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
+    routes = FABRIC.routes(LAB["hv3"], table)
+    routes["203.0.113.99/32"] = routes["203.0.113.3/32"]
+    routes["0.0.0.0/0"] = sorted([*routes["0.0.0.0/0"], routes["203.0.113.3/32"][0]])
+    seen = seen_with("hv3", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
+    found = different(compare(LAB["hv3"], seen, FABRIC, least))
+    assert {"route 203.0.113.99/32 in public", "route 0.0.0.0/0 in public"} <= found.keys()
 
 
 def test_the_default_route_is_never_explained_by_a_guest() -> None:

@@ -9,15 +9,19 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from l3hv.twin import TwinError
+from l3hv.twin.state import RUN, read_json
 
 CACHE = Path("/var/cache/l3hv")
+KEEP_UNUSED_S = 3600
+"""Images of other recipes are kept for this long after a twin has last wanted them."""
 FALLBACK_MIRROR = "http://deb.debian.org/debian"
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 DEFAULT_SYSTEM = "debian13"
@@ -139,9 +143,10 @@ def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = 
     leaves a directory that the next build removes.
     """
     root = image_root(wanted)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    _stamp(root).touch()
     if root.is_dir() and not rebuild:
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
     with _locked(root.parent / ".lock", say):
         if root.is_dir() and not rebuild:
             return root
@@ -162,7 +167,46 @@ def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = 
             shutil.rmtree(old)
         else:
             building.rename(root)
+        prune(wanted, root)
         return root
+
+
+def prune(wanted: Recipe, root: Path) -> None:
+    """Remove the images of other recipes for the same thing that no twin has wanted for a while.
+
+    One that a twin stands on stays, and so does one whose machines are just about to be started.
+    """
+    name = re.compile(rf"{re.escape(wanted.system)}-[0-9a-f]{{12}}")
+    old = [path for path in root.parent.iterdir() if name.fullmatch(path.name) and path != root]
+    used = _images_of_twins() | _lower_directories() if old else set()
+    for path in old:
+        stamp = _stamp(path)
+        last_wanted = (stamp if stamp.exists() else path).stat().st_mtime
+        if str(path) not in used and time.time() - last_wanted > KEEP_UNUSED_S:
+            shutil.rmtree(path)
+            stamp.unlink(missing_ok=True)
+
+
+def _stamp(root: Path) -> Path:
+    """The file that tells, by its time, when an image was last wanted."""
+    return root.with_name(f".wanted-{root.name}")
+
+
+def _images_of_twins() -> set[str]:
+    """Return the images that standing twins were started with, also those of other versions of the twin."""
+    found: set[str] = set()
+    for path in RUN.glob("*/twin.json"):
+        found.update((read_json(path) or {}).get("images", {}).values())
+    return found
+
+
+def _lower_directories() -> set[str]:
+    """Return the lower directories of every overlay that any process of the host has mounted."""
+    found: set[str] = set()
+    for mounts in Path("/proc").glob("[0-9]*/mounts"):
+        with suppress(OSError):  # a process that has ended
+            found.update(re.findall(r"\blowerdir=([^,:\s]+)", mounts.read_text()))
+    return found
 
 
 @contextmanager

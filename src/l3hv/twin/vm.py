@@ -51,7 +51,7 @@ def ensure_vm_image(say: Callable[[str], None]) -> Path:
         work, made = Path(building, "work"), Path(building, "made")
         work.mkdir()
         made.mkdir()
-        package = _kernel_package(work)
+        package = kernel_package(work)
         unpacked = work / "kernel"
         _run(["dpkg-deb", "--extract", str(package), str(unpacked)])
         shutil.copy(next(unpacked.glob("boot/vmlinuz-*")), made / "vmlinuz")
@@ -60,7 +60,7 @@ def ensure_vm_image(say: Callable[[str], None]) -> Path:
     return directory
 
 
-def _kernel_package(work: Path) -> Path:
+def kernel_package(work: Path) -> Path:
     """Fetch the kernel's package with an apt that shares nothing with the host's but its keys."""
     for name in ("lists/partial", "cache/archives/partial"):
         (work / name).mkdir(parents=True)

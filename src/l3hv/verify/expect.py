@@ -34,6 +34,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
     return dict(
         [
             *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
+            *_listeners(plan),
             *_links(plan),
             *((f"networkd {name}", "configured") for name in configured_interfaces(plan, guests)),
             *_rules(plan),
@@ -47,14 +48,17 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
     )
 
 
+def routing_units(plan: HostPlan) -> list[str]:
+    """Return the systemd services of the host's routing daemon."""
+    if plan.routing.programs:
+        return [f"{program.name}.service" for program in plan.routing.programs]
+    domains = (table.domain for table in plan.routing.tables)
+    return list(dict.fromkeys(UNITS[plan.routing.daemon.name].format(domain=domain) for domain in domains))
+
+
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
-    domains = dict.fromkeys(table.domain for table in plan.routing.tables)
-    routing = [f"{program.name}.service" for program in plan.routing.programs]
-    if plan.routing.daemon.name in UNITS:
-        unit = UNITS[plan.routing.daemon.name]
-        routing += dict.fromkeys(unit.format(domain=domain) for domain in domains)
-    units = ["systemd-networkd.service", *routing, "l3hv-nftables.service"]
+    units = ["systemd-networkd.service", *routing_units(plan), "l3hv-nftables.service"]
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
@@ -62,6 +66,26 @@ def units(plan: HostPlan) -> list[str]:
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
     return units
+
+
+def _listeners(plan: HostPlan) -> Iterator[Item]:
+    """Yield where the daemons of the fabric listen: nowhere else."""
+    routing = plan.routing
+    watched = {
+        channel.family
+        for session in (*routing.sessions, *routing.ranges)
+        if session.bfd
+        for channel in session.channels
+    }
+    for program in routing.programs:
+        yield f"listeners {program.name}", "tcp 179" + (", udp 3784" if watched & {*program.families} else "")
+    if routing.daemon.name == "gobgp":
+        for unit in routing_units(plan):
+            yield f"listeners {unit.removesuffix('.service')}", "tcp 179"
+    if "l3hv-dhcp.service" in units(plan):
+        yield "listeners l3hv-dhcp", "udp 67"
+    if "radvd.service" in units(plan):
+        yield "listeners radvd", "raw ipv6 58"
 
 
 def configured_interfaces(plan: HostPlan, guests: Iterable[Guest]) -> list[str]:

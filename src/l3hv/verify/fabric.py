@@ -53,14 +53,19 @@ class Fabric:
     """What all hosts of a fabric announce, and what is expected of each to have learned.
 
     ``announced`` maps hosts to their :func:`l3hv.verify.announcements.announcements`; ``absent`` maps hosts
-    to those of their guests whose ports are not there, and which are therefore not announced.
+    to those of their guests whose ports are not there, and which are therefore not announced.  Of ``unseen``
+    hosts nothing is known but their intent.
     """
 
     def __init__(
-        self, announced: Mapping[str, Mapping[str, Any]], absent: Mapping[str, frozenset[str]] | None = None
+        self,
+        announced: Mapping[str, Mapping[str, Any]],
+        absent: Mapping[str, frozenset[str]] | None = None,
+        unseen: frozenset[str] = frozenset(),
     ) -> None:
         self._announced = announced
         self._absent = absent or {}
+        self._unseen = unseen
         self._owners: dict[str, dict[str, list[str]]] = {}
         for host in announced:
             for table in announced[host]["tables"]:
@@ -80,7 +85,19 @@ class Fabric:
             )
             for host in hosts
         }
-        return Fabric(self._announced, {**self._absent, **guests})
+        return Fabric(self._announced, {**self._absent, **guests}, frozenset(guests))
+
+    def next_hops_of_unseen(self, table: str) -> set[str]:
+        """Return the addresses that hosts which nobody looked at have on their paths."""
+        return {
+            address
+            for host in self._unseen
+            for address in self._announced.get(host, {})
+            .get("tables", {})
+            .get(table, {})
+            .get("next_hops", {})
+            .values()
+        }
 
     def announced_by(self, host: str, table: str) -> list[str]:
         """Return the prefixes that ``host`` announces from the BIRD table ``table`` at present."""

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
-from l3hv.daemons import TITLES
+from l3hv.daemons import TITLES, UNITS
 from l3hv.model import Guest, HostPlan
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
+    BY_KERNEL,
     BY_TABLES_UNIT,
     Item,
     advertisement_words,
@@ -31,6 +32,10 @@ from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
+KERNEL_RULES = (32766, 32767)
+"""Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
+OTHER_LISTENERS = "listeners of others"
+"""They are shown, and judged by nobody here."""
 OF_THE_MACHINE = "not in a container"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
@@ -42,6 +47,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
     return dict(
         [
             *_units(plan, seen),
+            *_listeners(seen),
             *_links(plan, seen),
             *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
             *_rules(plan, seen),
@@ -67,6 +73,21 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
             yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+
+
+def _listeners(seen: Observation) -> Iterator[Item]:
+    """Yield where the units of the fabric listen, and what others do.
+
+    FRR is one of these: it listens for kinds of BFD that nobody has asked for, which depend on its version.
+    """
+    others = []
+    for name, sockets in seen["listeners"].items():
+        if name in seen["units"] and name != UNITS["frr"]:
+            yield f"listeners {name.removesuffix('.service')}", ", ".join(sockets)
+        else:
+            others += [f"{name}: {', '.join(sockets)}"]
+    if others:
+        yield OTHER_LISTENERS, "\n".join(others)
 
 
 def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -109,7 +130,34 @@ def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for family, rules in seen["rules"].items():
         has_ours = any(rule["protocol"] == BY_TABLES_UNIT for rule in rules)
         if has_ours or any(rule.family == family for rule in plan.rules):
-            yield f"rules {family}", "\n".join(_rule_words(rule, tables) for rule in rules)
+            harmless = [rule for rule in rules if _is_harmless(plan, family, rule)]
+            others = [rule for rule in rules if rule not in harmless]
+            yield f"rules {family}", "\n".join(_rule_words(rule, tables) for rule in others)
+            if harmless:
+                yield f"foreign rules {family}", "\n".join(_rule_words(rule, tables) for rule in harmless)
+
+
+def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
+    """Tell whether a rule of somebody else leaves alone what the plan's rules are for.
+
+    It does after the last of them, which takes all that is left, and where it is for packets of an interface
+    that is not the fabric's, or for marked ones: nothing of the fabric is.  The kernel's own have to go.
+    """
+    last = max((own.priority for own in plan.rules if own.family == family), default=None)
+    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
+    if last is None or is_of_kernel or rule["protocol"] == BY_TABLES_UNIT:
+        return False
+    if rule["priority"] > last or rule["action"] == "nop":
+        return True
+    interface = rule["iif"] or rule["oif"]
+    is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
+    return not rule["is_inverted"] and (is_elsewhere or bool(rule["mark"]))
+
+
+def _interfaces(plan: HostPlan) -> set[str]:
+    """Return the interfaces of the fabric."""
+    uplinks = {uplink.interface for uplink in plan.uplinks} | {nic.interface for nic in plan.nics}
+    return uplinks | {guest.interface for guest in plan.guests}
 
 
 def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:

@@ -12,11 +12,19 @@ from l3hv.verify.report.html import html
 from l3hv.verify.report.junit import junit
 
 
-def write_reports(report: Report, plans: Iterable[HostPlan], directory: Path) -> None:
-    """Write ``report.json``, ``report.xml`` (JUnit) and ``report.html`` into ``directory``."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "report.json").write_text(
-        json.dumps(report.as_plain(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    (directory / "report.xml").write_text(junit(report), encoding="utf-8")
-    (directory / "report.html").write_text(html(report, plans), encoding="utf-8")
+def write_reports(report: Report, plans: Iterable[HostPlan], directory: Path, name: str = "") -> None:
+    """Write ``report.json``, ``report.xml`` (JUnit) and ``report.html`` into ``directory``.
+
+    With ``name`` they go into a directory of that name there, and links lead to those of the last run.
+    """
+    place = directory / name
+    place.mkdir(parents=True, exist_ok=True)
+    for file, text in (
+        ("report.json", json.dumps(report.as_plain(), indent=1, ensure_ascii=False) + "\n"),
+        ("report.xml", junit(report)),
+        ("report.html", html(report, plans)),
+    ):
+        (place / file).write_text(text, encoding="utf-8")
+        if name:
+            (directory / file).unlink(missing_ok=True)
+            (directory / file).symlink_to(Path(name) / file)

@@ -1,0 +1,48 @@
+"""The fabric's units have the least privileges, and work with them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from lab import Lab
+
+pytestmark = pytest.mark.fabric
+
+MOST_EXPOSED = 2.0
+"""Of 10, as `systemd-analyze security` counts."""
+
+UNITS = ("bird", "l3hv-dhcp", "l3hv-nftables", "l3hv-tables", "radvd")
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_is_hardly_exposed(standing: Lab, unit: str) -> None:
+    said = standing.run("hv1", f"systemd-analyze security --no-pager {unit}.service")
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said
+    assert float(found[1]) <= MOST_EXPOSED
+
+
+@pytest.mark.parametrize("unit", ["bird", "l3hv-dhcp", "radvd"])
+def test_no_daemon_runs_as_root(standing: Lab, unit: str) -> None:
+    pid = standing.run("hv1", f"systemctl show --property=MainPID --value {unit}.service").strip()
+    assert standing.run("hv1", f"stat --format=%U /proc/{pid}").strip() != "root"
+
+
+@pytest.mark.parametrize("machine", ["hv1", "rr1", "internet"])
+def test_only_root_reaches_the_control_socket_of_bird(standing: Lab, machine: str) -> None:
+    assert "BIRD" in standing.run(machine, "birdc show status")
+    said = standing.run(
+        machine, "setpriv --reuid=65534 --regid=65534 --clear-groups birdc show status 2>&1 || true"
+    )
+    assert "Permission denied" in said
+    assert "Daemon is up" not in said
+
+
+def test_no_unit_was_denied_what_it_needs(standing: Lab) -> None:
+    units = " ".join(f"--unit={unit}" for unit in UNITS)
+    said = standing.run(
+        "hv1",
+        f"journalctl --boot --no-pager {units} | grep -iE 'denied|not permitted|read-only file' || true",
+    )
+    assert said == ""
