@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from pathlib import Path
 
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
+    "/etc/bird/bird6.conf": "bird6 -p -c {}",
+    "/etc/frr/frr.conf": "vtysh --dryrun --inputfile {}",
+    "/etc/l3hv/gobgp/public.toml": "gobgpd --dry-run --config-file={}",
+    "/etc/l3hv/gobgp/private.toml": "gobgpd --dry-run --config-file={}",
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
     "/etc/l3hv/nftables.conf": "nft --check --file {}",
     "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",
@@ -32,6 +37,8 @@ NETWORKD_CONF = "/etc/systemd/networkd.conf.d/l3hv.conf"
 TABLES = "/etc/l3hv/tables.conf"
 TABLE_NAMES = "/etc/iproute2/rt_tables.d/l3hv.conf"
 IS_LOADED = "Enumeration completed"
+SINCE_257 = re.compile(r"Unknown key.* 'IPv4(Forwarding|ReversePathFilter)'")
+"""What an older systemd-networkd ignores; the same values come from sysctl.d."""
 
 
 class Files:
@@ -47,7 +54,8 @@ class Files:
     def add(self, files: dict[str, str], origin: int) -> None:
         for dest, text in files.items():
             if dest in self.alone:
-                self.alone[dest].setdefault(text, origin)
+                keys = files.get("/etc/bird/l3hv-keys.conf", "")
+                self.alone[dest].setdefault(text.replace('include "l3hv-keys.conf";', keys), origin)
             elif dest.startswith(NETWORKD):
                 # A name is used once in a directory, an interface's configuration may be there many times.
                 self.together[NETWORKD_CONF].setdefault(files[NETWORKD_CONF], {}).setdefault(text, origin)
@@ -151,7 +159,7 @@ def networkd(conf: str, texts: dict[str, int]) -> Iterator[tuple[int, str]]:
     impatience = threading.Timer(20, daemon.kill)
     impatience.start()
     for line in daemon.stderr:
-        if line.startswith(NETWORKD) and "Successfully loaded" not in line:
+        if line.startswith(NETWORKD) and "Successfully loaded" not in line and not SINCE_257.search(line):
             yield origins[int(line.removeprefix(NETWORKD).partition(".")[0])], line
         elif line.startswith("/run/systemd/networkd.conf.d"):
             yield origins[0], line

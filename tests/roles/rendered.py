@@ -63,6 +63,8 @@ def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
 
 def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the roles that site.yml has for a plan, with their variables."""
+    if not plan["managed"]:
+        return []
     templar = Templar(loader=DataLoader(), variables={"l3hv_plan": plan})
     return [
         call

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
@@ -60,17 +61,17 @@ def image(*options: str) -> Path:
     return Path(done.stdout.split()[-1])
 
 
-def image_of(path: Path) -> Path:
+def image_of(plan: dict[str, Any]) -> Path:
     """The default one where its BIRD reads what the host's reads: all but BIRD 1.6 have one grammar."""
-    daemon = read_plan(path)["routing"]["daemon"]
-    if daemon["name"] in ("bird2", "bird3"):
+    daemon = plan["routing"]["daemon"]
+    if daemon["name"] in ("bird2", "bird3", "junos"):
         return image()
     return image("--system", daemon["system"], "--daemon", daemon["name"])
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
 def test_the_daemons_own_parsers_accept_the_files(path: Path, tmp_path: Path) -> None:
-    files, root = rendered_files(path), image_of(path)
+    files, root = rendered_files(path), image_of(read_plan(path))
     commands = []
     for dest, text in files.items():
         if Path(dest).parent in {Path(parsed).parent for parsed in PARSERS}:
