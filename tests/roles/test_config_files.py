@@ -261,6 +261,15 @@ def test_the_handler_runs_only_the_commands_that_the_change_is_for(converge: Run
     assert (etc / "log").read_text() == f"reload {etc}/a.conf - {etc}/b.conf\n"
 
 
+def test_early_commands_come_first(converge: Run, etc: Path) -> None:
+    activate = [
+        {"command": f"sh -c 'echo late >> {etc}/log'"},
+        {"command": f"sh -c 'echo early >> {etc}/log'", "early": True},
+    ]
+    settle(converge, files=[{"dest": f"{etc}/a.conf", "content": "1"}], activate=activate)
+    assert (etc / "log").read_text() == "early\nlate\n"
+
+
 def test_an_activation_that_fails_puts_everything_back(converge: Run, etc: Path) -> None:
     owned = [f"{etc}/*.conf"]
     activate = [{"command": f"sh -c 'cat {etc}/a.conf >> {etc}/seen; grep -q good {etc}/a.conf'"}]

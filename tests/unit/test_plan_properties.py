@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from ipaddress import ip_address, ip_network
@@ -297,14 +298,17 @@ def test_a_slice_holds_only_what_was_parsed():
     assert json.loads(json.dumps(part)) == part
 
 
-def ends_of(layouts: dict[str, str]) -> dict[tuple[str, str, str, str], Session]:
-    """Return both ends of each session of a fabric whose hosts have these layouts."""
-    hosts = fabric(2) | {
+def ends_of(layouts: dict[str, str], bird1: str = "") -> dict[tuple[str, str, str, str], Session]:
+    """Return both ends of each session of a fabric whose hosts have these layouts; one has BIRD 1.6."""
+    hosts = copy.deepcopy(fabric(2)) | {
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}}),
     }
     for name, layout in layouts.items():
         kind, variables = hosts[name]
         hosts[name] = (kind, variables | {"l3hv_session_layout": layout})
+    if bird1:
+        kind, variables = hosts[bird1]
+        hosts[bird1] = (kind, variables | {"l3hv_system": "debian12", "l3hv_daemon": "bird1"})
     plans = {name: host_plan(part) for name, part in slices(hosts).items()}
     return {
         (name, session.peer, session.local, session.neighbor): session
@@ -397,3 +401,34 @@ def test_a_reflector_with_a_range_does_not_change_with_its_clients():
             (own,) = (own for own in few["rr1"].routing.ranges if own.local == session.neighbor)
             assert ip_address(session.local) in ip_network(own.neighbor)
             assert [channel.family for channel in own.channels] == [c.family for c in session.channels]
+
+
+@pytest.mark.parametrize("bird1", ["hv1", "rr1", "rr3"])
+def test_a_family_has_its_own_sessions_wherever_bird_1_is_an_end(bird1):
+    for (name, peer, local, neighbor), session in ends_of({}, bird1).items():
+        layout = "per_family" if bird1 in {name, peer} else "multiprotocol"
+        assert session.layout == layout
+        assert len(session.channels) == 1 or layout == "multiprotocol"
+        assert session.name.removesuffix("4").removesuffix("6") == f"{peer}_{session.domain}"
+        assert (local, neighbor) == (session.local, session.neighbor)
+
+
+def test_bird_1_has_a_program_for_each_family_that_the_host_routes():
+    hosts = copy.deepcopy(fabric(1))
+    hosts["hv1"][1].update(l3hv_system="debian12", l3hv_daemon="bird1")
+    programs = host_plan(slices(hosts)["hv1"]).routing.programs
+    assert [(program.name, program.families) for program in programs] == [
+        ("bird", ("ipv4",)),
+        ("bird6", ("ipv6",)),
+    ]
+    (program,) = host_plan(slices(fabric(1))["hv1"]).routing.programs
+    assert (program.name, program.families) == ("bird", ("ipv4", "ipv6"))
+
+
+def test_reflectors_of_all_paths_but_one_wait_for_their_clients():
+    plans = {name: host_plan(part) for name, part in slices(fabric(2)).items()}
+    waiting = {name for name, plan in plans.items() if plan.after_clients}
+    reflectors = [plan for plan in plans.values() if plan.kind == "route_reflector"]
+    first = min(plan.uplinks[0].path for plan in reflectors)
+    assert waiting == {plan.host for plan in reflectors if plan.uplinks[0].path != first}
+    assert waiting

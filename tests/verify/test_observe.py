@@ -69,6 +69,22 @@ BFD = """\
  198.51.100.254            b-public   Down       03:26:03.100    1.000    0.000
 0000 OK
 """
+PROTOCOLS_OF_1_6 = """\
+2002-name     proto    table    state  since       info
+1002-bfd1     BFD      master   up     2026-11-21 05:37:33
+1006-  Preference:     0
+   Routes:         0 imported, 0 exported, 0 preferred
+
+1002-rr1_public{0} BGP      public{0}  up     2026-11-21 05:37:33  Established
+1006-  Preference:     100
+   Input filter:   accept_public{0}
+   Routes:         7 imported, 2 exported, 5 preferred
+   BGP state:          Established
+     Neighbor address: neighbour{0}
+     Source address:   own{0}
+
+0000 OK
+"""
 STATUS = """\
 1000-BIRD 2.17.5
 1011-Router ID is 172.22.2.1
@@ -152,6 +168,42 @@ def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType,
         "state": "Daemon is up and running",
     }
     bird.close()
+
+
+def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BIRD 1.6: no channels, a process for each family."""
+    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    monkeypatch.setattr(observe, "BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
+    status = STATUS.replace("2.17.5", "1.6.8")
+    for number, name in (("4", "bird"), ("6", "bird6")):
+        replies = {
+            "show protocols all": PROTOCOLS_OF_1_6.format(number),
+            "show bfd sessions": BFD,
+            "show status": status,
+            "eval l3hv_config": f"0023 digest{number}\n",
+        }
+        Daemon(str(tmp_path / f"{name}.ctl"), replies).start()
+    programs = [{"name": "bird", "families": ["ipv4"]}, {"name": "bird6", "families": ["ipv6"]}]
+    bird = observe.read_birds(programs)
+    assert bird["configuration"]["running"] == "digest4 and digest6"
+    assert bird["router_id"] == "172.22.2.1"
+    assert bird["protocols"] == {"bfd1": "up", "bfd1 of bird6": "up"}
+    assert len(bird["bfd"]) == 4
+    assert bird["sessions"]["rr1_public6"] == {
+        "state": "Established",
+        "info": "Established",
+        "neighbor": "neighbour6",
+        "local": "own6",
+        "error": "",
+        "channels": {
+            "ipv6": {
+                "state": "UP",
+                "table": "public6",
+                "routes": {"imported": 7, "exported": 2, "preferred": 5},
+            }
+        },
+    }
+    assert observe.read_birds([{"name": "none", "families": ["ipv6"]}])["error"].startswith("none: ")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
@@ -137,23 +136,6 @@ def main_default_routes() -> list[str]:
     return routes
 
 
-def sessions_of_both_families() -> list[str]:
-    """Return the BGP sessions of the running BIRD 2 or 3 that carry several families."""
-    if shutil.which("birdc") is None:
-        return []
-    asked = subprocess.run(
-        ["birdc", "-r", "show", "protocols", "all"], capture_output=True, text=True, check=False
-    )
-    channels: dict[str, int] = {}
-    for line in asked.stdout.splitlines():
-        words = line.split()
-        if not line.startswith(" ") and words[1:2] == ["BGP"]:
-            channels[words[0]] = 0
-        elif words[:1] == ["Channel"] and channels:
-            channels[next(reversed(channels))] += 1
-    return [name for name, count in channels.items() if count > 1]
-
-
 def problems(module: AnsibleModule) -> list[str]:
     """Return a sentence for each reason that speaks against touching this machine."""
     parameters = module.params
@@ -174,14 +156,6 @@ def problems(module: AnsibleModule) -> list[str]:
             f"The kernel {platform.release()} cannot make 802.1Q interfaces (no module 8021q)."
             " Install a kernel that can, or let somebody else make them: `l3hv_vlan_interfaces: external`."
         )
-    # A neighbour that keeps routes of both families and sees one come back alone never lets go of the other.
-    if "bird" in parameters["packages"] and missing_packages(["bird"]):
-        found += [
-            f"The session {name} carries IPv4 and IPv6, and none of BIRD 1.6 does. Divide it first: say"
-            " `l3hv_session_layout: per_family` beside the present l3hv_daemon, run site.yml, then choose"
-            " bird1."
-            for name in sessions_of_both_families()[:1]
-        ]
     if parameters["main_default_route"] is False:
         found += [
             f"Table main has a default route ({route}), and l3hv_main_default_route is false."
