@@ -29,8 +29,8 @@ OWN = {"hv1": "per_family", "hv2": "multiprotocol", "hv3": "shared"}
 
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
 DETECTION_MS = 300
-ONE_PACKET_MS = 11
-"""What a flow may miss on a host that does other things too."""
+BUSY_MS = 50
+"""What a flow may miss on a host that does other things too; a daemon that keeps nothing costs a second."""
 SLEEPS_MS = 2200
 """What BIRD 2.0.12 may need more than others: one of the reflectors runs it."""
 
@@ -122,7 +122,7 @@ def test_layout(fabric: Lab, layout: str) -> None:
         assert answers(fabric, "vm3", INTERNET[family])
 
     flows = (*both_families("vm3", "vm1"), *both_families("db3", "db2"))
-    for event, bound in (("cut", 1.2 * DETECTION_MS + 100 + SLEEPS_MS), ("kill", ONE_PACKET_MS)):
+    for event, bound in (("cut", 1.2 * DETECTION_MS + 100 + SLEEPS_MS), ("kill", BUSY_MS)):
         await_whole(fabric)
         arguments = ("hv3", "bird") if event == "kill" else ("hv3", "b")
         try:
@@ -231,7 +231,7 @@ def test_no_output_and_no_file_of_the_controller_has_a_secret(fabric: Lab) -> No
     kept = [path for path in (REPOSITORY / "build").rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if SECRETS["fabric"].encode() in path.read_bytes()] == []
-    for machine in MACHINES:
+    for machine in (*HYPERVISORS, *REFLECTORS):  # the edge router has no key
         found = fabric.run(
             machine, "grep -rl 'for tests only' /etc /var/lib /var/log | xargs stat -c '%a %n'"
         )
@@ -271,7 +271,7 @@ def test_from_farther_away_there_is_no_session(fabric: Lab, machine: str) -> Non
 
 def test_a_key_is_rotated_without_losing_a_packet(fabric: Lab) -> None:
     """A path at a time, as the runbook has it, with a session of each layout."""
-    provision(fabric)
+    provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
     flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))
     for keys in ({"a": "rack2", "b": "fabric"}, {"a": "rack2", "b": "rack2"}):
         await_whole(fabric)
