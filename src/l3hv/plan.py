@@ -153,8 +153,8 @@ def _warnings(part: HostSlice) -> Iterator[str]:
         )
     if daemon.name == "frr" and "link" in profiles:
         yield (
-            "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after the "
-            f"hold time of {host.settings.timers.hold_s} s"
+            "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
+            f"the hold time of {host.settings.timers.hold_s} s"
         )
     if daemon.name == "frr" and {"bfd_llgr", "graceful_restart"} <= profiles:
         yield (
