@@ -30,8 +30,10 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 def _without_its_databases() -> None:
     """Keep pyroute2 from importing all of itself: HTTP servers and databases, 0.2 s on every host."""
+    if "pyroute2" in sys.modules:
+        return
     specification = importlib.util.find_spec("pyroute2")
-    if specification is not None and "pyroute2" not in sys.modules:
+    if specification is not None:
         package = types.ModuleType("pyroute2")
         package.__path__ = list(specification.submodule_search_locations or ())
         sys.modules["pyroute2"] = package

@@ -147,6 +147,11 @@ def _warnings(part: HostSlice) -> Iterator[str]:
     yield from _without_bfd(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     profiles = {failure_profile(host, peer) for peer in part.peers}
+    if daemon.name == "frr" and {"bfd_llgr", "graceful_restart"} <= profiles:
+        yield (
+            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr: "
+            "those with graceful_restart lose the routes of this path while it restarts"
+        )
     if daemon.version in SLEEPY and daemon.device_scan_s is not None and "bfd_llgr" in profiles:
         yield (
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "

@@ -47,6 +47,8 @@ LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
 SESSION_STATES = """
 if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do gobgp --target unix://$api neighbor | sed -n '2,$p'; done
+elif pidof -q bgpd; then
+    vtysh -c 'show bgp vrf all neighbors' | grep 'BGP state ='
 else
     birdc show protocols | grep -w BGP
 fi | sed -E '/ Establ( |ished)/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n' ' '; echo
@@ -59,6 +61,8 @@ if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do
         gobgp --target unix://$api global rib -a ipv4; gobgp --target unix://$api global rib -a ipv6
     done
+elif pidof -q bgpd; then
+    vtysh -c 'show bgp vrf all'
 else
     birdc show route all
 fi
@@ -294,7 +298,7 @@ class Lab:
 
     def protocols(self, machine: str) -> dict[str, str]:
         """The BGP sessions: name → state and since when, as the routing daemon tells."""
-        if self.routing_program(machine) == "gobgpd":
+        if self.routing_process(machine) == "gobgpd":
             neighbours = self.run(machine, GOBGP_NEIGHBOURS).splitlines()
             return {
                 neighbour["conf"]["description"]: f"{neighbour['state'].get('session_state')}"
@@ -305,13 +309,13 @@ class Lab:
         lines = (line.split(maxsplit=5) for line in self.run(machine, "birdc show protocols").splitlines())
         return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}
 
+    def routing_process(self, machine: str) -> str:
+        """The name of the process that speaks BGP on a machine."""
+        return self.run(machine, "ps -C bird,bgpd,gobgpd -o comm= | sort -u").strip()
+
     def established(self, machine: str) -> bool:
         """Whether the routing daemon runs and all its sessions are established."""
         return self._looks_whole(machine, {})
-
-    def routing_program(self, machine: str) -> str:
-        """The name of the process that speaks BGP."""
-        return self.run(machine, "ps -C bird,gobgpd -o comm= | sort -u").strip()
 
     def detection_ms(self, path: str = "b") -> float:
         """How soon a hypervisor finds that path dead, as the running sessions have agreed on.

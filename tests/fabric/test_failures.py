@@ -66,7 +66,7 @@ def test_a_path_loses_its_carrier(mended: Lab, figures: dict[str, str]) -> None:
 
 def test_a_reflectors_daemon_is_killed(lab: Lab) -> None:
     with lab.steady_traffic(*FLOWS) as traffic:
-        lab.twin("kill", REFLECTORS["a"], lab.routing_program(REFLECTORS["a"]))
+        lab.twin("kill", REFLECTORS["a"], lab.routing_process(REFLECTORS["a"]))
         lab.wait_until_whole()
     assert traffic.lost() == {}
 

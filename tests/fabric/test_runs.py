@@ -56,7 +56,7 @@ def state_of(lab: Lab, machine: str) -> str:
         "ip -4 rule; ip -6 rule; "
         "ip -4 route show table all proto static; ip -6 route show table all proto static; "
         "nft list ruleset; systemctl show --property=Id,ActiveEnterTimestampMonotonic "
-        "bird systemd-networkd radvd l3hv-dhcp l3hv-tables l3hv-gobgp-public l3hv-gobgp-private;"
+        "bird frr systemd-networkd radvd l3hv-dhcp l3hv-tables l3hv-gobgp-public l3hv-gobgp-private;"
         "birdc show status 2>/dev/null | grep -i configuration || true",
     )
 

@@ -24,6 +24,11 @@ options:
     type: list
     elements: str
     required: true
+  unwanted:
+    description: The packages that must not be installed beside them.
+    type: list
+    elements: str
+    default: []
   systems:
     description: The distributions that are supported, as C(ID VERSION_ID) of os-release(5).
     type: list
@@ -68,7 +73,12 @@ missing:
   type: list
   elements: str
 strangers:
-  description: The units that run, or start at boot, and must not.
+  description: Those units of O(strangers) that run, or start at boot, and must not.
+  returned: always
+  type: list
+  elements: str
+unwanted:
+  description: Those of O(unwanted) that are installed.
   returned: always
   type: list
   elements: str
@@ -86,16 +96,15 @@ def system() -> str:
     return f"{release.get('ID', 'unknown')} {release.get('VERSION_ID', 'unknown')}"
 
 
-def missing_packages(names: list[str]) -> list[str]:
-    """Return those of ``names`` that dpkg does not know as installed."""
+def installed_packages(names: list[str]) -> set[str]:
+    """Return those of ``names`` that dpkg knows as installed."""
     asked = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", *names],
         capture_output=True,
         text=True,
         check=False,
     )
-    installed = {line.split()[1] for line in asked.stdout.splitlines() if line.startswith("installed ")}
-    return [name for name in names if name not in installed]
+    return {line.split()[1] for line in asked.stdout.splitlines() if line.startswith("installed ")}
 
 
 def strange_units(patterns: list[str]) -> list[str]:
@@ -177,6 +186,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "list", "elements": "str", "required": True},
+            "unwanted": {"type": "list", "elements": "str", "default": []},
             "systems": {"type": "list", "elements": "str", "required": True},
             "system": {"type": "str"},
             "interfaces": {"type": "list", "elements": "str", "default": []},
@@ -189,9 +199,12 @@ def main() -> None:
     found = problems(module)
     if found:
         module.fail_json(msg=" ".join(found))
+    wanted, unwanted = module.params["packages"], module.params["unwanted"]
+    installed = installed_packages([*wanted, *unwanted])
     module.exit_json(
         changed=False,
-        missing=missing_packages(module.params["packages"]),
+        missing=[name for name in wanted if name not in installed],
+        unwanted=[name for name in unwanted if name in installed],
         strangers=strange_units(module.params["strangers"]),
         cautions=cautions(module),
     )

@@ -1,0 +1,108 @@
+"""What the module understands of what FRR says; FRR itself is asked in the twin."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+MODULE = Path(__file__).parents[2] / "plugins" / "modules" / "l3hv_observe.py"
+
+# Of FRR 10.3, shortened.
+BFD = """\
+[
+  {"multihop":false, "peer":"198.51.100.1", "local":"198.51.100.62", "vrf":"default", "interface":"a-public",
+   "status":"up", "receive-interval":100, "transmit-interval":100, "detect-multiplier":3,
+   "remote-receive-interval":200, "remote-transmit-interval":150, "remote-detect-multiplier":4},
+  {"multihop":true, "peer":"198.51.100.9", "vrf":"default", "status":"down", "receive-interval":100,
+   "transmit-interval":100, "remote-receive-interval":1000, "remote-transmit-interval":1000,
+   "remote-detect-multiplier":3}
+]
+"""
+PRIVATE = "{}\n"
+PUBLIC = """\
+{
+  "198.51.100.1":{
+    "nbrDesc":"hv1_public", "localRouterId":"198.51.100.62", "bgpState":"Established",
+    "neighborCapabilities":{
+      "multiprotocolExtensions":{
+        "ipv4Unicast":{"advertisedAndReceived":true}, "ipv6Unicast":{"advertised":true}}},
+    "addressFamilyInfo":{
+      "ipv4Unicast":{"acceptedPrefixCounter":2, "sentPrefixCounter":5},
+      "ipv6Unicast":{"acceptedPrefixCounter":0}},
+    "lastResetDueTo":"No AFI/SAFI activated for peer", "hostLocal":"198.51.100.62"
+  },
+  "198.51.100.9":{
+    "localRouterId":"198.51.100.62", "bgpState":"Active", "hostLocal":"Unknown",
+    "addressFamilyInfo":{"ipv4Unicast":{"acceptedPrefixCounter":0}}, "lastResetDueTo":"BFD down received"
+  }
+}
+"""
+PLAN = {
+    "routing": {
+        "daemon": {"name": "frr"},
+        "tables": [{"domain": "public"}, {"domain": "public"}, {"domain": "private"}],
+        "sessions": [{"name": "hv1_public", "neighbor": "198.51.100.1"}],
+    }
+}
+CONFIGURATION = "! l3hv_config @digest@\nrouter bgp 65000 view public\n"
+
+
+@pytest.fixture
+def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module on a machine whose vtysh answers in the order of the questions."""
+    specification = importlib.util.spec_from_file_location("l3hv_observe_frr", MODULE)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}END\n")
+    (tmp_path / "in-force").write_text("#!/bin/sh\n! grep wrong $1\n")
+    for program in ("vtysh", "in-force"):
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(module, "FRR_CONFIGURATION", str(tmp_path / "frr.conf"))
+    monkeypatch.setattr(module, "FRR_IN_FORCE", str(tmp_path / "in-force"))
+    return module
+
+
+def test_sessions_have_the_names_of_the_plan(observe: ModuleType) -> None:
+    seen: dict[str, Any] = observe.read_routing(PLAN)
+    assert seen["router_id"] == "198.51.100.62"
+    assert seen["sessions"].keys() == {"hv1_public", "198.51.100.9"}
+    up, down = seen["sessions"].values()
+    assert (up["state"], up["local"], up["neighbor"]) == ("Established", "198.51.100.62", "198.51.100.1")
+    assert up["channels"] == {
+        "ipv4": {"state": "UP", "routes": {"imported": 2, "exported": 5}},
+        "ipv6": {"state": "DOWN", "routes": {"imported": 0, "exported": 0}},
+    }
+    assert (down["state"], down["error"]) == ("Active", "BFD down received")
+
+
+def test_bfd_is_what_both_ends_agreed_on(observe: ModuleType) -> None:
+    up, down = observe.read_routing(PLAN)["bfd"]
+    assert up == {"address": "198.51.100.1", "state": "Up", "interval": "0.200", "timeout": "0.600"}
+    assert down["state"] == "Down"
+
+
+def test_what_runs_is_the_file_where_frr_sees_no_difference(observe: ModuleType) -> None:
+    file = Path(observe.FRR_CONFIGURATION)
+    digest = observe.hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:16]
+    file.write_text(CONFIGURATION.replace("@digest@", digest))
+    same = {"running": digest, "placed": digest, "file": digest}
+    assert observe.read_routing(PLAN)["configuration"] == same
+    file.write_text(file.read_text() + "wrong\n")
+    seen = observe.read_routing(PLAN)["configuration"]
+    assert seen["running"] == "wrong"
+    assert seen["file"] != digest
+    file.unlink()
+    assert observe.read_routing(PLAN)["configuration"]["placed"] is None
+
+
+def test_an_frr_that_does_not_answer_is_told(observe: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "vtysh").write_text("#!/bin/sh\necho failed to connect to any daemons >&2; exit 1\n")
+    assert observe.read_routing(PLAN) == {"error": "failed to connect to any daemons"}
