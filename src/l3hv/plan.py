@@ -147,6 +147,16 @@ def _warnings(part: HostSlice) -> Iterator[str]:
     yield from _without_bfd(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     profiles = {failure_profile(host, peer) for peer in part.peers}
+    if daemon.name == "frr" and "bfd_llgr" in profiles:
+        yield (
+            "FRR withdraws the routes of a client that BFD has lost; as a last resort it keeps only those of "
+            "a daemon that is gone: let BIRD reflect on another path"
+        )
+    if daemon.name == "frr" and "link" in profiles:
+        yield (
+            "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
+            f"the hold time of {host.settings.timers.hold_s} s"
+        )
     if daemon.name == "frr" and {"bfd_llgr", "graceful_restart"} <= profiles:
         yield (
             "FRR has one restart time for all its clients, 0 s for those with bfd_llgr: "
