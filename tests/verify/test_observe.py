@@ -184,7 +184,7 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
         }
         Daemon(str(tmp_path / f"{name}.ctl"), replies).start()
     programs = [{"name": "bird", "families": ["ipv4"]}, {"name": "bird6", "families": ["ipv6"]}]
-    bird = observe.read_birds(programs)
+    bird = observe.read_birds({"routing": {"programs": programs}})
     assert bird["configuration"]["running"] == "digest4 and digest6"
     assert bird["router_id"] == "172.22.2.1"
     assert bird["protocols"] == {"bfd1": "up", "bfd1 of bird6": "up"}
