@@ -60,7 +60,7 @@ def listeners(plan: HostPlan) -> dict[str, list[str]]:
     """Return what the daemons of the host listen on, and somebody else."""
     needed = units(plan)
     return {
-        "bird.service": ["tcp 179", "udp 3784"],
+        "bird.service": ["tcp 179", "udp 3784", "udp 4784"],
         **({"l3hv-dhcp.service": ["udp 67"]} if "l3hv-dhcp.service" in needed else {}),
         **({"radvd.service": ["raw ipv6 58"]} if "radvd.service" in needed else {}),
         "ssh.service": ["tcp 22"],

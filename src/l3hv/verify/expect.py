@@ -58,7 +58,8 @@ def units(plan: HostPlan) -> list[str]:
 
 def _listeners(plan: HostPlan) -> Iterator[Item]:
     """Yield where the daemons of the fabric listen: nowhere else."""
-    bfd = ", udp 3784" if any(session.bfd for session in plan.routing.sessions) else ""
+    # BIRD opens the port of multihop BFD (RFC 5883) together with that of the paths (RFC 5881).
+    bfd = ", udp 3784, udp 4784" if any(session.bfd for session in plan.routing.sessions) else ""
     yield "listeners bird", f"tcp 179{bfd}"
     if "l3hv-dhcp.service" in units(plan):
         yield "listeners l3hv-dhcp", "udp 67"
