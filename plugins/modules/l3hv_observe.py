@@ -383,6 +383,15 @@ def read_text(path: str) -> str | None:
         return None
 
 
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a file, or none where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
 def read_port_settings(interface: str) -> dict[str, str]:
     """Return the settings of a guest port, such as ``ipv4 forwarding``."""
     paths = {
@@ -934,13 +943,14 @@ def read_units(names: list[str]) -> dict[str, dict[str, str]]:
 LISTENING = "0A"
 """TCP_LISTEN of the kernel's tcp_states.h, as /proc/net has it."""
 
-SENDING_PORTS = 49152
-"""From here on a UDP port without a peer is one to send from (RFC 6335; BFD's are, RFC 5881)."""
+SENDING_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
+"""A UDP port without a peer that is in this range is one to send from."""
 
 
 def listening_sockets() -> dict[str, str]:
     """Return what listens on this host: ``tcp 179`` or the like, by the number of the socket's inode."""
     found = {}
+    first_to_send_from = int((read_text(SENDING_PORTS) or "32768").split()[0])
     for table, kind in (
         ("tcp", "tcp"),
         ("tcp6", "tcp"),
@@ -948,10 +958,10 @@ def listening_sockets() -> dict[str, str]:
         ("udp6", "udp"),
         ("raw6", "raw ipv6"),
     ):
-        for line in (read_text(f"/proc/net/{table}") or "").splitlines()[1:]:
+        for line in read_lines(f"/proc/net/{table}")[1:]:
             _, local, remote, state, *_ = fields = line.split()
             port, peer = (int(place.rpartition(":")[2], 16) for place in (local, remote))
-            is_waiting = state == LISTENING if kind == "tcp" else peer == 0 and port < SENDING_PORTS
+            is_waiting = state == LISTENING if kind == "tcp" else peer == 0 and port < first_to_send_from
             if is_waiting:
                 found[fields[9]] = f"{kind} {port}"
     return found

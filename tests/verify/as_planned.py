@@ -75,7 +75,7 @@ def listened(plan: HostPlan, unit: str) -> list[str]:
         if session.bfd and families
         for channel in session.channels
     }
-    return ["tcp 179", "udp 3784"] if unit in watched else ["tcp 179"]
+    return ["tcp 179", "udp 3784", "udp 4784"] if unit in watched else ["tcp 179"]
 
 
 def link(mtu: int, mac: str = "02:00:00:00:00:01") -> dict[str, Any]:

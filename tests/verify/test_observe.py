@@ -203,7 +203,9 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
             }
         },
     }
-    assert observe.read_birds([{"name": "none", "families": ["ipv6"]}])["error"].startswith("none: ")
+    assert observe.read_birds({"routing": {"programs": [{"name": "none", "families": ["ipv6"]}]}})[
+        "error"
+    ].startswith("none: ")
 
 
 @pytest.mark.parametrize(

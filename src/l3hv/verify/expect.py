@@ -78,7 +78,9 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
         for channel in session.channels
     }
     for program in routing.programs:
-        yield f"listeners {program.name}", "tcp 179" + (", udp 3784" if watched & {*program.families} else "")
+        # BIRD opens the port of multihop BFD (RFC 5883) together with that of the paths (RFC 5881).
+        bfd = ", udp 3784, udp 4784" if watched & {*program.families} else ""
+        yield f"listeners {program.name}", f"tcp 179{bfd}"
     if routing.daemon.name == "gobgp":
         for unit in routing_units(plan):
             yield f"listeners {unit.removesuffix('.service')}", "tcp 179"
