@@ -12,9 +12,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
 from l3hv.addressing import Network, family_of
-from l3hv.model import DaemonName, FailureProfile, Family, Kind, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Family, Kind, LimitAction, System, Timers
 
 DomainKind = Literal["public", "private"]
+OriginValidation = Literal["pool", "strict"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class GuestIntent:
     """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
 
     ``pool`` is the one of the main address (of the /64 for a guest without IPv4).
-    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  Where there are
+    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  ``moves_from`` names the
+    hypervisor that the guest is leaving, and may still be announced from.  Where there are
     ``allowed_sources`` nobody else may send to the guest, with ``port_isolation`` no guest of its host.
     """
 
@@ -154,17 +156,24 @@ class GuestIntent:
     transparent: tuple[str, ...]
     port_isolation: bool
     allowed_sources: tuple[str, ...]
+    moves_from: str | None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes."""
+    """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes.
+
+    ``prefix_limit_margin`` is in percent.
+    """
 
     mtu: int
     guest_mtu: int
     timers: Timers
     failure_profile: FailureProfile
     ecmp_limit: int
+    origin_validation: OriginValidation
+    prefix_limit_margin: int
+    prefix_limit_action: LimitAction
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
     system: System
@@ -228,9 +237,31 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Owned:
+    """A prefix that the inventory gives to a guest, and the id of a hypervisor that may announce it."""
+
+    prefix: str
+    owner: int
+    guest: str
+
+
+@dataclass(frozen=True)
+class Largest:
+    """How many prefixes the hypervisor with the most of them has, in each family."""
+
+    ipv4: int = 0
+    ipv6: int = 0
+
+
+@dataclass(frozen=True)
 class HostSlice:
-    """Everything that the plan of one host is made of."""
+    """Everything that the plan of one host is made of.
+
+    Only reflectors are told of ``largest``, and only those that validate strictly of ``owned``.
+    """
 
     common: Common
     host: HostIntent
     peers: tuple[Peer, ...]
+    largest: Largest
+    owned: tuple[Owned, ...]

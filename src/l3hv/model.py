@@ -31,6 +31,8 @@ Kind = Literal["hypervisor", "route_reflector", "edge_router"]
 System = Literal["debian12", "debian13"]
 DaemonName = Literal["bird2", "bird3"]
 FailureProfile = Literal["bfd_llgr", "bfd", "graceful_restart", "link", "none"]
+LimitAction = Literal["warn", "block", "restart", "disable"]
+Announcer = Literal["hypervisors", "edge_routers", "reflectors"]
 
 
 @dataclass(frozen=True)
@@ -214,16 +216,77 @@ class PrefixMatch:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A reason not to take an announcement. ``number`` is what a daemon marks it with, ``why`` a sentence."""
+
+    number: int
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ImportPolicy:
+    """What is taken into ``table`` from neighbours of one kind; the rest is refused, for a :class:`Refusal`.
+
+    The next hop must lie in the channel's ``next_hops``, and the prefix in ``accepts``.  ``loopbacks``: of
+    this prefix only the channel's ``loopback`` is taken, the neighbour's own.  ``is_owned``: the prefix must
+    be among the routing's ``owners`` as that of the channel's ``owner``.  ``is_original``: what was
+    reflected, or has an AS path, is refused, and no attribute is taken as it is.  ``is_silent``: what is not
+    in ``accepts`` is left out without a word, because the neighbour may well know more.
+    """
+
+    name: str
+    table: str
+    family: Family
+    neighbors: Announcer
+    accepts: tuple[PrefixMatch, ...]
+    loopbacks: str | None
+    is_owned: bool
+    is_original: bool
+    is_silent: bool
+
+
+@dataclass(frozen=True)
+class Owner:
+    """That the host with the id ``owner`` may announce ``prefix``, as the prefix of the guest ``why``."""
+
+    family: Family
+    prefix: str
+    owner: int
+    why: str
+
+
+@dataclass(frozen=True)
+class PrefixLimit:
+    """How many prefixes are taken from a neighbour, and what is done about more.
+
+    ``remembered`` counts what was refused as well: beyond that announcements are forgotten.
+    """
+
+    accepted: int
+    remembered: int
+    action: LimitAction
+
+
+@dataclass(frozen=True)
 class Channel:
     """One address family of a session.
 
     ``next_hop`` is the address that this host puts into its announcements (``None`` on a reflector,
     which keeps the announced one). ``table`` is the BIRD table's name (``public4``).
+
+    What the neighbour announces is judged by the :class:`ImportPolicy` ``policy``, with ``next_hops`` (a
+    prefix), ``loopback`` (a prefix) and ``owner`` (the neighbour's id), the last two where the policy asks.
     """
 
     family: Family
     table: str
     next_hop: str | None
+    policy: str
+    next_hops: str
+    loopback: str | None
+    owner: int | None
+    limit: PrefixLimit | None
 
 
 @dataclass(frozen=True)
@@ -306,7 +369,7 @@ class Routing:
     """What the routing daemon of this host is told.
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
-    clients'.
+    clients'.  ``owners`` are there where a policy asks for them, sorted by prefix and owner.
     """
 
     daemon: Daemon
@@ -318,6 +381,9 @@ class Routing:
     timers: Timers
     ecmp_limit: int
     tables: tuple[RoutingTable, ...]
+    refusals: tuple[Refusal, ...]
+    policies: tuple[ImportPolicy, ...]
+    owners: tuple[Owner, ...]
     sessions: tuple[Session, ...]
 
 

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, family_of_text, longer_than
 from l3hv.fabric import LOCAL_OUT
-from l3hv.facts import Common, Domain, HostIntent
-from l3hv.model import Family, Guest, LoopbackAddress, PrefixMatch, RoutingTable
-from l3hv.sessions import bird_table
+from l3hv.facts import Common, Domain, HostIntent, Owned
+from l3hv.model import (
+    Announcer,
+    Family,
+    Guest,
+    ImportPolicy,
+    LoopbackAddress,
+    Owner,
+    PrefixMatch,
+    Refusal,
+    RoutingTable,
+    Session,
+)
+from l3hv.sessions import bird_table, policy_name
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
+
+REFUSALS = tuple(
+    Refusal(number, name, why)
+    for number, (name, why) in enumerate(
+        (
+            ("path", "it has an AS path, but nothing here comes from beyond this AS"),
+            ("reflected", "it says that somebody reflected it, but only reflectors do"),
+            ("loopback", "it is the loopback of somebody else"),
+            ("prefix", "no neighbour of this kind announces this prefix"),
+            ("owner", "the inventory gives it to somebody else, or to nobody"),
+            ("next_hop", "its next hop is not an address of who announces it"),
+        ),
+        start=1,
+    )
+)
+"""Why an announcement is refused, in the order in which it is looked at."""
 
 
 def routing_tables(
@@ -72,6 +99,63 @@ def _domain_table(
     )
 
 
+def import_policies(
+    common: Common, host: HostIntent, sessions: Iterable[Session]
+) -> tuple[ImportPolicy, ...]:
+    """Return what is taken from each kind of neighbours that the host has, table by table."""
+    used = {channel.policy for session in sessions for channel in session.channels}
+    return tuple(
+        policy
+        for domain in common.domains
+        for family in domain.families
+        for policy in _policies(common, host, domain, family)
+        if policy.name in used
+    )
+
+
+def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) -> Iterator[ImportPolicy]:
+    """Yield the policies of one table.
+
+    A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
+    say is reduced to prefixes.  Edge routers may know the whole Internet, with attributes that mean something
+    to whoever runs them.
+    """
+    pools = tuple(_pool_matches(common, domain, family))
+    homes = (*pools, *_loopback_matches(domain, family))
+    beyond = (
+        _exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
+        *_extra_matches(domain, family),
+    )
+    loopbacks = domain.loopback(family)
+    table = bird_table(domain.name, family)
+
+    def policy(
+        neighbors: Announcer, accepts: tuple[PrefixMatch, ...], *, is_judged: bool = False
+    ) -> ImportPolicy:
+        return ImportPolicy(
+            name=policy_name(table, neighbors),
+            table=table,
+            family=family,
+            neighbors=neighbors,
+            accepts=accepts,
+            loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
+            is_owned=is_judged and host.settings.origin_validation == "strict",
+            is_original=is_judged,
+            is_silent=neighbors == "edge_routers",
+        )
+
+    yield policy("hypervisors", pools, is_judged=True)
+    yield policy("edge_routers", beyond)
+    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
+
+
+def owners(owned: Iterable[Owned], tables: Iterable[RoutingTable]) -> tuple[Owner, ...]:
+    """Return who may announce what, in the families that the host has tables of."""
+    families = {table.family for table in tables}
+    found = (Owner(family_of_text(each.prefix), each.prefix, each.owner, each.guest) for each in owned)
+    return tuple(owner for owner in found if owner.family in families)
+
+
 def _local_out_tables(
     common: Common, host: HostIntent, loopbacks: Iterable[LoopbackAddress]
 ) -> Iterator[RoutingTable]:
@@ -111,15 +195,16 @@ def _exact(prefix: str, why: str) -> PrefixMatch:
 
 
 def _pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    """Yield the pools with all that guests have of them: in IPv6 prefixes up to /64 and single addresses."""
+    """Yield what guests have of the pools, never all of one: in IPv6 up to /64, and single addresses."""
     for pool in common.pools:
         if pool.domain != domain.name:
             continue
         if family == "ipv4" and pool.ipv4 is not None:
-            yield PrefixMatch(str(pool.ipv4), pool.ipv4.prefixlen, HOST_LENGTH["ipv4"], f"pool {pool.name}")
+            low = longer_than(pool.ipv4)
+            yield PrefixMatch(str(pool.ipv4), low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
         if family == "ipv6" and pool.ipv6 is not None:
             prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
-            yield PrefixMatch(prefix, pool.ipv6.prefixlen, GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
             yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
 
 

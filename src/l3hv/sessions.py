@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from l3hv.addressing import FAMILIES, numbered
-from l3hv.facts import Common, Domain, HostIntent, Peer, UplinkIntent
-from l3hv.model import Channel, FailureProfile, Family, Session
+from l3hv.addressing import FAMILIES, Network, numbered
+from l3hv.facts import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
+from l3hv.model import Announcer, Channel, FailureProfile, Family, PrefixLimit, Session
 
 Relation = Literal["reflector", "client", "peer"]
 
@@ -21,6 +21,8 @@ FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_res
 """What is done about a dead path, neighbour or daemon, the more demanding first."""
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
+
+LEAST_PREFIX_LIMIT = 128
 
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
@@ -44,17 +46,24 @@ def bird_table(domain: str, family: Family) -> str:
     return f"{bird_symbol(domain)}{4 if family == 'ipv4' else 6}"
 
 
-def sessions(common: Common, host: HostIntent, peers: tuple[Peer, ...]) -> tuple[Session, ...]:
+def policy_name(table: str, neighbors: Announcer) -> str:
+    """Return the name of the import policy of a table for neighbours of one kind."""
+    return f"accept_{table}_from_{neighbors}"
+
+
+def sessions(
+    common: Common, host: HostIntent, peers: tuple[Peer, ...], largest: Largest
+) -> tuple[Session, ...]:
     """Return the sessions of a host in the order of its uplinks and their neighbours."""
     return tuple(
-        _session(common, host, uplink, peer)
+        _session(common, host, uplink, peer, largest)
         for uplink in host.uplinks
         for peer in peers
         if peer.path == uplink.path and uplink.domain in peer.domains
     )
 
 
-def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Session:
+def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer, largest: Largest) -> Session:
     networks = [
         network
         for family in FAMILIES
@@ -75,15 +84,51 @@ def _session(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer)
         passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
         failure_profile=profile,
         bfd=profile in BFD_PROFILES,
-        channels=tuple(
-            Channel(
-                network.family,
-                bird_table(uplink.domain, network.family),
-                None if is_reflector else str(numbered(network.prefix, host.id)),
-            )
-            for network in networks
-        ),
+        channels=tuple(_channel(common, host, peer, network, largest) for network in networks),
     )
+
+
+def _channel(common: Common, host: HostIntent, peer: Peer, network: PathNetwork, largest: Largest) -> Channel:
+    """Return one family of a session: a reflector's clients are judged one by one, reflectors are trusted."""
+    family, table = network.family, bird_table(network.domain, network.family)
+    next_hop = None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id))
+    if peer.kind == "route_reflector":
+        policy, next_hops = policy_name(table, "reflectors"), str(network.prefix)
+        return Channel(family, table, next_hop, policy, next_hops, loopback=None, owner=None, limit=None)
+    next_hops = _own(network.prefix, peer)
+    if peer.kind == "edge_router":
+        policy = policy_name(table, "edge_routers")
+        return Channel(family, table, next_hop, policy, next_hops, loopback=None, owner=None, limit=None)
+    loopbacks = common.domain(network.domain).loopback(family)
+    accepted = _limit(getattr(largest, family), host.settings.prefix_limit_margin)
+    return Channel(
+        family,
+        table,
+        next_hop,
+        policy_name(table, "hypervisors"),
+        next_hops,
+        loopback=None if loopbacks is None else _own(loopbacks, peer),
+        owner=peer.id if host.settings.origin_validation == "strict" else None,
+        limit=PrefixLimit(accepted, 2 * accepted, host.settings.prefix_limit_action),
+    )
+
+
+def _own(prefix: Network, peer: Peer) -> str:
+    """Return a neighbour's own address of a prefix of the fabric, as a prefix."""
+    return f"{numbered(prefix, peer.id)}/{prefix.max_prefixlen}"
+
+
+def _limit(most: int, margin: int) -> int:
+    """Return how many prefixes are taken from a hypervisor where no other has more than ``most``.
+
+    Any hypervisor can take in the guests of any other, with a margin in percent, and a loopback.  In steps
+    of a power of two, so that a guest more rarely changes a reflector.
+
+    >>> _limit(3, 50), _limit(100, 50)
+    (128, 512)
+    """
+    needed = (2 * most + 1) * (100 + margin) // 100
+    return max(LEAST_PREFIX_LIMIT, 1 << needed.bit_length())
 
 
 def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:

@@ -11,7 +11,7 @@ import pytest
 from rendered import PLANS, ROOT, rendered_files
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"ipv6_only_guests", "lab", "one_path", "vlans"}
+KEPT = {"ipv6_only_guests", "lab", "one_path", "strict", "vlans"}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",

@@ -152,7 +152,13 @@ def bird(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> dic
                 imported = fabric.sent(session.peer, table, session.path)
                 exported = from_all - imported
             counts = {"imported": imported, "filtered": 0, "exported": exported}
-            channels[channel.family] = {"state": "UP", "table": channel.table, "routes": counts}
+            channels[channel.family] = {
+                "state": "UP",
+                "table": channel.table,
+                "routes": counts,
+                "limits": [],
+                "refused": [],
+            }
         sessions[session.name] = {
             "state": "Established",
             "info": "Established",
