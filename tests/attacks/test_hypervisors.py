@@ -68,7 +68,7 @@ class Attack:
     reason: str | None
     routes: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     statements: str = ""
-    next_hop: dict[tuple[str, int], str] = field(default_factory=dict)
+    next_hop: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
     router_id: str = OWN_ID
 
     @property
@@ -108,9 +108,26 @@ ATTACKS = (
     Attack("its own guest in the private domain", "prefix", {("private", 4): ["203.0.113.4/32"]}),
     Attack("the default route of the private domain", "prefix", {("private", 4): ["0.0.0.0/0"]}),
     Attack("a path's prefix in the private domain", "prefix", {("private", 4): ["172.22.15.0/25"]}),
-    Attack("another hypervisor's next hop", "next_hop", next_hop={("public", 4): "198.51.100.1"}),
-    Attack("another's IPv6 next hop", "next_hop", next_hop={("public", 6): "2001:db8:c633:6400::2"}),
-    Attack("a reflector as its next hop", "next_hop", next_hop={("private", 4): "172.22.15.126"}),
+    Attack(
+        "another hypervisor's next hop",
+        "next_hop",
+        next_hop={("public", 4): {"a": "198.51.100.1", "b": "198.51.100.129"}},
+    ),
+    Attack(
+        "another's IPv6 next hop",
+        "next_hop",
+        next_hop={("public", 6): {"a": "2001:db8:c633:6400::2", "b": "2001:db8:c633:6401::2"}},
+    ),
+    Attack(
+        "another's private next hop",
+        "next_hop",
+        next_hop={("private", 4): {"a": "172.22.15.2", "b": "172.22.15.130"}},
+    ),
+    Attack(
+        "an edge router as its next hop",
+        "next_hop",
+        next_hop={("public", 4): {"a": "198.51.100.120", "b": "198.51.100.248"}},
+    ),
     Attack("an AS path", "path", statements="bgp_path.prepend(65009);"),
     Attack(
         "forged preference",
@@ -212,8 +229,7 @@ def configuration(attack: Attack) -> str:
             ]
             for of, family in OWN:
                 if of == domain:
-                    own = ADDRESSES[domain, family][path]
-                    hop = attack.next_hop.get((domain, family)) or own
+                    hop = (attack.next_hop.get((domain, family)) or ADDRESSES[domain, family])[path]
                     lines += [
                         f"ipv{family} {{ table {domain}{family}; import none;",
                         f"export filter out_{domain}{family};",
@@ -537,6 +553,25 @@ def test_100000_prefixes_are_refused(strict: Lab, unharmed: Unharmed) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["203.0.113.4/32", "203.0.113.3/32"], ids=["its own", "another's"])
+@pytest.mark.parametrize(
+    "next_hop", ["198.51.100.126", "198.51.100.129", "0.0.0.0", "127.0.0.1"], ids="of-{}".format
+)
+def test_next_hops_that_lead_nowhere_are_refused(strict: Lab, unharmed: Unharmed, next_hop: str) -> None:
+    """The reflector's own, one of another path, none: BIRD refuses these before the filter."""
+    begin = now(strict, "rr1")
+    with speaker(strict) as session:
+        session.wait_until_said("established")
+        with strict.traffic(*FLOWS, seconds=3, each=4) as traffic:
+            session.send(bgp.update(usual(next_hop), OWN["public", 4]))
+            wait_for(
+                "the reason in the log",
+                lambda: "hv3_public: Invalid NEXT_HOP attribute" in said_since(strict, "rr1", begin),
+                2,
+            )
+    assert traffic.lost() == {}
+    unharmed.check()
+
+
 def test_flapping_at_100_hz_costs_others_nothing(strict: Lab, unharmed: Unharmed, prefix: str) -> None:
     with speaker(strict) as session:
         session.wait_until_said("established")
