@@ -1,4 +1,4 @@
-"""A guest moves where reflectors know whose prefixes are whose: in the order of the runbook nobody is cut off."""
+"""A guest moves where reflectors know whose prefixes are whose: in the runbook's order nobody is cut off."""
 
 from __future__ import annotations
 
