@@ -453,7 +453,7 @@ def test_what_is_forged_reaches_nobody(own_bird: Lab, name: str) -> None:
     finally:
         tell(own_bird, HONEST)
     assert heard
-    assert text.count("BGP.next_hop") == 2
+    assert text.lower().count("next_hop") == 2
     assert forged(text) == []
 
 
@@ -463,13 +463,9 @@ def shown(lab: Lab, machine: str, what: str) -> str:
 
 def forged(text: str) -> list[str]:
     """Return the attributes of a route that it would not have if only its prefix counted."""
-    marks = ("BGP.med", "BGP.community", "BGP.ext_community", "BGP.large_community")
-    lines = [line.strip() for line in text.splitlines()]
-    return [
-        line
-        for line in lines
-        if line.startswith(marks) or (line.startswith("BGP.local_pref") and line != "BGP.local_pref: 100")
-    ]
+    marks = ("bgp_med", "bgp_community", "bgp_ext_community", "bgp_large_community", "bgp_local_pref")
+    lines = [line.strip().lower().replace("bgp.", "bgp_") for line in text.splitlines()]
+    return [line for line in lines if line.startswith(marks) and line != "bgp_local_pref: 100"]
 
 
 def test_verify_names_host_prefix_and_reason(own_bird: Lab) -> None:
@@ -552,7 +548,6 @@ def test_100000_prefixes_are_refused(strict: Lab, unharmed: Unharmed) -> None:
     unharmed.check()
 
 
-@pytest.mark.parametrize("prefix", ["203.0.113.4/32", "203.0.113.3/32"], ids=["its own", "another's"])
 @pytest.mark.parametrize(
     "next_hop", ["198.51.100.126", "198.51.100.129", "0.0.0.0", "127.0.0.1"], ids="of-{}".format
 )
@@ -572,6 +567,7 @@ def test_next_hops_that_lead_nowhere_are_refused(strict: Lab, unharmed: Unharmed
     unharmed.check()
 
 
+@pytest.mark.parametrize("prefix", ["203.0.113.4/32", "203.0.113.3/32"], ids=["its own", "another's"])
 def test_flapping_at_100_hz_costs_others_nothing(strict: Lab, unharmed: Unharmed, prefix: str) -> None:
     with speaker(strict) as session:
         session.wait_until_said("established")
