@@ -15,7 +15,8 @@ from typing import Literal
 
 from l3hv.addressing import FAMILIES, brief, family_of_text
 from l3hv.errors import FABRIC, Problem, natural_key
-from l3hv.facts import Common, GuestIntent, HostIntent, Largest, Owned
+from l3hv.facts import Common, GuestIntent, HostIntent, Largest
+from l3hv.model import Owner
 from l3hv.sessions import bird_symbol
 
 ClaimKind = Literal["symbol", "id", "guest", "mac", "prefix", "path", "reflector", "moves_from", "hypervisor"]
@@ -126,26 +127,29 @@ def _homeless(moves: Iterable[tuple[str, Claim]], hypervisors: Collection[str]) 
             yield Problem(host, claim.field, claim.value, message, remedy)
 
 
-def owned(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owned, ...]:
-    """Return what each hypervisor may announce, sorted by prefix and id; ``ids`` has those of all hosts.
+def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owner, ...]:
+    """Return what each hypervisor with guests may announce for them; ``ids`` has those of all hosts.
 
     A guest that moves has two homes until the one that it leaves is not named any more.
     """
-    found: list[tuple[_Place, int, str]] = []
+    found: dict[str, dict[str, _Place]] = {}
     for host in claims_by_host:
         several = tuple(claims_by_host[host])
-        leaving = {_guest_of(claim): ids[claim.value] for claim in several if claim.kind == "moves_from"}
+        leaving = {_guest_of(claim): claim.value for claim in several if claim.kind == "moves_from"}
         for claim in several:
             if claim.kind == "prefix":
-                guest = _guest_of(claim)
-                homes = (ids[host], leaving[guest]) if guest in leaving else (ids[host],)
-                found += ((_place(host, 0, claim), home, guest) for home in homes)
-    found.sort(key=lambda each: (each[0][:3], each[1], each[2]))
-    unique: dict[tuple[str, int], Owned] = {}
-    for place, home, guest in found:  # guests of one host may share an anycast prefix
-        prefix = place[-1].value
-        unique.setdefault((prefix, home), Owned(prefix, home, guest))
-    return tuple(unique.values())
+                place = _place(host, 0, claim)
+                found.setdefault(host, {})[claim.value] = place
+                if (other := leaving.get(_guest_of(claim))) is not None:
+                    found.setdefault(other, {})[claim.value] = place
+    return tuple(
+        Owner(ids[host], host, ipv4=_in_order(found[host], 4), ipv6=_in_order(found[host], 6))
+        for host in sorted(found, key=lambda host: ids[host])
+    )
+
+
+def _in_order(places: Mapping[str, _Place], version: int) -> tuple[str, ...]:
+    return tuple(sorted((p for p in places if places[p][0] == version), key=lambda p: places[p][1:3]))
 
 
 def largest(claims_by_host: Mapping[str, Iterable[Claim]]) -> Largest:

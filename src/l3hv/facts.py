@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
 from l3hv.addressing import Network, family_of
-from l3hv.model import DaemonName, FailureProfile, Family, Kind, LimitAction, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Family, Kind, LimitAction, Owner, System, Timers
 
 DomainKind = Literal["public", "private"]
 OriginValidation = Literal["pool", "strict"]
@@ -237,15 +237,6 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Owned:
-    """A prefix that the inventory gives to a guest, and the id of a hypervisor that may announce it."""
-
-    prefix: str
-    owner: int
-    guest: str
-
-
-@dataclass(frozen=True)
 class Largest:
     """How many prefixes the hypervisor with the most of them has, in each family."""
 
@@ -257,11 +248,11 @@ class Largest:
 class HostSlice:
     """Everything that the plan of one host is made of.
 
-    Only reflectors are told of ``largest``, and only those that validate strictly of ``owned``.
+    Only reflectors are told of ``largest``, and only those that validate strictly of ``owners``.
     """
 
     common: Common
     host: HostIntent
     peers: tuple[Peer, ...]
     largest: Largest
-    owned: tuple[Owned, ...]
+    owners: tuple[Owner, ...]

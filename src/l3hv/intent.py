@@ -11,9 +11,9 @@ from typing import Any
 
 from l3hv.errors import natural_key
 from l3hv.fabric import COMMON_KEYS, parse_common
-from l3hv.facts import Common, HostIntent, HostSlice, Largest, Link, Member, Owned, Peer
+from l3hv.facts import Common, HostIntent, HostSlice, Largest, Link, Member, Peer
 from l3hv.hosts import HOST_KEYS, KINDS, host_kind, parse_host
-from l3hv.model import as_plain
+from l3hv.model import Owner, as_plain
 
 __all__ = [
     "COMMON_KEYS",
@@ -80,11 +80,11 @@ def host_slice(
     host: HostIntent,
     neighbours: Iterable[Peer],
     largest: Largest = Largest(),  # noqa: B008 - frozen
-    owned: Callable[[], tuple[Owned, ...]] = tuple,
+    owners: Callable[[], tuple[Owner, ...]] = tuple,
 ) -> dict[str, Any]:
     """Return, as plain data, everything that :func:`l3hv.plan.host_plan` makes a host's plan of.
 
-    What other hypervisors have (:func:`l3hv.claims.largest`, :func:`l3hv.claims.owned`) is for reflectors,
+    What other hypervisors have (:func:`l3hv.claims.largest`, :func:`l3hv.claims.owners`) is for reflectors,
     the latter only where they validate strictly: no other slice changes with somebody else's guests.
     """
     is_reflector = host.kind == "route_reflector"
@@ -94,7 +94,7 @@ def host_slice(
         host=host,
         peers=tuple(neighbours),
         largest=largest if is_reflector else Largest(),
-        owned=owned() if is_strict else (),
+        owners=owners() if is_strict else (),
     )
     plain: dict[str, Any] = as_plain(part)
     return plain

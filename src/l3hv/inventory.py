@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from l3hv.claims import Claim, claims, clashes, largest, owned
+from l3hv.claims import Claim, claims, clashes, largest, owners
 from l3hv.errors import IntentError, Problem
 from l3hv.intent import (
     COMMON_KEYS,
@@ -317,10 +317,10 @@ def read_fabric(
 
     slices: dict[str, dict[str, Any]] = {}
     most = largest(claimed)
-    all_owned = functools.cache(lambda: owned(claimed, {host: members[host].id for host in kinds}))
+    all_owners = functools.cache(lambda: owners(claimed, {host: members[host].id for host in kinds}))
     for host, intent in hosts.items():
         part = host_slice(
-            common, intent, peers(intent, roster), most, all_owned if host in touched else tuple
+            common, intent, peers(intent, roster), most, all_owners if host in touched else tuple
         )
         if host in touched:
             slices[host] = part

@@ -248,12 +248,12 @@ class ImportPolicy:
 
 @dataclass(frozen=True)
 class Owner:
-    """That the host with the id ``owner`` may announce ``prefix``, as the prefix of the guest ``why``."""
+    """The prefixes of the guests of ``host``, which may announce them: in the order of their addresses."""
 
-    family: Family
-    prefix: str
-    owner: int
-    why: str
+    id: int
+    host: str
+    ipv4: tuple[str, ...]
+    ipv6: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,7 @@ class Routing:
     """What the routing daemon of this host is told.
 
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
-    clients'.  ``owners`` are there where a policy asks for them, sorted by prefix and owner.
+    clients'.  ``owners`` are there where a policy asks for them, sorted by id.
     """
 
     daemon: Daemon

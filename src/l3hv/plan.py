@@ -22,7 +22,7 @@ from l3hv.model import (
     Vlan,
     from_plain,
 )
-from l3hv.policy import REFUSALS, import_policies, owners, preferred_source, routing_tables
+from l3hv.policy import REFUSALS, import_policies, preferred_source, routing_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
 from l3hv.sessions import FAILURE_PROFILES, failure_profile, router_id, sessions
@@ -48,7 +48,6 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
     own = sessions(common, host, part.peers, part.largest)
-    tables = routing_tables(common, host, loopbacks, ports)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -74,10 +73,10 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             failure_profiles=tuple(p for p in FAILURE_PROFILES if p in {s.failure_profile for s in own}),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
-            tables=tables,
+            tables=routing_tables(common, host, loopbacks, ports),
             refusals=REFUSALS,
             policies=import_policies(common, host, own),
-            owners=owners(part.owned, tables),
+            owners=part.owners,
             sessions=own,
         ),
         warnings=tuple(_warnings(part)),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, family_of_text, longer_than
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
 from l3hv.fabric import LOCAL_OUT
-from l3hv.facts import Common, Domain, HostIntent, Owned
+from l3hv.facts import Common, Domain, HostIntent
 from l3hv.model import (
     Announcer,
     Family,
     Guest,
     ImportPolicy,
     LoopbackAddress,
-    Owner,
     PrefixMatch,
     Refusal,
     RoutingTable,
@@ -147,13 +146,6 @@ def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) 
     yield policy("hypervisors", pools, is_judged=True)
     yield policy("edge_routers", beyond)
     yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
-
-
-def owners(owned: Iterable[Owned], tables: Iterable[RoutingTable]) -> tuple[Owner, ...]:
-    """Return who may announce what, in the families that the host has tables of."""
-    families = {table.family for table in tables}
-    found = (Owner(family_of_text(each.prefix), each.prefix, each.owner, each.guest) for each in owned)
-    return tuple(owner for owner in found if owner.family in families)
 
 
 def _local_out_tables(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from l3hv.claims import claims, largest, owned
+from l3hv.claims import claims, largest, owners
 from l3hv.facts import Common, HostIntent
 from l3hv.intent import Roster, host_slice, member, parse_common, parse_host, peers
 from l3hv.model import Kind
@@ -105,7 +105,7 @@ def slices(
     ids = {name: host.id for name, host in parsed.items()}
     return {
         name: host_slice(
-            common, host, peers(host, roster), largest(claimed), functools.partial(owned, claimed, ids)
+            common, host, peers(host, roster), largest(claimed), functools.partial(owners, claimed, ids)
         )
         for name, host in parsed.items()
     }

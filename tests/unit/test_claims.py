@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intents import common_of, fabric, intents
 
-from l3hv.claims import Claim, claims, clashes, largest, owned
-from l3hv.facts import Largest, Owned
-from l3hv.model import as_plain, from_plain
+from l3hv.claims import Claim, claims, clashes, largest, owners
+from l3hv.facts import Largest
+from l3hv.model import Owner, as_plain, from_plain
 
 COMMON = common_of()
 
@@ -108,17 +108,15 @@ def test_what_is_owned_is_what_is_claimed_and_a_moving_guest_has_two_homes():
     claimed = {name: claims(host) for name, host in parsed.items()}
     ids = {name: host.id for name, host in parsed.items()}
     assert clashes(claimed, COMMON) == []
-    assert owned(claimed, ids) == (
-        Owned("10.0.0.2/32", 1, "vm2"),
-        Owned("10.0.0.3/32", 2, "vm3"),
-        Owned("10.0.0.3/32", 3, "vm3"),
-        Owned("10.0.0.4/32", 3, "vm4"),
-        Owned("10.15.0.1/32", 1, "vm2"),
-        Owned("10.15.0.1/32", 3, "vm4"),
-        Owned("10.15.1.0/24", 2, "vm3"),
-        Owned("10.15.1.0/24", 3, "vm3"),
-        Owned("2001:db8:8000:2::/64", 1, "vm2"),
-        Owned("2001:db8:8000:4::/64", 3, "vm4"),
+    assert owners(claimed, ids) == (
+        Owner(1, "hv1", ("10.0.0.2/32", "10.15.0.1/32"), ("2001:db8:8000:2::/64",)),
+        Owner(2, "hv2", ("10.0.0.3/32", "10.15.1.0/24"), ()),
+        Owner(
+            3,
+            "hv3",
+            ("10.0.0.3/32", "10.0.0.4/32", "10.15.0.1/32", "10.15.1.0/24"),
+            ("2001:db8:8000:4::/64",),
+        ),
     )
     assert largest(claimed) == Largest(ipv4=2, ipv6=1)
 
@@ -129,5 +127,5 @@ def test_guests_of_one_host_own_an_anycast_prefix_once():
         guest |= {"anycast": ["10.15.0.1"], "ipv6": False}
     parsed = intents(hosts)
     claimed = {name: claims(host) for name, host in parsed.items()}
-    found = owned(claimed, {name: host.id for name, host in parsed.items()})
-    assert [each.prefix for each in found] == ["10.0.0.2/32", "10.0.0.3/32", "10.15.0.1/32"]
+    (found,) = owners(claimed, {name: host.id for name, host in parsed.items()})
+    assert found.ipv4 == ("10.0.0.2/32", "10.0.0.3/32", "10.15.0.1/32")

@@ -34,7 +34,7 @@ def is_taken(plan: HostPlan, peer: str, domain: str, prefix: str, next_hop: str)
         return False
     if prefix == channel.loopback:
         return True
-    owners = {(owner.prefix, owner.owner) for owner in plan.routing.owners}
+    owners = {(p, owner.id) for owner in plan.routing.owners for p in owner.ipv4 + owner.ipv6}
     return is_matched(prefix, policy.accepts) and (not policy.is_owned or (prefix, channel.owner) in owners)
 
 
