@@ -22,7 +22,7 @@ from l3hv.model import (
     Vlan,
     from_plain,
 )
-from l3hv.policy import REFUSALS, import_policies, preferred_source, routing_tables
+from l3hv.policy import import_policies, preferred_source, refusals, routing_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
 from l3hv.sessions import FAILURE_PROFILES, failure_profile, router_id, sessions
@@ -48,6 +48,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
     own = sessions(common, host, part.peers, part.largest)
+    policies = import_policies(common, host, own)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -74,8 +75,8 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             tables=routing_tables(common, host, loopbacks, ports),
-            refusals=REFUSALS,
-            policies=import_policies(common, host, own),
+            refusals=refusals(policies),
+            policies=policies,
             owners=part.owners,
             sessions=own,
         ),

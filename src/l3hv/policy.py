@@ -112,6 +112,17 @@ def import_policies(
     )
 
 
+def refusals(policies: Iterable[ImportPolicy]) -> tuple[Refusal, ...]:
+    """Return the reasons that ``policies`` may have to refuse an announcement."""
+    names = set()
+    for policy in policies:
+        names |= {"prefix", "next_hop"}
+        names |= {"path", "reflected"} if policy.is_original else set()
+        names |= {"loopback"} if policy.loopbacks is not None else set()
+        names |= {"owner"} if policy.is_owned else set()
+    return tuple(refusal for refusal in REFUSALS if refusal.name in names)
+
+
 def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) -> Iterator[ImportPolicy]:
     """Yield the policies of one table.
 

@@ -23,6 +23,7 @@ FAILURE_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd", "graceful_res
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
 
 LEAST_PREFIX_LIMIT = 128
+"""What is taken from each hypervisor of a small fabric."""
 
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 

@@ -216,13 +216,13 @@ def test_each_difference_is_named(change: Callable[[dict[str, Any]], Any], expec
 
 
 def test_a_refused_announcement_is_told_with_the_reason() -> None:
-    path = ("bird", "sessions", "rr2_public", "channels", "ipv4", "refused")
-    routes = [{"prefix": "203.0.113.9/32", "reason": 5}, {"prefix": "203.0.113.8/32", "reason": None}]
-    checks = compare(LAB["hv1"], seen_with("hv1", with_value(routes, *path)), FABRIC)
+    path = ("bird", "sessions", "hv3_public", "channels", "ipv4", "refused")
+    routes = [{"prefix": "0.0.0.0/0", "reason": 4}, {"prefix": "203.0.113.8/32", "reason": None}]
+    checks = compare(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
     assert [check.sentence for check in checks if not check.ok] == [
-        "hv1: announcement rr2 public 203.0.113.9/32: expected nothing, found refused: "
-        "the inventory gives it to somebody else, or to nobody",
-        "hv1: announcement rr2 public 203.0.113.8/32: expected nothing, found refused: a filter says so",
+        "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
+        "no neighbour of this kind announces this prefix",
+        "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter says so",
     ]
 
 
