@@ -19,7 +19,15 @@ from l3hv.daemons import (
 )
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
-from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
+from l3hv.facts import (
+    Common,
+    Domain,
+    HostIntent,
+    OriginValidation,
+    PathNetwork,
+    Settings,
+    UplinkIntent,
+)
 from l3hv.guests import (
     LONGEST_INTERFACE,
     Home,
@@ -29,7 +37,7 @@ from l3hv.guests import (
     reference,
     resolve_guests,
 )
-from l3hv.model import DaemonName, FailureProfile, Kind, Neighbors, SessionLayout, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Kind, LimitAction, Neighbors, SessionLayout, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
 from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, SESSION_LAYOUTS
 from l3hv.shape import (
@@ -60,7 +68,10 @@ HOST_KEYS = frozenset(
         "l3hv_management_sources",
         "l3hv_mtu",
         "l3hv_neighbors",
+        "l3hv_origin_validation",
         "l3hv_path",
+        "l3hv_prefix_limit_action",
+        "l3hv_prefix_limit_margin",
         "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
@@ -79,6 +90,9 @@ KINDS: dict[str, Kind] = {
 
 DEFAULT_MTU = 1500
 DEFAULT_ECMP_LIMIT = 16
+DEFAULT_ORIGIN_VALIDATION: OriginValidation = "pool"
+DEFAULT_PREFIX_LIMIT_ACTION: LimitAction = "block"
+DEFAULT_PREFIX_LIMIT_MARGIN = 50
 DEFAULT_PROFILE: FailureProfile = "bfd_llgr"
 DEFAULT_LAYOUT: SessionLayout = "multiprotocol"
 DEFAULT_DAEMON: DaemonName = "bird2"
@@ -129,6 +143,7 @@ _RESERVED_HOSTS = frozenset(
             "originated",
             "own",
             "pipe",
+            "refuse",
             "shared",
             "static",
         ),
@@ -150,6 +165,7 @@ junos_interface = Text(
 )
 host_id = WholeNumber(1, 2**24 - 1, "a host id")
 ecmp_limit = WholeNumber(1, 255, "a number of next hops")
+prefix_limit_margin = WholeNumber(0, 1000, "a margin in percent")
 
 
 def host_kind(name: str, groups: Iterable[str]) -> tuple[Kind | None, list[Problem]]:
@@ -243,6 +259,17 @@ def _read_settings(fields: Fields) -> Settings:
         ),
         neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
+        origin_validation=fields.take(
+            "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
+        ),
+        prefix_limit_margin=fields.take(
+            "l3hv_prefix_limit_margin", prefix_limit_margin, DEFAULT_PREFIX_LIMIT_MARGIN
+        ),
+        prefix_limit_action=fields.take(
+            "l3hv_prefix_limit_action",
+            OneOf[LimitAction]("warn", "block", "restart", "disable"),
+            DEFAULT_PREFIX_LIMIT_ACTION,
+        ),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
         ),

@@ -49,7 +49,7 @@ def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
     plans = with_layout("shared")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
-    seen["bird"]["sessions"]["rr1_shared"]["state"] = "Active"
+    seen["routing"]["sessions"]["rr1_shared"]["state"] = "Active"
     assert {
         "session rr1_shared",
         "path a has a reflector for public",
@@ -61,14 +61,14 @@ def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
     plans = with_layout("per_family")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
-    seen["bird"]["bfd"][1]["state"] = "Down"
+    seen["routing"]["bfd"][1]["state"] = "Down"
     assert different(plans["hv1"], seen, fabric) == {"bfd rr1 a public ipv6": "Down"}
 
 
 def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     """Return what is seen on a reflector whose clients BIRD has given names to."""
     seen = as_planned.observation(with_clients(plan, fabric), fabric)
-    sessions = seen["bird"]["sessions"].values()
+    sessions = seen["routing"]["sessions"].values()
     dynamic = {f"dynbgp{number}": session for number, session in enumerate(sessions, 1)}
     listening = {
         "state": "Passive",
@@ -80,8 +80,8 @@ def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     }
     return {
         **seen,
-        "bird": {
-            **seen["bird"],
+        "routing": {
+            **seen["routing"],
             "sessions": {**{own.name: listening for own in plan.routing.ranges}, **dynamic},
         },
     }
@@ -95,7 +95,7 @@ def test_clients_of_a_range_are_known_by_their_addresses() -> None:
     assert {session.name: session.neighbor for session in plan.routing.sessions} == explicit
     seen = seen_by_a_range(plans["rr1"], fabric)
     assert different(plan, with_names(plan, seen), fabric) == {}
-    del seen["bird"]["sessions"]["dynbgp2"]
+    del seen["routing"]["sessions"]["dynbgp2"]
     (missing,) = different(plan, with_names(plan, seen), fabric)
     assert missing.removeprefix("session ") in explicit
 
@@ -105,8 +105,8 @@ def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
     seen = seen_by_a_range(plans["rr1"], fabric)
-    stranger = {**seen["bird"]["sessions"]["dynbgp1"], "neighbor": "198.51.100.77", "channels": {}}
-    seen["bird"]["sessions"]["dynbgp9"] = stranger
+    stranger = {**seen["routing"]["sessions"]["dynbgp1"], "neighbor": "198.51.100.77", "channels": {}}
+    seen["routing"]["sessions"]["dynbgp9"] = stranger
     found = different(plan, with_names(plan, seen), fabric)
     assert found == {"session dynbgp9": f"Established, {stranger['local']} to 198.51.100.77"}
 

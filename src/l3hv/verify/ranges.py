@@ -30,8 +30,8 @@ def _session(own: Session, client: str, address: str) -> Session:
 def with_names(plan: HostPlan, seen: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the observation with the sessions of ranges under the names that ``plan`` has for neighbours."""
     names = {session.neighbor: session.name for session in plan.routing.sessions}
-    bird = seen["bird"]
-    if not plan.routing.ranges or "sessions" not in bird:
+    daemon = seen["routing"]
+    if not plan.routing.ranges or "sessions" not in daemon:
         return seen
-    sessions = {names.get(session["neighbor"], name): session for name, session in bird["sessions"].items()}
-    return {**seen, "bird": {**bird, "sessions": sessions}}
+    sessions = {names.get(session["neighbor"], name): session for name, session in daemon["sessions"].items()}
+    return {**seen, "routing": {**daemon, "sessions": sessions}}
