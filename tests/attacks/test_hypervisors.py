@@ -255,11 +255,21 @@ def hostile(standing: Lab) -> Iterator[Lab]:
     """The lab after somebody took over hv3: its BIRD is stopped."""
     standing.wait_until_whole()
     standing.run(ATTACKER, "systemctl stop bird")
+    for reflector in REFLECTORS.values():
+        wait_until_noticed(standing, reflector)
     try:
         yield standing
     finally:
         standing.run(ATTACKER, f"{STOP}; systemctl start bird")
         standing.wait_until_whole()
+
+
+def wait_until_noticed(lab: Lab, reflector: str) -> None:
+    """Wait until BFD has told a reflector too, which ends whatever session there is then."""
+    bfd = (
+        f"birdc show bfd sessions | grep -w -e {ADDRESSES['public', 4]['a']} -e {ADDRESSES['public', 4]['b']}"
+    )
+    wait_for(f"{reflector} to miss {ATTACKER}", lambda: " Up " not in lab.run(reflector, bfd), 10)
 
 
 @pytest.fixture(scope="module")
