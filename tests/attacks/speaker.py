@@ -8,6 +8,7 @@ Standard output: ``established`` or ``refused``; ``sent`` for each line; what en
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import threading
@@ -82,6 +83,8 @@ def listen(session: socket.socket) -> None:
                 say(f"notification {body[0]} {body[1]}")
     except (OSError, EOFError):
         say("closed")
+        with contextlib.suppress(OSError):
+            session.shutdown(socket.SHUT_RDWR)  # so that nobody goes on sending
 
 
 def say(text: str) -> None:

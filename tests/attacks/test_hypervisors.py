@@ -255,11 +255,21 @@ def hostile(standing: Lab) -> Iterator[Lab]:
     """The lab after somebody took over hv3: its BIRD is stopped."""
     standing.wait_until_whole()
     standing.run(ATTACKER, "systemctl stop bird")
+    for reflector in REFLECTORS.values():
+        wait_until_noticed(standing, reflector)
     try:
         yield standing
     finally:
         standing.run(ATTACKER, f"{STOP}; systemctl start bird")
         standing.wait_until_whole()
+
+
+def wait_until_noticed(lab: Lab, reflector: str) -> None:
+    """Wait until BFD has told a reflector too, which ends whatever session there is then."""
+    bfd = (
+        f"birdc show bfd sessions | grep -w -e {ADDRESSES['public', 4]['a']} -e {ADDRESSES['public', 4]['b']}"
+    )
+    wait_for(f"{reflector} to miss {ATTACKER}", lambda: " Up " not in lab.run(reflector, bfd), 10)
 
 
 @pytest.fixture(scope="module")
@@ -409,13 +419,16 @@ def test_100000_prefixes_of_the_pool_are_limited(hostile: Lab, unharmed: Unharme
 def test_announcement_is_refused(own_bird: Lab, unharmed: Unharmed, attack: Attack) -> None:
     lab = own_bird
     begins = lab.on_each(REFLECTORS.values(), lambda machine: now(lab, machine))
-    seconds = 5 if attack.router_id == OWN_ID else 15
-    with lab.traffic(*FLOWS, seconds=seconds, each=4) as traffic:
+    # Another next hop or router id makes the attacker's BIRD begin anew.
+    patience = 3 if not attack.next_hop and attack.router_id == OWN_ID else 12
+    with lab.traffic(*FLOWS, seconds=patience + 3, each=4) as traffic:
         tell(lab, attack)
         if attack.reason is not None:
             words = [f"refused {prefix} from {ATTACKER}_" for prefix in attack.prefixes]
             for reflector in begins:
-                wait_until_refused(lab, reflector, begins[reflector], words, WHY[attack.reason])
+                wait_until_refused(
+                    lab, reflector, begins[reflector], words, WHY[attack.reason], seconds=patience
+                )
         else:
             time.sleep(1)
             wait_for("the attacker's sessions", lambda: is_up(lab))
@@ -424,11 +437,13 @@ def test_announcement_is_refused(own_bird: Lab, unharmed: Unharmed, attack: Atta
     unharmed.check()
 
 
-def wait_until_refused(lab: Lab, reflector: str, begin: str, words: Sequence[str], why: str) -> None:
+def wait_until_refused(
+    lab: Lab, reflector: str, begin: str, words: Sequence[str], why: str, seconds: float = 3
+) -> None:
     wait_for(
         f"the reason in the log of {reflector}",
         lambda: is_refused(said_since(lab, reflector, begin), words, why),
-        3,
+        seconds,
     )
 
 
