@@ -13,6 +13,7 @@ from l3hv.daemons import (
     REFLECTORS_ONLY,
     SYSTEM_NAMES,
     TITLES,
+    VALIDATING,
     WITHOUT_BFD,
     built_daemons,
     systems_with,
@@ -547,12 +548,31 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             f"A session of {settings.daemon} carries one family: it is a process for each.",
             "Say per_family for this host, or nothing, or choose bird2.",
         )
+    if kind == "route_reflector" and settings.origin_validation == "strict":
+        _check_validation(settings, notes)
     if settings.daemon in REFLECTORS_ONLY and settings.neighbors == "range":
         notes.add(
             "l3hv_neighbors",
             settings.neighbors,
             f"{TITLES[settings.daemon]} is given its neighbours one by one here.",
             "Use explicit, or choose bird2.",
+        )
+
+
+def _check_validation(settings: Settings, notes: Notes) -> None:
+    if settings.daemon not in VALIDATING:
+        notes.add(
+            "l3hv_origin_validation",
+            settings.origin_validation,
+            f"{settings.daemon} is not told whose the guests' prefixes are.",
+            f"Use pool for this host, or choose {_one_of(sorted(VALIDATING))}.",
+        )
+    elif settings.neighbors == "range":
+        notes.add(
+            "l3hv_origin_validation",
+            settings.origin_validation,
+            "The reflector takes clients from a range, and does not know who of them is who.",
+            "Use pool for this host, or l3hv_neighbors: explicit.",
         )
 
 

@@ -38,6 +38,7 @@ from l3hv.intent import (
     parse_host,
     peers,
 )
+from l3hv.keys import key_problems
 from l3hv.model import Kind, as_plain, from_plain
 from l3hv.plan import host_plan, topology
 from l3hv.ranges import range_problems
@@ -313,7 +314,11 @@ def read_fabric(
     members = {host: known[host].member if host in known else member(hosts[host]) for host in kinds}
     roster = Roster(members.values())
     claimed = {host: known[host].claims if host in known else claims(hosts[host]) for host in kinds}
-    problems += clashes(claimed, common) + range_problems(members.values())
+    problems += [
+        *clashes(claimed, common),
+        *range_problems(members.values()),
+        *key_problems(members.values()),
+    ]
     if problems:
         raise IntentError(problems)
 

@@ -174,7 +174,7 @@ def problems(module: AnsibleModule) -> list[str]:
             f"The kernel {platform.release()} cannot make 802.1Q interfaces (no module 8021q)."
             " Install a kernel that can, or let somebody else make them: `l3hv_vlan_interfaces: external`."
         )
-    # A neighbour that keeps routes of both families, and sees one of them come back, never lets go of the other.
+    # A neighbour with routes of both families that sees one of them come back never lets go of the other.
     if "bird" in parameters["packages"] and missing_packages(["bird"]):
         found += [
             f"The session {name} carries IPv4 and IPv6, and none of BIRD 1.6 does. Divide it first: say"

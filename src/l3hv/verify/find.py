@@ -226,9 +226,9 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
                 refused = f", {routes['filtered']} refused" if routes.get("filtered") else ""
                 yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
                 yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
-            for limit in channel["limits"]:
+            for limit in channel.get("limits", ()):
                 yield f"limit {name} {family}", f"the {limit} is reached"
-            for route in channel["refused"]:
+            for route in channel.get("refused", ()):
                 why = reasons.get(route["reason"], "a filter says so")
                 yield f"announcement {announcers.get(name, name)} {route['prefix']}", f"refused: {why}"
     names = {session.neighbor: bfd_name(session) for session in plan.routing.sessions}
