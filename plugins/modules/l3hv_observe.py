@@ -435,7 +435,15 @@ class Bird:
         except OSError as error:
             raise BirdError(f"{command}: {error}") from None
 
-    def _reply(self) -> list[tuple[int, str]]:
+    def first_of(self, command: str) -> list[tuple[int, str]]:
+        """Return the beginning of a reply that may be long. The conversation is of no use afterwards."""
+        try:
+            self._socket.sendall(command.encode() + b"\n")
+            return self._reply(most=BEGINNING)
+        except OSError as error:
+            raise BirdError(f"{command}: {error}") from None
+
+    def _reply(self, most: int | None = None) -> list[tuple[int, str]]:
         lines: list[tuple[int, str]] = []
         code = 0
         while True:
@@ -454,12 +462,20 @@ class Bird:
             else:
                 text = text[1:]  # a continuation: one space stands for the code of the line before
             lines.append((code, text))
+            if len(lines) == most:
+                return lines
             if is_last:
                 if code >= 8000:
                     raise BirdError(text)
                 return lines
 
 
+ROUTE_LINE = 1007
+ROUTE_ROW = re.compile(r"([0-9a-f.:]+/\d+) ")
+REFUSAL = re.compile(r"fabric_refusal: (\d+)")
+REFUSED_SHOWN = 10
+BEGINNING = 300
+"""Lines of a reply that are enough for that many routes with all their attributes."""
 PROTOCOL_LINE = 1002
 DETAIL_LINE = 1006
 BFD_LINE = 1020
@@ -525,6 +541,44 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
     {'imported': 7, 'filtered': 0, 'exported': 2, 'preferred': 7}
     """
     return {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", channel.get("Routes", ""))}
+
+
+def limits_hit(channel: dict[str, str]) -> list[str]:
+    """Return the limits of a channel that it has reached.
+
+    >>> limits_hit({"Import limit": "128 [HIT]", "Receive limit": "256"})
+    ['import limit of 128']
+    """
+    return [
+        f"{key.lower()} of {value.split()[0]}"
+        for key, value in channel.items()
+        if key.endswith(" limit") and value.endswith("[HIT]")
+    ]
+
+
+def parse_refused(lines: list[tuple[int, str]]) -> list[dict[str, Any]]:
+    """Return the routes of ``show route all filtered``: prefix, and the number of the reason or ``None``."""
+    refused: list[dict[str, Any]] = []
+    for code, line in lines:
+        if code == ROUTE_LINE and (row := ROUTE_ROW.match(line)):
+            refused.append({"prefix": row[1], "reason": None})
+        elif refused and (reason := REFUSAL.match(line.strip())):
+            refused[-1]["reason"] = int(reason[1])
+    return refused
+
+
+def read_refused(path: str, session: str, table: str) -> list[dict[str, Any]]:
+    """Return the first routes of a session that its filter refused, and that are kept nevertheless.
+
+    The conversation ends after them: there may be as many as the session's limit allows.
+    """
+    bird = Bird(path)
+    try:
+        return parse_refused(bird.first_of(f"show route all filtered table {table} protocol {session}"))[
+            :REFUSED_SHOWN
+        ]
+    finally:
+        bird.close()
 
 
 def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
@@ -602,6 +656,7 @@ def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
             "state": fields.get("State", ""),
             "table": fields.get("Table", ""),
             "routes": routes_of(fields),
+            "limits": limits_hit(fields),
         }
         for name, fields in (protocol["channels"] or {family: own}).items()
     }
@@ -609,8 +664,9 @@ def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
 
 def read_bird(name: str, family: str) -> dict[str, Any]:
     """Return what one BIRD says of itself, or ``{"error": …}``; ``family`` is its only one, if it has one."""
+    path = BIRD_SOCKET.format(name)
     try:
-        bird = Bird(BIRD_SOCKET.format(name))
+        bird = Bird(path)
     except BirdError as error:
         return {"error": str(error)}
     try:
@@ -628,6 +684,10 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
             for name, protocol in protocols.items()
             if protocol["type"] == "BGP"
         }
+        for session_name, session in sessions.items():
+            for channel in session["channels"].values():
+                kept = bool(channel["routes"].get("filtered")) and channel["table"]
+                channel["refused"] = read_refused(path, session_name, kept) if kept else []
         has_bfd = any(protocol["type"] == "BFD" for protocol in protocols.values())
         return {
             **status,

@@ -21,6 +21,9 @@ HOST_LENGTH: dict[Family, int] = {"ipv4": 32, "ipv6": 128}
 GUEST_PREFIX_LENGTH = 64
 """Length of a guest's IPv6 prefix: SLAAC (RFC 4862) works with nothing else."""
 
+PIECE_LENGTH: dict[Family, int] = {"ipv4": HOST_LENGTH["ipv4"], "ipv6": GUEST_PREFIX_LENGTH}
+"""The length of the smallest prefix that a pool can be."""
+
 LINK_LOCAL_GATEWAY = "fe80::1"
 """The address of every guest port, and with it the IPv6 gateway of every guest."""
 
@@ -188,6 +191,15 @@ def is_inside(inner: Address | Network, outer: Network) -> bool:
         return False
     (first, last), (low, high) = bounds(inner), bounds(outer)
     return low <= first and last <= high
+
+
+def longer_than(prefix: Network) -> int:
+    """Return the least length of what is a part of ``prefix`` and not all of it, unless it has no parts.
+
+    >>> longer_than(IPv4Network("203.0.113.0/24")), longer_than(IPv6Network("2001:db8::/64"))
+    (25, 64)
+    """
+    return min(prefix.prefixlen + 1, PIECE_LENGTH[family_of(prefix)])
 
 
 def first_host(prefix: Network) -> Address:

@@ -8,16 +8,18 @@ the sorting of prefixes.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from l3hv.addressing import brief
+from l3hv.addressing import FAMILIES, brief, family_of_text
 from l3hv.errors import FABRIC, Problem, natural_key
-from l3hv.facts import Common, GuestIntent, HostIntent
+from l3hv.facts import Common, GuestIntent, HostIntent, Largest
+from l3hv.model import Owner
 from l3hv.sessions import bird_symbol
 
-ClaimKind = Literal["symbol", "id", "guest", "mac", "prefix", "path", "reflector"]
+ClaimKind = Literal["symbol", "id", "guest", "mac", "prefix", "path", "reflector", "moves_from", "hypervisor"]
 
 _EVERYWHERE = "*"
 
@@ -27,7 +29,8 @@ class Claim:
     """One value that a host needs for itself, and the field of its intent that says so.
 
     ``shared`` prefixes (anycast) may be claimed by others who share them too.  The kinds ``path`` (needs a
-    reflector there) and ``reflector`` (is one) are about ``<path>.<domain>`` and clash with nothing.
+    reflector there) and ``reflector`` (is one) are about ``<path>.<domain>``, ``moves_from`` (needs a
+    hypervisor of that name) and ``hypervisor`` (is one) about names; they clash with nothing.
     """
 
     kind: ClaimKind
@@ -50,6 +53,8 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
     yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         yield Claim("id", f"{path}.{host.id}", "l3hv_id")
+    if host.kind == "hypervisor":
+        yield Claim("hypervisor", host.name, "inventory_hostname")
     if host.kind != "route_reflector":
         yield Claim("id", f"{_EVERYWHERE}.{host.id}", "l3hv_id")
     for uplink in host.uplinks:
@@ -64,6 +69,8 @@ def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
     where = f"l3hv_guests[{guest.name}]"
     yield Claim("guest", guest.name, f"{where}.name")
     yield Claim("mac", guest.mac, f"{where}.mac")
+    if guest.moves_from is not None:
+        yield Claim("moves_from", guest.moves_from, f"{where}.moves_from")
     if guest.ipv4 is not None:
         yield Claim("prefix", f"{guest.ipv4}/32", f"{where}.ipv4")
     if guest.ipv6 is not None:
@@ -86,12 +93,15 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
     """
     unique: dict[tuple[str, str], tuple[str, Claim]] = {}
     prefixes: list[_Place] = []
-    places: dict[str, dict[str, list[str]]] = {"path": {}, "reflector": {}}
+    places: dict[str, dict[str, list[str]]] = {"path": {}, "reflector": {}, "hypervisor": {}}
+    moves: list[tuple[str, Claim]] = []
     problems: dict[tuple[str, str], Problem] = {}
     for rank, host in enumerate(sorted(claims_by_host, key=natural_key)):
         for claim in claims_by_host[host]:
             if claim.kind == "prefix":
                 prefixes.append(_place(host, rank, claim))
+            elif claim.kind == "moves_from":
+                moves.append((host, claim))
             elif claim.kind in places:
                 places[claim.kind].setdefault(claim.value, []).append(host)
             else:
@@ -100,9 +110,60 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
                     problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
     return [
         *_unreflected(places["path"], places["reflector"], common),
+        *_homeless(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
     ]
+
+
+def _homeless(moves: Iterable[tuple[str, Claim]], hypervisors: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for each guest that would move from where none can be, or from where it is."""
+    for host, claim in moves:
+        if claim.value == host or claim.value not in hypervisors:
+            message = f"There is no hypervisor {claim.value}."
+            if claim.value == host:
+                message = f"The guest is on {host} already."
+            remedy = "Name the hypervisor that it is leaving, or remove moves_from."
+            yield Problem(host, claim.field, claim.value, message, remedy)
+
+
+def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owner, ...]:
+    """Return what each hypervisor with guests may announce for them; ``ids`` has those of all hosts.
+
+    A guest that moves has two homes until the one that it leaves is not named any more.
+    """
+    found: dict[str, dict[str, _Place]] = {}
+    for host in claims_by_host:
+        several = tuple(claims_by_host[host])
+        leaving = {_guest_of(claim): claim.value for claim in several if claim.kind == "moves_from"}
+        for claim in several:
+            if claim.kind == "prefix":
+                place = _place(host, 0, claim)
+                found.setdefault(host, {})[claim.value] = place
+                if (other := leaving.get(_guest_of(claim))) is not None:
+                    found.setdefault(other, {})[claim.value] = place
+    return tuple(
+        Owner(ids[host], host, ipv4=_in_order(found[host], 4), ipv6=_in_order(found[host], 6))
+        for host in sorted(found, key=lambda host: ids[host])
+    )
+
+
+def _in_order(places: Mapping[str, _Place], version: int) -> tuple[str, ...]:
+    return tuple(sorted((p for p in places if places[p][0] == version), key=lambda p: places[p][1:3]))
+
+
+def largest(claims_by_host: Mapping[str, Iterable[Claim]]) -> Largest:
+    """Return how many prefixes the host with the most of them has."""
+    counts = [
+        Counter(family_of_text(claim.value) for claim in several if claim.kind == "prefix")
+        for several in claims_by_host.values()
+    ]
+    return Largest(*(max((count[family] for count in counts), default=0) for family in FAMILIES))
+
+
+def _guest_of(claim: Claim) -> str:
+    """Return the guest that a claim like ``l3hv_guests[vm1].ipv4`` is about."""
+    return claim.field.partition("[")[2].partition("]")[0]
 
 
 def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Problem:

@@ -82,6 +82,9 @@ PER_FAMILY: frozenset[DaemonName] = frozenset({"bird1"})
 WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
 """Daemons that have no BFD: nothing but the hold time shows them that a neighbour is gone."""
 
+VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
+"""Daemons that are told whose the guests' prefixes are."""
+
 ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 """Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it
 (RFC 4456, section 8). So how many prefixes are sent to a client depends on the others."""

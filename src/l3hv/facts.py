@@ -17,13 +17,16 @@ from l3hv.model import (
     FailureProfile,
     Family,
     Kind,
+    LimitAction,
     Neighbors,
+    Owner,
     SessionLayout,
     System,
     Timers,
 )
 
 DomainKind = Literal["public", "private"]
+OriginValidation = Literal["pool", "strict"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ class GuestIntent:
     """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
 
     ``pool`` is the one of the main address (of the /64 for a guest without IPv4).
-    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  Where there are
+    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  ``moves_from`` names the
+    hypervisor that the guest is leaving, and may still be announced from.  Where there are
     ``allowed_sources`` nobody else may send to the guest, with ``port_isolation`` no guest of its host.
     """
 
@@ -167,13 +171,14 @@ class GuestIntent:
     transparent: tuple[str, ...]
     port_isolation: bool
     allowed_sources: tuple[str, ...]
+    moves_from: str | None
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes.
 
-    ``neighbors`` is how a reflector knows its clients.
+    ``neighbors`` is how a reflector knows its clients.  ``prefix_limit_margin`` is in percent.
     """
 
     mtu: int
@@ -183,6 +188,9 @@ class Settings:
     session_layout: SessionLayout
     neighbors: Neighbors
     ecmp_limit: int
+    origin_validation: OriginValidation
+    prefix_limit_margin: int
+    prefix_limit_action: LimitAction
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
     system: System
@@ -259,9 +267,22 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Largest:
+    """How many prefixes the hypervisor with the most of them has, in each family."""
+
+    ipv4: int = 0
+    ipv6: int = 0
+
+
+@dataclass(frozen=True)
 class HostSlice:
-    """Everything that the plan of one host is made of."""
+    """Everything that the plan of one host is made of.
+
+    Only reflectors are told of ``largest``, and only those that validate strictly of ``owners``.
+    """
 
     common: Common
     host: HostIntent
     peers: tuple[Peer, ...]
+    largest: Largest
+    owners: tuple[Owner, ...]

@@ -18,6 +18,7 @@ from l3hv.addressing import (
     guest_prefix_numbers,
     is_inside,
     link_local_of,
+    longer_than,
 )
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, Pool
@@ -48,6 +49,7 @@ GUEST_KEYS = frozenset(
         "ipv6_on_link",
         "link_local",
         "mac",
+        "moves_from",
         "name",
         "pool",
         "port_isolation",
@@ -84,6 +86,7 @@ interface_name = Text(
     # "all" and "default" are directories of /proc/sys/net/*/conf beside the interfaces.
     {"all", "default", "lo"},
 )
+_host = Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "the name of a hypervisor", "Write it as in the inventory.")
 reference = Text(
     r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}",
     "the name of a domain or pool of the fabric",
@@ -111,6 +114,7 @@ class Written:
     transparent: tuple[IPv4Address, ...]
     port_isolation: bool
     allowed_sources: tuple[Network, ...]
+    moves_from: str | None
 
 
 def read_guests(fields: Fields) -> list[Written]:
@@ -153,6 +157,7 @@ def _read_guest(notes: Notes, index: int, value: object) -> Written | None:
         transparent=fields.take_all("transparent", ipv4_address),
         port_isolation=fields.take("port_isolation", yes_or_no, False),
         allowed_sources=fields.take_all("allowed_sources", address_or_network),
+        moves_from=fields.take("moves_from", _host),
     )
     return written if len(notes.problems) == before else None
 
@@ -285,6 +290,7 @@ class _Resolution:
             transparent=tuple(map(str, guest.transparent)),
             port_isolation=guest.port_isolation,
             allowed_sources=tuple(map(str, guest.allowed_sources)),
+            moves_from=guest.moves_from,
         )
 
     def check_mac(self) -> None:
@@ -451,7 +457,14 @@ class _Resolution:
             return
         if not self.is_usable(prefix, pool, key):
             return
-        if prefix.version == 4:
+        if prefix in pool.prefixes and prefix.prefixlen < longer_than(prefix):
+            self.note(
+                key,
+                prefix,
+                f"{prefix} is all of the pool {pool.name}, which no hypervisor may announce.",
+                "Choose a part of it.",
+            )
+        elif prefix.version == 4:
             if self.guest.ipv4 is None:
                 self.note(
                     key,

@@ -14,13 +14,22 @@ from l3hv.daemons import (
     REFLECTORS_ONLY,
     SYSTEM_NAMES,
     TITLES,
+    VALIDATING,
     WITHOUT_BFD,
     built_daemons,
     systems_with,
 )
 from l3hv.errors import Problem, natural_key
 from l3hv.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
-from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Settings, UplinkIntent
+from l3hv.facts import (
+    Common,
+    Domain,
+    HostIntent,
+    OriginValidation,
+    PathNetwork,
+    Settings,
+    UplinkIntent,
+)
 from l3hv.guests import (
     LONGEST_INTERFACE,
     Home,
@@ -30,7 +39,7 @@ from l3hv.guests import (
     reference,
     resolve_guests,
 )
-from l3hv.model import DaemonName, FailureProfile, Kind, Neighbors, SessionLayout, System, Timers
+from l3hv.model import DaemonName, FailureProfile, Kind, LimitAction, Neighbors, SessionLayout, System, Timers
 from l3hv.rules import KERNEL_RULES, policy_rules
 from l3hv.sessions import (
     BFD_PROFILES,
@@ -67,7 +76,10 @@ HOST_KEYS = frozenset(
         "l3hv_management_sources",
         "l3hv_mtu",
         "l3hv_neighbors",
+        "l3hv_origin_validation",
         "l3hv_path",
+        "l3hv_prefix_limit_action",
+        "l3hv_prefix_limit_margin",
         "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
@@ -86,6 +98,9 @@ KINDS: dict[str, Kind] = {
 
 DEFAULT_MTU = 1500
 DEFAULT_ECMP_LIMIT = 16
+DEFAULT_ORIGIN_VALIDATION: OriginValidation = "pool"
+DEFAULT_PREFIX_LIMIT_ACTION: LimitAction = "block"
+DEFAULT_PREFIX_LIMIT_MARGIN = 50
 DEFAULT_PROFILE: FailureProfile = "bfd_llgr"
 DEFAULT_LAYOUT: SessionLayout = "multiprotocol"
 DEFAULT_DAEMON: DaemonName = "bird2"
@@ -136,6 +151,7 @@ _RESERVED_HOSTS = frozenset(
             "originated",
             "own",
             "pipe",
+            "refuse",
             "shared",
             "static",
         ),
@@ -157,6 +173,7 @@ junos_interface = Text(
 )
 host_id = WholeNumber(1, 2**24 - 1, "a host id")
 ecmp_limit = WholeNumber(1, 255, "a number of next hops")
+prefix_limit_margin = WholeNumber(0, 1000, "a margin in percent")
 
 
 def host_kind(name: str, groups: Iterable[str]) -> tuple[Kind | None, list[Problem]]:
@@ -251,6 +268,17 @@ def _read_settings(fields: Fields) -> Settings:
         ),
         neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
+        origin_validation=fields.take(
+            "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
+        ),
+        prefix_limit_margin=fields.take(
+            "l3hv_prefix_limit_margin", prefix_limit_margin, DEFAULT_PREFIX_LIMIT_MARGIN
+        ),
+        prefix_limit_action=fields.take(
+            "l3hv_prefix_limit_action",
+            OneOf[LimitAction]("warn", "block", "restart", "disable"),
+            DEFAULT_PREFIX_LIMIT_ACTION,
+        ),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
         ),
@@ -528,12 +556,31 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             f"A session of {settings.daemon} carries one family: it is a process for each.",
             "Say per_family for this host, or nothing, or choose bird2.",
         )
+    if kind == "route_reflector" and settings.origin_validation == "strict":
+        _check_validation(settings, notes)
     if settings.daemon in REFLECTORS_ONLY and settings.neighbors == "range":
         notes.add(
             "l3hv_neighbors",
             settings.neighbors,
             f"{TITLES[settings.daemon]} is given its neighbours one by one here.",
             "Use explicit, or choose bird2.",
+        )
+
+
+def _check_validation(settings: Settings, notes: Notes) -> None:
+    if settings.daemon not in VALIDATING:
+        notes.add(
+            "l3hv_origin_validation",
+            settings.origin_validation,
+            f"{settings.daemon} is not told whose the guests' prefixes are.",
+            f"Use pool for this host, or choose {_one_of(sorted(VALIDATING))}.",
+        )
+    elif settings.neighbors == "range":
+        notes.add(
+            "l3hv_origin_validation",
+            settings.origin_validation,
+            "The reflector takes clients from a range, and does not know who of them is who.",
+            "Use pool for this host, or l3hv_neighbors: explicit.",
         )
 
 

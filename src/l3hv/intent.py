@@ -6,14 +6,14 @@ small (:func:`member`), so that neither a host's slice nor the work for it grows
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from l3hv.errors import natural_key
 from l3hv.fabric import COMMON_KEYS, parse_common
-from l3hv.facts import Common, HostIntent, HostSlice, Link, Member, Peer
+from l3hv.facts import Common, HostIntent, HostSlice, Largest, Link, Member, Peer
 from l3hv.hosts import HOST_KEYS, KINDS, host_kind, parse_host
-from l3hv.model import as_plain
+from l3hv.model import Owner, as_plain
 
 __all__ = [
     "COMMON_KEYS",
@@ -99,7 +99,26 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     return tuple(found)
 
 
-def host_slice(common: Common, host: HostIntent, neighbours: Iterable[Peer]) -> dict[str, Any]:
-    """Return, as plain data, everything that :func:`l3hv.plan.host_plan` makes a host's plan of."""
-    plain: dict[str, Any] = as_plain(HostSlice(common, host, tuple(neighbours)))
+def host_slice(
+    common: Common,
+    host: HostIntent,
+    neighbours: Iterable[Peer],
+    largest: Largest = Largest(),  # noqa: B008 - frozen
+    owners: Callable[[], tuple[Owner, ...]] = tuple,
+) -> dict[str, Any]:
+    """Return, as plain data, everything that :func:`l3hv.plan.host_plan` makes a host's plan of.
+
+    What other hypervisors have (:func:`l3hv.claims.largest`, :func:`l3hv.claims.owners`) is for reflectors,
+    the latter only where they validate strictly: no other slice changes with somebody else's guests.
+    """
+    is_reflector = host.kind == "route_reflector"
+    is_strict = is_reflector and host.settings.origin_validation == "strict"
+    part = HostSlice(
+        common=common,
+        host=host,
+        peers=tuple(neighbours),
+        largest=largest if is_reflector else Largest(),
+        owners=owners() if is_strict else (),
+    )
+    plain: dict[str, Any] = as_plain(part)
     return plain

@@ -10,6 +10,7 @@ as long as no inventory file that the host depends on has changed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from l3hv.claims import Claim, claims, clashes
+from l3hv.claims import Claim, claims, clashes, largest, owners
 from l3hv.errors import IntentError, Problem
 from l3hv.intent import (
     COMMON_KEYS,
@@ -37,6 +38,7 @@ from l3hv.intent import (
     parse_host,
     peers,
 )
+from l3hv.keys import key_problems
 from l3hv.model import Kind, as_plain, from_plain
 from l3hv.plan import host_plan, topology
 from l3hv.ranges import range_problems
@@ -358,13 +360,21 @@ def read_fabric(
     members = {host: known[host].member if host in known else member(hosts[host]) for host in kinds}
     roster = Roster(members.values())
     claimed = {host: known[host].claims if host in known else claims(hosts[host]) for host in kinds}
-    problems += clashes(claimed, common) + range_problems(members.values())
+    problems += [
+        *clashes(claimed, common),
+        *range_problems(members.values()),
+        *key_problems(members.values()),
+    ]
     if problems:
         raise IntentError(problems)
 
     slices: dict[str, dict[str, Any]] = {}
+    most = largest(claimed)
+    all_owners = functools.cache(lambda: owners(claimed, {host: members[host].id for host in kinds}))
     for host, intent in hosts.items():
-        part = host_slice(common, intent, peers(intent, roster))
+        part = host_slice(
+            common, intent, peers(intent, roster), most, all_owners if host in touched else tuple
+        )
         if host in touched:
             slices[host] = part
         known[host] = Known(

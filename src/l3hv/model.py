@@ -33,6 +33,8 @@ DaemonName = Literal["bird1", "bird2", "bird3", "frr", "gobgp", "junos"]
 FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", "none"]
 SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 Neighbors = Literal["explicit", "range"]
+LimitAction = Literal["warn", "block", "restart", "disable"]
+Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 
 
 @dataclass(frozen=True)
@@ -216,39 +218,97 @@ class PrefixMatch:
 
 
 @dataclass(frozen=True)
-class CarriedDomain:
-    """One domain in a channel of a shared session: the routes of the BIRD table ``table``.
+class Refusal:
+    """A reason not to take an announcement. ``number`` is what a daemon marks it with, ``why`` a sentence."""
 
-    ``next_hops`` is the domain's prefix on the path, which their next hops lie in.  ``next_hop`` is that of
-    this host's announcements (``None`` on a reflector).
+    number: int
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ImportPolicy:
+    """What is taken into ``table`` from neighbours of one kind; the rest is refused, for a :class:`Refusal`.
+
+    The prefix must lie in ``accepts``, the next hop in what a :class:`CarriedDomain` says of the neighbour.
+    ``loopbacks``: of this prefix only the neighbour's own loopback is taken.  ``is_owned``: the prefix must
+    be the neighbour's among the routing's ``owners``.  ``is_original``: what was
+    reflected, or has an AS path, is refused, and no attribute is taken as it is.  ``is_silent``: what is not
+    in ``accepts`` is left out without a word, because the neighbour may well know more.
+    """
+
+    name: str
+    table: str
+    family: Family
+    neighbors: Announcer
+    accepts: tuple[PrefixMatch, ...]
+    loopbacks: str | None
+    is_owned: bool
+    is_original: bool
+    is_silent: bool
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The prefixes of the guests of ``host``, which may announce them: in the order of their addresses."""
+
+    id: int
+    host: str
+    ipv4: tuple[str, ...]
+    ipv6: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PrefixLimit:
+    """How many prefixes are taken from a neighbour, and what is done about more.
+
+    ``remembered`` counts what was refused as well: beyond that announcements are forgotten.
+    """
+
+    accepted: int
+    remembered: int
+    action: LimitAction
+
+
+@dataclass(frozen=True)
+class CarriedDomain:
+    """What a channel carries of one domain: the routes of the BIRD table ``table`` (``public4``).
+
+    ``next_hop`` is the address that this host puts into its announcements (``None`` on a reflector, which
+    keeps the announced one).
+
+    What the neighbour announces is judged by the :class:`ImportPolicy` ``policy``, with ``next_hops`` (a
+    prefix), ``loopback`` (a prefix) and ``owner`` (the neighbour's id), the last two where the policy asks.
+    ``is_direct``: the next hop must be the address that the neighbour speaks from.
     """
 
     domain: str
     table: str
-    next_hops: str
     next_hop: str | None
+    policy: str
+    next_hops: str
+    is_direct: bool
+    loopback: str | None
+    owner: int | None
 
 
 @dataclass(frozen=True)
 class Channel:
     """One address family of a session.
 
-    ``next_hop`` is the address that this host puts into its announcements (``None`` on a reflector,
-    which keeps the announced one). ``table`` is the BIRD table's name (``public4``).  In a shared session it
-    is that of a :class:`SharedTable`, and ``carries`` says what it stands for.
+    ``table`` is the BIRD table that its routes are in: that of the one domain that it ``carries``, or, in a
+    shared session, a :class:`SharedTable` of several.
     """
 
     family: Family
     table: str
-    next_hop: str | None
     carries: tuple[CarriedDomain, ...]
+    limit: PrefixLimit | None
 
     @property
     def next_hops(self) -> dict[str, str | None]:
         """The BIRD tables of domains whose routes are exchanged, each with the next hop that we announce."""
-        if self.carries:
-            return {part.table: part.next_hop for part in self.carries}
-        return {self.table: self.next_hop}
+        return {part.table: part.next_hop for part in self.carries}
 
 
 @dataclass(frozen=True)
@@ -384,7 +444,8 @@ class Routing:
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
     ``session_keys`` are the names of the secrets of its sessions. ``ranges`` are sessions that each host
     in the prefix ``neighbor`` can have; ``peer`` is empty there.
-    ``communities`` and ``shared_tables`` are there where sessions are shared.
+    ``communities`` and ``shared_tables`` are there where sessions are shared, ``owners`` where a policy asks
+    for them, sorted by id.
     """
 
     daemon: Daemon
@@ -401,6 +462,9 @@ class Routing:
     tables: tuple[RoutingTable, ...]
     communities: tuple[DomainCommunity, ...]
     shared_tables: tuple[SharedTable, ...]
+    refusals: tuple[Refusal, ...]
+    policies: tuple[ImportPolicy, ...]
+    owners: tuple[Owner, ...]
     sessions: tuple[Session, ...]
     ranges: tuple[Session, ...]
 

@@ -23,7 +23,7 @@ from l3hv.model import (
     Vlan,
     from_plain,
 )
-from l3hv.policy import preferred_source, routing_tables, shared_tables
+from l3hv.policy import import_policies, preferred_source, refusals, routing_tables, shared_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
 from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, failure_profile, ranges, router_id, sessions
@@ -48,10 +48,11 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     loopbacks = tuple(_loopbacks(common, host))
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
-    own = sessions(common, host, part.peers)
-    open_to_all = ranges(common, host)
+    own = sessions(common, host, part.peers, part.largest)
+    open_to_all = ranges(common, host, part.largest)
     profiles = {session.failure_profile for session in (*own, *open_to_all)}
     tables = routing_tables(common, host, loopbacks, ports)
+    policies = import_policies(common, host, (*own, *open_to_all))
     is_shared = any(session.layout == "shared" for session in (*own, *open_to_all))
     return HostPlan(
         host=host.name,
@@ -84,6 +85,9 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             tables=tables,
             communities=domain_communities(common, host.domains) if is_shared else (),
             shared_tables=shared_tables(host, tables) if is_shared else (),
+            refusals=refusals(policies, is_shared=is_shared),
+            policies=policies,
+            owners=part.owners,
             sessions=own,
             ranges=open_to_all,
         ),

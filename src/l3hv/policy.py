@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, Domain, HostIntent
-from l3hv.model import Family, Guest, LoopbackAddress, PrefixMatch, RoutingTable, SharedPart, SharedTable
-from l3hv.sessions import bird_table, shared_table
+from l3hv.model import (
+    Announcer,
+    Family,
+    Guest,
+    ImportPolicy,
+    LoopbackAddress,
+    PrefixMatch,
+    Refusal,
+    RoutingTable,
+    Session,
+    SharedPart,
+    SharedTable,
+)
+from l3hv.sessions import bird_table, policy_name, shared_table
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
+
+REFUSALS = tuple(
+    Refusal(number, name, why)
+    for number, (name, why) in enumerate(
+        (
+            ("path", "it has an AS path, but nothing here comes from beyond this AS"),
+            ("reflected", "it says that somebody reflected it, but only reflectors do"),
+            ("loopback", "it is the loopback of somebody else"),
+            ("prefix", "no neighbour of this kind announces this prefix"),
+            ("owner", "the inventory gives it to somebody else, or to nobody"),
+            ("next_hop", "its next hop is not an address of who announces it"),
+            ("domain", "it is in none of the domains of its session, or in several"),
+        ),
+        start=1,
+    )
+)
+"""Why an announcement is refused."""
 
 
 def routing_tables(
@@ -85,6 +114,69 @@ def _domain_table(
     )
 
 
+def import_policies(
+    common: Common, host: HostIntent, sessions: Iterable[Session]
+) -> tuple[ImportPolicy, ...]:
+    """Return what is taken from each kind of neighbours that the host has, table by table."""
+    channels = (channel for session in sessions for channel in session.channels)
+    used = {part.policy for channel in channels for part in channel.carries}
+    return tuple(
+        policy
+        for domain in common.domains
+        for family in domain.families
+        for policy in _policies(common, host, domain, family)
+        if policy.name in used
+    )
+
+
+def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refusal, ...]:
+    """Return the reasons to refuse an announcement that ``policies`` have, and sessions that are shared."""
+    names = {"domain"} if is_shared else set()
+    for policy in policies:
+        names |= {"prefix", "next_hop"}
+        names |= {"path", "reflected"} if policy.is_original else set()
+        names |= {"loopback"} if policy.loopbacks is not None else set()
+        names |= {"owner"} if policy.is_owned else set()
+    return tuple(refusal for refusal in REFUSALS if refusal.name in names)
+
+
+def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) -> Iterator[ImportPolicy]:
+    """Yield the policies of one table.
+
+    A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
+    say is reduced to prefixes.  Edge routers may know the whole Internet, with attributes that mean something
+    to whoever runs them.  The clients of a range may be either.
+    """
+    pools = tuple(_pool_matches(common, domain, family))
+    homes = (*pools, *_loopback_matches(domain, family))
+    beyond = (
+        _exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
+        *_extra_matches(domain, family),
+    )
+    loopbacks = domain.loopback(family)
+    table = bird_table(domain.name, family)
+
+    def policy(
+        neighbors: Announcer, accepts: tuple[PrefixMatch, ...], *, is_judged: bool = False
+    ) -> ImportPolicy:
+        return ImportPolicy(
+            name=policy_name(table, neighbors),
+            table=table,
+            family=family,
+            neighbors=neighbors,
+            accepts=accepts,
+            loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
+            is_owned=is_judged and host.settings.origin_validation == "strict",
+            is_original=is_judged,
+            is_silent=neighbors == "edge_routers",
+        )
+
+    yield policy("hypervisors", pools, is_judged=True)
+    yield policy("edge_routers", beyond)
+    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
+    yield policy("clients", (*homes, *beyond))
+
+
 def _local_out_tables(
     common: Common, host: HostIntent, loopbacks: Iterable[LoopbackAddress]
 ) -> Iterator[RoutingTable]:
@@ -124,15 +216,16 @@ def _exact(prefix: str, why: str) -> PrefixMatch:
 
 
 def _pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    """Yield the pools with all that guests have of them: in IPv6 prefixes up to /64 and single addresses."""
+    """Yield what guests have of the pools, never all of one: in IPv6 up to /64, and single addresses."""
     for pool in common.pools:
         if pool.domain != domain.name:
             continue
         if family == "ipv4" and pool.ipv4 is not None:
-            yield PrefixMatch(str(pool.ipv4), pool.ipv4.prefixlen, HOST_LENGTH["ipv4"], f"pool {pool.name}")
+            low = longer_than(pool.ipv4)
+            yield PrefixMatch(str(pool.ipv4), low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
         if family == "ipv6" and pool.ipv6 is not None:
             prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
-            yield PrefixMatch(prefix, pool.ipv6.prefixlen, GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
             yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
 
 

@@ -12,11 +12,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from l3hv.addressing import FAMILIES, family_of_text, numbered
+from l3hv.addressing import FAMILIES, Network, family_of_text, numbered
 from l3hv.daemons import PER_FAMILY, REFLECTORS_ONLY, WITHOUT_BFD
 from l3hv.errors import natural_key
-from l3hv.facts import Common, Domain, HostIntent, PathNetwork, Peer, UplinkIntent
-from l3hv.model import CarriedDomain, Channel, FailureProfile, Family, Session, SessionLayout
+from l3hv.facts import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
+from l3hv.model import (
+    Announcer,
+    CarriedDomain,
+    Channel,
+    FailureProfile,
+    Family,
+    Kind,
+    PrefixLimit,
+    Session,
+    SessionLayout,
+)
 
 Relation = Literal["reflector", "client", "peer"]
 
@@ -44,6 +54,15 @@ CLIENTS = "clients"
 
 SHARED = "shared"
 """What stands for all domains where a domain has its name; no domain can be called so."""
+
+ANNOUNCERS: dict[Kind, Announcer] = {
+    "hypervisor": "hypervisors",
+    "edge_router": "edge_routers",
+    "route_reflector": "reflectors",
+}
+
+LEAST_PREFIX_LIMIT = 128
+"""What is taken from each hypervisor of a small fabric."""
 
 LONGEST_SYMBOL = 64
 """Characters in a symbol of BIRD, in every version from 2.0 on."""
@@ -79,18 +98,25 @@ def shared_table(family: Family) -> str:
     return bird_table(SHARED, family)
 
 
-def sessions(common: Common, host: HostIntent, peers: tuple[Peer, ...]) -> tuple[Session, ...]:
+def policy_name(table: str, neighbors: Announcer) -> str:
+    """Return the name of the import policy of a table for neighbours of one kind."""
+    return f"accept_{table}_from_{neighbors}"
+
+
+def sessions(
+    common: Common, host: HostIntent, peers: tuple[Peer, ...], largest: Largest
+) -> tuple[Session, ...]:
     """Return the sessions of a host in the order of its uplinks and their neighbours."""
     return tuple(
         session
         for uplink in host.uplinks
         for peer in peers
         if peer.path == uplink.path and uplink.domain in peer.domains
-        for session in _sessions(common, host, uplink, peer)
+        for session in _sessions(common, host, uplink, peer, largest)
     )
 
 
-def ranges(common: Common, host: HostIntent) -> tuple[Session, ...]:
+def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session, ...]:
     """Return the sessions that any host of a path can have with a reflector that knows none of them by name.
 
     Their neighbour is a prefix: that of the path in the domain that the session runs in.
@@ -109,31 +135,42 @@ def ranges(common: Common, host: HostIntent) -> tuple[Session, ...]:
         domains=host.domains,
     )
     found = []
-    for session in sessions(common, host, (anybody,)):
+    for session in sessions(common, host, (anybody,), largest):
         network = common.network(session.path, session.domain, family_of_text(session.local))
         assert network is not None
         found.append(replace(session, peer="", neighbor=str(network.prefix)))
     return tuple(found)
 
 
-def _sessions(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Iterator[Session]:
+def _sessions(
+    common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer, largest: Largest
+) -> Iterator[Session]:
     """Yield the sessions with one neighbour that run in one domain's network, IPv4 first."""
     networks = _networks(common, uplink.path, uplink.domain)
     layout = session_layout(host, peer)
     symbol, domain = bird_symbol(peer.name), bird_symbol(uplink.domain)
+    several: dict[str, list[PathNetwork]] = {}
     match layout:
         case "per_family":
             for network in networks:
-                name = f"{symbol}_{bird_table(uplink.domain, network.family)}"
-                yield _session(host, uplink, peer, name=name, layout=layout, networks=[network])
+                several[bird_table(uplink.domain, network.family)] = [network]
         case "multiprotocol":
-            yield _session(host, uplink, peer, name=f"{symbol}_{domain}", layout=layout, networks=networks)
+            several[domain] = networks
         case "shared":
             here = [u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains]
             if uplink.domain == here[0]:
-                networks = [network for name in here for network in _networks(common, uplink.path, name)]
-                name = f"{symbol}_{SHARED}"
-                yield _session(host, uplink, peer, name=name, layout=layout, networks=networks)
+                several[SHARED] = [n for name in here for n in _networks(common, uplink.path, name)]
+    for name, carried in several.items():
+        channels = tuple(_channels(common, host, peer, carried, layout=layout, largest=largest))
+        yield _session(
+            host,
+            uplink,
+            peer,
+            name=f"{symbol}_{name}",
+            layout=layout,
+            network=carried[0],
+            channels=channels,
+        )
 
 
 def _networks(common: Common, path: str, domain: str) -> list[PathNetwork]:
@@ -148,10 +185,10 @@ def _session(
     *,
     name: str,
     layout: SessionLayout,
-    networks: list[PathNetwork],
+    network: PathNetwork,
+    channels: tuple[Channel, ...],
 ) -> Session:
-    """Return the session that carries the routes of ``networks``, over the first of them."""
-    transport = networks[0].prefix
+    """Return the session with ``channels`` that runs in ``network``."""
     is_reflector = host.kind == "route_reflector"
     profile = failure_profile(host, peer)
     return Session(
@@ -159,45 +196,92 @@ def _session(
         peer=peer.name,
         path=uplink.path,
         domain=uplink.domain,
-        domains=tuple(dict.fromkeys(network.domain for network in networks)),
+        domains=tuple(dict.fromkeys(part.domain for channel in channels for part in channel.carries)),
         layout=layout,
         interface=uplink.interface,
-        local=str(numbered(transport, host.id)),
-        neighbor=str(numbered(transport, peer.id)),
+        local=str(numbered(network.prefix, host.id)),
+        neighbor=str(numbered(network.prefix, peer.id)),
         relation=_relation(host, peer),
         passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
         failure_profile=profile,
         bfd=profile in BFD_PROFILES,
         key=session_key(host, peer),
-        channels=tuple(_shared_channels(host, networks) if layout == "shared" else _channels(host, networks)),
+        channels=channels,
     )
 
 
-def _channels(host: HostIntent, networks: list[PathNetwork]) -> Iterator[Channel]:
-    for network in networks:
-        table = bird_table(network.domain, network.family)
-        yield Channel(network.family, table, _next_hop(host, network), carries=())
-
-
-def _shared_channels(host: HostIntent, networks: list[PathNetwork]) -> Iterator[Channel]:
+def _channels(
+    common: Common,
+    host: HostIntent,
+    peer: Peer,
+    networks: list[PathNetwork],
+    *,
+    layout: SessionLayout,
+    largest: Largest,
+) -> Iterator[Channel]:
+    """Yield the channels of a session that carries the routes of ``networks`` over the first of them."""
     for family in FAMILIES:
         carries = tuple(
-            CarriedDomain(
-                network.domain,
-                bird_table(network.domain, family),
-                next_hops=str(network.prefix),
-                next_hop=_next_hop(host, network),
-            )
+            _carried(common, host, peer, network, is_direct=network == networks[0])
             for network in networks
             if network.family == family
         )
         if carries:
-            yield Channel(family, shared_table(family), next_hop=None, carries=carries)
+            table = shared_table(family) if layout == "shared" else carries[0].table
+            limit = None
+            if peer.kind == "hypervisor":
+                accepted = _limit(getattr(largest, family), host.settings.prefix_limit_margin)
+                limit = PrefixLimit(accepted, 2 * accepted, host.settings.prefix_limit_action)
+            yield Channel(family, table, carries, limit)
 
 
-def _next_hop(host: HostIntent, network: PathNetwork) -> str | None:
-    """Return what others send traffic for this host's routes to; a reflector keeps what it was told."""
-    return None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id))
+def _carried(
+    common: Common, host: HostIntent, peer: Peer, network: PathNetwork, *, is_direct: bool
+) -> CarriedDomain:
+    """Return how one domain is carried: a reflector's clients are judged one by one, reflectors are trusted.
+
+    ``is_direct`` says that the session runs in ``network`` itself.  Where any client can be at the other end
+    that tells its address.
+    """
+    neighbors = _announcer(peer)
+    table = bird_table(network.domain, network.family)
+    is_known = neighbors in ("hypervisors", "edge_routers")
+    loopbacks = common.domain(network.domain).loopback(network.family)
+    is_strict = host.settings.origin_validation == "strict"
+    return CarriedDomain(
+        domain=network.domain,
+        table=table,
+        next_hop=None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id)),
+        policy=policy_name(table, neighbors),
+        next_hops=_own(network.prefix, peer) if is_known else str(network.prefix),
+        is_direct=neighbors == "clients" and is_direct,
+        loopback=_own(loopbacks, peer) if neighbors == "hypervisors" and loopbacks is not None else None,
+        owner=peer.id if neighbors == "hypervisors" and is_strict else None,
+    )
+
+
+def _announcer(peer: Peer) -> Announcer:
+    if peer.name == CLIENTS:
+        return "clients"
+    return ANNOUNCERS[peer.kind]
+
+
+def _own(prefix: Network, peer: Peer) -> str:
+    """Return a neighbour's own address of a prefix of the fabric, as a prefix."""
+    return f"{numbered(prefix, peer.id)}/{prefix.max_prefixlen}"
+
+
+def _limit(most: int, margin: int) -> int:
+    """Return how many prefixes are taken from a hypervisor where no other has more than ``most``.
+
+    Any hypervisor can take in the guests of any other, with a margin in percent, and a loopback.  In steps
+    of a power of two, so that a guest more rarely changes a reflector.
+
+    >>> _limit(3, 50), _limit(100, 50)
+    (128, 512)
+    """
+    needed = (2 * most + 1) * (100 + margin) // 100
+    return max(LEAST_PREFIX_LIMIT, 1 << needed.bit_length())
 
 
 def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:

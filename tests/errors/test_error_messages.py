@@ -11,6 +11,7 @@ import yaml
 from l3hv.claims import claims, clashes
 from l3hv.errors import IntentError
 from l3hv.intent import host_kind, member, parse_common, parse_host
+from l3hv.keys import key_problems
 from l3hv.ranges import range_problems
 
 HERE = Path(__file__).parent
@@ -42,7 +43,8 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
             problems += more
     if common is not None and None not in parsed.values():
         problems += clashes({name: claims(host) for name, host in parsed.items()}, common)
-        problems += range_problems(member(host) for host in parsed.values())
+        members = [member(host) for host in parsed.values()]
+        problems += [*range_problems(members), *key_problems(members)]
     if problems:
         raise IntentError(problems)
 

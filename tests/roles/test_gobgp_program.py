@@ -65,7 +65,7 @@ def test_what_was_started_is_in_force(sh: Sh) -> None:
 
 
 def test_a_reload_brings_another_policy(sh: Sh) -> None:
-    done = sh("sed -i s/24..32/25..32/ /mnt/public.toml; in_force || true; reload; in_force")
+    done = sh("sed -i s/25..32/26..32/ /mnt/public.toml; in_force || true; reload; in_force")
     assert done.returncode == 0, done.stdout
     assert done.stdout == (
         "public: GoBGP has another prefix set accept_public4, another prefix set announce_public4\n"

@@ -229,7 +229,7 @@ def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["protocols { bgp { group x { hold-timer 90; } } }", "routing-instance { public; }"]
+    "wrong", ["protocols {\nbgp {\ngroup x {\nhold-timer 90;\n}\n}\n}", "routing-instance {\npublic;\n}"]
 )
 def test_the_hierarchy_refuses_what_junos_does_not_know(wrong: str) -> None:
     _, found = read_by_junoscfg(printed(parsed(wrong)))

@@ -88,11 +88,11 @@ def test_the_plans_fit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", OURS, ids=lambda role: role.name)
-def test_site_hands_every_variable_over(role: Path) -> None:
+def test_playbooks_hand_every_variable_over(role: Path) -> None:
     # Junos is no part of site.yml: it is rendered, and nothing is provisioned.
     site = (ROOT / ("playbooks/render_junos.yml" if role.name == "junos" else "site.yml")).read_text()
     for name in options(role):
-        assert re.search(rf"\b{name}:", site), f"site.yml does not set {name}"
+        assert re.search(rf"\b{name}:", site), f"no playbook sets {name}"
         if name in SLICES:
             assert re.search(rf"\b{name}: ['\"]?{{{{ l3hv_plan\.{SLICES[name]} }}}}", site)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from l3hv.claims import claims, largest, owners
 from l3hv.facts import Common, HostIntent
 from l3hv.intent import Roster, host_slice, member, parse_common, parse_host, peers
 from l3hv.model import Kind
@@ -99,4 +101,11 @@ def slices(
     common = common or common_of()
     parsed = intents(hosts, common)
     roster = Roster(map(member, parsed.values()))
-    return {name: host_slice(common, host, peers(host, roster)) for name, host in parsed.items()}
+    claimed = {name: claims(host) for name, host in parsed.items()}
+    ids = {name: host.id for name, host in parsed.items()}
+    return {
+        name: host_slice(
+            common, host, peers(host, roster), largest(claimed), functools.partial(owners, claimed, ids)
+        )
+        for name, host in parsed.items()
+    }

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intents import common_of, fabric, intents
 
-from l3hv.claims import Claim, claims, clashes
-from l3hv.model import as_plain, from_plain
+from l3hv.claims import Claim, claims, clashes, largest, owners
+from l3hv.facts import Largest
+from l3hv.model import Owner, as_plain, from_plain
 
 COMMON = common_of()
 
@@ -96,3 +97,35 @@ def test_the_order_of_hosts_does_not_matter():
     made["hv9"] = made["hv1"]
     backwards = dict(reversed(made.items()))
     assert clashes(made, COMMON) == clashes(backwards, COMMON) != []
+
+
+def test_what_is_owned_is_what_is_claimed_and_a_moving_guest_has_two_homes():
+    hosts = fabric(3)
+    for name, anycast in (("hv1", "10.15.0.1"), ("hv3", "10.15.0.1")):
+        hosts[name][1]["l3hv_guests"][0]["anycast"] = [anycast]
+    hosts["hv2"][1]["l3hv_guests"][0] |= {"moves_from": "hv3", "ipv6": False, "subnets": ["10.15.1.0/24"]}
+    parsed = intents(hosts)
+    claimed = {name: claims(host) for name, host in parsed.items()}
+    ids = {name: host.id for name, host in parsed.items()}
+    assert clashes(claimed, COMMON) == []
+    assert owners(claimed, ids) == (
+        Owner(1, "hv1", ("10.0.0.2/32", "10.15.0.1/32"), ("2001:db8:8000:2::/64",)),
+        Owner(2, "hv2", ("10.0.0.3/32", "10.15.1.0/24"), ()),
+        Owner(
+            3,
+            "hv3",
+            ("10.0.0.3/32", "10.0.0.4/32", "10.15.0.1/32", "10.15.1.0/24"),
+            ("2001:db8:8000:4::/64",),
+        ),
+    )
+    assert largest(claimed) == Largest(ipv4=2, ipv6=1)
+
+
+def test_guests_of_one_host_own_an_anycast_prefix_once():
+    hosts = fabric(1, guests=2)
+    for guest in hosts["hv1"][1]["l3hv_guests"]:
+        guest |= {"anycast": ["10.15.0.1"], "ipv6": False}
+    parsed = intents(hosts)
+    claimed = {name: claims(host) for name, host in parsed.items()}
+    (found,) = owners(claimed, {name: host.id for name, host in parsed.items()})
+    assert found.ipv4 == ("10.0.0.2/32", "10.0.0.3/32", "10.15.0.1/32")

@@ -91,6 +91,20 @@ def test_a_limited_run_finds_what_another_host_has_already(
         read("hv2")
 
 
+def test_a_strict_reflector_is_told_of_a_guest_that_nobody_touches(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    (lab / "group_vars" / "route_reflectors.yml").write_text("l3hv_origin_validation: strict\n")
+    read()
+    edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
+    run, _ = read("rr1")
+    told = json.loads((run.slices / "rr1.json").read_text(encoding="utf-8"))
+    assert [each["host"] for each in told["owners"] if "203.0.113.5/32" in each["ipv4"]] == ["hv3"]
+    run, _ = read("hv2")
+    told = json.loads((run.slices / "hv2.json").read_text(encoding="utf-8"))
+    assert (told["owners"], told["largest"]) == ([], {"ipv4": 0, "ipv6": 0})
+
+
 def test_facts_of_the_fabric_that_change_make_everybody_be_read(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:

@@ -269,7 +269,8 @@ def test_a_reflector_has_nothing_in_the_kernel(host):
         (),
     )
     assert all(table.kernel_table is None for table in plan.routing.tables)
-    assert all(channel.next_hop is None for s in plan.routing.sessions for channel in s.channels)
+    channels = [channel for session in plan.routing.sessions for channel in session.channels]
+    assert {next_hop for channel in channels for next_hop in channel.next_hops.values()} == {None}
 
 
 def test_topology_has_every_machine_port_and_guest():
@@ -337,7 +338,7 @@ def test_families_have_sessions_of_their_own_over_themselves():
         (channel,) = session.channels
         assert session.name.endswith(channel.family[-1])
         assert f"ipv{ip_address(session.local).version}" == channel.family
-        assert channel.next_hop == session.local
+        assert channel.next_hops == {channel.table: session.local}
 
 
 def test_reflectors_of_one_path_agree_on_the_smaller_layout():
@@ -353,6 +354,12 @@ def test_a_shared_session_carries_each_domain_over_its_own_network():
     ipv4, ipv6 = session.channels
     assert ipv4.next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
     assert [part.next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
+    (back,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("rr1", "hv1"))
+    judged = [(part.policy, part.next_hops, part.loopback) for part in back.channels[0].carries]
+    assert judged == [
+        ("accept_public4_from_hypervisors", "198.18.0.1/32", None),
+        ("accept_private4_from_hypervisors", "172.16.0.1/32", "172.22.0.1/32"),
+    ]
     assert ipv6.next_hops == {"public6": "2001:db8:a::1"}
 
 

@@ -177,7 +177,13 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
                     exported = from_all - imported
                 counts["imported"] += imported
                 counts["exported"] += exported
-            channels[channel.family] = {"state": "UP", "table": channel.table, "routes": counts}
+            channels[channel.family] = {
+                "state": "UP",
+                "table": channel.table,
+                "routes": counts,
+                "limits": [],
+                "refused": [],
+            }
         sessions[session.name] = {
             "state": "Established",
             "info": "Established",

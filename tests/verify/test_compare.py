@@ -211,6 +211,19 @@ DIFFERENCES = {
         with_value(1, "routing", "sessions", "rr2_public", "channels", "ipv4", "routes", "filtered"),
         {"received rr2_public ipv4"},
     ),
+    "a prefix that somebody else has": (
+        with_value(
+            [{"prefix": "203.0.113.9/32", "reason": 5}],
+            *("routing", "sessions", "rr2_public", "channels", "ipv4", "refused"),
+        ),
+        {"announcement rr2 public 203.0.113.9/32"},
+    ),
+    "a limit": (
+        with_value(
+            ["import limit of 128"], "routing", "sessions", "rr2_public", "channels", "ipv4", "limits"
+        ),
+        {"limit rr2_public ipv4"},
+    ),
     "a prefix too many": (
         with_value(9, "routing", "sessions", "rr2_public", "channels", "ipv6", "routes", "exported"),
         {"sent rr2_public ipv6"},
@@ -240,6 +253,17 @@ DIFFERENCES = {
 def test_each_difference_is_named(change: Callable[[dict[str, Any]], Any], expected: set[str]) -> None:
     found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found.keys() == expected
+
+
+def test_a_refused_announcement_is_told_with_the_reason() -> None:
+    path = ("routing", "sessions", "hv3_public", "channels", "ipv4", "refused")
+    routes = [{"prefix": "0.0.0.0/0", "reason": 4}, {"prefix": "203.0.113.8/32", "reason": None}]
+    checks = compare(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
+    assert [check.sentence for check in checks if not check.ok] == [
+        "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
+        "no neighbour of this kind announces this prefix",
+        "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter says so",
+    ]
 
 
 def test_a_bird_that_does_not_answer_is_said_once() -> None:

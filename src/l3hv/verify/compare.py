@@ -50,6 +50,8 @@ REMEDIES = {
     "bfd": "birdc show bfd sessions; ping the neighbour on this path",
     "received": "birdc show route protocol SESSION, and what the neighbour sends",
     "sent": "birdc show route export SESSION",
+    "announcement": "find out why {1} announces this; in the inventory it is not its own",
+    "limit": "find out why it announces so much; then birdc restart {1}",
     "path": "look at the sessions with this path's reflectors",
     "learned": "birdc show route table TABLE; ip route show table TABLE",
     "lease": "journalctl -u l3hv-dhcp",

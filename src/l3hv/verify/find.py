@@ -264,6 +264,8 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         yield "running configuration", _configuration_words(daemon["configuration"])
         yield "router id", daemon["router_id"]
     sessions = daemon.get("sessions", {})
+    reasons = {refusal.number: refusal.why for refusal in plan.routing.refusals}
+    announcers = {session.name: f"{session.peer} {session.domain}" for session in plan.routing.sessions}
     for name, session in sessions.items():
         yield f"session {name}", _session_words(session)
         for family, channel in session["channels"].items():
@@ -272,6 +274,11 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
                 refused = f", {routes['filtered']} refused" if routes.get("filtered") else ""
                 yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
                 yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
+            for limit in channel.get("limits", ()):
+                yield f"limit {name} {family}", f"the {limit} is reached"
+            for route in channel.get("refused", ()):
+                why = reasons.get(route["reason"], "a filter says so")
+                yield f"announcement {announcers.get(name, name)} {route['prefix']}", f"refused: {why}"
     names = {session.neighbor: bfd_name(session) for session in plan.routing.sessions}
     for session in daemon.get("bfd", ()):
         yield names.get(session["address"], f"bfd {session['address']}"), _bfd_words(session)

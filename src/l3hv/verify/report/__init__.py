@@ -72,6 +72,8 @@ TOPICS = {
     "bfd": "bfd",
     "received": "prefixes",
     "sent": "prefixes",
+    "announcement": "prefixes",
+    "limit": "prefixes",
     "learned": "routes",
     "route": "routes",
     "more": "routes",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from bgp import open_message
 from lab import Lab, both_families
 from packets import (
     ARP,
@@ -44,6 +45,7 @@ from l3hv.twin.state import Twin
 pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 
 WIRE = Path(__file__).with_name("wire.py")
+SPEAKER = Path(__file__).with_name("speaker.py")
 MARK = b"l3hv-attack-" + os.urandom(8)
 """What the payload of an attack carries, so that it is recognised where it arrives."""
 
@@ -101,6 +103,7 @@ def extended(header: int, body: bytes, packet_type: int, message: bytes, target:
 RA = advertisement(OWN_LINK_LOCAL, "2001:db8:bad::", OWN_MAC)
 ALL_NODES_MAC = "33:33:00:00:00:01"
 BFD = struct.pack("!BBBBIIIII", 0x20, 0xC0, 3, 24, 1, 0, 1000000, 1000000, 0)
+SMALL = struct.pack("!HH", 0, 68)
 LYING = struct.pack("!4s", bytes((203, 0, 113, 2))) + ip(REMOTE, NEIGHBOR, UDP, bytes(8))
 ROUTED = bytes((2, 0, 1)) + bytes(4) + bytes.fromhex("20010db8cb00710352543333fffe000f")
 
@@ -237,6 +240,12 @@ ATTACKS = (
     towards("private path here", "172.22.15.1", icmp(OWN, "172.22.15.1", 8, bytes(4) + MARK), "to_host"),
     towards("traceroute to", GATEWAY, udp(OWN, GATEWAY, (40000, 33434), MARK, ttl=1), "to_host"),
     Attack(
+        "lies about the path MTU",
+        (out(icmp(OWN, REMOTE, 3, SMALL + ip(REMOTE, NEIGHBOR, UDP, bytes(8)), code=4)),),
+        None,
+        victims=(),
+    ),
+    Attack(
         "BGP in fragments",
         (
             out(ip(OWN, GATEWAY, TCP, syn(OWN, GATEWAY, 179)[20:28], ttl=255, fragment=0x2000)),
@@ -364,6 +373,15 @@ def test_attack_fails(lab: Lab, attack: Attack) -> None:
         counted = {name: after[name] - before[name] for name in after if after[name] != before[name]}
         assert counted.get(attack.reason, 0) >= attack.least, f"counted: {counted}"
     assert traffic.lost() == {}
+
+
+@pytest.mark.parametrize("target", ["203.0.113.254", "198.51.100.1", "198.51.100.126"])
+def test_a_guest_gets_no_bgp_session(lab: Lab, target: str) -> None:
+    """Neither with its hypervisor nor with a reflector, with TTL 255 and the OPEN of a hypervisor."""
+    command = ["nsenter", f"--net={namespace(lab, ATTACKER)}", sys.executable, str(SPEAKER)]
+    line = f"{OWN} {target} 255 {open_message(65000, '172.22.2.1').hex()}\n"
+    said = subprocess.run(command, input=line, text=True, capture_output=True, check=True, timeout=60).stdout
+    assert said == "refused\n"
 
 
 def test_after_all_this_everything_works(lab: Lab) -> None:

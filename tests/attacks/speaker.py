@@ -1,0 +1,118 @@
+"""Run in a namespace by the attack tests: opens a BGP session by hand, and sends what it is given.
+
+Standard input: a line ``SOURCE TARGET TTL OPEN`` (the OPEN message in hexadecimal), then lines
+``COUNT HERTZ HEX``: messages, how often and how fast.
+Standard output: ``established`` or ``refused``; ``sent`` for each line; what ends the session: ``closed``,
+``notification CODE SUBCODE``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+
+from bgp import KEEPALIVE, NOTIFICATION, OPEN, message
+
+PATIENCE_S = 15
+IPV6_UNICAST_HOPS = 16
+
+
+def connect(source: str, target: str, ttl: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    session = socket.socket(family)
+    if family == socket.AF_INET6:
+        session.setsockopt(socket.IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl)
+    else:
+        session.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+    session.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    session.bind((source, 0))
+    session.settimeout(3)
+    session.connect((target, 179))
+    return session
+
+
+def receive(session: socket.socket) -> tuple[int, bytes]:
+    """Return the next message: its type, and what follows its header. EOFError when there is none."""
+
+    def exactly(count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = session.recv(count - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
+
+    head = exactly(19)
+    return head[18], exactly(int.from_bytes(head[16:18], "big") - 19)
+
+
+def establish(source: str, target: str, ttl: int, opening: bytes) -> socket.socket | None:
+    """Return a session that is up, or ``None`` if the neighbour wants none for some seconds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            session = connect(source, target, ttl)
+            session.sendall(opening)
+            kinds = []
+            while KEEPALIVE not in kinds:
+                kind, body = receive(session)
+                kinds.append(kind)
+                if kind == OPEN:
+                    session.sendall(message(KEEPALIVE, b""))
+                if kind == NOTIFICATION:
+                    say(f"notification {body[0]} {body[1]}")
+                    raise EOFError
+        except (OSError, EOFError):
+            time.sleep(0.3)
+        else:
+            session.settimeout(None)
+            return session
+    return None
+
+
+def listen(session: socket.socket) -> None:
+    """Read what the neighbour says until the session ends."""
+    try:
+        while True:
+            kind, body = receive(session)
+            if kind == NOTIFICATION:
+                say(f"notification {body[0]} {body[1]}")
+    except (OSError, EOFError):
+        say("closed")
+        with contextlib.suppress(OSError):
+            session.shutdown(socket.SHUT_RDWR)  # so that nobody goes on sending
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    source, target, ttl, opening = sys.stdin.readline().split()
+    session = establish(source, target, int(ttl), bytes.fromhex(opening))
+    if session is None:
+        say("refused")
+        return
+    say("established")
+    threading.Thread(target=listen, args=(session,), daemon=True).start()
+    for line in sys.stdin:
+        count, hertz, data = line.split()
+        payload = bytes.fromhex(data)
+        due = time.monotonic()
+        for _ in range(int(count)):
+            try:
+                session.sendall(payload)
+            except OSError:
+                break  # who listens has said why
+            due += 1 / float(hertz)
+            time.sleep(max(0.0, due - time.monotonic()))
+        say("sent")
+    session.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A guest moves where reflectors know whose prefixes are whose: in the runbook's order nobody is cut off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import REFLECTORS, REPOSITORY, Lab, both_families
+
+pytestmark = pytest.mark.fabric
+
+FLOWS = both_families("vm1", "vm3")
+MOVED, OLD, NEW = "vm2", "hv1", "hv3"
+MOST_MS = 1000
+ENTRY = """\
+  - name: vm2
+    interface: vm2
+    mac: "50:54:33:00:00:09"
+    ipv4: 203.0.113.2
+"""
+
+
+@pytest.fixture
+def inventory(lab: Lab, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the lab's inventory with strict reflectors, applied. Afterwards all is as it was."""
+    copy = tmp_path / "lab"
+    shutil.copytree(REPOSITORY / "inventories" / "lab", copy)
+    (copy / "group_vars" / "route_reflectors.yml").write_text("l3hv_origin_validation: strict\n")
+    lab.playbook("site.yml", "--limit", "route_reflectors", inventory=copy)
+    try:
+        yield copy
+    finally:
+        lab.twin("plug", MOVED, "--on", OLD)
+        lab.playbook("site.yml")
+        lab.wait_until_whole()
+
+
+def move_entry(inventory: Path, moves_from: str) -> None:
+    old, new = (inventory / "host_vars" / f"{name}.yml" for name in (OLD, NEW))
+    old.write_text(old.read_text().replace(ENTRY, ""))
+    source = REPOSITORY / "inventories" / "lab" / "host_vars" / new.name
+    new.write_text(source.read_text() + ENTRY + moves_from)
+
+
+def restarted(lab: Lab, begin: str) -> dict[str, str]:
+    """Return the sessions that reflectors ended for a new configuration, as their BIRDs say."""
+    command = f"journalctl --quiet --output cat --unit bird --since '{begin}'"
+    logs = lab.on_each(REFLECTORS.values(), lambda machine: lab.run(machine, command))
+    assert all("Reconfigured" in log for log in logs.values())
+    return {machine: line for machine, log in logs.items() for line in log.splitlines() if "Restart" in line}
+
+
+def test_a_guest_moves_and_is_never_refused(lab: Lab, inventory: Path, figures: dict[str, str]) -> None:
+    begin = lab.run(REFLECTORS["a"], "date '+%F %T'").strip()
+    with lab.steady_traffic(*FLOWS, *both_families("vm4", MOVED)) as traffic:
+        move_entry(inventory, f"    moves_from: {OLD}\n")
+        lab.playbook(
+            "site.yml", "--limit", f"{NEW}:route_reflectors", "--skip-tags", "verify", inventory=inventory
+        )
+    assert traffic.lost() == {}
+    probe = lab.twin(
+        "probe", "vm4", MOVED, "--event", f"plug {MOVED} --on {NEW}", "--at", "3", "--seconds", "8", "--json"
+    )
+    outage = json.loads(probe)["worst_outage_ms"]
+    figures["a guest moves between strict reflectors' clients"] = f"{outage:.0f} ms"
+    assert outage < MOST_MS
+    with lab.steady_traffic(*FLOWS, *both_families("vm4", MOVED)) as traffic:
+        move_entry(inventory, "")
+        lab.playbook("site.yml", "--limit", f"{OLD}:route_reflectors", inventory=inventory)
+    assert traffic.lost() == {}
+    assert restarted(lab, begin) == {}
+    lab.playbook("playbooks/verify.yml", inventory=inventory)
