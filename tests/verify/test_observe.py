@@ -230,6 +230,8 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
                 "state": "UP",
                 "table": "public6",
                 "routes": {"imported": 7, "exported": 2, "preferred": 5},
+                "limits": [],
+                "refused": [],
             }
         },
     }
