@@ -438,7 +438,7 @@ def test_announcement_is_refused(own_bird: Lab, unharmed: Unharmed, attack: Atta
 
 
 def wait_until_refused(
-    lab: Lab, reflector: str, begin: str, words: Sequence[str], why: str, seconds: float = 3
+    lab: Lab, reflector: str, begin: str, words: Sequence[str], why: str, *, seconds: float = 3
 ) -> None:
     wait_for(
         f"the reason in the log of {reflector}",
