@@ -427,7 +427,7 @@ def test_announcement_is_refused(own_bird: Lab, unharmed: Unharmed, attack: Atta
             words = [f"refused {prefix} from {ATTACKER}_" for prefix in attack.prefixes]
             for reflector in begins:
                 wait_until_refused(
-                    lab, reflector, begins[reflector], words, why=WHY[attack.reason], seconds=patience
+                    lab, reflector, begins[reflector], words, WHY[attack.reason], seconds=patience
                 )
         else:
             time.sleep(1)
@@ -438,7 +438,7 @@ def test_announcement_is_refused(own_bird: Lab, unharmed: Unharmed, attack: Atta
 
 
 def wait_until_refused(
-    lab: Lab, reflector: str, begin: str, words: Sequence[str], *, why: str, seconds: float = 3
+    lab: Lab, reflector: str, begin: str, words: Sequence[str], why: str, *, seconds: float = 3
 ) -> None:
     wait_for(
         f"the reason in the log of {reflector}",
@@ -549,7 +549,7 @@ def test_what_was_reflected_is_refused(strict: Lab, unharmed: Unharmed, name: st
         with strict.traffic(*FLOWS, seconds=3, each=4) as traffic:
             session.send(bgp.update(usual() + REFLECTED[name], OWN["public", 4]))
             words = [f"refused {prefix} from {ATTACKER}_public" for prefix in OWN["public", 4]]
-            wait_until_refused(strict, "rr1", begin, words, why=WHY["reflected"])
+            wait_until_refused(strict, "rr1", begin, words, WHY["reflected"])
     assert traffic.lost() == {}
     unharmed.check()
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import REFLECTORS, REPOSITORY, Lab, both_families
+from lab import REFLECTORS, REPOSITORY, Flows, Lab
 
 pytestmark = pytest.mark.fabric
 
-FLOWS = both_families("vm1", "vm3")
+FLOWS = (Flows("vm1", "vm3", 4), Flows("vm4", "vm2", 6))
 MOVED, OLD, NEW = "vm2", "hv1", "hv3"
 MOST_MS = 1000
 ENTRY = """\
@@ -55,7 +55,7 @@ def restarted(lab: Lab, begin: str) -> dict[str, str]:
 
 def test_a_guest_moves_and_is_never_refused(lab: Lab, inventory: Path, figures: dict[str, str]) -> None:
     begin = lab.run(REFLECTORS["a"], "date '+%F %T'").strip()
-    with lab.steady_traffic(*FLOWS, *both_families("vm4", MOVED)) as traffic:
+    with lab.steady_traffic(*FLOWS) as traffic:
         move_entry(inventory, f"    moves_from: {OLD}\n")
         lab.playbook(
             "site.yml", "--limit", f"{NEW}:route_reflectors", "--skip-tags", "verify", inventory=inventory
@@ -67,7 +67,7 @@ def test_a_guest_moves_and_is_never_refused(lab: Lab, inventory: Path, figures: 
     outage = json.loads(probe)["worst_outage_ms"]
     figures["a guest moves between strict reflectors' clients"] = f"{outage:.0f} ms"
     assert outage < MOST_MS
-    with lab.steady_traffic(*FLOWS, *both_families("vm4", MOVED)) as traffic:
+    with lab.steady_traffic(*FLOWS) as traffic:
         move_entry(inventory, "")
         lab.playbook("site.yml", "--limit", f"{OLD}:route_reflectors", inventory=inventory)
     assert traffic.lost() == {}

@@ -110,10 +110,10 @@ class Daemon(threading.Thread):
     def run(self) -> None:
         client, _ = self.socket.accept()
         client.sendall(b"0001 BIRD 2.17.5 ready.\n")
-        while command := client.recv(1024).decode().strip():
-            reply = self.replies.get(command, "9001 syntax error\n")
-            half = len(reply) // 2  # replies come in pieces
-            with contextlib.suppress(BrokenPipeError):  # who asked may have heard enough
+        with contextlib.suppress(ConnectionError):  # who asked may have heard enough
+            while command := client.recv(1024).decode().strip():
+                reply = self.replies.get(command, "9001 syntax error\n")
+                half = len(reply) // 2  # replies come in pieces
                 client.sendall(reply[:half].encode())
                 client.sendall(reply[half:].encode())
 
