@@ -300,7 +300,7 @@ class Lab:
 
     def protocols(self, machine: str) -> dict[str, str]:
         """The BGP sessions: name → state and since when, as the routing daemon tells."""
-        if self.routing_process(machine) == "gobgpd":
+        if self.routing_program(machine) == "gobgpd":
             neighbours = self.run(machine, GOBGP_NEIGHBOURS).splitlines()
             return {
                 neighbour["conf"]["description"]: f"{neighbour['state'].get('session_state')}"

@@ -104,7 +104,7 @@ def test_each_reflector(
             seen[profile, name, "path cut"] = outage_ms(fabric, "cut", "hv1", path, seconds=5)
         finally:
             fabric.twin("heal", "hv1", path)
-        process = fabric.routing_process(machine)
+        process = fabric.routing_program(machine)
         seen[profile, name, "reflector killed"] = outage_ms(fabric, "kill", machine, process, seconds=6)
         unit = "frr" if process == "bgpd" else "bird"
         restart = ("exec", machine, "--", "systemctl", "restart", unit)
