@@ -141,7 +141,9 @@ class Inventory:
                     values[str(key)] = plain(raw[key])
             except RecursionError:
                 message = "Lists and mappings lie too deep in each other."
-                problems.append(Problem(host, str(key), "", message, "Look for one that contains itself."))
+                problems.append(
+                    Problem(host, _on_one_line(str(key)), "", message, "Look for one that contains itself.")
+                )
             except AnsibleError:
                 problems += self._unresolved(host, raw, str(key), raw[key])
         return values, is_templated, problems
@@ -166,7 +168,7 @@ class Inventory:
             expression = f" for {found(value)}" if isinstance(value, str) else ""
             yield Problem(
                 host,
-                field,
+                _on_one_line(field),
                 shown(value),
                 f"Ansible finds no value{expression}: {reason}.",
                 "Define what it refers to, or correct the expression.",
@@ -574,3 +576,7 @@ def read_topology(source: Path) -> Topology:
     if problems:
         raise IntentError(problems)
     return topology(reading.hosts.values())
+
+
+def _on_one_line(field: str) -> str:
+    return field if field.isprintable() else shown(field)
