@@ -491,10 +491,8 @@ def test_verify_names_host_prefix_and_reason(own_bird: Lab) -> None:
             own_bird.playbook("playbooks/verify.yml", "--limit", "rr1", "-e", "l3hv_origin_validation=strict")
     finally:
         tell(own_bird, HONEST)
-    assert (
-        f"rr1: announcement {ATTACKER} public 203.0.113.3/32: expected nothing, found refused: {WHY['owner']}"
-        in str(raised.value)
-    )
+    assert f"rr1: announcement {ATTACKER} public 203.0.113.3/32" in str(raised.value)
+    assert f"refused: {WHY['owner']}" in str(raised.value)
 
 
 # --- by hand -----------------------------------------------------------------------------------------------
