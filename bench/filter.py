@@ -26,11 +26,11 @@ sys.path.append(str(ROOT / "plugins" / "action"))
 
 from config_files import template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
-from jinja2.runtime import missing  # noqa: E402
+from jinja2.runtime import missing  # noqa: E402 - after the path is set
 
-from l3hv.inventory import open_inventory, read_fabric  # noqa: E402
-from l3hv.model import as_plain  # noqa: E402
-from l3hv.plan import host_plan  # noqa: E402
+from l3hv.inventory import open_inventory, read_fabric  # noqa: E402 - after the path is set
+from l3hv.model import as_plain  # noqa: E402 - after the path is set
+from l3hv.plan import host_plan  # noqa: E402 - after the path is set
 
 ROLE = ROOT / "roles" / "packet_filter"
 GUEST, ROUTER, BEYOND = (f"l3hv-bench-{name}" for name in ("guest", "router", "beyond"))

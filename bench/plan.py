@@ -32,9 +32,9 @@ sys.path.append(str(ROOT / "plugins" / "action"))
 from config_files import ASK, Context, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
 
-from l3hv.inventory import Run, open_inventory, read_fabric  # noqa: E402
-from l3hv.model import as_plain  # noqa: E402
-from l3hv.plan import host_plan  # noqa: E402
+from l3hv.inventory import Run, open_inventory, read_fabric  # noqa: E402 - after the path is set
+from l3hv.model import as_plain  # noqa: E402 - after the path is set
+from l3hv.plan import host_plan  # noqa: E402 - after the path is set
 
 WORKERS = 2
 

@@ -16,7 +16,7 @@ if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
 from l3hv import junos, model, plan, secrets, summary  # noqa: E402  (needs the path above)
-from l3hv.inventory import plain  # noqa: E402
+from l3hv.inventory import plain  # noqa: E402  (the same)
 
 
 def host_plan(slice_: Any) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
         if tuple(field.removesuffix(".ipv6") for field in fields) in same_ipv4:
             continue
         if all(field.endswith(".ipv4") for field in (claim.field, other.field)):
-            same_ipv4.add(tuple(field.removesuffix(".ipv4") for field in fields))  # type: ignore[arg-type]
+            same_ipv4.add(tuple(field.removesuffix(".ipv4") for field in fields))  # type: ignore[arg-type] # mypy sees no length
         yield _overlap(place, nearest)
 
 

@@ -82,6 +82,7 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
         ("anycast", guest.anycast),
     ):
         for prefix in prefixes:
+            # mypy: a guest with prefixes of a family has an address of it, which guests.py has checked.
             family: Family = family_of_text(prefix)
             if family == "ipv4":
                 yield GuestRoute("ipv4", prefix, guest.ipv4, ipv4_tables, GUEST_METRIC, kind, prefsrc)  # type: ignore[arg-type]

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-ansible = pytest.importorskip("ansible")
+ansible = pytest.importorskip("ansible", reason="the filters are loaded by Ansible itself")
 
-from ansible.parsing.dataloader import DataLoader  # noqa: E402
-from ansible.plugins.loader import filter_loader, init_plugin_loader  # noqa: E402
-from ansible.template import Templar  # noqa: E402
+from ansible.parsing.dataloader import DataLoader  # noqa: E402 - it is known to be there now
+from ansible.plugins.loader import filter_loader, init_plugin_loader  # noqa: E402 - the same
+from ansible.template import Templar  # noqa: E402 - the same
 
 ROOT = Path(__file__).parents[2]
 FILTERS = ROOT / "filter_plugins"
 LAB = ROOT / "inventories" / "lab"
 sys.path.append(str(ROOT / "tests" / "unit"))
 
-from intents import fabric, slices  # noqa: E402
+from intents import fabric, slices  # noqa: E402 - the same
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -111,16 +111,16 @@ def test_a_late_sender_does_not_count_as_an_outage():
         (
             "sources.list.d/debian.sources",
             "Types: deb\nEnabled: no\nURIs: http://off.example/debian\nSuites: trixie\nComponents: main\n",
-            image.FALLBACK_MIRROR,
+            f"{image.DEBIANS_OWN}/debian",
         ),
-        ("sources.list", "deb http://other.example/ubuntu noble main\n", image.FALLBACK_MIRROR),
+        ("sources.list", "deb http://other.example/ubuntu noble main\n", f"{image.DEBIANS_OWN}/debian"),
     ],
 )  # fmt: skip
 def test_the_mirror_of_the_host(tmp_path, name, text, mirror):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
-    assert image.debian_mirror(tmp_path) == mirror
+    assert image.debian_mirror(apt=tmp_path) == mirror
 
 
 def test_images_differ_by_what_is_in_them():

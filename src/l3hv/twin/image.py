@@ -22,8 +22,8 @@ from l3hv.twin.state import RUN, read_json
 CACHE = Path("/var/cache/l3hv")
 KEEP_UNUSED_S = 3600
 """Images of other recipes are kept for this long after a twin has last wanted them."""
-FALLBACK_MIRROR = "http://deb.debian.org/debian"
-SECURITY_MIRROR = "http://deb.debian.org/debian-security"
+DEBIANS_OWN = "http://deb.debian.org"
+"""Where archives come from if the host itself has no mirror of them (a host that runs another distribution)."""
 DEFAULT_SYSTEM = "debian13"
 
 BASE_PACKAGES = (
@@ -263,7 +263,7 @@ def _settle(wanted: Recipe, root: Path) -> None:
 
     write(
         "etc/apt/sources.list",
-        sources_list(wanted.suite, mirror=debian_mirror(), security=SECURITY_MIRROR),
+        sources_list(wanted.suite, mirror=debian_mirror(), security=debian_mirror("debian-security")),
     )
     write("etc/ssh/sshd_config.d/twin.conf", wanted.sshd_settings)
     write("etc/systemd/journald.conf.d/twin.conf", JOURNAL_SETTINGS)
@@ -299,8 +299,8 @@ def sources_list(suite: str, *, mirror: str, security: str) -> str:
     )
 
 
-def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
-    """The Debian mirror that the host itself uses, or Debian's own.
+def debian_mirror(archive: str = "debian", apt: Path = Path("/etc/apt")) -> str:
+    """The mirror of an archive of Debian that the host itself uses, or Debian's own.
 
     Reads ``sources.list`` and ``sources.list.d`` in both formats of sources.list(5).
     """
@@ -308,11 +308,11 @@ def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
         parts = urlsplit(uri)
         if (
             parts.scheme in ("http", "https")
-            and parts.path.rstrip("/").endswith("/debian")
+            and parts.path.rstrip("/").endswith(f"/{archive}")
             and "main" in components
         ):
             return uri.rstrip("/")
-    return FALLBACK_MIRROR
+    return f"{DEBIANS_OWN}/{archive}"
 
 
 def _sources(apt: Path) -> Iterator[tuple[str, list[str]]]:

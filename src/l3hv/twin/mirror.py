@@ -49,7 +49,7 @@ def _directory(twin: Twin) -> Path:
 
 
 def _serve(twin: Twin) -> None:
-    upstream = {"debian": image.debian_mirror(), "debian-security": image.SECURITY_MIRROR}
+    upstream = {archive: image.debian_mirror(archive) for archive in ("debian", "debian-security")}
     os.environ.update(image.proxy_variables())
     locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
