@@ -23,7 +23,7 @@ CACHE = Path("/var/cache/l3hv")
 KEEP_UNUSED_S = 3600
 """Images of other recipes are kept for this long after a twin has last wanted them."""
 DEBIANS_OWN = "http://deb.debian.org"
-"""Where archives come from if the host itself has no mirror of them (a host that runs another distribution)."""
+"""Where an archive comes from if the host itself has no mirror of it: it may run another distribution."""
 DEFAULT_SYSTEM = "debian13"
 
 BASE_PACKAGES = (
