@@ -62,7 +62,10 @@ class Lab:
         mark = f"l3hv-{self.name}-"
         found = [f"namespace {path}" for path in Path("/run/netns").glob(f"{mark}*")]
         found += [str(path) for top in ("run", "var/lib") for path in Path("/", top, "l3hv").glob(self.name)]
-        found += [f"group {path}" for path in Path("/sys/fs/cgroup").glob(f"**/l3hv/{self.name}")]
+        # os.walk passes over groups that a dying machine removes meanwhile; glob of Python 3.11 raises.
+        found += [
+            f"group {path}" for path, *_ in os.walk("/sys/fs/cgroup") if path.endswith(f"/l3hv/{self.name}")
+        ]
         mounts = Path("/proc/mounts").read_text().splitlines()
         found += [mount for mount in mounts if mark in mount or f"/l3hv/{self.name}/" in mount]
         for process in Path("/proc").glob("[0-9]*"):
