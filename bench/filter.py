@@ -36,6 +36,7 @@ ROLE = ROOT / "roles" / "packet_filter"
 GUEST, ROUTER, BEYOND = (f"l3hv-bench-{name}" for name in ("guest", "router", "beyond"))
 UPLINK, NEXT_HOP, TARGET, PORT = "eno1.90", "172.24.0.2", "192.0.2.8", 9
 PAYLOAD = bytes(18)
+LOADS, RATE = 100, 20_000
 
 
 def rules(guests: int, directory: Path) -> Path:
@@ -143,8 +144,10 @@ def throughput(path: Path, seconds: float) -> float:
 
 def lost_while_loading(path: Path, times: int, rate: int) -> tuple[int, int, float]:
     """Return how many packets were sent and lost while the rules were loaded, and the time of one load."""
+    begun = time.monotonic()
+    load(path)
+    seconds = 1.0 + 2 * times * (time.monotonic() - begun)
     before = arrived()
-    seconds = max(3.0, times * 0.5)
     with subprocess.Popen(sender("pace", seconds, rate), stdout=subprocess.PIPE, text=True) as process:
         time.sleep(0.3)
         begun = time.monotonic()
@@ -181,8 +184,12 @@ def main() -> None:
         pairs = zip(rates[arguments.few], rates[arguments.many], strict=True)
         ratio = statistics.median(many / few for few, many in pairs)
         print(f"ratio: {ratio:.2f} (median of the rounds; bar 0.9)")
-        sent, lost, loading = lost_while_loading(sets[arguments.many], 10, 5000)
-        print(f"loaded 10 times under traffic, {1000 * loading:.0f} ms each: {lost} of {sent:,} packets lost")
+        for guests, path in sets.items():
+            sent, lost, loading = lost_while_loading(path, LOADS, RATE)
+            print(
+                f"{guests:5} guest ports: loaded {LOADS} times under traffic, {1000 * loading:.0f} ms each: "
+                f"{lost} of {sent:,} packets lost"
+            )
 
 
 if __name__ == "__main__":
