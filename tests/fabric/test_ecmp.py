@@ -44,7 +44,7 @@ def preferring(standing: Lab) -> Iterator[Lab]:
     """The lab with one next hop for the public default route, and for all routes of the private domain."""
     ecmp = {"public": "without_default", "private": "none"}
     run = ("site.yml", "-e", json.dumps({"l3hv_ecmp": ecmp}))
-    flows = (*both_families("vm1", "vm3"), *both_families("vm4", "internet"))
+    flows = (*both_families("vm1", "vm3"), *both_families("vm4", "vm2"))
     standing.wait_until_whole()
     try:
         with standing.steady_traffic(*flows) as traffic:
