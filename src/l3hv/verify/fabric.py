@@ -237,8 +237,7 @@ class Fabric:
     ) -> Total:
         """Return what ``prefix`` adds to the total of a class.
 
-        Of several next hops BIRD chooses the one that it heard from the lowest address, which is that of the
-        path with the lowest addresses.  Where something else made it choose, the routes are looked at.
+        Of several next hops BIRD keeps the ones with the lowest addresses.
         """
         hops = self.next_hops(table, prefix, paths)
         if not hops or not is_matched(prefix, accepts):
