@@ -15,7 +15,7 @@ _SOURCES = str(Path(__file__).resolve().parent.parent / "src")
 if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
-from l3hv import junos, model, plan, secrets, summary  # noqa: E402  (needs the path above)
+from l3hv import junos, model, plan, rotation, secrets, summary  # noqa: E402  (needs the path above)
 from l3hv.inventory import plain  # noqa: E402  (the same)
 
 
@@ -40,6 +40,31 @@ def secret_problems(names: Any, secrets_: Any) -> list[str]:
     return secrets.secret_problems(plain(names), plain(secrets_))
 
 
+def keys_in_use(files: Any) -> dict[str, str | None]:
+    """Return the key of each session in these configurations of BIRD."""
+    return rotation.keys_in_use(plain(files))
+
+
+def key_changes(routing: Any, in_use: Any) -> dict[str, list[str]]:
+    """Return the sessions whose key is not the plan's yet, by path."""
+    return rotation.key_changes(plain(routing), plain(in_use))
+
+
+def routing_until(routing: Any, in_use: Any, paths: Any) -> dict[str, Any]:
+    """Return a plan's routing as it is when only these paths have changed."""
+    return rotation.routing_until(plain(routing), plain(in_use), plain(paths))
+
+
+def rotation_problems(host_plan_: Any, in_use: Any, **more: Any) -> list[str]:
+    """Return what speaks against a rotation."""
+    return rotation.rotation_problems(plain(host_plan_), plain(in_use), **plain(more))
+
+
+def sessions_missed(routing: Any, seen: Any, path: Any) -> list[str]:
+    """Return the sessions of other paths that are not up."""
+    return rotation.sessions_missed(plain(routing), plain(seen), plain(path))
+
+
 class FilterModule:
     """What Ansible asks for the filters of this file."""
 
@@ -47,6 +72,11 @@ class FilterModule:
         return {
             "host_plan": host_plan,
             "junos_reflector": junos_reflector,
+            "key_changes": key_changes,
+            "keys_in_use": keys_in_use,
             "plan_summary": plan_summary,
+            "rotation_problems": rotation_problems,
+            "routing_until": routing_until,
             "secret_problems": secret_problems,
+            "sessions_missed": sessions_missed,
         }

@@ -14,6 +14,7 @@ from typing import Literal
 from l3hv.addressing import Network, family_of
 from l3hv.model import (
     DaemonName,
+    Ecmp,
     FailureProfile,
     Family,
     Kind,
@@ -204,7 +205,8 @@ class HostIntent:
 
     ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
     that it answers for itself.  ``management_sources`` may reach its services by public uplinks.
-    ``bgp_keys`` are pairs of a path and the name of the key of the sessions there.
+    ``bgp_keys`` are pairs of a path and the name of the key of the sessions there, ``ecmp`` pairs of a domain
+    and which of its routes may have several next hops.
     """
 
     name: str
@@ -216,11 +218,16 @@ class HostIntent:
     addresses: tuple[str, ...]
     management_sources: tuple[str, ...]
     bgp_keys: tuple[tuple[str, str], ...]
+    ecmp: tuple[tuple[str, Ecmp], ...]
     guests: tuple[GuestIntent, ...]
 
     def bgp_key(self, path: str) -> str | None:
         """Return the name of the key that this host wants on a path."""
         return dict(self.bgp_keys).get(path)
+
+    def ecmp_of(self, domain: str) -> Ecmp:
+        """Return which routes of a domain may have several next hops on this host."""
+        return dict(self.ecmp).get(domain, "all")
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
@@ -278,7 +285,8 @@ class Largest:
 class HostSlice:
     """Everything that the plan of one host is made of.
 
-    Only reflectors are told of ``largest``, and only those that validate strictly of ``owners``.
+    Only reflectors are told of ``largest``, and only those that validate strictly of ``owners``.  Only
+    hypervisors that prefer one default route are told of ``edges``, the edge routers on their paths.
     """
 
     common: Common
@@ -286,3 +294,4 @@ class HostSlice:
     peers: tuple[Peer, ...]
     largest: Largest
     owners: tuple[Owner, ...]
+    edges: tuple[Peer, ...]

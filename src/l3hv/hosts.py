@@ -39,7 +39,17 @@ from l3hv.guests import (
     reference,
     resolve_guests,
 )
-from l3hv.model import DaemonName, FailureProfile, Kind, LimitAction, Neighbors, SessionLayout, System, Timers
+from l3hv.model import (
+    DaemonName,
+    Ecmp,
+    FailureProfile,
+    Kind,
+    LimitAction,
+    Neighbors,
+    SessionLayout,
+    System,
+    Timers,
+)
 from l3hv.rules import KERNEL_RULES, policy_rules
 from l3hv.sessions import (
     BFD_PROFILES,
@@ -57,6 +67,7 @@ from l3hv.shape import (
     WholeNumber,
     address,
     address_or_network,
+    shown,
     yes_or_no,
 )
 
@@ -65,6 +76,7 @@ HOST_KEYS = frozenset(
         "l3hv_addresses",
         "l3hv_bgp_key",
         "l3hv_daemon",
+        "l3hv_ecmp",
         "l3hv_ecmp_limit",
         "l3hv_edge_domains",
         "l3hv_failure_profile",
@@ -233,6 +245,7 @@ def parse_host(
         addresses=tuple(map(str, addresses)),
         management_sources=tuple(map(str, management_sources)),
         bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), uplinks, common, notes),
+        ecmp=_ecmp(fields, common),
         guests=(),
     )
     _check_uplinks(host, path, notes)
@@ -387,6 +400,24 @@ def _bgp_keys(
             f"Choose one of {known}." if known else "Name its key in l3hv_bgp_keys.",
         )
     return tuple((path, names[path]) for path in sorted(paths, key=natural_key) if path in names)
+
+
+def _ecmp(fields: Fields, common: Common) -> tuple[tuple[str, Ecmp], ...]:
+    """Return the pairs of a domain and which of its routes may have several next hops.
+
+    One word is for all domains.  A group can speak of domains that not all of its hosts are in.
+    """
+    word = OneOf[Ecmp]("all", "without_default", "none")
+    domains = [domain.name for domain in common.domains]
+    if not isinstance(fields.raw.get("l3hv_ecmp"), Mapping):
+        everywhere = fields.take("l3hv_ecmp", word)
+        return () if everywhere is None else tuple((name, everywhere) for name in domains)
+    chosen = fields.mapping("l3hv_ecmp")
+    for name in chosen.raw.keys() - set(domains):
+        fields.notes.add(
+            chosen.path(shown(name)), name, "There is no such domain.", f"Choose one of {', '.join(domains)}."
+        )
+    return tuple((name, chosen.take(name, word, "all")) for name in domains if name in chosen.raw)
 
 
 def _edge_domains(kind: Kind, names: tuple[str, ...], common: Common, notes: Notes) -> tuple[str, ...]:

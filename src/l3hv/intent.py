@@ -24,6 +24,7 @@ __all__ = [
     "Member",
     "Peer",
     "Roster",
+    "edges",
     "host_kind",
     "host_slice",
     "member",
@@ -58,10 +59,13 @@ class Roster:
     def __init__(self, members: Iterable[Member]) -> None:
         self._reflectors: dict[str, list[Peer]] = {}
         self._clients: dict[str, list[Peer]] = {}
+        self._edges: dict[str, list[Peer]] = {}
         for host in sorted(members, key=lambda host: natural_key(host.name)):
             side = self._reflectors if host.kind == "route_reflector" else self._clients
             for link in host.links:
                 side.setdefault(link.path, []).append(_peer(host, link))
+                if host.kind == "edge_router":
+                    self._edges.setdefault(link.path, []).append(_peer(host, link))
 
     def reflectors(self, path: str) -> list[Peer]:
         return self._reflectors.get(path, [])
@@ -69,6 +73,9 @@ class Roster:
     def clients(self, path: str) -> list[Peer]:
         """Return the hypervisors and edge routers on ``path``."""
         return self._clients.get(path, [])
+
+    def edges(self, path: str) -> list[Peer]:
+        return self._edges.get(path, [])
 
 
 def _peer(host: Member, link: Link) -> Peer:
@@ -99,17 +106,28 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     return tuple(found)
 
 
+def edges(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
+    """Return the edge routers on the paths of a hypervisor that prefers one default route to the others."""
+    if host.kind != "hypervisor" or "without_default" not in dict(host.ecmp).values():
+        return ()
+    paths = dict.fromkeys(uplink.path for uplink in host.uplinks)
+    return tuple(peer for path in paths for peer in roster.edges(path))
+
+
 def host_slice(
     common: Common,
     host: HostIntent,
     neighbours: Iterable[Peer],
     largest: Largest = Largest(),  # noqa: B008 - frozen
     owners: Callable[[], tuple[Owner, ...]] = tuple,
+    *,
+    edges: Iterable[Peer] = (),
 ) -> dict[str, Any]:
     """Return, as plain data, everything that :func:`l3hv.plan.host_plan` makes a host's plan of.
 
     What other hypervisors have (:func:`l3hv.claims.largest`, :func:`l3hv.claims.owners`) is for reflectors,
     the latter only where they validate strictly: no other slice changes with somebody else's guests.
+    ``edges`` are those that :func:`edges` returns.
     """
     is_reflector = host.kind == "route_reflector"
     is_strict = is_reflector and host.settings.origin_validation == "strict"
@@ -119,6 +137,7 @@ def host_slice(
         peers=tuple(neighbours),
         largest=largest if is_reflector else Largest(),
         owners=owners() if is_strict else (),
+        edges=tuple(edges),
     )
     plain: dict[str, Any] = as_plain(part)
     return plain

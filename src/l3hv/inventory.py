@@ -31,6 +31,7 @@ from l3hv.intent import (
     HostIntent,
     Member,
     Roster,
+    edges,
     host_kind,
     host_slice,
     member,
@@ -375,7 +376,12 @@ def read_fabric(
     all_owners = functools.cache(lambda: owners(claimed, {host: members[host].id for host in kinds}))
     for host, intent in hosts.items():
         part = host_slice(
-            common, intent, peers(intent, roster), most, all_owners if host in touched else tuple
+            common,
+            intent,
+            peers(intent, roster),
+            most,
+            all_owners if host in touched else tuple,
+            edges=edges(intent, roster),
         )
         if host in touched:
             slices[host] = part

@@ -33,6 +33,7 @@ DaemonName = Literal["bird1", "bird2", "bird3", "frr", "gobgp", "junos"]
 FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", "none"]
 SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 Neighbors = Literal["explicit", "range"]
+Ecmp = Literal["all", "without_default", "none"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 
@@ -227,6 +228,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class NextHop:
+    """The address of a router on a path; ``why`` is what is printed beside it."""
+
+    address: str
+    why: str
+
+
+@dataclass(frozen=True)
 class ImportPolicy:
     """What is taken into ``table`` from neighbours of one kind; the rest is refused, for a :class:`Refusal`.
 
@@ -235,6 +244,8 @@ class ImportPolicy:
     be the neighbour's among the routing's ``owners``.  ``is_original``: what was
     reflected, or has an AS path, is refused, and no attribute is taken as it is.  ``is_silent``: what is not
     in ``accepts`` is left out without a word, because the neighbour may well know more.
+    ``default_next_hops``: of default routes that are alike to their routers the one by the first of these is
+    preferred, so that no two of them are merged; without any they are left as they are.
     """
 
     name: str
@@ -246,6 +257,7 @@ class ImportPolicy:
     is_owned: bool
     is_original: bool
     is_silent: bool
+    default_next_hops: tuple[NextHop, ...]
 
 
 @dataclass(frozen=True)
@@ -345,6 +357,7 @@ class RoutingTable:
 
     ``kernel_table`` is ``None`` on reflectors. ``learn``: guest routes of the kernel are taken from there.
     ``fed_by`` names the BIRD table whose BGP routes are copied here (local-out), with ``prefsrc``.
+    ``ecmp`` tells which of its routes may have several next hops in the kernel.
     ``originates`` are prefixes that this host announces itself (its loopback; an edge's default).
     ``accepts`` is what the host takes from its neighbours, ``announces`` what it may tell them.
     """
@@ -356,6 +369,7 @@ class RoutingTable:
     learn: bool
     fed_by: str | None
     prefsrc: str | None
+    ecmp: Ecmp
     originates: tuple[str, ...]
     accepts: tuple[PrefixMatch, ...]
     announces: tuple[PrefixMatch, ...]

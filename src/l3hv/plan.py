@@ -52,7 +52,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     open_to_all = ranges(common, host, part.largest)
     profiles = {session.failure_profile for session in (*own, *open_to_all)}
     tables = routing_tables(common, host, loopbacks, ports)
-    policies = import_policies(common, host, (*own, *open_to_all))
+    policies = import_policies(common, host, (*own, *open_to_all), part.edges)
     is_shared = any(session.layout == "shared" for session in (*own, *open_to_all))
     return HostPlan(
         host=host.name,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than, numbered
+from l3hv.errors import natural_key
 from l3hv.fabric import LOCAL_OUT
-from l3hv.facts import Common, Domain, HostIntent
+from l3hv.facts import Common, Domain, HostIntent, Peer
 from l3hv.model import (
     Announcer,
     Family,
     Guest,
     ImportPolicy,
     LoopbackAddress,
+    NextHop,
     PrefixMatch,
     Refusal,
     RoutingTable,
@@ -108,6 +110,7 @@ def _domain_table(
         learn=host.kind == "hypervisor",
         fed_by=None,
         prefsrc=None,
+        ecmp=host.ecmp_of(domain.name),
         originates=originates,
         accepts=accepts,
         announces=announces,
@@ -115,7 +118,7 @@ def _domain_table(
 
 
 def import_policies(
-    common: Common, host: HostIntent, sessions: Iterable[Session]
+    common: Common, host: HostIntent, sessions: Iterable[Session], edges: tuple[Peer, ...]
 ) -> tuple[ImportPolicy, ...]:
     """Return what is taken from each kind of neighbours that the host has, table by table."""
     channels = (channel for session in sessions for channel in session.channels)
@@ -124,7 +127,7 @@ def import_policies(
         policy
         for domain in common.domains
         for family in domain.families
-        for policy in _policies(common, host, domain, family)
+        for policy in _policies(common, host, domain, family, edges)
         if policy.name in used
     )
 
@@ -140,7 +143,9 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
     return tuple(refusal for refusal in REFUSALS if refusal.name in names)
 
 
-def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) -> Iterator[ImportPolicy]:
+def _policies(
+    common: Common, host: HostIntent, domain: Domain, family: Family, edges: tuple[Peer, ...]
+) -> Iterator[ImportPolicy]:
     """Yield the policies of one table.
 
     A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
@@ -155,6 +160,7 @@ def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) 
     )
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
+    default = tuple(default_next_hops(common, host, domain, family, edges))
 
     def policy(
         neighbors: Announcer, accepts: tuple[PrefixMatch, ...], *, is_judged: bool = False
@@ -169,12 +175,28 @@ def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) 
             is_owned=is_judged and host.settings.origin_validation == "strict",
             is_original=is_judged,
             is_silent=neighbors == "edge_routers",
+            default_next_hops=default if neighbors == "reflectors" else (),
         )
 
     yield policy("hypervisors", pools, is_judged=True)
     yield policy("edge_routers", beyond)
     yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
     yield policy("clients", (*homes, *beyond))
+
+
+def default_next_hops(
+    common: Common, host: HostIntent, domain: Domain, family: Family, edges: Iterable[Peer]
+) -> Iterator[NextHop]:
+    """Yield the next hops of the default route in the order of preference, where it may have only one.
+
+    Those on the first path come first, and there the edge router with the lowest number.
+    """
+    if host.kind != "hypervisor" or host.ecmp_of(domain.name) != "without_default":
+        return
+    for edge in sorted(edges, key=lambda edge: (natural_key(edge.path), edge.id)):
+        network = common.network(edge.path, domain.name, family)
+        if network is not None and domain.name in edge.domains:
+            yield NextHop(str(numbered(network.prefix, edge.id)), f"{edge.name}, path {edge.path}")
 
 
 def _local_out_tables(
@@ -196,6 +218,7 @@ def _local_out_tables(
         learn=False,
         fed_by=bird_table(private.name, "ipv4"),
         prefsrc=preferred_source(common, loopbacks),
+        ecmp=host.ecmp_of(private.name),
         originates=(),
         accepts=(),
         announces=(),

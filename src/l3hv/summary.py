@@ -47,6 +47,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section("Addresses on lo", (_loopback(lo) for lo in plan.loopbacks))
     yield from _section(f"Sessions: {len(routing.sessions)}", map(_session, routing.sessions))
     yield from _section("Ranges of clients", map(_session, routing.ranges))
+    yield from _section("One next hop", (row for table in routing.tables for row in _single(routing, table)))
     yield from _section("Rules", map(_rule, plan.rules))
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type) for route in plan.last_resorts)
@@ -96,6 +97,16 @@ def _session(session: Session) -> Row:
     passive = "passive" if session.passive else ""
     key = f"key {session.key}" if session.key is not None else ""
     return (session.name, session.relation, f"{session.local} → {session.neighbor}", families, passive, key)
+
+
+def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:
+    """Yield what has one next hop of several (``l3hv_ecmp``), and the order in which they are preferred."""
+    if table.ecmp == "none":
+        yield (table.name, "all routes")
+    for policy in routing.policies:
+        if policy.table == table.name and policy.default_next_hops:
+            hops = (f"{hop.address} ({hop.why})" for hop in policy.default_next_hops)
+            yield (table.name, "the default route: " + ", then ".join(hops))
 
 
 def _rule(rule: Rule) -> Row:

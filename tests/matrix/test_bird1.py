@@ -5,6 +5,7 @@ The machines are bare: their packages come by the roles, and go when a host chan
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, both_families, wait_for
+from lab import Flows, Lab, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -83,6 +84,42 @@ def test_anycast_is_heard_from_every_hypervisor_that_has_it(fabric: Lab) -> None
         prefix = address if family == 4 else "2001:db8:cb00:7163::/64"
         assert fabric.routes("hv2", family)[prefix] == 4
         assert fabric.routes("hv1", family)[prefix] == 1
+
+
+def default_paths(fabric: Lab, machine: str) -> dict[int, set[str]]:
+    """The paths that the default routes of a machine lead over."""
+    shown = {
+        family: fabric.run(machine, f"ip -{family} route show table public default proto bird")
+        for family in (4, 6)
+    }
+    return {family: {path for path in "ab" if f"dev {path}-public" in text} for family, text in shown.items()}
+
+
+def test_a_default_route_that_is_preferred_yields_when_it_is_stale(fabric: Lab) -> None:
+    """On BIRD 1.6, 2.0 and 3.1; guests' routes keep both paths until nothing has them."""
+
+    def say(ecmp: str) -> None:
+        variables = json.dumps({"l3hv_ecmp": ecmp})
+        assert fabric.playbook("site.yml", "-e", variables, inventory=INTENT).changed_hosts()
+
+    say("without_default")
+    await_whole(fabric)
+    for machine, guest in GUESTS.items():
+        assert default_paths(fabric, machine) == {4: {"a"}, 6: {"a"}}
+        try:
+            with fabric.traffic(Flows(guest, "gw", 4), Flows(guest, "gw", 6), seconds=6) as traffic:
+                fabric.twin("cut", machine, "a")
+            assert default_paths(fabric, machine) == {4: {"b"}, 6: {"b"}}
+        finally:
+            fabric.twin("heal", machine, "a")
+        costs = traffic.outages_ms()
+        print(f"\ncut {machine} a: {costs}")
+        assert max(costs.values()) <= 1.2 * DETECTION_MS + 100 + SLEEP_MS
+    await_whole(fabric)
+    say("none")
+    for machine in GUESTS:
+        assert {hops for family in (4, 6) for hops in fabric.routes(machine, family).values()} == {1}
+    assert fabric.playbook("site.yml", inventory=INTENT).changed_hosts()
 
 
 @pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv1", "b"), ("hv2", "a")])

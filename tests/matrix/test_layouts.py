@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Lab, both_families, wait_for
+from lab import Lab, Run, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -278,3 +278,54 @@ def test_a_key_is_rotated_without_losing_a_packet(fabric: Lab) -> None:
         with fabric.steady_traffic(*flows) as traffic:
             assert provision(fabric, "-e", json.dumps({"l3hv_bgp_key": keys}))
         assert traffic.lost() == {}, keys
+
+
+def rotate(fabric: Lab, key: object, *arguments: str, secrets: dict[str, str] = SECRETS) -> Run:
+    """Rotate to these keys, by the playbook."""
+    variables = json.dumps({"l3hv_bgp_key": key, "l3hv_bgp_secrets": secrets})
+    return fabric.playbook("playbooks/rotate_keys.yml", "-e", variables, *arguments, inventory=INVENTORY)
+
+
+def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None:
+    """In one command; what it cannot do it refuses before anything is touched."""
+    provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
+    await_whole(fabric)
+    for refused, key, arguments, secrets in (
+        ("without\\s+--limit", "rack2", ("--limit", "hv1"), SECRETS),
+        ("has\\s+nothing\\s+for\\s+the\\s+key\\s+fabric", "rack2", (), {"rack2": SECRETS["rack2"]}),
+        ("is\\s+not\\s+the\\s+one\\s+that\\s+hv1\\s+uses", "rack2", (), {**SECRETS, "fabric": "x"}),
+    ):
+        with pytest.raises(AssertionError, match=refused):
+            rotate(fabric, key, *arguments, secrets=secrets)
+    said = rotate(fabric, "rack2", "--check", "-vvv")
+    assert "path a, then of path b get another key" in said.output
+    assert said.changed_hosts() == {}
+    assert is_whole(fabric)
+
+    flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))
+    with fabric.steady_traffic(*flows) as traffic:
+        run = rotate(fabric, "rack2")
+    print(f"rotated in {run.seconds:.0f} s")
+    assert set(run.changed_hosts()) == set(MACHINES)
+    assert traffic.lost() == {}
+    assert not any(secret in said.output + run.output for secret in SECRETS.values())
+    for machine in (*HYPERVISORS, *REFLECTORS):
+        assert "key_fabric" not in fabric.run(machine, "cat /etc/bird/bird.conf /etc/bird/l3hv-keys.conf")
+    assert rotate(fabric, "rack2").changed_hosts() == {}
+    assert provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "rack2"})) == {}
+
+
+def test_a_rotation_that_was_interrupted_goes_on(fabric: Lab) -> None:
+    """One reflector has the new key already, and its path is down; then the other path is down, too."""
+    provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
+    await_whole(fabric)
+    half = json.dumps({"l3hv_bgp_key": {"a": "rack2", "b": "fabric"}})
+    fabric.playbook("site.yml", "-e", half, "--limit", "rr1", "--tags", "bird", inventory=INVENTORY)
+    fabric.run("rr2", "birdc disable hv1_public4")
+    try:
+        with pytest.raises(AssertionError, match="must be up while path a changes"):
+            rotate(fabric, "rack2")
+    finally:
+        fabric.run("rr2", "birdc enable hv1_public4")
+    assert set(rotate(fabric, "rack2").changed_hosts()) == set(MACHINES)
+    assert is_whole(fabric)

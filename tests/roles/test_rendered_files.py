@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
+from l3hv.rotation import keys_in_use
+
 # What these print is kept and read; the others are there for the parsers.
 KEPT = {"bird1", "gobgp", "ipv6_only_guests", "lab", "layouts", "one_path", "reflectors", "strict", "vlans"}
 PARSERS = {
@@ -49,6 +51,15 @@ def test_no_file_shows_what_is_missing(path: Path) -> None:
             assert "\n\n\n" not in text, f"{dest} has two empty lines in a row"
             assert text.endswith("\n"), dest
             assert not text.endswith("\n\n"), dest
+
+
+@pytest.mark.parametrize("path", PLANS, ids=name)
+def test_the_keys_in_use_are_read_back(path: Path) -> None:
+    """What rotates keys asks the files of BIRD which session has which."""
+    routing, files = read_plan(path)["routing"], rendered_files(path)
+    texts = [files[f"/etc/bird/{program['name']}.conf"] for program in routing["programs"] if files]
+    sessions = routing["sessions"] + routing["ranges"] if texts else []
+    assert keys_in_use(texts) == {session["name"]: session["key"] for session in sessions}
 
 
 @functools.cache

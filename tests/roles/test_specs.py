@@ -24,6 +24,7 @@ SLICES = {
     "packages_nics": "nics",
     "packages_uplinks": "uplinks",
     "packages_main_default_route": "main_default_route",
+    "packages_tables": "routing.tables",
     "kernel_sysctls": "sysctls",
     "tables_names": "table_names",
     "tables_rules": "rules",

@@ -7,7 +7,7 @@ from typing import Any
 
 from l3hv.claims import claims, largest, owners
 from l3hv.facts import Common, HostIntent
-from l3hv.intent import Roster, host_slice, member, parse_common, parse_host, peers
+from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
 from l3hv.model import Kind
 
 COMMON: dict[str, Any] = {
@@ -105,7 +105,12 @@ def slices(
     ids = {name: host.id for name, host in parsed.items()}
     return {
         name: host_slice(
-            common, host, peers(host, roster), largest(claimed), functools.partial(owners, claimed, ids)
+            common,
+            host,
+            peers(host, roster),
+            largest(claimed),
+            functools.partial(owners, claimed, ids),
+            edges=edges(host, roster),
         )
         for name, host in parsed.items()
     }

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from l3hv.hosts import KINDS
-from l3hv.intent import Roster, host_slice, member, parse_common, parse_host, peers
+from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
 from l3hv.model import HostPlan, Kind
 from l3hv.plan import host_plan
 
@@ -31,7 +31,8 @@ def plans(
     assert not problems, problems
     roster = Roster(member(intent) for intent in intents.values())
     return {
-        name: host_plan(host_slice(common, intent, peers(intent, roster))) for name, intent in intents.items()
+        name: host_plan(host_slice(common, intent, peers(intent, roster), edges=edges(intent, roster)))
+        for name, intent in intents.items()
     }
 
 

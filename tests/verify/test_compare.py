@@ -393,6 +393,56 @@ def test_more_next_hops_than_a_route_may_have_are_a_choice() -> None:
     assert "route 203.0.113.10/32 in public" in different(compare(limited, seen, FABRIC))
 
 
+@pytest.mark.parametrize("choice", ["without_default", "none"])
+def test_one_next_hop_of_those_that_there_are(choice: str) -> None:
+    """Which one may be the edge routers' own choice, or that of the routing daemon."""
+    plan = lab(hv3={"l3hv_ecmp": {"public": choice}})["hv3"]
+    table = next(t for t in plan.routing.tables if t.name == "public4")
+    routes = FABRIC.routes(plan, table)
+    guests = {prefix for prefix in routes if prefix != "0.0.0.0/0"}
+
+    def judged(changes: dict[str, list[str]]) -> set[str]:
+        """Return the routes that differ when one next hop is there where that is the choice, with changes."""
+        single = {
+            prefix: hops[:1] if choice == "none" or prefix not in guests else hops
+            for prefix, hops in routes.items()
+        }
+        seen = as_planned.observation(plan, FABRIC)
+        seen["learned"]["public4"] = as_planned.listed(single | changes)
+        return {what for what in different(compare(plan, seen, FABRIC)) if what.startswith("route ")}
+
+    default = routes["0.0.0.0/0"]
+    assert len(default) == 2
+    assert judged({}) == judged({"0.0.0.0/0": default[1:]}) == set()
+    for wrong in (default, ["198.51.100.99"]):
+        assert judged({"0.0.0.0/0": wrong}) == {"route 0.0.0.0/0 in public"}
+    several = judged({"203.0.113.2/32": routes["203.0.113.2/32"]})
+    assert several == ({"route 203.0.113.2/32 in public"} if choice == "none" else set())
+
+
+def test_the_preferred_default_route_needs_no_second_look() -> None:
+    """The total is that of the next hops that are chosen as a rule: those of the first path."""
+    for choice, first in (
+        ("without_default", {"0.0.0.0/0": ["198.51.100.120"]}),
+        (
+            "none",
+            {
+                "0.0.0.0/0": ["198.51.100.120"],
+                "203.0.113.1/32": ["198.51.100.1"],
+                "203.0.113.2/32": ["198.51.100.1"],
+                "203.0.113.3/32": ["198.51.100.2"],
+                "203.0.113.10/32": ["198.51.100.1"],
+            },
+        ),
+    ):
+        plan = lab(hv3={"l3hv_ecmp": choice})["hv3"]
+        table = next(t for t in plan.routing.tables if t.name == "public4")
+        merged = FABRIC.routes(plan, table)
+        wanted = patience(plan, FABRIC)["learned"]["public4"]
+        assert as_planned.learned_routes(merged | first)["digest"] == wanted
+        assert as_planned.learned_routes(merged)["digest"] != wanted
+
+
 def test_settings_of_the_machine_are_not_asked_of_a_container() -> None:
     key = "net.ipv4.neigh.default.gc_thresh1"
     seen = seen_with(

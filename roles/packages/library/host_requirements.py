@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
@@ -44,6 +45,12 @@ options:
   main_default_route:
     description: Whether a default route of the management is expected in table main.
     type: bool
+  multipath:
+    description: The address families in which all routes may have several next hops.
+    type: list
+    elements: str
+    choices: [ipv4, ipv6]
+    default: []
   strangers:
     description: Patterns of systemd's units that must not run, nor start at boot.
     type: list
@@ -78,6 +85,12 @@ cautions:
   type: list
   elements: str
 """
+
+FLOWS_SINCE = (4, 4)
+"""Linux from 3.6 until this version takes the next hops of an IPv4 route in turn, packet by packet."""
+
+PORTS_SINCE = {"ipv4": (4, 12), "ipv6": (4, 18)}
+"""The first versions that have ``fib_multipath_hash_policy``."""
 
 
 def system() -> str:
@@ -166,11 +179,37 @@ def problems(module: AnsibleModule) -> list[str]:
     return found
 
 
+def multipath_cautions(release: str, families: list[str]) -> list[str]:
+    """Return what a kernel of this release does to flows in ``families`` whose routes have several next hops.
+
+    ``release`` is as in uname(1).  One that is no version has no cautions.
+    """
+    version = re.match(r"(\d+)\.(\d+)", release)
+    if version is None:
+        return []
+    kernel = (int(version[1]), int(version[2]))
+    found = []
+    if "ipv4" in families and kernel < FLOWS_SINCE:
+        found.append(
+            f"The kernel {release} sends the packets of one IPv4 flow over several paths, so that they come"
+            " out of order (4.4 and later do not). Say `l3hv_ecmp: none` for this host, or at least"
+            " `l3hv_ecmp: without_default` for what leaves the fabric."
+        )
+    found += [
+        f"The kernel {release} does not look at ports when it chooses a path for IPv{family[-1]}: all flows"
+        f" between two hosts may share one ({since[0]}.{since[1]} and later look)."
+        for family, since in PORTS_SINCE.items()
+        if family in families and FLOWS_SINCE <= kernel < since
+    ]
+    return found
+
+
 def cautions(module: AnsibleModule) -> list[str]:
     """Return a sentence for what works, but probably not as meant."""
+    found = multipath_cautions(platform.release(), module.params["multipath"])
     if module.params["main_default_route"] and not main_default_routes():
-        return ["l3hv_main_default_route is true, but table main has no default route."]
-    return []
+        found.append("l3hv_main_default_route is true, but table main has no default route.")
+    return found
 
 
 def main() -> None:
@@ -182,6 +221,7 @@ def main() -> None:
             "interfaces": {"type": "list", "elements": "str", "default": []},
             "vlans": {"type": "bool", "default": False},
             "main_default_route": {"type": "bool"},
+            "multipath": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"], "default": []},
             "strangers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,

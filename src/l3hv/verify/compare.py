@@ -13,6 +13,7 @@ from l3hv.verify.check import NOTHING, Check, State
 from l3hv.verify.expect import AT_LEAST, expectation, learned_name
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import (
+    DEFAULTS,
     NOT_IN_KERNEL,
     OF_THE_MACHINE,
     OTHER_LISTENERS,
@@ -188,18 +189,19 @@ def _different_routes(
     checks = []
     for prefix in sorted(expected.keys() | found.keys(), key=natural_key):
         wanted, seen = expected.get(prefix), found.get(prefix)
-        if wanted == seen or _is_choice(wanted or [], seen or [], plan.routing.ecmp_limit):
+        most = _most_next_hops(plan, source, prefix)
+        if _is_as_wanted(wanted, seen, most):
             continue
         owners = ", ".join(fabric.owners(source.name, prefix)) or "nobody"
         # A guest may be on its way between hosts that nobody looked at: its old one still announces it.
         is_guests = owners != "nobody" and prefix not in sure
         possible = {*(wanted or ()), *(elsewhere if is_guests else ())}
-        is_explained = set(sure.get(prefix, ())) <= set(seen or ()) <= possible
+        is_explained = wanted != seen and set(sure.get(prefix, ())) <= set(seen or ()) <= possible
         checks.append(
             Check(
                 plan.host,
                 f"route {prefix} in {table.domain}",
-                _via(wanted),
+                _via(wanted, most),
                 _via(seen),
                 "warning" if is_explained else "failed",
                 f"announced by {owners}; {UNSEEN if is_explained else remedy('learned')}",
@@ -220,10 +222,22 @@ def _first_ones(plan: HostPlan, table: RoutingTable, different: list[Check]) -> 
     return [*in_order[:ROUTES_NAMED], Check(plan.host, what, "as announced", words, state)]
 
 
-def _is_choice(wanted: list[str], seen: list[str], limit: int) -> bool:
-    """Tell whether ``seen`` is a choice among more next hops than a route may have."""
-    return len(wanted) > limit == len(seen) and set(seen) < set(wanted)
+def _most_next_hops(plan: HostPlan, table: RoutingTable, prefix: str) -> int:
+    """Return how many next hops a route of the table may have."""
+    is_single = table.ecmp == "none" or (table.ecmp == "without_default" and prefix in DEFAULTS)
+    return 1 if is_single else plan.routing.ecmp_limit
 
 
-def _via(hops: list[str] | None) -> str:
-    return NOTHING if hops is None else "via " + " and ".join(hops)
+def _is_as_wanted(wanted: list[str] | None, seen: list[str] | None, limit: int) -> bool:
+    """Tell whether a route is there as it is wanted: ``seen`` is a choice where there are more next hops."""
+    if wanted is None or seen is None or len(wanted) <= limit:
+        return wanted == seen
+    return len(seen) == limit and set(seen) < set(wanted)
+
+
+def _via(hops: list[str] | None, most: int | None = None) -> str:
+    """Return where a route leads, or to how many (``most``) of the next hops that there are."""
+    if hops is None:
+        return NOTHING
+    choice = f"{most} of " if most is not None and most < len(hops) else ""
+    return f"via {choice}{' and '.join(hops)}"

@@ -12,10 +12,11 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from l3hv.model import HostPlan, PrefixMatch, RoutingTable
+from l3hv.policy import DEFAULT_ROUTE
 
 DIGESTS = 2**128
 
@@ -131,13 +132,17 @@ class Fabric:
     def total(self, plan: HostPlan, table: RoutingTable) -> Total:
         """Return what the host of ``plan`` should have learned into ``table``."""
         paths = paths_of(plan, table.name)
-        total = self._total_of_class(table.name, paths, table.accepts)
+        is_single = table.ecmp == "none"
+        total = self._total_of_class(table.name, paths, table.accepts, is_single)
         for prefix in self.announced_by(plan.host, table.name):
-            total -= self._part(table.name, prefix, paths, table.accepts)
-        return total
+            total -= self._part(table.name, prefix, paths, table.accepts, is_single)
+        return total + self._one_default(plan, table, paths)
 
     def routes(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
-        """Return the routes that make up :meth:`total`: prefix → next hops."""
+        """Return the routes that make up :meth:`total`: prefix → next hops.
+
+        Of the routes that may have only one (``l3hv_ecmp``) these are all that there is to choose from.
+        """
         paths = paths_of(plan, table.name)
         own = set(self.announced_by(plan.host, table.name))
         return {
@@ -146,6 +151,17 @@ class Fabric:
             if prefix not in own and is_matched(prefix, table.accepts)
             if (hops := self.next_hops(table.name, prefix, paths))
         }
+
+    def _one_default(self, plan: HostPlan, table: RoutingTable, paths: frozenset[str]) -> Total:
+        """Return what the total gains where one default route is preferred to the others (``l3hv_ecmp``)."""
+        default = DEFAULT_ROUTE[table.family]
+        hops = self.next_hops(table.name, default, paths)
+        for policy in plan.routing.policies:
+            if policy.table == table.name:
+                for preferred in policy.default_next_hops:
+                    if preferred.address in hops:
+                        return route_total(default, [preferred.address]) - route_total(default, hops)
+        return Total()
 
     def received(self, plan: HostPlan, table: RoutingTable, path: str) -> int:
         """Return how many prefixes reach ``plan``'s host on ``path``, once for each of their owners."""
@@ -205,16 +221,28 @@ class Fabric:
     def _counts(self) -> dict[tuple[str, str, tuple[PrefixMatch, ...]], int]:
         return {}
 
-    def _sum(self, table: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...]) -> Total:
-        parts = (self._part(table, prefix, paths, accepts) for prefix in self._owners.get(table, {}))
-        return sum(parts, Total())
+    def _sum(
+        self, table: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...], is_single: bool
+    ) -> Total:
+        prefixes = self._owners.get(table, {})
+        return sum((self._part(table, prefix, paths, accepts, is_single) for prefix in prefixes), Total())
 
     def _part(
-        self, table: str, prefix: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...]
+        self,
+        table: str,
+        prefix: str,
+        paths: frozenset[str],
+        accepts: tuple[PrefixMatch, ...],
+        is_single: bool,
     ) -> Total:
-        """Return what ``prefix`` adds to the total of a class."""
+        """Return what ``prefix`` adds to the total of a class.
+
+        Of several next hops BIRD keeps the ones with the lowest addresses.
+        """
         hops = self.next_hops(table, prefix, paths)
-        return route_total(prefix, hops) if hops and is_matched(prefix, accepts) else Total()
+        if not hops or not is_matched(prefix, accepts):
+            return Total()
+        return route_total(prefix, [min(hops, key=ip_address)] if is_single else hops)
 
 
 def paths_of(plan: HostPlan, table: str) -> frozenset[str]:

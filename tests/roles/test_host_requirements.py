@@ -1,0 +1,86 @@
+"""What the module that looks at a machine says of its kernel."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "roles/packages/library"
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("host_requirements", LIBRARY / "host_requirements.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("release", "families", "said"),
+    [
+        ("6.12.48+deb13-amd64", ["ipv4", "ipv6"], []),
+        ("4.18.0", ["ipv4", "ipv6"], []),
+        ("4.17.19-lts", ["ipv4", "ipv6"], ["IPv6"]),
+        ("4.9.0-19-amd64", ["ipv4", "ipv6"], ["IPv4", "IPv6"]),
+        ("4.4.302", ["ipv4"], ["IPv4"]),
+        ("4.3", ["ipv4"], ["l3hv_ecmp: none"]),
+        ("3.16.0-4-amd64", ["ipv4", "ipv6"], ["l3hv_ecmp: none"]),
+        ("3.16.0-4-amd64", ["ipv6"], []),
+        ("3.16.0-4-amd64", [], []),
+        ("next", ["ipv4", "ipv6"], []),
+    ],
+)
+def test_what_an_old_kernel_does_to_flows(
+    module: ModuleType, release: str, families: list[str], said: list[str]
+) -> None:
+    sentences = module.multipath_cautions(release, families)
+    assert len(sentences) == len(said)
+    for sentence, part in zip(sentences, said, strict=True):
+        assert part in sentence
+        assert f"The kernel {release} " in sentence
+
+
+def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the module says of this machine, without what is about its system and its packages."""
+    release = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+    )
+    here = " ".join(release.get(key, "unknown").strip('"') for key in ("ID", "VERSION_ID"))
+    arguments = {"packages": ["dpkg"], "systems": [here], "multipath": multipath}
+    program = Path(sys.executable).with_name("ansible")
+    command = [*around, str(program), "localhost", "-i", "localhost,", "-c", "local", "-M", str(LIBRARY)]
+    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    command += ["-m", "host_requirements", "-a", json.dumps(arguments)]
+    as_json = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=as_json)
+    status, _, result = done.stdout.partition(" => ")
+    assert status == "localhost | SUCCESS", done.stdout
+    said: dict[str, Any] = json.loads(result)
+    assert not said["changed"]
+    return said
+
+
+def test_a_machine_of_today_is_told_nothing() -> None:
+    assert looked(["ipv4", "ipv6"])["cautions"] == []
+
+
+def test_a_machine_that_says_it_is_older_is_warned() -> None:
+    """The personality of setarch(8) makes uname(2) say 2.6."""
+    around = ["setarch", "--uname-2.6"]
+    assert looked([], around)["cautions"] == []
+    (sentence,) = looked(["ipv4", "ipv6"], around)["cautions"]
+    assert sentence.startswith("The kernel 2.6.")
+    assert "l3hv_ecmp: without_default" in sentence
