@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, is_inside, longer_than
 from l3hv.fabric import LOCAL_OUT
-from l3hv.facts import Common, Domain, HostIntent
+from l3hv.facts import Common, Domain, HostIntent, Peer
 from l3hv.model import (
     Announcer,
     Family,
     Guest,
     ImportPolicy,
     LoopbackAddress,
+    Owner,
     PrefixMatch,
     Refusal,
     RoutingTable,
@@ -20,7 +22,7 @@ from l3hv.model import (
     SharedPart,
     SharedTable,
 )
-from l3hv.sessions import bird_table, policy_name, shared_table
+from l3hv.sessions import bird_table, has_own_policies, own_policy_name, policy_name, shared_table
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
@@ -115,16 +117,27 @@ def _domain_table(
 
 
 def import_policies(
-    common: Common, host: HostIntent, sessions: Iterable[Session]
+    common: Common,
+    host: HostIntent,
+    sessions: Iterable[Session],
+    peers: Iterable[Peer],
+    owners: Iterable[Owner],
 ) -> tuple[ImportPolicy, ...]:
-    """Return what is taken from each kind of neighbours that the host has, table by table."""
+    """Return what is taken from each kind of neighbours that the host has, table by table.
+
+    Where each hypervisor has a policy of its own, ``owners`` say what is in it.
+    """
+    own: dict[str, Owner | None] = {}
+    if has_own_policies(host):
+        by_name = {owner.host: owner for owner in owners}
+        own = {peer.name: by_name.get(peer.name) for peer in peers if peer.kind == "hypervisor"}
     channels = (channel for session in sessions for channel in session.channels)
     used = {part.policy for channel in channels for part in channel.carries}
     return tuple(
         policy
         for domain in common.domains
         for family in domain.families
-        for policy in _policies(common, host, domain, family)
+        for policy in _policies(common, host, domain, family, own)
         if policy.name in used
     )
 
@@ -140,8 +153,14 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
     return tuple(refusal for refusal in REFUSALS if refusal.name in names)
 
 
-def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) -> Iterator[ImportPolicy]:
-    """Yield the policies of one table.
+def _policies(
+    common: Common,
+    host: HostIntent,
+    domain: Domain,
+    family: Family,
+    own: Mapping[str, Owner | None],
+) -> Iterator[ImportPolicy]:
+    """Yield the policies of one table; ``own`` has the hypervisors that have one each.
 
     A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
     say is reduced to prefixes.  Edge routers may know the whole Internet, with attributes that mean something
@@ -157,21 +176,28 @@ def _policies(common: Common, host: HostIntent, domain: Domain, family: Family) 
     table = bird_table(domain.name, family)
 
     def policy(
-        neighbors: Announcer, accepts: tuple[PrefixMatch, ...], *, is_judged: bool = False
+        neighbors: Announcer,
+        accepts: tuple[PrefixMatch, ...],
+        *,
+        is_judged: bool = False,
+        name: str | None = None,
     ) -> ImportPolicy:
         return ImportPolicy(
-            name=policy_name(table, neighbors),
+            name=name or policy_name(table, neighbors),
             table=table,
             family=family,
             neighbors=neighbors,
             accepts=accepts,
             loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
-            is_owned=is_judged and host.settings.origin_validation == "strict",
+            is_owned=is_judged and name is None and host.settings.origin_validation == "strict",
             is_original=is_judged,
             is_silent=neighbors == "edge_routers",
         )
 
     yield policy("hypervisors", pools, is_judged=True)
+    for hypervisor, owner in own.items():
+        guests = tuple(_owned_matches(common, domain, family, owner)) if owner is not None else ()
+        yield policy("hypervisors", guests, is_judged=True, name=own_policy_name(table, hypervisor))
     yield policy("edge_routers", beyond)
     yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
     yield policy("clients", (*homes, *beyond))
@@ -227,6 +253,14 @@ def _pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[Pr
             prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
             yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
             yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
+
+
+def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:
+    """Yield what a hypervisor's guests have in one domain: an owner's prefixes are those of all domains."""
+    pools = [prefix for pool in common.pools if pool.domain == domain.name for prefix in pool.prefixes]
+    for prefix in getattr(owner, family):
+        if any(is_inside(ip_network(prefix), pool) for pool in pools):
+            yield _exact(prefix, f"guests of {owner.host}")
 
 
 def _loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:

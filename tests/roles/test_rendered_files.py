@@ -13,7 +13,20 @@ import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"bird1", "gobgp", "ipv6_only_guests", "lab", "layouts", "one_path", "reflectors", "strict", "vlans"}
+KEPT = {
+    *(
+        "bird1",
+        "gobgp",
+        "ipv6_only_guests",
+        "lab",
+        "layouts",
+        "one_path",
+        "owned",
+        "reflectors",
+        "strict",
+        "vlans",
+    )
+}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
     "/etc/bird/bird6.conf": "bird6 -p -c {}",
