@@ -88,6 +88,9 @@ VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp",
 WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """Of these, those that have a table of owners to ask (RFC 6482); the others get a list for each neighbour."""
 
+WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"frr", "junos"})
+"""Daemons that get no keys: whoever sees what changes in their configuration would see them."""
+
 ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 """Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it
 (RFC 4456, section 8). So how many prefixes are sent to a client depends on the others."""
