@@ -17,6 +17,13 @@ pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 INVENTORY = GOLDEN / "gobgp" / "intent"
 BY_GOBGP = ("rr1", "rr3")
 GOBGP_PUBLIC = "gobgp --target unix:///run/l3hv-gobgp-public/api"
+SECRET, OTHER = "mauve < > \\ '$1' #", "another one for tests"
+KEYED = {
+    "l3hv_bgp_keys": {"fabric": "md5"},
+    "l3hv_bgp_key": {"a": "fabric", "c": "fabric"},
+    "l3hv_bgp_secrets": {"fabric": SECRET},
+}
+OTHERS = {"l3hv_bgp_secrets": {"fabric": OTHER}}
 HOLD_S = 9
 """What a silent cut costs: the plan's default where there is no BFD."""
 RESTART_S = 1
@@ -125,6 +132,38 @@ def test_the_power_of_a_reflector_fails(fabric: Lab) -> None:
 def test_a_reflector_changes_from_bird_to_gobgp_and_back(fabric: Lab, tmp_path: Path) -> None:
     """The other daemon gives way, and the profile of its sessions changes at both ends."""
     change_daemon_and_back(fabric, INVENTORY, tmp_path / "intent", "gobgp", "gobgpd")
+
+
+def test_its_sessions_have_keys(fabric: Lab) -> None:
+    """A key comes to its paths and goes under traffic; no output has it, nor a file for others."""
+    await_whole(fabric)
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
+        await_whole(fabric)
+    assert traffic.lost() == {}
+    talkative = ("-e", json.dumps(KEYED | OTHERS), "--check", "--diff", "-vvv", "--limit", ",".join(BY_GOBGP))
+    said = fabric.playbook("site.yml", *talkative, inventory=INVENTORY).output
+    assert "holds secrets and is not shown" in said
+    for machine in BY_GOBGP:
+        assert fabric.run(machine, "stat -c '%a %U' /etc/l3hv/gobgp/keys").split() == ["600", "root"]
+        files = fabric.run(
+            machine, f"grep -rlF '{SECRET[:5]}' /etc /run/l3hv-gobgp-public /var/log || true"
+        ).split()
+        assert sorted(files) == ["/etc/l3hv/gobgp/keys", "/run/l3hv-gobgp-public/complete.toml"]
+    assert [secret for secret in (SECRET, OTHER) if secret in said] == []
+
+    fabric.playbook("site.yml", "--limit", "hv2", "--skip-tags", "verify", inventory=INVENTORY)
+    states = wait_for("the other sessions", lambda: up_on_b_alone(fabric.protocols("hv2")), 30)
+    assert states
+    fabric.playbook("site.yml", inventory=INVENTORY)
+    await_whole(fabric)
+    for machine in BY_GOBGP:
+        assert "gone" in fabric.run(machine, "ls /etc/l3hv/gobgp/keys 2>/dev/null || echo gone")
+
+
+def up_on_b_alone(protocols: dict[str, str]) -> bool:
+    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
+    return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
 
 
 @pytest.fixture(scope="module")
