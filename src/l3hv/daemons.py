@@ -82,8 +82,14 @@ PER_FAMILY: frozenset[DaemonName] = frozenset({"bird1"})
 WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
 """Daemons that have no BFD: nothing but the hold time shows them that a neighbour is gone."""
 
-VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
+VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp", "junos"})
 """Daemons that are told whose the guests' prefixes are."""
+
+WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
+"""Of these, those that have a table of owners to ask (RFC 6482); the others get a list for each neighbour."""
+
+WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"frr", "junos"})
+"""Daemons that get no keys: whoever sees what changes in their configuration would see them."""
 
 ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 """Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it

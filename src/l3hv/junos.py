@@ -6,17 +6,20 @@ a group.  Names begin with ``l3hv-``: a router has others of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from l3hv.addressing import family_of_text
+from l3hv.addressing import HOST_LENGTH, family_of_text
 from l3hv.model import (
+    CarriedDomain,
     FailureProfile,
     Family,
     HostPlan,
+    ImportPolicy,
+    LimitAction,
+    PrefixLimit,
     PrefixMatch,
-    RoutingTable,
     Session,
     Uplink,
     as_plain,
@@ -33,7 +36,13 @@ JUNOS_FAMILIES: dict[Family, JunosFamily] = {"ipv4": "inet", "ipv6": "inet6"}
 LEAST_RESTART_S = 1
 """RFC 4724's time, where stale routes are kept as a last resort (RFC 9494) and nothing is to wait for it."""
 
-RELATIONS = {"client": "clients", "peer": "reflectors"}
+LIMITS: dict[LimitAction, str | None] = {
+    "warn": None,
+    "block": "drop-excess",
+    "restart": "teardown idle-timeout 1",
+    "disable": "teardown idle-timeout forever",
+}
+"""What is done about more prefixes than a session may have, in Junos's words; the time is in minutes."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +87,16 @@ class JunosRoute:
 
 @dataclass(frozen=True)
 class JunosTerm:
-    """The routes of one family that a policy accepts."""
+    """The routes of one family that a policy accepts, if they have one of the next hops (empty: any).
+
+    ``is_original``: what has an AS path is not accepted, and no attribute is taken as it is.
+    """
 
     name: str
     family: JunosFamily
     routes: tuple[JunosRoute, ...]
+    next_hops: tuple[str, ...] = ()
+    is_original: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,10 +109,31 @@ class JunosPolicy:
 
 @dataclass(frozen=True)
 class JunosNeighbor:
-    """A neighbour in BGP, and the name that the plan has for the session."""
+    """A neighbour in BGP, the name that the plan has for the session, and what is accepted of it."""
 
     address: str
     description: str
+    accept: JunosPolicy
+
+
+@dataclass(frozen=True)
+class JunosLimit:
+    """How many prefixes are taken and remembered, and what is done about more; ``None``: it is logged.
+
+    ``teardown`` and ``drop-excess`` are Junos's words (24.4).
+    """
+
+    accepted: int
+    remembered: int
+    action: str | None
+
+
+@dataclass(frozen=True)
+class JunosFamilyOfGroup:
+    """An address family of a group's sessions."""
+
+    name: JunosFamily
+    limit: JunosLimit | None
 
 
 @dataclass(frozen=True)
@@ -116,17 +151,16 @@ class JunosGroup:
     restart_s: int | None
     stale_s: int | None
     receives_paths: bool
-    families: tuple[JunosFamily, ...]
+    families: tuple[JunosFamilyOfGroup, ...]
     neighbors: tuple[JunosNeighbor, ...]
 
 
 @dataclass(frozen=True)
 class JunosInstance:
-    """A domain: its logical interfaces and groups, and the policies that all of them have."""
+    """A domain: its logical interfaces and groups, and what all of them are told."""
 
     name: str
     interfaces: tuple[str, ...]
-    accept: JunosPolicy
     announce: JunosPolicy
     groups: tuple[JunosGroup, ...]
 
@@ -224,20 +258,19 @@ def _instance(plan: HostPlan, domain: str) -> JunosInstance:
     return JunosInstance(
         name=domain,
         interfaces=tuple(".".join(logical(u.interface)) for u in plan.uplinks if u.domain == domain),
-        accept=JunosPolicy(f"l3hv-accept-{domain}", tuple(_term(table, table.accepts) for table in tables)),
         announce=JunosPolicy(
-            f"l3hv-announce-{domain}", tuple(_term(table, table.announces) for table in tables)
+            f"l3hv-announce-{domain}",
+            tuple(
+                JunosTerm(table.name, JUNOS_FAMILIES[table.family], _routes(table.announces))
+                for table in tables
+            ),
         ),
         groups=tuple(_groups(plan, domain)),
     )
 
 
-def _term(table: RoutingTable, matches: tuple[PrefixMatch, ...]) -> JunosTerm:
-    return JunosTerm(
-        name=table.name,
-        family=JUNOS_FAMILIES[table.family],
-        routes=tuple(JunosRoute(match.prefix, _match_words(match), match.why) for match in matches),
-    )
+def _routes(matches: Iterable[PrefixMatch]) -> tuple[JunosRoute, ...]:
+    return tuple(JunosRoute(match.prefix, _match_words(match), match.why) for match in matches)
 
 
 def _match_words(match: PrefixMatch) -> str:
@@ -248,11 +281,13 @@ def _match_words(match: PrefixMatch) -> str:
 
 def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
     alike: dict[str, list[Session]] = {}
+    policies = {policy.name: policy for policy in plan.routing.policies}
     for session in plan.routing.sessions:
         if session.domain == domain:
             families = (channel.family for channel in session.channels)
-            relation = RELATIONS[session.relation] + ("" if session.passive else "-called")
-            name = "-".join(("l3hv", relation, session.failure_profile, *families))
+            announcer = policies[session.channels[0].carries[0].policy].neighbors.replace("_", "-")
+            neighbors = announcer + ("" if session.passive else "-called")
+            name = "-".join(("l3hv", neighbors, session.failure_profile, *families))
             alike.setdefault(name, []).append(session)
     for name, sessions in alike.items():
         first = sessions[0]
@@ -265,9 +300,40 @@ def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
             restart_s=_restart_s(first.failure_profile, plan.routing.timers.restart_s),
             stale_s=plan.routing.timers.stale_s if first.failure_profile in LLGR_PROFILES else None,
             receives_paths=first.relation == "peer",
-            families=tuple(JUNOS_FAMILIES[channel.family] for channel in first.channels),
-            neighbors=tuple(JunosNeighbor(session.neighbor, session.name) for session in sessions),
+            families=tuple(
+                JunosFamilyOfGroup(JUNOS_FAMILIES[channel.family], _limit(channel.limit))
+                for channel in first.channels
+            ),
+            neighbors=tuple(
+                JunosNeighbor(session.neighbor, session.name, _accept(session, policies))
+                for session in sessions
+            ),
         )
+
+
+def _accept(session: Session, policies: Mapping[str, ImportPolicy]) -> JunosPolicy:
+    """Return what is accepted of one neighbour. A term that lists no route would accept every one."""
+    terms = (
+        _accepted(part, policies[part.policy]) for channel in session.channels for part in channel.carries
+    )
+    return JunosPolicy(f"l3hv-accept-{session.name}", tuple(term for term in terms if term.routes))
+
+
+def _accepted(part: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
+    """Return what is accepted of one neighbour in one table. Junos compares next hops with addresses only."""
+    loopback = (JunosRoute(part.loopback, "exact", "its loopback"),) if part.loopback is not None else ()
+    hop, _, length = part.next_hops.partition("/")
+    return JunosTerm(
+        name=policy.table,
+        family=JUNOS_FAMILIES[policy.family],
+        routes=(*loopback, *_routes(policy.accepts)),
+        next_hops=(hop,) if int(length) == HOST_LENGTH[policy.family] else (),
+        is_original=policy.is_original,
+    )
+
+
+def _limit(limit: PrefixLimit | None) -> JunosLimit | None:
+    return JunosLimit(limit.accepted, limit.remembered, LIMITS[limit.action]) if limit is not None else None
 
 
 def _restart_s(profile: FailureProfile, restart_s: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from l3hv.daemons import REFLECTORS_ONLY, TITLES
+from l3hv.daemons import TITLES, WITHOUT_KEYS
 from l3hv.errors import Problem
 from l3hv.facts import Member
 
@@ -14,7 +14,7 @@ def key_problems(members: Iterable[Member]) -> list[Problem]:
     hosts = tuple(members)
     without: dict[str, list[Member]] = {}
     for host in hosts:
-        if host.kind == "route_reflector" and host.daemon in REFLECTORS_ONLY:
+        if host.kind == "route_reflector" and host.daemon in WITHOUT_KEYS:
             without.setdefault(host.links[0].path, []).append(host)
     return [
         Problem(

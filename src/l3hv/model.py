@@ -239,6 +239,9 @@ class NextHop:
 class ImportPolicy:
     """What is taken into ``table`` from neighbours of one kind; the rest is refused, for a :class:`Refusal`.
 
+    Where hypervisors may announce exactly their own and the daemon has no table of ``owners`` to ask, each
+    of them has a policy of its own.
+
     The prefix must lie in ``accepts``, the next hop in what a :class:`CarriedDomain` says of the neighbour.
     ``loopbacks``: of this prefix only the neighbour's own loopback is taken.  ``is_owned``: the prefix must
     be the neighbour's among the routing's ``owners``.  ``is_original``: what was

@@ -8,7 +8,7 @@ from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
 from l3hv.communities import domain_communities
-from l3hv.daemons import DAEMONS, SLEEPY, TITLES, WITHOUT_BFD, programs
+from l3hv.daemons import DAEMONS, SLEEPY, TITLES, WITH_OWNERS, WITHOUT_BFD, programs
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.filtering import packet_filter
@@ -52,7 +52,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     open_to_all = ranges(common, host, part.largest)
     profiles = {session.failure_profile for session in (*own, *open_to_all)}
     tables = routing_tables(common, host, loopbacks, ports)
-    policies = import_policies(common, host, (*own, *open_to_all), part.edges)
+    policies = import_policies(part, (*own, *open_to_all))
     is_shared = any(session.layout == "shared" for session in (*own, *open_to_all))
     return HostPlan(
         host=host.name,
@@ -87,7 +87,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             shared_tables=shared_tables(host, tables) if is_shared else (),
             refusals=refusals(policies, is_shared=is_shared),
             policies=policies,
-            owners=part.owners,
+            owners=part.owners if host.settings.daemon in WITH_OWNERS else (),
             sessions=own,
             ranges=open_to_all,
         ),

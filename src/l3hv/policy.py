@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than, numbered
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, is_inside, longer_than, numbered
 from l3hv.errors import natural_key
 from l3hv.fabric import LOCAL_OUT
-from l3hv.facts import Common, Domain, HostIntent, Peer
+from l3hv.facts import Common, Domain, HostIntent, HostSlice
 from l3hv.model import (
     Announcer,
     Family,
@@ -15,6 +16,7 @@ from l3hv.model import (
     ImportPolicy,
     LoopbackAddress,
     NextHop,
+    Owner,
     PrefixMatch,
     Refusal,
     RoutingTable,
@@ -22,7 +24,7 @@ from l3hv.model import (
     SharedPart,
     SharedTable,
 )
-from l3hv.sessions import bird_table, policy_name, shared_table
+from l3hv.sessions import bird_table, has_own_policies, own_policy_name, policy_name, shared_table
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
@@ -117,17 +119,22 @@ def _domain_table(
     )
 
 
-def import_policies(
-    common: Common, host: HostIntent, sessions: Iterable[Session], edges: tuple[Peer, ...]
-) -> tuple[ImportPolicy, ...]:
-    """Return what is taken from each kind of neighbours that the host has, table by table."""
+def import_policies(part: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
+    """Return what is taken from each kind of neighbours that the host has, table by table.
+
+    Where each hypervisor has a policy of its own, the owners say what is in it.
+    """
+    own: dict[str, Owner | None] = {}
+    if has_own_policies(part.host):
+        by_name = {owner.host: owner for owner in part.owners}
+        own = {peer.name: by_name.get(peer.name) for peer in part.peers if peer.kind == "hypervisor"}
     channels = (channel for session in sessions for channel in session.channels)
-    used = {part.policy for channel in channels for part in channel.carries}
+    used = {carried.policy for channel in channels for carried in channel.carries}
     return tuple(
         policy
-        for domain in common.domains
+        for domain in part.common.domains
         for family in domain.families
-        for policy in _policies(common, host, domain, family, edges)
+        for policy in _policies(part, domain, family, own)
         if policy.name in used
     )
 
@@ -144,14 +151,15 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
 
 
 def _policies(
-    common: Common, host: HostIntent, domain: Domain, family: Family, edges: tuple[Peer, ...]
+    part: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
 ) -> Iterator[ImportPolicy]:
-    """Yield the policies of one table.
+    """Yield the policies of one table; ``own`` has the hypervisors that have one each.
 
     A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
     say is reduced to prefixes.  Edge routers may know the whole Internet, with attributes that mean something
     to whoever runs them.  The clients of a range may be either.
     """
+    common, host = part.common, part.host
     pools = tuple(_pool_matches(common, domain, family))
     homes = (*pools, *_loopback_matches(domain, family))
     beyond = (
@@ -160,41 +168,46 @@ def _policies(
     )
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
-    default = tuple(default_next_hops(common, host, domain, family, edges))
+    default = tuple(default_next_hops(part, domain, family))
 
     def policy(
-        neighbors: Announcer, accepts: tuple[PrefixMatch, ...], *, is_judged: bool = False
+        neighbors: Announcer,
+        accepts: tuple[PrefixMatch, ...],
+        *,
+        is_judged: bool = False,
+        name: str | None = None,
     ) -> ImportPolicy:
         return ImportPolicy(
-            name=policy_name(table, neighbors),
+            name=name or policy_name(table, neighbors),
             table=table,
             family=family,
             neighbors=neighbors,
             accepts=accepts,
             loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
-            is_owned=is_judged and host.settings.origin_validation == "strict",
+            is_owned=is_judged and name is None and host.settings.origin_validation == "strict",
             is_original=is_judged,
             is_silent=neighbors == "edge_routers",
             default_next_hops=default if neighbors == "reflectors" else (),
         )
 
     yield policy("hypervisors", pools, is_judged=True)
+    for hypervisor, owner in own.items():
+        guests = tuple(_owned_matches(common, domain, family, owner)) if owner is not None else ()
+        yield policy("hypervisors", guests, is_judged=True, name=own_policy_name(table, hypervisor))
     yield policy("edge_routers", beyond)
     yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
     yield policy("clients", (*homes, *beyond))
 
 
-def default_next_hops(
-    common: Common, host: HostIntent, domain: Domain, family: Family, edges: Iterable[Peer]
-) -> Iterator[NextHop]:
+def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
     """Yield the next hops of the default route in the order of preference, where it may have only one.
 
     Those on the first path come first, and there the edge router with the lowest number.
     """
-    if host.kind != "hypervisor" or host.ecmp_of(domain.name) != "without_default":
+    if part.host.kind != "hypervisor" or part.host.ecmp_of(domain.name) != "without_default":
         return
-    for edge in sorted(edges, key=lambda edge: (natural_key(edge.path), edge.id)):
-        network = common.network(edge.path, domain.name, family)
+    for edge in sorted(part.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
+        network = part.common.network(edge.path, domain.name, family)
         if network is not None and domain.name in edge.domains:
             yield NextHop(str(numbered(network.prefix, edge.id)), f"{edge.name}, path {edge.path}")
 
@@ -250,6 +263,14 @@ def _pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[Pr
             prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
             yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
             yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
+
+
+def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:
+    """Yield what a hypervisor's guests have in one domain: an owner's prefixes are those of all domains."""
+    pools = [prefix for pool in common.pools if pool.domain == domain.name for prefix in pool.prefixes]
+    for prefix in getattr(owner, family):
+        if any(is_inside(ip_network(prefix), pool) for pool in pools):
+            yield _exact(prefix, f"guests of {owner.host}")
 
 
 def _loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, Network, family_of_text, numbered
-from l3hv.daemons import PER_FAMILY, REFLECTORS_ONLY, WITHOUT_BFD
+from l3hv.daemons import PER_FAMILY, REFLECTORS_ONLY, WITH_OWNERS, WITHOUT_BFD
 from l3hv.errors import natural_key
 from l3hv.facts import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
 from l3hv.model import (
@@ -101,6 +101,21 @@ def shared_table(family: Family) -> str:
 def policy_name(table: str, neighbors: Announcer) -> str:
     """Return the name of the import policy of a table for neighbours of one kind."""
     return f"accept_{table}_from_{neighbors}"
+
+
+def own_policy_name(table: str, hypervisor: str) -> str:
+    """Return the name of the import policy of a table for one hypervisor alone.
+
+    >>> own_policy_name("public4", "hv-1")
+    'accept_public4_of_hv_1'
+    """
+    return f"accept_{table}_of_{bird_symbol(hypervisor)}"
+
+
+def has_own_policies(host: HostIntent) -> bool:
+    """Return whether what a hypervisor may announce is a list of its own on this host."""
+    settings = host.settings
+    return settings.origin_validation == "strict" and settings.daemon not in WITH_OWNERS
 
 
 def sessions(
@@ -247,16 +262,18 @@ def _carried(
     table = bird_table(network.domain, network.family)
     is_known = neighbors in ("hypervisors", "edge_routers")
     loopbacks = common.domain(network.domain).loopback(network.family)
-    is_strict = host.settings.origin_validation == "strict"
+    is_hypervisor = neighbors == "hypervisors"
+    is_listed = is_hypervisor and has_own_policies(host)
+    is_owned = is_hypervisor and not is_listed and host.settings.origin_validation == "strict"
     return CarriedDomain(
         domain=network.domain,
         table=table,
         next_hop=None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id)),
-        policy=policy_name(table, neighbors),
+        policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
         next_hops=_own(network.prefix, peer) if is_known else str(network.prefix),
         is_direct=neighbors == "clients" and is_direct,
-        loopback=_own(loopbacks, peer) if neighbors == "hypervisors" and loopbacks is not None else None,
-        owner=peer.id if neighbors == "hypervisors" and is_strict else None,
+        loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
+        owner=peer.id if is_owned else None,
     )
 
 

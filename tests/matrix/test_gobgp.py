@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import liar
 import pytest
-from lab import Lab, both_families, wait_for
+from lab import Lab, wait_for
+from liar import Attacker, Lie
+from three_paths import FLOWS, GOLDEN, await_whole, booted, change_daemon_and_back
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
-INVENTORY = Path(__file__).resolve().parents[2] / "tests" / "golden" / "gobgp" / "intent"
-REFLECTORS = {"a": "rr1", "b": "rr2", "c": "rr3"}
+INVENTORY = GOLDEN / "gobgp" / "intent"
 BY_GOBGP = ("rr1", "rr3")
-MACHINES = ("hv1", "hv2", "gw", *REFLECTORS.values())
-FLOWS = both_families("vm1", "vm2")
+GOBGP_PUBLIC = "gobgp --target unix:///run/l3hv-gobgp-public/api"
+SECRET, OTHER = "mauve < > \\ '$1' #", "another one for tests"
+KEYED = {
+    "l3hv_bgp_keys": {"fabric": "md5"},
+    "l3hv_bgp_key": {"a": "fabric", "c": "fabric"},
+    "l3hv_bgp_secrets": {"fabric": SECRET},
+}
+OTHERS = {"l3hv_bgp_secrets": {"fabric": OTHER}}
 HOLD_S = 9
 """What a silent cut costs: the plan's default where there is no BFD."""
 RESTART_S = 1
@@ -26,39 +32,10 @@ RESTART_S = 1
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, provisioned, which includes that it was verified."""
-    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"gobgp{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(INVENTORY), seconds=600)
-    try:
+    """The fabric, provisioned, which includes that it was verified."""
+    with booted("gobgp") as made:
         made.playbook("site.yml", inventory=INVENTORY)
         yield made
-    finally:
-        if "L3HV_MATRIX_KEEP" not in os.environ:
-            made.twin("down")
-
-
-def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up, and all three paths lead to the other's guest and to the Internet."""
-
-    def looks_whole(machine: str) -> bool:
-        if not fabric.established(machine):
-            return False
-        other = {"hv1": 2, "hv2": 1}.get(machine)
-        if other is None:
-            return True
-        wanted = {4: (f"203.0.113.{other}", "default"), 6: (f"2001:db8:cb00:710{other}::/64", "default")}
-        return all(
-            fabric.routes(machine, family).get(prefix) == len(REFLECTORS)
-            for family, prefixes in wanted.items()
-            for prefix in prefixes
-        )
-
-    return all(fabric.on_each(MACHINES, looks_whole).values())
-
-
-def await_whole(fabric: Lab) -> None:
-    wait_for("sessions and all paths in all routes", lambda: is_whole(fabric), 60)
 
 
 def test_a_second_run_changes_nothing(fabric: Lab) -> None:
@@ -154,14 +131,79 @@ def test_the_power_of_a_reflector_fails(fabric: Lab) -> None:
 
 def test_a_reflector_changes_from_bird_to_gobgp_and_back(fabric: Lab, tmp_path: Path) -> None:
     """The other daemon gives way, and the profile of its sessions changes at both ends."""
+    change_daemon_and_back(fabric, INVENTORY, tmp_path / "intent", "gobgp", "gobgpd")
+
+
+def test_its_sessions_have_keys(fabric: Lab) -> None:
+    """A key comes to its paths and goes under traffic; no output has it, nor a file for others."""
     await_whole(fabric)
-    inventory = Path(shutil.copytree(INVENTORY, tmp_path / "intent"))
-    with (inventory / "host_vars" / "rr2.yml").open("a") as variables:
-        variables.write("l3hv_daemon: gobgp\n")
     with fabric.steady_traffic(*FLOWS) as traffic:
-        for source, there, gone in ((inventory, "gobgpd", "bird"), (INVENTORY, "bird", "gobgpd")):
-            fabric.playbook("site.yml", inventory=source)
-            await_whole(fabric)
-            fabric.run("rr2", f"pidof -q {there} && ! pidof -q {gone}")
-            assert fabric.playbook("site.yml", inventory=source).changed_hosts() == {}
+        fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
+        await_whole(fabric)
     assert traffic.lost() == {}
+    talkative = ("-e", json.dumps(KEYED | OTHERS), "--check", "--diff", "-vvv", "--limit", ",".join(BY_GOBGP))
+    said = fabric.playbook("site.yml", *talkative, inventory=INVENTORY).output
+    assert "holds secrets and is not shown" in said
+    for machine in BY_GOBGP:
+        assert fabric.run(machine, "stat -c '%a %U' /etc/l3hv/gobgp/keys").split() == ["600", "root"]
+        files = fabric.run(
+            machine, f"grep -rlF '{SECRET[:5]}' /etc /run/l3hv-gobgp-public /var/log || true"
+        ).split()
+        assert sorted(files) == ["/etc/l3hv/gobgp/keys", "/run/l3hv-gobgp-public/complete.toml"]
+    assert [secret for secret in (SECRET, OTHER) if secret in said] == []
+
+    fabric.playbook("site.yml", "--limit", "hv2", "--skip-tags", "verify", inventory=INVENTORY)
+    states = wait_for("the other sessions", lambda: up_on_b_alone(fabric.protocols("hv2")), 30)
+    assert states
+    fabric.playbook("site.yml", inventory=INVENTORY)
+    await_whole(fabric)
+    for machine in BY_GOBGP:
+        assert "gone" in fabric.run(machine, "ls /etc/l3hv/gobgp/keys 2>/dev/null || echo gone")
+
+
+def up_on_b_alone(protocols: dict[str, str]) -> bool:
+    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
+    return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
+
+
+@pytest.fixture(scope="module")
+def attacker(fabric: Lab) -> Iterator[Attacker]:
+    with liar.taken_over(fabric, has_bfd=False) as found:
+        yield found
+
+
+@pytest.mark.parametrize("lie", liar.LIES, ids=lambda lie: lie.name.replace(" ", "-"))
+def test_a_lie_is_not_believed(attacker: Attacker, lie: Lie) -> None:
+    liar.assert_unbelieved(attacker, lie)
+
+
+def test_what_is_forged_reaches_nobody(attacker: Attacker) -> None:
+    liar.assert_forgery_is_dropped(attacker)
+
+
+def test_whose_prefixes_are_whose_is_told_without_ending_a_session(
+    attacker: Attacker, tmp_path: Path
+) -> None:
+    liar.assert_owners_are_believed(attacker, INVENTORY, tmp_path / "intent")
+
+
+def test_too_many_prefixes_end_the_session_that_has_them(attacker: Attacker) -> None:
+    """Until somebody says otherwise; no other session notices."""
+    lab = attacker.lab
+    many = liar.Lie("many", {"public6": [f"2001:db8:cb00:7102::{number:x}/128" for number in range(1, 300)]})
+    before, sessions = liar.known(lab), liar.sessions_of_others(lab)
+    with lab.traffic(*liar.FLOWS, seconds=8, each=4) as traffic:
+        attacker.tell(many)
+        for machine in BY_GOBGP:
+            wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbours(lab, m), 5)
+    attacker.tell(liar.HONESTY)
+    for machine, path in liar.LIED_TO.items():
+        lab.run(machine, f"{GOBGP_PUBLIC} neighbor {liar.address(path, 'public4', liar.ATTACKER_ID)} enable")
+    attacker.await_sessions()
+    assert traffic.lost() == {}
+    assert liar.sessions_of_others(lab) == sessions
+    wait_for("what there was before", lambda: liar.known(lab) == before, 15)
+
+
+def neighbours(lab: Lab, machine: str) -> str:
+    return lab.run(machine, f"{GOBGP_PUBLIC} neighbor")

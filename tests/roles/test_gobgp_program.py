@@ -64,12 +64,35 @@ def test_what_was_started_is_in_force(sh: Sh) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_a_reload_brings_another_policy(sh: Sh) -> None:
-    done = sh("sed -i s/25..32/26..32/ /mnt/public.toml; in_force || true; reload; in_force")
+@pytest.mark.parametrize(
+    ("edit", "parts"),
+    [
+        (
+            "s/25[.][.]32/26..32/",
+            "prefix set accept_public4_from_hypervisors, another prefix set announce_public4",
+        ),
+        ("s/set-local-pref = 100/set-local-pref = 99/", "policy judge"),
+        ('s/set-med = .*/set-med = \\"9\\"/', "policy judge"),
+        ("s/value = 1/value = 2/", "policy judge"),
+        ("s/[.]\\*:[.]\\*:[.]\\*/1:.*:.*/", "policy judge"),
+        ('s/next-hop-in-list = .*/next-hop-in-list = [\\"192.0.2.1\\/32\\"]/', "policy accept"),
+    ],
+)
+def test_a_reload_brings_another_policy(sh: Sh, edit: str, parts: str) -> None:
+    done = sh(f'sed -i "{edit}" /mnt/public.toml; in_force || true; reload; in_force')
     assert done.returncode == 0, done.stdout
-    assert done.stdout == (
-        "public: GoBGP has another prefix set accept_public4, another prefix set announce_public4\n"
+    assert done.stdout == f"public: GoBGP has another {parts}\n"
+
+
+def test_a_reload_brings_a_limit_and_takes_it_away(sh: Sh) -> None:
+    done = sh(
+        "sed -i '/^# hv1,/,/^# hv2,/s/max-prefixes = 256/max-prefixes = 512/' /mnt/public.toml;"
+        "in_force || true; reload; in_force;"
+        "sed -i '/^# hv1,/,/^# hv2,/{/max-prefixes/d}' /mnt/public.toml; in_force || true; reload; in_force"
     )
+    assert done.returncode == 0, done.stdout
+    assert len(set(done.stdout.splitlines())) == 1, done.stdout
+    assert done.stdout.startswith("public: GoBGP has another neighbour ")
 
 
 def test_a_reload_brings_and_removes_neighbours(sh: Sh) -> None:

@@ -24,6 +24,9 @@ REFLECTORS = [
 ROLE = ROOT / "roles" / "junos" / "templates"
 TOKENS = re.compile(r'"[^"\n]*"|[{};\[\]]|[^\s{};\[\]"#]+|#[^\n]*|\s+')
 
+NAMES = {"name", "community-name"}
+"""What tells the elements of a list apart, where the hierarchy does not say it."""
+
 Statement = tuple[tuple[str, ...], list[Any] | None]
 """The words of a statement, and what is in its braces, if it has any."""
 
@@ -107,7 +110,12 @@ def test_what_is_referred_to_is_defined_and_what_is_defined_is_used(path: Path) 
 
     defined = {
         "prefix lists": (r"^policy-options prefix-list (\S+)$", r" source-prefix-list (\S+)$"),
-        "policies": (r"^policy-options policy-statement (\S+)$", r" bgp group \S+ (?:import|export) (\S+)$"),
+        "policies": (
+            r"^policy-options policy-statement (\S+)$",
+            r" bgp group \S+ (?:export|neighbor \S+ import) (\S+)$",
+        ),
+        "paths": (r"^policy-options as-path (\S+) ", r" from as-path (\S+)$"),
+        "communities": (r"^policy-options community (\S+)", r" then community delete (\S+)$"),
         "filters": (r"^firewall family \S+ filter (\S+)$", r"^interfaces lo0 .* filter input (\S+)$"),
         "policers": (r"^firewall policer (\S+)$", r" then policer (\S+)$"),
     }
@@ -138,12 +146,60 @@ def test_everything_of_the_plan_is_there(path: Path) -> None:
         assert f"{group} local-address {session['local']}" in lines
         assert (f"{group} cluster {routing['cluster_id']}" in lines) == (session["relation"] == "client")
         assert (f"{group} passive" in lines) == session["passive"]
+        assert f"{group} neighbor {session['neighbor']} import l3hv-accept-{session['name']}" in lines
+        policy = f"policy-options policy-statement l3hv-accept-{session['name']}"
+        assert f"{policy} then reject" in lines
         for channel in session["channels"]:
             family = {"ipv4": "inet", "ipv6": "inet6"}[channel["family"]]
             assert f"{group} family {family} unicast" in lines
+            limit = channel["limit"]
+            maximum = f"{group} family {family} unicast accepted-prefix-limit maximum"
+            assert [line for line in lines if line.startswith(maximum)] == (
+                [f"{maximum} {limit['accepted']}"] if limit is not None else []
+            )
+            assert set(accepted(lines, policy, channel["family"])) == believed(routing, channel)
     for instance in {session["domain"] for session in routing["sessions"]}:
-        for policy in ("accept", "announce"):
-            assert f"policy-options policy-statement l3hv-{policy}-{instance} then reject" in lines
+        assert f"policy-options policy-statement l3hv-announce-{instance} then reject" in lines
+
+
+def accepted(lines: set[str], policy: str, family: str) -> Iterator[str]:
+    """Yield what a policy asks of a route of one family before it accepts it, and what it does to it."""
+    for line in lines:
+        if line.startswith(f"{policy} term ") and " then accept" not in line:
+            words = line.removeprefix(f"{policy} term ").split()
+            if (
+                words[0][-1] == family[-1]
+                and words[1:2]
+                and words[2:]
+                and words[2] not in ("family", "protocol")
+            ):
+                yield " ".join(words[1:])
+
+
+def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
+    """Return the same as the plan says it."""
+    found = set()
+    for part in channel["carries"]:
+        policy = next(policy for policy in routing["policies"] if policy["name"] == part["policy"])
+        routes = [(match["prefix"], match["low"], match["high"]) for match in policy["accepts"]]
+        if part["loopback"] is not None:
+            routes.append((part["loopback"], 32, 32))
+        for prefix, low, high in routes:
+            is_exact = prefix.endswith(f"/{low}") and low == high
+            lengths = "exact" if is_exact else f"prefix-length-range /{low}-/{high}"
+            found.add(f"from route-filter {prefix} {lengths}")
+        if routes and part["next_hops"].endswith(("/32", "/128")):
+            found.add(f"from next-hop {part['next_hops'].partition('/')[0]}")
+        if routes and policy["is_original"]:
+            found |= {
+                "from as-path l3hv-none",
+                "then metric 0",
+                "then local-preference 100",
+                "then origin igp",
+                "then community delete l3hv-others",
+                "then community delete l3hv-large",
+            }
+    return found
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
@@ -224,7 +280,7 @@ def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
             here = place.get("c", {}).get(key)
             if here is not None:
                 yield from unknown(value, here, f"{path} {key}")
-            elif key not in {"name", place.get("fe", {}).get("k")}:  # what tells elements of a list apart
+            elif key not in {*NAMES, place.get("fe", {}).get("k")}:
                 yield f"{path} {key}".strip()
 
 

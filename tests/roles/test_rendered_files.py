@@ -15,7 +15,20 @@ from rendered import PLANS, ROOT, read_plan, rendered_files
 from l3hv.rotation import keys_in_use
 
 # What these print is kept and read; the others are there for the parsers.
-KEPT = {"bird1", "gobgp", "ipv6_only_guests", "lab", "layouts", "one_path", "reflectors", "strict", "vlans"}
+KEPT = {
+    *(
+        "bird1",
+        "gobgp",
+        "ipv6_only_guests",
+        "lab",
+        "layouts",
+        "one_path",
+        "owned",
+        "reflectors",
+        "strict",
+        "vlans",
+    )
+}
 PARSERS = {
     "/etc/bird/bird.conf": "bird -p -c {}",
     "/etc/bird/bird6.conf": "bird6 -p -c {}",

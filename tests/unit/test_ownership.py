@@ -8,6 +8,7 @@ from ipaddress import ip_network
 import pytest
 from intents import fabric, slices
 
+from l3hv.daemons import VALIDATING, WITH_OWNERS
 from l3hv.model import HostPlan
 from l3hv.plan import host_plan
 from l3hv.sessions import LEAST_PREFIX_LIMIT
@@ -39,8 +40,9 @@ def is_taken(plan: HostPlan, peer: str, domain: str, prefix: str, next_hop: str)
 
 
 @pytest.mark.parametrize("validation", ["pool", "strict"])
-def test_everything_that_the_plans_announce_is_taken(validation):
-    made = plans(3, guests=2, l3hv_origin_validation=validation)
+@pytest.mark.parametrize("daemon", ["bird2", "frr", "gobgp", "junos"])
+def test_everything_that_the_plans_announce_is_taken(validation, daemon):
+    made = plans(3, guests=2, l3hv_origin_validation=validation, l3hv_daemon=daemon)
     taken = 0
     for name, plan in made.items():
         for session in plan.routing.sessions if plan.kind != "route_reflector" else ():
@@ -78,7 +80,9 @@ def test_everything_that_the_plans_announce_is_taken(validation):
 )
 def test_what_hv1_may_announce(prefix, domain, next_hop, in_pool, in_strict):
     assert is_taken(plans(2)["rr1"], "hv1", domain, prefix, next_hop) == in_pool
-    assert is_taken(plans(2, **STRICT)["rr1"], "hv1", domain, prefix, next_hop) == in_strict
+    for daemon in sorted(VALIDATING):
+        made = plans(2, l3hv_daemon=daemon, **STRICT)
+        assert is_taken(made["rr1"], "hv1", domain, prefix, next_hop) == in_strict, daemon
 
 
 def test_only_edge_routers_announce_default_routes_and_nothing_of_the_fabric():
@@ -99,6 +103,16 @@ def test_a_guest_more_changes_one_table_of_a_strict_reflector():
     assert few.routing.owners != more.routing.owners
     routing = dataclasses.replace(more.routing, owners=few.routing.owners)
     assert dataclasses.replace(more, routing=routing) == few
+
+
+@pytest.mark.parametrize("daemon", sorted(VALIDATING - WITH_OWNERS))
+def test_a_guest_more_changes_the_list_of_its_hypervisor_where_there_is_no_table(daemon):
+    few = plans(2, guests=3, l3hv_daemon=daemon, **STRICT)["rr1"].routing
+    more = plans(2, guests=5, l3hv_daemon=daemon, **STRICT)["rr1"].routing
+    assert few.owners == more.owners == ()
+    assert (few.sessions, few.tables) == (more.sessions, more.tables)
+    changed = {old.name for old, new in zip(few.policies, more.policies, strict=True) if old != new}
+    assert changed == {f"accept_public{family}_of_hv{number}" for family in (4, 6) for number in (1, 2)}
 
 
 def test_limits_have_room_for_two_and_grow_in_steps():
