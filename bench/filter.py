@@ -143,8 +143,10 @@ def throughput(path: Path, seconds: float) -> float:
 
 def lost_while_loading(path: Path, times: int, rate: int) -> tuple[int, int, float]:
     """Return how many packets were sent and lost while the rules were loaded, and the time of one load."""
+    begun = time.monotonic()
+    load(path)
+    seconds = 1 + 2 * times * (time.monotonic() - begun)
     before = arrived()
-    seconds = max(3.0, times * 0.5)
     with subprocess.Popen(sender("pace", seconds, rate), stdout=subprocess.PIPE, text=True) as process:
         time.sleep(0.3)
         begun = time.monotonic()
@@ -163,6 +165,8 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--loads", type=int, default=50)
+    parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--send", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.send:
@@ -181,8 +185,10 @@ def main() -> None:
         pairs = zip(rates[arguments.few], rates[arguments.many], strict=True)
         ratio = statistics.median(many / few for few, many in pairs)
         print(f"ratio: {ratio:.2f} (median of the rounds; bar 0.9)")
-        sent, lost, loading = lost_while_loading(sets[arguments.many], 10, 5000)
-        print(f"loaded 10 times under traffic, {1000 * loading:.0f} ms each: {lost} of {sent:,} packets lost")
+        loads = arguments.loads
+        sent, lost, loading = lost_while_loading(sets[arguments.many], loads, arguments.rate)
+        milliseconds = f"{1000 * loading:.0f} ms"
+        print(f"loaded {loads} times under traffic, {milliseconds} each: {lost} of {sent:,} packets lost")
 
 
 if __name__ == "__main__":
