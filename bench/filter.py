@@ -36,7 +36,6 @@ ROLE = ROOT / "roles" / "packet_filter"
 GUEST, ROUTER, BEYOND = (f"l3hv-bench-{name}" for name in ("guest", "router", "beyond"))
 UPLINK, NEXT_HOP, TARGET, PORT = "eno1.90", "172.24.0.2", "192.0.2.8", 9
 PAYLOAD = bytes(18)
-LOADS, RATE = 100, 20_000
 
 
 def rules(guests: int, directory: Path) -> Path:
@@ -146,7 +145,7 @@ def lost_while_loading(path: Path, times: int, rate: int) -> tuple[int, int, flo
     """Return how many packets were sent and lost while the rules were loaded, and the time of one load."""
     begun = time.monotonic()
     load(path)
-    seconds = 1.0 + 2 * times * (time.monotonic() - begun)
+    seconds = 1 + 2 * times * (time.monotonic() - begun)
     before = arrived()
     with subprocess.Popen(sender("pace", seconds, rate), stdout=subprocess.PIPE, text=True) as process:
         time.sleep(0.3)
@@ -166,6 +165,8 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--loads", type=int, default=50)
+    parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--send", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.send:
@@ -184,12 +185,10 @@ def main() -> None:
         pairs = zip(rates[arguments.few], rates[arguments.many], strict=True)
         ratio = statistics.median(many / few for few, many in pairs)
         print(f"ratio: {ratio:.2f} (median of the rounds; bar 0.9)")
-        for guests, path in sets.items():
-            sent, lost, loading = lost_while_loading(path, LOADS, RATE)
-            print(
-                f"{guests:5} guest ports: loaded {LOADS} times under traffic, {1000 * loading:.0f} ms each: "
-                f"{lost} of {sent:,} packets lost"
-            )
+        loads = arguments.loads
+        sent, lost, loading = lost_while_loading(sets[arguments.many], loads, arguments.rate)
+        milliseconds = f"{1000 * loading:.0f} ms"
+        print(f"loaded {loads} times under traffic, {milliseconds} each: {lost} of {sent:,} packets lost")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Run in a namespace by the attack tests: opens a BGP session by hand, and sends what it is given.
 
-Standard input: a line ``SOURCE TARGET TTL OPEN`` (the OPEN message in hexadecimal), then lines
-``COUNT HERTZ HEX``: messages, how often and how fast.
+Standard input: a line ``SOURCE TARGET TTL PATIENCE OPEN`` (for how many seconds it tries, and the OPEN in
+hexadecimal), then lines ``COUNT HERTZ HEX``: messages, how often and how fast.
 Standard output: ``established`` or ``refused``; ``sent`` for each line; what ends the session: ``closed``,
 ``notification CODE SUBCODE``.
 """
@@ -16,7 +16,6 @@ import time
 
 from bgp import KEEPALIVE, NOTIFICATION, OPEN, message
 
-PATIENCE_S = 15
 IPV6_UNICAST_HOPS = 16
 
 
@@ -50,9 +49,9 @@ def receive(session: socket.socket) -> tuple[int, bytes]:
     return head[18], exactly(int.from_bytes(head[16:18], "big") - 19)
 
 
-def establish(source: str, target: str, ttl: int, opening: bytes) -> socket.socket | None:
-    """Return a session that is up, or ``None`` if the neighbour wants none for some seconds."""
-    deadline = time.monotonic() + PATIENCE_S
+def establish(source: str, target: str, ttl: int, patience: float, opening: bytes) -> socket.socket | None:
+    """Return a session that is up, or ``None`` if the neighbour wants none for so many seconds."""
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
             session = connect(source, target, ttl)
@@ -92,8 +91,8 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    source, target, ttl, opening = sys.stdin.readline().split()
-    session = establish(source, target, int(ttl), bytes.fromhex(opening))
+    source, target, ttl, patience, opening = sys.stdin.readline().split()
+    session = establish(source, target, int(ttl), float(patience), bytes.fromhex(opening))
     if session is None:
         say("refused")
         return

@@ -1,37 +1,66 @@
-"""Run in a namespace by the attack tests: sends frames that it is given, or looks for a mark."""
+"""Cables of guests and machines: frames go in, and packets with a mark are looked for where they come out."""
 
 from __future__ import annotations
 
-import select
 import socket
-import sys
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from hostile import namespace
+from lab import Lab
+
+from l3hv.twin.network import entered
+
+EVERYTHING = 0x0003  # ETH_P_ALL
+SOL_PACKET, PACKET_STATISTICS = 263, 6
+BUFFER_BYTES = 32 << 20
+SO_RCVBUFFORCE = 33
 
 
-def send(interface: str) -> None:
-    """Send each line of standard input, ``COUNT HEX``."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+@contextmanager
+def cable(lab: Lab, name: str, interface: str) -> Iterator[socket.socket]:
+    """Open an interface of a guest: what is sent by the socket comes from there."""
+    with entered(namespace(lab, name)):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with wire:
         wire.bind((interface, 0))
-        for line in sys.stdin:
-            count, frame = line.split()
-            for _ in range(int(count)):
-                wire.send(bytes.fromhex(frame))
+        yield wire
 
 
-def look(mark: str) -> None:
-    """Print how many packets with the mark come in, when standard input ends."""
-    wanted = bytes.fromhex(mark)
-    found = 0
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
-        print("looking", flush=True)
+class Looker:
+    """Counts the packets with one of some marks that come in at a guest or machine, on all its interfaces."""
+
+    def __init__(self, wire: socket.socket, marks: Iterable[bytes]) -> None:
+        self._wire = wire
+        self._marks = tuple(marks)
+
+    def found(self) -> dict[bytes, int]:
+        """Return how many packets had each mark since this was asked before."""
+        counts = dict.fromkeys(self._marks, 0)
         while True:
-            ready, _, _ = select.select([wire, sys.stdin], [], [])
-            if wire in ready:
-                data, sender = wire.recvfrom(65535)
-                found += wanted in data and sender[2] != socket.PACKET_OUTGOING
-            elif sys.stdin in ready:
+            try:
+                data, sender = self._wire.recvfrom(65535)
+            except BlockingIOError:
                 break
-    print(found)
+            if sender[2] != socket.PACKET_OUTGOING:
+                for mark in self._marks:
+                    counts[mark] += mark in data
+        told = self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        assert struct.unpack("II", told)[1] == 0, "packets were not looked at: there were too many"
+        return counts
 
 
-if __name__ == "__main__":
-    {"send": send, "look": look}[sys.argv[1]](sys.argv[2])
+@contextmanager
+def looking(lab: Lab, names: Iterable[str], marks: Iterable[bytes]) -> Iterator[dict[str, Looker]]:
+    """Look for marks at some guests and machines while the block runs."""
+    with ExitStack() as stack:
+        lookers = {}
+        for name in names:
+            with entered(namespace(lab, name)):
+                wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
+            stack.enter_context(wire)
+            wire.setblocking(False)
+            wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+            lookers[name] = Looker(wire, marks)
+        yield lookers

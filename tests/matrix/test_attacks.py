@@ -1,0 +1,69 @@
+"""All attacks of tests/attacks on fabrics of each daemon: the lab, with other daemons on its machines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab
+
+pytestmark = [pytest.mark.matrix, pytest.mark.twin]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAB = REPOSITORY / "inventories" / "lab"
+
+BIRD1 = {"l3hv_system": "debian12", "l3hv_daemon": "bird1"}
+BIRD2_0 = {"l3hv_system": "debian12", "l3hv_daemon": "bird2"}
+BIRD3 = {"l3hv_system": "debian13", "l3hv_daemon": "bird3"}
+FABRICS: dict[str, dict[str, dict[str, str]]] = {
+    "BIRD 1.6": {"hypervisors": BIRD1, "edge_routers": BIRD1, "route_reflectors": BIRD1},
+    "BIRD 1.6 with reflectors of 2.0": {
+        "hypervisors": BIRD1,
+        "edge_routers": BIRD1,
+        "route_reflectors": BIRD2_0,
+    },
+    "BIRD 2.0": {"hypervisors": BIRD2_0, "edge_routers": BIRD2_0, "route_reflectors": BIRD2_0},
+    "BIRD 3": {"hypervisors": BIRD3, "edge_routers": BIRD3, "route_reflectors": BIRD3},
+}
+"""What each group of hosts runs. With BIRD 2.17 everywhere it is the lab, which `make test` attacks."""
+
+
+def inventory_of(fabric: str, directory: Path) -> Path:
+    """Write the lab's inventory with what this fabric runs."""
+    inventory = Path(shutil.copytree(LAB, directory / "lab"))
+    for group, variables in FABRICS[fabric].items():
+        text = "".join(f"{name}: {value}\n" for name, value in variables.items())
+        (inventory / "group_vars" / f"{group}.yml").write_text(f"---\n{text}")
+    return inventory
+
+
+@pytest.fixture(params=FABRICS)
+def fabric(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, Path]]:
+    """A fabric that stands and is provisioned, and its inventory."""
+    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"attacks{os.getpid() % 100000}"))
+    inventory = inventory_of(request.param, tmp_path)
+    made.twin("down")
+    made.twin("up", "-i", str(inventory), seconds=900)
+    try:
+        made.playbook("site.yml", inventory=inventory)
+        yield made, inventory
+    finally:
+        if "L3HV_MATRIX_KEEP" not in os.environ:
+            made.twin("down")
+
+
+def test_all_attacks_fail(fabric: tuple[Lab, Path]) -> None:
+    """The tests say which did not."""
+    made, inventory = fabric
+    environment = os.environ | {"L3HV_TWIN": made.name, "L3HV_INVENTORY": str(inventory)}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "attacks", "tests/attacks"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=1200
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-8000:]
