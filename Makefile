@@ -74,7 +74,9 @@ test: root host $(VENV)/.dev ## Run every test but the matrix (boots twins of it
 	@pytest -n 2 -q -m 'not twin and not fabric'
 	@echo "==> The twin itself"
 	@./twin image
-	@pytest -q -m 'twin and not matrix'
+	@pytest -q -m 'twin and not matrix and not pairs'
+	@echo "==> Every daemon of a hypervisor with every daemon of a reflector"
+	@pytest -q -m pairs
 	@echo "==> The fabric: provisioned, verified, broken on purpose"
 	@trap './twin down --name $(TEST_TWIN)' EXIT; \
 	./twin up -i inventories/lab --name $(TEST_TWIN); \

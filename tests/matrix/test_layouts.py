@@ -192,12 +192,15 @@ def test_a_community_from_a_session_of_one_domain_means_nothing(fabric: Lab) -> 
     await_whole(fabric)
     forge = "/^function announce_public4/a bgp_large_community.add((4200000000, 1, 2));"
     with changed(fabric, "hv2", forge):
-        show = "birdc show route table {} 203.0.113.2/32 all"
         for reflector in REFLECTORS:
-            wait_for("the forgery", lambda r=reflector: "1, 2)" in fabric.run(r, show.format("public4")))
-            told = fabric.run(reflector, show.format("shared4"))
-            assert "(4200000000, 1, 1)" in told
-            assert "(4200000000, 1, 2)" not in told
+
+            def shown(where: str, reflector: str = reflector) -> str:
+                return fabric.run(reflector, f"birdc show route {where} 203.0.113.2/32 all")
+
+            wait_for("the forgery", lambda: "1, 2)" in shown("import table hv2_public.ipv4"))
+            assert "(4200000000, 1, " not in shown("table public4")
+            assert "(4200000000, 1, 1)" in shown("table shared4")
+            assert "(4200000000, 1, 2)" not in shown("table shared4")
         assert "203.0.113.2" in fabric.routes("hv3", 4, "public")
         assert "203.0.113.2" not in fabric.routes("hv3", 4, "private")
 
