@@ -116,15 +116,19 @@ def test_a_client_and_a_filter_change_while_other_sessions_stay_up(provisioned: 
     hosts, common = changed / "hosts.yml", changed / "group_vars" / "all.yml"
     hosts.write_text(hosts.read_text().replace("    hv2:\n", ""))
     common.write_text(common.read_text().replace("ipv6]}", "ipv6], accept: [192.0.2.0/24]}"))
-    run = fabric.playbook("site.yml", "--limit", ",".join(before), inventory=changed)
-    assert run.changed_hosts().keys() == before.keys()
-    for name, sessions in before.items():
-        now = established_since(fabric, name)
-        assert now.keys() == sessions.keys() - {"hv2_public"}
-        # FRR counts back from now to the second.
-        assert all(abs(since - sessions[session]) <= 1 for session, since in now.items())
-        assert "192.0.2.0/24" in fabric.run(name, "vtysh -c 'show ip prefix-list accept_public4'")
-    fabric.playbook("site.yml", inventory=INVENTORY)
+    try:
+        run = fabric.playbook("site.yml", "--limit", ",".join(before), inventory=changed)
+        assert run.changed_hosts().keys() == before.keys()
+        for name, sessions in before.items():
+            now = established_since(fabric, name)
+            assert now.keys() == sessions.keys() - {"hv2_public"}
+            # FRR counts back from now to the second.
+            assert all(abs(since - sessions[session]) <= 1 for session, since in now.items())
+            assert "192.0.2.0/24" in fabric.run(
+                name, "vtysh -c 'show ip prefix-list accept_public4_from_edge_routers'"
+            )
+    finally:
+        fabric.playbook("site.yml", inventory=INVENTORY)
     await_whole(fabric)
 
 
