@@ -219,7 +219,9 @@ class Others:
         self.lab.run("rr1", command)
 
         def are_up() -> bool:
-            return all("Established" in state for state in look(self.lab).sessions.values())
+            sessions = look(self.lab).sessions
+            known = sessions.keys() == self.had.sessions.keys()
+            return known and all("Established" in state for state in sessions.values())
 
         wait_for("the sessions of rr1", are_up, 60)
         self.recover()
@@ -284,7 +286,7 @@ def owners(hostile: Lab, all_others: Others, reflection: Reflection) -> Iterator
         yield
         return
     with_owners(hostile, "strict")
-    all_others.recover()  # BIRD 3 looks at the routes of a path before it has read the owners, and again after.
+    all_others.recover()  # BIRD 3 judges the routes of a path before it knows all owners, and again after.
     all_others.are_unharmed()
     yield
     with_owners(hostile, "pool")
