@@ -9,6 +9,7 @@ Standard output: ``established`` or ``refused``; ``sent`` for each line; what en
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -87,7 +88,7 @@ def listen(session: socket.socket) -> None:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    os.write(sys.stdout.fileno(), f"{text}\n".encode())  # at once: two threads have something to say
 
 
 def main() -> None:

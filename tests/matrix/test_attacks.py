@@ -62,8 +62,4 @@ def test_all_attacks_fail(fabric: tuple[Lab, Path]) -> None:
     made, inventory = fabric
     environment = os.environ | {"L3HV_TWIN": made.name, "L3HV_INVENTORY": str(inventory)}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "attacks", "tests/attacks"]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=1200
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout[-8000:]
+    assert subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, timeout=1200).returncode == 0
