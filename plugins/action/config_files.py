@@ -124,7 +124,10 @@ class ActionModule(ActionBase):
 
         if not str(file["src"]).endswith(".j2"):
             content = self._loader.get_text_file_contents(self._find_needle("files", file["src"]))
-            return [{"dest": file["dest"], holder: str(content), **passed_on}]
+            places = [file["dest"]]
+            if elements is not None:
+                places = [destination(str(file["dest"]), element) for element in elements]
+            return [{"dest": place, holder: str(content), **passed_on} for place in places]
         name = str(file.get("as") or "item")
         texts = self._texts(str(file["src"]), variables, name, [{}] if elements is None else elements)
         if elements is None:

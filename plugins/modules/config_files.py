@@ -68,7 +68,7 @@ options:
         type: path
         required: true
       each:
-        description: One file is rendered for each element of this list.
+        description: There is one file for each element of this list, and none where it is empty.
         type: list
         elements: dict
       as:

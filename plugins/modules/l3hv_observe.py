@@ -152,6 +152,7 @@ UNITS = (
     "l3hv-tables.service",
     "bird.service",
     "bird6.service",
+    "l3hv-bird-rescan.service",
     "frr.service",
     "l3hv-dhcp.service",
     "radvd.service",

@@ -98,6 +98,12 @@ ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 SLEEPY = frozenset({"1.6.8", "2.0.12"})
 """Versions that finish late what a timer has left to be done."""
 
+OVERLOOKING = frozenset({"3.1"})
+"""Versions that leave a route in the kernel as it is when other paths to its prefix than the best one change.
+
+They see that when they scan the kernel's table, and can be asked to.
+"""
+
 
 def built_daemons() -> list[DaemonName]:
     """Return the daemons that there is a configuration for.

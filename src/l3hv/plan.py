@@ -8,7 +8,7 @@ from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
 from l3hv.communities import domain_communities
-from l3hv.daemons import DAEMONS, SLEEPY, TITLES, WITH_OWNERS, WITHOUT_BFD, programs
+from l3hv.daemons import DAEMONS, OVERLOOKING, SLEEPY, TITLES, WITH_OWNERS, WITHOUT_BFD, programs
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.filtering import packet_filter
@@ -45,6 +45,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             f"This is no slice of an intent as l3hv_intent writes it ({error!r}): plan the fabric first."
         ) from error
     common, host = part.common, part.host
+    daemon = DAEMONS[host.settings.daemon, host.settings.system]
     loopbacks = tuple(_loopbacks(common, host))
     ports = guests(common, host, preferred_source(common, (lo for lo in loopbacks if lo.announced)))
     identity = router_id(common, host)
@@ -71,7 +72,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         dhcp_pools=dhcp_pools(common, ports),
         packet_filter=packet_filter(common, host, ports),
         routing=Routing(
-            daemon=DAEMONS[host.settings.daemon, host.settings.system],
+            daemon=daemon,
             programs=programs(host.settings.daemon, (table.family for table in tables)),
             asn=common.asn,
             router_id=identity,
@@ -80,6 +81,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             failure_profiles=tuple(profile for profile in FAILURE_PROFILES if profile in profiles),
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
+            rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
             session_keys=tuple(sorted({session.key for session in own if session.key is not None})),
             awaited_interfaces=tuple(_awaited_interfaces(common, host)),
             tables=tables,

@@ -91,7 +91,8 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
     for task in read(role / "tasks/main.yml"):
         for entry in templar.template(task.get("config_files", {}).get("files", [])):
             if not entry["src"].endswith(".j2"):
-                files[entry["dest"]] = (role / "files" / entry["src"]).read_text(encoding="utf-8")
+                text = (role / "files" / entry["src"]).read_text(encoding="utf-8")
+                files.update((destination(entry["dest"], one), text) for one in entry.get("each", [{}]))
                 continue
             path = role / "templates" / entry["src"]
             template = template_at(str(path), str(role / "templates"), str(path.parent))

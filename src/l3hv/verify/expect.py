@@ -19,6 +19,7 @@ LEARNED_METRIC = 32
 """The kernel metric of BIRD's routes; guests that are here have a lower one."""
 
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
+RESCANS = "l3hv-bird-rescan.service"
 AT_LEAST = "at least "
 LISTENING = "Passive"
 """The state of a range: sessions with its clients have protocols of their own."""
@@ -59,6 +60,8 @@ def routing_units(plan: HostPlan) -> list[str]:
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
     units = ["systemd-networkd.service", *routing_units(plan), "l3hv-nftables.service"]
+    if plan.routing.rescans:
+        units.append(RESCANS)
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
@@ -84,6 +87,8 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
     if routing.daemon.name == "gobgp":
         for unit in routing_units(plan):
             yield f"listeners {unit.removesuffix('.service')}", "tcp 179"
+    if RESCANS in units(plan):
+        yield f"listeners {RESCANS.removesuffix('.service')}", "udp 3179"
     if "l3hv-dhcp.service" in units(plan):
         yield "listeners l3hv-dhcp", "udp 67"
     if "radvd.service" in units(plan):
