@@ -38,13 +38,12 @@ FRR = """
     vtysh -b >/dev/null 2>&1
 """
 FRR_TABLES = """
-    for family in ipv4 ipv6; do vtysh -c "show bgp view public $family unicast json"; echo; done
-    vtysh -c "show bgp view public ipv4 unicast 203.0.113.3/32 json" >/mnt/own
+    for family in ipv4 ipv6; do vtysh -c "show bgp view DOMAIN $family unicast json"; echo; done
+    vtysh -c "show bgp view DOMAIN ipv4 unicast 203.0.113.3/32 json" >/mnt/own
     kill -9 $(pidof zebra bgpd)
 """
 GOBGP = """
-    mkdir /run/l3hv-gobgp-public
-    gobgpd --config-file=/mnt/public.toml --pprof-disable --api-hosts=unix:///run/api >/mnt/log 2>&1 &
+    gobgpd --config-file=/mnt/DOMAIN.toml --pprof-disable --api-hosts=unix:///run/api >/mnt/log 2>&1 &
     until gobgp --target unix:///run/api global 2>/dev/null | grep -q Router-ID; do sleep 0.1; done
 """
 GOBGP_TABLES = """
@@ -54,11 +53,11 @@ GOBGP_TABLES = """
 """
 
 
-def network(plan: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Return the reflector's address and hv2's, in both families of the public domain."""
-    session = next(s for s in plan["routing"]["sessions"] if s["name"] == "hv2_public")
+def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str, str]:
+    """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
+    session = next(s for s in plan["routing"]["sessions"] if s["name"] == f"hv2_{domain}")
     hops = {c["family"]: c["carries"][0]["next_hops"].partition("/")[0] for c in session["channels"]}
-    return session["local"], session["neighbor"], hops["ipv4"], hops["ipv6"]
+    return session["local"], session["neighbor"], hops["ipv4"], hops.get("ipv6", "")
 
 
 def said(hop: str, hop6: str) -> list[bytes]:
@@ -85,19 +84,21 @@ def said(hop: str, hop6: str) -> list[bytes]:
     ]
 
 
-def believed(tmp_path: Path, system: str, daemon: str, updates: list[bytes]) -> dict[str, Any]:
-    """Return the public table of a reflector after hv2 has said ``updates``: prefix → what is known of it."""
+def believed(
+    tmp_path: Path, system: str, daemon: str, updates: list[bytes], domain: str = "public"
+) -> dict[str, Any]:
+    """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     for name, text in files_of_plan(plan).items():
-        if name.endswith(("/frr.conf", "/public.toml")):
+        if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace(', auth-password = "@fabric@"', ""))
-    own, neighbour, hop, _ = network(plan)
+    own, neighbour, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
     root = done.stdout.split()[-1]
     start, tables = (FRR, FRR_TABLES) if daemon == "frr" else (GOBGP, GOBGP_TABLES)
     for name, script in (("start", start), ("tables", tables)):
-        (tmp_path / name).write_text(script)
+        (tmp_path / name).write_text(script.replace("DOMAIN", domain))
     messages = " ".join(update.hex() for update in updates)
     script = f"""
         mount -t tmpfs tmpfs {root}/run
@@ -169,3 +170,12 @@ def test_what_comes_from_beyond_is_not_believed(tmp_path: Path, daemon: str) -> 
     beyond = bgp.attribute(bgp.ORIGIN, b"\0") + bgp.path(65009) + bgp.number(bgp.LOCAL_PREF, 100) + hop
     updates = [bgp.update(beyond, [OWN]), bgp.update(bgp.usual() + hop, [SHARED])]
     assert list(believed(tmp_path, "debian13", daemon, updates)) == [SHARED]
+
+
+@pytest.mark.parametrize("daemon", HOSTS)
+def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) -> None:
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    hop = bgp.address(bgp.NEXT_HOP, network(plan, "private")[2])
+    others = ["172.22.2.1/32", "172.22.2.0/24", "10.20.0.2/32", "0.0.0.0/0", OWN]
+    updates = [bgp.update(bgp.usual() + hop, ["172.22.2.2/32", *others])]
+    assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
