@@ -1,0 +1,59 @@
+"""Run in a namespace by test_judgement: what a hypervisor that was taken over says in one BGP session.
+
+``python announcer.py LOCAL NEIGHBOUR UPDATE…``: opens the session, sends the messages (in hexadecimal), says
+``sent`` when the reflector has had time to read them, and stays until it is killed.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "attacks"))
+
+import bgp
+
+PATIENCE_S = 20
+
+
+def connected(local: str, neighbour: str) -> socket.socket:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        session = socket.socket()
+        session.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+        try:
+            session.bind((local, 0))
+            session.settimeout(3)
+            session.connect((neighbour, 179))
+            session.sendall(bgp.open_message(65000, local))
+            heard = b""
+            while bgp.message(bgp.KEEPALIVE, b"") not in heard:
+                part = session.recv(4096)
+                if not part:
+                    raise OSError("the session ended")
+                heard += part
+                if len(heard) > 19:
+                    session.sendall(bgp.message(bgp.KEEPALIVE, b""))
+        except OSError:
+            session.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+        else:
+            return session
+
+
+def main() -> None:
+    local, neighbour, *updates = sys.argv[1:]
+    session = connected(local, neighbour)
+    for update in updates:
+        session.sendall(bytes.fromhex(update))
+    time.sleep(1.5)
+    print("sent", flush=True)
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()

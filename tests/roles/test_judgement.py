@@ -1,0 +1,181 @@
+"""What reflectors of FRR and GoBGP believe of a hypervisor: the daemons, with the files of a golden plan.
+
+Each daemon of each distribution runs in namespaces beside an announcer in hv2's place, which says in one
+session what is its own and what is not.  Believed is what the reflector's table has afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendered import ROOT, files_of_plan, read_plan
+
+sys.path.append(str(ROOT / "tests/attacks"))
+
+import bgp
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a machine's file system")
+
+ANNOUNCER = Path(__file__).with_name("announcer.py")
+EXPECTED = ROOT / "tests/golden/owned/expected"
+HOSTS = {"frr": "rr1", "gobgp": "rr2"}
+OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
+OWN6 = "2001:db8:cb00:7103::/64"
+
+FRR = """
+    mkdir -p /run/frr /var/log/frr
+    chown frr:frr /run/frr
+    grep -v -e ' bfd' -e ' password ' /mnt/frr.conf >/etc/frr/frr.conf
+    chown frr:frr /etc/frr/frr.conf
+    for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -P 0; done
+    vtysh -b >/dev/null 2>&1
+"""
+FRR_TABLES = """
+    for family in ipv4 ipv6; do vtysh -c "show bgp view DOMAIN $family unicast json"; echo; done
+    vtysh -c "show bgp view DOMAIN ipv4 unicast 203.0.113.3/32 json" >/mnt/own
+    kill -9 $(pidof zebra bgpd)
+"""
+GOBGP = """
+    gobgpd --config-file=/mnt/DOMAIN.toml --pprof-disable --api-hosts=unix:///run/api >/mnt/log 2>&1 &
+    until gobgp --target unix:///run/api global 2>/dev/null | grep -q Router-ID; do sleep 0.1; done
+"""
+GOBGP_TABLES = """
+    for family in ipv4 ipv6; do gobgp --target unix:///run/api global rib -a $family --json; echo; done
+    gobgp --target unix:///run/api global rib 203.0.113.3/32 --json >/mnt/own
+    kill -9 $(pidof gobgpd)
+"""
+
+
+def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str, str]:
+    """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
+    session = next(s for s in plan["routing"]["sessions"] if s["name"] == f"hv2_{domain}")
+    hops = {c["family"]: c["carries"][0]["next_hops"].partition("/")[0] for c in session["channels"]}
+    return session["local"], session["neighbor"], hops["ipv4"], hops.get("ipv6", "")
+
+
+def said(hop: str, hop6: str) -> list[bytes]:
+    """What is said: hv2's own, with attributes that it may not choose, and then what is not its own."""
+    right, wrong = bgp.address(bgp.NEXT_HOP, hop), bgp.address(bgp.NEXT_HOP, hop.rpartition(".")[0] + ".99")
+    forged = (
+        bgp.attribute(bgp.ORIGIN, b"\0")
+        + bgp.path()
+        + bgp.number(bgp.MED, 77, bgp.OPTIONAL)
+        + bgp.number(bgp.LOCAL_PREF, 4_000_000)
+        + bgp.attribute(bgp.COMMUNITIES, bytes.fromhex("fde80001ffff0007"), bgp.OPTIONAL | bgp.TRANSITIVE)
+        + bgp.attribute(bgp.LARGE_COMMUNITIES, bytes.fromhex("0000fde8" * 3), bgp.OPTIONAL | bgp.TRANSITIVE)
+    )
+    others = [
+        *("203.0.113.1/32", "203.0.113.2/31", "203.0.113.99/32"),  # another's, more than its own, nobody's
+        *("0.0.0.0/0", "203.0.113.0/24", "198.51.100.0/26", "192.0.2.8/32", "172.22.2.2/32"),
+    ]
+    others6 = ["2001:db8:cb00:7101::/64", "2001:db8:cb00:7103::/65", "2001:db8:cb00:7102::/63", "::/0"]
+    return [
+        bgp.update(forged + right, [OWN]),
+        bgp.update(bgp.usual() + wrong, [SHARED]),
+        bgp.update(bgp.usual() + right, others),
+        bgp.update(bgp.usual() + bgp.reach(hop6, [OWN6, *others6])),
+    ]
+
+
+def believed(
+    tmp_path: Path, system: str, daemon: str, updates: list[bytes], domain: str = "public"
+) -> dict[str, Any]:
+    """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    for name, text in files_of_plan(plan).items():
+        if name.endswith(("/frr.conf", f"/{domain}.toml")):
+            (tmp_path / Path(name).name).write_text(text.replace(', auth-password = "@fabric@"', ""))
+    own, neighbour, hop, _ = network(plan, domain)
+    image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
+    done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
+    root = done.stdout.split()[-1]
+    start, tables = (FRR, FRR_TABLES) if daemon == "frr" else (GOBGP, GOBGP_TABLES)
+    for name, script in (("start", start), ("tables", tables)):
+        (tmp_path / name).write_text(script.replace("DOMAIN", domain))
+    messages = " ".join(update.hex() for update in updates)
+    script = f"""
+        mount -t tmpfs tmpfs {root}/run
+        mount -t tmpfs tmpfs {root}/etc/frr 2>/dev/null || true
+        mount -t proc proc {root}/proc
+        mount --bind {tmp_path} {root}/mnt
+        ip link set lo up
+        unshare --net sleep 100 & beside=$!
+        until [ "$(readlink /proc/$beside/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+        ip link add here type veth peer name there netns $beside
+        ip address add {own}/24 dev here
+        ip link set here up
+        nsenter --target $beside --net sh -c 'ip address add {hop}/24 dev there; ip link set there up'
+        chroot {root} sh -e /mnt/start >&2
+        nsenter --target $beside --net \\
+            {sys.executable} {ANNOUNCER} {neighbour} {own} {messages} >{tmp_path}/said &
+        for i in $(seq 300); do grep -q sent {tmp_path}/said && break; sleep 0.1; done
+        chroot {root} sh /mnt/tables
+        kill -9 $beside
+    """
+    command = [
+        "unshare",
+        "--mount",
+        "--net",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-ec",
+        script,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    assert "sent" in (tmp_path / "said").read_text(), done.stdout + done.stderr
+    tables_found = [json.loads(line) for line in joined(done.stdout)]
+    return {
+        prefix: paths
+        for table in tables_found
+        for prefix, paths in table.get("routes", table).items()
+        if isinstance(paths, list)
+    }
+
+
+def joined(text: str) -> list[str]:
+    """Return the JSON documents of a text."""
+    decoder, found, rest = json.JSONDecoder(), [], text.strip()
+    while rest:
+        _, end = decoder.raw_decode(rest)
+        found.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return found
+
+
+@pytest.mark.parametrize("daemon", HOSTS)
+@pytest.mark.parametrize("system", ["debian12", "debian13"])
+def test_of_a_hypervisor_nothing_but_its_own_is_believed(tmp_path: Path, system: str, daemon: str) -> None:
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    table = believed(tmp_path, system, daemon, said(*network(plan)[2:]))
+    assert sorted(table) == [OWN6, OWN]
+    own = (tmp_path / "own").read_text()
+    assert network(plan)[2] in own
+    assert re.findall(r"\b77\b|4000000|communit", own.lower()) == []
+
+
+@pytest.mark.parametrize("daemon", HOSTS)
+def test_what_comes_from_beyond_is_not_believed(tmp_path: Path, daemon: str) -> None:
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    hop = bgp.address(bgp.NEXT_HOP, network(plan)[2])
+    beyond = bgp.attribute(bgp.ORIGIN, b"\0") + bgp.path(65009) + bgp.number(bgp.LOCAL_PREF, 100) + hop
+    updates = [bgp.update(beyond, [OWN]), bgp.update(bgp.usual() + hop, [SHARED])]
+    assert list(believed(tmp_path, "debian13", daemon, updates)) == [SHARED]
+
+
+@pytest.mark.parametrize("daemon", HOSTS)
+def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) -> None:
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    hop = bgp.address(bgp.NEXT_HOP, network(plan, "private")[2])
+    others = ["172.22.2.1/32", "172.22.2.0/24", "10.20.0.2/32", "0.0.0.0/0", OWN]
+    updates = [bgp.update(bgp.usual() + hop, ["172.22.2.2/32", *others])]
+    assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
