@@ -301,7 +301,7 @@ def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None
         with pytest.raises(AssertionError, match=refused):
             rotate(fabric, key, *arguments, secrets=secrets)
     said = rotate(fabric, "rack2", "--check", "-vvv")
-    assert "path a, then of path b get another key" in said.output
+    assert "Keys change on path a, then on path b." in said.output
     assert said.changed_hosts() == {}
     assert is_whole(fabric)
 
