@@ -1,4 +1,4 @@
-"""The packet filter is loaded again and again while guests exchange packets: it never drops what it lets through."""
+"""The packet filter is loaded again and again while guests exchange packets, and none of these is lost."""
 
 from __future__ import annotations
 
