@@ -1,12 +1,14 @@
 """Run in a namespace by test_judgement: what a hypervisor that was taken over says in one BGP session.
 
-``python announcer.py LOCAL NEIGHBOUR UPDATE…``: opens the session, sends the messages (in hexadecimal), says
-``sent`` when the reflector has had time to read them, and stays until it is killed.
+``python announcer.py KEY LOCAL NEIGHBOUR UPDATE…``: opens the session, sends the messages (in hexadecimal),
+says ``sent`` when the reflector has had time to read them, and stays until it is killed.  KEY is that of the
+session (RFC 2385), or empty.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -15,14 +17,21 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "attacks"))
 
 import bgp
 
-PATIENCE_S = 20
+PATIENCE_S = 8
+TCP_MD5SIG = 14
 
 
-def connected(local: str, neighbour: str) -> socket.socket:
+def connected(key: str, local: str, neighbour: str) -> socket.socket:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         session = socket.socket()
         session.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+        if key:
+            address = struct.pack("=H", socket.AF_INET) + struct.pack(
+                "!H4s120x", 0, socket.inet_aton(neighbour)
+            )
+            signature = address + struct.pack("=BBHi80s", 0, 0, len(key), 0, key.encode())
+            session.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, signature)
         try:
             session.bind((local, 0))
             session.settimeout(3)
@@ -46,8 +55,8 @@ def connected(local: str, neighbour: str) -> socket.socket:
 
 
 def main() -> None:
-    local, neighbour, *updates = sys.argv[1:]
-    session = connected(local, neighbour)
+    key, local, neighbour, *updates = sys.argv[1:]
+    session = connected(key, local, neighbour)
     for update in updates:
         session.sendall(bytes.fromhex(update))
     time.sleep(1.5)

@@ -27,6 +27,7 @@ ANNOUNCER = Path(__file__).with_name("announcer.py")
 EXPECTED = ROOT / "tests/golden/owned/expected"
 HOSTS = {"frr": "rr1", "gobgp": "rr2"}
 OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
+KEY = "for tests < only >"
 OWN6 = "2001:db8:cb00:7103::/64"
 
 FRR = """
@@ -85,13 +86,20 @@ def said(hop: str, hop6: str) -> list[bytes]:
 
 
 def believed(
-    tmp_path: Path, system: str, daemon: str, updates: list[bytes], domain: str = "public"
+    tmp_path: Path,
+    system: str,
+    daemon: str,
+    updates: list[bytes],
+    domain: str = "public",
+    *,
+    key: str = "",
+    announced: str = "",
 ) -> dict[str, Any]:
     """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
-            (tmp_path / Path(name).name).write_text(text.replace(', auth-password = "@fabric@"', ""))
+            (tmp_path / Path(name).name).write_text(text.replace("@fabric@", key))
     own, neighbour, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -114,8 +122,9 @@ def believed(
         nsenter --target $beside --net sh -c 'ip address add {hop}/24 dev there; ip link set there up'
         chroot {root} sh -e /mnt/start >&2
         nsenter --target $beside --net \\
-            {sys.executable} {ANNOUNCER} {neighbour} {own} {messages} >{tmp_path}/said &
-        for i in $(seq 300); do grep -q sent {tmp_path}/said && break; sleep 0.1; done
+            {sys.executable} {ANNOUNCER} '{announced}' {neighbour} {own} {messages} >{tmp_path}/said &
+        announcer=$!
+        until grep -q sent {tmp_path}/said; do kill -0 $announcer || break; sleep 0.1; done
         chroot {root} sh /mnt/tables
         kill -9 $beside
     """
@@ -179,3 +188,15 @@ def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) 
     others = ["172.22.2.1/32", "172.22.2.0/24", "10.20.0.2/32", "0.0.0.0/0", OWN]
     updates = [bgp.update(bgp.usual() + hop, ["172.22.2.2/32", *others])]
     assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
+
+
+def test_without_the_key_there_is_no_session(tmp_path: Path) -> None:
+    plan = read_plan(EXPECTED / HOSTS["gobgp"] / "plan.yml")
+    updates = [bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, network(plan)[2]), [OWN])]
+    for announced, answer in ((KEY, [OWN]), ("", None), (f"{KEY}!", None)):
+        keys = {"key": KEY, "announced": announced}
+        if answer is not None:
+            assert list(believed(tmp_path, "debian13", "gobgp", updates, **keys)) == answer
+        else:
+            with pytest.raises(AssertionError, match="timed out"):
+                believed(tmp_path, "debian13", "gobgp", updates, **keys)
