@@ -299,10 +299,12 @@ def owners(hostile: Lab, all_others: Others, reflection: Reflection) -> Iterator
         yield
         return
     with_owners(hostile, "strict")
-    all_others.recover()  # BIRD 3 judges the routes of a path before it knows all owners, and again after.
-    all_others.are_unharmed()
-    yield
-    with_owners(hostile, "pool")
+    try:
+        all_others.recover()  # BIRD 3 judges the routes of a path before it knows all owners, and again after.
+        all_others.are_unharmed()
+        yield
+    finally:
+        with_owners(hostile, "pool")
 
 
 def with_owners(lab: Lab, validation: str) -> None:
