@@ -300,7 +300,7 @@ def owners(hostile: Lab, all_others: Others, reflection: Reflection) -> Iterator
         return
     with_owners(hostile, "strict")
     try:
-        all_others.recover()  # BIRD 3 judges the routes of a path before it knows all owners, and again after.
+        all_others.recover()  # BIRD 3 judges routes before it knows all owners, and again after.
         all_others.are_unharmed()
         yield
     finally:
