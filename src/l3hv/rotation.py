@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from l3hv.daemons import TITLES
 from l3hv.secrets import secret_problems
 
 Plain = Mapping[str, Any]
@@ -85,6 +86,12 @@ def _problems(
     may_cut: bool,
 ) -> Iterator[str]:
     routing = plan["routing"]
+    if not routing["programs"] and any(session["key"] is not None for session in routing["sessions"]):
+        title = TITLES[routing["daemon"]["name"]]
+        yield (
+            f"{plan['host']} runs {title}, and its sessions have keys: only those of BIRD are rotated."
+            " Change these by site.yml, while traffic takes the other paths."
+        )
     planned = {session["name"] for session in (*routing["sessions"], *routing["ranges"])}
     if routing["programs"] and planned != in_use.keys():
         yield (

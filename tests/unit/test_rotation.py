@@ -111,6 +111,13 @@ def test_a_host_with_other_sessions_is_provisioned_first() -> None:
     assert sentence.startswith("hv1 has other sessions than its plan: run site.yml with the keys that are")
 
 
+def test_a_reflector_that_is_no_bird_keeps_its_keys() -> None:
+    plan = AFTER["rr2"]
+    routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "gobgp"}}
+    (sentence,) = problems(plan | {"routing": routing}, {})
+    assert sentence.startswith("rr2 runs GoBGP, and its sessions have keys: only those of BIRD are rotated.")
+
+
 def test_a_host_on_one_path_is_cut_only_if_that_is_said() -> None:
     alone = {"l3hv_uplinks": {"a": "eno1"}}
     before, after = plans("old", **alone)["hv1"], plans("new", **alone)["hv1"]
