@@ -108,7 +108,11 @@ def _parser() -> argparse.ArgumentParser:
 
     added = verb("up", _up, "Start a twin, or bring it to its changed inventory.", as_json=True)
     source = added.add_mutually_exclusive_group()
-    source.add_argument("-i", "--inventory", help=f"an Ansible inventory (default: {DEFAULT_INVENTORY})")
+    source.add_argument(
+        "-i",
+        "--inventory",
+        help=f"an Ansible inventory (default: that of the standing twin, or {DEFAULT_INVENTORY})",
+    )
     source.add_argument("--topology", help="a JSON topology instead of an inventory")
     added.add_argument("--bare", action="store_true", help="machines without routing packages")
     added.add_argument("--system", choices=sorted(image.SUITES), help="one system for all machines")
@@ -213,7 +217,9 @@ def _up(options: argparse.Namespace) -> None:
             raise TwinError(f"{options.topology} is no JSON topology: {error}") from error
         topology = topology_from(stored)
     else:
-        inventory = Path(options.inventory or REPOSITORY / DEFAULT_INVENTORY).resolve()
+        before = twin.standing_or_none()
+        standing = before.inventory if before else None
+        inventory = Path(options.inventory or standing or REPOSITORY / DEFAULT_INVENTORY).resolve()
         if not inventory.exists():
             raise TwinError(f"there is no inventory {inventory}: name one with -i")
         topology = _inventory_topology(inventory)

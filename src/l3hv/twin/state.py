@@ -141,8 +141,10 @@ class Twin:
         """What stands; an error when nothing does."""
         standing = self.standing_or_none()
         if standing is None:
+            others = [name for name in standing_twins() if name != self.name]
             raise TwinError(
                 f"no twin named {self.name!r} stands: start it with './twin up --name {self.name}'"
+                + (f", or say --name: there is {', '.join(others)}" if others else "")
             )
         return standing
 
