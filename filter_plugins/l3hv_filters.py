@@ -57,7 +57,7 @@ def routing_until(routing: Any, in_use: Any, paths: Any) -> dict[str, Any]:
 
 def rotation_problems(host_plan_: Any, in_use: Any, **more: Any) -> list[str]:
     """Return what speaks against a rotation."""
-    return rotation.rotation_problems(plain(host_plan_), plain(in_use), **plain(more))
+    return list(rotation.rotation_problems(plain(host_plan_), plain(in_use), **plain(more)))
 
 
 def sessions_missed(routing: Any, seen: Any, path: Any) -> list[str]:

@@ -85,9 +85,9 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
             # mypy: a guest with prefixes of a family has an address of it, which guests.py has checked.
             family: Family = family_of_text(prefix)
             if family == "ipv4":
-                yield GuestRoute("ipv4", prefix, guest.ipv4, ipv4_tables, GUEST_METRIC, kind, prefsrc)  # type: ignore[arg-type]
+                yield GuestRoute("ipv4", prefix, guest.ipv4, ipv4_tables, GUEST_METRIC, kind, prefsrc)  # type: ignore[arg-type] # see above
             else:
-                yield GuestRoute("ipv6", prefix, guest.link_local, ipv6_tables, GUEST_METRIC, kind)  # type: ignore[arg-type]
+                yield GuestRoute("ipv6", prefix, guest.link_local, ipv6_tables, GUEST_METRIC, kind)  # type: ignore[arg-type] # see above
     for address in guest.transparent:
         yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
 

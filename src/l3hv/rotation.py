@@ -66,25 +66,12 @@ def rotation_problems(
     placed: str,
     unmanaged: Collection[str],
     may_cut: bool,
-) -> list[str]:
-    """Return a sentence for each reason not to rotate the keys of one host.
+) -> Iterator[str]:
+    """Yield a sentence for each reason not to rotate the keys of one host.
 
-    ``placed`` is the host's file of secrets; nothing that is returned repeats one.  ``unmanaged`` are the
+    ``placed`` is the host's file of secrets; no sentence repeats one.  ``unmanaged`` are the
     hosts of others, ``may_cut`` allows to cut a host that is on one path alone.
     """
-    found = _problems(plan, in_use, secrets=secrets, placed=placed, unmanaged=unmanaged, may_cut=may_cut)
-    return list(found)
-
-
-def _problems(
-    plan: Plain,
-    in_use: InUse,
-    *,
-    secrets: Mapping[str, str],
-    placed: str,
-    unmanaged: Collection[str],
-    may_cut: bool,
-) -> Iterator[str]:
     routing = plan["routing"]
     if not routing["programs"] and any(session["key"] is not None for session in routing["sessions"]):
         title = TITLES[routing["daemon"]["name"]]

@@ -452,8 +452,8 @@ def test_what_is_forged_reaches_nobody(
     own_bird.tell(next(attack for attack in ATTACKS if attack.name == name))
     try:
         if kept:
-            heard = lambda: forged(shown(others.lab, "rr1", f"{prefix} {kept}"))  # noqa: E731
-            wait_for("what is forged", heard, 5)
+            asked = f"{prefix} {kept}"
+            wait_for("what is forged", lambda: forged(shown(others.lab, "rr1", asked)), 5)
         time.sleep(WATCHED_S)
         text = shown(others.lab, "hv1", f"{prefix} all table public4")
     finally:

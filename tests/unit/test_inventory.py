@@ -36,7 +36,7 @@ def read(lab: Path, tmp_path: Path) -> Callable[..., tuple[Run, set[str]]]:
             asked.add(host)
             return inventory.raw(host)
 
-        watched = Inventory(inventory.groups, raw, inventory.template, inventory.sources)  # type: ignore[arg-type]
+        watched = Inventory(inventory.groups, raw, inventory.template, inventory.sources)  # type: ignore[arg-type] # a plain function for raw
         return read_fabric(watched, touched or tuple(inventory.groups["all"]), tmp_path / "fabric"), asked
 
     return run

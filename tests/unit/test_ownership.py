@@ -31,7 +31,7 @@ def is_taken(plan: HostPlan, peer: str, domain: str, prefix: str, next_hop: str)
     session = next(s for s in plan.routing.sessions if (s.peer, s.domain) == (peer, domain))
     (part,) = next(channel.carries for channel in session.channels if channel.family == family)
     policy = next(policy for policy in plan.routing.policies if policy.name == part.policy)
-    if not ip_network(next_hop).subnet_of(ip_network(part.next_hops)):  # type: ignore[arg-type]
+    if not ip_network(next_hop).subnet_of(ip_network(part.next_hops)):  # type: ignore[arg-type] # one family
         return False
     if prefix == part.loopback:
         return True

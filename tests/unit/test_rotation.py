@@ -39,7 +39,7 @@ FROM = {host: in_use(plan) for host, plan in BEFORE.items()}
 
 def problems(plan: dict[str, Any], keys: dict[str, str | None], **changes: Any) -> list[str]:
     arguments = {"secrets": SECRETS, "placed": PLACED, "unmanaged": [], "may_cut": False} | changes
-    return rotation_problems(plan, keys, **arguments)
+    return list(rotation_problems(plan, keys, **arguments))
 
 
 def test_each_path_changes_once_and_the_last_makes_the_plan() -> None:
