@@ -71,6 +71,17 @@ fi
 """
 """What prints the routes of a reflector."""
 
+FARTHER = """
+table inet farther {
+  chain out {
+    type filter hook output priority 0;
+    tcp dport 179 ip ttl set 254;
+    tcp dport 179 ip6 hoplimit set 254;
+  }
+}
+"""
+"""Rules of nftables that send BGP as if it came from beyond a router."""
+
 
 @dataclass(frozen=True)
 class Flows:

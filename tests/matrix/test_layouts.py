@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Lab, Run, both_families, wait_for
+from lab import FARTHER, Lab, Run, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -209,15 +209,6 @@ def test_a_community_from_a_session_of_one_domain_means_nothing(fabric: Lab) -> 
 
 SECRETS = {"fabric": "for tests only", "rack2": "for tests only, too"}
 OTHERS = {"fabric": "another one", "rack2": "one more"}
-FARTHER = """
-table inet farther {
-  chain out {
-    type filter hook output priority 0;
-    tcp dport 179 ip ttl set 254;
-    tcp dport 179 ip6 hoplimit set 254;
-  }
-}
-"""
 
 
 def test_no_output_and_no_file_of_the_controller_has_a_secret(fabric: Lab) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, both_families, wait_for
+from lab import FARTHER, Lab, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -18,16 +18,6 @@ HYPERVISORS = ("hv1", "hv2")
 MACHINES = (*HYPERVISORS, "rr1", "rr2", "rr3", "gw")
 DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
 """Sessions of clients: two hypervisors in two domains, an edge router in one."""
-
-FARTHER = """
-table inet farther {
-  chain out {
-    type filter hook output priority 0;
-    tcp dport 179 ip ttl set 254;
-    tcp dport 179 ip6 hoplimit set 254;
-  }
-}
-"""
 
 
 @pytest.fixture(scope="module")
