@@ -16,7 +16,7 @@ CONFIGURATION = """
 log stderr { error, fatal, bug };
 log udp 127.0.0.1 port 3179 { trace };
 router id 192.0.2.1;
-ipv4 table t4;
+ipv4 table t4 { export settle time 0 ms 0 ms; };
 protocol device {}
 protocol kernel kernel_t4 {
   kernel table 90; learn; persist; scan time 3600; merge paths on limit 16;

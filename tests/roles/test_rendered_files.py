@@ -86,9 +86,9 @@ def image(*options: str) -> Path:
 
 
 def image_of(plan: dict[str, Any]) -> Path:
-    """The default one where its BIRD reads what the host's reads: all but BIRD 1.6 have one grammar."""
+    """The default one where its BIRD reads what the host's reads: all of BIRD 2 have one grammar."""
     daemon = plan["routing"]["daemon"]
-    if daemon["name"] in ("bird2", "bird3", "junos"):
+    if daemon["name"] in ("bird2", "junos"):
         return image()
     return image("--system", daemon["system"], "--daemon", daemon["name"])
 
