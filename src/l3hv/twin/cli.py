@@ -228,10 +228,11 @@ def _up(options: argparse.Namespace) -> None:
     seconds = round(time.monotonic() - begin, 1)
     if options.json:
         _print_json({"twin": twin.name, "booted": booted, "plugged": plugged, "seconds": seconds})
-    elif booted or plugged:
-        say(f"{some(len(booted), 'machine')} booted, {some(len(plugged), 'guest')} plugged in {seconds} s")
-    else:
-        say("nothing to boot, no guest to plug")
+        return
+    # The guests of a machine that boots start with it.
+    done = [some(len(booted), "machine") + " booted"] if booted else []
+    done += [some(len(plugged), "guest") + " plugged"] if plugged else []
+    say(f"{' and '.join(done)} in {seconds} s" if done else "nothing to boot or to plug")
 
 
 def _inventory_topology(inventory: Path) -> Topology:
