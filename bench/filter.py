@@ -60,7 +60,9 @@ def ip(*arguments: str) -> None:
 
 
 def load(path: Path) -> None:
-    command = ["ip", "netns", "exec", ROUTER, str(ROLE / "files" / "packet-filter"), "load", str(path)]
+    """Load a file in the router. What the program notes in /run is neither left on this host nor its own."""
+    program, script = ROLE / "files" / "packet-filter", 'mount -t tmpfs tmpfs /run; exec "$0" load "$1"'
+    command = ["ip", "netns", "exec", ROUTER, "sh", "-ec", script, str(program), str(path)]
     subprocess.run(command, check=True)
 
 

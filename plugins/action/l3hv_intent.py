@@ -50,5 +50,6 @@ class ActionModule(ActionBase):
             announcements=str(run.announcements),
             hosts=run.hosts,
             guests=run.guests,
+            warnings=list(run.warnings),
         )
         return result

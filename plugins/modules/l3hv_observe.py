@@ -136,6 +136,7 @@ PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/{}.conf"
 GOBGP = "/usr/local/lib/l3hv/gobgp"
 GOBGP_CONFIGURATION = "/etc/l3hv/gobgp/{}.toml"
+GOBGP_RANGES = "/run/l3hv-gobgp-{}/ranges.json"
 GOBGP_API = "unix:///run/l3hv-gobgp-{}/api"
 GOBGP_DIGEST_LINE = r'^# l3hv_config = "([^"]*)"$'
 GOBGP_STATES = {1: "Idle", 2: "Connect", 3: "Active", 4: "OpenSent", 5: "OpenConfirm", 6: "Established"}
@@ -765,7 +766,7 @@ def gobgp_session(
     domain: str, neighbour: dict[str, Any], taken: collections.Counter[tuple[str, str]]
 ) -> dict[str, Any]:
     """Return one session in the shape of :func:`read_routing`. Zeros are left out of GoBGP's answers."""
-    address = neighbour["conf"]["neighbor_address"]
+    address = neighbour["state"]["neighbor_address"]
     state = GOBGP_STATES.get(neighbour["state"].get("session_state", 0), "Idle")
     if state == "Established":
         # What is sent is counted for one neighbour only.
@@ -800,6 +801,12 @@ def gobgp_session(
     }
 
 
+def gobgp_ranges(domain: str) -> dict[str, Any]:
+    """Return what clients can call by, as sessions: :data:`GOBGP` notes it when it starts one."""
+    listening = {"state": "Passive", "info": "", "error": "", "neighbor": "", "local": "", "channels": {}}
+    return dict.fromkeys(json.loads(read_text(GOBGP_RANGES.format(domain)) or "{}"), listening)
+
+
 def read_gobgp(plan: Plan) -> dict[str, Any]:
     """Return the state of GoBGP: of all of its domains, each of which has a GoBGP of its own."""
     routing = plan["routing"]
@@ -811,10 +818,13 @@ def read_gobgp(plan: Plan) -> dict[str, Any]:
             identifiers.add(ask_gobgp(domain, "global").get("router_id"))
             digests.append(gobgp_digests(domain))
             taken = taken_by_gobgp(domain)
+            sessions |= gobgp_ranges(domain)
             for neighbour in ask_gobgp(domain, "neighbor") or ():
                 session = gobgp_session(domain, neighbour, taken)
                 address = session["neighbor"]
-                sessions[names.get((domain, address), f"{domain} {address}")] = session
+                # Who called once, and did not come back, stays in the list.
+                if "peer_group" not in neighbour["conf"] or session["state"] == "Established":
+                    sessions[names.get((domain, address), f"{domain} {address}")] = session
     except GobgpError as error:
         return {"error": str(error)}
     return {

@@ -88,6 +88,9 @@ VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp",
 WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """Of these, those that have a table of owners to ask (RFC 6482); the others get a list for each neighbour."""
 
+WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"frr", "junos"})
+"""Daemons that are given their neighbours one by one: they take no clients from a range."""
+
 WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"frr", "junos"})
 """Daemons that get no keys: whoever sees what changes in their configuration would see them."""
 
@@ -97,6 +100,9 @@ ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 
 SLEEPY = frozenset({"1.6.8", "2.0.12"})
 """Versions that finish late what a timer has left to be done."""
+
+WITHOUT_PEER_ADDRESS = frozenset({"3.10"})
+"""Versions that can see that a next hop is a neighbour's own only where they know the neighbour."""
 
 OVERLOOKING = frozenset({"3.1"})
 """Versions that leave a route in the kernel as it is when other paths to its prefix than the best one change.

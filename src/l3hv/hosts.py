@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from l3hv.addressing import Address, numbers_of
@@ -16,6 +17,7 @@ from l3hv.daemons import (
     TITLES,
     VALIDATING,
     WITHOUT_BFD,
+    WITHOUT_RANGES,
     built_daemons,
     systems_with,
 )
@@ -382,24 +384,34 @@ def _bgp_keys(
 ) -> tuple[tuple[str, str], ...]:
     """Return the pairs of a path and the name of its key: one name for all paths, or one for each.
 
-    A group can name keys of paths that not all of its hosts are on.  What is written instead of a key's name
-    may be a secret, so no problem repeats it.
+    A group can name keys of paths that not all of its hosts are on.  What is written instead of the name of
+    a path or a key may be a secret, so no problem repeats it.
     """
-    names: Mapping[object, Any] = {} if value is None else dict.fromkeys(common.paths, value)
     if isinstance(value, Mapping):
         names = value
-    if set(names) - set(common.paths):
-        message = "There is a key for a path that the fabric has not."
-        notes.add("l3hv_bgp_key", None, message, f"Choose of {', '.join(common.paths)}.")
-    if any(name not in common.bgp_keys for name in names.values()):
-        known = ", ".join(common.bgp_keys)
-        notes.add(
-            "l3hv_bgp_key",
-            None,
-            "This is not the name of one of the fabric's keys.",
-            f"Choose one of {known}." if known else "Name its key in l3hv_bgp_keys.",
-        )
+        for path, name in names.items():
+            if path in common.paths:
+                _check_key(f"l3hv_bgp_key.{path}", name, common, notes)
+                continue
+            key = f"The key {name} is" if name in common.bgp_keys else "There is a key"
+            message = f"{key} for a path that the fabric has not."
+            notes.add("l3hv_bgp_key", None, message, f"Choose of {', '.join(common.paths)}.")
+    else:
+        names = {} if value is None else dict.fromkeys(common.paths, value)
+        if names:
+            _check_key("l3hv_bgp_key", value, common, notes)
     return tuple((path, names[path]) for path in sorted(paths, key=natural_key) if path in names)
+
+
+def _check_key(where: str, name: object, common: Common, notes: Notes) -> None:
+    if name in common.bgp_keys:
+        return
+    remedy = "Name its key in l3hv_bgp_keys."
+    if common.bgp_keys:
+        close = get_close_matches(name, common.bgp_keys, n=1) if isinstance(name, str) else []
+        meant = f"Did you mean '{close[0]}'? " if close else ""
+        remedy = f"{meant}Choose one of {', '.join(common.bgp_keys)}."
+    notes.add(where, None, "This is not the name of one of the fabric's keys.", remedy)
 
 
 def _ecmp(fields: Fields, common: Common) -> tuple[tuple[str, Ecmp], ...]:
@@ -589,7 +601,7 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         )
     if kind == "route_reflector" and settings.origin_validation == "strict":
         _check_validation(settings, notes)
-    if settings.daemon in REFLECTORS_ONLY and settings.neighbors == "range":
+    if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range":
         notes.add(
             "l3hv_neighbors",
             settings.neighbors,

@@ -10,6 +10,7 @@ as long as no inventory file that the host depends on has changed.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import gc
 import hashlib
@@ -50,6 +51,10 @@ from l3hv.verify.announcements import announcements
 
 PREFIX = "l3hv_"
 KEEP_RUNS_S = 24 * 3600
+VARIABLE_FILES = frozenset({".yml", ".yaml", ".json"})
+"""What a file of host_vars can end with, if it ends with anything but its host's name."""
+MOST_STRAYS = 3
+"""How many files of nobody are named."""
 _LONGEST_REASON = 160
 INTERNAL = frozenset({"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
 """Variables with the prefix that are no intent: secrets, which only their files get, facts of a run, and what
@@ -265,7 +270,7 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
             if path.is_dir():
                 walk(path, path.name)
             else:
-                note(path, path.stem if path.suffix in {".yml", ".yaml", ".json"} else path.name)
+                note(path, path.stem if path.suffix in VARIABLE_FILES else path.name)
 
     def is_static(path: Path) -> bool:
         if not path.exists():
@@ -304,6 +309,37 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
     return found
 
 
+def strays(seen: Stamp, sources: Sequence[Path], hosts: Collection[str]) -> list[str]:
+    """Return a sentence for each file or directory of host_vars that is nobody's: a misspelt name.
+
+    Those beside a playbook, or beside one of several inventories, may be of hosts that are elsewhere.
+    """
+    places = [source if source.is_dir() else source.parent for source in sources if _is_alone(source)]
+    found: dict[Path, str] = {}
+    for name in seen.hosts.keys() - set(hosts):
+        for path in map(Path, seen.hosts[name]):
+            for place in places:
+                if path.is_relative_to(place / "host_vars"):
+                    top = place / "host_vars" / path.relative_to(place / "host_vars").parts[0]
+                    # What has another ending may be anything.
+                    if top != path or path.suffix in VARIABLE_FILES:
+                        found[top] = name
+    sentences = []
+    for top in sorted(found)[:MOST_STRAYS]:
+        close = difflib.get_close_matches(found[top], hosts, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else "Add the host, or remove it."
+        sentences.append(f"{top} is of no host of the inventory, and nobody reads it. {remedy}")
+    more = len(found) - MOST_STRAYS
+    return [*sentences, f"There are {more} more like these."] if more > 0 else sentences
+
+
+def _is_alone(source: Path) -> bool:
+    """Tell whether what is beside an inventory is of that alone."""
+    if source.is_file():
+        return [entry for entry in source.parent.iterdir() if entry.is_file()] == [source]
+    return source.is_dir()
+
+
 @dataclass
 class Known:
     """What is remembered of one host: its files when it was read, what it claims, who it is to others.
@@ -321,12 +357,13 @@ class Known:
 
 @dataclass(frozen=True)
 class Run:
-    """What :func:`read_fabric` left on disk, and how large the fabric is."""
+    """What :func:`read_fabric` left on disk, how large the fabric is, and what is worth a warning."""
 
     slices: Path
     announcements: Path
     hosts: int
     guests: int
+    warnings: tuple[str, ...]
 
 
 @contextlib.contextmanager
@@ -420,6 +457,7 @@ def read_fabric(
         announcements=run / "announcements.json",
         hosts=len(known),
         guests=sum(host.guests for host in known.values()),
+        warnings=tuple(strays(seen, inventory.sources, inventory.groups["all"])),
     )
 
 

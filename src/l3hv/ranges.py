@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from l3hv.errors import Problem
 from l3hv.facts import Link, Member
+from l3hv.sessions import layout_between, profile_between
 
 
 def range_problems(members: Iterable[Member]) -> list[Problem]:
@@ -38,11 +39,18 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
             f"The reflector {reflector.name} takes clients from a range, in which none can have a key.",
             f"Remove it, or write l3hv_neighbors: explicit for {reflector.name}.",
         )
-    for field, own, common in (
-        ("l3hv_failure_profile", client.failure_profile, reflector.failure_profile),
-        ("l3hv_session_layout", client.session_layout, reflector.session_layout),
+    # Not what is said counts, but what becomes of it between these daemons.
+    ends = {client.daemon, reflector.daemon}
+    profiles = [profile_between(member.failure_profile, ends) for member in (client, reflector)]
+    layouts = (
+        layout_between(client.session_layout, ends),
+        layout_between(reflector.session_layout, {reflector.daemon}),
+    )
+    for field, own, common, (theirs, ours) in (
+        ("l3hv_failure_profile", client.failure_profile, reflector.failure_profile, profiles),
+        ("l3hv_session_layout", client.session_layout, reflector.session_layout, layouts),
     ):
-        if own != common:
+        if theirs != ours:
             yield Problem(
                 client.name,
                 field,
@@ -51,7 +59,7 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
                 f"Give both the same, or write l3hv_neighbors: explicit for {reflector.name}.",
             )
     missing = [name for name in reflector.links[0].domains if name not in link.domains]
-    if client.session_layout == reflector.session_layout == "shared" and missing:
+    if set(layouts) == {"shared"} and missing:
         yield Problem(
             client.name,
             "l3hv_session_layout",

@@ -13,13 +13,21 @@ from dataclasses import replace
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, Network, family_of_text, numbered
-from l3hv.daemons import PER_FAMILY, REFLECTORS_ONLY, WITH_OWNERS, WITHOUT_BFD
+from l3hv.daemons import (
+    DAEMONS,
+    PER_FAMILY,
+    REFLECTORS_ONLY,
+    WITH_OWNERS,
+    WITHOUT_BFD,
+    WITHOUT_PEER_ADDRESS,
+)
 from l3hv.errors import natural_key
 from l3hv.facts import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
 from l3hv.model import (
     Announcer,
     CarriedDomain,
     Channel,
+    DaemonName,
     FailureProfile,
     Family,
     Kind,
@@ -271,10 +279,14 @@ def _carried(
         next_hop=None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id)),
         policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
         next_hops=_own(network.prefix, peer) if is_known else str(network.prefix),
-        is_direct=neighbors == "clients" and is_direct,
+        is_direct=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
         owner=peer.id if is_owned else None,
     )
+
+
+def _version(host: HostIntent) -> str:
+    return DAEMONS[host.settings.daemon, host.settings.system].version
 
 
 def _announcer(peer: Peer) -> Announcer:
@@ -307,10 +319,16 @@ def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     Two reflectors of one path agree on what comes later in :data:`FAILURE_PROFILES`, which asks for less.
     BFD is left out where one of the ends has none.
     """
-    agreed = _agreed_profile(host, peer)
-    if WITHOUT_BFD.isdisjoint((host.settings.daemon, peer.daemon)):
-        return agreed
-    return LESS_BFD.get(agreed, agreed)
+    return profile_between(_agreed_profile(host, peer), {host.settings.daemon, peer.daemon})
+
+
+def profile_between(agreed: FailureProfile, ends: set[DaemonName]) -> FailureProfile:
+    """Return what two daemons do about failures of what is ``agreed``.
+
+    >>> profile_between("bfd_llgr", {"bird2", "gobgp"})
+    'llgr'
+    """
+    return agreed if WITHOUT_BFD.isdisjoint(ends) else LESS_BFD.get(agreed, agreed)
 
 
 def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
@@ -328,10 +346,17 @@ def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     A daemon that is a process for each family knows no other layout, at whichever end it is; one that is an
     instance for each domain cannot share a session between them.
     """
-    ends = {host.settings.daemon, peer.daemon}
+    return layout_between(_agreed_layout(host, peer), {host.settings.daemon, peer.daemon})
+
+
+def layout_between(agreed: SessionLayout, ends: set[DaemonName]) -> SessionLayout:
+    """Return what the sessions between two daemons carry each where ``agreed`` is wanted.
+
+    >>> layout_between("shared", {"bird2", "gobgp"}), layout_between("shared", {"bird1", "bird2"})
+    ('multiprotocol', 'per_family')
+    """
     if not PER_FAMILY.isdisjoint(ends):
         return "per_family"
-    agreed = _agreed_layout(host, peer)
     return (
         agreed
         if REFLECTORS_ONLY.isdisjoint(ends)

@@ -390,15 +390,18 @@ class Lab:
         """Run Ansible's ping on all machines."""
         return self._ansible("ansible", INVENTORY, "all", "-m", "ping")
 
-    def _ansible(self, program: str, inventory: Path, *arguments: str) -> Run:
-        variables = f"@/run/l3hv/{self.name}/vars.json"
+    def ansible_command(self, program: str, inventory: Path, *arguments: str) -> list[str]:
+        """Return what runs a program of Ansible's against the twin's machines."""
         path = Path(sys.executable).with_name(program)
-        command = [str(path), "-i", str(inventory), "-e", variables, *arguments]
+        return [str(path), "-i", str(inventory), "-e", f"@/run/l3hv/{self.name}/vars.json", *arguments]
+
+    def _ansible(self, program: str, inventory: Path, *arguments: str) -> Run:
+        command = self.ansible_command(program, inventory, *arguments)
         begin = time.monotonic()
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600
         )
-        run = Run(done.stdout, time.monotonic() - begin)
+        run = Run(done.stdout, time.monotonic() - begin, done.stderr)
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}{done.stderr}"
         return run
 
@@ -408,10 +411,11 @@ class Lab:
 
 @dataclass(frozen=True)
 class Run:
-    """What ansible-playbook printed, and how many seconds it took."""
+    """What ansible-playbook printed, how many seconds it took, and what it warned of."""
 
     output: str
     seconds: float
+    warnings: str = ""
 
     def recap(self) -> dict[str, dict[str, int]]:
         """Host → ok, changed, failed, …"""

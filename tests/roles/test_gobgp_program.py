@@ -13,9 +13,14 @@ from rendered import ROOT, read_plan, rendered_files
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a machine's file system")
 
 PROGRAM = ROOT / "roles/gobgp/files/gobgp"
+GOLDEN = ROOT / "tests/golden"
 PLANS = {
-    system: ROOT / "tests/golden/gobgp/expected" / host / "plan.yml"
-    for system, host in (("debian12", "rr3"), ("debian13", "rr1"))
+    "debian12": GOLDEN / "gobgp/expected/rr3/plan.yml",
+    "debian13": GOLDEN / "gobgp/expected/rr1/plan.yml",
+}
+RANGES = {
+    "debian12": GOLDEN / "range_gobgp/expected/rr2/plan.yml",
+    "debian13": GOLDEN / "range_gobgp/expected/rr1/plan.yml",
 }
 API = "unix:///run/l3hv-gobgp-public/api"
 NEIGHBOURS = (1, 2, 60)
@@ -25,21 +30,36 @@ Sh = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture(params=PLANS)
 def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
+    return beside_gobgp(request.param, PLANS[request.param], tmp_path)
+
+
+@pytest.fixture(params=RANGES)
+def range_sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
+    return beside_gobgp(request.param, RANGES[request.param], tmp_path)
+
+
+def beside_gobgp(system: str, path: Path, tmp_path: Path) -> Sh:
     """Run a script beside a GoBGP that runs the golden file, /mnt/public.toml; its process is $daemon."""
-    path = PLANS[request.param]
-    image = ["twin", "image", "--system", request.param, "--daemon", "gobgp"]
+    image = ["twin", "image", "--system", system, "--daemon", "gobgp"]
     done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
     root = Path(done.stdout.split()[-1])
     files = rendered_files(path)
     (tmp_path / "public.toml").write_text(files["/etc/l3hv/gobgp/public.toml"])
     (tmp_path / "gobgp").write_text(PROGRAM.read_text())
-    local = read_plan(path)["routing"]["sessions"][0]["local"]
+    routing = read_plan(path)["routing"]
+    local = (routing["sessions"] + routing["ranges"])[0]["local"]
     start = f"""
         mkdir /run/l3hv-gobgp-public
         gobgpd --config-file=/mnt/public.toml --pprof-disable --api-hosts={API} >/mnt/log 2>&1 &
         daemon=$!
         trap "kill -9 $daemon" EXIT
         until gobgp --target {API} global 2>/dev/null | grep -q Router-ID; do sleep 0.1; done
+        note_ranges() {{ python3 -c '
+import json, runpy, tomllib
+program = runpy.run_path("/mnt/gobgp")
+with open("/mnt/public.toml", "rb") as file, open(program["RANGES"].format("public"), "w") as noted:
+    json.dump(program["intended_ranges"](tomllib.load(file)), noted)'; }}
+        note_ranges
         in_force() {{ python3 /mnt/gobgp in-force /mnt/public.toml 2>&1; }}
         reload() {{ kill -HUP $daemon; sleep 1; }}
     """
@@ -117,6 +137,29 @@ def test_what_a_reload_leaves_as_it_was_is_told(sh: Sh) -> None:
     assert done.returncode != 0
     assert done.stdout.startswith("public: GoBGP has another global, another neighbour ")
     assert 0 < done.stdout.count("another neighbour") < len(NEIGHBOURS)
+
+
+def test_a_range_is_that_of_the_start(range_sh: Sh) -> None:
+    """GoBGP does not tell its ranges: one that has changed since is told without asking it."""
+    done = range_sh(
+        "in_force; sed -i 's/max-prefixes = 256/max-prefixes = 512/' /mnt/public.toml; in_force || true;"
+        "sed -i 's/clients_public/others/' /mnt/public.toml; in_force || true;"
+        "note_ranges; in_force || true"
+    )
+    assert done.returncode == 0, done.stderr
+    changed, renamed, noted = done.stdout.splitlines()
+    assert changed == "public: GoBGP has another range clients_public"
+    assert "another range clients_public" in renamed
+    assert "another range others" in renamed
+    assert "range" not in noted
+    assert "another policy accept" in noted
+
+
+def test_where_the_next_hop_has_to_be_the_neighbours_it_is_compared(tmp_path: Path) -> None:
+    sh = beside_gobgp("debian13", RANGES["debian13"], tmp_path)
+    done = sh("sed -i '/set-next-hop/d' /mnt/public.toml; in_force || true; reload; in_force")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == "public: GoBGP has another policy accept\n"
 
 
 def test_a_gobgp_that_is_gone_is_told(sh: Sh) -> None:

@@ -55,9 +55,11 @@ def sh(tmp_path: Path) -> Iterator[Sh]:
         return done.stdout
 
     (tmp_path / "tables.conf").write_text(INTENT)
-    run("ip link set lo up")
-    yield run
-    subprocess.run(["ip", "netns", "delete", name], check=True)
+    try:
+        run("ip link set lo up")
+        yield run
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
 def rules(sh: Sh) -> list[str]:

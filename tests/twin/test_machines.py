@@ -76,7 +76,8 @@ def test_ansible_reaches_them(lab):
 
 def test_a_second_up_changes_nothing(lab, topology_file):
     before = [lab.leader("m1"), lab.leader("m2")]
-    assert lab.json("up", "--topology", str(topology_file(TOPOLOGY)))["booted"] == []
+    again = lab.json("up", "--topology", str(topology_file(TOPOLOGY)))
+    assert again["booted"] == again["plugged"] == []
     assert [lab.leader("m1"), lab.leader("m2")] == before
 
 
@@ -268,7 +269,8 @@ def test_up_follows_a_changed_topology(lab, topology_file):
     assert list(lab.machine("m1")["ports"]) == ["eno0.90"]
     assert "eno1.90" not in lab.sh("m1", "ip -brief link")
     assert [found["name"] for found in lab.json("status")["guests"]] == ["vm1", "vm3"]
-    assert lab.json("up", "--topology", str(topology_file(TOPOLOGY)))["booted"] == []
+    back = lab.json("up", "--topology", str(topology_file(TOPOLOGY)))
+    assert (back["booted"], back["plugged"]) == ([], ["vm2"])
     assert [found["name"] for found in lab.json("status")["machines"]] == ["m1", "m2"]
     assert "eno1.90" in lab.sh("m1", "ip -brief link")
     assert not Path(f"/run/netns/l3hv-{lab.name}-host-m3").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from l3hv.errors import IntentError
-from l3hv.inventory import Inventory, Run, open_inventory, read_fabric, read_topology, stamp
+from l3hv.inventory import Inventory, Run, open_inventory, read_fabric, read_topology, stamp, strays
 
 LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
 
@@ -177,3 +177,39 @@ def test_the_topology_has_every_machine_and_guest(lab: Path) -> None:
 def test_a_path_without_an_inventory_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(IntentError, match="There is no such file or directory"):
         open_inventory(tmp_path / "nowhere")
+
+
+def test_a_file_of_nobody_is_named(lab: Path, read: Callable[..., tuple[Run, set[str]]]) -> None:
+    assert read("hv1")[0].warnings == ()
+    (lab / "host_vars" / "hv33.yaml").write_text("l3hv_id: 33\n")
+    (lab / "host_vars" / "somebody").mkdir()
+    (lab / "host_vars" / "somebody" / "vars.yml").write_text("l3hv_id: 9\n")
+    assert read("hv1")[0].warnings == (
+        f"{lab}/host_vars/hv33.yaml is of no host of the inventory, and nobody reads it. Did you mean hv3?",
+        f"{lab}/host_vars/somebody is of no host of the inventory, and nobody reads it."
+        " Add the host, or remove it.",
+    )
+
+
+def test_what_else_is_in_host_vars_is_no_mistake(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    """Hosts in all ways that Ansible knows, hosts that are not the fabric's, and what is not read by it."""
+    variables = lab / "host_vars"
+    (variables / "hv1.yml").rename(variables / "hv1")
+    (variables / "hv2.yml").rename(variables / "hv2.yaml")
+    (variables / "hv3").mkdir()
+    (variables / "hv3.yml").rename(variables / "hv3" / "main.yml")
+    for name in ("README.md", "hv1.yml.orig", "hv1.yml~", ".hv1.yml.swp", "NOTES", "printer.json"):
+        (variables / name).write_text("{}\n")
+    with (lab / "hosts.yml").open("a") as hosts:
+        hosts.write("others: {hosts: {printer: }}\n")
+    assert read("hv1")[0].warnings == ()
+
+
+def test_files_that_several_inventories_share_are_of_all_their_hosts(lab: Path) -> None:
+    source = lab / "hosts.yml"
+    (lab / "host_vars" / "elsewhere.yml").write_text("l3hv_id: 9\n")
+    assert len(strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"])) == 1
+    (lab / "others.yml").write_text("all: {hosts: {elsewhere: }}\n")
+    assert strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"]) == []

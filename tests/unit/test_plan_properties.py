@@ -15,6 +15,7 @@ from intents import COMMON, EDGE, REFLECTORS, common_of, fabric, hypervisor, int
 from l3hv.intent import Roster, host_slice, member, parse_host, peers
 from l3hv.model import HostPlan, Session, as_plain, from_plain
 from l3hv.plan import host_plan, topology
+from l3hv.ranges import range_problems
 from l3hv.sessions import SESSION_LAYOUTS
 
 ids = st.sets(st.integers(1, 14999), min_size=1, max_size=6)
@@ -387,11 +388,12 @@ def test_domains_have_different_communities_of_the_fabric():
     assert plans["edge"].routing.communities == ()
 
 
-def test_a_reflector_with_a_range_does_not_change_with_its_clients():
+@pytest.mark.parametrize("daemon", ["bird2", "gobgp"])
+def test_a_reflector_with_a_range_does_not_change_with_its_clients(daemon):
     def plans(count: int) -> dict[str, HostPlan]:
         hosts = fabric(count)
         kind, variables = hosts["rr1"]
-        hosts["rr1"] = (kind, variables | {"l3hv_neighbors": "range"})
+        hosts["rr1"] = (kind, variables | {"l3hv_neighbors": "range", "l3hv_daemon": daemon})
         return {name: host_plan(part) for name, part in slices(hosts).items()}
 
     few, many = plans(1), plans(20)
@@ -408,6 +410,20 @@ def test_a_reflector_with_a_range_does_not_change_with_its_clients():
             (own,) = (own for own in few["rr1"].routing.ranges if own.local == session.neighbor)
             assert ip_address(session.local) in ip_network(own.neighbor)
             assert [channel.family for channel in own.channels] == [c.family for c in session.channels]
+
+
+def test_what_clients_of_a_range_choose_counts_as_it_becomes_between_the_daemons():
+    """Neither BFD nor a session for all domains is anything that a GoBGP could differ in."""
+    hosts = copy.deepcopy(fabric(1))
+    for _, variables in hosts.values():
+        variables |= {"l3hv_session_layout": "shared", "l3hv_failure_profile": "llgr"}
+    hosts["edge"][1]["l3hv_uplinks"] = {"a": {"public": "eno1"}}
+    hosts["rr1"][1].update(l3hv_neighbors="range", l3hv_daemon="gobgp", l3hv_failure_profile="bfd_llgr")
+    assert range_problems(map(member, intents(hosts).values())) == []
+    plans = {name: host_plan(part) for name, part in slices(hosts).items()}
+    (own,) = (session for session in plans["edge"].routing.sessions if session.peer == "rr1")
+    public, _ = plans["rr1"].routing.ranges
+    assert (own.layout, own.failure_profile) == (public.layout, public.failure_profile)
 
 
 @pytest.mark.parametrize("bird1", ["hv1", "rr1", "rr3"])

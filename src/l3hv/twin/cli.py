@@ -30,6 +30,7 @@ from l3hv.twin import (
     status,
 )
 from l3hv.twin.state import Twin, standing_twins, topology_from
+from l3hv.verify.words import some
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MOST_FLOWS = 256
@@ -223,14 +224,15 @@ def _up(options: argparse.Namespace) -> None:
         if not inventory.exists():
             raise TwinError(f"there is no inventory {inventory}: name one with -i")
         topology = _inventory_topology(inventory)
-    booted = lifecycle.up(twin, inventory, topology, system=options.system, bare=options.bare)
+    booted, plugged = lifecycle.up(twin, inventory, topology, system=options.system, bare=options.bare)
     seconds = round(time.monotonic() - begin, 1)
     if options.json:
-        _print_json({"twin": twin.name, "booted": booted, "seconds": seconds})
-    elif booted:
-        say(f"{len(booted)} machines booted in {seconds} s")
-    else:
-        say("nothing to boot")
+        _print_json({"twin": twin.name, "booted": booted, "plugged": plugged, "seconds": seconds})
+        return
+    # The guests of a machine that boots start with it.
+    done = [some(len(booted), "machine") + " booted"] if booted else []
+    done += [some(len(plugged), "guest") + " plugged"] if plugged else []
+    say(f"{' and '.join(done)} in {seconds} s" if done else "nothing to boot or to plug")
 
 
 def _inventory_topology(inventory: Path) -> Topology:

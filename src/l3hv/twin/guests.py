@@ -62,10 +62,11 @@ def is_plugged(twin: Twin, guest: GuestPort) -> bool:
     )
 
 
-def plug(twin: Twin, guest: GuestPort, on: str | None = None, *, qemu: bool = False) -> None:
+def plug(twin: Twin, guest: GuestPort, on: str | None = None, *, qemu: bool = False) -> bool:
     """Start a guest where it was last (or ``on`` a hypervisor); a running one moves there.
 
-    ``qemu`` makes it a virtual machine until it is unplugged, also at its hypervisor's next boot.
+    ``qemu`` makes it a virtual machine until it is unplugged, also at its hypervisor's next boot.  Return
+    whether it was started.
     """
     with _locked(twin, guest.name):
         now = place(twin, guest)
@@ -74,12 +75,14 @@ def plug(twin: Twin, guest: GuestPort, on: str | None = None, *, qemu: bool = Fa
         wanted = on or now or guest.hypervisor
         if not (network.NAMESPACES / twin.machine_namespace(wanted)).exists():
             raise TwinError(f"{wanted} is off: './twin boot {wanted}' starts it")
-        if not is_plugged(twin, guest) or qemu != was_qemu:
+        is_started = not is_plugged(twin, guest) or qemu != was_qemu
+        if is_started:
             _stop(twin, guest, now)
             _start(twin, guest, wanted, qemu=qemu)
         elif now is not None and now != wanted:
             _move(twin, guest, now, wanted, qemu=qemu)
         _record(twin, guest, wanted, qemu=qemu)
+        return is_started
 
 
 def unplug(twin: Twin, guest: GuestPort) -> None:
@@ -89,11 +92,10 @@ def unplug(twin: Twin, guest: GuestPort) -> None:
         _record(twin, guest, None, qemu=False)
 
 
-def plug_all(twin: Twin, standing: Standing, machine: str) -> None:
-    """Start the guests whose place is a machine, and that do not run."""
-    for guest in standing.topology.guests:
-        if place(twin, guest) == machine:
-            plug(twin, guest)
+def plug_all(twin: Twin, standing: Standing, machine: str) -> list[str]:
+    """Start the guests whose place is a machine, and that do not run; their names."""
+    here = [guest for guest in standing.topology.guests if place(twin, guest) == machine]
+    return [guest.name for guest in here if plug(twin, guest)]
 
 
 def stop_all(twin: Twin, machine: str) -> None:

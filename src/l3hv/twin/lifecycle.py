@@ -24,8 +24,8 @@ def need_root() -> None:
 
 def up(
     twin: Twin, inventory: Path | None, topology: Topology, *, system: str | None, bare: bool
-) -> list[str]:
-    """Bring a twin to a topology; the names of the machines that it booted.
+) -> tuple[list[str], list[str]]:
+    """Bring a twin to a topology; the names of the machines that it booted and of the guests that it plugged.
 
     What stands already and is as wanted is left alone, so that a second ``up`` changes nothing.
     """
@@ -76,9 +76,10 @@ def up(
         # A machine that an interrupted command started may still be booting.
         machine.await_ready(twin, [wanted.name for wanted in topology.machines])
         mirror.check(twin)
-        for wanted in topology.machines:
-            guests.plug_all(twin, standing, wanted.name)
-    return booted
+        plugged = [
+            guest for wanted in topology.machines for guest in guests.plug_all(twin, standing, wanted.name)
+        ]
+    return booted, plugged
 
 
 def _allow_many_machines(twin: Twin) -> None:
