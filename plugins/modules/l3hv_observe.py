@@ -895,6 +895,19 @@ def frr_session(neighbor: str, told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def frr_range(told: dict[str, Any]) -> dict[str, Any]:
+    """Return a range as :func:`read_routing` has sessions, from a group of ``show bgp … peer-group json``."""
+    ranges = [prefix for family in told.get("dynamicRanges", {}).values() for prefix in family["ranges"]]
+    return {
+        "state": "Passive" if ranges else "Idle",
+        "info": "",
+        "error": "",
+        "neighbor": ", ".join(ranges),
+        "local": "",
+        "channels": {},
+    }
+
+
 def frr_bfd(told: dict[str, Any]) -> dict[str, str]:
     """Return a BFD session as :func:`read_routing` has it, from ``show bfd peers json`` (milliseconds)."""
     sends = max(told.get("transmit-interval", 0), told.get("remote-receive-interval", 0))
@@ -911,11 +924,14 @@ def read_frr(plan: Plan) -> dict[str, Any]:
     """Return what FRR says of itself, or ``{"error": …}``. It has a BGP view for each domain."""
     views = sorted({table["domain"] for table in plan["routing"]["tables"]})
     try:
-        bfd, *neighbors = ask_frr(
-            "show bfd peers json", *(f"show bgp view {view} neighbors json" for view in views)
+        bfd, *answers = ask_frr(
+            "show bfd peers json",
+            *(f"show bgp view {view} neighbors json" for view in views),
+            *(f"show bgp view {view} peer-group json" for view in views if plan["routing"]["ranges"]),
         )
     except (FrrError, ValueError) as error:
         return {"error": str(error)}
+    neighbors, groups = answers[: len(views)], answers[len(views) :]
     told = {
         address: neighbor
         for view in neighbors
@@ -927,7 +943,8 @@ def read_frr(plan: Plan) -> dict[str, Any]:
         "router_id": ", ".join(sorted({neighbor.get("localRouterId", "") for neighbor in told.values()})),
         "configuration": frr_configuration(),
         "sessions": {
-            names.get(address, address): frr_session(address, each) for address, each in told.items()
+            **{name: frr_range(group) for view in groups for name, group in view.items()},
+            **{names.get(address, address): frr_session(address, each) for address, each in told.items()},
         },
         "bfd": [frr_bfd(peer) for peer in bfd],
     }

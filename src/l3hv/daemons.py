@@ -88,6 +88,9 @@ VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp",
 WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """Of these, those that have a table of owners to ask (RFC 6482); the others get a list for each neighbour."""
 
+WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"gobgp", "junos"})
+"""Daemons that are given each of their neighbours by its address."""
+
 WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"frr", "junos"})
 """Daemons that get no keys: whoever sees what changes in their configuration would see them."""
 

@@ -16,6 +16,7 @@ from l3hv.daemons import (
     TITLES,
     VALIDATING,
     WITHOUT_BFD,
+    WITHOUT_RANGES,
     built_daemons,
     systems_with,
 )
@@ -589,7 +590,7 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         )
     if kind == "route_reflector" and settings.origin_validation == "strict":
         _check_validation(settings, notes)
-    if settings.daemon in REFLECTORS_ONLY and settings.neighbors == "range":
+    if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range":
         notes.add(
             "l3hv_neighbors",
             settings.neighbors,

@@ -26,7 +26,15 @@ from l3hv.model import (
 from l3hv.policy import import_policies, preferred_source, refusals, routing_tables, shared_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
-from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, failure_profile, ranges, router_id, sessions
+from l3hv.sessions import (
+    BFD_PROFILES,
+    FAILURE_PROFILES,
+    anybody,
+    failure_profile,
+    ranges,
+    router_id,
+    sessions,
+)
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -171,7 +179,7 @@ def _warnings(part: HostSlice) -> Iterator[str]:
             yield f"{domain.name} hangs on path {used.pop()} alone"
     yield from _without_bfd(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
-    profiles = {failure_profile(host, peer) for peer in part.peers}
+    profiles = {failure_profile(host, peer) for peer in (*part.peers, *anybody(host))}
     if daemon.name == "frr" and "bfd_llgr" in profiles:
         yield (
             "FRR withdraws the routes of a client that BFD has lost; as a last resort it keeps only those of "

@@ -24,6 +24,7 @@ KEPT = {
         "layouts",
         "one_path",
         "owned",
+        "range_frr",
         "reflectors",
         "strict",
         "vlans",
