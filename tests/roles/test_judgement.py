@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a
 
 ANNOUNCER = Path(__file__).with_name("announcer.py")
 EXPECTED = ROOT / "tests/golden/owned/expected"
+OF_A_RANGE = ROOT / "tests/golden/range_frr/expected"
 HOSTS = {"frr": "rr1", "gobgp": "rr2"}
 OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
 KEY = "for tests < only >"
@@ -56,9 +58,16 @@ GOBGP_TABLES = """
 
 def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str, str]:
     """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
-    session = next(s for s in plan["routing"]["sessions"] if s["name"] == f"hv2_{domain}")
-    hops = {c["family"]: c["carries"][0]["next_hops"].partition("/")[0] for c in session["channels"]}
-    return session["local"], session["neighbor"], hops["ipv4"], hops.get("ipv6", "")
+    sessions = (*plan["routing"]["sessions"], *plan["routing"]["ranges"])
+    session = next(s for s in sessions if s["name"] in (f"hv2_{domain}", f"clients_{domain}"))
+    hops = {c["family"]: hv2_in(c["carries"][0]["next_hops"]) for c in session["channels"]}
+    return session["local"], hv2_in(session["neighbor"]), hops["ipv4"], hops.get("ipv6", "")
+
+
+def hv2_in(prefix: str) -> str:
+    """Return the address of hv2, whose number is 2: in a path's network, or the one that is told."""
+    network = ip_network(prefix)
+    return str(network[2] if network.num_addresses > 1 else network[0])
 
 
 def said(hop: str, hop6: str) -> list[bytes]:
@@ -94,9 +103,10 @@ def believed(
     *,
     key: str = "",
     announced: str = "",
+    expected: Path = EXPECTED,
 ) -> dict[str, Any]:
     """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
-    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    plan = read_plan(expected / HOSTS[daemon] / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace("@fabric@", key))
@@ -188,6 +198,25 @@ def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) 
     others = ["172.22.2.1/32", "172.22.2.0/24", "10.20.0.2/32", "0.0.0.0/0", OWN]
     updates = [bgp.update(bgp.usual() + hop, ["172.22.2.2/32", *others])]
     assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
+
+
+@pytest.mark.parametrize("system", ["debian12", "debian13"])
+def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Path, system: str) -> None:
+    """Who is who is not known: anything in the pools and the default route, at the speaker's own address."""
+    plan = read_plan(OF_A_RANGE / HOSTS["frr"] / "plan.yml")
+    _, speaker, hop, hop6 = network(plan)
+    others = [bgp.address(bgp.NEXT_HOP, address) for address in ("198.51.100.99", "192.0.2.99")]
+    updates = [
+        bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, hop), [OWN, "0.0.0.0/0"]),
+        bgp.update(bgp.usual() + others[0], [SHARED]),
+        bgp.update(bgp.usual() + others[1], ["203.0.113.11/32"]),
+        bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, hop), ["203.0.113.0/24", "198.51.100.0/26"]),
+        bgp.update(bgp.usual() + bgp.reach(hop6, [OWN6, "2001:db8:cb00:7100::/56", "2001:db8::/32"])),
+        bgp.update(bgp.usual() + bgp.reach("2001:db8::99", ["2001:db8:cb00:7104::/64"])),
+    ]
+    table = believed(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
+    assert sorted(table) == ["0.0.0.0/0", OWN6, SHARED, OWN]
+    assert {hop["ip"] for path in table[SHARED] for hop in path["nexthops"]} == {speaker}
 
 
 def test_without_the_key_there_is_no_session(tmp_path: Path) -> None:
