@@ -130,7 +130,7 @@ IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/{}.ctl"
 FRR_CONFIGURATION = "/etc/frr/frr.conf"
 FRR_DIGEST_LINE = r"^! l3hv_config (\S+)$"
-FRR_IN_FORCE = "/usr/local/lib/l3hv/frr-in-force"
+FRR_IN_FORCE = ["/usr/local/lib/l3hv/frr/configuration", "in-force"]
 PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
 PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/{}.conf"
@@ -954,10 +954,10 @@ def frr_configuration() -> dict[str, str | None]:
     """Return the digests of FRR's file, and that of what runs: the file's, where FRR sees no difference."""
     digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
     try:
-        asked = subprocess.run([FRR_IN_FORCE, FRR_CONFIGURATION], capture_output=True, text=True, check=False)
+        asked = subprocess.run(FRR_IN_FORCE, capture_output=True, text=True, check=False)
     except OSError as error:
-        return {"running": f"something else: {FRR_IN_FORCE}: {error.strerror}", **digests}
-    difference = " ".join(asked.stdout.split()) or "something else"
+        return {"running": f"something else: {FRR_IN_FORCE[0]}: {error.strerror}", **digests}
+    difference = " ".join(asked.stderr.split()) or "something else"
     return {"running": digests["placed"] if asked.returncode == 0 else difference, **digests}
 
 

@@ -91,8 +91,11 @@ WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"gobgp", "junos"})
 """Daemons that are given each of their neighbours by its address."""
 
-WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"frr", "junos"})
+WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"junos"})
 """Daemons that get no keys: whoever sees what changes in their configuration would see them."""
+
+KEYS_WITHOUT_SPACES: frozenset[DaemonName] = frozenset({"frr"})
+"""Daemons that take a secret to be one word."""
 
 ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 """Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it

@@ -1,4 +1,4 @@
-"""Reflectors of FRR 10.3 and 8.4 that take their clients from a range: provisioned, verified, broken, joined."""
+"""Reflectors of FRR 10.3 and 8.4 that take their clients from a range: provisioned, broken, joined."""
 
 from __future__ import annotations
 

@@ -74,12 +74,12 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}END\n")
-    (tmp_path / "in-force").write_text("#!/bin/sh\n! grep wrong $1\n")
+    (tmp_path / "in-force").write_text(f"#!/bin/sh\n! grep wrong {tmp_path}/frr.conf >&2\n")
     for program in ("vtysh", "in-force"):
         (tmp_path / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(module, "FRR_CONFIGURATION", str(tmp_path / "frr.conf"))
-    monkeypatch.setattr(module, "FRR_IN_FORCE", str(tmp_path / "in-force"))
+    monkeypatch.setattr(module, "FRR_IN_FORCE", [str(tmp_path / "in-force")])
     return module
 
 
