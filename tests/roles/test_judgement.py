@@ -29,13 +29,15 @@ EXPECTED = ROOT / "tests/golden/owned/expected"
 OF_A_RANGE = ROOT / "tests/golden/range_frr/expected"
 HOSTS = {"frr": "rr1", "gobgp": "rr2"}
 OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
-KEY = "for tests < only >"
+KEYS = {"frr": "for-tests-<only>", "gobgp": "for tests < only >"}
+KEY_NAMES = {"frr": "key_fabric", "gobgp": "@fabric@"}
+"""What stands for a secret in their files."""
 OWN6 = "2001:db8:cb00:7103::/64"
 
 FRR = """
     mkdir -p /run/frr /var/log/frr
     chown frr:frr /run/frr
-    grep -v -e ' bfd' -e ' password ' /mnt/frr.conf >/etc/frr/frr.conf
+    grep -v -e ' bfd' -e ' password $' /mnt/frr.conf >/etc/frr/frr.conf
     chown frr:frr /etc/frr/frr.conf
     for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -P 0; done
     vtysh -b >/dev/null 2>&1
@@ -109,7 +111,7 @@ def believed(
     plan = read_plan(expected / HOSTS[daemon] / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
-            (tmp_path / Path(name).name).write_text(text.replace("@fabric@", key))
+            (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
     own, neighbour, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -219,13 +221,15 @@ def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Pat
     assert {hop["ip"] for path in table[SHARED] for hop in path["nexthops"]} == {speaker}
 
 
-def test_without_the_key_there_is_no_session(tmp_path: Path) -> None:
-    plan = read_plan(EXPECTED / HOSTS["gobgp"] / "plan.yml")
+@pytest.mark.parametrize("daemon", HOSTS)
+def test_without_the_key_there_is_no_session(tmp_path: Path, daemon: str) -> None:
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     updates = [bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, network(plan)[2]), [OWN])]
-    for announced, answer in ((KEY, [OWN]), ("", None), (f"{KEY}!", None)):
-        keys = {"key": KEY, "announced": announced}
+    key = KEYS[daemon]
+    for announced, answer in ((key, [OWN]), ("", None), (f"{key}!", None)):
+        keys = {"key": key, "announced": announced}
         if answer is not None:
-            assert list(believed(tmp_path, "debian13", "gobgp", updates, **keys)) == answer
+            assert list(believed(tmp_path, "debian13", daemon, updates, **keys)) == answer
         else:
             with pytest.raises(AssertionError, match="timed out"):
-                believed(tmp_path, "debian13", "gobgp", updates, **keys)
+                believed(tmp_path, "debian13", daemon, updates, **keys)
