@@ -7,14 +7,16 @@ The figures go to `build/reflectors.md`; docs/reflectors.md has them.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import liar
 import pytest
 import three_paths
-from lab import Lab
+from lab import Lab, wait_for
 from liar import Attacker, Lie
 from three_paths import FLOWS, GOLDEN, await_whole, booted, change_daemon_and_back
 
@@ -26,6 +28,14 @@ FIGURES = GOLDEN.parents[1] / "build" / "reflectors.md"
 NAMES = {"a": "FRR 10.3", "b": "BIRD 2.17", "c": "FRR 8.4"}
 REFLECTORS = {path: (machine, NAMES[path]) for path, machine in three_paths.REFLECTORS.items()}
 PROFILES = ("bfd_llgr", "bfd")
+BY_FRR = tuple(machine for machine, name in REFLECTORS.values() if "FRR" in name)
+SECRET, OTHER = "mauve<>\\'$1'#|!", "another-one-for-tests"
+KEYED = {
+    "l3hv_bgp_keys": {"fabric": "md5"},
+    "l3hv_bgp_key": {"a": "fabric", "c": "fabric"},
+    "l3hv_bgp_secrets": {"fabric": SECRET},
+}
+OTHERS = KEYED | {"l3hv_bgp_secrets": {"fabric": OTHER}}
 DETECTION_MS = 300
 BOUND_MS = 1.2 * DETECTION_MS + 500
 """What the silent cut of a path may cost the worst flow, on a machine that does other things too."""
@@ -134,6 +144,89 @@ def test_a_client_and_a_filter_change_while_other_sessions_stay_up(provisioned: 
 
 def test_a_reflector_changes_from_bird_to_frr_and_back(provisioned: Lab, tmp_path: Path) -> None:
     change_daemon_and_back(provisioned, INVENTORY, tmp_path / "intent", "frr", "bgpd")
+
+
+SPY = """
+systemd-run --quiet --unit spy sh -c '
+    while [ -e /run/secrets ]; do
+        grep -alsF -f /run/secrets /proc/[0-9]*/cmdline
+        sleep 0.03
+    done >/run/spied'
+"""
+"""Whoever has a secret among its arguments is written down, until `/run/secrets` is gone."""
+
+
+def test_sessions_of_frr_have_keys(provisioned: Lab) -> None:
+    """A key comes to its paths, and changes; nothing that is said, kept or run shows it, or what it was."""
+    fabric = provisioned
+    await_whole(fabric)
+    for machine in BY_FRR:
+        fabric.run(machine, f"printf '%s\\n' {shlex.quote(SECRET)} {OTHER} >/run/secrets")
+        fabric.run(machine, SPY)
+    said = []
+    for variables in (KEYED, OTHERS):
+        with fabric.steady_traffic(*FLOWS) as traffic:
+            arguments = ("-e", json.dumps(variables), "--diff", "-vvv")
+            said.append(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).output)
+            await_whole(fabric)
+        assert "holds secrets and is not shown" in said[-1]
+        assert (
+            fabric.playbook("site.yml", "-e", json.dumps(variables), inventory=INVENTORY).changed_hosts()
+            == {}
+        )
+        if variables is KEYED:
+            assert traffic.lost() == {}
+    assert not any(secret in text for secret in (SECRET, OTHER) for text in said)
+    with fabric.traffic(*FLOWS, seconds=8) as traffic:
+        for machine in BY_FRR:
+            fabric.twin("kill", machine, "bgpd")
+    await_whole(fabric)
+    assert traffic.lost() == {}
+    for machine in BY_FRR:
+        shown = fabric.run(
+            machine,
+            "cp /run/secrets /run/l3hv-frr/secrets; rm /run/secrets; cat /run/spied;"
+            "journalctl --no-pager | grep -F -f /run/l3hv-frr/secrets;"
+            "grep -rlF -f /run/l3hv-frr/secrets --exclude=secrets /etc /run /tmp /var/log /var/tmp;"
+            "rm /run/l3hv-frr/secrets; true",
+        )
+        assert sorted(shown.split()) == ["/etc/l3hv/frr-keys", "/run/l3hv-frr/frr.conf"]
+        modes = fabric.run(machine, f"stat -c '%a %U' /run/l3hv-frr /var/lib/l3hv/previous {shown}").split()
+        assert modes == ["700", "root", "700", "root", *2 * ["600", "root"]]
+
+
+@pytest.mark.parametrize("variables", [{}, KEYED], ids=["no key", "a wrong key"])
+def test_without_the_key_there_is_no_session(provisioned: Lab, variables: dict[str, object]) -> None:
+    """And with it again there is."""
+    fabric = provisioned
+    fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
+    await_whole(fabric)
+    of_hv2 = ("-e", json.dumps(variables), "--limit", "hv2", "--skip-tags", "verify")
+    fabric.playbook("site.yml", *of_hv2, inventory=INVENTORY)
+    time.sleep(12)  # longer than two attempts to connect
+    wait_for("the other sessions", lambda: up_on_b_alone(fabric.protocols("hv2")), 30)
+    fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
+    await_whole(fabric)
+
+
+def up_on_b_alone(protocols: dict[str, str]) -> bool:
+    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
+    return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
+
+
+def test_the_last_key_is_taken_away(provisioned: Lab) -> None:
+    fabric = provisioned
+    fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
+    await_whole(fabric)
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        fabric.playbook("site.yml", inventory=INVENTORY)
+        await_whole(fabric)
+    assert traffic.lost() == {}
+    for machine in BY_FRR:
+        assert "gone" in fabric.run(machine, "ls /etc/l3hv/frr-keys 2>/dev/null || echo gone")
+        assert "password" not in fabric.run(
+            machine, "vtysh -c 'show running-config'; cat /run/l3hv-frr/frr.conf"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -111,11 +111,14 @@ def test_a_host_with_other_sessions_is_provisioned_first() -> None:
     assert sentence.startswith("hv1 has other sessions than its plan: run site.yml with the keys that are")
 
 
-def test_a_reflector_that_is_no_bird_keeps_its_keys() -> None:
+@pytest.mark.parametrize(("daemon", "title"), [("frr", "FRR"), ("gobgp", "GoBGP")])
+def test_a_reflector_that_is_no_bird_keeps_its_keys(daemon: str, title: str) -> None:
     plan = AFTER["rr2"]
-    routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "gobgp"}}
+    routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": daemon}}
     (sentence,) = problems(plan | {"routing": routing}, {})
-    assert sentence.startswith("rr2 runs GoBGP, and its sessions have keys: only those of BIRD are rotated.")
+    assert sentence.startswith(
+        f"rr2 runs {title}, and its sessions have keys: only those of BIRD are rotated."
+    )
 
 
 def test_a_host_on_one_path_is_cut_only_if_that_is_said() -> None:
