@@ -81,11 +81,12 @@ def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
     assert "TX: ipv4 ipv6" in shown.partition("Neighbor capabilities")[2]
 
 
-@pytest.mark.parametrize(("event", "bound"), [("cut", 1.2 * 300 + 100), ("kill", 50)])
-@pytest.mark.parametrize("path", ["a", "b"])
-def test_what_breaks(fabric: Lab, event: str, bound: float, path: str) -> None:
-    if (event, path) == ("kill", "b"):
-        pytest.skip("a killed daemon is gone on both paths")
+@pytest.mark.parametrize(
+    ("event", "path", "bound"),
+    [("cut", "a", 1.2 * 300 + 100), ("cut", "b", 1.2 * 300 + 100), ("kill", "a", 50)],
+    ids=["cut of path a", "cut of path b", "kill"],
+)
+def test_what_breaks(fabric: Lab, event: str, path: str, bound: float) -> None:
     await_whole(fabric)
     try:
         with fabric.traffic(*FLOWS, seconds=5, each=8) as traffic:
