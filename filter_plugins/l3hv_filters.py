@@ -41,7 +41,7 @@ def secret_problems(names: Any, secrets_: Any, daemon: Any = None) -> list[str]:
 
 
 def keys_in_use(files: Any) -> dict[str, str | None]:
-    """Return the key of each session in these configurations of BIRD."""
+    """Return the key of each session in these configurations."""
     return rotation.keys_in_use(plain(files))
 
 

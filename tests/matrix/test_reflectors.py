@@ -35,6 +35,8 @@ KEYED = {
     "l3hv_bgp_key": {"a": "fabric", "c": "fabric"},
     "l3hv_bgp_secrets": {"fabric": SECRET},
 }
+KEPT = ("/etc/l3hv/frr-keys", "/run/l3hv-frr/frr.conf")
+HIDDEN = ("/run/l3hv-frr", "/var/lib/l3hv/previous")
 OTHERS = KEYED | {"l3hv_bgp_secrets": {"fabric": OTHER}}
 DETECTION_MS = 300
 BOUND_MS = 1.2 * DETECTION_MS + 500
@@ -147,52 +149,74 @@ def test_a_reflector_changes_from_bird_to_frr_and_back(provisioned: Lab, tmp_pat
 
 
 SPY = """
-systemd-run --quiet --unit spy sh -c '
-    while [ -e /run/secrets ]; do
-        grep -alsF -f /run/secrets /proc/[0-9]*/cmdline
-        sleep 0.03
-    done >/run/spied'
+import glob, os, time
+
+secrets = open("/run/secrets", "rb").read().split()
+with open("/run/spied", "w") as found:
+    while os.path.exists("/run/secrets"):
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            try:
+                arguments = open(path, "rb").read()
+            except OSError:
+                continue
+            if any(secret in arguments for secret in secrets):
+                print(path, arguments.split(b"\\0")[0].decode(), file=found, flush=True)
+        time.sleep(0.01)
 """
-"""Whoever has a secret among its arguments is written down, until `/run/secrets` is gone."""
+"""Writes down who has a secret among its arguments, until `/run/secrets` is gone."""
 
 
-def test_sessions_of_frr_have_keys(provisioned: Lab) -> None:
-    """A key comes to its paths, and changes; nothing that is said, kept or run shows it, or what it was."""
+def test_a_key_comes_to_frr_without_losing_a_packet(provisioned: Lab) -> None:
     fabric = provisioned
     await_whole(fabric)
-    for machine in BY_FRR:
-        fabric.run(machine, f"printf '%s\\n' {shlex.quote(SECRET)} {OTHER} >/run/secrets")
-        fabric.run(machine, SPY)
-    said = []
-    for variables in (KEYED, OTHERS):
-        with fabric.steady_traffic(*FLOWS) as traffic:
-            arguments = ("-e", json.dumps(variables), "--diff", "-vvv")
-            said.append(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).output)
-            await_whole(fabric)
-        assert "holds secrets and is not shown" in said[-1]
-        assert (
-            fabric.playbook("site.yml", "-e", json.dumps(variables), inventory=INVENTORY).changed_hosts()
-            == {}
-        )
-        if variables is KEYED:
-            assert traffic.lost() == {}
-    assert not any(secret in text for secret in (SECRET, OTHER) for text in said)
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
+        await_whole(fabric)
+    assert traffic.lost() == {}
+    assert fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY).changed_hosts() == {}
+
+
+def test_a_daemon_of_frr_that_is_killed_has_its_keys_again(provisioned: Lab) -> None:
+    fabric = provisioned
+    fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
+    await_whole(fabric)
     with fabric.traffic(*FLOWS, seconds=8) as traffic:
         for machine in BY_FRR:
             fabric.twin("kill", machine, "bgpd")
     await_whole(fabric)
     assert traffic.lost() == {}
+
+
+def test_nothing_that_is_said_kept_or_run_shows_a_secret_of_frr(provisioned: Lab) -> None:
+    """While a key comes, changes, and goes."""
+    fabric = provisioned
+    fabric.playbook("site.yml", inventory=INVENTORY)
     for machine in BY_FRR:
-        shown = fabric.run(
-            machine,
-            "cp /run/secrets /run/l3hv-frr/secrets; rm /run/secrets; cat /run/spied;"
-            "journalctl --no-pager | grep -F -f /run/l3hv-frr/secrets;"
-            "grep -rlF -f /run/l3hv-frr/secrets --exclude=secrets /etc /run /tmp /var/log /var/tmp;"
-            "rm /run/l3hv-frr/secrets; true",
-        )
-        assert sorted(shown.split()) == ["/etc/l3hv/frr-keys", "/run/l3hv-frr/frr.conf"]
-        modes = fabric.run(machine, f"stat -c '%a %U' /run/l3hv-frr /var/lib/l3hv/previous {shown}").split()
-        assert modes == ["700", "root", "700", "root", *2 * ["600", "root"]]
+        fabric.run(machine, f"printf '%s\\n' {shlex.quote(SECRET)} {OTHER} >/run/secrets")
+        fabric.run(machine, f"systemd-run --quiet --unit spy python3 -c {shlex.quote(SPY)}")
+    limit = ("--limit", ",".join(BY_FRR), "--skip-tags", "verify")
+    said = []
+    for variables in (KEYED, OTHERS, {}):
+        arguments = ("-e", json.dumps(variables), "--diff", "-vvv", *limit)
+        said.append(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).output)
+        assert "holds secrets and is not shown" in said[-1]
+        if variables is OTHERS:
+            for machine in BY_FRR:
+                assert found_at(fabric, machine) == list(KEPT)
+                modes = fabric.run(machine, f"stat -c '%a %U' {' '.join(KEPT)} {' '.join(HIDDEN)}").split()
+                assert modes == [*2 * ["600", "root"], *2 * ["700", "root"]]
+    assert not any(secret in text for secret in (SECRET, OTHER) for text in said)
+    for machine in BY_FRR:
+        assert found_at(fabric, machine) == []
+        assert fabric.run(machine, "rm /run/secrets; cat /run/spied") == ""
+
+
+def found_at(fabric: Lab, machine: str) -> list[str]:
+    """Return which files have a secret, and lines of the journal that have one."""
+    places = "/etc /run /tmp /var/log /var/tmp"
+    files = f"grep -rlF -f /run/secrets --exclude=secrets {places}"
+    journal = "journalctl --no-pager | grep -F -f /run/secrets"
+    return sorted(fabric.run(machine, f"{files}; {journal}; true").splitlines())
 
 
 @pytest.mark.parametrize("variables", [{}, KEYED], ids=["no key", "a wrong key"])
@@ -212,6 +236,28 @@ def test_without_the_key_there_is_no_session(provisioned: Lab, variables: dict[s
 def up_on_b_alone(protocols: dict[str, str]) -> bool:
     """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
     return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
+
+
+def test_the_playbook_rotates_keys_of_frr_without_losing_a_packet(provisioned: Lab) -> None:
+    """From one name to another, beside a path without keys; what FRR has is read from its own file."""
+    fabric = provisioned
+    names = {"l3hv_bgp_keys": {"fabric": "md5", "next": "md5"}}
+    secrets = {"l3hv_bgp_secrets": {"fabric": OTHER, "next": SECRET}}
+    before = OTHERS | names | secrets
+    fabric.playbook("site.yml", "-e", json.dumps(before), inventory=INVENTORY)
+    await_whole(fabric)
+    after = ("-e", json.dumps(before | {"l3hv_bgp_key": {"a": "next", "c": "next"}}))
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        run = fabric.playbook("playbooks/rotate_keys.yml", *after, "-vvv", inventory=INVENTORY)
+    print(f"rotated in {run.seconds:.0f} s")
+    assert "Keys change on path a, then on path c." in run.output
+    assert set(BY_FRR) <= run.changed_hosts().keys()
+    assert traffic.lost() == {}
+    assert not any(secret in run.output for secret in (SECRET, OTHER))
+    assert fabric.playbook("playbooks/rotate_keys.yml", *after, inventory=INVENTORY).changed_hosts() == {}
+    for machine in BY_FRR:
+        assert "key_fabric" not in fabric.run(machine, "cat /etc/frr/frr.conf")
+    await_whole(fabric)
 
 
 def test_the_last_key_is_taken_away(provisioned: Lab) -> None:
