@@ -29,6 +29,7 @@ from l3hv.rules import policy_rules
 from l3hv.sessions import (
     BFD_PROFILES,
     FAILURE_PROFILES,
+    LLGR_PROFILES,
     anybody,
     failure_profile,
     ranges,
@@ -190,9 +191,9 @@ def _warnings(part: HostSlice) -> Iterator[str]:
             "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
             f"the hold time of {host.settings.timers.hold_s} s"
         )
-    if daemon.name == "frr" and {"bfd_llgr", "graceful_restart"} <= profiles:
+    if daemon.name == "frr" and "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
         yield (
-            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr: "
+            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr or llgr: "
             "those with graceful_restart lose the routes of this path while it restarts"
         )
     if daemon.version in SLEEPY and daemon.device_scan_s is not None and "bfd_llgr" in profiles:

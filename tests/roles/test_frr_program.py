@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rendered import ROOT, rendered_files
+from rendered import ROOT, files_of_plan, read_plan, rendered_files
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a machine's file system")
 
@@ -146,3 +146,13 @@ def test_a_line_that_is_refused_at_the_start_does_not_show_its_secret(sh: Sh) ->
     done = sh(f"sed -i '{refused}' /etc/frr/frr.conf; ! boot")
     assert "neighbor 192.0.2.1 password (not shown)" in done.stdout
     assert SECRET not in done.stdout + done.stderr
+
+
+def test_under_llgr_stale_routes_are_kept_and_there_is_no_bfd() -> None:
+    plan = read_plan(PLAN)
+    sessions = [{**own, "failure_profile": "llgr", "bfd": False} for own in plan["routing"]["sessions"]]
+    routing = plan["routing"] | {"sessions": sessions, "failure_profiles": ["llgr"]}
+    text = files_of_plan(plan | {"routing": routing})["/etc/frr/frr.conf"]
+    assert text.count("\n bgp long-lived-graceful-restart stale-time ") == text.count("\nrouter bgp ") == 2
+    assert "graceful-restart-disable" not in text
+    assert "bfd" not in text
