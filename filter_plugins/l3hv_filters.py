@@ -35,13 +35,13 @@ def junos_reflector(host_plan_: Any) -> dict[str, Any]:
     return junos.junos_reflector(plain(host_plan_))
 
 
-def secret_problems(names: Any, secrets_: Any) -> list[str]:
+def secret_problems(names: Any, secrets_: Any, daemon: Any = None) -> list[str]:
     """Return what is wrong with the secrets of these keys."""
-    return secrets.secret_problems(plain(names), plain(secrets_))
+    return secrets.secret_problems(plain(names), plain(secrets_), plain(daemon))
 
 
 def keys_in_use(files: Any) -> dict[str, str | None]:
-    """Return the key of each session in these configurations of BIRD."""
+    """Return the key of each session in these configurations."""
     return rotation.keys_in_use(plain(files))
 
 

@@ -130,7 +130,7 @@ IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/{}.ctl"
 FRR_CONFIGURATION = "/etc/frr/frr.conf"
 FRR_DIGEST_LINE = r"^! l3hv_config (\S+)$"
-FRR_IN_FORCE = "/usr/local/lib/l3hv/frr-in-force"
+FRR_IN_FORCE = ["/usr/local/lib/l3hv/frr/configuration", "in-force"]
 PACKET_FILTER = "/usr/local/lib/l3hv/packet-filter"
 PACKET_FILTER_RULES = "/etc/l3hv/nftables.conf"
 BIRD_CONFIGURATION = "/etc/bird/{}.conf"
@@ -905,6 +905,19 @@ def frr_session(neighbor: str, told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def frr_range(told: dict[str, Any]) -> dict[str, Any]:
+    """Return a range as :func:`read_routing` has sessions, from a group of ``show bgp … peer-group json``."""
+    ranges = [prefix for family in told.get("dynamicRanges", {}).values() for prefix in family["ranges"]]
+    return {
+        "state": "Passive" if ranges else "Idle",
+        "info": "",
+        "error": "",
+        "neighbor": ", ".join(ranges),
+        "local": "",
+        "channels": {},
+    }
+
+
 def frr_bfd(told: dict[str, Any]) -> dict[str, str]:
     """Return a BFD session as :func:`read_routing` has it, from ``show bfd peers json`` (milliseconds)."""
     sends = max(told.get("transmit-interval", 0), told.get("remote-receive-interval", 0))
@@ -921,11 +934,14 @@ def read_frr(plan: Plan) -> dict[str, Any]:
     """Return what FRR says of itself, or ``{"error": …}``. It has a BGP view for each domain."""
     views = sorted({table["domain"] for table in plan["routing"]["tables"]})
     try:
-        bfd, *neighbors = ask_frr(
-            "show bfd peers json", *(f"show bgp view {view} neighbors json" for view in views)
+        bfd, *answers = ask_frr(
+            "show bfd peers json",
+            *(f"show bgp view {view} neighbors json" for view in views),
+            *(f"show bgp view {view} peer-group json" for view in views if plan["routing"]["ranges"]),
         )
     except (FrrError, ValueError) as error:
         return {"error": str(error)}
+    neighbors, groups = answers[: len(views)], answers[len(views) :]
     told = {
         address: neighbor
         for view in neighbors
@@ -937,7 +953,8 @@ def read_frr(plan: Plan) -> dict[str, Any]:
         "router_id": ", ".join(sorted({neighbor.get("localRouterId", "") for neighbor in told.values()})),
         "configuration": frr_configuration(),
         "sessions": {
-            names.get(address, address): frr_session(address, each) for address, each in told.items()
+            **{name: frr_range(group) for view in groups for name, group in view.items()},
+            **{names.get(address, address): frr_session(address, each) for address, each in told.items()},
         },
         "bfd": [frr_bfd(peer) for peer in bfd],
     }
@@ -947,10 +964,10 @@ def frr_configuration() -> dict[str, str | None]:
     """Return the digests of FRR's file, and that of what runs: the file's, where FRR sees no difference."""
     digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
     try:
-        asked = subprocess.run([FRR_IN_FORCE, FRR_CONFIGURATION], capture_output=True, text=True, check=False)
+        asked = subprocess.run(FRR_IN_FORCE, capture_output=True, text=True, check=False)
     except OSError as error:
-        return {"running": f"something else: {FRR_IN_FORCE}: {error.strerror}", **digests}
-    difference = " ".join(asked.stdout.split()) or "something else"
+        return {"running": f"something else: {FRR_IN_FORCE[0]}: {error.strerror}", **digests}
+    difference = " ".join(asked.stderr.split()) or "something else"
     return {"running": digests["placed"] if asked.returncode == 0 else difference, **digests}
 
 

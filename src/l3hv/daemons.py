@@ -88,11 +88,14 @@ VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp",
 WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """Of these, those that have a table of owners to ask (RFC 6482); the others get a list for each neighbour."""
 
-WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"frr", "junos"})
+WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"junos"})
 """Daemons that are given their neighbours one by one: they take no clients from a range."""
 
-WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"frr", "junos"})
+WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"junos"})
 """Daemons that get no keys: whoever sees what changes in their configuration would see them."""
+
+KEYS_WITHOUT_SPACES: frozenset[DaemonName] = frozenset({"frr"})
+"""Daemons that take a secret to be one word."""
 
 ECHOING: frozenset[DaemonName] = frozenset({"frr"})
 """Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it

@@ -26,7 +26,16 @@ from l3hv.model import (
 from l3hv.policy import import_policies, preferred_source, refusals, routing_tables, shared_tables
 from l3hv.ports import dhcp_pools, guests
 from l3hv.rules import policy_rules
-from l3hv.sessions import BFD_PROFILES, FAILURE_PROFILES, failure_profile, ranges, router_id, sessions
+from l3hv.sessions import (
+    BFD_PROFILES,
+    FAILURE_PROFILES,
+    LLGR_PROFILES,
+    anybody,
+    failure_profile,
+    ranges,
+    router_id,
+    sessions,
+)
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -171,7 +180,7 @@ def _warnings(part: HostSlice) -> Iterator[str]:
             yield f"{domain.name} hangs on path {used.pop()} alone"
     yield from _without_bfd(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
-    profiles = {failure_profile(host, peer) for peer in part.peers}
+    profiles = {failure_profile(host, peer) for peer in (*part.peers, *anybody(host))}
     if daemon.name == "frr" and "bfd_llgr" in profiles:
         yield (
             "FRR withdraws the routes of a client that BFD has lost; as a last resort it keeps only those of "
@@ -182,9 +191,9 @@ def _warnings(part: HostSlice) -> Iterator[str]:
             "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
             f"the hold time of {host.settings.timers.hold_s} s"
         )
-    if daemon.name == "frr" and {"bfd_llgr", "graceful_restart"} <= profiles:
+    if daemon.name == "frr" and "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
         yield (
-            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr: "
+            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr or llgr: "
             "those with graceful_restart lose the routes of this path while it restarts"
         )
     if daemon.version in SLEEPY and daemon.device_scan_s is not None and "bfd_llgr" in profiles:

@@ -1,17 +1,19 @@
 """The rotation of session keys: one path after the other gets the keys of the inventory.
 
-TCP MD5 (RFC 2385) has no time in which two keys are good, and BIRD starts a session over when its key
+TCP MD5 (RFC 2385) has no time in which two keys are good, and daemons start a session over when its key
 changes.  So each path changes while the others carry the traffic.  What has which key is read from the
 configuration that runs, not remembered: a rotation that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from l3hv.daemons import TITLES
+from l3hv.model import DaemonName
 from l3hv.secrets import secret_problems
 
 Plain = Mapping[str, Any]
@@ -20,11 +22,19 @@ InUse = Mapping[str, str | None]
 
 _SESSION = re.compile(r"^protocol bgp (\w+) from [^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _KEY = re.compile(r"^  password key_(\w+);", re.MULTILINE)
-_SECRET = re.compile(r'^define key_(\w+) = "([^"\n]*)";$', re.MULTILINE)
+_SECRET = re.compile(r'^define key_(\w+) = ("[^"\n]*");$', re.MULTILINE)
+_FRR_SESSION = re.compile(
+    r"^ neighbor (\S+) description (\w+)\n(?: neighbor \1 password key_(\w+)\n)?", re.MULTILINE
+)
+_FRR_RANGE = re.compile(r"^ neighbor (\w+) peer-group$", re.MULTILINE)
+_FRR_SECRET = re.compile(r'^(\w+) = ("[^"\n]*")$', re.MULTILINE)
+
+ROTATED: frozenset[DaemonName] = frozenset({"bird1", "bird2", "bird3", "frr"})
+"""Daemons whose configuration is changed path by path."""
 
 
 def keys_in_use(files: Iterable[str]) -> dict[str, str | None]:
-    """Return the keys of the sessions that configurations of BIRD describe, as the role bird prints them.
+    """Return the keys of the sessions that configurations describe, as the roles bird and frr print them.
 
     >>> keys_in_use(["protocol bgp rr1 from fabric_bfd {\\n  password key_rack7;\\n}\\n"])
     {'rr1': 'rack7'}
@@ -34,7 +44,17 @@ def keys_in_use(files: Iterable[str]) -> dict[str, str | None]:
         for session, body in _SESSION.findall(text):
             key = _KEY.search(body)
             found[session] = key[1] if key else None
+        found |= {session: name or None for _, session, name in _FRR_SESSION.findall(text)}
+        found |= dict.fromkeys(_FRR_RANGE.findall(text))
     return found
+
+
+def _secrets_in(placed: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and secrets of a host's file of secrets: BIRD's take them as they are."""
+    for name, quoted in _SECRET.findall(placed):
+        yield name, quoted[1:-1]
+    for name, quoted in _FRR_SECRET.findall(placed):
+        yield name, json.loads(quoted)
 
 
 def key_changes(routing: Plain, in_use: InUse) -> dict[str, list[str]]:
@@ -73,14 +93,15 @@ def rotation_problems(
     hosts of others, ``may_cut`` allows to cut a host that is on one path alone.
     """
     routing = plan["routing"]
-    if not routing["programs"] and any(session["key"] is not None for session in routing["sessions"]):
+    is_rotated = routing["daemon"]["name"] in ROTATED
+    if not is_rotated and any(session["key"] is not None for session in routing["sessions"]):
         title = TITLES[routing["daemon"]["name"]]
         yield (
-            f"{plan['host']} runs {title}, and its sessions have keys: only those of BIRD are rotated."
+            f"{plan['host']} runs {title}, and its sessions have keys: only BIRD's and FRR's are rotated."
             " Change these by site.yml, while traffic takes the other paths."
         )
     planned = {session["name"] for session in (*routing["sessions"], *routing["ranges"])}
-    if routing["programs"] and planned != in_use.keys():
+    if is_rotated and planned != in_use.keys():
         yield (
             f"{plan['host']} has other sessions than its plan:"
             " run site.yml with the keys that are in use (l3hv_bgp_key), then rotate."
@@ -92,7 +113,7 @@ def rotation_problems(
     old = sorted({key for key in in_use.values() if key is not None})
     for problem in secret_problems(old, secrets):
         yield f"{problem} It is in use on {plan['host']} until its last path has another."
-    for name, secret in _SECRET.findall(placed):
+    for name, secret in _secrets_in(placed):
         if name in secrets and secrets[name] != secret:
             yield (
                 f"The secret of the key {name} is not the one that {plan['host']} uses:"

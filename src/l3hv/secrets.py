@@ -5,24 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from l3hv.daemons import KEYS_WITHOUT_SPACES, TITLES
+from l3hv.model import DaemonName
+
 LONGEST = 80
 """Bytes that the kernel takes for TCP MD5 (``TCP_MD5SIG_MAXKEYLEN``)."""
 
 _PRINTABLE = re.compile(rf"[ !#-~]{{1,{LONGEST}}}", re.ASCII)
 
 
-def secret_problems(names: Iterable[str], secrets: object) -> list[str]:
-    """Return a sentence for each of the keys ``names`` that ``secrets`` has no usable text for.
+def secret_problems(names: Iterable[str], secrets: object, daemon: DaemonName | None = None) -> list[str]:
+    """Return a sentence for each of the keys ``names`` without a secret that ``daemon`` would take.
 
     >>> secret_problems(["fabric"], {"fabric": "as long as it has no quotes"})
     []
     >>> secret_problems(["fabric"], {"rack7": "…"})
     ['l3hv_bgp_secrets has nothing for the key fabric. Add it, encrypted by ansible-vault.']
     """
-    return list(_problems(names, secrets))
+    return list(_problems(names, secrets, daemon))
 
 
-def _problems(names: Iterable[str], secrets: object) -> Iterator[str]:
+def _problems(names: Iterable[str], secrets: object, daemon: DaemonName | None) -> Iterator[str]:
     known = secrets if isinstance(secrets, Mapping) else {}
     for name in names:
         secret = known.get(name)
@@ -33,3 +36,5 @@ def _problems(names: Iterable[str], secrets: object) -> Iterator[str]:
             yield f"{where} is no text. Put it in quotes."
         elif not _PRINTABLE.fullmatch(secret):
             yield f'{where} is not 1 to {LONGEST} printable ASCII characters without ". Choose another.'
+        elif " " in secret and daemon in KEYS_WITHOUT_SPACES:
+            yield f"{where} has a space, where {TITLES[daemon]} would end it. Choose another."

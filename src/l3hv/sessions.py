@@ -144,25 +144,31 @@ def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session,
 
     Their neighbour is a prefix: that of the path in the domain that the session runs in.
     """
-    if host.settings.neighbors != "range":
-        return ()
-    anybody = Peer(
-        name=CLIENTS,
-        kind="hypervisor",
-        id=host.id,
-        daemon=host.settings.daemon,
-        failure_profile=host.settings.failure_profile,
-        session_layout=host.settings.session_layout,
-        bgp_key=None,
-        path=host.uplinks[0].path,
-        domains=host.domains,
-    )
     found = []
-    for session in sessions(common, host, (anybody,), largest):
+    for session in sessions(common, host, anybody(host), largest):
         network = common.network(session.path, session.domain, family_of_text(session.local))
         assert network is not None
         found.append(replace(session, peer="", neighbor=str(network.prefix)))
     return tuple(found)
+
+
+def anybody(host: HostIntent) -> tuple[Peer, ...]:
+    """Return who stands for all clients of a reflector with a range: one that has what the reflector has."""
+    if host.settings.neighbors != "range":
+        return ()
+    return (
+        Peer(
+            name=CLIENTS,
+            kind="hypervisor",
+            id=host.id,
+            daemon=host.settings.daemon,
+            failure_profile=host.settings.failure_profile,
+            session_layout=host.settings.session_layout,
+            bgp_key=None,
+            path=host.uplinks[0].path,
+            domains=host.domains,
+        ),
+    )
 
 
 def _sessions(

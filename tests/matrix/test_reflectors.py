@@ -7,14 +7,16 @@ The figures go to `build/reflectors.md`; docs/reflectors.md has them.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import liar
 import pytest
 import three_paths
-from lab import Lab
+from lab import Lab, wait_for
 from liar import Attacker, Lie
 from three_paths import FLOWS, GOLDEN, await_whole, booted, change_daemon_and_back
 
@@ -26,6 +28,16 @@ FIGURES = GOLDEN.parents[1] / "build" / "reflectors.md"
 NAMES = {"a": "FRR 10.3", "b": "BIRD 2.17", "c": "FRR 8.4"}
 REFLECTORS = {path: (machine, NAMES[path]) for path, machine in three_paths.REFLECTORS.items()}
 PROFILES = ("bfd_llgr", "bfd")
+BY_FRR = tuple(machine for machine, name in REFLECTORS.values() if "FRR" in name)
+SECRET, OTHER = "mauve<>\\'$1'#|!", "another-one-for-tests"
+KEYED = {
+    "l3hv_bgp_keys": {"fabric": "md5"},
+    "l3hv_bgp_key": {"a": "fabric", "c": "fabric"},
+    "l3hv_bgp_secrets": {"fabric": SECRET},
+}
+KEPT = ("/etc/l3hv/frr-keys", "/run/l3hv-frr/frr.conf")
+HIDDEN = ("/run/l3hv-frr", "/var/lib/l3hv/previous")
+OTHERS = KEYED | {"l3hv_bgp_secrets": {"fabric": OTHER}}
 DETECTION_MS = 300
 BOUND_MS = 1.2 * DETECTION_MS + 500
 """What the silent cut of a path may cost the worst flow, on a machine that does other things too."""
@@ -134,6 +146,133 @@ def test_a_client_and_a_filter_change_while_other_sessions_stay_up(provisioned: 
 
 def test_a_reflector_changes_from_bird_to_frr_and_back(provisioned: Lab, tmp_path: Path) -> None:
     change_daemon_and_back(provisioned, INVENTORY, tmp_path / "intent", "frr", "bgpd")
+
+
+SPY = """
+import glob, os, time
+
+secrets = open("/run/secrets", "rb").read().split()
+with open("/run/spied", "w") as found:
+    while os.path.exists("/run/secrets"):
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            try:
+                arguments = open(path, "rb").read()
+            except OSError:
+                continue
+            if any(secret in arguments for secret in secrets):
+                print(path, arguments.split(b"\\0")[0].decode(), file=found, flush=True)
+        time.sleep(0.01)
+"""
+"""Writes down who has a secret among its arguments, until `/run/secrets` is gone."""
+
+
+def test_a_key_comes_to_frr_without_losing_a_packet(provisioned: Lab) -> None:
+    fabric = provisioned
+    await_whole(fabric)
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
+        await_whole(fabric)
+    assert traffic.lost() == {}
+    assert fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY).changed_hosts() == {}
+
+
+def test_a_daemon_of_frr_that_is_killed_has_its_keys_again(provisioned: Lab) -> None:
+    fabric = provisioned
+    fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
+    await_whole(fabric)
+    with fabric.traffic(*FLOWS, seconds=8) as traffic:
+        for machine in BY_FRR:
+            fabric.twin("kill", machine, "bgpd")
+    await_whole(fabric)
+    assert traffic.lost() == {}
+
+
+def test_nothing_that_is_said_kept_or_run_shows_a_secret_of_frr(provisioned: Lab) -> None:
+    """While a key comes, changes, and goes."""
+    fabric = provisioned
+    fabric.playbook("site.yml", inventory=INVENTORY)
+    for machine in BY_FRR:
+        fabric.run(machine, f"printf '%s\\n' {shlex.quote(SECRET)} {OTHER} >/run/secrets")
+        fabric.run(machine, f"systemd-run --quiet --unit spy python3 -c {shlex.quote(SPY)}")
+    limit = ("--limit", ",".join(BY_FRR), "--skip-tags", "verify")
+    said = []
+    for variables in (KEYED, OTHERS, {}):
+        arguments = ("-e", json.dumps(variables), "--diff", "-vvv", *limit)
+        said.append(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).output)
+        assert "holds secrets and is not shown" in said[-1]
+        if variables is OTHERS:
+            for machine in BY_FRR:
+                assert found_at(fabric, machine) == list(KEPT)
+                modes = fabric.run(machine, f"stat -c '%a %U' {' '.join(KEPT)} {' '.join(HIDDEN)}").split()
+                assert modes == [*2 * ["600", "root"], *2 * ["700", "root"]]
+    assert not any(secret in text for secret in (SECRET, OTHER) for text in said)
+    for machine in BY_FRR:
+        assert found_at(fabric, machine) == []
+        assert fabric.run(machine, "rm /run/secrets; cat /run/spied") == ""
+
+
+def found_at(fabric: Lab, machine: str) -> list[str]:
+    """Return which files have a secret, and lines of the journal that have one."""
+    places = "/etc /run /tmp /var/log /var/tmp"
+    files = f"grep -rlF -f /run/secrets --exclude=secrets {places}"
+    journal = "journalctl --no-pager | grep -F -f /run/secrets"
+    return sorted(fabric.run(machine, f"{files}; {journal}; true").splitlines())
+
+
+@pytest.mark.parametrize("variables", [{}, KEYED], ids=["no key", "a wrong key"])
+def test_without_the_key_there_is_no_session(provisioned: Lab, variables: dict[str, object]) -> None:
+    """And with it again there is."""
+    fabric = provisioned
+    fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
+    await_whole(fabric)
+    of_hv2 = ("-e", json.dumps(variables), "--limit", "hv2", "--skip-tags", "verify")
+    fabric.playbook("site.yml", *of_hv2, inventory=INVENTORY)
+    time.sleep(12)  # longer than two attempts to connect
+    wait_for("the other sessions", lambda: up_on_b_alone(fabric.protocols("hv2")), 30)
+    fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
+    await_whole(fabric)
+
+
+def up_on_b_alone(protocols: dict[str, str]) -> bool:
+    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
+    return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
+
+
+def test_the_playbook_rotates_keys_of_frr_without_losing_a_packet(provisioned: Lab) -> None:
+    """From one name to another, beside a path without keys; what FRR has is read from its own file."""
+    fabric = provisioned
+    names = {"l3hv_bgp_keys": {"fabric": "md5", "next": "md5"}}
+    secrets = {"l3hv_bgp_secrets": {"fabric": OTHER, "next": SECRET}}
+    before = OTHERS | names | secrets
+    fabric.playbook("site.yml", "-e", json.dumps(before), inventory=INVENTORY)
+    await_whole(fabric)
+    after = ("-e", json.dumps(before | {"l3hv_bgp_key": {"a": "next", "c": "next"}}))
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        run = fabric.playbook("playbooks/rotate_keys.yml", *after, "-vvv", inventory=INVENTORY)
+    print(f"rotated in {run.seconds:.0f} s")
+    assert "Keys change on path a, then on path c." in run.output
+    assert set(BY_FRR) <= run.changed_hosts().keys()
+    assert traffic.lost() == {}
+    assert not any(secret in run.output for secret in (SECRET, OTHER))
+    assert fabric.playbook("playbooks/rotate_keys.yml", *after, inventory=INVENTORY).changed_hosts() == {}
+    for machine in BY_FRR:
+        assert "key_fabric" not in fabric.run(machine, "cat /etc/frr/frr.conf")
+    await_whole(fabric)
+
+
+def test_the_last_key_is_taken_away(provisioned: Lab) -> None:
+    fabric = provisioned
+    fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
+    await_whole(fabric)
+    with fabric.steady_traffic(*FLOWS) as traffic:
+        fabric.playbook("site.yml", inventory=INVENTORY)
+        await_whole(fabric)
+    assert traffic.lost() == {}
+    for machine in BY_FRR:
+        assert "gone" in fabric.run(machine, "ls /etc/l3hv/frr-keys 2>/dev/null || echo gone")
+        assert "password" not in fabric.run(
+            machine, "vtysh -c 'show running-config'; cat /run/l3hv-frr/frr.conf"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a
 
 ANNOUNCER = Path(__file__).with_name("announcer.py")
 EXPECTED = ROOT / "tests/golden/owned/expected"
+OF_A_RANGE = ROOT / "tests/golden/range_frr/expected"
 HOSTS = {"frr": "rr1", "gobgp": "rr2"}
 OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
-KEY = "for tests < only >"
+KEYS = {"frr": "for-tests-<only>", "gobgp": "for tests < only >"}
+KEY_NAMES = {"frr": "key_fabric", "gobgp": "@fabric@"}
+"""What stands for a secret in their files."""
 OWN6 = "2001:db8:cb00:7103::/64"
 
 FRR = """
     mkdir -p /run/frr /var/log/frr
     chown frr:frr /run/frr
-    grep -v -e ' bfd' -e ' password ' /mnt/frr.conf >/etc/frr/frr.conf
+    grep -v -e ' bfd' -e ' password $' /mnt/frr.conf >/etc/frr/frr.conf
     chown frr:frr /etc/frr/frr.conf
     for daemon in zebra bgpd; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -P 0; done
     vtysh -b >/dev/null 2>&1
@@ -56,9 +60,16 @@ GOBGP_TABLES = """
 
 def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str, str]:
     """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
-    session = next(s for s in plan["routing"]["sessions"] if s["name"] == f"hv2_{domain}")
-    hops = {c["family"]: c["carries"][0]["next_hops"].partition("/")[0] for c in session["channels"]}
-    return session["local"], session["neighbor"], hops["ipv4"], hops.get("ipv6", "")
+    sessions = (*plan["routing"]["sessions"], *plan["routing"]["ranges"])
+    session = next(s for s in sessions if s["name"] in (f"hv2_{domain}", f"clients_{domain}"))
+    hops = {c["family"]: hv2_in(c["carries"][0]["next_hops"]) for c in session["channels"]}
+    return session["local"], hv2_in(session["neighbor"]), hops["ipv4"], hops.get("ipv6", "")
+
+
+def hv2_in(prefix: str) -> str:
+    """Return the address of hv2, whose number is 2: in a path's network, or the one that is told."""
+    network = ip_network(prefix)
+    return str(network[2] if network.num_addresses > 1 else network[0])
 
 
 def said(hop: str, hop6: str) -> list[bytes]:
@@ -94,12 +105,13 @@ def believed(
     *,
     key: str = "",
     announced: str = "",
+    expected: Path = EXPECTED,
 ) -> dict[str, Any]:
     """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
-    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
+    plan = read_plan(expected / HOSTS[daemon] / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
-            (tmp_path / Path(name).name).write_text(text.replace("@fabric@", key))
+            (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
     own, neighbour, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -190,13 +202,34 @@ def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) 
     assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
 
 
-def test_without_the_key_there_is_no_session(tmp_path: Path) -> None:
-    plan = read_plan(EXPECTED / HOSTS["gobgp"] / "plan.yml")
+@pytest.mark.parametrize("system", ["debian12", "debian13"])
+def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Path, system: str) -> None:
+    """Who is who is not known: anything in the pools and the default route, at the speaker's own address."""
+    plan = read_plan(OF_A_RANGE / HOSTS["frr"] / "plan.yml")
+    _, speaker, hop, hop6 = network(plan)
+    others = [bgp.address(bgp.NEXT_HOP, address) for address in ("198.51.100.99", "192.0.2.99")]
+    updates = [
+        bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, hop), [OWN, "0.0.0.0/0"]),
+        bgp.update(bgp.usual() + others[0], [SHARED]),
+        bgp.update(bgp.usual() + others[1], ["203.0.113.11/32"]),
+        bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, hop), ["203.0.113.0/24", "198.51.100.0/26"]),
+        bgp.update(bgp.usual() + bgp.reach(hop6, [OWN6, "2001:db8:cb00:7100::/56", "2001:db8::/32"])),
+        bgp.update(bgp.usual() + bgp.reach("2001:db8::99", ["2001:db8:cb00:7104::/64"])),
+    ]
+    table = believed(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
+    assert sorted(table) == ["0.0.0.0/0", OWN6, SHARED, OWN]
+    assert {hop["ip"] for path in table[SHARED] for hop in path["nexthops"]} == {speaker}
+
+
+@pytest.mark.parametrize("daemon", HOSTS)
+def test_without_the_key_there_is_no_session(tmp_path: Path, daemon: str) -> None:
+    plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     updates = [bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, network(plan)[2]), [OWN])]
-    for announced, answer in ((KEY, [OWN]), ("", None), (f"{KEY}!", None)):
-        keys = {"key": KEY, "announced": announced}
+    key = KEYS[daemon]
+    for announced, answer in ((key, [OWN]), ("", None), (f"{key}!", None)):
+        keys = {"key": key, "announced": announced}
         if answer is not None:
-            assert list(believed(tmp_path, "debian13", "gobgp", updates, **keys)) == answer
+            assert list(believed(tmp_path, "debian13", daemon, updates, **keys)) == answer
         else:
             with pytest.raises(AssertionError, match="timed out"):
-                believed(tmp_path, "debian13", "gobgp", updates, **keys)
+                believed(tmp_path, "debian13", daemon, updates, **keys)

@@ -24,6 +24,7 @@ KEPT = {
         "layouts",
         "one_path",
         "owned",
+        "range_frr",
         "range_gobgp",
         "reflectors",
         "strict",
@@ -69,9 +70,10 @@ def test_no_file_shows_what_is_missing(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
 def test_the_keys_in_use_are_read_back(path: Path) -> None:
-    """What rotates keys asks the files of BIRD which session has which."""
+    """What rotates keys asks the files of BIRD and FRR which session has which."""
     routing, files = read_plan(path)["routing"], rendered_files(path)
     texts = [files[f"/etc/bird/{program['name']}.conf"] for program in routing["programs"] if files]
+    texts += [files[path] for path in ("/etc/frr/frr.conf",) if path in files]
     sessions = routing["sessions"] + routing["ranges"] if texts else []
     assert keys_in_use(texts) == {session["name"]: session["key"] for session in sessions}
 

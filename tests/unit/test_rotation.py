@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
+from jinja2.utils import htmlsafe_json_dumps
 
 from l3hv.model import as_plain
 from l3hv.plan import host_plan
@@ -111,11 +112,23 @@ def test_a_host_with_other_sessions_is_provisioned_first() -> None:
     assert sentence.startswith("hv1 has other sessions than its plan: run site.yml with the keys that are")
 
 
-def test_a_reflector_that_is_no_bird_keeps_its_keys() -> None:
+def test_a_reflector_of_gobgp_keeps_its_keys() -> None:
     plan = AFTER["rr2"]
     routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "gobgp"}}
     (sentence,) = problems(plan | {"routing": routing}, {})
-    assert sentence.startswith("rr2 runs GoBGP, and its sessions have keys: only those of BIRD are rotated.")
+    assert sentence.startswith("rr2 runs GoBGP, and its sessions have keys: only BIRD's and FRR's are")
+
+
+@pytest.mark.parametrize("secret", ["as it was", "<'\\u0026\\\\"])
+def test_a_reflector_of_frr_has_its_secrets_in_another_file(secret: str) -> None:
+    """Printed as JSON, for what Jinja makes of a text is no other text."""
+    plan = AFTER["rr2"]
+    routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "frr"}}
+    frr, secrets = plan | {"routing": routing}, SECRETS | {"old": secret}
+    placed = f"# old = none\nold = {htmlsafe_json_dumps(secret)}\n"
+    assert problems(frr, FROM["rr2"], secrets=secrets, placed=placed) == []
+    (sentence,) = problems(frr, FROM["rr2"], secrets=secrets, placed='old = "another"\n')
+    assert sentence.startswith("The secret of the key old is not the one that rr2 uses")
 
 
 def test_a_host_on_one_path_is_cut_only_if_that_is_said() -> None:

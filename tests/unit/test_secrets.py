@@ -69,6 +69,13 @@ def test_no_sentence_repeats_a_secret(secret):
     assert "123" not in sentence
 
 
+def test_a_secret_for_frr_is_one_word():
+    for secret, refused in (("hunter2 hunter2", True), ("!hunter2|'\\", False)):
+        found = secret_problems(["fabric"], {"fabric": secret}, "frr")
+        assert bool(found) is refused
+        assert "hunter2" not in "".join(found)
+
+
 @pytest.mark.parametrize("secrets", [None, "hunter2", ["hunter2"]])
 def test_secrets_that_are_no_mapping_are_missing(secrets):
     assert "hunter2" not in str(secret_problems(["fabric"], secrets))

@@ -47,8 +47,21 @@ PLAN = {
         "daemon": {"name": "frr"},
         "tables": [{"domain": "public"}, {"domain": "public"}, {"domain": "private"}],
         "sessions": [{"name": "hv1_public", "neighbor": "198.51.100.1"}],
+        "ranges": [],
     }
 }
+GROUPS = """\
+{
+  "clients_private":{"remoteAs":65000, "type":"internal", "addressFamiliesConfigured":["IPv4 Unicast"]}
+}
+{
+  "clients_public":{
+    "remoteAs":65000, "type":"internal", "addressFamiliesConfigured":["IPv4 Unicast","IPv6 Unicast"],
+    "dynamicRanges":{"IPv4":{"count":1, "ranges":["198.51.100.0/26"]}},
+    "members":{"198.51.100.1":{"status":"Established", "dynamic":true}}
+  }
+}
+"""
 CONFIGURATION = "! l3hv_config @digest@\nrouter bgp 65000 view public\n"
 
 
@@ -61,12 +74,12 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}END\n")
-    (tmp_path / "in-force").write_text("#!/bin/sh\n! grep wrong $1\n")
+    (tmp_path / "in-force").write_text(f"#!/bin/sh\n! grep wrong {tmp_path}/frr.conf >&2\n")
     for program in ("vtysh", "in-force"):
         (tmp_path / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(module, "FRR_CONFIGURATION", str(tmp_path / "frr.conf"))
-    monkeypatch.setattr(module, "FRR_IN_FORCE", str(tmp_path / "in-force"))
+    monkeypatch.setattr(module, "FRR_IN_FORCE", [str(tmp_path / "in-force")])
     return module
 
 
@@ -81,6 +94,20 @@ def test_sessions_have_the_names_of_the_plan(observe: ModuleType) -> None:
         "ipv6": {"state": "DOWN", "routes": {"imported": 0, "exported": 0}},
     }
     assert (down["state"], down["error"]) == ("Active", "BFD down received")
+
+
+def test_a_range_listens_and_its_clients_have_their_addresses(observe: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}{GROUPS}END\n")
+    seen = observe.read_routing(
+        {"routing": {**PLAN["routing"], "sessions": [], "ranges": [{"name": "clients_public"}]}}
+    )["sessions"]
+    assert seen.keys() == {"clients_private", "clients_public", "198.51.100.1", "198.51.100.9"}
+    assert (seen["clients_public"]["state"], seen["clients_public"]["neighbor"]) == (
+        "Passive",
+        "198.51.100.0/26",
+    )
+    assert seen["clients_private"]["state"] == "Idle"  # a group that nobody can join
+    assert seen["198.51.100.1"]["neighbor"] == "198.51.100.1"
 
 
 def test_bfd_is_what_both_ends_agreed_on(observe: ModuleType) -> None:

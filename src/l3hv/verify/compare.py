@@ -60,7 +60,7 @@ REMEDIES = {
 }
 
 FRR_REMEDIES = {
-    "running": "/usr/local/lib/l3hv/frr-in-force /etc/frr/frr.conf; run site.yml if the file was changed",
+    "running": "/usr/local/lib/l3hv/frr/configuration in-force; run site.yml if the file was changed",
     "router": "run site.yml",
     "session": "vtysh -c 'show bgp view VIEW neighbors', and the session on the neighbour",
     "bfd": "vtysh -c 'show bfd peers'; ping the neighbour on this path",
