@@ -3,8 +3,8 @@
     anycast_flows.py answer NAME ADDRESS...        say one's name to whoever asks at these addresses
     anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so many times each
 
-A flow is a source port of UDP: the same ones at each call.  `ask` prints a list of the answers of each flow:
-pairs of a name and the TTL (hop limit) that the question arrived with.
+A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow: pairs
+of a name and the TTL (hop limit) that the question arrived with.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import socket
 import sys
 import time
 
-PORT, FIRST_SOURCE_PORT = 7707, 20000
-PATIENCE_S = 1.0
+PORT = 7707
+PATIENCE_S, PAUSE_S = 1.0, 0.1
+RECEIVE_HOP_LIMIT = (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
+RECEIVE_TTL = (socket.IPPROTO_IP, 12)  # IP_RECVTTL of ip(7)
 
 
 def opened(address: str) -> socket.socket:
@@ -28,13 +30,7 @@ def answer(name: str, *addresses: str) -> None:
     selector = selectors.DefaultSelector()
     for address in addresses:
         here = opened(address)
-        here.setsockopt(
-            *(
-                (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
-                if ":" in address
-                else (socket.IPPROTO_IP, socket.IP_RECVTTL, 1)
-            )
-        )
+        here.setsockopt(*(RECEIVE_HOP_LIMIT if ":" in address else RECEIVE_TTL), 1)
         here.bind((address, PORT))
         selector.register(here, selectors.EVENT_READ)
     print("ready", flush=True)
@@ -46,11 +42,9 @@ def answer(name: str, *addresses: str) -> None:
 
 def ask(address: str, flows: str, rounds: str) -> None:
     """Ask once in each flow and wait for the answers, several times."""
-    asking = []
-    for number in range(int(flows)):
-        asking.append(opened(address))
-        asking[-1].bind(("", FIRST_SOURCE_PORT + number))
-        asking[-1].connect((address, PORT))
+    asking = [opened(address) for _ in range(int(flows))]
+    for flow in asking:
+        flow.connect((address, PORT))
     answers: list[list[tuple[str, int]]] = [[] for _ in asking]
     for _ in range(int(rounds)):
         selector = selectors.DefaultSelector()
@@ -66,6 +60,7 @@ def ask(address: str, flows: str, rounds: str) -> None:
                 except OSError:
                     pass  # an error of ICMP
                 selector.unregister(key.fileobj)
+        time.sleep(PAUSE_S)
     print(json.dumps(answers))
 
 
