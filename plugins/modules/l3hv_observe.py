@@ -222,6 +222,7 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
                 "source": prefix(message, "src"),
                 "destination": prefix(message, "dst"),
                 "mark": message.get_attr("FRA_FWMARK"),
+                "mask": message.get_attr("FRA_FWMASK"),
                 "suppress_prefixlength": None if suppressed in {None, 0xFFFFFFFF} else suppressed,
                 "is_inverted": bool(message["flags"] & RULE_IS_INVERTED),
                 "protocol": message.get_attr("FRA_PROTOCOL"),

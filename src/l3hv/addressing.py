@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -191,6 +192,20 @@ def is_inside(inner: Address | Network, outer: Network) -> bool:
         return False
     (first, last), (low, high) = bounds(inner), bounds(outer)
     return low <= first and last <= high
+
+
+def by_address(prefix: Network) -> tuple[int, int]:
+    """Return what prefixes of one family are sorted by: those that lie in another come after it."""
+    return (int(prefix.network_address), prefix.prefixlen)
+
+
+def outermost(prefixes: Iterable[Network]) -> list[Network]:
+    """Return the prefixes of one family without those inside others, in the order of their addresses."""
+    kept: list[Network] = []
+    for prefix in sorted(prefixes, key=by_address):
+        if not kept or not is_inside(prefix, kept[-1]):
+            kept.append(prefix)
+    return kept
 
 
 def longer_than(prefix: Network) -> int:

@@ -161,6 +161,15 @@ def largest(claims_by_host: Mapping[str, Iterable[Claim]]) -> Largest:
     return Largest(*(max((count[family] for count in counts), default=0) for family in FAMILIES))
 
 
+def holders(claims_by_host: Mapping[str, Iterable[Claim]]) -> dict[str, int]:
+    """Return how many hypervisors hold each anycast prefix."""
+    return Counter(
+        prefix
+        for several in claims_by_host.values()
+        for prefix in {claim.value for claim in several if claim.shared}
+    )
+
+
 def _guest_of(claim: Claim) -> str:
     """Return the guest that a claim like ``l3hv_guests[vm1].ipv4`` is about."""
     return claim.field.partition("[")[2].partition("]")[0]

@@ -49,6 +49,9 @@ COMMON_KEYS = frozenset(
 LOCAL_OUT = "local-out"
 """The name of the kernel table that a hypervisor's own IPv4 traffic uses."""
 
+SPREAD_TABLE_OFFSET = 1000
+"""What is added to the number of a domain's kernel table where nobody says where its spread anycast is."""
+
 DEFAULT_FABRIC = "l3hv"
 DEFAULT_LOCAL_OUT_TABLE = 100
 DEFAULT_GATEWAY_MAC = "02:6c:33:68:76:01"
@@ -60,9 +63,13 @@ LEAST_IPV6_MTU = 1280
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # rt_tables(5): the kernel's own names; "all" and "cache" are words of ip-route(8).  With "4" or "6" after
-# them the rest become keywords or predefined tables of BIRD, or the tables of shared sessions.
+# them the rest become keywords or predefined tables of BIRD, or the tables of shared sessions; the tables of
+# spread anycast end in "_spread", as sessions end in "_" and the name of a domain.
 _RESERVED_DOMAINS = frozenset(
-    {"all", "cache", "default", "local", "main", "unspec", "flow", "ipv", "master", "roa", "shared", "vpn"}
+    {
+        *("all", "cache", "default", "local", "main", "unspec"),
+        *("flow", "ipv", "master", "roa", "shared", "spread", "vpn"),
+    }
 )
 _KERNEL_TABLES = {253: "default", 254: "main", 255: "local"}
 
@@ -195,7 +202,7 @@ def _prefixes(families: Fields) -> tuple[Network, ...]:
 
 
 def _domains(domains: Fields, networks: tuple[PathNetwork, ...]) -> tuple[Domain, ...]:
-    known = {"accept", "families", "kind", "loopbacks", "table", "vlan"}
+    known = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
     parsed = [_domain(name, fields, networks) for name, fields in domains.named(domain_name, known)]
     return tuple(sorted(parsed, key=lambda domain: (domain.kind != "public", domain.name)))
 
@@ -204,10 +211,14 @@ def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Dom
     loopbacks = fields.mapping("loopbacks", _FAMILY_KEYS)
     here = {net.family for net in networks if net.domain == name}
     families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or here
+    table = fields.need("table", table_number, "Give the domain a kernel table, for example 90.") or 0
     return Domain(
         name=name,
         kind=_domain_kind(name, fields),
-        table=fields.need("table", table_number, "Give the domain a kernel table, for example 90.") or 0,
+        table=table,
+        spread_table=fields.take(
+            "spread_table", table_number, min(table + SPREAD_TABLE_OFFSET, table_number.high)
+        ),
         vlan=fields.take("vlan", vlan_id),
         families=tuple(family for family in FAMILIES if family in families),
         loopbacks=_prefixes(loopbacks) if fields.raw.get("loopbacks") is not None else (),
@@ -425,6 +436,8 @@ def _check_numbers(common: Common, notes: Notes) -> None:
         notes.add("l3hv_asn", common.asn, f"AS {common.asn} is reserved.", "Choose another, such as 65000.")
     tables = [(f"l3hv_domains.{domain.name}.table", domain.table) for domain in common.domains]
     tables.append(("l3hv_local_out.table", common.local_out_table))
+    if len({number for _, number in tables}) == len(tables):  # by default the next follow from these
+        tables += [(f"l3hv_domains.{dom.name}.spread_table", dom.spread_table) for dom in common.domains]
     taken = {number: f"the kernel's table {name}" for number, name in _KERNEL_TABLES.items()}
     _check_unique(tables, taken, "a number that no other table has", notes)
     vlans = [

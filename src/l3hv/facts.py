@@ -13,6 +13,7 @@ from typing import Literal
 
 from l3hv.addressing import Network, family_of
 from l3hv.model import (
+    Anycast,
     DaemonName,
     Ecmp,
     FailureProfile,
@@ -35,12 +36,14 @@ class Domain:
     """A routing domain: a kernel table of its own, and the prefixes that belong to it alone.
 
     ``loopbacks`` (one per family at most) hold an address of each hypervisor; ``accept`` are prefixes
-    that are taken from edge routers beside the default route.
+    that are taken from edge routers beside the default route.  ``spread_table`` is the kernel table of what
+    other hypervisors hold of the anycast prefixes that a hypervisor holds itself.
     """
 
     name: str
     kind: DomainKind
     table: int
+    spread_table: int
     vlan: int | None
     families: tuple[Family, ...]
     loopbacks: tuple[Network, ...]
@@ -180,6 +183,7 @@ class Settings:
     """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes.
 
     ``neighbors`` is how a reflector knows its clients.  ``prefix_limit_margin`` is in percent.
+    ``anycast`` is what is done with flows of guests to an anycast address that a guest beside them holds.
     """
 
     mtu: int
@@ -189,6 +193,7 @@ class Settings:
     session_layout: SessionLayout
     neighbors: Neighbors
     ecmp_limit: int
+    anycast: Anycast
     origin_validation: OriginValidation
     prefix_limit_margin: int
     prefix_limit_action: LimitAction
@@ -220,6 +225,11 @@ class HostIntent:
     bgp_keys: tuple[tuple[str, str], ...]
     ecmp: tuple[tuple[str, Ecmp], ...]
     guests: tuple[GuestIntent, ...]
+
+    @cached_property
+    def anycast(self) -> tuple[str, ...]:
+        """The anycast prefixes that its guests hold, each once."""
+        return tuple(dict.fromkeys(prefix for guest in self.guests for prefix in guest.anycast))
 
     def bgp_key(self, path: str) -> str | None:
         """Return the name of the key that this host wants on a path."""
@@ -286,7 +296,9 @@ class HostSlice:
     """Everything that the plan of one host is made of.
 
     Only reflectors are told of ``largest``, and only those that validate strictly of ``owners``.  Only
-    hypervisors that prefer one default route are told of ``edges``, the edge routers on their paths.
+    hypervisors that prefer one default route are told of ``edges``, the edge routers on their paths, and only
+    those that spread anycast of ``holders``: the prefixes that their guests and other hypervisors hold, each
+    with the number of hypervisors that do.
     """
 
     common: Common
@@ -295,3 +307,4 @@ class HostSlice:
     largest: Largest
     owners: tuple[Owner, ...]
     edges: tuple[Peer, ...]
+    holders: tuple[tuple[str, int], ...]

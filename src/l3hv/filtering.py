@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, is_inside
+from l3hv.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, outermost
 from l3hv.facts import Common, HostIntent
 from l3hv.model import DropReason, Family, FilteredDomain, Guest, PacketFilter
+from l3hv.spread import Spread, spread_domains
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -38,7 +39,9 @@ ARP_REASONS = (
 )
 
 
-def packet_filter(common: Common, host: HostIntent, guests: tuple[Guest, ...]) -> PacketFilter:
+def packet_filter(
+    common: Common, host: HostIntent, guests: tuple[Guest, ...], spread: tuple[Spread, ...]
+) -> PacketFilter:
     """Return what passes the interfaces of ``host``, whose guest ports are ``guests``.
 
     An edge router leads to everywhere: only its routing is guarded.
@@ -80,6 +83,7 @@ def packet_filter(common: Common, host: HostIntent, guests: tuple[Guest, ...]) -
         allowed6=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv6")),
         transparent=transparent,
         tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
+        spread=spread_domains(host, spread),
         reasons=_reasons(host),
         arp_reasons=ARP_REASONS if host.kind == "hypervisor" else (),
     )
@@ -162,10 +166,5 @@ def _of_family(prefixes: Iterable[str], family: Family) -> tuple[str, ...]:
 
 def _disjoint(prefixes: Iterable[str], family: Family) -> list[Network]:
     networks = [ip_network(prefix) for prefix in prefixes if family_of_text(prefix) == family]
-    if len(networks) < 2:
-        return networks
-    kept: list[Network] = []
-    for network in sorted(networks, key=lambda net: (int(net.network_address), net.prefixlen)):
-        if not kept or not is_inside(network, kept[-1]):
-            kept.append(network)
-    return kept
+    # Most guests have one of a family: what sorts them costs much more.
+    return networks if len(networks) < 2 else outermost(networks)

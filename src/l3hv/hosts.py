@@ -42,6 +42,7 @@ from l3hv.guests import (
     resolve_guests,
 )
 from l3hv.model import (
+    Anycast,
     DaemonName,
     Ecmp,
     FailureProfile,
@@ -72,10 +73,12 @@ from l3hv.shape import (
     shown,
     yes_or_no,
 )
+from l3hv.spread import spreads
 
 HOST_KEYS = frozenset(
     {
         "l3hv_addresses",
+        "l3hv_anycast",
         "l3hv_bgp_key",
         "l3hv_daemon",
         "l3hv_ecmp",
@@ -255,11 +258,11 @@ def parse_host(
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
     _check_timers(host, notes)
-    _check_rules(host, common, notes)
     _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
     home = Home(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
     host = dataclasses.replace(host, guests=resolve_guests(guests, home))
+    _check_rules(host, common, notes)
     _check_interfaces(host, guests, notes)
     return (None if notes.problems else host), notes.distinct()
 
@@ -283,6 +286,7 @@ def _read_settings(fields: Fields) -> Settings:
         ),
         neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
+        anycast=fields.take("l3hv_anycast", OneOf[Anycast]("local", "spread"), "local"),
         origin_validation=fields.take(
             "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
         ),
@@ -348,6 +352,7 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
     """Some variables make sense for one kind of host only."""
     for key, owner, plural in (
         ("l3hv_guests", "hypervisor", "hypervisors have guests"),
+        ("l3hv_anycast", "hypervisor", "hypervisors have guests whose flows they spread"),
         ("l3hv_path", "route_reflector", "route reflectors have a path of their own"),
         ("l3hv_neighbors", "route_reflector", "route reflectors have clients"),
         ("l3hv_edge_domains", "edge_router", "edge routers announce default routes"),
@@ -651,7 +656,8 @@ def _check_timers(host: HostIntent, notes: Notes) -> None:
 
 
 def _check_rules(host: HostIntent, common: Common, notes: Notes) -> None:
-    rules = policy_rules(common, host)
+    # As many as there are if others hold all that guests here do.
+    rules = policy_rules(common, host, spreads(common, host, dict.fromkeys(host.anycast, 2)))
     highest = max((rule.priority for rule in rules), default=0)
     if highest >= KERNEL_RULES:
         notes.add(

@@ -6,7 +6,7 @@ small (:func:`member`), so that neither a host's slice nor the work for it grows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from l3hv.errors import natural_key
@@ -122,15 +122,18 @@ def host_slice(
     owners: Callable[[], tuple[Owner, ...]] = tuple,
     *,
     edges: Iterable[Peer] = (),
+    holders: Callable[[], Mapping[str, int]] = dict,
 ) -> dict[str, Any]:
     """Return, as plain data, everything that :func:`l3hv.plan.host_plan` makes a host's plan of.
 
     What other hypervisors have (:func:`l3hv.claims.largest`, :func:`l3hv.claims.owners`) is for reflectors,
     the latter only where they validate strictly: no other slice changes with somebody else's guests.
-    ``edges`` are those that :func:`edges` returns.
+    ``edges`` are those that :func:`edges` returns.  ``holders`` (:func:`l3hv.claims.holders`) is for
+    hypervisors that spread what their own guests hold: their slices change with the number of others that do.
     """
     is_reflector = host.kind == "route_reflector"
     is_strict = is_reflector and host.settings.origin_validation == "strict"
+    counts = holders() if host.settings.anycast == "spread" and host.anycast else {}
     part = HostSlice(
         common=common,
         host=host,
@@ -138,6 +141,7 @@ def host_slice(
         largest=largest if is_reflector else Largest(),
         owners=owners() if is_strict else (),
         edges=tuple(edges),
+        holders=tuple((prefix, counts[prefix]) for prefix in host.anycast if counts.get(prefix, 1) > 1),
     )
     plain: dict[str, Any] = as_plain(part)
     return plain

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from l3hv.claims import Claim, claims, clashes, largest, owners
+from l3hv.claims import Claim, claims, clashes, holders, largest, owners
 from l3hv.errors import IntentError, Problem
 from l3hv.intent import (
     COMMON_KEYS,
@@ -428,6 +428,7 @@ def read_fabric(
     slices: dict[str, dict[str, Any]] = {}
     most = largest(claimed)
     all_owners = functools.cache(lambda: owners(claimed, {host: members[host].id for host in kinds}))
+    all_holders = functools.cache(lambda: holders(claimed))
     for host, intent in hosts.items():
         part = host_slice(
             common,
@@ -436,6 +437,7 @@ def read_fabric(
             most,
             all_owners if host in touched else tuple,
             edges=edges(intent, roster),
+            holders=all_holders,
         )
         if host in touched:
             slices[host] = part

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from l3hv.addressing import FAMILIES, numbers_of
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, Domain, HostIntent
 from l3hv.model import Family, LastResort, Sysctl, TableName
+from l3hv.spread import Spread, spread_name
 
 LEAST_NEIGHBOURS = 1024
 """A neighbour table smaller than this overflows with the fabrics that it is meant for."""
@@ -23,18 +24,19 @@ def _host_domains(common: Common, host: HostIntent) -> list[Domain]:
     return [domain for domain in common.domains if domain.name in host.domains]
 
 
-def table_names(common: Common, host: HostIntent) -> tuple[TableName, ...]:
+def table_names(common: Common, host: HostIntent, spread: Iterable[Spread]) -> tuple[TableName, ...]:
     """Return the names that the host needs in ``rt_tables``; a reflector has nothing in the kernel."""
     if host.kind == "route_reflector":
         return ()
-    names = [TableName(domain.table, domain.name) for domain in _host_domains(common, host)]
+    names = [TableName(domain.table, domain.name, True) for domain in _host_domains(common, host)]
     if host.kind == "hypervisor":
-        names.append(TableName(common.local_out_table, LOCAL_OUT))
-    return tuple(names)
+        names.append(TableName(common.local_out_table, LOCAL_OUT, True))
+    names += [TableName(one.domain.spread_table, spread_name(one.domain.name), False) for one in spread]
+    return tuple(dict.fromkeys(names))
 
 
 def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
-    """Return the route that ends each table.
+    """Return the route that ends each table, but for those of spread anycast: there the domain's comes next.
 
     Guests' packets to nowhere are dropped (an answer to each would help an attacker); the hypervisor's
     own programs are told at once that there is no way.

@@ -34,6 +34,7 @@ FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", 
 SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 Neighbors = Literal["explicit", "range"]
 Ecmp = Literal["all", "without_default", "none"]
+Anycast = Literal["local", "spread"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 
@@ -95,10 +96,11 @@ class LoopbackAddress:
 
 @dataclass(frozen=True)
 class TableName:
-    """A kernel routing table and its name in ``rt_tables``."""
+    """A kernel routing table and its name in ``rt_tables``; systemd-networkd has routes in most of them."""
 
     id: int
     name: str
+    is_networkds: bool
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Rule:
 
     ``iif``, ``source`` and ``destination`` select (``None``: any); ``table`` is looked up by name;
     ``suppress_prefixlength`` as in ip-rule(8); ``why`` is the reason that is printed beside it.
+    ``mark`` is a bit, in hexadecimal, that the packet's mark must have; the others do not matter.
     """
 
     family: Family
@@ -117,6 +120,7 @@ class Rule:
     source: str | None = None
     destination: str | None = None
     suppress_prefixlength: int | None = None
+    mark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -358,8 +362,12 @@ class Session:
 class RoutingTable:
     """One BIRD table: a domain (or local-out) in one family, and the kernel table that it is kept in.
 
+    Or what a domain has to anycast prefixes of this host from other holders (``public4_spread``).
+
     ``kernel_table`` is ``None`` on reflectors. ``learn``: guest routes of the kernel are taken from there.
-    ``fed_by`` names the BIRD table whose BGP routes are copied here (local-out), with ``prefsrc``.
+    ``fed_by`` names the BIRD table whose BGP routes are copied here, with ``prefsrc``: those in ``accepts``,
+    or all where it is empty (local-out).
+    ``persists``: its routes stay in the kernel when the table is configured away.
     ``ecmp`` tells which of its routes may have several next hops in the kernel.
     ``originates`` are prefixes that this host announces itself (its loopback; an edge's default).
     ``accepts`` is what the host takes from its neighbours, ``announces`` what it may tell them.
@@ -372,6 +380,7 @@ class RoutingTable:
     learn: bool
     fed_by: str | None
     prefsrc: str | None
+    persists: bool
     ecmp: Ecmp
     originates: tuple[str, ...]
     accepts: tuple[PrefixMatch, ...]
@@ -515,6 +524,29 @@ class FilteredDomain:
 
 
 @dataclass(frozen=True)
+class SpreadShare:
+    """Anycast ``prefixes`` of one family that ``holders`` hypervisors hold, this one included.
+
+    A flow has a number from 0 to 65535 that depends on its addresses and ports: those below ``local`` stay.
+    """
+
+    family: Family
+    holders: int
+    local: int
+    prefixes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SpreadDomain:
+    """Which packets of ``guests`` (interfaces) of a domain get ``mark``: those for guests of other hosts."""
+
+    name: str
+    mark: str
+    guests: tuple[str, ...]
+    shares: tuple[SpreadShare, ...]
+
+
+@dataclass(frozen=True)
 class PacketFilter:
     """What passes the interfaces of the fabric on one host; others are not judged.
 
@@ -531,6 +563,7 @@ class PacketFilter:
     - ``isolated``, ``restricted``: as the intent says; ``allowed4`` and ``allowed6`` may send to the latter.
     - ``transparent``: pairs of an additional address and the one that it is translated to; ``tracked4`` are
       the addresses of the connections that have to be followed for that.
+    - ``spread``: the domains whose anycast is spread over all its holders.
     - ``reasons``, ``arp_reasons``: why IP packets and ARP are dropped.
     """
 
@@ -558,6 +591,7 @@ class PacketFilter:
     allowed6: tuple[tuple[str, str], ...]
     transparent: tuple[tuple[str, str], ...]
     tracked4: tuple[str, ...]
+    spread: tuple[SpreadDomain, ...]
     reasons: tuple[DropReason, ...]
     arp_reasons: tuple[DropReason, ...]
 
@@ -598,8 +632,8 @@ def as_plain(value: Any) -> Any:
 
     Addresses and prefixes of :mod:`ipaddress` become text.
 
-    >>> as_plain(TableName(90, "public"))
-    {'id': 90, 'name': 'public'}
+    >>> as_plain(Nic("eno1", 1500, ("eno1.90",)))
+    {'interface': 'eno1', 'mtu': 1500, 'vlans': ['eno1.90']}
     """
     kind = type(value)
     if kind is tuple or kind is list:
@@ -623,8 +657,8 @@ def from_plain(kind: type[T], data: object) -> T:
 
     ``data`` comes from :func:`as_plain`, perhaps by way of JSON: it is rebuilt, not checked.
 
-    >>> from_plain(TableName, {"id": 90, "name": "public"})
-    TableName(id=90, name='public')
+    >>> from_plain(Nic, {"interface": "eno1", "mtu": 1500, "vlans": ["eno1.90"]})
+    Nic(interface='eno1', mtu=1500, vlans=('eno1.90',))
     """
     return cast("T", _builder(cast("Hashable", kind))(data))
 

@@ -36,6 +36,7 @@ from l3hv.sessions import (
     router_id,
     sessions,
 )
+from l3hv.spread import spreads
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -61,7 +62,8 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
     own = sessions(common, host, part.peers, part.largest)
     open_to_all = ranges(common, host, part.largest)
     profiles = {session.failure_profile for session in (*own, *open_to_all)}
-    tables = routing_tables(common, host, loopbacks, ports)
+    spread = spreads(common, host, dict(part.holders))
+    tables = routing_tables(common, host, loopbacks, ports, spread)
     policies = import_policies(part, (*own, *open_to_all))
     is_shared = any(session.layout == "shared" for session in (*own, *open_to_all))
     return HostPlan(
@@ -73,13 +75,13 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         nics=tuple(_nics(host)),
         uplinks=tuple(_uplink(common, host, uplink) for uplink in host.uplinks),
         loopbacks=loopbacks,
-        table_names=table_names(common, host),
-        rules=policy_rules(common, host),
+        table_names=table_names(common, host, spread),
+        rules=policy_rules(common, host, spread),
         last_resorts=last_resorts(common, host),
         sysctls=sysctls(common, host),
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
-        packet_filter=packet_filter(common, host, ports),
+        packet_filter=packet_filter(common, host, ports, spread),
         routing=Routing(
             daemon=daemon,
             programs=programs(host.settings.daemon, (table.family for table in tables)),

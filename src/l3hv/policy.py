@@ -24,7 +24,15 @@ from l3hv.model import (
     SharedPart,
     SharedTable,
 )
-from l3hv.sessions import bird_table, has_own_policies, own_policy_name, policy_name, shared_table
+from l3hv.sessions import (
+    bird_table,
+    has_own_policies,
+    own_policy_name,
+    policy_name,
+    shared_table,
+    spread_table,
+)
+from l3hv.spread import Spread, spread_name
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
@@ -51,8 +59,9 @@ def routing_tables(
     host: HostIntent,
     loopbacks: tuple[LoopbackAddress, ...],
     guests: tuple[Guest, ...],
+    spread: tuple[Spread, ...],
 ) -> tuple[RoutingTable, ...]:
-    """Return the tables of each domain and family of the host, then its own (``local_out4``)."""
+    """Return the tables of each domain and family, then the host's own (``local_out4``), then of anycast."""
     tables = [
         _domain_table(common, host, domain, family, loopbacks=loopbacks, guests=guests)
         for domain in common.domains
@@ -61,6 +70,7 @@ def routing_tables(
     ]
     if host.kind == "hypervisor":
         tables += _local_out_tables(common, host, loopbacks)
+    tables += (_spread_table(host, one) for one in spread)
     return tuple(tables)
 
 
@@ -112,6 +122,7 @@ def _domain_table(
         learn=host.kind == "hypervisor",
         fed_by=None,
         prefsrc=None,
+        persists=True,
         ecmp=host.ecmp_of(domain.name),
         originates=originates,
         accepts=accepts,
@@ -231,9 +242,31 @@ def _local_out_tables(
         learn=False,
         fed_by=bird_table(private.name, "ipv4"),
         prefsrc=preferred_source(common, loopbacks),
+        persists=True,
         ecmp=host.ecmp_of(private.name),
         originates=(),
         accepts=(),
+        announces=(),
+    )
+
+
+def _spread_table(host: HostIntent, spread: Spread) -> RoutingTable:
+    """Return the table of what BGP says of the anycast prefixes that guests here hold as well.
+
+    In the domain's own table such routes are there too, but the one to the guest is preferred to them.
+    """
+    return RoutingTable(
+        name=spread_table(spread.domain.name, spread.family),
+        domain=spread_name(spread.domain.name),
+        family=spread.family,
+        kernel_table=spread.domain.spread_table,
+        learn=False,
+        fed_by=bird_table(spread.domain.name, spread.family),
+        prefsrc=None,
+        persists=False,
+        ecmp=host.ecmp_of(spread.domain.name),
+        originates=(),
+        accepts=spread.others,
         announces=(),
     )
 

@@ -8,21 +8,22 @@ same rules give it the same table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from l3hv.addressing import FAMILIES
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, Domain, HostIntent
 from l3hv.model import Family, Rule
+from l3hv.spread import MARKS, Spread, spread_name
 
 RULE_STEP = 10
 KERNEL_RULES = 32766
 """Priority of the kernel's own rule of ``main``; ours come before it."""
 
 
-def policy_rules(common: Common, host: HostIntent) -> tuple[Rule, ...]:
-    """Return the rules of a host in the order of their priorities, IPv4 first.
+def policy_rules(common: Common, host: HostIntent, spread: Collection[Spread] = ()) -> tuple[Rule, ...]:
+    """Return the rules of a host that spreads ``spread`` in the order of their priorities, IPv4 first.
 
     A reflector forwards nothing and gets none; neither does a family that no domain of the host has.
     """
@@ -31,17 +32,26 @@ def policy_rules(common: Common, host: HostIntent) -> tuple[Rule, ...]:
     return tuple(
         replace(rule, priority=common.rule_priority + index * RULE_STEP)
         for family in FAMILIES
-        for index, rule in enumerate(_rules(common, host, family))
+        for index, rule in enumerate(_rules(common, host, family, spread))
     )
 
 
-def _rules(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
+def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[Spread]) -> Iterator[Rule]:
     domains = [
         domain for domain in common.domains if domain.name in host.domains and family in domain.families
     ]
     if not domains:
         return
     yield from _rules_of_own_traffic(common, host, family, domains)
+    for one in spread:
+        # A table without a route leads on to the next rule: what is in place first does not matter.
+        if one.family == family:
+            yield _rule(
+                family,
+                spread_name(one.domain.name),
+                f"anycast of {one.domain.name} for other holders than the guests here",
+                mark=MARKS[one.domain.kind],
+            )
     for domain in domains:
         if domain.kind == "private":
             yield from _rules_of_private(common, host, family, domain)
@@ -115,6 +125,7 @@ def _rule(
     source: str | None = None,
     destination: str | None = None,
     suppress_prefixlength: int | None = None,
+    mark: str | None = None,
 ) -> Rule:
     """Return a rule whose priority is still to be given."""
-    return Rule(family, 0, table, why, iif, source, destination, suppress_prefixlength)
+    return Rule(family, 0, table, why, iif, source, destination, suppress_prefixlength, mark)

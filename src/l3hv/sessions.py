@@ -106,6 +106,15 @@ def shared_table(family: Family) -> str:
     return bird_table(SHARED, family)
 
 
+def spread_table(domain: str, family: Family) -> str:
+    """Return the name of the BIRD table of other holders of a domain's anycast in one family.
+
+    >>> spread_table("public", "ipv4")
+    'public4_spread'
+    """
+    return f"{bird_table(domain, family)}_spread"
+
+
 def policy_name(table: str, neighbors: Announcer) -> str:
     """Return the name of the import policy of a table for neighbours of one kind."""
     return f"accept_{table}_from_{neighbors}"

@@ -16,6 +16,7 @@ from l3hv.model import (
     RoutingTable,
     Rule,
     Session,
+    SpreadDomain,
     Uplink,
     from_plain,
 )
@@ -48,6 +49,9 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section(f"Sessions: {len(routing.sessions)}", map(_session, routing.sessions))
     yield from _section("Ranges of clients", map(_session, routing.ranges))
     yield from _section("One next hop", (row for table in routing.tables for row in _single(routing, table)))
+    yield from _section(
+        "Spread anycast", (row for domain in plan.packet_filter.spread for row in _shares(domain))
+    )
     yield from _section("Rules", map(_rule, plan.rules))
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type) for route in plan.last_resorts)
@@ -109,11 +113,19 @@ def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:
             yield (table.name, "the default route: " + ", then ".join(hops))
 
 
+def _shares(domain: SpreadDomain) -> Iterator[Row]:
+    """Yield what is spread over how many hypervisors (``l3hv_anycast``)."""
+    for share in domain.shares:
+        for prefix in share.prefixes:
+            yield (domain.name, prefix, f"1/{share.holders} of the flows of guests stays here")
+
+
 def _rule(rule: Rule) -> Row:
     words: Sequence[tuple[str, object]] = (
         ("iif", rule.iif),
         ("from", rule.source),
         ("to", rule.destination),
+        ("fwmark", rule.mark),
         ("lookup", rule.table),
         ("suppress_prefixlength", rule.suppress_prefixlength),
     )

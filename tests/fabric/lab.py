@@ -180,8 +180,11 @@ class Lab:
 
     def run_as_guest(self, guest: str, script: str) -> str:
         """Run a shell script of the host's as a guest; it must succeed."""
-        namespace = NAMESPACES / self._twin.guest_namespace(guest)
-        return _output(["nsenter", f"--net={namespace}", "sh", "-c", script], 60)
+        return _output(self.as_guest(guest, "sh", "-c", script), 60)
+
+    def as_guest(self, guest: str, *command: str) -> list[str]:
+        """The command that runs a command of the host's as a guest."""
+        return ["nsenter", f"--net={NAMESPACES / self._twin.guest_namespace(guest)}", *command]
 
     @property
     def _twin(self) -> Twin:

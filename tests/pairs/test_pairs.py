@@ -6,8 +6,16 @@ session layouts, changes of a daemon) is in tests/matrix.
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +36,15 @@ MACHINES = (*GUESTS, *(name for several in REFLECTORS.values() for name in sever
 RING = [both_families(f"vm{number}", f"vm{number % 4 + 1}") for number in (1, 2, 3, 4)]
 INTERNET = {"192.0.2.8", "2001:db8:8888::8"}
 
+HOLDERS = {"hv1": "any1", "hv2": "any2", "hv3": "any3", "hv4": "any4"}
+ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
+TO_ANYCAST = [
+    Flows(guest, address, family) for guest in GUESTS.values() for family, address in ANYCAST.items()
+]
+FLOWS = 600
+WHO_ANSWERS = Path(__file__).with_name("anycast_flows.py")
+MARK = "0x20000000"
+
 DETECTION_MS = 300
 
 
@@ -41,7 +58,10 @@ def remote(machine: str) -> dict[int, set[str]]:
 
 
 def await_whole(fabric: Lab, seconds: float = 60) -> None:
-    """Wait until all sessions are up, and all four paths are in each hypervisor's routes to others."""
+    """Wait until all sessions are up, and all four paths are in each hypervisor's routes to others.
+
+    To anycast there are four to each of three other holders.
+    """
 
     def broken(machine: str) -> str:
         if not fabric.established(machine):
@@ -112,7 +132,8 @@ def test_packets_reach_all_guests_and_the_internet(fabric: Lab, machine: str) ->
 @pytest.mark.parametrize("machine", GUESTS)
 def test_a_killed_hypervisors_daemon_costs_nothing(fabric: Lab, machine: str) -> None:
     await_whole(fabric)
-    with fabric.traffic(*sum(RING, ()), seconds=6, interval_ms=20, each=8) as traffic:
+    to_anycast = [flows for flows in TO_ANYCAST if flows.source == GUESTS[machine]]
+    with fabric.traffic(*sum(RING, ()), *to_anycast, seconds=6, interval_ms=20, each=8) as traffic:
         fabric.twin("kill", machine, fabric.routing_program(machine))
     assert traffic.lost() == {}
 
@@ -149,3 +170,174 @@ def test_a_silent_cut_costs_what_its_daemons_need(fabric: Lab, machine: str, pat
     costs = traffic.outages_ms()
     print(f"\ncut {machine} {path}: {costs}")
     assert max(costs.values()) <= bound_ms(machine, path)
+
+
+# Anycast: a guest of each hypervisor holds it, and each hypervisor spreads what its own guests send there.
+
+
+@contextmanager
+def answering(fabric: Lab, guests: Iterable[str]) -> Iterator[None]:
+    """Have guests that hold the anycast addresses say who they are."""
+    program = [sys.executable, str(WHO_ANSWERS), "answer"]
+    running = [
+        subprocess.Popen(
+            fabric.as_guest(guest, *program, guest, *ANYCAST.values()), stdout=subprocess.PIPE, text=True
+        )
+        for guest in guests
+    ]
+    try:
+        assert [process.stdout and process.stdout.readline() for process in running] == ["ready\n"] * len(
+            running
+        )
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def holders_of_flows(fabric: Lab, machine: str, family: int, rounds: int = 3) -> list[str]:
+    """Who answers each flow of a hypervisor's guest: always the same, at home or one hypervisor farther."""
+    asking = f"{sys.executable} {WHO_ANSWERS} ask {ANYCAST[family]} {FLOWS} {rounds}"
+    found = []
+    for answers in json.loads(fabric.run_as_guest(GUESTS[machine], asking)):
+        assert len(answers) == rounds
+        ((name, ttl),) = {tuple(answer) for answer in answers}
+        assert ttl == (63 if name == HOLDERS[machine] else 62)
+        found.append(name)
+    return found
+
+
+def assert_shares(found: list[str], expected: dict[str, float]) -> None:
+    """As many flows as expected, within five standard deviations."""
+    counts = Counter(found)
+    assert counts.keys() == {name for name, share in expected.items() if share}
+    for name, share in expected.items():
+        assert abs(counts[name] - share * FLOWS) <= 5 * math.sqrt(FLOWS * share * (1 - share)), counts
+
+
+def dropped_by_reverse_path_check(fabric: Lab, machine: str) -> str:
+    return fabric.run(machine, "nstat -asz TcpExtIPReversePathFilter | tail -n 1")
+
+
+@pytest.mark.parametrize("machine", GUESTS)
+def test_flows_to_anycast_spread_over_all_who_hold_it(fabric: Lab, machine: str) -> None:
+    """A quarter each; the marks do not concern the reverse-path check of the ports, which is strict."""
+    await_whole(fabric)
+    before = dropped_by_reverse_path_check(fabric, machine)
+    assert fabric.run(machine, f"cat /proc/sys/net/ipv4/conf/{GUESTS[machine]}/rp_filter") == "1\n"
+    with answering(fabric, HOLDERS.values()):
+        for family in ANYCAST:
+            found = holders_of_flows(fabric, machine, family)
+            assert_shares(found, dict.fromkeys(HOLDERS.values(), 1 / 4))
+    assert dropped_by_reverse_path_check(fabric, machine) == before
+
+
+@pytest.mark.parametrize("machine", GUESTS)
+def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: str) -> None:
+    await_whole(fabric)
+    with answering(fabric, HOLDERS.values()), ThreadPoolExecutor() as pool:
+        asking = [pool.submit(holders_of_flows, fabric, machine, family, 20) for family in ANYCAST]
+        for _ in range(3):
+            fabric.run(machine, "systemctl reload l3hv-nftables")
+        assert not any(flows.done() for flows in asking)
+        for flows in asking:
+            assert set(flows.result()) == set(HOLDERS.values())
+
+
+def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> None:
+    await_whole(fabric)
+    rest = [name for machine, name in HOLDERS.items() if machine != "hv3"]
+    fabric.twin("unplug", HOLDERS["hv3"])
+    try:
+        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"))
+        with answering(fabric, rest):
+            for family in ANYCAST:
+                for machine in GUESTS:
+                    # A quarter stays at home. Where nobody is there it goes the way of the others.
+                    expected = dict.fromkeys(rest, 1 / 3)
+                    if machine != "hv3":
+                        expected = {**dict.fromkeys(rest, 3 / 8), HOLDERS[machine]: 1 / 4}
+                    assert_shares(holders_of_flows(fabric, machine, family), expected)
+    finally:
+        fabric.twin("plug", HOLDERS["hv3"])
+    wait_for("the others send to hv3 again", lambda: len(uses(fabric, "hv3")) == len(rest))
+    with answering(fabric, HOLDERS.values()):
+        for machine in GUESTS:
+            for family in ANYCAST:
+                found = holders_of_flows(fabric, machine, family)
+                assert_shares(found, dict.fromkeys(HOLDERS.values(), 1 / 4))
+
+
+def uses(fabric: Lab, owner: str) -> set[str]:
+    """The hypervisors that look for anycast behind another one, in either family."""
+    number = owner.removeprefix("hv")
+    hops = {f"198.51.100.{int(number) + offset}" for offset in (0, 64, 128, 192)}
+    hops |= {f"2001:db8:c633:640{path}::{number}" for path in range(4)}
+
+    def has_one(machine: str) -> bool:
+        shown = fabric.run(machine, "ip route show table public-spread; ip -6 route show table public-spread")
+        return not hops.isdisjoint(shown.split())
+
+    return {m for m, found in fabric.on_each([m for m in GUESTS if m != owner], has_one).items() if found}
+
+
+def test_a_hypervisor_that_is_cut_off_keeps_its_flows_at_home(fabric: Lab) -> None:
+    """And gets none of the others': what it has heard, and what was heard of it, is stale."""
+    await_whole(fabric)
+    try:
+        for path in REFLECTORS:
+            fabric.twin("cut", "hv3", path)
+        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"), 40)
+        wait_for("hv3 sends to nobody", lambda: spread_routes(fabric, "hv3") == "", 40)
+        with answering(fabric, HOLDERS.values()):
+            for family in ANYCAST:
+                assert set(holders_of_flows(fabric, "hv3", family)) == {"any3"}
+                expected = {"any1": 1 / 4, "any2": 3 / 8, "any3": 0, "any4": 3 / 8}
+                assert_shares(holders_of_flows(fabric, "hv1", family), expected)
+    finally:
+        for path in REFLECTORS:
+            fabric.twin("heal", "hv3", path)
+    await_whole(fabric)
+
+
+def spread_routes(fabric: Lab, machine: str) -> str:
+    tables = "for family in -4 -6; do ip $family route show table 1090 2>/dev/null || :; done"
+    return fabric.run(machine, tables).strip()
+
+
+def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
+    """What there is on a hypervisor of what spreads anycast."""
+    look = {
+        "rules": "ip rule; ip -6 rule",
+        "names": "cat /etc/iproute2/rt_tables.d/l3hv.conf",
+        "filter": "nft list table inet l3hv",
+        "BIRD": "birdc show protocols; ! systemctl --quiet is-active bird6 || birdc6 show protocols",
+    }
+    traces = [
+        what
+        for what, command in look.items()
+        if any(sign in fabric.run(machine, command) for sign in ("spread", MARK))
+    ]
+    return traces + ["routes"] * bool(spread_routes(fabric, machine))
+
+
+def test_it_is_taken_back_and_said_again_and_costs_nothing(fabric: Lab, tmp_path: Path) -> None:
+    inventory = tmp_path / "intent"
+    shutil.copytree(INVENTORY, inventory)
+    hosts = inventory / "hosts.yml"
+    text = hosts.read_text()
+    assert "l3hv_anycast: spread" in text
+    everything = ["rules", "names", "filter", "BIRD", "routes"]
+    for value, traces in (("local", []), ("spread", everything)):
+        hosts.write_text(text.replace("l3hv_anycast: spread", f"l3hv_anycast: {value}"))
+        await_whole(fabric)
+        run = ("site.yml", "--limit", "hypervisors")
+        told = fabric.playbook(*run, "--check", "--diff", inventory=inventory).changed_hosts()
+        with fabric.steady_traffic(*TO_ANYCAST[:2], *TO_ANYCAST[-2:]) as traffic:
+            done = fabric.playbook(*run, inventory=inventory).changed_hosts()
+        assert traffic.lost() == {}
+        assert told.keys() == done.keys() == HOLDERS.keys()
+        assert fabric.playbook(*run, inventory=inventory).changed_hosts() == {}
+        for machine in HOLDERS:
+            assert traces_of_spreading(fabric, machine) == traces, machine

@@ -107,6 +107,30 @@ def test_what_goes_from_the_file_goes_and_what_others_made_stays(sh: Sh, tmp_pat
     assert "192.0.2.0/24 dev lo proto static" in sh("ip route show table public")
 
 
+def test_a_mark_is_part_of_a_rule(sh: Sh, tmp_path: Path) -> None:
+    marked = "rule ipv4 1025 fwmark 0x20000000/0x20000000 table local-out\n"
+    (tmp_path / "tables.conf").write_text(INTENT + marked)
+    sh(f"{PROGRAM} tables.conf")
+    assert "1025: from all fwmark 0x20000000/0x20000000 lookup local-out proto l3hv" in rules(sh)
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+    (tmp_path / "tables.conf").write_text(INTENT)
+    assert sh(f"{PROGRAM} tables.conf").splitlines() == [
+        "ip -4 rule delete priority 1025 fwmark 0x20000000/0x20000000 table local-out"
+    ]
+
+
+def test_while_priorities_move_the_last_rule_stays_behind_the_others(sh: Sh, tmp_path: Path) -> None:
+    """A rule more moves those after it: the last one takes all that is left, and is taken away first."""
+    sh(f"{PROGRAM} tables.conf")
+    moved = INTENT.replace("rule ipv4 1030", "rule ipv4 1040").replace("rule ipv4 1020", "rule ipv4 1030")
+    (tmp_path / "tables.conf").write_text(moved + "rule ipv4 1020 to 192.0.2.0/24 table public\n")
+    printed = sh(f"{PROGRAM} tables.conf").splitlines()
+    assert [line for line in printed if "delete" in line] == [
+        "ip -4 rule delete priority 1030 table public",
+        "ip -4 rule delete priority 1020 from 203.0.113.7/32 table local-out",
+    ]
+
+
 def test_a_changed_priority_is_added_before_the_old_one_goes(sh: Sh, tmp_path: Path) -> None:
     sh(f"{PROGRAM} tables.conf")
     (tmp_path / "tables.conf").write_text(INTENT.replace("rule ipv4 1030", "rule ipv4 2030"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from l3hv.claims import claims, largest, owners
+from l3hv.claims import claims, holders, largest, owners
 from l3hv.facts import Common, HostIntent
 from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
 from l3hv.model import Kind
@@ -111,6 +111,7 @@ def slices(
             largest(claimed),
             functools.partial(owners, claimed, ids),
             edges=edges(host, roster),
+            holders=functools.partial(holders, claimed),
         )
         for name, host in parsed.items()
     }

@@ -13,7 +13,7 @@ from l3hv.hosts import HOST_KEYS, TIMERS
 from l3hv.inventory import INTERNAL, open_inventory, read_fabric
 
 TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
-DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "table", "vlan"}
+DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
 POOL_KEYS = {"dns", "domain", "gateway", "ipv4", "ipv6", "mtu", "routes", "search"}
 SECTIONS = {
     "`l3hv_domains`": DOMAIN_KEYS,

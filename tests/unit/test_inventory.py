@@ -105,6 +105,20 @@ def test_a_strict_reflector_is_told_of_a_guest_that_nobody_touches(
     assert (told["owners"], told["largest"]) == ([], {"ipv4": 0, "ipv6": 0})
 
 
+def test_a_limited_run_knows_how_many_hold_an_anycast_prefix(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    """In the lab hv1 and hv2 do; hv3 is not touched, and then not even read."""
+    (lab / "group_vars" / "hypervisors.yml").write_text("l3hv_anycast: spread\n")
+    read()
+    edit(lab / "host_vars" / "hv3.yml", "ipv4: 203.0.113.4", "ipv4: 203.0.113.4\n    anycast: [203.0.113.10]")
+    for hosts in ({"hv1", "hv3", "rr1", "rr2"}, {"hv1", "rr1", "rr2"}):
+        run, asked = read("hv1")
+        told = json.loads((run.slices / "hv1.json").read_text(encoding="utf-8"))
+        assert asked == hosts
+        assert told["holders"] == [["203.0.113.10/32", 3], ["2001:db8:cb00:710a::/64", 2]]
+
+
 def test_facts_of_the_fabric_that_change_make_everybody_be_read(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:

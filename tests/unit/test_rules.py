@@ -16,6 +16,7 @@ def written(rule: Rule) -> str:
         ("iif", rule.iif),
         ("from", rule.source),
         ("to", rule.destination),
+        ("fwmark", rule.mark),
         ("lookup", rule.table),
         ("suppress_prefixlength", rule.suppress_prefixlength),
     )

@@ -34,7 +34,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "rules": {family: rules(plan, family) for family in ("ipv4", "ipv6")},
         "routes": routes(plan, guests),
         "learned": {
-            table.name: learned(plan, fabric, tables[table.fed_by or table.name], table)
+            table.name: learned(plan, fabric, table)
             for table in plan.routing.tables
             if table.kernel_table is not None
         },
@@ -89,7 +89,7 @@ def address(text: str) -> dict[str, Any]:
 
 def rule(priority: int, table: int, **selectors: Any) -> dict[str, Any]:
     nothing = dict.fromkeys(("iif", "oif", "source", "destination", "mark", "suppress_prefixlength"))
-    rest = {"action": "lookup", "is_inverted": False, "protocol": TABLES_UNIT}
+    rest = {"action": "lookup", "is_inverted": False, "protocol": TABLES_UNIT, "mask": 0xFFFFFFFF}
     return {"priority": priority, "table": table, **nothing, **rest, **selectors}
 
 
@@ -103,6 +103,7 @@ def rules(plan: HostPlan, family: str) -> list[dict[str, Any]]:
             source=each.source,
             destination=each.destination,
             suppress_prefixlength=each.suppress_prefixlength,
+            **(dict.fromkeys(("mark", "mask"), int(each.mark, 16)) if each.mark else {}),
         )
         for each in plan.rules
         if each.family == family
@@ -141,8 +142,8 @@ def routes(plan: HostPlan, guests: list[Guest]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def learned(plan: HostPlan, fabric: Fabric, source: RoutingTable, table: RoutingTable) -> dict[str, Any]:
-    return learned_routes(fabric.routes(plan, source), table.prefsrc)
+def learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> dict[str, Any]:
+    return learned_routes(fabric.routes(plan, table), table.prefsrc)
 
 
 def learned_routes(found: dict[str, list[str]], prefsrc: str | None = None) -> dict[str, Any]:

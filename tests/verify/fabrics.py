@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from l3hv.claims import claims, holders
 from l3hv.hosts import KINDS
 from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
 from l3hv.model import HostPlan, Kind
@@ -30,8 +31,17 @@ def plans(
         intents[name] = intent
     assert not problems, problems
     roster = Roster(member(intent) for intent in intents.values())
+    counts = holders({name: claims(intent) for name, intent in intents.items()})
     return {
-        name: host_plan(host_slice(common, intent, peers(intent, roster), edges=edges(intent, roster)))
+        name: host_plan(
+            host_slice(
+                common,
+                intent,
+                peers(intent, roster),
+                edges=edges(intent, roster),
+                holders=lambda: counts,
+            )
+        )
         for name, intent in intents.items()
     }
 

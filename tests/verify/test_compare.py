@@ -96,6 +96,34 @@ def test_a_rule_of_somebody_else_that_takes_nothing_of_ours_is_a_warning(rule: d
     assert "foreign" in REMEDIES.keys() & TOPICS.keys()
 
 
+SPREADING = lab(hv1={"l3hv_anycast": "spread"})["hv1"]
+MARK = 0x20000000
+LEARNED_TO_OTHERS = "learned routes in public-spread ipv4"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (without("rules", "ipv4", 3), {"rules ipv4"}),
+        (with_value(0x10000000, "rules", "ipv6", 2, "mark"), {"rules ipv6"}),
+        (with_value(0xFFFFFFFF, "rules", "ipv6", 2, "mask"), {"rules ipv6"}),
+        (added(FOREIGN | {"priority": 500, "mark": MARK, "mask": MARK}, "rules", "ipv4"), {"rules ipv4"}),
+        (
+            added(FOREIGN | {"priority": 500, "mark": MARK, "mask": 0xF0000000}, "rules", "ipv4"),
+            {"rules ipv4"},
+        ),
+        (with_value(as_planned.learned_routes({}), "learned", "public4_spread"), {LEARNED_TO_OTHERS}),
+    ],
+)
+def test_what_spreads_anycast_is_looked_at(
+    change: Callable[[dict[str, Any]], Any], expected: set[str]
+) -> None:
+    seen = as_planned.observation(SPREADING, FABRIC)
+    assert different(compare(SPREADING, seen, FABRIC)) == {}
+    change(seen)
+    assert different(compare(SPREADING, seen, FABRIC)).keys() == expected
+
+
 DIFFERENCES = {
     "a missing rule": (without("rules", "ipv4", 5), {"rules ipv4"}),
     "the kernel's rule of main": (added(as_planned.rule(32766, 254), "rules", "ipv4"), {"rules ipv4"}),

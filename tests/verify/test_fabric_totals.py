@@ -16,6 +16,7 @@ from l3hv.verify.announcements import announcements
 from l3hv.verify.fabric import Fabric, Total, is_matched, paths_of, route_total
 
 LAB = lab()
+PART = "2001:db8:cb00:710a::1"
 ANNOUNCED = {host: announcements(plan) for host, plan in LAB.items()}
 
 
@@ -67,6 +68,36 @@ def test_an_anycast_prefix_leads_to_all_of_its_owners_and_at_home_to_its_own() -
     everywhere = ["198.51.100.1", "198.51.100.129", "198.51.100.130", "198.51.100.2"]
     assert seen.routes(LAB["hv3"], tables["hv3"])["203.0.113.10/32"] == everywhere
     assert "203.0.113.10/32" not in seen.routes(LAB["hv1"], tables["hv1"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.frozensets(st.sampled_from(["vm1", "vm2", "vm3", "vm4"])))
+def test_what_is_spread_leads_to_the_other_holders_whoever_is_at_home(gone: frozenset[str]) -> None:
+    """As comparing with every other host would have it; in IPv6 hv3 holds a part of what the others hold."""
+    spread = {"l3hv_anycast": "spread"}
+    guests = [{"name": "vm4", "mac": "50:54:33:00:00:17", "ipv4": "203.0.113.4", "anycast": [PART]}]
+    plans = lab(hv1=spread, hv2=spread, hv3={**spread, "l3hv_guests": guests})
+    announced = {host: announcements(plan) for host, plan in plans.items()}
+    seen = Fabric(announced, dict.fromkeys(plans, gone))
+    looked_at = 0
+    for host in ("hv1", "hv2"):
+        tables = {table.name: table for table in plans[host].routing.tables}
+        for name in ("public4", "public6"):
+            spread_table, source = tables[f"{name}_spread"], tables[name]
+            elsewhere = {other: part for other, part in announced.items() if other != host}
+            nowhere = {**elsewhere, host: {"tables": {}}}
+            everything = brute_force(plans[host], source, nowhere, dict.fromkeys(plans, gone))
+            expected = {
+                prefix: hops
+                for prefix, hops in everything.items()
+                if is_matched(prefix, spread_table.accepts)
+            }
+            assert seen.routes(plans[host], spread_table) == expected
+            assert seen.total(plans[host], spread_table) == total(expected)
+            looked_at += len(expected)
+    # Each of the other's prefixes, and the part in one of them that hv3 has.
+    assert looked_at == 2 * (2 * 1 + ("vm4" not in gone)) - 2 * len(gone & {"vm1", "vm3"})
+    assert not any(table.accepts and table.fed_by for table in plans["hv3"].routing.tables)
 
 
 def test_a_guest_that_is_not_started_at_home_is_reached_where_it_is() -> None:

@@ -11,7 +11,7 @@ from l3hv.errors import natural_key
 from l3hv.model import DaemonName, HostPlan, RoutingTable
 from l3hv.verify.check import NOTHING, Check, State
 from l3hv.verify.expect import AT_LEAST, expectation, learned_name
-from l3hv.verify.fabric import Fabric
+from l3hv.verify.fabric import Fabric, source_of
 from l3hv.verify.find import (
     DEFAULTS,
     NOT_IN_KERNEL,
@@ -113,7 +113,6 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
 def patience(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     """Return what a second look at a host should wait for: parameters of the module ``l3hv_observe``."""
     expected = expectation(plan, fabric, frozenset())
-    tables = {table.name: table for table in plan.routing.tables}
     received: dict[str, dict[str, int]] = {}
     for session in plan.routing.sessions:
         for channel in session.channels:
@@ -121,7 +120,7 @@ def patience(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
             if not count.startswith(AT_LEAST):
                 received.setdefault(session.name, {})[channel.family] = _number(count)
     learned = {
-        table.name: fabric.total(plan, tables[table.fed_by] if table.fed_by else table).text
+        table.name: fabric.total(plan, table).text
         for table in plan.routing.tables
         if table.kernel_table is not None
     }
@@ -181,9 +180,8 @@ def _different_routes(
     plan: HostPlan, table: RoutingTable, listed: list[dict[str, Any]], fabric: Fabric, least: Fabric
 ) -> list[Check]:
     """Return the learned routes that are not as announced."""
-    by_name = {each.name: each for each in plan.routing.tables}
-    source = by_name[table.fed_by] if table.fed_by else table
-    expected, sure = fabric.routes(plan, source), least.routes(plan, source)
+    source = source_of(plan, table)
+    expected, sure = fabric.routes(plan, table), least.routes(plan, table)
     found = {route["prefix"]: sorted(route["next_hops"]) for route in listed}
     elsewhere = least.next_hops_of_unseen(source.name)
     checks = []

@@ -135,6 +135,7 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
                     iif=rule.iif,
                     source=rule.source,
                     destination=rule.destination,
+                    mark=f"{rule.mark}/{rule.mark}" if rule.mark else None,
                     suppress_prefixlength=rule.suppress_prefixlength,
                 )
                 for rule in rules
@@ -237,7 +238,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             yield f"path {path} has a reflector for {domain}", "yes"
     for table in routing.tables:
         if table.kernel_table is not None:
-            yield learned_name(table), _learned(plan, fabric, tables, table)
+            yield learned_name(table), _learned(plan, fabric, table)
 
 
 def bfd_name(session: Session) -> str:
@@ -276,8 +277,8 @@ def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTabl
     return 0, 0
 
 
-def _learned(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable], table: RoutingTable) -> str:
-    total = fabric.total(plan, tables[table.fed_by] if table.fed_by else table)
+def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> str:
+    total = fabric.total(plan, table)
     return learned_words(total.count, total.text, [attributes_words(table.prefsrc)] if total.count else [])
 
 

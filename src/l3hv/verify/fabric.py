@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -118,12 +119,15 @@ class Fabric:
             if prefix in part["tables"].get(table, {}).get("prefixes", {})
         ]
 
-    def next_hops(self, table: str, prefix: str, paths: frozenset[str]) -> list[str]:
-        """Return the addresses over which hosts on ``paths`` reach ``prefix``."""
+    def next_hops(
+        self, table: str, prefix: str, paths: frozenset[str], *, but: str | None = None
+    ) -> list[str]:
+        """Return the addresses over which hosts on ``paths`` reach ``prefix``, without those of ``but``."""
         return sorted(
             {
                 address
                 for owner in self._owners.get(table, {}).get(prefix, ())
+                if owner != but
                 for path, address in self._announced[owner]["tables"][table]["next_hops"].items()
                 if path in paths
             }
@@ -131,8 +135,12 @@ class Fabric:
 
     def total(self, plan: HostPlan, table: RoutingTable) -> Total:
         """Return what the host of ``plan`` should have learned into ``table``."""
-        paths = paths_of(plan, table.name)
         is_single = table.ecmp == "none"
+        if is_spread(table):
+            routes = self._routes_to_others(plan, table)
+            return sum((_one(prefix, hops, is_single) for prefix, hops in routes.items()), Total())
+        table = source_of(plan, table)
+        paths = paths_of(plan, table.name)
         total = self._total_of_class(table.name, paths, table.accepts, is_single)
         for prefix in self.announced_by(plan.host, table.name):
             total -= self._part(table.name, prefix, paths, table.accepts, is_single)
@@ -143,6 +151,9 @@ class Fabric:
 
         Of the routes that may have only one (``l3hv_ecmp``) these are all that there is to choose from.
         """
+        if is_spread(table):
+            return self._routes_to_others(plan, table)
+        table = source_of(plan, table)
         paths = paths_of(plan, table.name)
         own = set(self.announced_by(plan.host, table.name))
         return {
@@ -151,6 +162,30 @@ class Fabric:
             if prefix not in own and is_matched(prefix, table.accepts)
             if (hops := self.next_hops(table.name, prefix, paths))
         }
+
+    def _routes_to_others(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
+        """Return the routes to the anycast prefixes of a host and inside them, but for those to itself."""
+        source = source_of(plan, table)
+        paths = paths_of(plan, source.name)
+        return {
+            prefix: hops
+            for _, first, last, *_ in _bounds(table.accepts)
+            for prefix in self._between(source.name, first, last)
+            if is_matched(prefix, table.accepts) and is_matched(prefix, source.accepts)
+            if (hops := self.next_hops(source.name, prefix, paths, but=plan.host))
+        }
+
+    def _between(self, table: str, first: int, last: int) -> list[str]:
+        """Return the prefixes of a table that begin with one of these addresses."""
+        if table not in self._in_order:
+            prefixes = ((int(ip_network(p).network_address), p) for p in self._owners.get(table, {}))
+            self._in_order[table] = sorted(prefixes)
+        here = self._in_order[table]
+        return [p for _, p in here[bisect_left(here, (first, "")) : bisect_left(here, (last + 1, ""))]]
+
+    @functools.cached_property
+    def _in_order(self) -> dict[str, list[tuple[int, str]]]:
+        return {}
 
     def _one_default(self, plan: HostPlan, table: RoutingTable, paths: frozenset[str]) -> Total:
         """Return what the total gains where one default route is preferred to the others (``l3hv_ecmp``)."""
@@ -235,14 +270,28 @@ class Fabric:
         accepts: tuple[PrefixMatch, ...],
         is_single: bool,
     ) -> Total:
-        """Return what ``prefix`` adds to the total of a class.
-
-        Of several next hops BIRD keeps the ones with the lowest addresses.
-        """
+        """Return what ``prefix`` adds to the total of a class."""
         hops = self.next_hops(table, prefix, paths)
         if not hops or not is_matched(prefix, accepts):
             return Total()
-        return route_total(prefix, [min(hops, key=ip_address)] if is_single else hops)
+        return _one(prefix, hops, is_single)
+
+
+def _one(prefix: str, hops: list[str], is_single: bool) -> Total:
+    """Return the total of one route: of several next hops BIRD keeps the ones with the lowest addresses."""
+    return route_total(prefix, [min(hops, key=ip_address)] if is_single else hops)
+
+
+def is_spread(table: RoutingTable) -> bool:
+    """Tell whether a table has what other hosts hold of this host's anycast prefixes."""
+    return table.fed_by is not None and bool(table.accepts)
+
+
+def source_of(plan: HostPlan, table: RoutingTable) -> RoutingTable:
+    """Return the table whose routes are copied into ``table``, or itself."""
+    if table.fed_by is None:
+        return table
+    return next(source for source in plan.routing.tables if source.name == table.fed_by)
 
 
 def paths_of(plan: HostPlan, table: str) -> frozenset[str]:

@@ -141,7 +141,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
     """Tell whether a rule of somebody else leaves alone what the plan's rules are for.
 
     It does after the last of them, which takes all that is left, and where it is for packets of an interface
-    that is not the fabric's, or for marked ones: nothing of the fabric is.  The kernel's own have to go.
+    or with a mark that is not the fabric's.  The kernel's own have to go.
     """
     last = max((own.priority for own in plan.rules if own.family == family), default=None)
     is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
@@ -151,7 +151,9 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
         return True
     interface = rule["iif"] or rule["oif"]
     is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
-    return not rule["is_inverted"] and (is_elsewhere or bool(rule["mark"]))
+    ours = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
+    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in ours)
+    return not rule["is_inverted"] and (is_elsewhere or is_marked)
 
 
 def _interfaces(plan: HostPlan) -> set[str]:
@@ -168,10 +170,10 @@ def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
         iif=rule["iif"],
         source=rule["source"],
         destination=rule["destination"],
+        mark=f"{rule['mark']:#x}/{rule['mask']:#x}" if rule["mark"] else None,
         suppress_prefixlength=rule["suppress_prefixlength"],
     )
     extra = [f"oif {rule['oif']}"] if rule["oif"] else []
-    extra += [f"fwmark {rule['mark']}"] if rule["mark"] else []
     extra += ["not"] if rule["is_inverted"] else []
     return " ".join([words, *extra])
 

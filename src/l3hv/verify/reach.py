@@ -161,8 +161,7 @@ def _from_hypervisor(
             yield from _to(plan.host, plan.host, guest)
     if plan.main_default_route or not any(rule.table == LOCAL_OUT for rule in plan.rules):
         return
-    own_way = {table.fed_by for table in plan.routing.tables}
-    is_led_out = not own_way.isdisjoint(ways_out)
+    is_led_out = not _own_ways(plan).isdisjoint(ways_out)
     for edge in plans:
         for loopback in edge.loopbacks if edge.kind == "edge_router" else ():
             if loopback.family == "ipv4":
@@ -177,11 +176,16 @@ def _between_hypervisors(
     following = dict(zip(names, [*names[1:], *names[:1]], strict=True))
     for plan in hypervisors:
         other = following.get(plan.host, plan.host)
-        own_way = {table.fed_by for table in plan.routing.tables}
+        own_ways = _own_ways(plan)
         if other != plan.host and loopbacks.get(plan.host):
             for table, address in loopbacks[other]:
-                if table in own_way:
+                if table in own_ways:
                     yield Ping(plan.host, plan.host, other, address)
+
+
+def _own_ways(plan: HostPlan) -> set[str | None]:
+    """Return the BIRD tables that a hypervisor's own traffic takes its routes of."""
+    return {table.fed_by for table in plan.routing.tables if table.domain == LOCAL_OUT}
 
 
 def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[LiveGuest]) -> Iterator[Ping]:

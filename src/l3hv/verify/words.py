@@ -15,9 +15,12 @@ def rule_words(
     iif: str | None = None,
     source: str | None = None,
     destination: str | None = None,
+    mark: str | None = None,
     suppress_prefixlength: int | None = None,
 ) -> str:
     """Return a rule as ``ip rule`` shows it; ``action`` is ``lookup TABLE`` or another one.
+
+    ``mark`` is ``VALUE/MASK``.
 
     >>> rule_words(1000, "lookup main", iif="lo")
     '1000: from all iif lo lookup main'
@@ -25,6 +28,8 @@ def rule_words(
     words = [f"{priority}:", "from", source or "all"]
     if destination is not None:
         words += ["to", destination]
+    if mark is not None:
+        words += ["fwmark", mark]
     if iif is not None:
         words += ["iif", iif]
     words.append(action)

@@ -1,0 +1,68 @@
+"""Flows to an anycast address, and who answers them: a program for the namespaces of guests.
+
+    anycast_flows.py answer NAME ADDRESS...        say one's name to whoever asks at these addresses
+    anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so many times each
+
+A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow: pairs
+of a name and the TTL (hop limit) that the question arrived with.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import sys
+import time
+
+PORT = 7707
+PATIENCE_S, PAUSE_S = 1.0, 0.1
+RECEIVE_HOP_LIMIT = (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
+RECEIVE_TTL = (socket.IPPROTO_IP, 12)  # IP_RECVTTL of ip(7)
+
+
+def opened(address: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def answer(name: str, *addresses: str) -> None:
+    """Answer each question with a name and the question's TTL."""
+    selector = selectors.DefaultSelector()
+    for address in addresses:
+        here = opened(address)
+        here.setsockopt(*(RECEIVE_HOP_LIMIT if ":" in address else RECEIVE_TTL), 1)
+        here.bind((address, PORT))
+        selector.register(here, selectors.EVENT_READ)
+    print("ready", flush=True)
+    while True:
+        for key, _ in selector.select():
+            _, ((_, _, ttl),), _, asking = key.fileobj.recvmsg(64, 64)
+            key.fileobj.sendto(f"{name} {int.from_bytes(ttl, sys.byteorder)}".encode(), asking)
+
+
+def ask(address: str, flows: str, rounds: str) -> None:
+    """Ask once in each flow and wait for the answers, several times."""
+    asking = [opened(address) for _ in range(int(flows))]
+    for flow in asking:
+        flow.connect((address, PORT))
+    answers: list[list[tuple[str, int]]] = [[] for _ in asking]
+    for _ in range(int(rounds)):
+        selector = selectors.DefaultSelector()
+        for number, flow in enumerate(asking):
+            selector.register(flow, selectors.EVENT_READ, number)
+            flow.send(b"who?")
+        end = time.monotonic() + PATIENCE_S
+        while selector.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                try:
+                    name, ttl = key.fileobj.recv(64).decode().split()
+                    answers[key.data].append((name, int(ttl)))
+                except OSError:
+                    pass  # an error of ICMP
+                selector.unregister(key.fileobj)
+        time.sleep(PAUSE_S)
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    {"answer": answer, "ask": ask}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,189 @@
+"""Anycast that is spread over all its holders (l3hv_anycast): shares, tables, rules."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from golden_cases import cases, intent_directory
+from golden_cases import slices as golden_slices
+from hypothesis import given
+from hypothesis import strategies as st
+from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
+
+from l3hv.addressing import is_inside
+from l3hv.model import HostPlan, SpreadShare, as_plain
+from l3hv.plan import host_plan
+from l3hv.spread import FLOW_HASHES, MARKS, shares
+from l3hv.summary import plan_summary
+
+FOUR, SIX = "10.9.0.1/32", "2001:db8:8000:9900::/64"
+
+
+def fabric(holders: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
+    """Return hypervisors whose first guest holds these anycast prefixes, all of them with ``variables``."""
+    hosts: dict[str, Any] = {}
+    for number, (name, prefixes) in enumerate(holders.items(), start=1):
+        own = hypervisor(number, guests=2) | variables
+        own["l3hv_guests"][0]["anycast"] = prefixes
+        hosts[name] = ("hypervisor", own)
+    return hosts | REFLECTORS | EDGE
+
+
+def plans(holders: dict[str, list[str]], **variables: Any) -> dict[str, HostPlan]:
+    said = {"l3hv_anycast": "spread"} | variables
+    return {name: host_plan(part) for name, part in slices(fabric(holders, **said)).items()}
+
+
+def spread_tables(plan: HostPlan) -> dict[str, list[str]]:
+    return {
+        table.name: [match.prefix for match in table.accepts]
+        for table in plan.routing.tables
+        if table.fed_by is not None and table.accepts
+    }
+
+
+EVERYWHERE = {"hv1": [FOUR, SIX], "hv2": [FOUR], "hv3": [FOUR, SIX], "hv4": []}
+
+
+def test_each_holder_knows_how_many_there_are() -> None:
+    made = plans(EVERYWHERE)
+    (public,) = made["hv1"].packet_filter.spread
+    assert public.name == "public"
+    assert public.guests == ("vm2", "vm3")
+    assert public.shares == (
+        SpreadShare("ipv4", holders=3, local=21846, prefixes=(FOUR,)),
+        SpreadShare("ipv6", holders=2, local=32768, prefixes=(SIX,)),
+    )
+    assert [share.family for share in made["hv2"].packet_filter.spread[0].shares] == ["ipv4"]
+    assert made["hv4"].packet_filter.spread == ()
+
+
+def test_a_holder_has_a_table_of_the_others() -> None:
+    made = plans(EVERYWHERE)
+    assert spread_tables(made["hv1"]) == {"public4_spread": [FOUR], "public6_spread": [SIX]}
+    assert spread_tables(made["hv2"]) == {"public4_spread": [FOUR]}
+    names = {table.name: table.id for table in made["hv1"].table_names}
+    assert names == {"public": 90, "private": 20, "local-out": 100, "public-spread": 1090}
+    assert [table.name for table in made["hv1"].table_names if not table.is_networkds] == ["public-spread"]
+    table = next(table for table in made["hv1"].routing.tables if table.name == "public6_spread")
+    assert (table.kernel_table, table.fed_by, table.learn, table.persists) == (1090, "public6", False, False)
+
+
+@pytest.mark.parametrize(
+    ("holders", "variables"),
+    [
+        ({"hv1": [FOUR, SIX], "hv2": []}, {}),
+        ({"hv1": [], "hv2": [FOUR]}, {}),
+        (EVERYWHERE, {"l3hv_anycast": "local"}),
+        (EVERYWHERE, {"l3hv_anycast": None}),
+    ],
+)
+def test_nothing_is_there_for_it_where_nothing_is_spread(
+    holders: dict[str, list[str]], variables: dict[str, Any]
+) -> None:
+    """Neither where nobody else holds it nor where nobody asked for it; slices do not tell of it either."""
+    for plan in plans(holders, **variables).values():
+        assert not plan.packet_filter.spread
+        assert not spread_tables(plan)
+        assert not any(rule.mark for rule in plan.rules)
+        assert all("spread" not in table.name for table in plan.table_names)
+    parts = slices(fabric(holders, **({"l3hv_anycast": "spread"} | variables)))
+    assert {str(part["holders"]) for part in parts.values()} == {"[]"}
+
+
+def test_a_further_holder_changes_shares_and_nothing_that_routes() -> None:
+    before, after = plans(EVERYWHERE)["hv1"], plans(EVERYWHERE | {"hv4": [FOUR]})["hv1"]
+    assert after.routing == before.routing
+    assert after.rules == before.rules
+    assert [share.holders for share in after.packet_filter.spread[0].shares] == [4, 2]
+
+
+def test_several_holders_on_a_hypervisor_count_once() -> None:
+    hosts = fabric({"hv1": [FOUR], "hv2": [FOUR]}, l3hv_anycast="spread")
+    hosts["hv2"][1]["l3hv_guests"][1]["anycast"] = [FOUR]
+    for name in ("hv1", "hv2"):
+        (public,) = host_plan(slices(hosts)[name]).packet_filter.spread
+        assert [share.holders for share in public.shares] == [2]
+
+
+def test_each_domain_has_a_mark_and_a_table_of_its_own() -> None:
+    hosts = fabric({"hv1": [FOUR], "hv2": [FOUR]}, l3hv_anycast="spread")
+    for number, name in enumerate(("hv1", "hv2"), start=2):
+        service = {"name": f"s{number}", "mac": f"52:54:00:ff:00:0{number}", "ipv4": f"10.64.0.{number}"}
+        hosts[name][1]["l3hv_guests"].append({**service, "domain": "private", "anycast": ["10.64.9.9"]})
+    domains = COMMON["l3hv_domains"]
+    domains = domains | {"private": domains["private"] | {"spread_table": 21}}
+    plan = host_plan(slices(hosts, common_of(COMMON | {"l3hv_domains": domains}))["hv1"])
+    assert [(domain.name, domain.mark) for domain in plan.packet_filter.spread] == [
+        ("public", MARKS["public"]),
+        ("private", MARKS["private"]),
+    ]
+    assert {rule.table: rule.mark for rule in plan.rules if rule.mark} == {
+        "public-spread": MARKS["public"],
+        "private-spread": MARKS["private"],
+    }
+    assert spread_tables(plan) == {"public4_spread": [FOUR], "private4_spread": ["10.64.9.9/32"]}
+    assert {table.name: table.id for table in plan.table_names}["private-spread"] == 21
+    text = plan_summary(as_plain(plan))
+    assert "  private  10.64.9.9/32  1/2 of the flows of guests stays here\n" in text
+    assert "fwmark 0x40000000 lookup private-spread" in text
+
+
+@st.composite
+def nested_prefixes(draw: st.DrawFn) -> dict[IPv4Network, int]:
+    lengths = st.integers(26, 32)
+    addresses = st.integers(0, 63).map(lambda number: IPv4Address("203.0.113.0") + number)
+    prefixes = st.builds(lambda a, length: IPv4Network((a, length), strict=False), addresses, lengths)
+    return draw(st.dictionaries(prefixes, st.integers(1, 4), max_size=12))
+
+
+@given(nested_prefixes())
+def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: dict[IPv4Network, int]) -> None:
+    found = shares(held)  # type: ignore[arg-type] # of one family
+    parts = [(part, holders) for holders, several in found.items() for part in several]
+    for number in range(64):
+        address = IPv4Address("203.0.113.0") + number
+        around = [prefix for prefix in held if address in prefix]
+        wanted = held[max(around, key=lambda prefix: prefix.prefixlen)] if around else 1
+        assert [holders for part, holders in parts if is_inside(address, part)] == [wanted] * (wanted > 1)
+
+
+def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> None:
+    """Another holder has a part of what is held here: flows to it find its longer prefix in either table."""
+    whole, part = "10.9.0.0/28", "10.9.0.3/32"
+    made = plans({"hv1": [whole], "hv2": [whole], "hv3": [part]})
+    (match,) = next(t for t in made["hv1"].routing.tables if t.name == "public4_spread").accepts
+    assert (match.prefix, match.low, match.high) == (whole, 28, 32)
+    assert spread_tables(made["hv3"]) == {}
+
+
+@pytest.mark.parametrize("holders", [2, 3, 5, 100])
+def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
+    """No flow that goes to others comes back because there is one more of them."""
+
+    def local(count: int) -> int:
+        made = plans({f"hv{number}": [FOUR] for number in range(1, count + 1)})
+        return made["hv1"].packet_filter.spread[0].shares[0].local
+
+    assert 0 <= local(holders) - FLOW_HASHES / holders < 1
+    assert local(holders + 1) <= local(holders)
+
+
+@pytest.mark.parametrize("case", cases())
+def test_no_packet_is_spread_twice(case: str) -> None:
+    """What comes by a path is never marked, and only marks lead to tables that may lead away from here."""
+    for part in golden_slices(intent_directory(case)).values():
+        plan = host_plan(part)
+        uplinks = {uplink.interface for uplink in plan.uplinks}
+        marked = {port for domain in plan.packet_filter.spread for port in domain.guests}
+        assert marked.isdisjoint(uplinks)
+        assert marked <= {guest.interface for guest in plan.guests}
+        tables = {table.domain for table in plan.routing.tables if table.fed_by and table.accepts}
+        assert {rule.table for rule in plan.rules if rule.mark} == tables
+        assert not any(rule.table in tables for rule in plan.rules if not rule.mark)
+        # Nothing but what is spread is in them.
+        held = {route.prefix for guest in plan.guests for route in guest.routes if route.kind == "anycast"}
+        for several in spread_tables(plan).values():
+            assert held.issuperset(several)
