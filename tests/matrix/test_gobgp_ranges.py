@@ -199,23 +199,6 @@ def test_whoever_gives_the_next_hop_of_another(
     await_whole(fabric)
 
 
-def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
-    """Until somebody says otherwise; no other session notices."""
-    await_whole(fabric)
-    routes = " ".join(f"route 2001:db8:cb00:7102::{number:x}/128 blackhole;" for number in range(1, 300))
-    many = f"$a protocol static many {{ ipv6 {{ table public6; }}; {routes} }}"
-    announced = "/^function announce_public6/a if source = RTS_STATIC then accept;"
-    with fabric.traffic(*both_families("vm1", "gw"), seconds=8, each=4) as traffic:
-        with edited(fabric, "hv2", many, announced):
-            for reflector in BY_RANGE:
-                wait_for(f"the end with {reflector}", lambda rr=reflector: not is_up(fabric, rr, 2), 5)
-        assert all("Established" in state for state in with_range(fabric, "hv1"))
-    assert traffic.lost() == {}
-    for reflector in BY_RANGE:
-        fabric.run(reflector, f"{GOBGP} neighbor {address_of(reflector, 2)} enable")
-    await_whole(fabric)
-
-
 def test_a_reflector_comes_to_know_its_clients_and_forgets_them(
     fabric: Lab, intent: Path, tmp_path: Path
 ) -> None:
@@ -249,3 +232,20 @@ def test_another_hypervisor_needs_no_change_at_the_reflectors(fabric: Lab, inten
         for hypervisor in ("hv1", "hv2"):
             assert fabric.routes(hypervisor, 4).get("203.0.113.3") == 2
     assert traffic.lost() == {}
+
+
+def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
+    """Until somebody says otherwise; no other session notices. rr3 remembers that, and says so."""
+    await_whole(fabric)
+    routes = " ".join(f"route 2001:db8:cb00:7102::{number:x}/128 blackhole;" for number in range(1, 300))
+    many = f"$a protocol static many {{ ipv6 {{ table public6; }}; {routes} }}"
+    announced = "/^function announce_public6/a if source = RTS_STATIC then accept;"
+    with fabric.traffic(*both_families("vm1", "gw"), seconds=8, each=4) as traffic:
+        with edited(fabric, "hv2", many, announced):
+            for reflector in BY_RANGE:
+                wait_for(f"the end with {reflector}", lambda rr=reflector: not is_up(fabric, rr, 2), 5)
+        assert all("Established" in state for state in with_range(fabric, "hv1"))
+    assert traffic.lost() == {}
+    for reflector in BY_RANGE:
+        fabric.run(reflector, f"{GOBGP} neighbor {address_of(reflector, 2)} enable")
+    await_whole(fabric)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +48,13 @@ def fabric() -> Iterator[Lab]:
     finally:
         if "L3HV_LAYOUTS_KEEP" not in os.environ:
             made.twin("down")
+
+
+@pytest.fixture(scope="module")
+def as_written(fabric: Lab) -> Lab:
+    """The fabric as its inventory has it, whatever it was before. Who uses it leaves it so."""
+    provision(fabric)
+    return fabric
 
 
 def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
@@ -175,34 +184,32 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forgery", FORGED)
-def test_a_route_gets_into_no_other_domain(fabric: Lab, forgery: str) -> None:
-    provision(fabric, *as_layout("mixed"))
-    await_whole(fabric)
-    assert tables_of(fabric, "172.22.7.3") == {"hv1 private", "hv2 private"}
-    with changed(fabric, "hv3", FORGED[forgery]):
-        wait_for("the forged route to be refused", lambda: not tables_of(fabric, "172.22.7.3"))
-        assert tables_of(fabric, "203.0.113.3") == {"hv1 public", "hv2 public"}
+def test_a_route_gets_into_no_other_domain(as_written: Lab, forgery: str) -> None:
+    await_whole(as_written)
+    assert tables_of(as_written, "172.22.7.3") == {"hv1 private", "hv2 private"}
+    with changed(as_written, "hv3", FORGED[forgery]):
+        wait_for("the forged route to be refused", lambda: not tables_of(as_written, "172.22.7.3"))
+        assert tables_of(as_written, "203.0.113.3") == {"hv1 public", "hv2 public"}
         for reflector in REFLECTORS:
-            assert "172.22.7.3" not in fabric.run(reflector, "birdc show route table shared4")
+            assert "172.22.7.3" not in as_written.run(reflector, "birdc show route table shared4")
 
 
-def test_a_community_from_a_session_of_one_domain_means_nothing(fabric: Lab) -> None:
+def test_a_community_from_a_session_of_one_domain_means_nothing(as_written: Lab) -> None:
     """hv2, whose sessions are not shared, puts the private domain's community on a public route."""
-    provision(fabric, *as_layout("mixed"))
-    await_whole(fabric)
+    await_whole(as_written)
     forge = "/^function announce_public4/a bgp_large_community.add((4200000000, 1, 2));"
-    with changed(fabric, "hv2", forge):
+    with changed(as_written, "hv2", forge):
         for reflector in REFLECTORS:
 
             def shown(where: str, reflector: str = reflector) -> str:
-                return fabric.run(reflector, f"birdc show route {where} 203.0.113.2/32 all")
+                return as_written.run(reflector, f"birdc show route {where} 203.0.113.2/32 all")
 
             wait_for("the forgery", lambda: "1, 2)" in shown("import table hv2_public.ipv4"))
             assert "(4200000000, 1, " not in shown("table public4")
             assert "(4200000000, 1, 1)" in shown("table shared4")
             assert "(4200000000, 1, 2)" not in shown("table shared4")
-        assert "203.0.113.2" in fabric.routes("hv3", 4, "public")
-        assert "203.0.113.2" not in fabric.routes("hv3", 4, "private")
+        assert "203.0.113.2" in as_written.routes("hv3", 4, "public")
+        assert "203.0.113.2" not in as_written.routes("hv3", 4, "private")
 
 
 # --- keys, and where a packet may come from --------------------------------------------------------
@@ -211,22 +218,21 @@ SECRETS = {"fabric": "for tests only", "rack2": "for tests only, too"}
 OTHERS = {"fabric": "another one", "rack2": "one more"}
 
 
-def test_no_output_and_no_file_of_the_controller_has_a_secret(fabric: Lab) -> None:
+def test_no_output_and_no_file_of_the_controller_has_a_secret(as_written: Lab) -> None:
     """Under the most talkative run there is, whether a secret changes or not."""
-    provision(fabric)
     for secrets in (SECRETS, OTHERS):
         arguments = ("-e", json.dumps({"l3hv_bgp_secrets": secrets}), "--check", "--diff", "-vvv")
-        said = fabric.playbook("site.yml", *arguments, inventory=INVENTORY).output
+        said = as_written.playbook("site.yml", *arguments, inventory=INVENTORY).output
         assert ("holds secrets and is not shown" in said) == (secrets == OTHERS)
         assert [secret for secret in (*OTHERS.values(), *SECRETS.values()) if secret in said] == []
-    said = fabric.playbook("playbooks/plan.yml", "-vvv", inventory=INVENTORY).output
+    said = as_written.playbook("playbooks/plan.yml", "-vvv", inventory=INVENTORY).output
     assert "key fabric" in said
     assert SECRETS["fabric"] not in said
     kept = [path for path in (REPOSITORY / "build").rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if SECRETS["fabric"].encode() in path.read_bytes()] == []
     for machine in (*HYPERVISORS, *REFLECTORS):  # the edge router has no key
-        found = fabric.run(
+        found = as_written.run(
             machine, "grep -rl 'for tests only' /etc /var/lib /var/log | xargs stat -c '%a %n'"
         )
         assert {line.split()[0] for line in found.splitlines()} == {"600"}, found
@@ -242,25 +248,23 @@ def assert_no_session(fabric: Lab, machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", HYPERVISORS)
-def test_without_the_key_there_is_no_session(fabric: Lab, machine: str) -> None:
+def test_without_the_key_there_is_no_session(as_written: Lab, machine: str) -> None:
     """Under three daemons and layouts."""
-    provision(fabric)
-    await_whole(fabric)
-    with changed(fabric, machine, "/password key_/d", "/authentication md5/d"):
-        assert_no_session(fabric, machine)
+    await_whole(as_written)
+    with changed(as_written, machine, "/password key_/d", "/authentication md5/d"):
+        assert_no_session(as_written, machine)
 
 
 @pytest.mark.parametrize("machine", HYPERVISORS)
-def test_from_farther_away_there_is_no_session(fabric: Lab, machine: str) -> None:
+def test_from_farther_away_there_is_no_session(as_written: Lab, machine: str) -> None:
     """Packets with a TTL of 254 have passed a router."""
-    provision(fabric)
-    await_whole(fabric)
-    fabric.run(machine, f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
+    await_whole(as_written)
+    as_written.run(machine, f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
     try:
-        assert_no_session(fabric, machine)
+        assert_no_session(as_written, machine)
     finally:
-        fabric.run(machine, "nft delete table inet farther")
-        await_whole(fabric)
+        as_written.run(machine, "nft delete table inet farther")
+        await_whole(as_written)
 
 
 def test_a_key_is_rotated_without_losing_a_packet(fabric: Lab) -> None:
@@ -278,6 +282,43 @@ def rotate(fabric: Lab, key: object, *arguments: str, secrets: dict[str, str] = 
     """Rotate to these keys, by the playbook."""
     variables = json.dumps({"l3hv_bgp_key": key, "l3hv_bgp_secrets": secrets})
     return fabric.playbook("playbooks/rotate_keys.yml", "-e", variables, *arguments, inventory=INVENTORY)
+
+
+def interrupt(fabric: Lab, key: str) -> None:
+    """Kill a rotation when a host has its files for path a and no BIRD has been told of them."""
+    variables = json.dumps({"l3hv_bgp_key": key, "l3hv_bgp_secrets": SECRETS})
+    with subprocess.Popen(
+        fabric.ansible_command("ansible-playbook", INVENTORY, "-e", variables, "playbooks/rotate_keys.yml"),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        said, task = [], ""
+        for line in process.stdout:
+            said.append(line)
+            task = line if line.startswith(("TASK", "RUNNING")) else task
+            is_of_path = any("Path a, 1 of 2" in earlier for earlier in said)
+            if is_of_path and "Describe the routing to BIRD" in task and line.startswith("changed: ["):
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    assert "changed: [" in said[-1], "".join(said[-20:])
+
+
+def running_modules(fabric: Lab) -> str:
+    """Return the processes of Ansible's modules, which go on without whom they answer."""
+    show = "pgrep -fx '/usr/bin/python3[0-9.]*' || true"
+    return "".join(fabric.on_each(MACHINES, lambda machine: fabric.run(machine, show)).values())
+
+
+def placed(fabric: Lab, key: str) -> set[str]:
+    """Return the machines that have a key in BIRD's files, in force or not."""
+    found = fabric.on_each(
+        (*HYPERVISORS, *REFLECTORS), lambda name: fabric.run(name, "cat /etc/bird/bird.conf")
+    )
+    return {name for name, text in found.items() if f"key_{key};" in text}
 
 
 def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None:
@@ -321,5 +362,28 @@ def test_a_rotation_that_was_interrupted_goes_on(fabric: Lab) -> None:
             rotate(fabric, "rack2")
     finally:
         fabric.run("rr2", "birdc enable hv1_public4")
-    assert set(rotate(fabric, "rack2").changed_hosts()) == set(MACHINES)
+    assert set(rotate(fabric, "rack2").changed_hosts()) == {*MACHINES} - {"rr1"}
     assert is_whole(fabric)
+
+
+def test_a_rotation_that_was_killed_before_it_took_effect_goes_on(fabric: Lab) -> None:
+    """What is placed and not in force is told, and nothing is lost when it is brought into force."""
+    provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
+    await_whole(fabric)
+    flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))
+    with fabric.steady_traffic(*flows) as traffic:
+        interrupt(fabric, "rack2")
+        wait_for("the end of the modules that had begun", lambda: not running_modules(fabric))
+        begun = placed(fabric, "rack2")
+        assert begun
+        assert is_whole(fabric)
+        said = rotate(fabric, "rack2", "--check")
+        assert begun <= set(said.changed_hosts())
+        assert placed(fabric, "rack2") == begun
+        rotate(fabric, "rack2")
+        await_whole(fabric)
+    assert traffic.lost() == {}
+    assert placed(fabric, "rack2") == {*HYPERVISORS, *REFLECTORS}
+    assert placed(fabric, "fabric") == set()
+    assert rotate(fabric, "rack2").changed_hosts() == {}
+    assert provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "rack2"})) == {}
