@@ -36,7 +36,7 @@ KEYED = {
     "l3hv_bgp_secrets": {"fabric": SECRET},
 }
 KEPT = ("/etc/l3hv/frr-keys", "/run/l3hv-frr/frr.conf")
-HIDDEN = ("/run/l3hv-frr", "/var/lib/l3hv/previous")
+HIDDEN = ("/run/l3hv-frr", "/var/lib/l3hv/previous/frr")
 OTHERS = KEYED | {"l3hv_bgp_secrets": {"fabric": OTHER}}
 DETECTION_MS = 300
 BOUND_MS = 1.2 * DETECTION_MS + 500
