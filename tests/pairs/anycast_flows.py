@@ -3,8 +3,8 @@
     anycast_flows.py answer NAME ADDRESS...        say one's name to whoever asks at these addresses
     anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so many times each
 
-A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow: pairs
-of a name and the TTL (hop limit) that the question arrived with.
+A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow:
+pairs of a name and the TTL (hop limit) that the question arrived with.
 """
 
 from __future__ import annotations
