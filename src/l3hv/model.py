@@ -525,14 +525,18 @@ class FilteredDomain:
 
 @dataclass(frozen=True)
 class SpreadShare:
-    """Anycast ``prefixes`` of one family that ``holders`` hypervisors hold, this one included.
+    """The anycast of one family that ``holders`` hypervisors hold, this one included.
 
     A flow has a number from 0 to 65535 that depends on its addresses and ports: those below ``local`` stay.
+    As what guests send with it is kept apart by how it is looked up: ``addresses``, ``networks`` (/64s, by
+    their first address), and other ``prefixes``.
     """
 
     family: Family
     holders: int
     local: int
+    addresses: tuple[str, ...]
+    networks: tuple[str, ...]
     prefixes: tuple[str, ...]
 
 

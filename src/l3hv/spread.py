@@ -10,10 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import collapse_addresses, ip_network
+from ipaddress import ip_network
 from typing import Any
 
-from l3hv.addressing import HOST_LENGTH, Network, by_address, family_of, is_inside, outermost
+from l3hv.addressing import (
+    GUEST_PREFIX_LENGTH,
+    HOST_LENGTH,
+    Network,
+    by_address,
+    family_of,
+    is_inside,
+    outermost,
+)
 from l3hv.facts import Common, Domain, DomainKind, HostIntent
 from l3hv.model import Family, PrefixMatch, SpreadDomain, SpreadShare
 
@@ -81,12 +89,28 @@ def spread_domains(host: HostIntent, found: Iterable[Spread]) -> tuple[SpreadDom
             mark=MARKS[several[0].domain.kind],
             guests=tuple(guest.interface for guest in host.guests if guest.domain == name),
             shares=tuple(
-                SpreadShare(spread.family, holders, -(-FLOW_HASHES // holders), tuple(map(str, prefixes)))
+                _share(spread.family, holders, prefixes)
                 for spread in several
                 for holders, prefixes in shares(spread.held).items()
             ),
         )
         for name, several in domains.items()
+    )
+
+
+def _share(family: Family, holders: int, prefixes: list[Network]) -> SpreadShare:
+    by_length: dict[int, list[Network]] = {}
+    for prefix in prefixes:
+        by_length.setdefault(prefix.prefixlen, []).append(prefix)
+    addresses = by_length.pop(HOST_LENGTH[family], [])
+    networks = by_length.pop(GUEST_PREFIX_LENGTH, [])
+    return SpreadShare(
+        family=family,
+        holders=holders,
+        local=-(-FLOW_HASHES // holders),
+        addresses=tuple(str(prefix.network_address) for prefix in addresses),
+        networks=tuple(str(prefix.network_address) for prefix in networks),
+        prefixes=tuple(str(prefix) for several in by_length.values() for prefix in several),
     )
 
 
@@ -107,7 +131,7 @@ def shares(held: Mapping[Network, int]) -> dict[int, list[Network]]:
             parts.remove(around)
             parts += around.address_exclude(one)
         found.setdefault(held[prefix], []).extend(parts)
-    return {holders: list(collapse_addresses(found[holders])) for holders in sorted(found) if holders > 1}
+    return {holders: outermost(found[holders]) for holders in sorted(found) if holders > 1}
 
 
 def _with_inner(prefixes: Iterable[Network]) -> Iterator[tuple[Network, list[Network]]]:

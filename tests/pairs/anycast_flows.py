@@ -3,8 +3,8 @@
     anycast_flows.py answer NAME ADDRESS...        say one's name to whoever asks at these addresses
     anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so many times each
 
-A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow: pairs
-of a name and the TTL (hop limit) that the question arrived with.
+A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow:
+pairs of a name and the TTL (hop limit) that the question arrived with.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ PATIENCE_S, PAUSE_S = 1.0, 0.1
 RECEIVE_HOP_LIMIT = (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
 RECEIVE_TTL = (socket.IPPROTO_IP, 12)  # IP_RECVTTL of ip(7)
 
+RECEIVE_BUFFER = (socket.SOL_SOCKET, 33, 2**23)  # SO_RCVBUFFORCE: all flows may ask the same one at once
+
 
 def opened(address: str) -> socket.socket:
     return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
@@ -31,6 +33,7 @@ def answer(name: str, *addresses: str) -> None:
     for address in addresses:
         here = opened(address)
         here.setsockopt(*(RECEIVE_HOP_LIMIT if ":" in address else RECEIVE_TTL), 1)
+        here.setsockopt(*RECEIVE_BUFFER)
         here.bind((address, PORT))
         selector.register(here, selectors.EVENT_READ)
     print("ready", flush=True)

@@ -53,8 +53,10 @@ def test_each_holder_knows_how_many_there_are() -> None:
     assert public.name == "public"
     assert public.guests == ("vm2", "vm3")
     assert public.shares == (
-        SpreadShare("ipv4", holders=3, local=21846, prefixes=(FOUR,)),
-        SpreadShare("ipv6", holders=2, local=32768, prefixes=(SIX,)),
+        SpreadShare("ipv4", holders=3, local=21846, addresses=("10.9.0.1",), networks=(), prefixes=()),
+        SpreadShare(
+            "ipv6", holders=2, local=32768, addresses=(), networks=("2001:db8:8000:9900::",), prefixes=()
+        ),
     )
     assert [share.family for share in made["hv2"].packet_filter.spread[0].shares] == ["ipv4"]
     assert made["hv4"].packet_filter.spread == ()
@@ -127,7 +129,7 @@ def test_each_domain_has_a_mark_and_a_table_of_its_own() -> None:
     assert spread_tables(plan) == {"public4_spread": [FOUR], "private4_spread": ["10.64.9.9/32"]}
     assert {table.name: table.id for table in plan.table_names}["private-spread"] == 21
     text = plan_summary(as_plain(plan))
-    assert "  private  10.64.9.9/32  1/2 of the flows of guests stays here\n" in text
+    assert "  private  10.64.9.9  1/2 of the flows of guests stays here\n" in text
     assert "fwmark 0x40000000 lookup private-spread" in text
 
 
@@ -148,6 +150,14 @@ def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: di
         around = [prefix for prefix in held if address in prefix]
         wanted = held[max(around, key=lambda prefix: prefix.prefixlen)] if around else 1
         assert [holders for part, holders in parts if is_inside(address, part)] == [wanted] * (wanted > 1)
+
+
+def test_addresses_are_kept_apart_by_how_they_are_looked_up() -> None:
+    held = ["10.9.0.4/30", "10.9.0.9", "2001:db8:8000:9900::/60", "2001:db8:8000:9910::/64"]
+    four, six = plans({"hv1": held, "hv2": held})["hv1"].packet_filter.spread[0].shares
+    assert (four.addresses, four.networks, four.prefixes) == (("10.9.0.9",), (), ("10.9.0.4/30",))
+    assert (six.addresses, six.networks) == ((), ("2001:db8:8000:9910::",))
+    assert six.prefixes == ("2001:db8:8000:9900::/60",)
 
 
 def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> None:
