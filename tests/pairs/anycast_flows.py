@@ -19,7 +19,6 @@ PORT = 7707
 PATIENCE_S, PAUSE_S = 1.0, 0.1
 RECEIVE_HOP_LIMIT = (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
 RECEIVE_TTL = (socket.IPPROTO_IP, 12)  # IP_RECVTTL of ip(7)
-
 RECEIVE_BUFFER = (socket.SOL_SOCKET, 33, 2**23)  # SO_RCVBUFFORCE: all flows may ask the same one at once
 
 
