@@ -1,15 +1,16 @@
 """Flows to an anycast address, and who answers them: a program for the namespaces of guests.
 
     anycast_flows.py answer NAME ADDRESS...        say one's name to whoever asks at these addresses
-    anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so many times each
+    anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so often; 0: until its input ends
 
-A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints a list of the answers of each flow:
-pairs of a name and the TTL (hop limit) that the question arrived with.
+A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints the number of rounds, and a list of
+the answers of each flow: pairs of a name and the TTL (hop limit) that the question arrived with.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import selectors
 import socket
 import sys
@@ -48,7 +49,9 @@ def ask(address: str, flows: str, rounds: str) -> None:
     for flow in asking:
         flow.connect((address, PORT))
     answers: list[list[tuple[str, int]]] = [[] for _ in asking]
-    for _ in range(int(rounds)):
+    count = 0
+    while count < int(rounds) if int(rounds) else not select.select([sys.stdin], [], [], 0)[0]:
+        count += 1
         selector = selectors.DefaultSelector()
         for number, flow in enumerate(asking):
             selector.register(flow, selectors.EVENT_READ, number)
@@ -63,7 +66,7 @@ def ask(address: str, flows: str, rounds: str) -> None:
                     pass  # an error of ICMP
                 selector.unregister(key.fileobj)
         time.sleep(PAUSE_S)
-    print(json.dumps(answers))
+    print(json.dumps([count, answers]))
 
 
 if __name__ == "__main__":
