@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from itertools import chain, count
 from typing import Any
 
 from l3hv.addressing import (
@@ -50,7 +52,7 @@ LOCAL_OUT = "local-out"
 """The name of the kernel table that a hypervisor's own IPv4 traffic uses."""
 
 SPREAD_TABLE_OFFSET = 1000
-"""What is added to the number of a domain's kernel table where nobody says where its spread anycast is."""
+"""How far above a domain's kernel table the one of its spread anycast is, if nobody says which."""
 
 DEFAULT_FABRIC = "l3hv"
 DEFAULT_LOCAL_OUT_TABLE = 100
@@ -122,13 +124,14 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
     local_out = fields.mapping("l3hv_local_out", {"table"})
     number = fields.need("l3hv_asn", asn, "Give the fabric an AS number, for example 65000.")
     networks = _networks(fields.mapping("l3hv_paths"))
-    domains = _domains(fields.mapping("l3hv_domains"), networks)
+    local_out_table = local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE)
+    domains = _with_spread_tables(_domains(fields.mapping("l3hv_domains"), networks), local_out_table)
     pools = _pools(fields.mapping("l3hv_pools"), domains)
     common = Common(
         fabric=fields.take("l3hv_fabric", fabric_name, DEFAULT_FABRIC),
         asn=number or 0,
         domains=domains,
-        local_out_table=local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE),
+        local_out_table=local_out_table,
         paths=tuple(sorted({net.path for net in networks}, key=natural_key)),
         networks=_in_order(networks, domains),
         pools=pools,
@@ -216,14 +219,27 @@ def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Dom
         name=name,
         kind=_domain_kind(name, fields),
         table=table,
-        spread_table=fields.take(
-            "spread_table", table_number, min(table + SPREAD_TABLE_OFFSET, table_number.high)
-        ),
+        spread_table=fields.take("spread_table", table_number) or 0,
         vlan=fields.take("vlan", vlan_id),
         families=tuple(family for family in FAMILIES if family in families),
         loopbacks=_prefixes(loopbacks) if fields.raw.get("loopbacks") is not None else (),
         accept=tuple(sorted(set(fields.take_all("accept", network)), key=_by_address)),
     )
+
+
+def _with_spread_tables(domains: tuple[Domain, ...], local_out_table: int) -> tuple[Domain, ...]:
+    """Give each domain a table for spread anycast that says nothing of it: one that nobody else has."""
+    taken = {*_KERNEL_TABLES, local_out_table}
+    taken.update(number for domain in domains for number in (domain.table, domain.spread_table))
+    found = []
+    for domain in domains:
+        number = domain.spread_table
+        if not number:
+            above = range(domain.table + SPREAD_TABLE_OFFSET, table_number.high + 1)
+            number = next(free for free in chain(above, count(1)) if free not in taken)
+            taken.add(number)
+        found.append(replace(domain, spread_table=number))
+    return tuple(found)
 
 
 def _domain_kind(name: str, fields: Fields) -> DomainKind:
@@ -436,8 +452,7 @@ def _check_numbers(common: Common, notes: Notes) -> None:
         notes.add("l3hv_asn", common.asn, f"AS {common.asn} is reserved.", "Choose another, such as 65000.")
     tables = [(f"l3hv_domains.{domain.name}.table", domain.table) for domain in common.domains]
     tables.append(("l3hv_local_out.table", common.local_out_table))
-    if len({number for _, number in tables}) == len(tables):  # by default the next follow from these
-        tables += [(f"l3hv_domains.{dom.name}.spread_table", dom.spread_table) for dom in common.domains]
+    tables += [(f"l3hv_domains.{domain.name}.spread_table", domain.spread_table) for domain in common.domains]
     taken = {number: f"the kernel's table {name}" for number, name in _KERNEL_TABLES.items()}
     _check_unique(tables, taken, "a number that no other table has", notes)
     vlans = [

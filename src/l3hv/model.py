@@ -524,20 +524,25 @@ class FilteredDomain:
 
 
 @dataclass(frozen=True)
+class PrefixesOfLength:
+    """Prefixes by their first ``addresses``: whose part under ``mask`` is one of these is in one of them."""
+
+    length: int
+    mask: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SpreadShare:
     """The anycast of one family that ``holders`` hypervisors hold, this one included.
 
     A flow has a number from 0 to 65535 that depends on its addresses and ports: those below ``local`` stay.
-    As what guests send with it is kept apart by how it is looked up: ``addresses``, ``networks`` (/64s, by
-    their first address), and other ``prefixes``.
     """
 
     family: Family
     holders: int
     local: int
-    addresses: tuple[str, ...]
-    networks: tuple[str, ...]
-    prefixes: tuple[str, ...]
+    lengths: tuple[PrefixesOfLength, ...]
 
 
 @dataclass(frozen=True)

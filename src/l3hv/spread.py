@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_network, summarize_address_range
 from typing import Any
 
 from l3hv.addressing import (
-    GUEST_PREFIX_LENGTH,
     HOST_LENGTH,
     Network,
     by_address,
@@ -23,7 +22,7 @@ from l3hv.addressing import (
     outermost,
 )
 from l3hv.facts import Common, Domain, DomainKind, HostIntent
-from l3hv.model import Family, PrefixMatch, SpreadDomain, SpreadShare
+from l3hv.model import Family, PrefixesOfLength, PrefixMatch, SpreadDomain, SpreadShare
 
 MARKS: dict[DomainKind, str] = {"public": "0x20000000", "private": "0x40000000"}
 """The bit of a packet's mark that sends it to others' guests; all other bits are somebody else's."""
@@ -102,15 +101,16 @@ def _share(family: Family, holders: int, prefixes: list[Network]) -> SpreadShare
     by_length: dict[int, list[Network]] = {}
     for prefix in prefixes:
         by_length.setdefault(prefix.prefixlen, []).append(prefix)
-    addresses = by_length.pop(HOST_LENGTH[family], [])
-    networks = by_length.pop(GUEST_PREFIX_LENGTH, [])
     return SpreadShare(
         family=family,
         holders=holders,
         local=-(-FLOW_HASHES // holders),
-        addresses=tuple(str(prefix.network_address) for prefix in addresses),
-        networks=tuple(str(prefix.network_address) for prefix in networks),
-        prefixes=tuple(str(prefix) for several in by_length.values() for prefix in several),
+        lengths=tuple(
+            PrefixesOfLength(
+                length, str(several[0].netmask), tuple(str(prefix.network_address) for prefix in several)
+            )
+            for length, several in sorted(by_length.items())
+        ),
     )
 
 
@@ -125,13 +125,21 @@ def shares(held: Mapping[Network, int]) -> dict[int, list[Network]]:
     """
     found: dict[int, list[Any]] = {}
     for prefix, inner in _with_inner(held):
-        parts: list[Any] = [prefix]
-        for one in inner:
-            (around,) = (part for part in parts if is_inside(one, part))
-            parts.remove(around)
-            parts += around.address_exclude(one)
-        found.setdefault(held[prefix], []).extend(parts)
+        found.setdefault(held[prefix], []).extend(_between(prefix, inner))
     return {holders: outermost(found[holders]) for holders in sorted(found) if holders > 1}
+
+
+def _between(prefix: Network, inner: Iterable[Network]) -> Iterator[Any]:
+    """Yield what is left of a prefix without those inside it, which are in order and disjoint."""
+    address, end = type(prefix.network_address), int(prefix.broadcast_address)
+    at = int(prefix.network_address)
+    for one in inner:
+        begin = int(one.network_address)
+        if at < begin:
+            yield from summarize_address_range(address(at), address(begin - 1))
+        at = int(one.broadcast_address) + 1
+    if at <= end:
+        yield from summarize_address_range(address(at), address(end))
 
 
 def _with_inner(prefixes: Iterable[Network]) -> Iterator[tuple[Network, list[Network]]]:

@@ -116,8 +116,10 @@ def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:
 def _shares(domain: SpreadDomain) -> Iterator[Row]:
     """Yield what is spread over how many hypervisors (``l3hv_anycast``)."""
     for share in domain.shares:
-        for prefix in (*share.addresses, *(f"{network}/64" for network in share.networks), *share.prefixes):
-            yield (domain.name, prefix, f"1/{share.holders} of the flows of guests stays here")
+        for prefixes in share.lengths:
+            for address in prefixes.addresses:
+                prefix = f"{address}/{prefixes.length}"
+                yield (domain.name, prefix, f"1/{share.holders} of the flows of guests stays here")
 
 
 def _rule(rule: Rule) -> Row:

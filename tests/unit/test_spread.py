@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
 
 from l3hv.addressing import is_inside
-from l3hv.model import HostPlan, SpreadShare, as_plain
+from l3hv.model import HostPlan, PrefixesOfLength, SpreadShare, as_plain
 from l3hv.plan import host_plan
 from l3hv.spread import FLOW_HASHES, MARKS, shares
 from l3hv.summary import plan_summary
 
 FOUR, SIX = "10.9.0.1/32", "2001:db8:8000:9900::/64"
+HALF = "ffff:ffff:ffff:ffff::"
 
 
 def fabric(holders: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
@@ -53,10 +54,8 @@ def test_each_holder_knows_how_many_there_are() -> None:
     assert public.name == "public"
     assert public.guests == ("vm2", "vm3")
     assert public.shares == (
-        SpreadShare("ipv4", holders=3, local=21846, addresses=("10.9.0.1",), networks=(), prefixes=()),
-        SpreadShare(
-            "ipv6", holders=2, local=32768, addresses=(), networks=("2001:db8:8000:9900::",), prefixes=()
-        ),
+        SpreadShare("ipv4", 3, 21846, (PrefixesOfLength(32, "255.255.255.255", ("10.9.0.1",)),)),
+        SpreadShare("ipv6", 2, 32768, (PrefixesOfLength(64, HALF, ("2001:db8:8000:9900::",)),)),
     )
     assert [share.family for share in made["hv2"].packet_filter.spread[0].shares] == ["ipv4"]
     assert made["hv4"].packet_filter.spread == ()
@@ -129,7 +128,7 @@ def test_each_domain_has_a_mark_and_a_table_of_its_own() -> None:
     assert spread_tables(plan) == {"public4_spread": [FOUR], "private4_spread": ["10.64.9.9/32"]}
     assert {table.name: table.id for table in plan.table_names}["private-spread"] == 21
     text = plan_summary(as_plain(plan))
-    assert "  private  10.64.9.9  1/2 of the flows of guests stays here\n" in text
+    assert "  private  10.64.9.9/32  1/2 of the flows of guests stays here\n" in text
     assert "fwmark 0x40000000 lookup private-spread" in text
 
 
@@ -152,12 +151,35 @@ def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: di
         assert [holders for part, holders in parts if is_inside(address, part)] == [wanted] * (wanted > 1)
 
 
-def test_addresses_are_kept_apart_by_how_they_are_looked_up() -> None:
+@pytest.mark.parametrize(
+    ("public", "private", "local_out", "chosen"),
+    [
+        (90, 20, 100, (1090, 1020)),
+        (90, 1090, 100, (1091, 2090)),
+        (1020, 20, 2020, (2021, 1021)),
+        (2**31 - 1, 20, 1, (2, 1020)),
+    ],
+)
+def test_the_tables_are_free_ones_where_nobody_says_which(
+    public: int, private: int, local_out: int, chosen: tuple[int, int]
+) -> None:
+    domains = {
+        name: COMMON["l3hv_domains"][name] | {"table": number}
+        for name, number in (("public", public), ("private", private))
+    }
+    common = common_of(COMMON | {"l3hv_domains": domains, "l3hv_local_out": {"table": local_out}})
+    assert tuple(domain.spread_table for domain in common.domains) == chosen
+
+
+def test_prefixes_are_looked_up_by_their_length() -> None:
     held = ["10.9.0.4/30", "10.9.0.9", "2001:db8:8000:9900::/60", "2001:db8:8000:9910::/64"]
     four, six = plans({"hv1": held, "hv2": held})["hv1"].packet_filter.spread[0].shares
-    assert (four.addresses, four.networks, four.prefixes) == (("10.9.0.9",), (), ("10.9.0.4/30",))
-    assert (six.addresses, six.networks) == ((), ("2001:db8:8000:9910::",))
-    assert six.prefixes == ("2001:db8:8000:9900::/60",)
+    assert [(one.length, one.addresses) for one in four.lengths] == [(30, ("10.9.0.4",)), (32, ("10.9.0.9",))]
+    assert [(one.length, one.addresses) for one in six.lengths] == [
+        (60, ("2001:db8:8000:9900::",)),
+        (64, ("2001:db8:8000:9910::",)),
+    ]
+    assert (four.lengths[0].mask, six.lengths[1].mask) == ("255.255.255.252", HALF)
 
 
 def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> None:
