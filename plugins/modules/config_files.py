@@ -11,6 +11,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import shlex
 import shutil
 import stat
@@ -151,6 +152,12 @@ options:
     type: list
     elements: str
     default: []
+  hidden:
+    description:
+      - A regular expression. What matches it in a line is not shown by any diff of the set, be the file ours,
+        written by somebody else in the meantime, or removed.
+      - For secrets that others put into files that have none of ours; see O(files[].sensitive) for those.
+    type: str
   state_dir:
     description: Where the previous content of each set is kept. Only root can read it.
     type: path
@@ -366,6 +373,7 @@ class ConfigFiles:
         self.name = parameters["set"]
         self.units = parameters["units"]
         self.running = parameters["running"]
+        self.hidden = re.compile(parameters["hidden"], re.MULTILINE) if parameters["hidden"] else None
         self.secrets = sorted(filter(None, parameters["secrets"]), key=len, reverse=True)
         self.transaction = Transaction(os.path.join(parameters["state_dir"], self.name))
 
@@ -375,6 +383,9 @@ class ConfigFiles:
         for secret in self.secrets:
             text = text.replace(secret, "********")
         return text
+
+    def hide(self, text: str) -> str:
+        return self.scrub(self.hidden.sub("(not shown)", text) if self.hidden else text)
 
     def run(self, command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
         code, out, err = self.module.run_command(shlex.split(command), environ_update=environment or {})
@@ -453,7 +464,7 @@ class ConfigFiles:
 
     def diff(self, path: str, found: Found, file: File | None) -> dict[str, str]:
         def side(content: bytes | None) -> str:
-            return self.scrub(content.decode("utf-8", "replace")) if content is not None else ""
+            return self.hide(content.decode("utf-8", "replace")) if content is not None else ""
 
         # Of a file that is removed nobody says any more that it is sensitive, but its mode does.
         if file.is_sensitive if file else found.mode is not None and not found.mode & 0o077:
@@ -687,6 +698,7 @@ def main() -> None:
             },
             "timeout": {"type": "int", "default": 15},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "hidden": {"type": "str"},
             "state_dir": {"type": "path", "default": "/var/lib/l3hv/previous"},
         },
         supports_check_mode=True,

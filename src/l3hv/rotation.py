@@ -27,6 +27,8 @@ _FRR_SESSION = re.compile(
     r"^ neighbor (\S+) description (\w+)\n(?: neighbor \1 password key_(\w+)\n)?", re.MULTILINE
 )
 _FRR_RANGE = re.compile(r"^ neighbor (\w+) peer-group$", re.MULTILINE)
+_FRR_OURS = re.compile(r"^! l3hv_config ", re.MULTILINE)
+"""A comment of the role's.  What FRR writes itself (``write memory``) has none, and secrets for names."""
 _FRR_SECRET = re.compile(r'^(\w+) = ("[^"\n]*")$', re.MULTILINE)
 
 ROTATED: frozenset[DaemonName] = frozenset({"bird1", "bird2", "bird3", "frr"})
@@ -82,6 +84,7 @@ def rotation_problems(
     plan: Plain,
     in_use: InUse,
     *,
+    told: Iterable[str],
     secrets: Mapping[str, str],
     placed: str,
     unmanaged: Collection[str],
@@ -89,8 +92,9 @@ def rotation_problems(
 ) -> Iterator[str]:
     """Yield a sentence for each reason not to rotate the keys of one host.
 
-    ``placed`` is the host's file of secrets; no sentence repeats one.  ``unmanaged`` are the
-    hosts of others, ``may_cut`` allows to cut a host that is on one path alone.
+    ``told`` are the files that ``in_use`` was read from, ``placed`` is the host's file of secrets; no
+    sentence repeats one.  ``unmanaged`` are the hosts of others, ``may_cut`` allows to cut a host that is on
+    one path alone.
     """
     routing = plan["routing"]
     is_rotated = routing["daemon"]["name"] in ROTATED
@@ -100,6 +104,13 @@ def rotation_problems(
             f"{plan['host']} runs {title}, and its sessions have keys: only BIRD's and FRR's are rotated."
             " Change these by site.yml, while traffic takes the other paths."
         )
+    if routing["daemon"]["name"] == "frr" and in_use and not all(map(_FRR_OURS.search, told)):
+        # Its sessions look as if they had no keys, and would lose them, all at once.
+        yield (
+            f"FRR has written /etc/frr/frr.conf of {plan['host']} itself (`write memory`), and keys have"
+            " no names there: run site.yml with the keys that are in use (l3hv_bgp_key), then rotate."
+        )
+        return
     planned = {session["name"] for session in (*routing["sessions"], *routing["ranges"])}
     if is_rotated and planned != in_use.keys():
         yield (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "plugins/modules/config_files.py"
@@ -209,6 +210,20 @@ def test_a_sensitive_file_does_not_show_whatever_happens_to_it(converge: Run, et
     assert "hunter2" not in shown
     assert "horse" not in shown
     assert all(result["changed"] and dest in result["diff"][0]["prepared"] for result in said)
+
+
+def test_secrets_that_others_wrote_are_hidden_in_a_diff(converge: Run, etc: Path) -> None:
+    """As the role frr wants it: the names of keys are shown."""
+    tasks = yaml.safe_load((ROOT / "roles/frr/tasks/main.yml").read_text())
+    hidden = tasks[0]["config_files"]["hidden"]
+    for name in ("a.conf", "a.conf.sav"):
+        (etc / name).write_text(" neighbor b password hunter2\n neighbor c password key_c\n as it was\n")
+    files = [{"dest": f"{etc}/a.conf", "content": " neighbor b password key_b\n"}]
+    changed, removed = converge(files=files, owned=[f"{etc}/a.conf.sav"], hidden=hidden)["diff"]
+    shown = " neighbor b password (not shown)\n neighbor c password key_c\n as it was\n"
+    assert (changed["before"], changed["after"]) == (shown, " neighbor b password key_b\n")
+    assert (removed["before"], removed["after"]) == (shown, "")
+    assert [path.name for path in etc.iterdir()] == ["a.conf"]
 
 
 def test_validation_finds_the_neighbours_of_a_file(converge: Run, etc: Path) -> None:

@@ -19,6 +19,7 @@ from l3hv.rotation import (
 )
 
 SECRETS = {"old": "as it was", "new": "as it will be"}
+TOLD = "! l3hv_config 5007c0e8da227134\n"
 PLACED = 'define key_old = "as it was";\n'
 
 
@@ -39,7 +40,13 @@ FROM = {host: in_use(plan) for host, plan in BEFORE.items()}
 
 
 def problems(plan: dict[str, Any], keys: dict[str, str | None], **changes: Any) -> list[str]:
-    arguments = {"secrets": SECRETS, "placed": PLACED, "unmanaged": [], "may_cut": False} | changes
+    arguments = {
+        "told": [TOLD],
+        "secrets": SECRETS,
+        "placed": PLACED,
+        "unmanaged": [],
+        "may_cut": False,
+    } | changes
     return list(rotation_problems(plan, keys, **arguments))
 
 
@@ -129,6 +136,21 @@ def test_a_reflector_of_frr_has_its_secrets_in_another_file(secret: str) -> None
     assert problems(frr, FROM["rr2"], secrets=secrets, placed=placed) == []
     (sentence,) = problems(frr, FROM["rr2"], secrets=secrets, placed='old = "another"\n')
     assert sentence.startswith("The secret of the key old is not the one that rr2 uses")
+
+
+def test_a_file_that_frr_wrote_itself_does_not_tell_which_keys_are_in_use() -> None:
+    plan = AFTER["rr2"]
+    routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "frr"}}
+    text = "".join(
+        f" neighbor {s['neighbor']} description {s['name']}\n neighbor {s['neighbor']} password as it was\n"
+        for s in plan["routing"]["sessions"]
+    )
+    text = f"frr version 10.3\nfrr defaults traditional\n!\nrouter bgp 64512 view public\n{text}"
+    keys = keys_in_use([text])
+    assert keys == dict.fromkeys(FROM["rr2"])
+    (sentence,) = problems(plan | {"routing": routing}, keys, told=[text])
+    assert sentence.startswith("FRR has written /etc/frr/frr.conf of rr2 itself (`write memory`)")
+    assert "as it was" not in sentence
 
 
 def test_a_host_on_one_path_is_cut_only_if_that_is_said() -> None:
