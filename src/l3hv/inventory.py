@@ -585,7 +585,7 @@ def _run_directory(place: Path) -> Path:
     for old in runs.iterdir():
         with contextlib.suppress(FileNotFoundError):
             if time.time() - old.stat().st_mtime > KEEP_RUNS_S:
-                shutil.rmtree(old, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)  # another run may remove it as well
     return Path(tempfile.mkdtemp(dir=runs))
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab import FARTHER, Lab, both_families, wait_for
+from two_paths import await_whole, booted
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range_frr" / "intent"
 
-HYPERVISORS = ("hv1", "hv2")
 REFLECTORS = {"rr1": "a", "rr2": "b"}
 """Those of FRR, and their paths; rr3 is a BIRD on path b."""
 CLIENTS = {"public": {"gw", "hv1", "hv2"}, "private": {"hv1", "hv2"}}
@@ -27,14 +26,8 @@ FLOWS = both_families("vm1", "vm2")
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric in a twin of its own, not provisioned yet."""
-    made = Lab(os.environ.get("L3HV_FRR_RANGES_TWIN", f"frrrange{os.getpid() % 10000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(INVENTORY), seconds=600)
-    try:
+    with booted(INVENTORY, "frrrange") as made:
         yield made
-    finally:
-        if "L3HV_FRR_RANGES_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
@@ -53,16 +46,6 @@ def states(fabric: Lab, reflector: str, view: str = "public") -> dict[str, str]:
     return {name: str(each["bgpState"]) for name, each in neighbors(fabric, reflector, view).items()}
 
 
-def await_whole(fabric: Lab) -> None:
-    def is_whole() -> bool:
-        others = {"hv1": "203.0.113.2", "hv2": "203.0.113.1"}
-        return all(fabric.on_each(HYPERVISORS, fabric.established).values()) and all(
-            fabric.routes(machine, 4).get(other) == 2 for machine, other in others.items()
-        )
-
-    wait_for("sessions and both paths in all routes", is_whole, 60)
-
-
 def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
     """With BFD and add-path, and nobody was named."""
     provision(fabric)
@@ -75,7 +58,7 @@ def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
             assert found.keys() == clients | ({"rr3"} if path == "b" else set())
             for name, told in found.items():
                 assert told["bgpState"] == "Established", (reflector, view, name)
-                assert told["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index]
+                assert told["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
     shown = fabric.run("hv1", "birdc show protocols all rr1_public")
     # BIRD's own capabilities come first: it receives several paths of a prefix, and FRR sends them.
     assert "TX: ipv4 ipv6" in shown.partition("Neighbor capabilities")[2]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lab import FARTHER, Lab, both_families, wait_for
+from two_paths import HYPERVISORS, await_whole, booted
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range" / "intent"
 
-HYPERVISORS = ("hv1", "hv2")
 MACHINES = (*HYPERVISORS, "rr1", "rr2", "rr3", "gw")
 DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
 """Sessions of clients: two hypervisors in two domains, an edge router in one."""
@@ -23,14 +22,8 @@ DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric in a twin of its own, not provisioned yet."""
-    made = Lab(os.environ.get("L3HV_RANGES_TWIN", f"ranges{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(INVENTORY), seconds=600)
-    try:
+    with booted(INVENTORY, "ranges") as made:
         yield made
-    finally:
-        if "L3HV_RANGES_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
@@ -45,16 +38,6 @@ def dynamic(fabric: Lab, machine: str) -> dict[str, str]:
 
 def established(fabric: Lab, machine: str) -> int:
     return sum("Established" in state for state in dynamic(fabric, machine).values())
-
-
-def await_whole(fabric: Lab) -> None:
-    def is_whole() -> bool:
-        others = {"hv1": "203.0.113.2", "hv2": "203.0.113.1"}
-        return all(fabric.on_each(HYPERVISORS, fabric.established).values()) and all(
-            fabric.routes(machine, 4).get(other) == 2 for machine, other in others.items()
-        )
-
-    wait_for("sessions and both paths in all routes", is_whole, 60)
 
 
 def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:

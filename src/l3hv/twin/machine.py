@@ -149,6 +149,7 @@ def clear_away(twin: Twin, machine: str) -> None:
 def forget(twin: Twin, machine: str) -> None:
     """Power a machine off and remove its file system, too."""
     power_off(twin, machine)
+    # It may never have been booted.
     shutil.rmtree(twin.library / machine, ignore_errors=True)
     shutil.rmtree(twin.machine_directory(machine), ignore_errors=True)
 
@@ -308,7 +309,7 @@ def _mount(layers: str, files: Path) -> str:
 
 def _prepare_files(twin: Twin, standing: Standing, machine: Machine, files: Path) -> None:
     """The machine's own layer: made at its first boot, kept over reboots."""
-    # What a volatile overlay leaves in its working directory would refuse the next mount.
+    # What a volatile overlay leaves in there would refuse the next mount; before the first there is nothing.
     shutil.rmtree(files / "work", ignore_errors=True)
     for name in ("root", "work"):
         (files / name).mkdir(parents=True, exist_ok=True)
