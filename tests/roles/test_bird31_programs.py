@@ -1,0 +1,155 @@
+"""BIRD 3.1 in a namespace of its own, and the programs beside it that mend what it does to the kernel's routes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "roles" / "bird" / "files"
+PROTOCOLS = ROOT / "roles" / "tables" / "files" / "rt_protos.conf"
+
+# No scan but the first, and those that are asked for.
+CONFIGURATION = """
+log stderr { error, fatal, bug };
+log udp 127.0.0.1 port 3179 { trace };
+router id 192.0.2.1;
+ipv4 table t4 { export settle time 0 ms 0 ms; };
+ipv6 table t6 { export settle time 0 ms 0 ms; };
+protocol device {}
+protocol kernel kernel_t4 {
+  kernel table 90; learn; persist; scan time 3600; merge paths on limit 16;
+  ipv4 { table t4; import none; export where source = RTS_STATIC; };
+}
+protocol kernel kernel_t6 {
+  kernel table 90; learn; persist; scan time 3600; merge paths on limit 16;
+  ipv6 { table t6; import none; export where source = RTS_STATIC; };
+}
+protocol static one { debug { routes }; ipv4 { table t4; }; route 203.0.113.1/32 via 198.51.100.9; }
+protocol static two { debug { routes }; ipv4 { table t4; }; route 203.0.113.1/32 via 198.51.100.137; }
+protocol static one6 { ipv6 { table t6; }; route 2001:db8:cb00:7101::/64 via 2001:db8:c633:6400::9; }
+protocol static two6 { ipv6 { table t6; }; route 2001:db8:cb00:7101::/64 via 2001:db8:c633:6401::9; }
+"""
+
+# Takes the image, and becomes a machine of it with two links.
+MACHINE = """
+set -e
+mount -t tmpfs none /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
+mount -t proc proc /mnt/root/proc
+mount -t tmpfs none /mnt/root/run
+mkdir /mnt/root/run/bird
+printf '%s' "$2" > /mnt/root/bird.conf
+cp "$3"/* /mnt/root
+mkdir -p /mnt/root/etc/iproute2/rt_protos.d
+cp "$4" /mnt/root/etc/iproute2/rt_protos.d
+ip link set lo up
+ip link add name one0 type veth peer name one1
+ip link add name two0 type veth peer name two1
+for end in one0 one1 two0 two1; do ip link set $end up; done
+ip address add 198.51.100.1/25 dev one0
+ip address add 198.51.100.129/25 dev two0
+ip address add 2001:db8:c633:6400::1/64 dev one0 nodad
+ip address add 2001:db8:c633:6401::1/64 dev two0 nodad
+bird() {
+    exec chroot /mnt/root bird -c /bird.conf -s /run/bird/bird.ctl -f -R
+}
+hops() {
+    for try in $(seq 100); do
+        found=$(ip -oneline route show table 90 | grep -o 'via [0-9.]*' | xargs)
+        [ "$found" != "$1" ] || break
+        sleep 0.02
+    done
+    echo "$found"
+}
+"""
+
+# Prints the next hops that the kernel has after each change of a path.
+RESCANS = """
+chroot /mnt/root python3 -I /bird-rescan &
+bird &
+hops 'via 198.51.100.9 via 198.51.100.137'
+chroot /mnt/root birdc 'reload filters in kernel_t4' >/dev/null  # what is seen now passes for installed
+sleep 1
+for name in two one; do
+    for verb in disable enable; do
+        chroot /mnt/root birdc $verb $name >/dev/null
+        case "$verb $name" in
+        'disable two') hops 'via 198.51.100.9' ;;
+        'disable one') hops 'via 198.51.100.137' ;;
+        *) hops 'via 198.51.100.9 via 198.51.100.137' ;;
+        esac
+        sleep 1
+    done
+done
+kill %1 %2
+"""
+
+# Prints what happens to routes while BIRD is killed and comes back: beside the program if there is a fifth argument.
+RESTARTS = """
+bird &
+hops 'via 198.51.100.9 via 198.51.100.137' >&2
+chroot /mnt/root sh /stand-in wait
+kill -KILL %1
+wait %1 || true
+chroot /mnt/root ip -oneline monitor route &
+sleep 0.5
+[ -z "$5" ] || chroot /mnt/root sh /stand-in put 90 20
+bird &
+[ -z "$5" ] || chroot /mnt/root sh /stand-in wait
+sleep 3
+[ -z "$5" ] || chroot /mnt/root sh /stand-in remove 90 20
+sleep 0.5
+chroot /mnt/root ip route show table 90 >&2
+chroot /mnt/root ip -6 route show table 90 >&2
+kill %2 %3
+"""
+
+BOTH = "via 198.51.100.9 via 198.51.100.137"
+PREFIXES = {"203.0.113.1", "2001:db8:cb00:7101::/64"}
+
+
+def in_a_machine(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can enter a machine's file system")
+    command = [ROOT / "twin", "image", "--system", "debian13", "--daemon", "bird3"]
+    image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
+    alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    inside = ["bash", "-c", MACHINE + script, "bash", image, CONFIGURATION, PROGRAMS, PROTOCOLS, *arguments]
+    return subprocess.run([*alone, *inside], capture_output=True, text=True, check=False, timeout=60)
+
+
+def without_a_route(monitored: str) -> set[str]:
+    """Which of the prefixes had no route for a moment, by what `ip -oneline monitor route` says."""
+    metrics = {prefix: {"32"} for prefix in PREFIXES}
+    empty = set()
+    for gone, prefix, metric in re.findall(r"^(Deleted )?(\S+) .*metric (\d+)", monitored, re.MULTILINE):
+        if prefix in PREFIXES:
+            (metrics[prefix].discard if gone else metrics[prefix].add)(metric)
+            empty |= {prefix} if not metrics[prefix] else set()
+    return empty
+
+
+def test_the_kernel_follows_each_path() -> None:
+    done = in_a_machine(RESCANS)
+    alone = "via 198.51.100.9", "via 198.51.100.137"
+    assert done.stdout.splitlines() == [BOTH, alone[0], BOTH, alone[1], BOTH], done.stderr
+
+
+def test_a_start_leaves_no_prefix_without_a_route() -> None:
+    done = in_a_machine(RESTARTS, "beside the program")
+    assert done.returncode == 0, done.stderr
+    assert without_a_route(done.stdout) == set(), done.stdout
+    assert done.stdout.count("l3hv-stand-in") >= 2 * len(PREFIXES)
+    assert "l3hv-stand-in" not in done.stderr
+    assert all(f"{prefix} proto bird" in done.stderr for prefix in PREFIXES), done.stderr
+
+
+def test_without_the_program_it_does() -> None:
+    """What the program is there for; where this fails, BIRD does not need it any more."""
+    assert without_a_route(in_a_machine(RESTARTS, "").stdout) == PREFIXES
