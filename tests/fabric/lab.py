@@ -53,9 +53,14 @@ elif pidof -q bgpd; then
     vtysh -c 'show bgp vrf all neighbors' | grep 'BGP state ='
 else
     ({PROTOCOLS}) | grep -w BGP
+    ({PROTOCOLS.replace("show protocols", "show protocols all")}) | grep 'Neighbor graceful restart active'
 fi | sed -E '/ Establ|= Establ/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n' ' '; echo
 """
-"""What prints the states of a machine's BGP sessions on one line, whichever daemon it runs."""
+"""What prints the states of a machine's BGP sessions on one line, whichever daemon it runs.
+
+A BIRD whose neighbour is back, and has not told all of its routes again, says more than that it is
+established.
+"""
 
 GOBGP_NEIGHBOURS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
 REFLECTED_ROUTES = """

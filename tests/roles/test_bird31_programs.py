@@ -1,4 +1,4 @@
-"""BIRD 3.1 in a namespace of its own, and the programs beside it that mend what it does to the kernel's routes."""
+"""BIRD 3.1 in a namespace of its own, and the programs beside it that mend what it does to routes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ done
 kill %1 %2
 """
 
-# Prints what happens to routes while BIRD is killed and comes back: beside the program if there is a fifth argument.
+# Prints what happens to routes while BIRD is killed and comes back: beside the program if there is a fifth
+# argument.
 RESTARTS = """
 bird &
 hops 'via 198.51.100.9 via 198.51.100.137' >&2
