@@ -37,14 +37,13 @@ _BUILT = (
         kernel_scan_s=10,
         asks_for_authentication=True,
     ),
-    # BIRD 3.1 ends a graceful recovery without telling the kernel protocols: they install at their next scan.
     Daemon(
         "bird3",
         "debian13",
         package="bird3",
         version="3.1",
         device_scan_s=10,
-        kernel_scan_s=2,
+        kernel_scan_s=10,
         asks_for_authentication=True,
     ),
     Daemon("frr", "debian12", package="frr", version="8.4"),

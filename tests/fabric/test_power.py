@@ -68,6 +68,27 @@ def test_a_hypervisor_loses_power_and_comes_back(lab: Lab) -> None:
     assert_right_order(lab)
 
 
+def test_no_route_stays_on_a_path_that_is_lost_while_a_hypervisor_is_dead(lab: Lab) -> None:
+    """What reflectors pass on as stale is left with the path as well (docs/decisions.md)."""
+
+    def has_stale_routes() -> bool:
+        return "(90" in lab.run("hv1", "birdc show route table public4")
+
+    def left() -> bool:
+        shown = (lab.run("hv1", f"ip -{family} route show table public proto bird") for family in (4, 6))
+        return "a-public" not in "".join(shown)
+
+    lab.twin("crash", "hv3")
+    try:
+        wait_for("stale routes", has_stale_routes, 20)
+        lab.twin("cut", "hv1", "a")
+        wait_for("all routes to leave the dead path", left, 10)
+    finally:
+        lab.twin("heal", "hv1", "a")
+        lab.twin("boot", "hv3")
+        lab.wait_until_whole()
+
+
 def test_a_hypervisor_reboots(lab: Lab) -> None:
     def booted() -> str:
         try:

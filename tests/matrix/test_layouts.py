@@ -31,8 +31,6 @@ OWN = {"hv1": "per_family", "hv2": "multiprotocol", "hv3": "shared"}
 
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
 DETECTION_MS = 300
-BUSY_MS = 25
-"""What a flow may miss when a daemon is killed: in most runs some flow loses a packet, 11 ms at the most."""
 SLEEPS_MS = 2200
 """What BIRD 2.0.12 may need more than others: one of the reflectors runs it."""
 

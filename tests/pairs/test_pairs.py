@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,15 @@ def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
 def test_a_second_run_changes_nothing(fabric: Lab) -> None:
     assert fabric.playbook("site.yml", inventory=INVENTORY).changed_hosts() == {}
     await_whole(fabric)
+
+
+def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
+    await_whole(fabric)
+    asked = "journalctl --boot --no-pager -u bird | grep -c 'Reloading protocol kernel_'"
+    before = fabric.run("hv4", asked)
+    time.sleep(3)
+    assert int(before) > 0
+    assert fabric.run("hv4", asked) == before
 
 
 @pytest.mark.parametrize("machine", GUESTS)
