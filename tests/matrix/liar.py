@@ -241,7 +241,7 @@ def assert_unbelieved(attacker: Attacker, lie: Lie) -> None:
     attacker.tell(HONESTY)
     assert after == before
     assert sessions_of_others(lab) == sessions
-    assert traffic.lost() == {}
+    assert traffic.lost() == {}, traffic.lost()
     wait_for("hv2's own to be believed", lambda: len(believed_of_hv2(lab)) == 2 * len(LIED_TO), 20)
 
 
@@ -283,7 +283,7 @@ def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> 
         leave(moved / "host_vars" / "hv2.yml", moved / "host_vars" / "hv1.yml")
         believe_strictly(lab, moved)
         time.sleep(6)  # as long as FRR waits until it applies its lists again
-    assert traffic.lost() == {}
+    assert traffic.lost() == {}, traffic.lost()
     assert known(lab) == before
     assert len(believed_of_hv2(lab)) == 2 * len(LIED_TO)
     assert sessions_of_others(lab) == sessions
