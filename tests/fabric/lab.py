@@ -272,12 +272,11 @@ class Lab:
                     process.kill()
 
     @contextmanager
-    def steady_traffic(self, *flows: Flows, back: bool = True) -> Iterator[Traffic]:
+    def steady_traffic(self, *flows: Flows) -> Iterator[Traffic]:
         """Send flows for as long as the block runs, however long that is; it begins when packets flow.
 
         A probe's length is fixed when it starts: one follows another in each direction, half a probe apart,
-        so that one direction flows while probes of the other change over. Without ``back`` (guests do not
-        answer the address that an edge router begins from) both are the same direction.
+        so that one direction flows while probes of the other change over.
         """
         seen = Traffic()
         flowing, done = threading.Event(), threading.Event()
@@ -290,9 +289,9 @@ class Lab:
                 for wanted, result in probes.results.items():
                     seen.add(wanted, result)
 
-        others = [Flows(it.target, it.source, it.family) if back else it for it in flows]
+        back = [Flows(wanted.target, wanted.source, wanted.family) for wanted in flows]
         with ThreadPoolExecutor(2) as pool:
-            streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, others, 3)]
+            streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
             try:
                 assert flowing.wait(15), "no packet flows yet"
                 yield seen

@@ -270,7 +270,7 @@ def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> 
     wait_for("it to be believed in the pools", lambda: known(lab) != before, 5)
     attacker.tell(HONESTY)
     wait_for("it to be forgotten", lambda: known(lab) == before, 5)
-    with lab.steady_traffic(*FLOWS, back=False) as traffic:
+    with lab.steady_traffic(*FLOWS) as traffic:
         believe_strictly(lab, intent)
         sent = attacker.sent()
         attacker.tell(OWNERS_LIE)
