@@ -124,7 +124,7 @@ MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
 YOUNG_SECONDS = 15.0
-"""A BIRD that was started over takes what is left in the kernel away at its scan, every 10 s."""
+"""A BIRD that was started or reconfigured takes what is left in the kernel away at its scan, every 10 s."""
 
 IP_PKTINFO = 8  # the socket module has no name for it before Python 3.14
 BIRD_SOCKET = "/run/bird/{}.ctl"
@@ -499,7 +499,6 @@ def parse_status(lines: list[tuple[int, str]]) -> dict[str, str]:
         "version": find(r"BIRD v?(\d\S*)"),
         "router_id": find(r"Router ID is (\S+)"),
         "now": find(r"Current server time is (.+)"),
-        "started": find(r"Last reboot on (.+)"),
         "reconfigured": find(r"Last reconfiguration on (.+)"),
         "state": next((line for code, line in lines if code in {13, 23, 24}), ""),
     }
@@ -719,7 +718,7 @@ def read_birds(plan: Plan) -> dict[str, Any]:
     return {
         **several[0],
         "router_id": together([bird["router_id"] for bird in several]),
-        "started": max(bird["started"] for bird in several),
+        "reconfigured": max(bird["reconfigured"] for bird in several),
         "state": together(sorted({bird["state"] for bird in several})),
         "configuration": {
             key: together([bird["configuration"][key] for bird in several])
@@ -1241,11 +1240,11 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def is_young(daemon: dict[str, Any]) -> bool:
-    """Tell whether a daemon was started so recently that it has not yet cleaned up after its predecessor."""
+    """Tell whether a daemon took its configuration so recently that it may not have cleaned up yet."""
     if "recovery" in daemon.get("state", ""):
         return True  # It waits for its neighbours, and announces nothing before.
     try:
-        age = datetime.fromisoformat(daemon["now"]) - datetime.fromisoformat(daemon["started"])
+        age = datetime.fromisoformat(daemon["now"]) - datetime.fromisoformat(daemon["reconfigured"])
     except (KeyError, ValueError):
         return False
     return age.total_seconds() < YOUNG_SECONDS

@@ -182,6 +182,29 @@ def test_a_silent_cut_costs_what_its_daemons_need(fabric: Lab, machine: str, pat
     assert max(costs.values()) <= bound_ms(machine, path)
 
 
+@pytest.mark.parametrize("path", ["b", "d"])
+def test_a_dead_path_leaves_all_tables_of_bird31(fabric: Lab, path: str) -> None:
+    """Before its own scan, each 10 s: it can be asked for those as well that it takes nothing from."""
+    await_whole(fabric)
+    assert tables_with_path(fabric, "hv4", path) == {"public", "private", "local-out", "public-spread"}
+    try:
+        fabric.twin("cut", "hv4", path)
+        wait_for("no route over the dead path", lambda: not tables_with_path(fabric, "hv4", path), 2)
+    finally:
+        fabric.twin("heal", "hv4", path)
+
+
+def tables_with_path(fabric: Lab, machine: str, path: str) -> set[str]:
+    """The kernel's tables in which BIRD has routes that lead over a path, of either family."""
+    tables = ("public", "private", "local-out", "public-spread")
+    shown = "ip -{} -oneline route show table {} proto bird 2>/dev/null || :"
+    return {
+        table
+        for table in tables
+        if any(f" dev {path}-" in fabric.run(machine, shown.format(family, table)) for family in (4, 6))
+    }
+
+
 # Anycast: a guest of each hypervisor holds it, and each hypervisor spreads what its own guests send there.
 
 

@@ -193,7 +193,6 @@ def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType,
         "version": "2.17.5",
         "router_id": "172.22.2.1",
         "now": "2026-11-21 03:26:31.408",
-        "started": "2026-11-21 03:25:51.408",
         "reconfigured": "2026-11-21 03:26:01.408",
         "state": "Daemon is up and running",
     }
@@ -241,13 +240,14 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("started", "expected"),
+    ("reconfigured", "expected"),
     [("2026-11-21 03:26:20.1", True), ("2026-11-21 03:25:51.408", False), ("", False), ("yesterday", False)],
 )
-def test_a_bird_that_has_just_started_is_given_time(
-    observe: ModuleType, started: str, expected: bool
+def test_a_bird_that_has_just_started_or_taken_a_configuration_is_given_time(
+    observe: ModuleType, reconfigured: str, expected: bool
 ) -> None:
-    assert observe.is_young({"now": "2026-11-21 03:26:31.408", "started": started}) is expected
+    now = "2026-11-21 03:26:31.408"
+    assert observe.is_young({"now": now, "reconfigured": reconfigured}) is expected
 
 
 def test_a_bird_that_is_not_there_is_told(
