@@ -169,7 +169,7 @@ def _remote(machine: str) -> dict[int, list[str]]:
 
 @dataclass(frozen=True)
 class Lab:
-    """A standing twin of `inventories/lab`."""
+    """A standing twin of `inventories/lab`, or of what `booted` was given."""
 
     name: str
 
@@ -455,3 +455,20 @@ class Run:
             for line in self.output.splitlines()
             if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))
         )
+
+
+@contextmanager
+def booted(name: str, inventory: Path, *options: str) -> Iterator[Lab]:
+    """An inventory's machines in a twin of their own, not provisioned yet.
+
+    L3HV_KEPT_TWIN names the twin instead, which then is left standing.
+    """
+    kept = os.environ.get("L3HV_KEPT_TWIN")
+    made = Lab(kept or f"{name[:7]}{os.getpid() % 100000}")
+    made.twin("down")
+    made.twin("up", *options, "-i", str(inventory), seconds=900)
+    try:
+        yield made
+    finally:
+        if not kept:
+            made.twin("down")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab
+from lab import Lab, booted
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -45,16 +45,10 @@ def inventory_of(fabric: str, directory: Path) -> Path:
 @pytest.fixture(params=FABRICS)
 def fabric(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, Path]]:
     """A fabric that stands and is provisioned, and its inventory."""
-    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"attacks{os.getpid() % 100000}"))
     inventory = inventory_of(request.param, tmp_path)
-    made.twin("down")
-    made.twin("up", "-i", str(inventory), seconds=900)
-    try:
+    with booted("attacks", inventory) as made:
         made.playbook("site.yml", inventory=inventory)
         yield made, inventory
-    finally:
-        if "L3HV_MATRIX_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def test_all_attacks_fail(fabric: tuple[Lab, Path]) -> None:

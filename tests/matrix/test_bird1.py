@@ -6,14 +6,13 @@ The machines are bare: their packages come by the roles, and go when a host chan
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Flows, Lab, both_families, wait_for
+from lab import Flows, Lab, booted, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -33,14 +32,8 @@ GAP_MS = 20
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric on machines without a routing daemon."""
-    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"bird1m{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "--bare", "-i", str(INTENT), seconds=900)
-    try:
+    with booted("bird1", INTENT, "--bare") as made:
         yield made
-    finally:
-        if "L3HV_MATRIX_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def is_whole(fabric: Lab) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import FARTHER, Lab, both_families, wait_for
-from two_paths import await_whole, booted
+from lab import FARTHER, Lab, booted, both_families, wait_for
+from two_paths import await_whole
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -26,7 +26,7 @@ FLOWS = both_families("vm1", "vm2")
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric in a twin of its own, not provisioned yet."""
-    with booted(INVENTORY, "frrrange") as made:
+    with booted("franges", INVENTORY) as made:
         yield made
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import liar
 import pytest
-from lab import Lab, wait_for
+from lab import Lab, booted, wait_for
 from liar import Attacker, Lie
-from three_paths import FLOWS, GOLDEN, await_whole, booted, change_daemon_and_back
+from three_paths import FLOWS, GOLDEN, await_whole, change_daemon_and_back
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -33,7 +33,7 @@ RESTART_S = 1
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric, provisioned, which includes that it was verified."""
-    with booted("gobgp") as made:
+    with booted("gobgp", INVENTORY, "--bare") as made:
         made.playbook("site.yml", inventory=INVENTORY)
         yield made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import FARTHER, Lab, both_families, wait_for
+from lab import FARTHER, Lab, booted, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -42,15 +41,9 @@ def intent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fabric(intent: Path) -> Iterator[Lab]:
     """The fabric in a twin of its own, provisioned, which includes that it was verified."""
-    made = Lab(os.environ.get("L3HV_RANGES_TWIN", f"granges{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(intent), seconds=600)
-    try:
+    with booted("granges", intent) as made:
         assert made.playbook("site.yml", inventory=intent).warnings == ""
         yield made
-    finally:
-        if "L3HV_RANGES_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def with_range(fabric: Lab, machine: str) -> list[str]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import FARTHER, Lab, Run, both_families, wait_for
+from lab import FARTHER, Lab, Run, booted, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -38,14 +38,8 @@ SLEEPS_MS = 2200
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric in a twin of its own, not provisioned yet."""
-    made = Lab(os.environ.get("L3HV_LAYOUTS_TWIN", f"layouts{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(INVENTORY), seconds=600)
-    try:
+    with booted("layouts", INVENTORY) as made:
         yield made
-    finally:
-        if "L3HV_LAYOUTS_KEEP" not in os.environ:
-            made.twin("down")
 
 
 @pytest.fixture(scope="module")

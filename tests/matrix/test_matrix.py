@@ -6,12 +6,11 @@ The figures go to `build/failover.md`; docs/failover.md has those of a quiet mac
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, both_families, wait_for
+from lab import Lab, booted, both_families, wait_for
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -35,14 +34,8 @@ SLEEPY = "2.0.12"
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The mixed fabric in a twin of its own, not provisioned yet."""
-    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"matrix{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(INVENTORY), seconds=600)
-    try:
+    with booted("matrix", INVENTORY) as made:
         yield made
-    finally:
-        if "L3HV_MATRIX_KEEP" not in os.environ:
-            made.twin("down")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import FARTHER, Lab, both_families, wait_for
-from two_paths import HYPERVISORS, await_whole, booted
+from lab import FARTHER, Lab, booted, both_families, wait_for
+from two_paths import HYPERVISORS, await_whole
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -22,7 +22,7 @@ DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric in a twin of its own, not provisioned yet."""
-    with booted(INVENTORY, "ranges") as made:
+    with booted("ranges", INVENTORY) as made:
         yield made
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import liar
 import pytest
 import three_paths
-from lab import Lab, wait_for
+from lab import Lab, booted, wait_for
 from liar import Attacker, Lie
-from three_paths import FLOWS, GOLDEN, await_whole, booted, change_daemon_and_back
+from three_paths import FLOWS, GOLDEN, await_whole, change_daemon_and_back
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -46,7 +46,7 @@ BOUND_MS = 1.2 * DETECTION_MS + 500
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric, not provisioned yet."""
-    with booted("reflectors") as made:
+    with booted("reflect", INVENTORY, "--bare") as made:
         yield made
 
 

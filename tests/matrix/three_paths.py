@@ -6,10 +6,7 @@ bare: a reflector that changes its daemon installs the other one.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lab import Lab, both_families, wait_for
@@ -19,19 +16,6 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 REFLECTORS = {"a": "rr1", "b": "rr2", "c": "rr3"}
 MACHINES = ("hv1", "hv2", "gw", *REFLECTORS.values())
 FLOWS = both_families("vm1", "vm2")
-
-
-@contextmanager
-def booted(case: str) -> Iterator[Lab]:
-    """The fabric of a golden case in a twin of its own, not provisioned yet."""
-    made = Lab(os.environ.get("L3HV_MATRIX_TWIN", f"{case[:7]}{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "--bare", "-i", str(GOLDEN / case / "intent"), seconds=900)
-    try:
-        yield made
-    finally:
-        if "L3HV_MATRIX_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def is_whole(fabric: Lab) -> bool:

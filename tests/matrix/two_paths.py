@@ -5,27 +5,9 @@ Two hypervisors, hv1 with vm1 and hv2 with vm2, are on both.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 from lab import Lab, wait_for
 
 HYPERVISORS = ("hv1", "hv2")
-
-
-@contextmanager
-def booted(inventory: Path, name: str) -> Iterator[Lab]:
-    """An inventory's fabric in a twin of its own, not provisioned yet."""
-    made = Lab(os.environ.get("L3HV_RANGES_TWIN", f"{name}{os.getpid() % 10000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(inventory), seconds=600)
-    try:
-        yield made
-    finally:
-        if "L3HV_RANGES_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def await_whole(fabric: Lab) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Flows, Lab, both_families, wait_for
+from lab import Flows, Lab, booted, both_families, wait_for
 
 pytestmark = [pytest.mark.pairs, pytest.mark.twin]
 
@@ -89,15 +88,9 @@ def await_whole(fabric: Lab, seconds: float = 60) -> None:
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """The fabric in a twin of its own, provisioned, which includes that it was verified."""
-    made = Lab(os.environ.get("L3HV_PAIRS_TWIN", f"pairs{os.getpid() % 100000}"))
-    made.twin("down")
-    made.twin("up", "-i", str(INVENTORY), seconds=900)
-    try:
+    with booted("pairs", INVENTORY) as made:
         made.playbook("site.yml", inventory=INVENTORY)
         yield made
-    finally:
-        if "L3HV_PAIRS_KEEP" not in os.environ:
-            made.twin("down")
 
 
 def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
