@@ -137,7 +137,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         pools=pools,
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
         rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
-        bgp_keys=_bgp_keys(fields.mapping("l3hv_bgp_keys")),
+        bgp_keys=_bgp_keys(fields),
     )
     _check_presence(fields, notes)
     if notes.problems:
@@ -169,11 +169,17 @@ def _check_presence(fields: Fields, notes: Notes) -> None:
         notes.add("l3hv_paths", paths, f"There are {len(paths)} paths.", f"Use at most {MOST_PATHS}.")
 
 
-def _bgp_keys(keys: Fields) -> tuple[str, ...]:
+def _bgp_keys(fields: Fields) -> tuple[str, ...]:
     """Return the names of the keys that sessions can have, all of one kind.
 
-    What is written instead of the kind may be a secret, so no problem repeats it.
+    What is written instead of the kind, or of all of it, may be a secret, so no problem repeats it.
     """
+    if not isinstance(fields.raw.get("l3hv_bgp_keys", {}), dict | None):
+        message = "expected a mapping from each key's name to its kind."
+        remedy = "Write it as 'fabric: md5'; its secret belongs into l3hv_bgp_secrets."
+        fields.notes.add("l3hv_bgp_keys", None, message, remedy)
+        return ()
+    keys = fields.mapping("l3hv_bgp_keys")
     found = list(keys.names(key_name))
     for name, kind in found:
         if kind == "ao":
