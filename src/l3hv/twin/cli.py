@@ -364,10 +364,17 @@ def _probe(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(asdict(result))
         return
-    print(f"{source.name} {source.address} -> {target.name} {target.address}")
+    print(
+        " -> ".join(
+            str(end.address) if end.name == str(end.address) else f"{end.name} {end.address}"
+            for end in (source, target)
+        )
+    )
     print(f"sent {result.sent}, lost {result.lost}")
     print(f"flows {result.flows}, hit {result.flows_hit}")
     print(f"outage: worst {result.worst_outage_ms} ms, median {result.median_outage_ms} ms")
+    if result.lost == result.sent:
+        print(f"{target.name} never answered {source.name}: may the two reach each other at all?")
 
 
 def _event(text: str, name: str) -> Callable[[], int]:

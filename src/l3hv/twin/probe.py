@@ -45,12 +45,14 @@ class End:
 
     None does where a virtual machine answers by itself.
     Several namespaces answer for an anycast address; the address in a namespace differs from
-    the one that is probed where a hypervisor translates it.
+    the one that is probed where a hypervisor translates it.  ``chooses``: what it sends comes
+    from the address that its kernel chooses for the target, as with a guest's name.
     """
 
     name: str
     address: Address
     holders: Mapping[str, Address]
+    chooses: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def find_end(twin: Twin, standing: Standing, what: str, family: int) -> End:
 
 
 def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
-    if name in {guest.name for guest in standing.topology.guests}:
+    chooses = name in {guest.name for guest in standing.topology.guests}
+    if chooses:
         guest = standing.guest(name)
         if not guests.is_plugged(twin, guest):
             raise TwinError(f"{name} is off: './twin plug {name}' starts it")
@@ -146,7 +149,7 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
     for candidate in map(ip_address, found):
         if candidate.version == family:
             # A virtual machine answers by itself.
-            return End(name, candidate, {namespace: candidate} if namespace else {})
+            return End(name, candidate, {namespace: candidate} if namespace else {}, chooses)
     raise TwinError(f"{name} has no IPv{family} address (yet)")
 
 
@@ -287,17 +290,13 @@ def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], tok
 def _source_socket(source: End, target: End) -> socket.socket:
     """A flow's socket, bound to the address that its end sends from now, and to a free port."""
     namespace, address = next(iter(source.holders.items()))
+    own = str(address)
     with network.entered(namespace):
         flow = _socket(source.address)
-        if source.name == str(source.address):
-            own = str(address)
-        else:
-            with _socket(source.address) as asking:
-                try:
-                    asking.connect((str(target.address), ECHO_PORT))
-                    own = asking.getsockname()[0]
-                except OSError:
-                    own = str(address)  # No route yet.
+        if source.chooses:
+            with _socket(source.address) as asking, contextlib.suppress(OSError):  # No route yet.
+                asking.connect((str(target.address), ECHO_PORT))
+                own = asking.getsockname()[0]
         flow.bind((own, 0))
     return flow
 

@@ -229,7 +229,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
         for channel in session.channels:
             counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
             received, sent = map(sum, zip(*counts, strict=True))
-            atleast = "" if (session.path, session.domain) in alone else AT_LEAST
+            atleast = "" if all((session.path, domain) in alone for domain in session.domains) else AT_LEAST
             yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
             atleast = AT_LEAST if routing.daemon.name in ECHOING else atleast
             yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
@@ -259,9 +259,10 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
     """
     reflectors: dict[tuple[str, str], set[str]] = {}
     for session in plan.routing.sessions:
-        others = reflectors.setdefault((session.path, session.domain), set())
-        if session.relation != "client":
-            others.add(session.peer)
+        for domain in session.domains:
+            others = reflectors.setdefault((session.path, domain), set())
+            if session.relation != "client":
+                others.add(session.peer)
     most = 0 if plan.kind == "route_reflector" else 1
     return {key for key, names in reflectors.items() if len(names) <= most}
 
