@@ -646,6 +646,9 @@ def _check_timers(host: HostIntent, notes: Notes) -> None:
             f"{LEAST_BFD_INTERVAL_MS} ms at best, and {LEAST_BFD_PACKETS} packets can be late.",
             f"Raise bfd_interval_ms or bfd_multiplier: {LEAST_DETECTION_MS} ms will do.",
         )
+    if (host.settings.daemon, host.settings.system) == ("frr", "debian12") and timers.bfd_multiplier < 2:
+        remedy = "Write 2, and halve bfd_interval_ms."
+        notes.add("l3hv_timers.bfd_multiplier", 1, "FRR 8.4 takes 2 at least.", remedy)
     if detection_ms >= timers.hold_s * 1000:
         notes.add(
             "l3hv_timers",

@@ -469,6 +469,7 @@ class Routing:
     ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
     ``rescans``: it has to be asked to look at the kernel's tables whenever a route changes.
+    ``session_shapes`` tell of which paths another configuration begins the sessions anew.
     ``session_keys`` are the names of the secrets of its sessions. ``ranges`` are sessions that each host
     in the prefix ``neighbor`` can have; ``peer`` is empty there.
     ``communities`` and ``shared_tables`` are there where sessions are shared, ``owners`` where a policy asks
@@ -485,6 +486,7 @@ class Routing:
     timers: Timers
     ecmp_limit: int
     rescans: bool
+    session_shapes: tuple[str, ...]
     session_keys: tuple[str, ...]
     awaited_interfaces: tuple[str, ...]
     tables: tuple[RoutingTable, ...]

@@ -34,6 +34,7 @@ from l3hv.sessions import (
     failure_profile,
     ranges,
     router_id,
+    session_shapes,
     sessions,
 )
 from l3hv.spread import spreads
@@ -93,6 +94,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
+            session_shapes=session_shapes(own, host.settings.timers),
             session_keys=tuple(sorted({session.key for session in own if session.key is not None})),
             awaited_interfaces=tuple(_awaited_interfaces(common, host)),
             tables=tables,

@@ -8,8 +8,9 @@ one waits: a collision after a restart would drop the routes that graceful resta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, Network, family_of_text, numbered
@@ -34,6 +35,7 @@ from l3hv.model import (
     PrefixLimit,
     Session,
     SessionLayout,
+    Timers,
 )
 
 Relation = Literal["reflector", "client", "peer"]
@@ -53,6 +55,8 @@ SESSION_LAYOUTS: tuple[SessionLayout, ...] = ("per_family", "multiprotocol", "sh
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
 LLGR_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "llgr")
+KEEPING_PROFILES: tuple[FailureProfile, ...] = (*LLGR_PROFILES, "graceful_restart")
+"""Those with which the neighbours of a daemon that vanishes keep its routes until it is back."""
 
 LESS_BFD: dict[FailureProfile, FailureProfile] = {"bfd_llgr": "llgr", "bfd": "none"}
 """What is left of a profile where one of the two ends has no BFD: with it at one end no session comes up."""
@@ -432,3 +436,22 @@ def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
 
 def _private_first(common: Common) -> tuple[Domain, ...]:
     return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
+
+
+def session_shapes(own: Iterable[Session], timers: Timers) -> tuple[str, ...]:
+    """Return a digest of the sessions of each path, `a=0a1b2c3d`: they begin anew when it changes.
+
+    Nothing where a host had better not vanish to begin them anew: its neighbours would not keep its routes,
+    or it reflects and forwards nothing.
+    """
+    on_path: dict[str, list[str]] = {}
+    for session in own:
+        if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
+            return ()
+        channels = [(channel.family, channel.table) for channel in session.channels]
+        on_path.setdefault(session.path, []).append(f"{replace(session, channels=())} {channels}")
+    negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's can change while it runs
+    return tuple(
+        f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"
+        for path, texts in sorted(on_path.items())
+    )

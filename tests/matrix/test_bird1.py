@@ -174,10 +174,7 @@ def assert_has(fabric: Lab, machine: str, daemon: str) -> None:
 
 
 def test_a_hypervisor_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path) -> None:
-    """To BIRD 2 in one run; back in two, because BIRD 1.6 does not take over sessions of both families.
-
-    The first of these, which divides the sessions, costs a second.
-    """
+    """To BIRD 2 in one run; back in two, because BIRD 1.6 does not take over sessions of both families."""
     own = "host_vars/hv1.yml"
     say(changed, own, "l3hv_daemon", "bird2")
     run_without_loss(fabric, changed)

@@ -6,6 +6,7 @@ import copy
 import json
 from collections import Counter
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -455,3 +456,36 @@ def test_reflectors_of_all_paths_but_one_wait_for_their_clients():
     first = min(plan.uplinks[0].path for plan in reflectors)
     assert waiting == {plan.host for plan in reflectors if plan.uplinks[0].path != first}
     assert waiting
+
+
+def shapes(**variables: Any) -> dict[str, str]:
+    """The digest of a hypervisor's sessions on each path."""
+    hosts = fabric(1)
+    hosts["hv1"][1].update(variables)
+    return dict(shape.split("=") for shape in host_plan(slices(hosts)["hv1"]).routing.session_shapes)
+
+
+@pytest.mark.parametrize(
+    ("variables", "anew"),
+    [
+        ({"l3hv_session_layout": "shared"}, "ab"),
+        ({"l3hv_failure_profile": "llgr"}, "ab"),
+        ({"l3hv_timers": {"hold_s": 30}}, "ab"),
+        ({"l3hv_timers": {"bfd_interval_ms": 200}}, ""),
+        ({"l3hv_ecmp": "none"}, ""),
+        ({"l3hv_guests": []}, ""),
+    ],
+)
+def test_sessions_have_a_digest_of_what_they_begin_anew_with(variables: dict[str, Any], anew: str):
+    before, after = shapes(), shapes(**variables)
+    assert list(before) == list(after) == ["a", "b"]
+    assert [path for path in before if before[path] != after[path]] == list(anew)
+
+
+@pytest.mark.parametrize("profile", ["bfd", "link", "none"])
+def test_a_host_whose_routes_nobody_keeps_had_better_not_vanish(profile: str):
+    assert shapes(l3hv_failure_profile=profile) == {}
+
+
+def test_a_reflector_does_not_vanish_either():
+    assert host_plan(slices(fabric(1))["rr1"]).routing.session_shapes == ()

@@ -46,11 +46,13 @@ def plans(
     }
 
 
-def lab(**changes: Mapping[str, Any]) -> dict[str, HostPlan]:
-    """Return the plans of the lab, with some hosts' variables changed."""
+def lab(
+    more: Mapping[str, tuple[Kind, Mapping[str, Any]]] | None = None, **changes: Mapping[str, Any]
+) -> dict[str, HostPlan]:
+    """Return the plans of the lab, with some hosts' variables changed, and with more hosts."""
     groups = yaml.safe_load((LAB / "hosts.yml").read_text())
     common = yaml.safe_load((LAB / "group_vars" / "all" / "fabric.yml").read_text())
-    hosts = {}
+    hosts = dict(more or {})
     for group, kind in KINDS.items():
         for name in groups[group]["hosts"]:
             variables = yaml.safe_load((LAB / "host_vars" / f"{name}.yml").read_text())

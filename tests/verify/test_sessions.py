@@ -12,6 +12,7 @@ from l3hv.model import HostPlan
 from l3hv.sessions import SESSION_LAYOUTS
 from l3hv.verify.announcements import announcements
 from l3hv.verify.compare import compare
+from l3hv.verify.expect import AT_LEAST, expectation
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.ranges import with_clients, with_names
 
@@ -55,6 +56,24 @@ def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
         "path a has a reflector for public",
         "path a has a reflector for private",
     } <= different(plans["hv1"], seen, fabric).keys()
+
+
+def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_session_carries() -> None:
+    """GoBGP has a session for each domain: what BIRD tells it of the private one comes a second time."""
+    uplinks = {"b": {"public": "b-public", "private": "b-private"}}
+    rr3 = {"l3hv_id": 100, "l3hv_daemon": "gobgp", "l3hv_uplinks": uplinks}
+    plans = lab({"rr3": ("route_reflector", rr3)}, hv1={"l3hv_session_layout": "shared"})
+    expected = expectation(plans["hv1"], fabric_of(plans), frozenset())
+    received = {what: count for what, count in expected.items() if what.startswith("received ")}
+    assert {what: count.startswith(AT_LEAST) for what, count in received.items()} == {
+        "received rr1_shared ipv4": False,
+        "received rr1_shared ipv6": False,
+        "received rr2_shared ipv4": True,
+        "received rr2_shared ipv6": True,
+        "received rr3_public ipv4": True,
+        "received rr3_public ipv6": True,
+        "received rr3_private ipv4": True,
+    }
 
 
 def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
