@@ -290,24 +290,27 @@ class Found:
 def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int | None) -> None:
     """Replace ``path`` by a rename, so that a reader sees the old or the new content and nothing else."""
     directory, name = os.path.split(path)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
     # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those.
     staged = os.path.join(directory, f".{name}.config_files")
-    if os.path.lexists(staged):
-        os.unlink(staged)
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fchown(stream.fileno(), -1 if uid is None else uid, -1 if gid is None else gid)
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        os.rename(staged, path)
-    except BaseException:
+        os.makedirs(directory, mode=0o755, exist_ok=True)
         if os.path.lexists(staged):
             os.unlink(staged)
-        raise
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fchown(stream.fileno(), -1 if uid is None else uid, -1 if gid is None else gid)
+                os.fchmod(stream.fileno(), mode)
+                os.fsync(stream.fileno())
+            os.rename(staged, path)
+        except BaseException:
+            if os.path.lexists(staged):
+                os.unlink(staged)
+            raise
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}") from error
 
 
 def matches(path: str, patterns: list[str]) -> bool:
@@ -532,11 +535,15 @@ class ConfigFiles:
 
         if not self.module.check_mode and (changed or removed or reasons):
             self.transaction.begin({path: found[path] for path in [*changed, *removed]})
-            for path in removed:
-                self.remove(path)
-            for path in changed:
-                file = wanted[path]
-                write_file(path, file.content, file.mode, file.uid, file.gid)
+            try:
+                for path in removed:
+                    self.remove(path)
+                for path in changed:
+                    file = wanted[path]
+                    write_file(path, file.content, file.mode, file.uid, file.gid)
+            except Refused as refusal:
+                self.put_back()
+                raise Refused(f"{refusal}. The previous files are back.") from refusal
         return {
             "changed": bool(changed or removed or reasons),
             "changed_files": changed,
@@ -622,6 +629,13 @@ class ConfigFiles:
             lines.append(f"\n{unit}:\n{self.scrub(out.strip())}")
         return "".join(lines)
 
+    def put_back(self) -> None:
+        for path, attributes in self.transaction.files.items():
+            if attributes is None:
+                self.remove(path)
+            else:
+                self.transaction.put_back(path)
+
     def outcome_of_going_back(self) -> str:
         """Activate the previous files; tell what came of it."""
         if not any(self.transaction.files.values()):
@@ -649,11 +663,7 @@ class ConfigFiles:
                 raise Refused(
                     f"The set {self.name} is as it should be, but {refusal}", refusal.output
                 ) from refusal
-            for path, attributes in self.transaction.files.items():
-                if attributes is None:
-                    self.remove(path)
-                else:
-                    self.transaction.put_back(path)
+            self.put_back()
             outcome = self.outcome_of_going_back()
             self.transaction.end()
             raise Refused(

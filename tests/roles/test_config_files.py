@@ -161,6 +161,23 @@ def test_one_refused_file_leaves_the_whole_set_untouched(converge: Run, etc: Pat
     assert {path.name: path.read_text() for path in etc.iterdir()} == {"a": "good\n", "b": "good\n"}
 
 
+def test_one_file_that_cannot_be_written_leaves_the_whole_set_untouched(converge: Run, etc: Path) -> None:
+    """Its directory is a file."""
+    settle(converge, files=[{"dest": f"{etc}/{name}", "content": "good\n"} for name in "ab"])
+    result = converge(
+        fails=True,
+        files=[
+            {"dest": f"{etc}/a", "content": "better\n"},
+            {"dest": f"{etc}/b/c", "content": "new\n"},
+            {"dest": f"{etc}/d", "content": "new\n"},
+            {"dest": f"{etc}/b", "content": "good\n"},
+        ],
+        owned=[f"{etc}/*"],
+    )
+    assert result["msg"] == f"{etc}/b/c cannot be written: File exists. The previous files are back."
+    assert {path.name: path.read_text() for path in etc.iterdir()} == {"a": "good\n", "b": "good\n"}
+
+
 def test_validation_sees_the_new_content_under_the_files_own_name(converge: Run, etc: Path) -> None:
     converge(
         files=[
