@@ -449,7 +449,8 @@ def session_shapes(own: Iterable[Session], timers: Timers) -> tuple[str, ...]:
         if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
             return ()
         channels = [(channel.family, channel.table) for channel in session.channels]
-        on_path.setdefault(session.path, []).append(f"{replace(session, channels=())} {channels}")
+        shape = replace(session, channels=(), key=None)  # keys change path by path
+        on_path.setdefault(session.path, []).append(f"{shape} {channels}")
     negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's can change while it runs
     return tuple(
         f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"
