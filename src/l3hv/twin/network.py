@@ -156,11 +156,11 @@ def remove_link(link: IPRoute, name: str) -> None:
         link.link("del", index=found[0])
 
 
-def global_addresses(namespace: str) -> list[str]:
-    """The usable addresses of global scope in a namespace, those of ``lo`` last."""
+def global_addresses(namespace: str, *, of_lo: bool = False) -> list[str]:
+    """The usable addresses of global scope in a namespace, those of ``lo`` last or alone."""
     with netlink(namespace) as link:
         found = sorted(
-            (entry for entry in link.get_addr() if entry["scope"] == 0),
+            (e for e in link.get_addr() if e["scope"] == 0 and (e["index"] == 1 or not of_lo)),
             key=lambda entry: (entry["index"] == 1, entry["family"]),
         )
     unusable = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED

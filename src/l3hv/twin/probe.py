@@ -46,7 +46,7 @@ class End:
     None does where a virtual machine answers by itself.
     Several namespaces answer for an anycast address; the address in a namespace differs from
     the one that is probed where a hypervisor translates it.  ``chooses``: what it sends comes
-    from the address that its kernel chooses for the target, as with a guest's name.
+    from the address that its kernel chooses for the target: a guest, or a machine without a loopback.
     """
 
     name: str
@@ -130,8 +130,8 @@ def find_end(twin: Twin, standing: Standing, what: str, family: int) -> End:
 
 
 def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
-    chooses = name in {guest.name for guest in standing.topology.guests}
-    if chooses:
+    on_lo: list[str] = []
+    if name in {guest.name for guest in standing.topology.guests}:
         guest = standing.guest(name)
         if not guests.is_plugged(twin, guest):
             raise TwinError(f"{name} is off: './twin plug {name}' starts it")
@@ -143,13 +143,16 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
         power.leader(twin, name)
         namespace = twin.machine_namespace(name)
         # Its loopback, before any of its ports.
+        on_lo = network.global_addresses(namespace, of_lo=True)
         found = network.global_addresses(namespace)[::-1]
     else:
         raise TwinError(f"{name!r} is no guest, machine or address of this twin")
     for candidate in map(ip_address, found):
         if candidate.version == family:
             # A virtual machine answers by itself.
-            return End(name, candidate, {namespace: candidate} if namespace else {}, chooses)
+            return End(
+                name, candidate, {namespace: candidate} if namespace else {}, str(candidate) not in on_lo
+            )
     raise TwinError(f"{name} has no IPv{family} address (yet)")
 
 
