@@ -106,6 +106,9 @@ SLEEPY = frozenset({"1.6.8", "2.0.12"})
 WITHOUT_PEER_ADDRESS = frozenset({"3.10"})
 """Versions that can see that a next hop is a neighbour's own only where they know the neighbour."""
 
+WITHOUT_SINGLE_BFD_MISS = frozenset({"8.4"})
+"""Versions that do not give a path up after one missed BFD packet (a multiplier of 1)."""
+
 OVERLOOKING = frozenset({"3.1"})
 """Versions that leave a route in the kernel as it is when other paths to its prefix than the best one change.
 

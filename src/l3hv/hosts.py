@@ -18,6 +18,7 @@ from l3hv.daemons import (
     VALIDATING,
     WITHOUT_BFD,
     WITHOUT_RANGES,
+    WITHOUT_SINGLE_BFD_MISS,
     built_daemons,
     systems_with,
 )
@@ -646,9 +647,10 @@ def _check_timers(host: HostIntent, notes: Notes) -> None:
             f"{LEAST_BFD_INTERVAL_MS} ms at best, and {LEAST_BFD_PACKETS} packets can be late.",
             f"Raise bfd_interval_ms or bfd_multiplier: {LEAST_DETECTION_MS} ms will do.",
         )
-    if (host.settings.daemon, host.settings.system) == ("frr", "debian12") and timers.bfd_multiplier < 2:
-        remedy = "Write 2, and halve bfd_interval_ms."
-        notes.add("l3hv_timers.bfd_multiplier", 1, "FRR 8.4 takes 2 at least.", remedy)
+    daemon = DAEMONS.get((host.settings.daemon, host.settings.system))
+    if daemon and daemon.version in WITHOUT_SINGLE_BFD_MISS and timers.bfd_multiplier == 1:
+        message = f"{TITLES[daemon.name]} {daemon.version} takes 2 at least."
+        notes.add("l3hv_timers.bfd_multiplier", 1, message, "Write 2, and halve bfd_interval_ms.")
     if detection_ms >= timers.hold_s * 1000:
         notes.add(
             "l3hv_timers",

@@ -448,9 +448,10 @@ def session_shapes(own: Iterable[Session], timers: Timers) -> tuple[str, ...]:
     for session in own:
         if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
             return ()
+        ends = (session.name, session.local, session.neighbor, session.passive)
+        agreed = (session.layout, session.failure_profile)  # not the key: keys change path by path
         channels = [(channel.family, channel.table) for channel in session.channels]
-        shape = replace(session, channels=(), key=None)  # keys change path by path
-        on_path.setdefault(session.path, []).append(f"{shape} {channels}")
+        on_path.setdefault(session.path, []).append(f"{ends} {agreed} {channels}")
     negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's can change while it runs
     return tuple(
         f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"
