@@ -141,6 +141,32 @@ def test_who_does_not_need_a_secret_does_not_see_it(sh: Sh, tmp_path: Path) -> N
     assert (tmp_path / "modes").read_text().split() == ["700", "root", "600", "root"]
 
 
+def test_while_it_is_told_sessions_stay_and_none_begins() -> None:
+    """A neighbour's BIRD never recovers from one that begins half told."""
+    script = f"""
+import runpy, socket
+gate = runpy.run_path("{PROGRAMS}/configuration")["gate"]
+listener = socket.create_server(("127.0.0.1", 179))
+before, (own, _) = socket.create_connection(("127.0.0.1", 179)), listener.accept()
+late = socket.socket()
+late.settimeout(0.5)
+with gate():
+    before.sendall(b"keepalive")
+    assert own.recv(9) == b"keepalive"
+    try:
+        late.connect(("127.0.0.1", 179))
+    except TimeoutError:
+        pass
+    else:
+        raise AssertionError("it began")
+socket.create_connection(("127.0.0.1", 179), timeout=5)
+"""
+    inside = 'ip link set lo up; python3 -c "$1"; nft list ruleset'
+    command = ["unshare", "--net", "sh", "-ec", inside, "sh", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_a_line_that_is_refused_at_the_start_does_not_show_its_secret(sh: Sh) -> None:
     refused = "s/^ neighbor 198.51.100.1 remote-as/ neighbor 192.0.2.1 password key_fabric\\n&/"
     done = sh(f"sed -i '{refused}' /etc/frr/frr.conf; ! boot")
