@@ -276,8 +276,11 @@ def rotate(fabric: Lab, key: object, *arguments: str, secrets: dict[str, str] = 
     return fabric.playbook("playbooks/rotate_keys.yml", "-e", variables, *arguments, inventory=INVENTORY)
 
 
-def interrupt(fabric: Lab, key: str) -> None:
-    """Kill a rotation when a host has its files for path a and no BIRD has been told of them."""
+def interrupt(fabric: Lab, key: str) -> list[int]:
+    """Kill a rotation when a host has its files for path a and no BIRD has been told of them.
+
+    Return the processes that it has left: Ansible's workers finish what they do, and wait for ever then.
+    """
     variables = json.dumps({"l3hv_bgp_key": key, "l3hv_bgp_secrets": SECRETS})
     with subprocess.Popen(
         fabric.ansible_command("ansible-playbook", INVENTORY, "-e", variables, "playbooks/rotate_keys.yml"),
@@ -295,8 +298,10 @@ def interrupt(fabric: Lab, key: str) -> None:
             is_of_path = any("Path a, 1 of 2" in earlier for earlier in said)
             if is_of_path and "Describe the routing to BIRD" in task and line.startswith("changed: ["):
                 break
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.killpg(process.pid, signal.SIGKILL)
     assert "changed: [" in said[-1], "".join(said[-20:])
+    return [int(worker) for worker in workers]
 
 
 def running_modules(fabric: Lab) -> str:
@@ -364,8 +369,10 @@ def test_a_rotation_that_was_killed_before_it_took_effect_goes_on(fabric: Lab) -
     await_whole(fabric)
     flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))
     with fabric.steady_traffic(*flows) as traffic:
-        interrupt(fabric, "rack2")
+        workers = interrupt(fabric, "rack2")
         wait_for("the end of the modules that had begun", lambda: not running_modules(fabric))
+        for worker in workers:
+            os.kill(worker, signal.SIGTERM)
         begun = placed(fabric, "rack2")
         assert begun
         assert is_whole(fabric)

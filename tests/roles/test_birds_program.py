@@ -1,4 +1,4 @@
-"""What brings a running BIRD to its file, against the BIRD of each distribution: a session that hangs is started over."""
+"""What brings a running BIRD to its file, against the BIRD of each distribution."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ reads Established
 
 END = "\nkill -KILL $neighbor $(cat /run/pid)\n"
 
-# The neighbour is gone without a word, and what it said is kept. It comes back without a family, and says goodbye.
+# The neighbour is gone without a word, and what it said is kept. It comes back without a family, and goes.
 HANG = """
 kill -KILL $neighbor
 reads start
