@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -372,7 +372,8 @@ def test_a_rotation_that_was_killed_before_it_took_effect_goes_on(fabric: Lab) -
         workers = interrupt(fabric, "rack2")
         wait_for("the end of the modules that had begun", lambda: not running_modules(fabric))
         for worker in workers:
-            os.kill(worker, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGTERM)
         begun = placed(fabric, "rack2")
         assert begun
         assert is_whole(fabric)
