@@ -71,7 +71,7 @@ test: root host $(VENV)/.dev ## Run every test but the matrix (boots twins of it
 	@echo "==> Style and types"
 	@$(MAKE) --no-print-directory lint
 	@echo "==> Without machines"
-	@pytest -n 2 -q -m 'not twin and not fabric'
+	@pytest -n 3 --dist worksteal -q -m 'not twin and not fabric'
 	@echo "==> The twin itself"
 	@./twin image
 	@pytest -q -m 'twin and not matrix and not pairs'

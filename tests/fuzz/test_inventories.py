@@ -25,7 +25,7 @@ from l3hv.plan import host_plan
 from l3hv.summary import plan_summary
 
 EXAMPLES = int(os.environ.get("L3HV_FUZZ_EXAMPLES", "0"))
-"""For each golden case; without it the same 150 are tried at each run, with it other ones."""
+"""For each golden case; without it the same 75 are tried at each run, with it other ones."""
 
 
 class Accepted:
@@ -86,7 +86,7 @@ def test_inventories_are_refused_by_host_and_field_or_accepted_by_every_daemon(
     accepted = Accepted()
 
     @settings(
-        max_examples=EXAMPLES or 150,
+        max_examples=EXAMPLES or 75,
         derandomize=not EXAMPLES,
         database=None,
         deadline=None,
