@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-from pathlib import Path
 
-import pytest
+from images import ROOT, in_an_image
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "roles" / "bird" / "files"
 PROTOCOLS = ROOT / "roles" / "tables" / "files" / "rt_protos.conf"
 
@@ -35,20 +32,12 @@ protocol static one6 { ipv6 { table t6; }; route 2001:db8:cb00:7101::/64 via 200
 protocol static two6 { ipv6 { table t6; }; route 2001:db8:cb00:7101::/64 via 2001:db8:c633:6401::9; }
 """
 
-# Takes the image, and becomes a machine of it with two links.
+# Becomes a machine with two links.
 MACHINE = """
-set -e
-mount -t tmpfs none /mnt
-mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
-mount -t proc proc /mnt/root/proc
-mount -t tmpfs none /mnt/root/run
-mkdir /mnt/root/run/bird
 printf '%s' "$2" > /mnt/root/bird.conf
 cp "$3"/* /mnt/root
 mkdir -p /mnt/root/etc/iproute2/rt_protos.d
 cp "$4" /mnt/root/etc/iproute2/rt_protos.d
-ip link set lo up
 ip link add name one0 type veth peer name one1
 ip link add name two0 type veth peer name two1
 for end in one0 one1 two0 two1; do ip link set $end up; done
@@ -116,13 +105,8 @@ PREFIXES = {"203.0.113.1", "2001:db8:cb00:7101::/64"}
 
 
 def in_a_machine(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can enter a machine's file system")
-    command = [ROOT / "twin", "image", "--system", "debian13", "--daemon", "bird3"]
-    image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
-    alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
-    inside = ["bash", "-c", MACHINE + script, "bash", image, CONFIGURATION, PROGRAMS, PROTOCOLS, *arguments]
-    return subprocess.run([*alone, *inside], capture_output=True, text=True, check=False, timeout=60)
+    given = [CONFIGURATION, PROGRAMS, PROTOCOLS, *arguments]
+    return in_an_image("debian13", "bird3", MACHINE + script, *given)
 
 
 def without_a_route(monitored: str) -> set[str]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
+from images import ROOT, in_an_image
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles" / "bird" / "files" / "birds"
 
 OWN = """
@@ -56,15 +52,8 @@ START = """#!/bin/sh
 bird -f -R & echo $! >/run/pid
 """
 
-# Takes the image, becomes a machine of it, and runs a BIRD as roles do, beside a neighbour.
+# Becomes a machine, and runs a BIRD as roles do, beside a neighbour.
 MACHINE = """
-set -e
-mount -t tmpfs none /mnt
-mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
-mount -t proc proc /mnt/root/proc
-mount -t tmpfs none /mnt/root/run
-mkdir /mnt/root/run/bird
 printf '%s' "$2" >/mnt/root/etc/bird/bird.conf
 printf '%s' "$3" >/mnt/root/neighbor.conf
 for program in systemctl start; do
@@ -73,7 +62,6 @@ for program in systemctl start; do
     shift
 done
 install -m 0755 "$4" /mnt/root/birds
-ip link set lo up
 export PATH=/usr/local/bin:$PATH
 exec chroot /mnt/root bash -ec "$5"
 """
@@ -109,23 +97,10 @@ reads flush
 """
 
 
-@pytest.fixture(params=["debian12 bird2", "debian13 bird2", "debian13 bird3"])
-def image(request: pytest.FixtureRequest) -> str:
-    if os.geteuid() != 0:
-        pytest.skip("only root can enter a machine's file system")
-    system, daemon = request.param.split()
-    command = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
-
-
-def in_a_machine(image: str, script: str) -> subprocess.CompletedProcess[str]:
-    alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
-    given = [image, OWN, NEIGHBOR, SYSTEMCTL, START, str(PROGRAM), BEGIN + script + END]
-    inside = ["bash", "-c", MACHINE, "bash", *given]
-    return subprocess.run([*alone, *inside], capture_output=True, text=True, check=False, timeout=60)
-
-
-def test_a_session_that_does_not_end_is_named_and_started_over(image: str) -> None:
+@pytest.mark.parametrize(
+    ("system", "daemon"), [("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")]
+)
+def test_a_session_that_does_not_end_is_named_and_started_over(system: str, daemon: str) -> None:
     """And nothing is while all sessions do what they shall; what has begun just now may hang once more."""
     whole = """
         /birds in-force bird
@@ -142,6 +117,7 @@ def test_a_session_that_does_not_end_is_named_and_started_over(image: str) -> No
         reads Established
         /birds in-force bird
     """
-    done = in_a_machine(image, whole + HANG + mended)
+    script = BEGIN + whole + HANG + mended + END
+    done = in_an_image(system, daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bird has a session that does not end" in done.stdout

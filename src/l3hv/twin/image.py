@@ -116,14 +116,12 @@ DAEMONS = {
 
 def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> Recipe:
     """The recipe of ``system`` with ``daemon``; bare leaves out the packages that the roles install."""
-    for wanted, words, known in (
-        (system, "system {!r}", tuple(SUITES)),
-        (daemon, f"daemon {{!r}} on {system}", DAEMONS.get(system, ())),
-    ):
-        if wanted not in known:
-            raise TwinError(
-                f"no image is known for the {words.format(wanted)}: choose one of {', '.join(known)}"
-            )
+    if system not in SUITES:
+        raise TwinError(f"no image is known for the system {system!r}: choose one of {', '.join(SUITES)}")
+    if daemon not in (known := DAEMONS[system]):
+        raise TwinError(
+            f"no image is known for the daemon {daemon!r} on {system}: choose one of {', '.join(known)}"
+        )
     # OpenSSH 9.8 (Debian 13) punishes a source with many connections; earlier ones refuse the word.
     sshd_settings = SSHD_SETTINGS + ("PerSourcePenalties no\n" if system == "debian13" else "")
     if bare:

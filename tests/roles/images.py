@@ -1,0 +1,36 @@
+"""The twin's images as places to run a daemon in: its namespaces and its file system are thrown away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Takes the image, and puts an overlay of it into /mnt/root.
+OVERLAY = """
+set -e
+mount -t tmpfs none /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
+mount -t proc proc /mnt/root/proc
+mount -t tmpfs none /mnt/root/run
+mkdir /mnt/root/run/bird
+ip link set lo up
+"""
+
+
+def in_an_image(
+    system: str, daemon: str, script: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a script beside an overlay of the image of a daemon; ``$2`` and so on are the arguments."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can enter a machine's file system")
+    command = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
+    image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
+    alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    inside = ["bash", "-c", OVERLAY + script, "bash", image, *arguments]
+    return subprocess.run([*alone, *inside], capture_output=True, text=True, check=False, timeout=60)
