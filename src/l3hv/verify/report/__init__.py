@@ -9,17 +9,22 @@ from functools import cached_property
 from typing import Any
 
 from l3hv.errors import natural_key
+from l3hv.verify.causes import Group
 from l3hv.verify.check import Check, State
 
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one verification; ``time`` is when it ended (ISO 8601), ``seconds`` how long it took."""
+    """The checks of one verification; ``time`` is when it ended (ISO 8601), ``seconds`` how long it took.
+
+    ``groups`` are the failed ones, each of them once, by what they follow from.
+    """
 
     inventory: str
     time: str
     seconds: float
     checks: tuple[Check, ...]
+    groups: tuple[Group, ...] = ()
 
     @property
     def ok(self) -> bool:
