@@ -408,6 +408,24 @@ def read_port_settings(interface: str) -> dict[str, str]:
 # --- daemons ---------------------------------------------------------------------------------------------
 
 
+ANSWER_SECONDS = 10
+"""How long a daemon may take to answer. One that hangs would otherwise never end the run."""
+
+
+class Hangs(Exception):
+    """A program or daemon did not answer in time."""
+
+
+def asked(
+    command: list[str], *, seconds: float = ANSWER_SECONDS, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that asks a daemon something, for ``seconds`` at most."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=check)
+    except subprocess.TimeoutExpired:
+        raise Hangs(f"`{' '.join(command[:2])}` got no answer within {seconds:g} s") from None
+
+
 class BirdError(Exception):
     """BIRD gave no answer, or one that is an error."""
 
@@ -417,11 +435,14 @@ class Bird:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(10)
+        self._socket.settimeout(ANSWER_SECONDS)
         self._pending = b""
         try:
             self._socket.connect(path)
             self._reply()
+        except TimeoutError:
+            self.close()
+            raise Hangs(f"{path}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             self.close()
             raise BirdError(f"{path}: {error.strerror or error}") from None
@@ -435,6 +456,8 @@ class Bird:
         try:
             self._socket.sendall(command.encode() + b"\n")
             return self._reply()
+        except TimeoutError:
+            raise Hangs(f"{command}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             raise BirdError(f"{command}: {error}") from None
 
@@ -443,6 +466,8 @@ class Bird:
         try:
             self._socket.sendall(command.encode() + b"\n")
             return self._reply(most=BEGINNING)
+        except TimeoutError:
+            raise Hangs(f"{command}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             raise BirdError(f"{command}: {error}") from None
 
@@ -611,8 +636,8 @@ def read_translations() -> dict[str, str]:
     """Return the addresses that are translated on their way to a guest, and the guest's own."""
     command = ["nft", "--json", "list", "map", "inet", "l3hv", "transparent"]
     try:
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        listing = asked(command, check=True).stdout
+    except (OSError, subprocess.CalledProcessError, Hangs):
         return {}  # no nft, or no table: then nothing is translated
     maps = [entry["map"] for entry in json.loads(listing)["nftables"] if "map" in entry]
     return dict(pair for each in maps for pair in each.get("elem", ()))
@@ -626,8 +651,8 @@ def read_packet_filter() -> dict[str, Any]:
 
     def output(*command: str) -> str | None:
         try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError):
+            return asked([*command], check=True).stdout
+        except (OSError, subprocess.CalledProcessError, Hangs):
             return None
 
     drops: dict[str, int] = {}
@@ -669,6 +694,8 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
     path = BIRD_SOCKET.format(name)
     try:
         bird = Bird(path)
+    except Hangs as error:
+        return {"error": str(error), "hangs": True}
     except BirdError as error:
         return {"error": str(error)}
     try:
@@ -710,7 +737,7 @@ def read_birds(plan: Plan) -> dict[str, Any]:
     several = [read_bird(program["name"], program["families"][0]) for program in programs]
     for program, bird in zip(programs, several, strict=True):
         if "error" in bird:
-            return {"error": f"{program['name']}: {bird['error']}"}
+            return {**bird, "error": f"{program['name']}: {bird['error']}"}
 
     def together(values: list[str | None]) -> str | None:
         return None if None in values else " and ".join(dict.fromkeys(map(str, values)))
@@ -742,11 +769,10 @@ def ask_gobgp(domain: str, *words: str) -> Any:
     """Return what the GoBGP of a domain answers, as JSON."""
     command = ["gobgp", "--target", GOBGP_API.format(domain), "--json", *words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return json.loads(done.stdout)
+        return json.loads(asked(command, check=True).stdout)
     except subprocess.CalledProcessError as error:
         raise GobgpError((error.stderr or error.stdout).strip() or str(error)) from error
-    except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+    except (OSError, json.JSONDecodeError) as error:
         raise GobgpError(f"gobgp {' '.join(words)}: {error}") from error
 
 
@@ -842,7 +868,7 @@ def gobgp_digests(domain: str) -> dict[str, Any]:
     """Return the digests of a domain's configuration; GoBGP runs that of the file when it answers alike."""
     path = GOBGP_CONFIGURATION.format(domain)
     digests = digests_of_file(path, GOBGP_DIGEST_LINE)
-    done = subprocess.run([GOBGP, "in-force", path], capture_output=True, text=True, check=False)
+    done = asked([GOBGP, "in-force", path], seconds=3 * ANSWER_SECONDS)
     running = digests["placed"] if done.returncode == 0 else f"something else ({done.stderr.strip()})"
     return {"running": running, **digests}
 
@@ -855,7 +881,7 @@ def ask_frr(*commands: str) -> list[Any]:
     """Return what FRR answers to commands that ask for JSON; one without an answer is an empty object."""
     arguments = [word for command in commands for word in ("-c", command)]
     try:
-        done = subprocess.run(["vtysh", *arguments], capture_output=True, text=True, check=False)
+        done = asked(["vtysh", *arguments])
     except OSError as error:
         raise FrrError(f"vtysh: {error.strerror}") from None
     if done.returncode != 0:
@@ -964,11 +990,11 @@ def frr_configuration() -> dict[str, str | None]:
     """Return the digests of FRR's file, and that of what runs: the file's, where FRR sees no difference."""
     digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
     try:
-        asked = subprocess.run(FRR_IN_FORCE, capture_output=True, text=True, check=False)
+        done = asked(FRR_IN_FORCE, seconds=6 * ANSWER_SECONDS)
     except OSError as error:
         return {"running": f"something else: {FRR_IN_FORCE[0]}: {error.strerror}", **digests}
-    difference = " ".join(asked.stderr.split()) or "something else"
-    return {"running": digests["placed"] if asked.returncode == 0 else difference, **digests}
+    difference = " ".join(done.stderr.split()) or "something else"
+    return {"running": digests["placed"] if done.returncode == 0 else difference, **digests}
 
 
 def read_routing(plan: Plan) -> dict[str, Any]:
@@ -987,9 +1013,13 @@ def read_routing(plan: Plan) -> dict[str, Any]:
 
     ``configuration`` compares what runs with the file that was placed; sessions have the plan's names, or
     another one where the plan knows of none. ``now`` and ``started``, where there are any, tell a daemon
-    that is still taking over (:func:`is_young`).
+    that is still taking over (:func:`is_young`). ``hangs`` beside an error: the daemon runs and does not answer,
+    and is not waited for any longer.
     """
-    return READERS[plan["routing"]["daemon"]["name"]](plan)
+    try:
+        return READERS[plan["routing"]["daemon"]["name"]](plan)
+    except Hangs as error:
+        return {"error": str(error), "hangs": True}
 
 
 READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
@@ -1012,14 +1042,12 @@ def networkd_state(index: int) -> str | None:
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
     """Return what systemd says of units: whether they run, start at boot, and with which process."""
     properties = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts"
-    show = subprocess.run(
-        ["systemctl", "show", "--property", properties, "--", *names],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        shown = asked(["systemctl", "show", "--property", properties, "--", *names]).stdout
+    except Hangs:
+        return {}
     units = {}
-    for block in show.stdout.split("\n\n"):
+    for block in shown.split("\n\n"):
         unit = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if unit:
             units[unit.pop("Id")] = unit
@@ -1300,7 +1328,7 @@ def settle(
         if (counts, digests) != last:
             changed, last = now, (counts, digests)
         is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(daemon)
-        if (is_up and is_as_expected) or is_at_rest or now >= deadline:
+        if (is_up and is_as_expected) or is_at_rest or daemon.get("hangs") or now >= deadline:
             return daemon
         time.sleep(POLL_SECONDS)
 

@@ -10,7 +10,7 @@ from typing import Any
 from l3hv.errors import natural_key
 from l3hv.model import DaemonName, HostPlan, RoutingTable
 from l3hv.verify.check import NOTHING, Check, State
-from l3hv.verify.expect import AT_LEAST, expectation, learned_name
+from l3hv.verify.expect import AT_LEAST, expectation, learned_name, routing_units
 from l3hv.verify.fabric import Fabric, source_of
 from l3hv.verify.find import (
     DEFAULTS,
@@ -25,6 +25,8 @@ from l3hv.verify.words import some
 
 ROUTES_NAMED = 10
 UNSEEN = "a guest of a host that was not looked at may not be started, or on its way to another"
+
+UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} starts a daemon over that hangs"
 
 REMEDIES = {
     "unit": "systemctl status {1}; journalctl -u {1}",
@@ -98,10 +100,14 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
                 what = learned_name(table)
                 found[what] = ", ".join([*expected[what].split(", ")[:2], *found[what].split(", ")[2:]])
             routes += _first_ones(plan, table, different)
+    is_silent = "error" in seen["routing"]
     checks = []
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
             check = _check(plan, what, expected.get(what), found.get(what))
+            if is_silent and what == "running configuration":
+                unit = routing_units(plan)[0].removesuffix(".service")
+                check = replace(check, remedy=UNANSWERED.format(unit))
             if not check.ok and _lies_between(
                 what, at_least().get(what), found.get(what), expected.get(what)
             ):
