@@ -1012,9 +1012,9 @@ def read_routing(plan: Plan) -> dict[str, Any]:
          "bfd": [{"address": "198.51.100.1", "state": "Up", "interval": "0.100", "timeout": "0.300"}]}
 
     ``configuration`` compares what runs with the file that was placed; sessions have the plan's names, or
-    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell a daemon
-    that is still taking over (:func:`is_young`). ``hangs`` beside an error: the daemon runs and does not answer,
-    and is not waited for any longer.
+    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell of a daemon
+    that is still taking over (:func:`is_young`). ``hangs`` beside an error: it does not answer, and is not
+    waited for any longer.
     """
     try:
         return READERS[plan["routing"]["daemon"]["name"]](plan)
