@@ -81,6 +81,12 @@ options:
     description: The number of prefixes that is expected from a session, by session and family.
     type: dict
     default: {}
+  pings:
+    description:
+      - Whether each reflector of the plan is pinged with the largest packet that its path should carry, and
+        with smaller ones where that gets no answer. Packets are not fragmented.
+    type: bool
+    default: true
 requirements:
   - python3-pyroute2 on the host
 author: l3hv
@@ -120,6 +126,7 @@ ROUTE_IS_ONLINK = 0x4
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 SCOPE_LINK = 253
+NEIGHBOR_IS_PERMANENT = 0x80
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
@@ -179,8 +186,10 @@ def read_links(netlink: IPRoute) -> dict[int, dict[str, Any]]:
             "kind": info.get_attr("IFLA_INFO_KIND") if info else None,
             "vlan": data.get_attr("IFLA_VLAN_ID") if hasattr(data, "get_attr") else None,
             "parent": link.get_attr("IFLA_LINK"),
+            "master": link.get_attr("IFLA_MASTER"),
         }
     for link in links.values():
+        link["master"] = links[link["master"]]["name"] if link["master"] in links else None
         link["parent"] = links[link["parent"]]["name"] if link["parent"] in links else None
     return links
 
@@ -684,6 +693,149 @@ def read_packet_filter() -> dict[str, Any]:
     }
 
 
+HOOKS_OF_GUESTS = {
+    "inet": ("ingress", "prerouting", "forward", "postrouting"),
+    "ip": ("prerouting", "forward", "postrouting"),
+    "ip6": ("prerouting", "forward", "postrouting"),
+    "arp": ("input", "output"),
+    "netdev": ("ingress", "egress"),
+}
+"""Where packets of guests pass the chains of others, by the family of their table.
+
+Packets to the host itself are left out: most hosts have a firewall there, and what it must not drop shows in
+sessions, leases and router advertisements."""
+
+VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
+INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
+RULES_OF_OTHERS = 2000
+"""How many rules of others are looked at: a host may have tens of thousands for its containers."""
+
+
+def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the effect of a rule, from nft's JSON: its verdict, its interfaces, whether it asks for more.
+
+    ``None`` where it lets every packet go on.
+    """
+    rule: dict[str, Any] = {"interfaces": [], "asks_more": False, "verdict": None, "target": None}
+    for expression in expressions:
+        kind, value = next(iter(expression.items()))
+        if kind in VERDICTS:
+            rule["verdict"] = kind
+            rule["target"] = value["target"] if isinstance(value, dict) and "target" in value else None
+        elif kind == "xt" and value and value.get("type") == "target":
+            rule["verdict"] = {"REJECT": "reject", "DROP": "drop"}.get(value.get("name"), rule["verdict"])
+        elif kind == "match" and isinstance(left := value["left"], dict) and "meta" in left:
+            key, right = INTERFACE_KEYS.get(left["meta"]["key"]), value["right"]
+            if key is not None and value["op"] in {"==", "!="} and isinstance(right, str):
+                rule["interfaces"].append([key, value["op"], right])
+            else:
+                rule["asks_more"] = True
+        elif kind not in {"counter", "log", "comment", "mangle", "notrack"}:
+            rule["asks_more"] = True
+    return rule if rule["verdict"] else None
+
+
+def legacy_chains(listing: str) -> dict[str, dict[str, Any]]:
+    """Return the chains of ``iptables-legacy -S`` in the shape of :func:`read_chains_of_others`."""
+    chains: dict[str, dict[str, Any]] = {}
+    for line in listing.splitlines():
+        flag, name, *words = line.split()
+        chain = chains.setdefault(name, {"hook": None, "policy": None, "dev": None, "rules": []})
+        if flag == "-P":
+            chain["hook"], chain["policy"] = name.lower(), words[0].lower()
+        elif flag == "-A":
+            rule: dict[str, Any] = {"interfaces": [], "asks_more": False, "verdict": None, "target": None}
+            while words:
+                word = words.pop(0)
+                is_not = word == "!"
+                word = words.pop(0) if is_not else word
+                if word in {"-i", "-o"}:
+                    pattern = words.pop(0).replace("+", "*")
+                    rule["interfaces"].append([f"{word[1]}if", "!=" if is_not else "==", pattern])
+                elif word in {"-j", "-g"}:
+                    target = words.pop(0)
+                    rule["verdict"] = target.lower() if target.lower() in VERDICTS else "jump"
+                    rule["target"] = target if rule["verdict"] == "jump" else None
+                    words = []
+                else:
+                    rule["asks_more"] = True
+            if rule["verdict"]:
+                chain["rules"].append(rule)
+    return chains
+
+
+def read_chains_of_others() -> list[dict[str, Any]]:
+    """Return the tables of others with a chain that packets of guests pass.
+
+    The shape is::
+
+        [{"family": "ip", "table": "filter",
+          "chains": {"FORWARD": {"hook": "forward", "policy": "drop", "dev": None,
+                                 "rules": [{"interfaces": [["iif", "==", "docker0"]], "asks_more": False,
+                                            "verdict": "jump", "target": "DOCKER"}]}}}]
+    """
+
+    def listed(*words: str) -> list[dict[str, Any]]:
+        try:
+            listing = asked(["nft", "--json", "--terse", "list", *words], check=True).stdout
+        except (OSError, subprocess.CalledProcessError, Hangs):
+            return []
+        return list(json.loads(listing)["nftables"])
+
+    passed = {
+        (chain["family"], chain["table"])
+        for entry in listed("chains")
+        if (chain := entry.get("chain")) is not None
+        and chain.get("type") == "filter"
+        and chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
+        and not chain["table"].startswith("l3hv")
+    }
+    tables = []
+    left = RULES_OF_OTHERS
+    for family, table in sorted(passed):
+        chains: dict[str, dict[str, Any]] = {}
+        for entry in listed("table", family, table):
+            if (chain := entry.get("chain")) is not None:
+                kind = chain.get("hook") if chain.get("type") == "filter" else None
+                hook = kind if kind in HOOKS_OF_GUESTS[family] else None
+                policy = chain.get("policy", "accept")
+                chains[chain["name"]] = {"hook": hook, "policy": policy, "dev": chain.get("dev"), "rules": []}
+            elif (given := entry.get("rule")) is not None and left:
+                left -= 1
+                if (rule := rule_of_other(given["expr"])) is not None:
+                    chains[given["chain"]]["rules"].append(rule)
+        tables.append({"family": family, "table": table, "chains": chains})
+    for names, program in (
+        ("/proc/net/ip_tables_names", "iptables-legacy"),
+        ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
+    ):
+        # Asked only where the old tables are in use: the question itself would load them.
+        if "filter" in read_lines(names):
+            with contextlib.suppress(OSError, Hangs):
+                chains = legacy_chains(asked([program, "-S"]).stdout)
+                for name in ("INPUT", "OUTPUT"):
+                    chains.get(name, {})["hook"] = None
+                tables.append({"family": program, "table": "filter", "chains": chains})
+    return tables
+
+
+def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the permanent neighbours on guest ports that lead to another MAC than the guest's.
+
+    ``guests`` are those whose port is there, by its index. What the kernel has learned it checks by itself.
+    """
+    return [
+        {"guest": guest["name"], "address": str(address), "mac": mac or "no MAC"}
+        for family in FAMILIES.values()
+        for entry in netlink.get_neighbours(family=family)
+        if entry["state"] & NEIGHBOR_IS_PERMANENT
+        and (guest := guests.get(entry["ifindex"])) is not None
+        and (mac := entry.get_attr("NDA_LLADDR")) != guest["mac"]
+        and (address := entry.get_attr("NDA_DST")) is not None
+        and not ip_interface(address).ip.is_multicast
+    ]
+
+
 def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
     """Return the channels of a BGP protocol by family; BIRD 1.6 has none, and says it of the protocol."""
     own = {"State": protocol["state"].upper(), "Table": protocol["table"], **protocol["fields"]}
@@ -1063,6 +1215,39 @@ def read_units(names: list[str]) -> dict[str, dict[str, str]]:
     return units
 
 
+CALLS_SINCE = "-5min"
+"""Longer than a daemon waits before it calls again."""
+UNKNOWN_CALLER = re.compile(
+    r"Unexpected connect from unknown address (?P<bird>[0-9a-f.:]+)"
+    r"|Can't find configuration for a new passive connection\W.*?Key=\"?(?P<gobgp>[0-9a-f.:]+)"
+    r"|\[Event\] (?P<frr>[0-9a-f.:]+) connection rejected"
+)
+"""The log of a call that no session is for: BIRD 1.6 to 3.1, GoBGP, FRR with `debug bgp neighbor-events`."""
+
+
+def unknown_callers(messages: str) -> dict[str, int]:
+    """Return the addresses that called and were refused, and how often.
+
+    >>> unknown_callers("BGP: Unexpected connect from unknown address 198.51.100.9 (port 179)")
+    {'198.51.100.9': 1}
+    """
+    return dict(
+        collections.Counter(next(filter(None, match.groups())) for match in UNKNOWN_CALLER.finditer(messages))
+    )
+
+
+def read_strangers(plan: Plan) -> dict[str, int]:
+    """Return who has called the daemon of a reflector of late without having a session there."""
+    if plan["kind"] != "route_reflector":
+        return {}
+    units = [word for unit in ("bird*", "frr", "l3hv-gobgp-*") for word in ("--unit", f"{unit}.service")]
+    words = ["journalctl", "--quiet", "--no-pager", "--output", "cat", "--since", CALLS_SINCE, *units]
+    try:
+        return unknown_callers(asked([*words, "--grep", "connect|passive connection"]).stdout)
+    except (OSError, Hangs):
+        return {}
+
+
 # --- who listens ----------------------------------------------------------------------------------------
 
 LISTENING = "0A"
@@ -1273,6 +1458,125 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return offers
 
 
+# --- paths -----------------------------------------------------------------------------------------------
+
+ECHO_REQUEST = {"ipv4": 8, "ipv6": 128}
+ECHO_REPLY = {"ipv4": 0, "ipv6": 129}
+IP_HEADER = {"ipv4": 20, "ipv6": 40}
+ECHO = struct.Struct("!BBHHH")
+# What the socket module has no names for.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PROBE = 10, 23, 3
+PING_TIMES = (0.0, 0.1, 0.25)
+"""When a ping is sent, and sent again, in seconds: one that is lost says nothing of its size."""
+
+PING_SECONDS = 0.4
+SMALL_PING = 128
+"""Bytes of a packet that every path carries: who does not answer it answers no ping."""
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum of some bytes (RFC 1071)."""
+    data += b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+class Far:
+    """The far end of a path, which is pinged with packets of one size after the other, never fragmented."""
+
+    def __init__(self, session: dict[str, Any], most: int) -> None:
+        self.name = f"{session['interface']} {session['neighbor']}"
+        self.passes, self.size, self._fails = 0, most, most + 1
+        self.family = "ipv6" if ":" in session["neighbor"] else "ipv4"
+        is_ipv4 = self.family == "ipv4"
+        self._address = session["neighbor"]
+        self.socket = socket.socket(
+            FAMILIES[self.family],
+            socket.SOCK_RAW,
+            socket.IPPROTO_ICMP if is_ipv4 else socket.IPPROTO_ICMPV6,
+        )
+        level, option = (
+            (socket.IPPROTO_IP, IP_MTU_DISCOVER) if is_ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
+        )
+        self.socket.setsockopt(level, option, PROBE)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, session["interface"].encode())
+        self.socket.bind((session["local"], 0))
+        self.socket.setblocking(False)
+
+    def send(self, identifier: int) -> None:
+        """Send one echo request of the present size; its sequence number is the size."""
+        payload = bytes(self.size - IP_HEADER[self.family] - ECHO.size)
+        header = ECHO.pack(ECHO_REQUEST[self.family], 0, 0, identifier, self.size)
+        if self.family == "ipv4":  # for ICMPv6 the kernel does it
+            header = ECHO.pack(ECHO_REQUEST["ipv4"], 0, checksum(header + payload), identifier, self.size)
+        with contextlib.suppress(OSError):  # the interface is down, or its MTU is smaller
+            self.socket.sendto(header + payload, (self._address, 0))
+
+    def is_answer(self, identifier: int) -> bool:
+        """Read one packet and tell whether it answers an echo request of the present size."""
+        data, sender = self.socket.recvfrom(65536)
+        if self.family == "ipv4":
+            data = data[(data[0] & 0x0F) * 4 :]
+        if len(data) < ECHO.size or sender[0].partition("%")[0] != self._address:
+            return False
+        kind, _, _, theirs, size = ECHO.unpack_from(data)
+        return (kind, theirs, size) == (ECHO_REPLY[self.family], identifier, self.size)
+
+    def narrow(self, has_answered: bool) -> bool:
+        """Choose the next size, and tell whether there is one: the largest, the smallest, then by halves."""
+        if has_answered:
+            self.passes = self.size
+        else:
+            self._fails = self.size
+        if self.passes == 0:
+            is_silent = self.size <= SMALL_PING
+            self.size = SMALL_PING
+            return not is_silent
+        self.size = (self.passes + self._fails) // 2
+        return self._fails - self.passes > 1
+
+
+def ping_round(fars: list[Far], identifier: int) -> set[str]:
+    """Send every far end a packet of its present size, and return the names of those that answer."""
+    waiting = {far.socket: far for far in fars}
+    begin = time.monotonic()
+    times = list(PING_TIMES)
+    while waiting and (now := time.monotonic() - begin) < PING_SECONDS:
+        if times and now >= times[0]:
+            del times[0]
+            for far in waiting.values():
+                far.send(identifier)
+        until = times[0] if times else PING_SECONDS
+        for ready in select.select(list(waiting), [], [], max(0.0, until - now))[0]:
+            if waiting[ready].is_answer(identifier):
+                del waiting[ready]
+    return {far.name for far in fars} - {far.name for far in waiting.values()}
+
+
+def path_sizes(plan: Plan, links: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Return the largest packet (bytes) that reaches each reflector and comes back, by interface and address.
+
+    0 where it answers no ping at all. Each path that carries everything costs two packets.
+    """
+    mtus = {uplink["interface"]: uplink["mtu"] for uplink in plan["uplinks"]}
+    fars: dict[str, Far] = {}
+    with contextlib.ExitStack() as stack:
+        for session in plan["routing"]["sessions"]:
+            link = links.get(session["interface"])
+            if session["relation"] == "reflector" and link is not None and link["carrier"]:
+                with contextlib.suppress(OSError):  # the address is not there: a failed check of its own
+                    far = Far(session, min(link["mtu"], mtus[session["interface"]]))
+                    stack.callback(far.socket.close)
+                    fars[far.name] = far
+        identifier = os.getpid() & 0xFFFF
+        left = list(fars.values())
+        while left:
+            answered = ping_round(left, identifier)
+            left = [far for far in left if far.narrow(far.name in answered)]
+    return {name: far.passes for name, far in fars.items()}
+
+
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
@@ -1342,7 +1646,9 @@ def settle(
         time.sleep(POLL_SECONDS)
 
 
-def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any]) -> dict[str, Any]:
+def observe(
+    plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any], sends_pings: bool = True
+) -> dict[str, Any]:
     """Return everything that can be read on the host of ``plan``."""
     routing = settle(plan, seconds, learned, received)
     with IPRoute() as netlink:
@@ -1350,6 +1656,11 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         addresses = read_addresses(netlink, links)
         rules = {family: read_rules(netlink, number) for family, number in FAMILIES.items()}
         ports = {guest["interface"] for guest in plan["guests"]}
+        indexes = {link["name"]: index for index, link in links.items()}
+        plugged = {
+            indexes[guest["interface"]]: guest for guest in plan["guests"] if guest["interface"] in indexes
+        }
+        neighbors = read_wrong_neighbors(netlink, plugged) if plugged else []
     on_link = {
         name: [ip_interface(address["address"]).network for address in here]
         for name, here in addresses.items()
@@ -1389,10 +1700,14 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "sysctls": {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]},
         "routing": routing,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
+        "neighbors": neighbors,
         "packet_filter": read_packet_filter(),
+        "chains": read_chains_of_others() if plan["kind"] != "route_reflector" else [],
+        "strangers": read_strangers(plan),
         "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
         "listeners": read_listeners(),
         "offers": solicit(present),
+        "sizes": path_sizes(plan, by_name) if sends_pings else {},
     }
 
 
@@ -1404,6 +1719,7 @@ def main() -> None:
             "settle": {"type": "float", "default": 0},
             "learned": {"type": "dict", "default": {}},
             "received": {"type": "dict", "default": {}},
+            "pings": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
@@ -1412,7 +1728,11 @@ def main() -> None:
     parameters = module.params
     started = time.monotonic()
     observation = observe(
-        parameters["plan"], parameters["settle"], parameters["learned"], parameters["received"]
+        parameters["plan"],
+        parameters["settle"],
+        parameters["learned"],
+        parameters["received"],
+        parameters["pings"],
     )
     module.exit_json(changed=False, observation=observation, seconds=round(time.monotonic() - started, 3))
 

@@ -14,6 +14,7 @@ from l3hv.verify.expect import AT_LEAST, expectation, learned_name, routing_unit
 from l3hv.verify.fabric import Fabric, source_of
 from l3hv.verify.find import (
     DEFAULTS,
+    NO_PING,
     NOT_IN_KERNEL,
     OF_THE_MACHINE,
     OTHER_LISTENERS,
@@ -37,6 +38,11 @@ REMEDIES = {
     "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "foreign": "nothing of the fabric is looked up there; whoever made it knows what for",
+    "foreign chain": "nft list chain {2} {3} {4}; except the fabric's interfaces from what it drops",
+    "chain": "nft list chain {1} {2} {3}; accept the fabric's interfaces there, or remove it",
+    "size": "ping -M do -s SIZE the reflector on path {1}; look at the MTU of the switches between",
+    "stranger": "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
+    "neighbor": "ip neighbor delete {2} dev PORT",
     "last": "systemctl reload l3hv-tables",
     "default": "remove the route, or say l3hv_main_default_route: true if it is meant",
     "sysctl": "sysctl --system",
@@ -145,10 +151,10 @@ def _number(text: str) -> int:
 
 
 def _check(plan: HostPlan, what: str, expected: str | None, found: str | None) -> Check:
-    if _agrees(expected, found) or found == OF_THE_MACHINE or what == OTHER_LISTENERS:
+    if found in {OF_THE_MACHINE, NO_PING} or what == OTHER_LISTENERS or _agrees(expected, found):
         return Check(plan.host, what, expected or "", found or "", "ok")
     is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found == "absent")
-    is_warning = is_warning or what.startswith("foreign ")
+    is_warning = is_warning or what.startswith(("foreign ", "stranger "))
     return Check(
         plan.host,
         what,
@@ -169,7 +175,8 @@ def remedy(what: str, daemon: DaemonName = "bird2") -> str:
     """Return what to look at or to do about a check that failed on a host that runs ``daemon``."""
     words = what.split()
     remedies = REMEDIES | REMEDIES_OF.get(daemon, {})
-    return remedies.get(words[0], "").format(*words)
+    two_words = " ".join(words[:2])
+    return remedies.get(two_words, remedies.get(words[0], "")).format(*words)
 
 
 def _is_consequence(what: str, found: Mapping[str, str]) -> bool:

@@ -225,6 +225,11 @@ class Fabric:
         interval = max(own.bfd_interval_ms, theirs.get("interval_ms", 0))
         return interval, theirs.get("multiplier", own.bfd_multiplier)
 
+    def mtu(self, host: str, path: str, domain: str) -> int | None:
+        """Return the MTU that ``host`` has on a path in a domain; ``None`` where that is not known."""
+        found: int | None = self._announced.get(host, {}).get("mtus", {}).get(f"{path} {domain}")
+        return found
+
     def callers(self, address: str) -> list[tuple[str, str]]:
         """Return who has sessions with the reflector's ``address``: hosts, and their own addresses."""
         return self._callers.get(address, [])
