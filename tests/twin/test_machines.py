@@ -160,6 +160,55 @@ def test_a_reboot_forgets_the_network_and_keeps_the_files(lab):
     lab.do("heal", "m2", "a")
 
 
+def reboots(lab, name):
+    """Reboot a machine from inside, and wait until it is up again."""
+    before = lab.leader(name)
+    lab.run("exec", name, "--", "systemctl", "reboot")
+    eventually(lambda: lab.machine(name)["state"] == "up" and lab.leader(name) != before, seconds=20)
+
+
+def crashes(lab, name):
+    lab.do("crash", name)
+    assert lab.machine(name)["state"] == "off"
+    lab.do("boot", name)
+
+
+def sleeps(lab, name):
+    return "sleep 1000" in lab.sh(name, "ps axo args")
+
+
+@pytest.mark.parametrize("goes_down", [reboots, crashes])
+@pytest.mark.parametrize("number", [0, signal.SIGSTOP, signal.SIGKILL])
+def test_a_machine_goes_down_and_comes_back_while_a_command_runs_in_it(lab, goes_down, number):
+    with subprocess.Popen(
+        lab.command("exec", "m2", "--", "sleep", "1000"), stderr=subprocess.DEVNULL, start_new_session=True
+    ) as outside:
+        eventually(lambda: sleeps(lab, "m2"))
+        outside.send_signal(number)
+        goes_down(lab, "m2")
+        assert not sleeps(lab, "m2")
+        outside.send_signal(signal.SIGCONT)
+        assert outside.wait(10) != 0
+
+
+@pytest.mark.parametrize("goes_down", [reboots, crashes])
+def test_a_machine_goes_down_and_comes_back_while_a_stopped_nsenter_waits_outside(lab, goes_down):
+    command = ["nsenter", f"--target={lab.leader('m2')}", "--all", "sleep", "1000"]
+    with subprocess.Popen(command, start_new_session=True) as outside:
+        eventually(lambda: sleeps(lab, "m2"))
+        outside.send_signal(signal.SIGSTOP)
+        goes_down(lab, "m2")
+        assert outside.wait(10) != 0
+
+
+@pytest.mark.parametrize("script", ["ip link set mgmt0 down; ip link set mgmt0 up", "ip address flush mgmt0"])
+def test_the_management_port_comes_back_by_itself(lab, script):
+    lab.sh("m1", script)
+    ssh = ["ssh", "-F", f"/run/l3hv/{lab.name}/ssh_config", "-o", "ConnectTimeout=1", "m1", "hostname"]
+    eventually(lambda: subprocess.run(ssh, capture_output=True, text=True).stdout == "m1\n")
+    assert lab.sh("m1", "ip route show table main") == ""
+
+
 def test_a_crash_says_nothing_to_the_peers(lab):
     wire(lab, "m1", "m2")
     eventually(lambda: lab.pings("m1", "203.0.113.2"))

@@ -24,7 +24,7 @@ from pathlib import Path
 from l3hv.topology import Machine, Port
 from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
 from l3hv.twin.image import SUITES
-from l3hv.twin.power import Running, forget_running, leader, record_running, running
+from l3hv.twin.power import Running, forget_running, last_leader, leader, record_running, running
 from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
 
 REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
@@ -129,9 +129,10 @@ def power_off(twin: Twin, machine: str) -> None:
     while True:
         found = running(twin, machine)
         if found:
-            _kill_and_reap(found.leader)
+            _kill_and_reap(twin, machine, found.leader)
         elif not is_supervised(twin, machine):
             break
+        release(twin, machine)
         if time.monotonic() > deadline:
             raise TwinError(f"{machine} does not end: see {twin.machine_directory(machine)}")
         time.sleep(0.01)
@@ -159,7 +160,7 @@ def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
     return cabled.ports if cabled else ()
 
 
-def _kill_and_reap(pid: int) -> None:
+def _kill_and_reap(twin: Twin, machine: str, pid: int) -> None:
     """SIGKILL a machine's init and wait until its systemd-nspawn has ended, too."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -167,13 +168,46 @@ def _kill_and_reap(pid: int) -> None:
     except (OSError, ValueError):
         return
     _kill(pid)
-    select.select([nspawn], [], [], 5)
+    deadline = time.monotonic() + 5
+    while not select.select([nspawn], [], [], 0.1)[0] and time.monotonic() < deadline:
+        release(twin, machine)
     os.close(nspawn)
 
 
+def release(twin: Twin, machine: str) -> None:
+    """Let the init of a machine that goes down end, if a stopped process outside keeps it.
+
+    The kernel keeps a PID namespace until the last process in it is reaped.  The parent of one that entered
+    it with nsenter(1) is outside, and nsenter stops itself when its child is stopped, as a shutdown does.
+    """
+    leader = last_leader(twin, machine)
+    if leader is None or network.identity(Path(f"/proc/{leader}/ns/net")) is not None:
+        return  # It is off, or it has not ended yet.
+    init = network.identity(Path(f"/proc/{leader}/ns/pid"))
+    if init in (None, network.identity(Path("/proc/self/ns/pid"))):
+        return  # It is gone, and its number may be somebody else's.
+    for process in Path("/proc").glob("[0-9]*"):
+        if network.identity(process / "ns/pid") == init:
+            parent, state = _parent_and_state(process)
+            if state == "Z" and _parent_and_state(Path(f"/proc/{parent}"))[1] == "T":
+                _signal(parent, signal.SIGCONT)
+
+
+def _parent_and_state(process: Path) -> tuple[int, str]:
+    try:
+        state, parent = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+    except OSError:
+        return 0, ""
+    return int(parent), state
+
+
 def _kill(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def end_all(twin: Twin) -> None:
@@ -185,7 +219,10 @@ def end_all(twin: Twin) -> None:
     for directory in machines.iterdir() if machines.is_dir() else ():
         daemon.end(directory)
     deadline = time.monotonic() + 10
+    names = [directory.name for directory in machines.iterdir()] if machines.is_dir() else []
     while pids := confinement.processes(twin):
+        for name in names:
+            release(twin, name)
         for pid in pids:
             if not _is_nspawn(pid) or time.monotonic() > deadline - 5:
                 _kill(pid)
@@ -223,7 +260,10 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
     directory = twin.machine_directory(machine.name)
     address = directory / "notify"
     address.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications,
+        contextlib.closing(network.ManagementEvents(twin, machine.name)) as events,
+    ):
         notifications.bind(str(address))
         process = subprocess.Popen(
             _boot_command(twin, standing, machine),
@@ -239,7 +279,13 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
         is_ready = False
         ended = os.pidfd_open(process.pid)
         try:
-            while ended not in select.select([notifications.fileno(), ended], [], [])[0]:
+            while ended not in (news := select.select([notifications, events, ended], [], [], 1)[0]):
+                if not news:
+                    release(twin, machine.name)
+                if events in news and events.read():
+                    _restore_management(twin, standing, machine.name)
+                if notifications not in news:
+                    continue
                 message = notifications.recv(4096).decode().splitlines()
                 fields = dict(line.partition("=")[::2] for line in message)
                 if "X_NSPAWN_LEADER_PID" in fields:
@@ -257,6 +303,14 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
         last = (directory / "console.log").read_text(errors="replace").strip().splitlines()[-1:]
         raise TwinError(" ".join(last) or f"systemd-nspawn ended with status {status}")
     return status
+
+
+def _restore_management(twin: Twin, standing: Standing, machine: str) -> None:
+    """Mend the management port; it may have gone again meanwhile, of which the next event tells."""
+    try:
+        network.configure_management(twin, standing, machine)
+    except Exception:  # noqa: BLE001 - no reason to end the machine
+        traceback.print_exc()
 
 
 def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
