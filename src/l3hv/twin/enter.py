@@ -12,7 +12,6 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 # CLONE_NEW… of Linux: mounts, control groups, UTS, IPC, PIDs, network.  Machines have no user namespace.
@@ -24,7 +23,7 @@ MACHINE_ENDED = 255
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Run ``words[1:]`` in the machine whose init has the PID ``words[0]``; its exit status.
 
     A command that a signal ends ends this process by the same signal.
@@ -60,7 +59,7 @@ def main(words: Sequence[str]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _stand_in(report: int, command: Sequence[str]) -> NoReturn:
+def _stand_in(report: int, command: list[str]) -> NoReturn:
     """Be the command's parent in the machine: reap it there, and tell its wait status."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -75,7 +74,7 @@ def _stand_in(report: int, command: Sequence[str]) -> NoReturn:
         os._exit(0)
 
 
-def _run(command: Sequence[str]) -> NoReturn:
+def _run(command: list[str]) -> NoReturn:
     # Python ignores it, and the command would inherit that.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     environment = {
