@@ -1,4 +1,4 @@
-"""From any set of rules to any other, in a real kernel: no packet is without its old or its new answer meanwhile."""
+"""From any rules to any others, in a real kernel: each packet has its old or its new answer meanwhile."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Kernel:
         return done.stdout
 
     def begin(self, old: Rules, new: Rules) -> None:
-        """Take all rules but the kernel's own away, and give each table a way out, and each interface a cable."""
+        """Leave the kernel's own rule only; give each table a way out, and each interface a cable."""
         flag = "-4" if old.family == "ipv4" else "-6"
         numbers = {*TABLES.values()} | {int(table.split()[0]) for table in (*old.tables, *new.tables)}
         self(f"ip {flag} rule flush; ip {flag} rule add priority 32766 table main protocol kernel")
@@ -117,7 +117,7 @@ def kernel() -> Iterator[Kernel]:
     try:
         made(
             "ip link set lo up; ip link add out type veth peer in; ip link set in up; ip link set out up;"
-            " ip address add 192.168.0.254/24 dev out; ip address add fd00::fe/64 dev out nodad;"
+            " ip address add 192.168.0.253/24 dev out; ip address add fd00::fe/64 dev out nodad;"
             " sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0"
             " net.ipv4.conf.default.rp_filter=0"
         )

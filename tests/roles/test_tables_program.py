@@ -180,7 +180,7 @@ def test_a_rule_that_must_stay_is_not_deleted_for_one_that_describes_it(sh: Sh, 
         sh(f"ip rule add priority {rule} protocol 107")
     (tmp_path / "tables.conf").write_text(f"rule ipv4 {stays}\n")
     printed = sh(f"{PROGRAM} tables.conf").splitlines()
-    assert f"ip -4 rule add priority {stays.replace('1000', '999')} protocol l3hv" == printed[0]
+    assert f"ip -4 rule add priority {stays.replace('1000', '999')} protocol l3hv" in printed
     assert rules(sh)[:2] == [
         "0: from all lookup local",
         "1000: from all to 192.0.2.0/24 iif lo lookup main suppress_prefixlength 0 proto l3hv",
@@ -190,7 +190,9 @@ def test_a_rule_that_must_stay_is_not_deleted_for_one_that_describes_it(sh: Sh, 
 
 def test_two_rules_at_one_priority_are_refused(sh: Sh, tmp_path: Path) -> None:
     (tmp_path / "tables.conf").write_text("rule ipv4 1000 iif lo table main\nrule ipv4 1000 table main\n")
-    assert sh(f"! {PROGRAM} tables.conf 2>&1").strip() == "tables.conf: two rules of ipv4 have the priority 1000"
+    assert (
+        sh(f"! {PROGRAM} tables.conf 2>&1").strip() == "tables.conf: two rules of ipv4 have the priority 1000"
+    )
 
 
 def test_another_name_of_a_table_makes_no_difference(sh: Sh, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from l3hv.verify.check import NOTHING, Check, State
 from l3hv.verify.expect import AT_LEAST, expectation, learned_name
 from l3hv.verify.fabric import Fabric, source_of
 from l3hv.verify.find import (
+    ABSENT,
     DEFAULTS,
     NOT_IN_KERNEL,
     OF_THE_MACHINE,
     OTHER_LISTENERS,
+    WITHOUT_CARRIER,
     Observation,
     absent_guests,
     findings,
@@ -141,7 +143,7 @@ def _number(text: str) -> int:
 def _check(plan: HostPlan, what: str, expected: str | None, found: str | None) -> Check:
     if _agrees(expected, found) or found == OF_THE_MACHINE or what == OTHER_LISTENERS:
         return Check(plan.host, what, expected or "", found or "", "ok")
-    is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found == "absent")
+    is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found in {ABSENT, WITHOUT_CARRIER})
     is_warning = is_warning or what.startswith("foreign ")
     return Check(
         plan.host,

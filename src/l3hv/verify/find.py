@@ -37,6 +37,7 @@ KERNEL_RULES = (32766, 32767)
 OTHER_LISTENERS = "listeners of others"
 """They are shown, and judged by nobody here."""
 OF_THE_MACHINE = "not in a container"
+PRESENT, ABSENT, WITHOUT_CARRIER = "present", "absent", "without carrier"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 Observation = Mapping[str, Any]
@@ -49,7 +50,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_units(plan, seen),
             *_listeners(seen),
             *_links(plan, seen),
-            *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
+            *_networkd(plan, seen),
             *_rules(plan, seen),
             *_packet_filter(seen),
             *_sysctls(plan, seen),
@@ -62,8 +63,16 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
 
 
 def absent_guests(plan: HostPlan, seen: Observation) -> frozenset[str]:
-    """Return the guests whose interface does not exist: they are not started."""
-    return frozenset(guest.name for guest in plan.guests if guest.interface not in seen["links"])
+    """Return the guests that are not started: without interface, or withdrawn because it has no carrier."""
+    return frozenset(guest.name for guest in plan.guests if _presence(guest, seen) != PRESENT)
+
+
+def _presence(guest: Guest, seen: Observation) -> str:
+    link = seen["links"].get(guest.interface)
+    if link is None:
+        return ABSENT
+    is_withdrawn = guest.withdraw_without_carrier and link["up"] and not link["carrier"]
+    return WITHOUT_CARRIER if is_withdrawn else PRESENT
 
 
 def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -73,6 +82,18 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
             yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+
+
+def _networkd(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    absent = _absent_interfaces(plan, seen)
+    for name, state in seen["networkd"].items():
+        if state and name not in absent:
+            yield f"networkd {name}", state
+
+
+def _absent_interfaces(plan: HostPlan, seen: Observation) -> set[str]:
+    absent = absent_guests(plan, seen)
+    return {guest.interface for guest in plan.guests if guest.name in absent}
 
 
 def _listeners(seen: Observation) -> Iterator[Item]:
@@ -190,7 +211,7 @@ def _packet_filter(seen: Observation) -> Iterator[Item]:
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the settings that there are; some belong to the machine and are not seen in a container."""
-    absent = {guest.interface for guest in plan.guests} - seen["links"].keys()
+    absent = _absent_interfaces(plan, seen)
     for sysctl in plan.sysctls:
         if interface_of(sysctl.key) in absent:
             continue
@@ -232,10 +253,11 @@ def _leads(route: Mapping[str, Any]) -> str:
 def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     links = seen["links"]
     for guest in plan.guests:
-        link = links.get(guest.interface)
-        yield f"guest {guest.name}", "present" if link else "absent"
-        if link is None:
+        presence = _presence(guest, seen)
+        yield f"guest {guest.name}", presence
+        if presence != PRESENT:
             continue
+        link = links[guest.interface]
         port = f"port {guest.name}"
         yield f"{port} link", _link_words(link)
         yield f"{port} mac", link["mac"]
@@ -333,7 +355,7 @@ def _bfd_words(session: Mapping[str, str]) -> str:
 def _offers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for guest in plan.guests:
         offer = seen["offers"].get(guest.name)
-        if offer is None:
+        if offer is None or _presence(guest, seen) != PRESENT:
             continue
         lease, router = offer["lease"], offer["router"]
         if guest.lease is not None:
