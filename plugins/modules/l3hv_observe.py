@@ -1019,8 +1019,11 @@ def networkd_state(index: int) -> str | None:
 
 
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return what systemd says of units: whether they run, start at boot, and with which process."""
-    properties = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts"
+    """Return what systemd says of units: whether they run, start at boot, and with which process and settings."""
+    properties = (
+        "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,DropInPaths,"
+        "KillSignal,Restart,StartLimitIntervalUSec,User,DynamicUser,CapabilityBoundingSet"
+    )
     show = subprocess.run(
         ["systemctl", "show", "--property", properties, "--", *names],
         capture_output=True,

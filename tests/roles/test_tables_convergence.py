@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes netwo
 
 TABLES = {"main": 254, "public": 90, "private": 20, "local-out": 100, "public-spread": 130}
 """The tables of random plans; each has a route to everywhere, by which it is told."""
+NO_ANSWER = 77
+"""The table that answers what no rule of ours does."""
 PREFIXES = ("10.0.0.0/8", "10.20.0.0/16", "192.0.2.0/24")
 ADDRESSES = ("10.20.0.1", "10.9.0.1", "192.0.2.9", "203.0.113.9")
 INTERFACES = ("eth7", "eth8")
@@ -91,8 +93,11 @@ class Kernel:
     def begin(self, old: Rules, new: Rules) -> None:
         """Leave the kernel's own rule only; give each table a way out, and each interface a cable."""
         flag = "-4" if old.family == "ipv4" else "-6"
-        numbers = {*TABLES.values()} | {int(table.split()[0]) for table in (*old.tables, *new.tables)}
-        self(f"ip {flag} rule flush; ip {flag} rule add priority 32766 table main protocol kernel")
+        numbers = {NO_ANSWER, *TABLES.values()} | {int(table.split()[0]) for table in (*old.tables, *new.tables)}
+        self(
+            f"ip {flag} rule flush; ip {flag} rule add priority 32766 table main protocol kernel;"
+            f" ip {flag} rule add priority 32767 table {NO_ANSWER} protocol static"
+        )
         interfaces = {
             name for rules in (old, new) for line in rules.lines for name in re.findall(r"iif (\S+)", line)
         }
@@ -170,7 +175,6 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
     batch = [*asked]
     for step in steps:
         batch += [step.removeprefix(f"{flag} "), *asked]
-    # The batch ends with an error at the first packet that has no way at all.
     said = kernel(f"ip {flag} -oneline -batch -", "\n".join(batch))
     ways = [match[1] for match in re.finditer(r" via (\S+)", said)]
     assert len(ways) == len(asked) * (len(steps) + 1)

@@ -228,21 +228,6 @@ def test_another_name_of_a_table_makes_no_difference(sh: Sh, tmp_path: Path) -> 
     assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
 
 
-def test_a_protocol_and_a_port_are_parts_of_a_rule(sh: Sh, tmp_path: Path) -> None:
-    more = (
-        "rule ipv4 1002 iif lo ipproto icmp table public\n"
-        "rule ipv4 1004 iif lo ipproto udp sport 67 table public\n"
-        "rule ipv6 1002 iif lo ipproto ipv6-icmp table public\n"
-    )
-    (tmp_path / "tables.conf").write_text(INTENT + more)
-    sh(f"{PROGRAM} tables.conf")
-    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
-    assert "1004: from all iif lo ipproto ipproto-17 sport 67 lookup public proto l3hv" in rules(sh)
-    (tmp_path / "tables.conf").write_text(INTENT)
-    sh(f"{PROGRAM} tables.conf")
-    assert not any(rule.startswith(("1002:", "1004:")) for rule in rules(sh))
-
-
 def test_a_rule_of_somebody_else_stays_though_it_reads_like_ours(sh: Sh, tmp_path: Path) -> None:
     sh("ip rule add priority 1030 table 90 protocol static")
     sh(f"{PROGRAM} tables.conf")

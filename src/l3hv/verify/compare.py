@@ -61,6 +61,11 @@ REMEDIES = {
     "ra": "journalctl -u radvd",
 }
 
+UNIT_SETTINGS = (
+    "run site.yml; if that does not help, `systemctl cat {0}` shows the drop-in that changes the setting:"
+    " remove it there"
+)
+
 FRR_REMEDIES = {
     "running": "/usr/local/lib/l3hv/frr/configuration in-force; run site.yml if the file was changed",
     "router": "run site.yml",
@@ -164,6 +169,8 @@ def _agrees(expected: str | None, found: str | None) -> bool:
 def remedy(what: str, daemon: DaemonName = "bird2") -> str:
     """Return what to look at or to do about a check that failed on a host that runs ``daemon``."""
     words = what.split()
+    if words[0] == "unit" and words[-1] == "settings":
+        return UNIT_SETTINGS.format(words[1])
     remedies = REMEDIES | REMEDIES_OF.get(daemon, {})
     return remedies.get(words[0], "").format(*words)
 

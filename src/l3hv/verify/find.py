@@ -12,6 +12,7 @@ from typing import Any
 
 from l3hv.daemons import TITLES, UNITS
 from l3hv.model import Guest, HostPlan
+from l3hv.promises import effective, promises_of, settings_words
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
     BY_KERNEL,
@@ -34,6 +35,7 @@ BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
 KERNEL_RULES = (32766, 32767)
 """Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
+OUR_DROP_IN = "/zz-l3hv.conf"
 OTHER_LISTENERS = "listeners of others"
 """They are shown, and judged by nobody here."""
 OF_THE_MACHINE = "not in a container"
@@ -48,6 +50,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
     return dict(
         [
             *_units(plan, seen),
+            *_unit_settings(plan, seen),
             *_listeners(seen),
             *_links(plan, seen),
             *_networkd(plan, seen),
@@ -82,6 +85,19 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
             yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+
+
+def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the effective settings of units, and the drop-ins of others where they are not as promised."""
+    for name in units(plan):
+        unit = seen["units"].get(name, {})
+        if not promises_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
+            continue
+        words = settings_words(effective(name, unit))
+        if words != settings_words(promises_of(name)):
+            foreign = [path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_IN)]
+            words += f" ({', '.join(foreign)})" if foreign else ""
+        yield f"unit {name.removesuffix('.service')} settings", words
 
 
 def _networkd(plan: HostPlan, seen: Observation) -> Iterator[Item]:
