@@ -93,7 +93,9 @@ class Kernel:
     def begin(self, old: Rules, new: Rules) -> None:
         """Leave the kernel's own rule only; give each table a way out, and each interface a cable."""
         flag = "-4" if old.family == "ipv4" else "-6"
-        numbers = {NO_ANSWER, *TABLES.values()} | {int(table.split()[0]) for table in (*old.tables, *new.tables)}
+        numbers = {NO_ANSWER, *TABLES.values()} | {
+            int(table.split()[0]) for table in (*old.tables, *new.tables)
+        }
         self(
             f"ip {flag} rule flush; ip {flag} rule add priority 32766 table main protocol kernel;"
             f" ip {flag} rule add priority 32767 table {NO_ANSWER} protocol static"
@@ -107,9 +109,11 @@ class Kernel:
                 f" {{ ip link add {interface} type veth; ip link set {interface} up; }}"
             )
         # A gateway that is the number of its table.
-        hosts = "192.168.0.{}" if old.family == "ipv4" else "fd00::{}"
+        is_ipv4 = old.family == "ipv4"
         lines = [
-            f"route replace default via {hosts.format(number)} dev out table {number} metric 5000 onlink"
+            "route replace default via"
+            f" {f'192.168.{number >> 8}.{number & 255}' if is_ipv4 else f'fd00::{number}'}"
+            f" dev out table {number} metric 5000 onlink"
             for number in sorted(numbers)
         ]
         self(f"ip {flag} -batch -", "\n".join(lines))

@@ -209,11 +209,11 @@ DIFFERENCES = {
         {"unit radvd settings"},
     ),
     "a unit that failed": (
-        with_value({"ActiveState": "failed", "UnitFileState": "enabled"}, "units", "radvd.service"),
+        with_value("failed", "units", "radvd.service", "ActiveState"),
         {"unit radvd"},
     ),
     "a unit that does not start at boot": (
-        with_value({"ActiveState": "active", "UnitFileState": "disabled"}, "units", "bird.service"),
+        with_value("disabled", "units", "bird.service", "UnitFileState"),
         {"unit bird"},
     ),
     "a translation that nobody wants": (
