@@ -630,7 +630,7 @@ class ConfigFiles:
         return "" if code == 0 else f"what runs is not what the files say: {output}"
 
     def journal(self, command: str = "") -> str:
-        """Return the last lines of the units that are down, and of those that a command of systemctl names."""
+        """Return the last lines of units that are down, and of those that a command of systemctl names."""
         program, *words = shlex.split(command) or [""]
         told = [word for word in words if word.endswith(UNIT_SUFFIXES)] if program == "systemctl" else []
         lines = []

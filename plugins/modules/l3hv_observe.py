@@ -1019,7 +1019,7 @@ def networkd_state(index: int) -> str | None:
 
 
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return what systemd says of units: whether they run, start at boot, and with which process and settings."""
+    """Return what systemd says of units: state, start at boot, process, and the settings that matter."""
     properties = (
         "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,DropInPaths,"
         "KillSignal,Restart,StartLimitIntervalUSec,User,DynamicUser,CapabilityBoundingSet"
