@@ -591,6 +591,15 @@ class ConfigFiles:
         for command in commands[True]:
             self.perform(command, environment)
         states = self.unit_states()
+        masked = [unit for unit, (_, boot) in states.items() if boot.startswith("masked")]
+        if masked:
+            self.perform(f"systemctl unmask --quiet {shlex.join(masked)}", environment)
+            self.perform(f"systemctl unmask --quiet --runtime {shlex.join(masked)}", environment)
+            states = self.unit_states()
+        # One that failed too often is not started before that is forgotten.
+        failed = [unit for unit, (now, _) in states.items() if now == "failed"]
+        if failed:
+            self.perform(f"systemctl reset-failed {shlex.join(failed)}", environment)
         # Only those that need it: `enable` enables what a unit names in Also=, too.
         for verb, units in (
             ("enable --quiet", [unit for unit, (_, boot) in states.items() if boot not in STARTS_AT_BOOT]),
@@ -606,7 +615,7 @@ class ConfigFiles:
     def perform(self, command: str, environment: dict[str, str]) -> None:
         code, output = self.run(command, environment)
         if code != 0:
-            raise Refused(f"`{command}` failed: {output}{self.journal()}", output)
+            raise Refused(f"`{command}` failed: {output}{self.journal(command)}", output)
 
     def wait_for(self, complaint: Callable[[], str]) -> None:
         """Wait until there is no complaint any more. Raises Refused with it when it takes too long."""
@@ -631,9 +640,12 @@ class ConfigFiles:
         code, output = self.run(self.running)
         return "" if code == 0 else f"what runs is not what the files say: {output}"
 
-    def journal(self) -> str:
+    def journal(self, command: str = "") -> str:
+        """Return the last lines of units that are down, and of those that a command of systemctl names."""
+        program, *words = shlex.split(command) or [""]
+        told = [word for word in words if word.endswith(UNIT_SUFFIXES)] if program == "systemctl" else []
         lines = []
-        for unit in self.units_down():
+        for unit in dict.fromkeys([*told, *self.units_down()]):
             out = self.module.run_command(
                 ["journalctl", "--unit", unit, "--lines", "8", "--no-pager", "--output", "cat"]
             )[1]

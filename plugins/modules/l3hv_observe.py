@@ -1201,8 +1201,11 @@ def networkd_state(index: int) -> str | None:
 
 
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return what systemd says of units: whether they run, start at boot, and with which process."""
-    properties = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts"
+    """Return what systemd says of units: state, start at boot, process, and the settings that matter."""
+    properties = (
+        "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,DropInPaths,"
+        "KillSignal,Restart,StartLimitIntervalUSec,User,DynamicUser,CapabilityBoundingSet"
+    )
     try:
         shown = asked(["systemctl", "show", "--property", properties, "--", *names]).stdout
     except Hangs:

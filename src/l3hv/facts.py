@@ -157,6 +157,7 @@ class GuestIntent:
     ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  ``moves_from`` names the
     hypervisor that the guest is leaving, and may still be announced from.  Where there are
     ``allowed_sources`` nobody else may send to the guest, with ``port_isolation`` no guest of its host.
+    ``withdraw_without_carrier`` says whether the guest is announced only while its port has a carrier.
     """
 
     name: str
@@ -176,6 +177,7 @@ class GuestIntent:
     port_isolation: bool
     allowed_sources: tuple[str, ...]
     moves_from: str | None
+    withdraw_without_carrier: bool
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ GUEST_KEYS = frozenset(
         "port_isolation",
         "subnets",
         "transparent",
+        "withdraw_without_carrier",
     }
 )
 
@@ -115,6 +116,7 @@ class Written:
     port_isolation: bool
     allowed_sources: tuple[Network, ...]
     moves_from: str | None
+    withdraw_without_carrier: bool
 
 
 def read_guests(fields: Fields) -> list[Written]:
@@ -158,6 +160,7 @@ def _read_guest(notes: Notes, index: int, value: object) -> Written | None:
         port_isolation=fields.take("port_isolation", yes_or_no, False),
         allowed_sources=fields.take_all("allowed_sources", address_or_network),
         moves_from=fields.take("moves_from", _host),
+        withdraw_without_carrier=fields.take("withdraw_without_carrier", yes_or_no, True),
     )
     return written if len(notes.problems) == before else None
 
@@ -291,6 +294,7 @@ class _Resolution:
             port_isolation=guest.port_isolation,
             allowed_sources=tuple(map(str, guest.allowed_sources)),
             moves_from=guest.moves_from,
+            withdraw_without_carrier=guest.withdraw_without_carrier,
         )
 
     def check_mac(self) -> None:

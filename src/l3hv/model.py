@@ -181,6 +181,7 @@ class Guest:
     ``gateway_mac`` is the port's own MAC, the same on every hypervisor; ``mac`` is the guest's.
     ``link_local`` is the guest's fe80:: address. ``mtu`` is in bytes.
     ``transparent`` pairs an additional IPv4 address with the main one that it is translated to.
+    With ``withdraw_without_carrier`` the port has addresses and routes only while it has a carrier.
     """
 
     name: str
@@ -195,6 +196,7 @@ class Guest:
     prefix: GuestPrefix | None
     routes: tuple[GuestRoute, ...]
     transparent: tuple[tuple[str, str], ...]
+    withdraw_without_carrier: bool
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -
         prefix=prefix,
         routes=tuple(_routes(guest, prefsrc)),
         transparent=tuple((address, guest.ipv4 or "") for address in guest.transparent),
+        withdraw_without_carrier=guest.withdraw_without_carrier,
     )
 
 

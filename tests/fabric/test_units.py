@@ -45,3 +45,20 @@ def test_no_unit_was_denied_what_it_needs(standing: Lab) -> None:
     said = standing.run("hv1", f"journalctl --boot --no-pager --output=cat {units}").splitlines()
     denied = [line for line in said if re.search("denied|not permitted|read-only file", line, re.IGNORECASE)]
     assert [line for line in denied if "failed to set" not in line] == []
+
+
+KILLS = 10
+
+
+@pytest.mark.parametrize("unit", ["systemd-networkd", "l3hv-dhcp", "radvd", "bird"])
+def test_a_unit_that_is_killed_ten_times_comes_back(lab: Lab, unit: str) -> None:
+    """systemd's default gives up after five starts in ten seconds."""
+    pid = f"systemctl show --property=MainPID --value {unit}.service"
+    kills = (
+        f"for kill in $(seq {KILLS}); do"
+        f"   until old=$({pid}) && [ $old != 0 ]; do :; done;"
+        f"   kill -KILL $old; while [ $({pid}) = $old ]; do :; done;"
+        f" done; until systemctl --quiet is-active {unit}.service; do :; done"
+    )
+    lab.run("hv3", f"timeout 50 sh -c '{kills}'")
+    assert lab.run("hv3", f"systemctl show --property=NRestarts --value {unit}.service").strip() != "0"

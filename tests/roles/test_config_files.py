@@ -411,6 +411,12 @@ def fake_systemctl(tmp_path: Path, units: dict[str, str]) -> None:
         "        (units / name).write_text(f'active {enabled}')\n"
         "    if verb == 'enable':\n"
         "        (units / name).write_text(f'{active} enabled')\n"
+        "    if verb == 'unmask':\n"
+        "        (units / name).write_text(f'{active} disabled')\n"
+        "    if verb == 'reset-failed':\n"
+        "        (units / name).write_text(f'inactive {enabled}')\n"
+        "    if verb == 'reload':\n"
+        "        sys.exit(f'Job for {name} failed.')\n"
         "print('\\n'.join(blocks), end='')\n"
     )
     program.chmod(0o755)
@@ -427,6 +433,32 @@ def test_a_stopped_or_disabled_unit_is_a_change_and_is_started_and_enabled(
     assert converge(units=units)["reasons"] == ["b.service is inactive", "c.service is disabled"]
     converge(state="active", units=units)
     assert not converge(units=units)["changed"]
+
+
+def test_a_masked_unit_and_one_that_failed_too_often_are_started(
+    converge: Run, etc: Path, tmp_path: Path
+) -> None:
+    units = ["a.service", "b.service"]
+    fake_systemctl(tmp_path, {"a.service": "inactive masked", "b.service": "failed enabled"})
+    assert converge(units=units)["reasons"] == ["a.service is inactive", "b.service is failed"]
+    converge(state="active", units=units)
+    assert (tmp_path / "units/a.service").read_text() == "active enabled"
+    assert (tmp_path / "units/b.service").read_text() == "active enabled"
+
+
+def test_the_journal_of_a_unit_that_does_not_reload_is_shown(
+    converge: Run, etc: Path, tmp_path: Path
+) -> None:
+    """The unit stays active: nothing but its journal says why the reload failed."""
+    fake_systemctl(tmp_path, {"a.service": "active enabled"})
+    journal = tmp_path / "bin/journalctl"
+    journal.write_text('#!/bin/sh\necho "ip rule add: File exists, says the journal of $2"\n')
+    journal.chmod(0o755)
+    converge(files=[{"dest": f"{etc}/a", "content": "1\n"}])
+    activate = [{"command": "systemctl reload a.service"}]
+    said = converge(fails=True, state="active", units=["a.service"], activate=activate)["msg"]
+    assert "`systemctl reload a.service` failed: Job for a.service failed." in said
+    assert "a.service:\nip rule add: File exists, says the journal of a.service" in said
 
 
 def test_a_unit_that_does_not_start_is_a_failure(converge: Run, etc: Path, tmp_path: Path) -> None:

@@ -23,15 +23,20 @@ def ports() -> ModuleType:
 
 
 @pytest.mark.parametrize("path", [path for path in PLANS if "hv" in path.parts[-2]], ids=name)
-def test_a_port_is_what_the_plan_says(path: Path, ports: ModuleType, tmp_path: Path) -> None:
+def test_a_port_is_what_the_plan_says(
+    path: Path, ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, files = read_plan(path), rendered_files(path)
+    (tmp_path / "networkd.conf").write_text(files[ports.NETWORKD])
+    monkeypatch.setattr(ports, "NETWORKD", str(tmp_path / "networkd.conf"))
+    numbers = {table["name"]: str(table["id"]) for table in plan["table_names"]}
     for guest in plan["guests"]:
         (tmp_path / "port").write_text(files[ports.FILES.format(guest["interface"])])
         port = ports.wanted(str(tmp_path / "port"))
         assert port.addresses == set(guest["gateways"])
         assert port.routes == {
             (
-                table,
+                numbers[table],
                 route["prefix"],
                 route["via"] or "",
                 (route["prefsrc"] or "") if table == "local-out" else "",

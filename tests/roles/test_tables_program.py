@@ -16,6 +16,8 @@ PROTOCOLS = ROOT / "roles/tables/files/rt_protos.conf"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 
 INTENT = """\
+table 90 public
+table 100 local-out
 route ipv4 blackhole default table public metric 4294967294
 route ipv6 blackhole default table public metric 4294967294
 route ipv4 unreachable default table local-out metric 4294967294
@@ -100,7 +102,7 @@ def test_what_goes_from_the_file_goes_and_what_others_made_stays(sh: Sh, tmp_pat
     (tmp_path / "tables.conf").write_text("\n".join(gone))
     printed = sh(f"{PROGRAM} tables.conf").splitlines()
     assert printed == [
-        "ip -4 rule delete priority 1020 from 203.0.113.7/32 table local-out",
+        "ip -4 rule delete priority 1020 from 203.0.113.7/32 table local-out protocol l3hv",
         "ip -6 route delete blackhole default table public metric 4294967294 protocol l3hv",
     ]
     assert "500: from all to 192.0.2.0/24 lookup main proto static" in rules(sh)
@@ -115,7 +117,7 @@ def test_a_mark_is_part_of_a_rule(sh: Sh, tmp_path: Path) -> None:
     assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
     (tmp_path / "tables.conf").write_text(INTENT)
     assert sh(f"{PROGRAM} tables.conf").splitlines() == [
-        "ip -4 rule delete priority 1025 fwmark 0x20000000/0x20000000 table local-out"
+        "ip -4 rule delete priority 1025 fwmark 0x20000000/0x20000000 table local-out protocol l3hv"
     ]
 
 
@@ -137,7 +139,7 @@ def test_protocol_and_source_port_are_part_of_a_rule(sh: Sh, tmp_path: Path, pro
     assert sh(names.replace("{}", f"{PROGRAM} --check tables.conf")).strip() == ""
     (tmp_path / "tables.conf").write_text(INTENT + dhcp)
     assert sh(program).splitlines() == [
-        "ip -4 rule delete priority 1003 from 203.0.113.0/24 iif lo ipproto 1 table public"
+        "ip -4 rule delete priority 1003 from 203.0.113.0/24 iif lo ipproto 1 table public protocol l3hv"
     ]
 
 
@@ -148,8 +150,8 @@ def test_while_priorities_move_the_last_rule_stays_behind_the_others(sh: Sh, tmp
     (tmp_path / "tables.conf").write_text(moved + "rule ipv4 1020 to 192.0.2.0/24 table public\n")
     printed = sh(f"{PROGRAM} tables.conf").splitlines()
     assert [line for line in printed if "delete" in line] == [
-        "ip -4 rule delete priority 1030 table public",
-        "ip -4 rule delete priority 1020 from 203.0.113.7/32 table local-out",
+        "ip -4 rule delete priority 1030 table public protocol l3hv",
+        "ip -4 rule delete priority 1020 from 203.0.113.7/32 table local-out protocol l3hv",
     ]
 
 
@@ -158,7 +160,7 @@ def test_a_changed_priority_is_added_before_the_old_one_goes(sh: Sh, tmp_path: P
     (tmp_path / "tables.conf").write_text(INTENT.replace("rule ipv4 1030", "rule ipv4 2030"))
     assert sh(f"{PROGRAM} tables.conf").splitlines() == [
         "ip -4 rule add priority 2030 table public protocol l3hv",
-        "ip -4 rule delete priority 1030 table public",
+        "ip -4 rule delete priority 1030 table public protocol l3hv",
     ]
 
 
@@ -179,3 +181,69 @@ def test_a_family_without_rules_keeps_the_kernels_own(sh: Sh, tmp_path: Path) ->
         "0: from all lookup local",
         "32766: from all lookup main",
     ]
+
+
+def test_rules_that_differ_in_a_destination_follow_each_other_at_one_priority(sh: Sh, tmp_path: Path) -> None:
+    """The kernel answers "File exists" to the wider one of the two, and deletes the first that fits."""
+    narrow = "rule ipv4 1000 to 192.0.2.0/24 iif lo table main\nrule ipv4 1010 table public\n"
+    wide = "rule ipv4 1000 iif lo table main\nrule ipv4 1010 table public\n"
+    for text in (narrow, wide, narrow):
+        (tmp_path / "tables.conf").write_text("table 90 public\n" + text)
+        sh(f"{PROGRAM} tables.conf")
+        assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+        destination = "to 192.0.2.0/24 " if text == narrow else ""
+        assert rules(sh)[1] == f"1000: from all {destination}iif lo lookup main proto l3hv"
+
+
+def test_a_rule_that_must_stay_is_not_deleted_for_one_that_describes_it(sh: Sh, tmp_path: Path) -> None:
+    """A run that was interrupted left a rule that goes behind one that stays, at the same priority."""
+    stays = "1000 to 192.0.2.0/24 iif lo table main suppress_prefixlength 0"
+    for rule in (stays, "1000 iif lo table main"):
+        sh(f"ip rule add priority {rule} protocol 107")
+    (tmp_path / "tables.conf").write_text(f"rule ipv4 {stays}\n")
+    printed = sh(f"{PROGRAM} tables.conf").splitlines()
+    assert f"ip -4 rule add priority {stays.replace('1000', '999')} protocol l3hv" in printed
+    assert rules(sh)[:2] == [
+        "0: from all lookup local",
+        "1000: from all to 192.0.2.0/24 iif lo lookup main suppress_prefixlength 0 proto l3hv",
+    ]
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+
+
+def test_two_rules_at_one_priority_are_refused(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "tables.conf").write_text("rule ipv4 1000 iif lo table main\nrule ipv4 1000 table main\n")
+    assert (
+        sh(f"! {PROGRAM} tables.conf 2>&1").strip() == "tables.conf: two rules of ipv4 have the priority 1000"
+    )
+
+
+def test_another_name_of_a_table_makes_no_difference(sh: Sh, tmp_path: Path) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    (tmp_path / "iproute2/rt_tables.d/zz.conf").write_text("90 customers\n100 hypervisor\n90 uplink\n")
+    assert "lookup uplink" in sh("ip rule") or "lookup customers" in sh("ip rule")
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+    sh("ip rule delete priority 1030; ip route delete blackhole default table 90 metric 4294967294")
+    sh(f"{PROGRAM} tables.conf")
+    assert "1030:\tfrom all lookup 90 proto 107" in sh("ip -N rule")
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+
+
+def test_a_rule_of_somebody_else_stays_though_it_reads_like_ours(sh: Sh, tmp_path: Path) -> None:
+    sh("ip rule add priority 1030 table 90 protocol static")
+    sh(f"{PROGRAM} tables.conf")
+    assert "1030: from all lookup public proto l3hv" in rules(sh)
+    (tmp_path / "tables.conf").write_text(INTENT.replace("rule ipv4 1030 table public\n", ""))
+    sh(f"{PROGRAM} tables.conf")
+    assert [rule for rule in rules(sh) if rule.startswith("1030:")] == [
+        "1030: from all lookup public proto static"
+    ]
+
+
+def test_a_family_that_is_given_up_gets_the_kernels_rule_back(sh: Sh, tmp_path: Path) -> None:
+    sh(f"{PROGRAM} tables.conf")
+    (tmp_path / "tables.conf").write_text(
+        "\n".join(line for line in INTENT.splitlines() if not line.startswith("rule ipv6"))
+    )
+    sh(f"{PROGRAM} tables.conf")
+    assert rules(sh)[-2:] == ["0: from all lookup local", "32766: from all lookup main"]
+    assert sh(f"{PROGRAM} --check tables.conf").strip() == ""

@@ -25,6 +25,7 @@ RICH["l3hv_guests"][0] |= {
     "transparent": ["10.1.3.1"],
     "ipv6_on_link": False,
     "link_local": "fe80::7",
+    "withdraw_without_carrier": False,
 }
 RICH |= {
     "l3hv_timers": {"bfd_interval_ms": 100, "hold_s": 30},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from l3hv.model import Guest, HostPlan, RoutingTable
+from l3hv.promises import promises_of
 from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
 from l3hv.verify.fabric import Fabric, Total, route_total
 
@@ -58,11 +60,23 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "chains": [],
         "strangers": {},
         "translations": dict(pair for guest in guests for pair in guest.transparent),
-        "units": {unit: {"ActiveState": "active", "UnitFileState": "enabled"} for unit in units(plan)},
+        "units": {unit: running_unit(unit) for unit in units(plan)},
         "listeners": listeners(plan),
         "routing": routing(plan, fabric, tables),
         "offers": {guest.name: offers(plan, guest) for guest in guests},
     }
+
+
+def running_unit(unit: str) -> dict[str, str]:
+    """Return what systemd says of a unit that runs, starts at boot and has the settings of its own files."""
+    settings = {**promises_of(unit)}
+    if "KillSignal" in settings:
+        settings["KillSignal"] = str(int(signal.Signals[settings["KillSignal"]]))
+    if "StartLimitIntervalSec" in settings:
+        settings["StartLimitIntervalUSec"] = settings.pop("StartLimitIntervalSec")
+    if "CapabilityBoundingSet" in settings:
+        settings["CapabilityBoundingSet"] = settings["CapabilityBoundingSet"].lower()
+    return {"ActiveState": "active", "UnitFileState": "enabled", "DropInPaths": "", **settings}
 
 
 def listeners(plan: HostPlan) -> dict[str, list[str]]:

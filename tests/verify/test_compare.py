@@ -210,12 +210,20 @@ DIFFERENCES = {
         with_value(1400, "sizes", "a-public 198.51.100.126"),
         {"size a to rr1 public ipv4"},
     ),
+    "a unit with another signal": (
+        with_value("15", "units", "bird.service", "KillSignal"),
+        {"unit bird settings"},
+    ),
+    "a unit that may do more": (
+        with_value("cap_net_raw cap_sys_admin", "units", "radvd.service", "CapabilityBoundingSet"),
+        {"unit radvd settings"},
+    ),
     "a unit that failed": (
-        with_value({"ActiveState": "failed", "UnitFileState": "enabled"}, "units", "radvd.service"),
+        with_value("failed", "units", "radvd.service", "ActiveState"),
         {"unit radvd"},
     ),
     "a unit that does not start at boot": (
-        with_value({"ActiveState": "active", "UnitFileState": "disabled"}, "units", "bird.service"),
+        with_value("disabled", "units", "bird.service", "UnitFileState"),
         {"unit bird"},
     ),
     "a translation that nobody wants": (
@@ -578,3 +586,36 @@ def test_a_path_carries_what_the_smaller_end_of_it_does() -> None:
         seen = as_planned.observation(large, FABRIC)
         seen["sizes"] = dict.fromkeys(seen["sizes"], passes)
         assert (different(compare(large, seen, FABRIC)) == {}) is is_enough
+
+
+def test_a_drop_in_that_changes_a_setting_is_named() -> None:
+    path = "/etc/systemd/system/bird.service.d/override.conf"
+
+    def change(seen: dict[str, Any]) -> None:
+        seen["units"]["bird.service"] |= {
+            "KillSignal": "15",
+            "DropInPaths": f"/etc/systemd/system/bird.service.d/zz-l3hv.conf {path}",
+        }
+
+    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    assert found["unit bird settings"].endswith(f"StartLimitIntervalSec=0, User=bird ({path})")
+    assert "KillSignal=SIGTERM" in found["unit bird settings"]
+
+
+def test_a_guest_without_carrier_is_a_warning_and_its_routes_are_not_expected() -> None:
+    def change(seen: dict[str, Any]) -> None:
+        seen["links"]["vm1"]["carrier"] = False
+        seen["addresses"]["vm1"] = []
+        seen["networkd"]["vm1"] = "configuring"
+        seen["offers"]["vm1"] = {"lease": None, "router": None}
+        for routes in seen["routes"].values():
+            routes[:] = [
+                route for route in routes if not route["next_hops"] or route["next_hops"][0]["dev"] != "vm1"
+            ]
+
+    seen = seen_with("hv1", change)
+    assert absent_guests(LAB["hv1"], seen) == {"vm1"}
+    checks = {check.what: check for check in compare(LAB["hv1"], seen, FABRIC)}
+    assert (checks["guest vm1"].state, checks["guest vm1"].found) == ("warning", "without carrier")
+    assert not [what for what in checks if what.startswith(("port vm1", "lease vm1", "networkd vm1"))]
+    assert "route 203.0.113.1/32 in public" not in checks

@@ -13,11 +13,13 @@ from l3hv.verify.check import NOTHING, Check, State
 from l3hv.verify.expect import AT_LEAST, expectation, learned_name, routing_units
 from l3hv.verify.fabric import Fabric, source_of
 from l3hv.verify.find import (
+    ABSENT,
     DEFAULTS,
     NO_PING,
     NOT_IN_KERNEL,
     OF_THE_MACHINE,
     OTHER_LISTENERS,
+    WITHOUT_CARRIER,
     Observation,
     absent_guests,
     findings,
@@ -66,6 +68,11 @@ REMEDIES = {
     "lease": "journalctl -u l3hv-dhcp",
     "ra": "journalctl -u radvd",
 }
+
+UNIT_SETTINGS = (
+    "run site.yml; if that does not help, `systemctl cat {0}` shows the drop-in that changes the setting:"
+    " remove it there"
+)
 
 FRR_REMEDIES = {
     "running": "/usr/local/lib/l3hv/frr/configuration in-force; run site.yml if the file was changed",
@@ -153,7 +160,7 @@ def _number(text: str) -> int:
 def _check(plan: HostPlan, what: str, expected: str | None, found: str | None) -> Check:
     if found in {OF_THE_MACHINE, NO_PING} or what == OTHER_LISTENERS or _agrees(expected, found):
         return Check(plan.host, what, expected or "", found or "", "ok")
-    is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found == "absent")
+    is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found in {ABSENT, WITHOUT_CARRIER})
     is_warning = is_warning or what.startswith(("foreign ", "stranger "))
     return Check(
         plan.host,
@@ -174,6 +181,8 @@ def _agrees(expected: str | None, found: str | None) -> bool:
 def remedy(what: str, daemon: DaemonName = "bird2") -> str:
     """Return what to look at or to do about a check that failed on a host that runs ``daemon``."""
     words = what.split()
+    if words[0] == "unit" and words[-1] == "settings":
+        return UNIT_SETTINGS.format(words[1])
     remedies = REMEDIES | REMEDIES_OF.get(daemon, {})
     two_words = " ".join(words[:2])
     return remedies.get(two_words, remedies.get(words[0], "")).format(*words)

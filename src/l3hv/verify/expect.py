@@ -12,6 +12,7 @@ from l3hv.addressing import family_of_text
 from l3hv.daemons import ECHOING, UNITS
 from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
+from l3hv.promises import promises_of, settings_words
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
@@ -35,6 +36,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
     return dict(
         [
             *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
+            *_unit_settings(plan),
             *_listeners(plan),
             *_links(plan),
             *((f"networkd {name}", "configured") for name in configured_interfaces(plan, guests)),
@@ -70,6 +72,12 @@ def units(plan: HostPlan) -> list[str]:
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
     return units
+
+
+def _unit_settings(plan: HostPlan) -> Iterator[Item]:
+    for unit in units(plan):
+        if promises := promises_of(unit):
+            yield f"unit {unit.removesuffix('.service')} settings", settings_words(promises)
 
 
 def _listeners(plan: HostPlan) -> Iterator[Item]:

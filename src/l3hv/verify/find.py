@@ -12,6 +12,7 @@ from typing import Any
 
 from l3hv.daemons import TITLES, UNITS
 from l3hv.model import Guest, HostPlan
+from l3hv.promises import effective, promises_of, settings_words
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
     BY_KERNEL,
@@ -36,11 +37,13 @@ BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
 KERNEL_RULES = (32766, 32767)
 """Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
+OUR_DROP_IN = "/zz-l3hv.conf"
 OTHER_LISTENERS = "listeners of others"
 """They are shown, and judged by nobody here."""
 OF_THE_MACHINE = "not in a container"
 NO_PING = "no ping was answered"
 """The far end of a path may not answer pings, or none was sent."""
+PRESENT, ABSENT, WITHOUT_CARRIER = "present", "absent", "without carrier"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 WITHOUT_BFD = "but the BGP session is up: the neighbour has no BFD, a dead path is left after the hold time"
@@ -53,9 +56,10 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
     return dict(
         [
             *_units(plan, seen),
+            *_unit_settings(plan, seen),
             *_listeners(seen),
             *_links(plan, seen),
-            *((f"networkd {name}", state) for name, state in seen["networkd"].items() if state),
+            *_networkd(plan, seen),
             *_rules(plan, seen),
             *_packet_filter(seen),
             *_chains_of_others(plan, seen),
@@ -71,8 +75,16 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
 
 
 def absent_guests(plan: HostPlan, seen: Observation) -> frozenset[str]:
-    """Return the guests whose interface does not exist: they are not started."""
-    return frozenset(guest.name for guest in plan.guests if guest.interface not in seen["links"])
+    """Return the guests that are not started: without interface, or withdrawn because it has no carrier."""
+    return frozenset(guest.name for guest in plan.guests if _presence(guest, seen) != PRESENT)
+
+
+def _presence(guest: Guest, seen: Observation) -> str:
+    link = seen["links"].get(guest.interface)
+    if link is None:
+        return ABSENT
+    is_withdrawn = guest.withdraw_without_carrier and link["up"] and not link["carrier"]
+    return WITHOUT_CARRIER if is_withdrawn else PRESENT
 
 
 def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -82,6 +94,31 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
             yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+
+
+def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the effective settings of units, and the drop-ins of others where they are not as promised."""
+    for name in units(plan):
+        unit = seen["units"].get(name, {})
+        if not promises_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
+            continue
+        words = settings_words(effective(name, unit))
+        if words != settings_words(promises_of(name)):
+            foreign = [path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_IN)]
+            words += f" ({', '.join(foreign)})" if foreign else ""
+        yield f"unit {name.removesuffix('.service')} settings", words
+
+
+def _networkd(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    absent = _absent_interfaces(plan, seen)
+    for name, state in seen["networkd"].items():
+        if state and name not in absent:
+            yield f"networkd {name}", state
+
+
+def _absent_interfaces(plan: HostPlan, seen: Observation) -> set[str]:
+    absent = absent_guests(plan, seen)
+    return {guest.interface for guest in plan.guests if guest.name in absent}
 
 
 def _listeners(seen: Observation) -> Iterator[Item]:
@@ -223,7 +260,7 @@ def _strangers(seen: Observation) -> Iterator[Item]:
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the settings that there are; some belong to the machine and are not seen in a container."""
-    absent = {guest.interface for guest in plan.guests} - seen["links"].keys()
+    absent = _absent_interfaces(plan, seen)
     for sysctl in plan.sysctls:
         if interface_of(sysctl.key) in absent:
             continue
@@ -265,10 +302,11 @@ def _leads(route: Mapping[str, Any]) -> str:
 def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     links = seen["links"]
     for guest in plan.guests:
-        link = links.get(guest.interface)
-        yield f"guest {guest.name}", "present" if link else "absent"
-        if link is None:
+        presence = _presence(guest, seen)
+        yield f"guest {guest.name}", presence
+        if presence != PRESENT:
             continue
+        link = links[guest.interface]
         port = f"port {guest.name}"
         yield f"{port} link", _port_words(link)
         yield f"{port} mac", link["mac"]
@@ -372,7 +410,7 @@ def _bfd_words(session: Mapping[str, str]) -> str:
 def _offers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for guest in plan.guests:
         offer = seen["offers"].get(guest.name)
-        if offer is None:
+        if offer is None or _presence(guest, seen) != PRESENT:
             continue
         lease, router = offer["lease"], offer["router"]
         if guest.lease is not None:

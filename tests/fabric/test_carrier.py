@@ -1,0 +1,75 @@
+"""A guest is announced while its port has a carrier."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from lab import ANYCAST, Lab, wait_for
+
+pytestmark = pytest.mark.fabric
+
+GUEST, HOME, ELSEWHERE = "vm1", "hv1", "hv2"
+ADDRESSES = {4: "203.0.113.1", 6: "2001:db8:cb00:7101::/64"}
+WITHDRAWN_MS = 1000
+RESTORED_MS = 1000
+
+
+def has_route(family: int, prefix: str, options: str = "") -> str:
+    return f"ip -{family} route show table public {prefix} {options} | grep -q ."
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_guest_that_loses_its_carrier_is_withdrawn_and_comes_back(
+    lab: Lab, figures: dict[str, str], family: int
+) -> None:
+    route = has_route(family, ADDRESSES[family])
+    # The other holder's, which comes over the paths.
+    anycast = has_route(family, f"{ANYCAST[family]}{'/64' if family == 6 else ''}", "proto bird")
+    lab.run_as_guest(GUEST, "ip link set eth0 up")
+    gone = lab.moment(ELSEWHERE, f"! {route}")
+    other = lab.moment(HOME, anycast)
+    began = time.time()
+    lab.run_as_guest(GUEST, "ip link set eth0 down")
+    try:
+        withdrawn, taken_over = 1000 * (gone.result() - began), 1000 * (other.result() - began)
+        back = lab.moment(ELSEWHERE, route)
+        began = time.time()
+    finally:
+        lab.run_as_guest(GUEST, "ip link set eth0 up")
+    restored = 1000 * (back.result() - began)
+    figures[f"carrier of a guest, IPv{family}"] = (
+        f"withdrawn {withdrawn:.0f} ms, anycast elsewhere {taken_over:.0f} ms, restored {restored:.0f} ms"
+    )
+    assert withdrawn < WITHDRAWN_MS
+    assert taken_over < WITHDRAWN_MS
+    assert restored < RESTORED_MS
+    wait_for(
+        "the hypervisor's own holder", lambda: not _shows(lab, HOME, family, ANYCAST[family], "proto bird")
+    )
+
+
+def _shows(lab: Lab, machine: str, family: int, prefix: str, options: str) -> str:
+    return lab.run(machine, f"ip -{family} route show table public root {prefix} {options}")
+
+
+def test_a_carrier_that_flaps_is_not_followed(lab: Lab) -> None:
+    """Ten losses that are shorter than what is ignored: no other hypervisor hears of one."""
+    lab.run(
+        ELSEWHERE,
+        "rm -f /run/heard; (timeout 30 ip monitor route > /run/heard 2>&1 & echo $! > /run/heard.pid)",
+    )
+    try:
+        lab.run_as_guest(
+            GUEST,
+            "for n in 1 2 3 4 5 6 7 8 9 10; do ip link set eth0 down; ip link set eth0 up; done",
+        )
+        # A route that is changed afterwards is heard after them all.
+        lab.run(ELSEWHERE, "ip route add blackhole 192.0.2.99 table 90")
+        wait_for("the last event", lambda: "192.0.2.99" in lab.run(ELSEWHERE, "cat /run/heard"))
+    finally:
+        lab.run(
+            ELSEWHERE, "ip route delete blackhole 192.0.2.99 table 90; kill $(cat /run/heard.pid) || true"
+        )
+    heard = lab.run(ELSEWHERE, "cat /run/heard").splitlines()
+    assert [line for line in heard if ADDRESSES[4] + " " in line or ADDRESSES[6] in line] == []

@@ -1,0 +1,52 @@
+"""What verification expects of the units' effective settings is what the roles' own files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rendered import ROOT
+
+from l3hv.promises import PROMISES, settings_words
+
+EXPECTED = ROOT / "tests/roles/expected"
+UNITS = "etc/systemd/system"
+
+
+def files_of(unit: str) -> list[Path]:
+    """Return the files of a unit: those of the roles, and those that templates print for the goldens."""
+    short = unit.removeprefix("systemd-").removesuffix(".service")
+    ours = [*ROOT.glob(f"roles/*/files/{unit}"), *ROOT.glob(f"roles/*/files/{short}.drop-in.conf")]
+    name = unit.replace("l3hv-gobgp.service", "l3hv-gobgp-*.service")
+    found = [*EXPECTED.glob(f"*/*/{UNITS}/{name}"), *EXPECTED.glob(f"*/*/{UNITS}/{name}.d/zz-l3hv.conf")]
+    return [path for path in (*ours, *found) if path.is_file()]
+
+
+def assignments(path: Path, keys: set[str]) -> dict[str, str]:
+    """Return what a file sets: the last assignment of each key counts, one to nothing resets a list."""
+    found: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        key, separator, value = line.partition("=")
+        if separator and key in keys:
+            found[key] = value
+    return found
+
+
+@pytest.mark.parametrize("unit", PROMISES)
+def test_a_units_file_says_what_is_promised_of_it(unit: str) -> None:
+    paths = files_of(unit)
+    assert paths, f"no golden has a file of {unit}"
+    for path in paths:
+        found = assignments(path, {*PROMISES[unit]})
+        assert settings_words(found) == settings_words(PROMISES[unit]), path
+
+
+def test_no_drop_in_of_ours_comes_before_that_of_systemctl_edit() -> None:
+    places = {
+        line.split()[-1]
+        for tasks in [*ROOT.glob("roles/*/tasks/main.yml"), *ROOT.glob("roles/*/vars/main.yml")]
+        for line in tasks.read_text().splitlines()
+        if line.lstrip(" -").startswith("dest:") and ".service.d/" in line
+    }
+    assert len(places) == 4
+    assert {Path(place).name for place in places} == {"zz-l3hv.conf"}
