@@ -609,45 +609,80 @@ def digests_of_file(path: str, line: str) -> dict[str, str | None]:
 
 def read_translations() -> dict[str, str]:
     """Return the addresses that are translated on their way to a guest, and the guest's own."""
-    command = ["nft", "--json", "list", "map", "inet", "l3hv", "transparent"]
-    try:
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {}  # no nft, or no table: then nothing is translated
-    maps = [entry["map"] for entry in json.loads(listing)["nftables"] if "map" in entry]
-    return dict(pair for each in maps for pair in each.get("elem", ()))
+    listing = nft_objects("list", "map", "inet", "l3hv", "transparent")
+    return dict(pair for kind, each in listing if kind == "map" for pair in each.get("elem", ()))
 
 
 def read_packet_filter() -> dict[str, Any]:
-    """Return whether the kernel has the rules that were placed, what it dropped, by reason, and strangers.
+    """Return the tables of the packet filter as they are, and in what they differ from what was placed.
 
-    These are the MACs, by port, that were heard there of late and are not the guest's.
+    ``drops`` are the packets that each counter counts, ``sets`` the elements of the static sets, by family
+    and name, and ``strangers`` the MACs, by port, whose frames were dropped there within the last minute.
     """
-
-    def output(*command: str) -> str | None:
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
     drops: dict[str, int] = {}
+    sets: dict[str, list[str]] = {}
     strangers: dict[str, list[str]] = {}
+    is_loaded = True
     for family in ("inet", "arp"):
-        listing = output("nft", "--json", "list", "set", family, "l3hv", "strangers")
-        for entry in json.loads(listing)["nftables"] if listing else ():
-            for element in entry.get("set", {}).get("elem", ()):
-                port, mac = element["elem"]["val"]["concat"]
-                strangers.setdefault(port, []).append(mac)
-        listing = output("nft", "--json", "list", "counters", "table", family, "l3hv")
-        for entry in json.loads(listing)["nftables"] if listing else ():
-            if "counter" in entry:
-                drops[entry["counter"]["name"]] = entry["counter"]["packets"]
+        listing = nft_objects("list", "table", family, "l3hv")
+        is_loaded = is_loaded and (bool(listing) or family != "inet")
+        for kind, entry in listing:
+            if kind == "counter":
+                drops[entry["name"]] = entry["packets"]
+            elif kind == "set":
+                elements = [element_words(element) for element in entry.get("elem", ())]
+                if entry["name"] == "strangers":
+                    for element in elements:
+                        port, _, mac = element.rpartition(" . ")
+                        strangers.setdefault(port, []).append(mac)
+                elif "dynamic" not in entry.get("flags", ()):
+                    sets[f"{family} {entry['name']}"] = elements
     return {
-        "is_loaded": output("nft", "--terse", "list", "table", "inet", "l3hv") is not None,
-        "is_in_force": output(PACKET_FILTER, "in-force", PACKET_FILTER_RULES) is not None,
+        "is_loaded": is_loaded,
+        "differences": filter_differences() if is_loaded else [],
+        "sets": sets,
         "drops": drops,
         "strangers": {port: sorted(set(macs)) for port, macs in strangers.items()},
     }
+
+
+def nft_objects(*words: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return what nft lists: kind and fields of each object; nothing where there is no such thing."""
+    try:
+        done = subprocess.run(["nft", "--json", *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [item for entry in json.loads(done.stdout)["nftables"] for item in entry.items()]
+
+
+def element_words(element: Any) -> str:
+    """Return an element of a set in nft's own words.
+
+    >>> element_words({"concat": ["vm1", {"prefix": {"addr": "203.0.113.0", "len": 25}}]})
+    'vm1 . 203.0.113.0/25'
+    """
+    if not isinstance(element, dict):
+        return str(element)
+    if "elem" in element:  # with its timeout
+        return element_words(element["elem"]["val"])
+    if "concat" in element:
+        return " . ".join(map(element_words, element["concat"]))
+    if "prefix" in element:
+        return f"{element['prefix']['addr']}/{element['prefix']['len']}"
+    return "-".join(map(str, element["range"]))
+
+
+def filter_differences() -> list[str]:
+    """Return in what the kernel's tables differ from their file; elements of sets are read themselves."""
+    command = [PACKET_FILTER, "in-force", PACKET_FILTER_RULES]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return [f"{PACKET_FILTER}: {error.strerror}"]
+    if done.stderr:
+        return done.stderr.splitlines()
+    is_of_set = re.compile(r"\w+ set \S+: (lacks|has too much:) element ")
+    return [line for line in done.stdout.splitlines() if line and not is_of_set.match(line)]
 
 
 def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:

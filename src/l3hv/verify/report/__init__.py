@@ -82,6 +82,7 @@ TOPICS = {
     "rules": "rules",
     "foreign": "rules",
     "packet": "filter",
+    "set": "filter",
     "drops": "filter",
     "sysctl": "sysctls",
     "unit": "units",
