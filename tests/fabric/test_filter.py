@@ -34,6 +34,10 @@ IN_FORCE = "/usr/local/lib/l3hv/packet-filter in-force /etc/l3hv/nftables.conf"
 BACK_MS = 1000
 
 
+def is_in_force(lab: Lab) -> bool:
+    return lab.run("hv3", f"{IN_FORCE} && echo yes || true") == "yes\n"
+
+
 @pytest.fixture
 def distribution_rules(lab: Lab) -> Iterator[None]:
     """Debian's own rules, which let everything pass; they flush the tables of all programs."""
@@ -47,11 +51,11 @@ def distribution_rules(lab: Lab) -> Iterator[None]:
 def test_rules_that_another_program_removes_are_back_within_a_second(
     lab: Lab, figures: dict[str, str], removal: str
 ) -> None:
-    """A guest is reached by its transparent address meanwhile, but for the moment in which there are no rules."""
-    wait_for("the rules", lambda: lab.run("hv3", f"{IN_FORCE} && echo yes || true") == "yes\n")
+    """A guest is reached by its transparent address, but for the moment in which there are no rules."""
+    wait_for("the rules", lambda: is_in_force(lab))
     with lab.traffic(Flows("internet", TRANSPARENT, 4), seconds=4, interval_ms=5, each=4) as traffic:
         lab.run("hv3", removal)
-        wait_for("the rules", lambda: lab.run("hv3", f"{IN_FORCE} && echo yes || true") == "yes\n", 3)
+        wait_for("the rules", lambda: is_in_force(lab), 3)
     (outage,) = traffic.outages_ms().values()
     figures[f"outage of a transparent address, {removal}"] = f"{outage:.0f} ms"
     assert outage < BACK_MS
