@@ -652,45 +652,82 @@ def digests_of_file(path: str, line: str) -> dict[str, str | None]:
 
 def read_translations() -> dict[str, str]:
     """Return the addresses that are translated on their way to a guest, and the guest's own."""
-    command = ["nft", "--json", "list", "map", "inet", "l3hv", "transparent"]
-    try:
-        listing = asked(command, check=True).stdout
-    except (OSError, subprocess.CalledProcessError, Hangs):
-        return {}  # no nft, or no table: then nothing is translated
-    maps = [entry["map"] for entry in json.loads(listing)["nftables"] if "map" in entry]
-    return dict(pair for each in maps for pair in each.get("elem", ()))
+    listing = nft_objects("list", "map", "inet", "l3hv", "transparent")
+    return dict(pair for kind, each in listing if kind == "map" for pair in each.get("elem", ()))
 
 
 def read_packet_filter() -> dict[str, Any]:
-    """Return whether the kernel has the rules that were placed, what it dropped, by reason, and strangers.
+    """Return the tables of the packet filter as they are, and in what they differ from what was placed.
 
-    These are the MACs, by port, that were heard there of late and are not the guest's.
+    ``drops`` are the packets that each counter counts, ``sets`` the elements of the static sets, by family
+    and name, and ``strangers`` the MACs, by port, whose frames were dropped there within the last minute.
     """
-
-    def output(*command: str) -> str | None:
-        try:
-            return asked([*command], check=True).stdout
-        except (OSError, subprocess.CalledProcessError, Hangs):
-            return None
-
     drops: dict[str, int] = {}
+    sets: dict[str, list[str]] = {}
     strangers: dict[str, list[str]] = {}
+    is_loaded = True
     for family in ("inet", "arp"):
-        listing = output("nft", "--json", "list", "set", family, "l3hv", "strangers")
-        for entry in json.loads(listing)["nftables"] if listing else ():
-            for element in entry.get("set", {}).get("elem", ()):
-                port, mac = element["elem"]["val"]["concat"]
-                strangers.setdefault(port, []).append(mac)
-        listing = output("nft", "--json", "list", "counters", "table", family, "l3hv")
-        for entry in json.loads(listing)["nftables"] if listing else ():
-            if "counter" in entry:
-                drops[entry["counter"]["name"]] = entry["counter"]["packets"]
+        listing = nft_objects("list", "table", family, "l3hv")
+        is_loaded = is_loaded and (bool(listing) or family != "inet")
+        for kind, entry in listing:
+            if kind == "counter":
+                drops[entry["name"]] = entry["packets"]
+            elif kind == "set":
+                elements = [element_words(element) for element in entry.get("elem", ())]
+                if entry["name"] == "strangers":
+                    for element in elements:
+                        port, _, mac = element.rpartition(" . ")
+                        strangers.setdefault(port, []).append(mac)
+                elif "dynamic" not in entry.get("flags", ()):
+                    sets[f"{family} {entry['name']}"] = elements
     return {
-        "is_loaded": output("nft", "--terse", "list", "table", "inet", "l3hv") is not None,
-        "is_in_force": output(PACKET_FILTER, "in-force", PACKET_FILTER_RULES) is not None,
+        "is_loaded": is_loaded,
+        "differences": filter_differences() if is_loaded else [],
+        "sets": sets,
         "drops": drops,
         "strangers": {port: sorted(set(macs)) for port, macs in strangers.items()},
     }
+
+
+def nft_objects(*words: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return what nft lists: kind and fields of each object; nothing where there is no such thing."""
+    try:
+        listing = asked(["nft", "--json", *words], check=True).stdout
+    except (OSError, subprocess.CalledProcessError, Hangs):
+        return []
+    return [item for entry in json.loads(listing)["nftables"] for item in entry.items()]
+
+
+def element_words(element: Any) -> str:
+    """Return an element of a set in nft's own words.
+
+    >>> element_words({"concat": ["vm1", {"prefix": {"addr": "203.0.113.0", "len": 25}}]})
+    'vm1 . 203.0.113.0/25'
+    """
+    if not isinstance(element, dict):
+        return str(element)
+    if "elem" in element:  # with its timeout
+        return element_words(element["elem"]["val"])
+    if "concat" in element:
+        return " . ".join(map(element_words, element["concat"]))
+    if "prefix" in element:
+        return f"{element['prefix']['addr']}/{element['prefix']['len']}"
+    return "-".join(map(str, element["range"]))
+
+
+def filter_differences() -> list[str]:
+    """Return in what the kernel's tables differ from their file; elements of sets are read themselves."""
+    command = [PACKET_FILTER, "in-force", PACKET_FILTER_RULES]
+    try:
+        done = asked(command)
+    except OSError as error:
+        return [f"{PACKET_FILTER}: {error.strerror}"]
+    except Hangs as error:
+        return [str(error)]
+    if done.stderr:
+        return done.stderr.splitlines()
+    is_of_set = re.compile(r"\w+ set \S+: (lacks|has too much:) element ")
+    return [line for line in done.stdout.splitlines() if line and not is_of_set.match(line)]
 
 
 HOOKS_OF_GUESTS = {
@@ -774,18 +811,10 @@ def read_chains_of_others() -> list[dict[str, Any]]:
                                  "rules": [{"interfaces": [["iif", "==", "docker0"]], "asks_more": False,
                                             "verdict": "jump", "target": "DOCKER"}]}}}]
     """
-
-    def listed(*words: str) -> list[dict[str, Any]]:
-        try:
-            listing = asked(["nft", "--json", "--terse", "list", *words], check=True).stdout
-        except (OSError, subprocess.CalledProcessError, Hangs):
-            return []
-        return list(json.loads(listing)["nftables"])
-
     passed = {
         (chain["family"], chain["table"])
-        for entry in listed("chains")
-        if (chain := entry.get("chain")) is not None
+        for kind, chain in nft_objects("--terse", "list", "chains")
+        if kind == "chain"
         and chain.get("type") == "filter"
         and chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
         and not chain["table"].startswith("l3hv")
@@ -794,16 +823,19 @@ def read_chains_of_others() -> list[dict[str, Any]]:
     left = RULES_OF_OTHERS
     for family, table in sorted(passed):
         chains: dict[str, dict[str, Any]] = {}
-        for entry in listed("table", family, table):
-            if (chain := entry.get("chain")) is not None:
-                kind = chain.get("hook") if chain.get("type") == "filter" else None
-                hook = kind if kind in HOOKS_OF_GUESTS[family] else None
-                policy = chain.get("policy", "accept")
-                chains[chain["name"]] = {"hook": hook, "policy": policy, "dev": chain.get("dev"), "rules": []}
-            elif (given := entry.get("rule")) is not None and left:
+        for kind, entry in nft_objects("--terse", "list", "table", family, table):
+            if kind == "chain":
+                hook = entry.get("hook") if entry.get("type") == "filter" else None
+                chains[entry["name"]] = {
+                    "hook": hook if hook in HOOKS_OF_GUESTS[family] else None,
+                    "policy": entry.get("policy", "accept"),
+                    "dev": entry.get("dev"),
+                    "rules": [],
+                }
+            elif kind == "rule" and left:
                 left -= 1
-                if (rule := rule_of_other(given["expr"])) is not None:
-                    chains[given["chain"]]["rules"].append(rule)
+                if (rule := rule_of_other(entry["expr"])) is not None:
+                    chains[entry["chain"]]["rules"].append(rule)
         tables.append({"family": family, "table": table, "chains": chains})
     for names, program in (
         ("/proc/net/ip_tables_names", "iptables-legacy"),

@@ -9,6 +9,7 @@ from l3hv.model import Guest, HostPlan, RoutingTable
 from l3hv.promises import promises_of
 from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
 from l3hv.verify.fabric import Fabric, Total, route_total
+from l3hv.verify.sets import planned_sets
 
 NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
 
@@ -44,7 +45,8 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "is_container": False,
         "packet_filter": {
             "is_loaded": True,
-            "is_in_force": True,
+            "differences": [],
+            "sets": {name: sorted(elements) for name, elements in planned_sets(plan.packet_filter).items()},
             "drops": {
                 reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
             },

@@ -196,6 +196,31 @@ DIFFERENCES = {
         with_value(["52:54:00:00:00:99"], "packet_filter", "strangers", "vm1"),
         {"mac vm1"},
     ),
+    "a guest whose own MAC is dropped": (
+        with_value(["50:54:33:00:00:07"], "packet_filter", "strangers", "vm1"),
+        {"mac vm1"},
+    ),
+    "rules that were changed": (
+        added("inet chain forwarded: has too much: accept", "packet_filter", "differences"),
+        {"packet filter"},
+    ),
+    "a set that lacks an element": (
+        without("packet_filter", "sets", "inet macs", 1),
+        {"set macs"},
+    ),
+    "a set with an element too much": (
+        added("vm2 . 192.0.2.66", "packet_filter", "sets", "inet sources4"),
+        {"set sources4"},
+    ),
+    "a set that is missing": (without("packet_filter", "sets", "arp macs"), {"set arp macs"}),
+    "a set that nobody planned": (
+        with_value(["vm2 . 192.0.2.66"], "packet_filter", "sets", "inet friends"),
+        {"set friends"},
+    ),
+    "no packet filter": (
+        lambda seen: seen["packet_filter"].update(is_loaded=False, sets={}),
+        {"packet filter"},
+    ),
     "a port that has no guest": (
         with_value(as_planned.link(1500, "02:6c:33:68:76:01"), "links", "left"),
         {"port left"},
@@ -299,6 +324,24 @@ DIFFERENCES = {
 def test_each_difference_is_named(change: Callable[[dict[str, Any]], Any], expected: set[str]) -> None:
     found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found.keys() == expected
+
+
+def test_a_set_that_differs_is_named_with_the_elements() -> None:
+    def change(seen: dict[str, Any]) -> None:
+        sets = seen["packet_filter"]["sets"]
+        sets["inet macs"].remove("vm2 . 50:54:33:00:00:09")
+        sets["inet sources4"] += [f"vm2 . 192.0.2.{number}" for number in range(1, 13)]
+        seen["packet_filter"]["strangers"] = {"vm2": ["50:54:33:00:00:09"]}
+
+    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    assert found.pop("set sources4").splitlines() == [
+        *(f"has vm2 . 192.0.2.{number} too much" for number in range(1, 11)),
+        "and 2 more differences",
+    ]
+    assert found == {
+        "set macs": "lacks vm2 . 50:54:33:00:00:09",
+        "mac vm2": "50:54:33:00:00:09, its own, which the filter drops",
+    }
 
 
 def test_a_refused_announcement_is_told_with_the_reason() -> None:

@@ -24,6 +24,7 @@ from l3hv.verify.find import absent_guests
 pytestmark = pytest.mark.fabric
 
 BIRD = "/etc/bird/bird.conf"
+FILTER = "/etc/l3hv/nftables.conf"
 PATHS = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
 
 
@@ -172,6 +173,31 @@ BREAKS = {
         {"translation 203.0.113.11"},
         "nft add element inet l3hv transparent '{ 203.0.113.11 : 203.0.113.4 }'",
         host="hv3",
+    ),
+    "a guest's MAC is deleted from the filter": Break(
+        "nft delete element inet l3hv macs '{ \"vm2\" . 50:54:33:00:00:09 }'",
+        {"set macs"},
+        "nft add element inet l3hv macs '{ \"vm2\" . 50:54:33:00:00:09 }'",
+    ),
+    "a guest may spoof by the filter": Break(
+        "nft add element inet l3hv sources4 '{ \"vm2\" . 192.0.2.66 }'",
+        {"set sources4"},
+        "nft delete element inet l3hv sources4 '{ \"vm2\" . 192.0.2.66 }'",
+    ),
+    "a rule is added to the filter": Break(
+        "nft insert rule inet l3hv forwarded accept", {"packet filter"}, "systemctl reload l3hv-nftables"
+    ),
+    "a chain of the filter is emptied": Break(
+        "nft flush chain inet l3hv from_guest6", {"packet filter"}, "systemctl reload l3hv-nftables"
+    ),
+    "the filter's file is edited and loaded": Break(
+        f"cp -p {FILTER} /root/kept && sed -i '/ goto drop_source$/d' {FILTER}"
+        " && systemctl reload l3hv-nftables",
+        {"packet filter"},
+        f"cp -p /root/kept {FILTER}; systemctl reload l3hv-nftables",
+    ),
+    "the filter is kept by nobody": Break(
+        "systemctl stop l3hv-nftables", {"unit l3hv-nftables"}, "systemctl start l3hv-nftables"
     ),
     "BIRD's file is edited and BIRD refuses it": Break(
         f"cp -p {BIRD} /root/kept && echo nonsense >> {BIRD} && ! birdc configure",

@@ -54,6 +54,7 @@ REMEDIES = {
     "mac": "correct the guest's MAC in the inventory, or in the guest",
     "translation": "systemctl reload l3hv-nftables",
     "packet": "systemctl reload l3hv-nftables",
+    "set": "systemctl reload l3hv-nftables; nft --check refuses the file if it cannot be loaded",
     "drops": "systemctl reload l3hv-nftables",
     "running": "birdc configure; run site.yml if the file was changed",
     "router": "birdc configure",

@@ -14,6 +14,7 @@ from l3hv.fabric import LOCAL_OUT
 from l3hv.model import Guest, HostPlan, RoutingTable, Session
 from l3hv.promises import promises_of, settings_words
 from l3hv.verify.fabric import Fabric
+from l3hv.verify.sets import AS_PLANNED, planned_sets, set_name
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
 LEARNED_METRIC = 32
@@ -170,8 +171,11 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
 
 
 def _packet_filter(plan: HostPlan) -> Iterator[Item]:
-    """Yield that the filter is there; how many packets it drops is shown, whatever it is."""
+    """Yield the filter and what is in its sets; how many packets it drops is shown, whatever it is."""
     yield "packet filter", "the intended one"
+    for name, elements in planned_sets(plan.packet_filter).items():
+        if elements:
+            yield set_name(name), AS_PLANNED
     for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons):
         yield f"drops {reason.name}", f"{AT_LEAST}{some(0, 'packet')}"
 

@@ -31,6 +31,7 @@ from l3hv.verify.expect import (
 )
 from l3hv.verify.fabric import is_matched
 from l3hv.verify.foreign import blocked
+from l3hv.verify.sets import AS_PLANNED, difference, planned_sets, set_name
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
@@ -61,7 +62,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_links(plan, seen),
             *_networkd(plan, seen),
             *_rules(plan, seen),
-            *_packet_filter(seen),
+            *_packet_filter(plan, seen),
             *_chains_of_others(plan, seen),
             *_strangers(seen),
             *_sysctls(plan, seen),
@@ -234,12 +235,19 @@ def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
     return " ".join([words, *extra])
 
 
-def _packet_filter(seen: Observation) -> Iterator[Item]:
+def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the filter and what is in its sets; where there is none its sets are not missed besides."""
     found = seen["packet_filter"]
+    expected = planned_sets(plan.packet_filter)
     if not found["is_loaded"]:
         yield "packet filter", "none"
+        yield from ((set_name(name), AS_PLANNED) for name, elements in expected.items() if elements)
     else:
-        yield "packet filter", "the intended one" if found["is_in_force"] else "not the one that was placed"
+        yield "packet filter", "\n".join(found["differences"]) or "the intended one"
+        for name in dict.fromkeys([*expected, *found["sets"]]):
+            planned, elements = expected.get(name, frozenset()), found["sets"].get(name, ())
+            if planned or elements:
+                yield set_name(name), difference(planned, elements)
     for reason, packets in found["drops"].items():
         yield f"drops {reason}", some(packets, "packet")
 
@@ -326,8 +334,10 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _mac_words(seen: Observation, guest: Guest) -> str:
-    """Return the MACs that speak behind a port and are not its guest's, or else the guest's."""
-    return " and ".join(seen["packet_filter"]["strangers"].get(guest.interface, ())) or guest.mac
+    """Return the MACs that the filter drops behind a port (the guest's own too), or else the guest's."""
+    dropped = seen["packet_filter"]["strangers"].get(guest.interface, ())
+    words = (f"{mac}, its own, which the filter drops" if mac == guest.mac else mac for mac in dropped)
+    return " and ".join(words) or guest.mac
 
 
 def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:

@@ -89,6 +89,7 @@ TOPICS = {
     "foreign": "rules",
     "packet": "filter",
     "chain": "filter",
+    "set": "filter",
     "drops": "filter",
     "sysctl": "sysctls",
     "unit": "units",

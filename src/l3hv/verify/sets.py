@@ -1,0 +1,95 @@
+"""The packet filter's static sets: their elements in the plan, and how those of the kernel differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from l3hv.errors import natural_key
+from l3hv.model import PacketFilter
+from l3hv.verify.words import some
+
+AS_PLANNED = "as planned"
+NAMED = 10
+IN_BOTH_TABLES = ("guests", "macs", "sources4", "source_prefixes4")
+VALUES = (
+    "uplinks",
+    "closed_uplinks",
+    "fabric4",
+    "fabric6",
+    "management4",
+    "management6",
+    "guests",
+    "gateways4",
+    "on_link6",
+    "isolated",
+    "restricted",
+    "tracked4",
+)
+PAIRS = (
+    "neighbours4",
+    "neighbours6",
+    "macs",
+    "sources4",
+    "source_prefixes4",
+    "sources6",
+    "source_networks6",
+    "source_prefixes6",
+    "allowed4",
+    "allowed6",
+)
+"""Fields of the plan that are sets of the same name in the table ``inet l3hv``."""
+FOR_CLOSED_UPLINKS: tuple[str, ...] = ("management4", "management6")
+FOR_HYPERVISORS: tuple[str, ...] = ("fabric4", "fabric6")
+"""Those that only hosts with closed uplinks have, and those that hypervisors have besides."""
+
+
+def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
+    """Return the elements of the static sets in nft's own words, by family and name (``inet macs``).
+
+    Which address is translated to which is no set, but a map; see ``translation`` in the checks.
+    """
+    unused = () if planned.closed_uplinks else FOR_CLOSED_UPLINKS
+    unused += () if planned.closed_uplinks or planned.domains else FOR_HYPERVISORS
+    sets: dict[str, Iterable[str]] = {name: getattr(planned, name) for name in VALUES if name not in unused}
+    sets |= {name: (f"{port} . {value}" for port, value in getattr(planned, name)) for name in PAIRS}
+    for domain in planned.domains:
+        sets[f"ports_{domain.name}"] = domain.interfaces
+    for spread in planned.spread:
+        sets[f"guests_{spread.name}"] = spread.guests
+        for share in spread.shares:
+            for prefixes in share.lengths:
+                name = f"anycast_{spread.name}_{share.family}_{share.holders}_{prefixes.length}"
+                sets[name] = prefixes.addresses
+    elements = {f"inet {name}": frozenset(map(_listed, values)) for name, values in sets.items()}
+    if planned.arp_reasons:
+        elements |= {f"arp {name}": elements[f"inet {name}"] for name in IN_BOTH_TABLES}
+    return elements
+
+
+def _listed(element: str) -> str:
+    """Return an element as nft lists it: a prefix of one address as the address."""
+    value = element.rpartition(" ")[2]
+    return element.removesuffix("/128" if ":" in value else "/32")
+
+
+def difference(planned: frozenset[str], found: Iterable[str]) -> str:
+    """Return in what the elements of a set differ from the plan, in one line for each.
+
+    >>> print(difference(frozenset({"vm1 . 203.0.113.1", "vm2 . 203.0.113.2"}),
+    ...                  ["vm1 . 203.0.113.1", "vm2 . 192.0.2.66"]))
+    lacks vm2 . 203.0.113.2
+    has vm2 . 192.0.2.66 too much
+    """
+    there = frozenset(found)
+    lines = [f"lacks {element}" for element in sorted(planned - there, key=natural_key)]
+    lines += [f"has {element} too much" for element in sorted(there - planned, key=natural_key)]
+    more = len(lines) - NAMED
+    return (
+        "\n".join([*lines[:NAMED], *([f"and {some(more, 'more difference')}"] if more > 0 else [])])
+        or AS_PLANNED
+    )
+
+
+def set_name(name: str) -> str:
+    """Return what the check of a set is called; those of ``table inet l3hv`` go without the family."""
+    return f"set {name.removeprefix('inet ')}"

@@ -1,0 +1,213 @@
+"""What loads the packet filter, keeps it loaded and compares it, with the nft of each distribution."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from images import ROOT, in_an_image
+from rendered import PLANS, read_plan, rendered_files
+
+from l3hv.model import HostPlan, from_plain
+from l3hv.verify.sets import planned_sets
+
+sys.path.append(str(ROOT / "plugins/modules"))
+
+from l3hv_observe import element_words
+
+PROGRAM = ROOT / "roles/packet_filter/files/packet-filter"
+FILE = "/etc/l3hv/nftables.conf"
+SYSTEMS = ("debian12", "debian13")
+# Between them they have every kind of host and every set.
+FABRICS = ("bird1", "ipv6_only_guests", "lab", "one_path", "pairs", "strict", "vlans")
+
+
+def filters() -> dict[Path, str]:
+    """The filter of each golden plan whose host has one."""
+    files = {path: rendered_files(path) for path in PLANS if path.parts[-4] in FABRICS}
+    return {path: placed[FILE] for path, placed in files.items() if FILE in placed}
+
+
+# Becomes a machine with the program and files of the filter; `in-force` makes a namespace of its own there.
+MACHINE = """
+cp "$2" /mnt/root/packet-filter
+mkdir /mnt/root/files
+cp "$3"/*.nft /mnt/root/files
+mount -t sysfs none /mnt/root/sys
+run() {
+    chroot /mnt/root "$@"
+}
+await() {
+    for try in $(seq 200); do
+        ! run sh -c "$1" >/dev/null 2>&1 || return 0
+        sleep 0.01
+    done
+    echo "not within two seconds: $1" >&2
+    exit 1
+}
+"""
+
+
+def outcome(system: str, script: str, directory: Path) -> str:
+    done = in_an_image(system, "bird2", MACHINE + script, PROGRAM, directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filters of goldens, each by the name of its fabric and host."""
+    directory = tmp_path_factory.mktemp("filters")
+    for path, text in filters().items():
+        (directory / f"{name(path)}.nft").write_text(text)
+    return directory
+
+
+def name(path: Path) -> str:
+    return f"{path.parts[-4]}-{path.parts[-2]}"
+
+
+# After each removal it waits until the file is in force again.
+KEEPS = """
+run /packet-filter keep /files/lab-hv1.nft &
+await '/packet-filter in-force /files/lab-hv1.nft'
+for removal in 'flush ruleset' 'delete table inet l3hv' 'delete table arp l3hv' 'flush table inet l3hv'; do
+    run nft "$removal"
+    await '/packet-filter in-force /files/lab-hv1.nft'
+done
+kill %1
+"""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_another_program_removes_is_back(system: str, files: Path) -> None:
+    said = outcome(system, KEEPS, files).splitlines()
+    removed = [line.partition(" removed ")[2] for line in said if " removed " in line]
+    assert removed == [
+        "what belongs to inet l3hv, arp l3hv: loading it again",
+        "what belongs to inet l3hv: loading it again",
+        "what belongs to arp l3hv: loading it again",
+        "what belongs to inet l3hv: loading it again",
+    ]
+    assert all(line.startswith("nft (process ") for line in said if " removed " in line)
+
+
+# Changes are left alone, and loads are not taken for removals.
+LEAVES = """
+run /packet-filter keep /files/lab-hv1.nft &
+await '/packet-filter in-force /files/lab-hv1.nft'
+run /packet-filter load /files/lab-hv2.nft
+run /packet-filter load /files/lab-hv1.nft
+run nft add table inet other
+run nft flush table inet other
+run nft insert rule inet l3hv forwarded accept
+run nft delete table inet other
+run /packet-filter in-force /files/lab-hv1.nft || true
+run nft delete table inet l3hv
+await '/packet-filter in-force /files/lab-hv1.nft'
+kill %1
+"""
+
+
+def test_what_is_there_is_left_alone(files: Path) -> None:
+    assert [
+        line.partition(" removed ")[2] or line for line in outcome("debian13", LEAVES, files).splitlines()
+    ] == [
+        "inet chain forwarded: has too much: accept",
+        "what belongs to inet l3hv: loading it again",
+        "inet l3hv: in force again",
+    ]
+
+
+DIFFERENCES = {
+    "delete element inet l3hv macs { vm2 . 50:54:33:00:00:09 }": (
+        "inet set macs: lacks element vm2 . 50:54:33:00:00:09"
+    ),
+    "add element inet l3hv sources4 { vm2 . 192.0.2.66 }": (
+        "inet set sources4: has too much: element vm2 . 192.0.2.66"
+    ),
+    "add element inet l3hv fabric4 { 192.0.2.0/24 }": "inet set fabric4: has too much: element 192.0.2.0/24",
+    "delete element arp l3hv macs { vm2 . 50:54:33:00:00:09 }": (
+        "arp set macs: lacks element vm2 . 50:54:33:00:00:09"
+    ),
+    "insert rule inet l3hv forwarded accept": "inet chain forwarded: has too much: accept",
+    "flush chain inet l3hv routing": "inet chain routing: lacks goto drop_routing",
+    "add chain inet l3hv more": "inet chain more: not in the file",
+    "add set inet l3hv more { type ipv4_addr; }": "inet set more: not in the file",
+    "add counter inet l3hv more": "inet counter more: not in the file",
+    "delete table arp l3hv": "table arp l3hv: missing",
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_each_difference_is_named(system: str, files: Path) -> None:
+    script = [
+        f"run /packet-filter load /files/lab-hv1.nft\n"
+        f"run nft '{change}'\n"
+        f"echo '# {change}'\n"
+        f"! run /packet-filter in-force /files/lab-hv1.nft\n"
+        for change in DIFFERENCES
+    ]
+    said = outcome(system, "".join(script), files)
+    for each in said.split("# ")[1:]:
+        change, *lines = each.splitlines()
+        assert DIFFERENCES[change] in lines
+
+
+# What packets have put into the sets of rates, and what was counted, is no difference.
+COUNTS = """
+run /packet-filter load /files/lab-hv1.nft
+run nft 'add element inet l3hv strangers { "vm2" . 02:00:00:00:00:66 }'
+run nft 'delete counter inet l3hv nd_rate' 2>/dev/null || true
+run nft 'add rule inet l3hv to_host counter name nd_rate'
+ip addr add 192.0.2.1/32 dev lo
+ping -q -c 3 -i 0.01 192.0.2.1 >/dev/null
+run /packet-filter load /files/lab-hv1.nft
+run /packet-filter in-force /files/lab-hv1.nft
+run nft list counter inet l3hv nd_rate
+"""
+
+
+def test_counters_go_on_and_are_no_difference(files: Path) -> None:
+    assert "packets 6 bytes" in outcome("debian13", COUNTS, files)
+
+
+# Each file is loaded, and the kernel is asked for what is in its sets.
+LOAD_ALL = """
+for file in /mnt/root/files/*.nft; do
+    name=${file##*/}
+    run /packet-filter load "/files/$name"
+    run /packet-filter in-force "/files/$name"
+    echo "# ${name%.nft}"
+    run nft --json list ruleset
+done
+"""
+
+
+def listed_sets(ruleset: dict[str, Any]) -> dict[str, frozenset[str]]:
+    return {
+        f"{each['family']} {each['name']}": frozenset(map(element_words, each.get("elem", ())))
+        for each in (entry["set"] for entry in ruleset["nftables"] if "set" in entry)
+        if "dynamic" not in each.get("flags", ())
+    }
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_kernel_has_the_sets_of_the_plan(system: str, files: Path) -> None:
+    """What verification expects and what the template prints are two texts: here they are one."""
+    listed = {
+        fabric: listed_sets(json.loads(ruleset))
+        for fabric, _, ruleset in (
+            part.partition("\n") for part in outcome(system, LOAD_ALL, files).split("# ")[1:]
+        )
+    }
+    for path in filters():
+        planned = planned_sets(from_plain(HostPlan, read_plan(path)).packet_filter)
+        found = listed.pop(name(path))
+        assert {key: value for key, value in found.items() if value} == {
+            key: value for key, value in planned.items() if value
+        }, name(path)
+    assert not listed
