@@ -66,7 +66,7 @@ lint: $(VENV)/.dev ## Check style and types
 	@yamllint -s .
 	@ansible-lint -q
 
-PARTS := style pure twin pairs fabric roles
+PARTS := style images pure twin pairs fabric roles
 
 .PHONY: test
 test: root host $(VENV)/.dev ## Run every test but the matrix (boots twins of its own; a standing lab is left alone)
@@ -78,8 +78,10 @@ test-style: lint
 test-pure: $(VENV)/.dev ## Run the tests without machines (the others of make test: test-twin -pairs -fabric -roles)
 	@pytest -n 3 --dist worksteal -q -m 'not twin and not fabric'
 
+test-images: root host $(VENV)/.dev
+	@./twin image --all
+
 test-twin: root host $(VENV)/.dev
-	@./twin image
 	@pytest -q -m 'twin and not matrix and not pairs'
 
 test-pairs: root host $(VENV)/.dev
