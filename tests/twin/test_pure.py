@@ -191,7 +191,11 @@ until [ "$(ls {place} | grep -c running)" -ge {together} ]; do
     [ "$(date +%s)" -lt "$end" ] || exit 1
     sleep 0.05
 done
-for directory; do case $directory in */.building-*) mkdir -p "$directory"; cd "$directory" && mkdir -p etc tmp var/log {apt} ;; esac; done
+for directory; do
+    case $directory in
+    */.building-*) mkdir -p "$directory" && cd "$directory" && mkdir -p etc tmp var/log {apt} ;;
+    esac
+done
 """
 
 
