@@ -82,7 +82,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
-        packet_filter=packet_filter(common, host, ports, spread),
+        packet_filter=packet_filter(common, host, ports, spread, own),
         routing=Routing(
             daemon=daemon,
             programs=programs(host.settings.daemon, (table.family for table in tables)),
@@ -94,7 +94,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
-            session_shapes=session_shapes(own, host.settings.timers),
+            session_shapes=session_shapes(own, host.settings.timers, daemon),
             session_keys=tuple(sorted({session.key for session in own if session.key is not None})),
             awaited_interfaces=tuple(_awaited_interfaces(common, host)),
             tables=tables,
@@ -105,6 +105,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             owners=part.owners if host.settings.daemon in WITH_OWNERS else (),
             sessions=own,
             ranges=open_to_all,
+            monitoring_group=host.settings.monitoring_group,
         ),
         warnings=tuple(_warnings(part)),
         managed=host.settings.managed,
@@ -139,7 +140,7 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
         addresses=tuple(
             UplinkAddress(
                 network.family,
-                str(numbered(network.prefix, host.id)),
+                host.address_in(network),
                 network.prefix.prefixlen,
                 str(network.prefix),
             )
