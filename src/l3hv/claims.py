@@ -214,7 +214,7 @@ def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Proble
             message = f"{value} is the id of {other_host}{where}."
             remedy = "Choose an id that no other host has."
         case "address":
-            path, domain, value = value.split(".", 2)
+            path, _, value = value.split(".", 2)
             message = f"{value} is that of {other_host} on path {path}."
             remedy = "Choose an address that no other host has."
         case "guest":
