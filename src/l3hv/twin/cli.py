@@ -20,6 +20,7 @@ from l3hv.twin import (
     HOST_PACKAGES,
     TwinError,
     access,
+    guest_system,
     guests,
     image,
     lifecycle,
@@ -138,7 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
     added.add_argument("guest")
     added.add_argument("--on", metavar="HYPERVISOR", help="default: where it was last")
-    added.add_argument("--qemu", action="store_true", help="as a real virtual machine")
+    runs_as = added.add_mutually_exclusive_group()
+    runs_as.add_argument("--qemu", action="store_true", help="as a real virtual machine")
+    runs_as.add_argument(
+        "--client", choices=guest_system.CLIENTS, help="with a Debian user space that runs this client"
+    )
 
     added = verb("unplug", _unplug, "Stop a guest and remove its interface.")
     added.add_argument("guest")
@@ -288,11 +293,15 @@ def _exec(options: argparse.Namespace) -> None:
 def _guest(options: argparse.Namespace) -> None:
     twin = _twin(options)
     guest = twin.standing().guest(options.guest)
-    if guests.is_vm(twin, guest):
+    runs_as = guests.kind(twin, guest)
+    if runs_as.qemu:
         console = twin.guest_directory(guest.name) / "console.log"
         raise TwinError(f"{guest.name} is a virtual machine, which runs no commands: see {console}")
-    network.enter(twin.guest_namespace(guest.name))
     command = options.command or ["bash"]
+    if runs_as.client:
+        command = guest_system.inside(twin, guest, command)
+    else:
+        network.enter(twin.guest_namespace(guest.name))
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -304,7 +313,12 @@ def _plug(options: argparse.Namespace) -> None:
     standing = twin.standing()
     if options.on:
         standing.machine(options.on)
-    guests.plug(twin, standing.guest(options.guest), options.on, qemu=options.qemu)
+    guest = standing.guest(options.guest)
+    # Without a word it runs as it did: a move or a second plug does not change that.
+    wanted = guests.Kind(options.qemu, options.client) if options.qemu or options.client else None
+    if options.client:
+        say(f"{guest.name} gets a Debian user space with {options.client}")
+    guests.plug(twin, guest, options.on, wanted)
 
 
 def _unplug(options: argparse.Namespace) -> None:
