@@ -161,6 +161,7 @@ UNITS = (
     "bird.service",
     "bird6.service",
     "l3hv-bird-rescan.service",
+    "l3hv-bird-watch.timer",
     "frr.service",
     "l3hv-dhcp.service",
     "radvd.service",
@@ -589,13 +590,17 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
 
 
 def limits_hit(channel: dict[str, str]) -> list[str]:
-    """Return the limits of a channel that it has reached.
+    """Return the limits of a channel that it has reached, each with the number that it has now.
 
-    >>> limits_hit({"Import limit": "128 [HIT]", "Receive limit": "256"})
-    ['import limit of 128']
+    BIRD marks a limit for as long as it acts on it; BIRD 3 until the session ends, whatever became of it.
+
+    >>> limits_hit({"Import limit": "128 [HIT]", "Routes": "128 imported, 2 filtered"})
+    ['import limit of 128 (130 now)']
     """
+    routes = routes_of(channel)
+    now = routes.get("imported", 0) + routes.get("filtered", 0)
     return [
-        f"{key.lower()} of {value.split()[0]}"
+        f"{key.lower()} of {value.split()[0]} ({now} now)"
         for key, value in channel.items()
         if key.endswith(" limit") and value.endswith("[HIT]")
     ]

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal
 
 from l3hv.addressing import FAMILIES, brief, family_of_text
@@ -19,7 +20,9 @@ from l3hv.facts import Common, GuestIntent, HostIntent, Largest
 from l3hv.model import Owner
 from l3hv.sessions import bird_symbol
 
-ClaimKind = Literal["symbol", "id", "guest", "mac", "prefix", "path", "reflector", "moves_from", "hypervisor"]
+ClaimKind = Literal[
+    "symbol", "id", "address", "guest", "mac", "prefix", "path", "reflector", "moves_from", "hypervisor"
+]
 
 _EVERYWHERE = "*"
 
@@ -30,7 +33,8 @@ class Claim:
 
     ``shared`` prefixes (anycast) may be claimed by others who share them too.  The kinds ``path`` (needs a
     reflector there) and ``reflector`` (is one) are about ``<path>.<domain>``, ``moves_from`` (needs a
-    hypervisor of that name) and ``hypervisor`` (is one) about names; they clash with nothing.
+    hypervisor of that name) and ``hypervisor`` (is one) about names; they clash with nothing.  An ``address``
+    on a path (``<path>.<domain>.<address>``) is claimed where it does not follow from the host's id.
     """
 
     kind: ClaimKind
@@ -63,6 +67,9 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
             yield Claim("reflector", place, "l3hv_uplinks")
         else:
             yield Claim("path", place, "l3hv_uplinks")
+    for own in host.path_addresses:
+        where = f"l3hv_path_addresses.{own.path}.{own.domain}.{family_of_text(own.address)}"
+        yield Claim("address", f"{own.path}.{own.domain}.{own.address}", where)
 
 
 def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
@@ -108,12 +115,32 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
                 first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
                 if other is not claim:
                     problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+    for (kind, _), (host, claim) in unique.items():
+        if kind == "address" and (problem := _taken_by_id(host, claim, unique, common)) is not None:
+            problems.setdefault((host, claim.field), problem)
     return [
         *_unreflected(places["path"], places["reflector"], common),
         *_homeless(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
     ]
+
+
+def _taken_by_id(
+    host: str, claim: Claim, unique: Mapping[tuple[str, str], tuple[str, Claim]], common: Common
+) -> Problem | None:
+    """Return a problem where the address that ``host`` declares on a path follows from another host's id."""
+    path, domain, address = claim.value.split(".", 2)
+    network = common.network(path, domain, family_of_text(address))
+    if network is None:
+        return None
+    number = int(ip_address(address)) - int(network.prefix.network_address)
+    other, _ = unique.get(("id", f"{path}.{number}"), (host, claim))
+    if other == host:
+        return None
+    message = f"{address} has the number {number} of {network.prefix}, the id of {other} (path {path})."
+    remedy = f"Choose an address that no other host has, or another l3hv_id for {other}."
+    return Problem(host, claim.field, address, message, remedy)
 
 
 def _homeless(moves: Iterable[tuple[str, Claim]], hypervisors: Collection[str]) -> Iterator[Problem]:
@@ -186,6 +213,10 @@ def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Proble
             where = "" if path == _EVERYWHERE else f" on path {path}"
             message = f"{value} is the id of {other_host}{where}."
             remedy = "Choose an id that no other host has."
+        case "address":
+            path, _, value = value.split(".", 2)
+            message = f"{value} is that of {other_host} on path {path}."
+            remedy = "Choose an address that no other host has."
         case "guest":
             message = f"{value} is the name of a guest of {other_host}."
             remedy = "Rename one: guests may move, so their names are unique in the fabric."

@@ -36,6 +36,8 @@ _BUILT = (
         device_scan_s=10,
         kernel_scan_s=10,
         asks_for_authentication=True,
+        bounds_restart=True,
+        reading_socket="restrict",
     ),
     Daemon(
         "bird3",
@@ -45,6 +47,8 @@ _BUILT = (
         device_scan_s=10,
         kernel_scan_s=10,
         asks_for_authentication=True,
+        bounds_restart=True,
+        reading_socket="restrict;",
     ),
     Daemon("frr", "debian12", package="frr", version="8.4"),
     Daemon("frr", "debian13", package="frr", version="10.3"),

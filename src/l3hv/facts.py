@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
-from l3hv.addressing import Network, family_of
+from l3hv.addressing import Network, family_of, family_of_text, numbered
 from l3hv.model import (
     Anycast,
     DaemonName,
@@ -181,10 +181,34 @@ class GuestIntent:
 
 
 @dataclass(frozen=True)
+class PathAddress:
+    """An address of a host on a path, in one domain, that does not follow from its id."""
+
+    path: str
+    domain: str
+    address: str
+
+
+def declared_address(network: PathNetwork, declared: tuple[PathAddress, ...]) -> str | None:
+    """Return the address that is declared for a path's network, if there is one."""
+    for own in declared:
+        place = (own.path, own.domain, family_of_text(own.address))
+        if place == (network.path, network.domain, network.family):
+            return own.address
+    return None
+
+
+def path_address(network: PathNetwork, number: int, declared: tuple[PathAddress, ...]) -> str:
+    """Return the address of a host in a path's network: the declared one, else the one with its number."""
+    return declared_address(network, declared) or str(numbered(network.prefix, number))
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes.
 
-    ``neighbors`` is how a reflector knows its clients.  ``prefix_limit_margin`` is in percent.
+    ``neighbors`` is how a reflector knows its clients.  ``prefix_limit_margin`` is in percent;
+    ``prefix_limit`` is a number instead of what follows from the inventory.
     ``anycast`` is what is done with flows of guests to an anycast address that a guest beside them holds.
     """
 
@@ -199,6 +223,9 @@ class Settings:
     origin_validation: OriginValidation
     prefix_limit_margin: int
     prefix_limit_action: LimitAction
+    prefix_limit: int | None
+    ttl_security: bool
+    monitoring_group: str | None
     vlan_interfaces: Literal["kernel", "external"]
     main_default_route: bool
     system: System
@@ -211,7 +238,8 @@ class HostIntent:
     """One host of the fabric; ``guests`` are sorted by name.
 
     ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
-    that it answers for itself.  ``management_sources`` may reach its services by public uplinks.
+    that it answers for itself.  ``path_addresses`` replace those that follow from its id.
+    ``management_sources`` may reach its services by public uplinks.
     ``bgp_keys`` are pairs of a path and the name of the key of the sessions there, ``ecmp`` pairs of a domain
     and which of its routes may have several next hops.
     """
@@ -223,6 +251,7 @@ class HostIntent:
     uplinks: tuple[UplinkIntent, ...]
     edge_domains: tuple[str, ...]
     addresses: tuple[str, ...]
+    path_addresses: tuple[PathAddress, ...]
     management_sources: tuple[str, ...]
     bgp_keys: tuple[tuple[str, str], ...]
     ecmp: tuple[tuple[str, Ecmp], ...]
@@ -232,6 +261,10 @@ class HostIntent:
     def anycast(self) -> tuple[str, ...]:
         """The anycast prefixes that its guests hold, each once."""
         return tuple(dict.fromkeys(prefix for guest in self.guests for prefix in guest.anycast))
+
+    def address_in(self, network: PathNetwork) -> str:
+        """Return its address in a path's network."""
+        return path_address(network, self.id, self.path_addresses)
 
     def bgp_key(self, path: str) -> str | None:
         """Return the name of the key that this host wants on a path."""
@@ -249,11 +282,15 @@ class HostIntent:
 
 @dataclass(frozen=True)
 class Link:
-    """The domains that a host has uplinks for on one path, and the name of the key that it wants there."""
+    """The domains that a host has uplinks for on one path, and the name of the key that it wants there.
+
+    ``addresses`` are those on the path that do not follow from the host's id.
+    """
 
     path: str
     domains: tuple[str, ...]
     bgp_key: str | None
+    addresses: tuple[PathAddress, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -268,6 +305,9 @@ class Member:
     session_layout: SessionLayout
     neighbors: Neighbors
     links: tuple[Link, ...]
+    managed: bool = True
+    ttl_security: bool = True
+    prefix_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -283,6 +323,14 @@ class Peer:
     bgp_key: str | None
     path: str
     domains: tuple[str, ...]
+    addresses: tuple[PathAddress, ...] = ()
+    managed: bool = True
+    ttl_security: bool = True
+    prefix_limit: int | None = None
+
+    def address_in(self, network: PathNetwork) -> str:
+        """Return its address in a path's network."""
+        return path_address(network, self.id, self.addresses)
 
 
 @dataclass(frozen=True)

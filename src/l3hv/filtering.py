@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from l3hv.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, outermost
 from l3hv.facts import Common, HostIntent
-from l3hv.model import DropReason, Family, FilteredDomain, Guest, PacketFilter
+from l3hv.model import DropReason, Family, FilteredDomain, Guest, PacketFilter, Session
 from l3hv.spread import Spread, spread_domains
 
 Pairs = tuple[tuple[str, str], ...]
@@ -40,10 +40,15 @@ ARP_REASONS = (
 
 
 def packet_filter(
-    common: Common, host: HostIntent, guests: tuple[Guest, ...], spread: tuple[Spread, ...]
+    common: Common,
+    host: HostIntent,
+    guests: tuple[Guest, ...],
+    spread: tuple[Spread, ...],
+    sessions: tuple[Session, ...] = (),
 ) -> PacketFilter:
     """Return what passes the interfaces of ``host``, whose guest ports are ``guests``.
 
+    ``sessions`` are its BGP sessions: the filter checks the TTL of their packets where they ask for it.
     An edge router leads to everywhere: only its routing is guarded.
     """
     closed = tuple(
@@ -59,6 +64,8 @@ def packet_filter(
         closed_uplinks=closed,
         neighbours4=tuple(_neighbours(common, host, "ipv4")),
         neighbours6=tuple(_neighbours(common, host, "ipv6")),
+        any_ttl4=tuple(_any_ttl(sessions, "ipv4")),
+        any_ttl6=tuple(_any_ttl(sessions, "ipv6")),
         fabric4=_fabric(common, "ipv4"),
         fabric6=_fabric(common, "ipv6"),
         management4=_of_family(host.management_sources, "ipv4"),
@@ -102,6 +109,13 @@ def _neighbours(common: Common, host: HostIntent, family: Family) -> Iterator[tu
         network = common.network(uplink.path, uplink.domain, family)
         if network is not None:
             yield uplink.interface, str(network.prefix)
+
+
+def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str, str]]:
+    """Yield the neighbours, each with its uplink, whose packets of BGP may have any TTL."""
+    for session in sessions:
+        if not session.ttl_security and family_of_text(session.neighbor) == family:
+            yield session.interface, session.neighbor
 
 
 def _fabric(common: Common, family: Family) -> tuple[str, ...]:

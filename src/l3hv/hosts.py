@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from l3hv.addressing import Address, numbers_of
+from l3hv.addressing import FAMILIES, Address, is_inside, numbers_of
 from l3hv.daemons import (
     DAEMONS,
     PER_FAMILY,
@@ -29,9 +29,11 @@ from l3hv.facts import (
     Domain,
     HostIntent,
     OriginValidation,
+    PathAddress,
     PathNetwork,
     Settings,
     UplinkIntent,
+    declared_address,
 )
 from l3hv.guests import (
     LONGEST_INTERFACE,
@@ -47,6 +49,7 @@ from l3hv.model import (
     DaemonName,
     Ecmp,
     FailureProfile,
+    Family,
     Kind,
     LimitAction,
     Neighbors,
@@ -71,6 +74,8 @@ from l3hv.shape import (
     WholeNumber,
     address,
     address_or_network,
+    ipv4_address,
+    ipv6_address,
     shown,
     yes_or_no,
 )
@@ -92,15 +97,19 @@ HOST_KEYS = frozenset(
         "l3hv_main_default_route",
         "l3hv_managed",
         "l3hv_management_sources",
+        "l3hv_monitoring_group",
         "l3hv_mtu",
         "l3hv_neighbors",
         "l3hv_origin_validation",
         "l3hv_path",
+        "l3hv_path_addresses",
+        "l3hv_prefix_limit",
         "l3hv_prefix_limit_action",
         "l3hv_prefix_limit_margin",
         "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
+        "l3hv_ttl_security",
         "l3hv_uplinks",
         "l3hv_vlan_interfaces",
     }
@@ -191,6 +200,13 @@ junos_interface = Text(
 )
 host_id = WholeNumber(1, 2**24 - 1, "a host id")
 ecmp_limit = WholeNumber(1, 255, "a number of next hops")
+prefix_limit = WholeNumber(1, 10_000_000, "a number of prefixes")
+system_group = Text(
+    r"[a-z_][a-z0-9_-]{0,31}",
+    "the name of a system's group",
+    "Choose a name such as monitoring.",
+    {"root", "bird"},
+)
 prefix_limit_margin = WholeNumber(0, 1000, "a margin in percent")
 
 
@@ -235,6 +251,7 @@ def parse_host(
     path = fields.take("l3hv_path", path_name)
     edge_domains = fields.take_all("l3hv_edge_domains", reference)
     addresses = fields.take_all("l3hv_addresses", address)
+    path_addresses = _read_path_addresses(fields)
     management_sources = fields.take_all("l3hv_management_sources", address_or_network)
     if common is None or notes.problems or number is None:
         return None, notes.problems
@@ -249,6 +266,7 @@ def parse_host(
         uplinks=_resolve_uplinks(uplinks, kind, edge_domains, common, notes),
         edge_domains=edge_domains,
         addresses=tuple(map(str, addresses)),
+        path_addresses=_path_addresses(path_addresses, common, notes),
         management_sources=tuple(map(str, management_sources)),
         bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), uplinks, common, notes),
         ecmp=_ecmp(fields, common),
@@ -299,6 +317,9 @@ def _read_settings(fields: Fields) -> Settings:
             OneOf[LimitAction]("warn", "block", "restart", "disable"),
             DEFAULT_PREFIX_LIMIT_ACTION,
         ),
+        prefix_limit=fields.take("l3hv_prefix_limit", prefix_limit),
+        ttl_security=fields.take("l3hv_ttl_security", yes_or_no, True),
+        monitoring_group=fields.take("l3hv_monitoring_group", system_group),
         vlan_interfaces=fields.take(
             "l3hv_vlan_interfaces", OneOf[Literal["kernel", "external"]]("kernel", "external"), "kernel"
         ),
@@ -346,7 +367,53 @@ def _read_uplinks(fields: Fields, name_of_interface: Text) -> dict[str, str | di
     return uplinks
 
 
+def _read_path_addresses(fields: Fields) -> dict[tuple[str, str], dict[Family, Address]]:
+    """Return the addresses by path and domain, and there by family."""
+    found: dict[tuple[str, str], dict[Family, Address]] = {}
+    for path, domains in fields.mapping("l3hv_path_addresses").named(path_name):
+        for domain, families in domains.named(reference, frozenset(FAMILIES)):
+            here = found[path, domain] = {}
+            if (ipv4 := families.take("ipv4", ipv4_address)) is not None:
+                here["ipv4"] = ipv4
+            if (ipv6 := families.take("ipv6", ipv6_address)) is not None:
+                here["ipv6"] = ipv6
+    return found
+
+
 # Relations.
+
+
+def _path_addresses(
+    declared: Mapping[tuple[str, str], Mapping[Family, Address]], common: Common, notes: Notes
+) -> tuple[PathAddress, ...]:
+    """Return the addresses that do not follow from the host's id, in the order of paths and domains.
+
+    A group may set them for paths that not all of its hosts are on.
+    """
+    found = []
+    for (path, domain), families in declared.items():
+        for family, own in families.items():
+            where = f"l3hv_path_addresses.{path}.{domain}.{family}"
+            network = common.network(path, domain, family)
+            if network is None:
+                notes.add(
+                    where,
+                    own,
+                    f"{domain} has no {family} prefix on path {path}.",
+                    "Remove the address, or add the prefix to l3hv_paths.",
+                )
+            elif not is_inside(own, network.prefix) or (
+                int(own) - int(network.prefix.network_address) not in numbers_of(network.prefix)
+            ):
+                notes.add(
+                    where,
+                    own,
+                    f"{own} is no host address of {network.prefix} (path {path}, {domain}).",
+                    f"Choose an address of {network.prefix}.",
+                )
+            else:
+                found.append(PathAddress(path, domain, str(own)))
+    return tuple(sorted(found, key=lambda own: (natural_key(own.path), own.domain, ":" in own.address)))
 
 
 def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) -> None:
@@ -376,12 +443,12 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
             "A router of Junos is not provisioned: its configuration is rendered.",
             "Remove it, and run playbooks/render_junos.yml.",
         )
-    if kind == "hypervisor" and not settings.managed and settings.daemon != JUNOS:
+    if settings.managed and not settings.ttl_security:
         notes.add(
-            "l3hv_managed",
+            "l3hv_ttl_security",
             False,
-            "A hypervisor of somebody else cannot be part of the fabric.",
-            "Remove it, or the host.",
+            "What this suite provisions sends BGP with a TTL of 255 (RFC 5082), and checks its neighbours'.",
+            "Remove it: it is for hosts with l3hv_managed: false whose daemon sends another TTL.",
         )
 
 
@@ -544,7 +611,11 @@ def _networks(host: HostIntent, common: Common) -> list[PathNetwork]:
 
 def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
     """The id must be a host number in every prefix that it is added to."""
-    prefixes = [(n.prefix, f"{n.prefix} (path {n.path}, {n.domain})") for n in _networks(host, common)]
+    prefixes = [
+        (n.prefix, f"{n.prefix} (path {n.path}, {n.domain})")
+        for n in _networks(host, common)
+        if declared_address(n, host.path_addresses) is None
+    ]
     if host.kind == "hypervisor":
         for domain in common.domains:
             if domain.name in host.domains:
@@ -582,7 +653,7 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
 
 
 def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
-    if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector":
+    if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector" and settings.managed:
         usable = [daemon for daemon in built_daemons() if daemon not in REFLECTORS_ONLY]
         notes.add(
             "l3hv_daemon",
@@ -604,6 +675,21 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             settings.session_layout,
             f"A session of {settings.daemon} carries one family: it is a process for each.",
             "Say per_family for this host, or nothing, or choose bird2.",
+        )
+    daemon = DAEMONS.get((settings.daemon, settings.system))
+    if (
+        settings.monitoring_group is not None
+        and settings.managed
+        and daemon
+        and daemon.reading_socket is None
+    ):
+        readable = [f"{d.name} ({d.system})" for d in DAEMONS.values() if d.reading_socket is not None]
+        notes.add(
+            "l3hv_monitoring_group",
+            settings.monitoring_group,
+            f"{TITLES[daemon.name]} {daemon.version} has no control socket that only answers questions: "
+            "who may read there may change everything.",
+            f"Write null for this host, or choose {_one_of(readable)}.",
         )
     if kind == "route_reflector" and settings.origin_validation == "strict":
         _check_validation(settings, notes)

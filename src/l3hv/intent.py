@@ -39,7 +39,15 @@ def member(host: HostIntent) -> Member:
     domains: dict[str, list[str]] = {}
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
-    links = tuple(Link(path, tuple(names), host.bgp_key(path)) for path, names in domains.items())
+    links = tuple(
+        Link(
+            path,
+            tuple(names),
+            host.bgp_key(path),
+            tuple(own for own in host.path_addresses if own.path == path),
+        )
+        for path, names in domains.items()
+    )
     settings = host.settings
     return Member(
         name=host.name,
@@ -50,6 +58,9 @@ def member(host: HostIntent) -> Member:
         session_layout=settings.session_layout,
         neighbors=settings.neighbors,
         links=links,
+        managed=settings.managed,
+        ttl_security=settings.ttl_security,
+        prefix_limit=settings.prefix_limit,
     )
 
 
@@ -89,6 +100,10 @@ def _peer(host: Member, link: Link) -> Peer:
         bgp_key=link.bgp_key,
         path=link.path,
         domains=link.domains,
+        addresses=link.addresses,
+        managed=host.managed,
+        ttl_security=host.ttl_security,
+        prefix_limit=host.prefix_limit,
     )
 
 

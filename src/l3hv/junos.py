@@ -89,7 +89,8 @@ class JunosRoute:
 class JunosTerm:
     """The routes of one family that a policy accepts, if they have one of the next hops (empty: any).
 
-    ``is_original``: what has an AS path is not accepted, and no attribute is taken as it is.
+    ``is_original``: what has an AS path is not accepted, and no attribute is taken as it is.  ``rejects``:
+    the routes are rejected instead, and later terms do not see them.
     """
 
     name: str
@@ -97,6 +98,7 @@ class JunosTerm:
     routes: tuple[JunosRoute, ...]
     next_hops: tuple[str, ...] = ()
     is_original: bool = False
+    rejects: bool = False
 
 
 @dataclass(frozen=True)
@@ -314,9 +316,18 @@ def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
 def _accept(session: Session, policies: Mapping[str, ImportPolicy]) -> JunosPolicy:
     """Return what is accepted of one neighbour. A term that lists no route would accept every one."""
     terms = (
-        _accepted(part, policies[part.policy]) for channel in session.channels for part in channel.carries
+        term
+        for channel in session.channels
+        for part in channel.carries
+        for term in (_reserved(policies[part.policy]), _accepted(part, policies[part.policy]))
     )
     return JunosPolicy(f"l3hv-accept-{session.name}", tuple(term for term in terms if term.routes))
+
+
+def _reserved(policy: ImportPolicy) -> JunosTerm:
+    """Return what of a table's pools no guest can have."""
+    name = f"{policy.table}-reserved"
+    return JunosTerm(name, JUNOS_FAMILIES[policy.family], _routes(policy.reserved), rejects=True)
 
 
 def _accepted(part: CarriedDomain, policy: ImportPolicy) -> JunosTerm:

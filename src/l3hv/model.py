@@ -252,7 +252,8 @@ class ImportPolicy:
     Where hypervisors may announce exactly their own and the daemon has no table of ``owners`` to ask, each
     of them has a policy of its own.
 
-    The prefix must lie in ``accepts``, the next hop in what a :class:`CarriedDomain` says of the neighbour.
+    The prefix must lie in ``accepts`` and be none of ``reserved``, the next hop in what a
+    :class:`CarriedDomain` says of the neighbour.
     ``loopbacks``: of this prefix only the neighbour's own loopback is taken.  ``is_owned``: the prefix must
     be the neighbour's among the routing's ``owners``.  ``is_original``: what was
     reflected, or has an AS path, is refused, and no attribute is taken as it is.  ``is_silent``: what is not
@@ -266,6 +267,7 @@ class ImportPolicy:
     family: Family
     neighbors: Announcer
     accepts: tuple[PrefixMatch, ...]
+    reserved: tuple[PrefixMatch, ...]
     loopbacks: str | None
     is_owned: bool
     is_original: bool
@@ -287,7 +289,8 @@ class Owner:
 class PrefixLimit:
     """How many prefixes are taken from a neighbour, and what is done about more.
 
-    ``remembered`` counts what was refused as well: beyond that announcements are forgotten.
+    ``remembered`` counts refused ones as well: further announcements are dropped, or end the session, as
+    ``action`` says; with ``warn`` they are only logged.
     """
 
     accepted: int
@@ -344,7 +347,8 @@ class Session:
     ``relation`` is what the neighbour is to us: ``reflector`` (we are its client), ``client`` (we reflect
     for it) or ``peer`` (another reflector of the path). ``passive`` sessions wait for the neighbour.
     ``layout``, ``failure_profile`` and ``key`` (the name of its secret) are the same at both ends; ``bfd``
-    tells whether BFD watches the neighbour.
+    tells whether BFD watches the neighbour.  Without ``ttl_security`` packets of BGP are taken from the
+    neighbour with any TTL (RFC 5082 does not apply).
     """
 
     name: str
@@ -361,6 +365,7 @@ class Session:
     failure_profile: FailureProfile
     bfd: bool
     key: str | None
+    ttl_security: bool
     channels: tuple[Channel, ...]
 
 
@@ -443,7 +448,9 @@ class Daemon:
     are how often, in seconds, BIRD looks at the interfaces and at the kernel's tables, beside being told of
     changes: more often where something waits for that; other daemons are not told (``None``).
     ``asks_for_authentication``: beside a key, how it is used has to be said.  ``options`` are for its command
-    line.
+    line.  ``bounds_restart``: it can be told how long the routes of a neighbour that restarts are kept at
+    most, whatever time the neighbour asks for.  ``reading_socket`` is how a second control socket is declared
+    that only answers questions (``None``: there is none).
     """
 
     name: DaemonName
@@ -454,6 +461,8 @@ class Daemon:
     kernel_scan_s: int | None = None
     asks_for_authentication: bool = False
     options: tuple[str, ...] = ()
+    bounds_restart: bool = False
+    reading_socket: str | None = None
 
 
 @dataclass(frozen=True)
@@ -479,7 +488,7 @@ class Routing:
     ``session_keys`` are the names of the secrets of its sessions. ``ranges`` are sessions that each host
     in the prefix ``neighbor`` can have; ``peer`` is empty there.
     ``communities`` and ``shared_tables`` are there where sessions are shared, ``owners`` where a policy asks
-    for them, sorted by id.
+    for them, sorted by id.  ``monitoring_group`` is the group of the system that may read the daemon's state.
     """
 
     daemon: Daemon
@@ -503,6 +512,7 @@ class Routing:
     owners: tuple[Owner, ...]
     sessions: tuple[Session, ...]
     ranges: tuple[Session, ...]
+    monitoring_group: str | None
 
 
 @dataclass(frozen=True)
@@ -571,6 +581,7 @@ class PacketFilter:
     them: each is a set that a packet is looked up in once.
 
     - ``neighbours4`` and ``neighbours6``: where BGP and BFD may come from, by uplink.
+    - ``any_ttl4`` and ``any_ttl6``: the neighbours of these whose packets of BGP may have any TTL.
     - ``closed_uplinks``: by these the host offers nothing else, but to ``fabric4`` and ``fabric6`` (the
       prefixes of paths and loopbacks), ``management4`` and ``management6``.
     - ``macs`` and ``sources4`` to ``source_prefixes6``: what guests may send with: single addresses,
@@ -588,6 +599,8 @@ class PacketFilter:
     closed_uplinks: tuple[str, ...]
     neighbours4: tuple[tuple[str, str], ...]
     neighbours6: tuple[tuple[str, str], ...]
+    any_ttl4: tuple[tuple[str, str], ...]
+    any_ttl6: tuple[tuple[str, str], ...]
     fabric4: tuple[str, ...]
     fabric6: tuple[str, ...]
     management4: tuple[str, ...]

@@ -8,7 +8,16 @@ from typing import Any
 
 from l3hv.addressing import FAMILIES, HOST_LENGTH, family_of_text, first_host, numbered
 from l3hv.communities import domain_communities
-from l3hv.daemons import DAEMONS, OVERLOOKING, SLEEPY, TITLES, WITH_OWNERS, WITHOUT_BFD, programs
+from l3hv.daemons import (
+    DAEMONS,
+    OVERLOOKING,
+    REFLECTORS_ONLY,
+    SLEEPY,
+    TITLES,
+    WITH_OWNERS,
+    WITHOUT_BFD,
+    programs,
+)
 from l3hv.errors import natural_key
 from l3hv.facts import Common, GuestIntent, HostIntent, HostSlice, UplinkIntent
 from l3hv.filtering import packet_filter
@@ -82,7 +91,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
-        packet_filter=packet_filter(common, host, ports, spread),
+        packet_filter=packet_filter(common, host, ports, spread, own),
         routing=Routing(
             daemon=daemon,
             programs=programs(host.settings.daemon, (table.family for table in tables)),
@@ -94,7 +103,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             timers=host.settings.timers,
             ecmp_limit=host.settings.ecmp_limit,
             rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
-            session_shapes=session_shapes(own, host.settings.timers),
+            session_shapes=session_shapes(own, host.settings.timers, daemon),
             session_keys=tuple(sorted({session.key for session in own if session.key is not None})),
             awaited_interfaces=tuple(_awaited_interfaces(common, host)),
             tables=tables,
@@ -105,6 +114,7 @@ def host_plan(slice_: Mapping[str, Any]) -> HostPlan:
             owners=part.owners if host.settings.daemon in WITH_OWNERS else (),
             sessions=own,
             ranges=open_to_all,
+            monitoring_group=host.settings.monitoring_group,
         ),
         warnings=tuple(_warnings(part)),
         managed=host.settings.managed,
@@ -139,7 +149,7 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
         addresses=tuple(
             UplinkAddress(
                 network.family,
-                str(numbered(network.prefix, host.id)),
+                host.address_in(network),
                 network.prefix.prefixlen,
                 str(network.prefix),
             )
@@ -183,6 +193,7 @@ def _warnings(part: HostSlice) -> Iterator[str]:
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} hangs on path {used.pop()} alone"
     yield from _without_bfd(part)
+    yield from _unbounded(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     profiles = {failure_profile(host, peer) for peer in (*part.peers, *anybody(host))}
     if daemon.name == "frr" and "bfd_llgr" in profiles:
@@ -205,6 +216,25 @@ def _warnings(part: HostSlice) -> Iterator[str]:
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
             "2.14 and later do not, nor does the profile bfd"
         )
+
+
+def _unbounded(part: HostSlice) -> Iterator[str]:
+    """Yield which neighbours of others could keep their routes here although they are gone."""
+    daemon = DAEMONS[part.host.settings.daemon, part.host.settings.system]
+    if (
+        part.host.settings.daemon in REFLECTORS_ONLY
+        or daemon.bounds_restart
+        or not part.host.settings.managed
+    ):
+        return
+    for peer in part.peers:
+        if not peer.managed and failure_profile(part.host, peer) in LLGR_PROFILES:
+            host = part.host.name if part.host.kind != "route_reflector" else peer.name
+            yield (
+                f"BIRD {daemon.version} keeps the routes of {peer.name} (path {peer.path}) for the restart "
+                f"time that {peer.name} asks for, if it has no long-lived graceful restart: write "
+                f"l3hv_failure_profile: bfd for {host}, or use BIRD 2.17 or later"
+            )
 
 
 def _without_bfd(part: HostSlice) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
-from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, is_inside, longer_than, numbered
+from l3hv.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, is_inside, longer_than
 from l3hv.errors import natural_key
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, Domain, HostIntent, HostSlice
@@ -47,6 +47,10 @@ REFUSALS = tuple(
             ("owner", "the inventory gives it to somebody else, or to nobody"),
             ("next_hop", "its next hop is not an address of who announces it"),
             ("domain", "it is in none of the domains of its session, or in several"),
+            (
+                "reserved",
+                "it has the gateway, network or broadcast address of a pool, which no guest can have",
+            ),
         ),
         start=1,
     )
@@ -158,6 +162,7 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
         names |= {"path", "reflected"} if policy.is_original else set()
         names |= {"loopback"} if policy.loopbacks is not None else set()
         names |= {"owner"} if policy.is_owned else set()
+        names |= {"reserved"} if policy.reserved else set()
     return tuple(refusal for refusal in REFUSALS if refusal.name in names)
 
 
@@ -172,6 +177,7 @@ def _policies(
     """
     common, host = part.common, part.host
     pools = tuple(_pool_matches(common, domain, family))
+    reserved = tuple(_reserved_matches(common, domain, family))
     homes = (*pools, *_loopback_matches(domain, family))
     beyond = (
         _exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
@@ -194,6 +200,7 @@ def _policies(
             family=family,
             neighbors=neighbors,
             accepts=accepts,
+            reserved=reserved if neighbors in ("hypervisors", "clients") and name is None else (),
             loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
             is_owned=is_judged and name is None and host.settings.origin_validation == "strict",
             is_original=is_judged,
@@ -220,7 +227,7 @@ def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterat
     for edge in sorted(part.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
         network = part.common.network(edge.path, domain.name, family)
         if network is not None and domain.name in edge.domains:
-            yield NextHop(str(numbered(network.prefix, edge.id)), f"{edge.name}, path {edge.path}")
+            yield NextHop(edge.address_in(network), f"{edge.name}, path {edge.path}")
 
 
 def _local_out_tables(
@@ -296,6 +303,28 @@ def _pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[Pr
             prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
             yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
             yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
+
+
+def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    """Yield the parts of pools that no guest can have, as :func:`l3hv.guests` refuses them in an intent.
+
+    A guest that was routed one of these would get what others send to their gateway or to all of them.
+    """
+    if family != "ipv4":
+        return
+    for pool in common.pools:
+        if pool.domain != domain.name or pool.ipv4 is None or pool.gateway is None:
+            continue
+        reasons: dict[str, str] = {}
+        for address, role in (
+            (pool.gateway, "gateway"),
+            (pool.ipv4.network_address, "network address"),
+            (pool.ipv4.broadcast_address, "broadcast address"),
+        ):
+            for length in range(HOST_LENGTH[family], longer_than(pool.ipv4) - 1, -1):
+                prefix = str(ip_network(f"{address}/{length}", strict=False))
+                reasons.setdefault(prefix, f"{role} of the pool {pool.name}")
+        yield from (_exact(prefix, why) for prefix, why in reasons.items())
 
 
 def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:

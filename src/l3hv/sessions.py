@@ -28,6 +28,7 @@ from l3hv.model import (
     Announcer,
     CarriedDomain,
     Channel,
+    Daemon,
     DaemonName,
     FailureProfile,
     Family,
@@ -180,6 +181,7 @@ def anybody(host: HostIntent) -> tuple[Peer, ...]:
             bgp_key=None,
             path=host.uplinks[0].path,
             domains=host.domains,
+            addresses=host.path_addresses,
         ),
     )
 
@@ -241,13 +243,14 @@ def _session(
         domains=tuple(dict.fromkeys(part.domain for channel in channels for part in channel.carries)),
         layout=layout,
         interface=uplink.interface,
-        local=str(numbered(network.prefix, host.id)),
-        neighbor=str(numbered(network.prefix, peer.id)),
+        local=host.address_in(network),
+        neighbor=peer.address_in(network),
         relation=_relation(host, peer),
         passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
         failure_profile=profile,
         bfd=profile in BFD_PROFILES,
         key=session_key(host, peer),
+        ttl_security=host.settings.ttl_security and peer.ttl_security,
         channels=channels,
     )
 
@@ -270,11 +273,7 @@ def _channels(
         )
         if carries:
             table = shared_table(family) if layout == "shared" else carries[0].table
-            limit = None
-            if peer.kind == "hypervisor":
-                accepted = _limit(getattr(largest, family), host.settings.prefix_limit_margin)
-                limit = PrefixLimit(accepted, 2 * accepted, host.settings.prefix_limit_action)
-            yield Channel(family, table, carries, limit)
+            yield Channel(family, table, carries, prefix_limit(host, peer, getattr(largest, family)))
 
 
 def _carried(
@@ -295,9 +294,11 @@ def _carried(
     return CarriedDomain(
         domain=network.domain,
         table=table,
-        next_hop=None if host.kind == "route_reflector" else str(numbered(network.prefix, host.id)),
+        next_hop=None if host.kind == "route_reflector" else host.address_in(network),
         policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
-        next_hops=_own(network.prefix, peer) if is_known else str(network.prefix),
+        next_hops=f"{peer.address_in(network)}/{network.prefix.max_prefixlen}"
+        if is_known
+        else str(network.prefix),
         is_direct=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
         owner=peer.id if is_owned else None,
@@ -315,8 +316,23 @@ def _announcer(peer: Peer) -> Announcer:
 
 
 def _own(prefix: Network, peer: Peer) -> str:
-    """Return a neighbour's own address of a prefix of the fabric, as a prefix."""
+    """Return a neighbour's own address among the loopbacks, as a prefix."""
     return f"{numbered(prefix, peer.id)}/{prefix.max_prefixlen}"
+
+
+def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
+    """Return how many prefixes a reflector takes from a client in one family.
+
+    A number that is said of the client counts before the reflector's own, and that before what follows from
+    the inventory, where no hypervisor has more than ``most``.  Of an edge router only the first limits.
+    """
+    settings = host.settings
+    if host.kind != "route_reflector" or peer.kind == "route_reflector":
+        return None
+    accepted = peer.prefix_limit
+    if accepted is None and peer.kind == "hypervisor":
+        accepted = settings.prefix_limit or _limit(most, settings.prefix_limit_margin)
+    return None if accepted is None else PrefixLimit(accepted, 2 * accepted, settings.prefix_limit_action)
 
 
 def _limit(most: int, margin: int) -> int:
@@ -429,7 +445,7 @@ def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
         for uplink in host.uplinks:
             network = common.network(uplink.path, uplink.domain, "ipv4")
             if uplink.domain == domain.name and network is not None:
-                yield str(numbered(network.prefix, host.id))
+                yield host.address_in(network)
     path = common.paths.index(host.uplinks[0].path) + 1 if host.kind == "route_reflector" else 0
     yield ".".join(map(str, (path, *host.id.to_bytes(3, "big"))))
 
@@ -438,7 +454,7 @@ def _private_first(common: Common) -> tuple[Domain, ...]:
     return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
 
 
-def session_shapes(own: Iterable[Session], timers: Timers) -> tuple[str, ...]:
+def session_shapes(own: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
     """Return a digest of the sessions of each path, `a=0a1b2c3d`: they begin anew when it changes.
 
     Nothing where a host had better not vanish to begin them anew: its neighbours would not keep its routes,
@@ -448,10 +464,11 @@ def session_shapes(own: Iterable[Session], timers: Timers) -> tuple[str, ...]:
     for session in own:
         if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
             return ()
-        ends = (session.name, session.local, session.neighbor, session.passive)
+        ends = (session.name, session.local, session.neighbor, session.passive, session.ttl_security)
         agreed = (session.layout, session.failure_profile)  # not the key: keys change path by path
         channels = [(channel.family, channel.table) for channel in session.channels]
-        on_path.setdefault(session.path, []).append(f"{ends} {agreed} {channels}")
+        told = f"{ends} {agreed} {channels} {daemon.bounds_restart}"
+        on_path.setdefault(session.path, []).append(told)
     negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's can change while it runs
     return tuple(
         f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"

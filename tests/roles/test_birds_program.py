@@ -121,3 +121,136 @@ def test_a_session_that_does_not_end_is_named_and_started_over(system: str, daem
     done = in_an_image(system, daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bird has a session that does not end" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("system", "daemon"), [("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")]
+)
+def test_a_session_that_does_not_end_is_mended_between_two_runs(system: str, daemon: str) -> None:
+    """As the timer does it: not while all is well, nor at once again where a neighbour causes it again."""
+    mended = """
+        /birds mend bird
+        test -e /run/restarted
+        rm /run/restarted
+        birdc -s /run/neighbor.ctl enable hypervisor
+        reads Established
+        test ! -e /run/l3hv-birds-took-over
+    """
+    again = """
+        sed -i '/ipv4 { import none/a ipv6 { import none; export all; };' /neighbor.conf
+        birdc -s /run/neighbor.ctl configure
+        reads Established
+    """
+    script = BEGIN + "/birds mend bird; test ! -e /run/restarted" + HANG + mended
+    script += again + HANG + "/birds mend bird; test ! -e /run/restarted" + END
+    done = in_an_image(system, daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("bird: a session does not end (flush): bird is started over") == 1
+
+
+# A reflector that takes 4 prefixes and remembers 8. It has a hypervisor with other ones at a time.
+LIMITED = """
+router id 192.0.2.1;
+protocol device {}
+protocol bgp hypervisor {
+  local 127.0.0.1 as 65000;
+  neighbor 127.0.0.2 as 65000;
+  multihop;
+  strict bind;
+  passive;
+  connect delay time 1;
+  error wait time 1, 2;
+  CHANNEL
+    import keep filtered on;
+    import limit 4 action block;
+    receive limit 8 action block;
+    import all;
+    export none;
+  END
+}
+"""
+
+ANNOUNCING = """
+router id 192.0.2.2;
+protocol device {}
+include "/prefixes.conf";
+protocol bgp reflector {
+  local 127.0.0.2 as 65000;
+  neighbor 127.0.0.1 as 65000;
+  multihop;
+  strict bind;
+  connect delay time 1;
+  connect retry time 1;
+  error wait time 1, 2;
+  CHANNEL import none; export all; END
+}
+"""
+
+LIMITS = """
+announces() {
+    { echo "protocol static own { $OWN"
+      for number; do echo "route 203.0.113.$number/32 blackhole;"; done
+      echo "}"; } >/prefixes.conf
+    [ -z "$neighbor" ] || birdc -s /run/neighbor.ctl configure >/dev/null
+}
+takes() {
+    for try in $(seq 100); do
+        now=$(birdc show route protocol hypervisor | grep -oE '203[.]0[.]113[.][0-9]+' | cut -d. -f4 |
+            sort -n | xargs)
+        [ "$now" != "$1" ] || return 0
+        sleep 0.1
+    done
+    echo "takes $now, not $1"; birdc show protocols all hypervisor
+    exit 1
+}
+# What is mended may come in again, however often that is looked at.
+mends() {
+    /birds mend bird
+    takes "$1"
+    /birds mend bird
+}
+OWN='FAMILY'
+announces 1 2 3
+bird -f -c /neighbor.conf -s /run/neighbor.ctl & neighbor=$!
+bird -f & echo $! >/run/pid
+takes "1 2 3"
+/birds mend bird
+announces 1 2 3 4 5 6
+takes "1 2 3 4"
+/birds mend bird  # the cause is there still
+takes "1 2 3 4"
+announces 4 5 6
+takes "4"
+mends "4 5 6"
+announces 1 2 3 4 5 6 7 8 9 10 11 12
+takes "TOO_MANY"
+announces 9 10 11 12
+takes ""
+mends "9 10 11 12"
+kill -KILL $neighbor $(cat /run/pid)
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "daemon"),
+    [("debian12", "bird1"), ("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")],
+)
+def test_a_limit_that_blocks_is_lifted_when_its_cause_is_gone(system: str, daemon: str) -> None:
+    """BIRD before 3 would go on refusing, and all of them would not have what they forgot."""
+    is_one = daemon == "bird1"
+    channel = ("", "") if is_one else ("ipv4 {", "};")
+    own, neighbor = (
+        text.replace("CHANNEL", channel[0]).replace("END", channel[1]) for text in (LIMITED, ANNOUNCING)
+    )
+    if is_one:
+        own = own.replace("strict bind;", "") + "listen bgp address 127.0.0.1;"
+        neighbor = neighbor.replace("strict bind;", "") + "listen bgp address 127.0.0.2;"
+    else:
+        own = own.replace("import keep", "import table on; import keep")
+    script = LIMITS.replace("FAMILY", "" if is_one else "ipv4;")
+    script = script.replace("TOO_MANY", "1 4 5 6")
+    done = in_an_image(system, daemon, MACHINE, own, neighbor, SYSTEMCTL, START, PROGRAM, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hypervisor: the limit of 4 prefixes (import) is not reached any more" in done.stdout
+    is_new_session = "the session begins anew" in done.stdout
+    assert is_new_session != is_one

@@ -106,9 +106,10 @@ def believed(
     key: str = "",
     announced: str = "",
     expected: Path = EXPECTED,
+    host: str = "",
 ) -> dict[str, Any]:
     """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
-    plan = read_plan(expected / HOSTS[daemon] / "plan.yml")
+    plan = read_plan(expected / (host or HOSTS[daemon]) / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
@@ -219,6 +220,33 @@ def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Pat
     table = believed(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
     assert sorted(table) == ["0.0.0.0/0", OWN6, SHARED, OWN]
     assert {hop["ip"] for path in table[SHARED] for hop in path["nexthops"]} == {speaker}
+
+
+@pytest.mark.parametrize(
+    ("case", "daemon", "host", "system"),
+    [
+        ("reflectors", "frr", "rr1", "debian13"),
+        ("reflectors", "frr", "rr3", "debian12"),
+        ("gobgp", "gobgp", "rr1", "debian13"),
+        ("gobgp", "gobgp", "rr3", "debian12"),
+        ("range_gobgp", "gobgp", "rr1", "debian13"),
+    ],
+)
+def test_of_a_pool_nothing_that_no_guest_can_have_is_believed(
+    tmp_path: Path, case: str, daemon: str, host: str, system: str
+) -> None:
+    """The gateway, network and broadcast addresses, and what contains one of them."""
+    expected = ROOT / "tests/golden" / case / "expected"
+    hop = bgp.address(bgp.NEXT_HOP, network(read_plan(expected / host / "plan.yml"))[2])
+    unusable = [
+        "203.0.113.254/32",
+        "203.0.113.0/32",
+        "203.0.113.255/32",
+        "203.0.113.252/30",
+        "203.0.113.0/25",
+    ]
+    updates = [bgp.update(bgp.usual() + hop, [*unusable, OWN])]
+    assert list(believed(tmp_path, system, daemon, updates, expected=expected, host=host)) == [OWN]
 
 
 @pytest.mark.parametrize("daemon", HOSTS)

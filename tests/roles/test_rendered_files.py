@@ -18,6 +18,7 @@ from l3hv.rotation import keys_in_use
 KEPT = {
     *(
         "bird1",
+        "foreign",
         "gobgp",
         "ipv6_only_guests",
         "lab",

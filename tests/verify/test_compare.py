@@ -291,7 +291,13 @@ DIFFERENCES = {
     ),
     "a limit": (
         with_value(
-            ["import limit of 128"], "routing", "sessions", "rr2_public", "channels", "ipv4", "limits"
+            ["import limit of 128 (131 now)"],
+            "routing",
+            "sessions",
+            "rr2_public",
+            "channels",
+            "ipv4",
+            "limits",
         ),
         {"limit rr2_public ipv4"},
     ),

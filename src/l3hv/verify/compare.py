@@ -63,7 +63,7 @@ REMEDIES = {
     "received": "birdc show route protocol SESSION, and what the neighbour sends",
     "sent": "birdc show route export SESSION",
     "announcement": "find out why {1} announces this; in the inventory it is not its own",
-    "limit": "find out why it announces so much; then birdc restart {1}",
+    "limit": "find out why it announces so much, or raise l3hv_prefix_limit; see docs/intent.md",
     "path": "look at the sessions with this path's reflectors",
     "learned": "birdc show route table TABLE; ip route show table TABLE",
     "lease": "journalctl -u l3hv-dhcp",

@@ -22,6 +22,7 @@ LEARNED_METRIC = 32
 
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 RESCANS = "l3hv-bird-rescan.service"
+WATCH = "l3hv-bird-watch.timer"
 AT_LEAST = "at least "
 LISTENING = "Passive"
 """The state of a range: sessions with its clients have protocols of their own."""
@@ -64,6 +65,8 @@ def routing_units(plan: HostPlan) -> list[str]:
 def units(plan: HostPlan) -> list[str]:
     """Return the systemd services that the host needs."""
     units = ["systemd-networkd.service", *routing_units(plan), "l3hv-nftables.service"]
+    if plan.routing.programs:
+        units.append(WATCH)
     if plan.routing.rescans:
         units.append(RESCANS)
     if plan.rules or plan.last_resorts:

@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from l3hv.daemons import TITLES, UNITS
-from l3hv.model import Guest, HostPlan
+from l3hv.model import Guest, HostPlan, LimitAction
 from l3hv.promises import effective, promises_of, settings_words
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
@@ -351,6 +351,12 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     sessions = daemon.get("sessions", {})
     reasons = {refusal.number: refusal.why for refusal in plan.routing.refusals}
     announcers = {session.name: f"{session.peer} {session.domain}" for session in plan.routing.sessions}
+    actions = {
+        (session.name, channel.family): channel.limit.action
+        for session in plan.routing.sessions
+        for channel in session.channels
+        if channel.limit is not None
+    }
     for name, session in sessions.items():
         yield f"session {name}", _session_words(session)
         for family, channel in session["channels"].items():
@@ -360,7 +366,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
                 yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
                 yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
             for limit in channel.get("limits", ()):
-                yield f"limit {name} {family}", f"the {limit} is reached"
+                yield f"limit {name} {family}", _limit_words(limit, actions.get((name, family)))
             for route in channel.get("refused", ()):
                 why = reasons.get(route["reason"], "a filter says so")
                 yield f"announcement {announcers.get(name, name)} {route['prefix']}", f"refused: {why}"
@@ -387,6 +393,19 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             ]
             attributes += [f"{route}, which is not there" for route in learned["misdirected"]]
             yield learned_name(table), learned_words(learned["count"], learned["digest"], attributes)
+
+
+LIMIT_ACTIONS: dict[LimitAction, str] = {
+    "warn": "all of them are taken",
+    "block": "further prefixes are refused until there are fewer again",
+    "restart": "the session ends, and is tried again",
+    "disable": "the session has ended for good",
+}
+
+
+def _limit_words(limit: str, action: LimitAction | None) -> str:
+    """Return that a limit is reached, and what the daemon does about it."""
+    return f"the {limit} is reached: {LIMIT_ACTIONS[action]}" if action else f"the {limit} is reached"
 
 
 def _configuration_words(configuration: Mapping[str, str | None]) -> str:
