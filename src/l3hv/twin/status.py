@@ -21,7 +21,7 @@ def report(twin: Twin) -> dict[str, Any]:
     standing = twin.standing()
     return {
         "twin": twin.name,
-        "inventory": standing.inventory,
+        "inventories": list(standing.inventories),
         "bare": standing.bare,
         "machines": [_machine(twin, found) for found in standing.topology.machines],
         "guests": [_guest(twin, found) for found in standing.topology.guests],
