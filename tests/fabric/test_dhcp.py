@@ -126,7 +126,7 @@ def test_a_declined_address_is_offered_again(with_vm2: Lab) -> None:
 def test_guests_lose_no_packet_when_radvd_stops_and_starts(lab: Lab, event: str) -> None:
     before = lab.run("hv1", "cat /etc/radvd.conf")
     try:
-        with lab.steady_traffic(Flows("vm1", "vm3", 6), Flows("vm2", "vm3", 6)) as traffic:
+        with lab.steady_traffic(Flows("vm1", "vm3", 6), Flows("vm2", "vm4", 6)) as traffic:
             lab.run("hv1", event)
             wait_for(
                 "radvd", lambda: lab.run("hv1", "systemctl is-active radvd || :").strip() == "active", 10
