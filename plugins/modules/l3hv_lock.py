@@ -71,6 +71,10 @@ holder:
   description: The run that has the lock, where it is another one.
   returned: always
   type: dict
+l3hv_lock:
+  description: The lock, for the callback plugin that releases those of a run that fails.
+  returned: when it was taken or released
+  type: dict
 refusal:
   description: Why the run may not change this host. Empty where it may.
   returned: always
@@ -173,10 +177,13 @@ def main() -> None:
         answer["holder"] = lock.holder()
     elif parameters["state"] == "released":
         lock.release(run)
+        answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": False}
     else:
         answer["holder"] = lock.take(run, lease, parameters["instead_of"], parameters["force"])
         if answer["holder"] is not None:
             answer["refusal"] = refusal(answer["holder"], lease)
+        else:
+            answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": True}
     module.exit_json(**answer)
 
 

@@ -21,7 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("l3hv_lock", ROOT / "plugins/modules/l3hv_lock.py")
+    return load("l3hv_lock")
+
+
+def load(name: str) -> ModuleType:
+    """Return a module of Ansible's as Python's."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"plugins/modules/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
@@ -60,6 +65,25 @@ def test_a_lock_is_one_run_s_until_it_is_released_or_lapses(module: ModuleType, 
     assert lock.take(bob, 1800, instead_of=alice["id"]) is None
     assert lock.take(alice, 1800, force=True) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lab.lock"]
+
+
+def test_a_run_whose_lock_was_broken_places_no_file(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_files = load("config_files")
+    monkeypatch.setattr(config_files, "LOCKS", f"{tmp_path}/*.lock")
+    monkeypatch.setenv("L3HV_FABRIC", "lab")
+    alice, bob = (describe_run(name, os.getpid()) for name in ("alice", "bob"))
+    lock = module.Lock("lab", str(tmp_path))
+    config_files.renew_lock(alice["id"])
+    lock.take(alice, 1800)
+    os.utime(lock.path, (0, 0))
+    config_files.renew_lock(alice["id"])
+    assert lock.holder()["idle"] < 60, "placing files renews the lock"
+    lock.take(bob, 1800, force=True)
+    with pytest.raises(config_files.Refused, match="this run has lost the lock of the host to"):
+        config_files.renew_lock(alice["id"])
+    config_files.renew_lock("")  # a role that is used alone
 
 
 def test_fabrics_do_not_lock_each_other(module: ModuleType, tmp_path: Path):
