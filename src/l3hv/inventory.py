@@ -16,11 +16,12 @@ import gc
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ MOST_STRAYS = 3
 MARKS = ("l3hv_id", "l3hv_uplinks")
 """Variables that only a host of the fabric has."""
 _LONGEST_REASON = 160
+_LEADING_ZERO = re.compile(r"0[0-7]+(?![0-9A-Za-z_.:])")
 OPTIONS = frozenset({"l3hv_break_lock", "l3hv_build", "l3hv_removals"})
 """Variables that tell one run what to do, and nothing about the fabric."""
 INTERNAL = OPTIONS | {"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"}
@@ -176,6 +178,8 @@ class Inventory:
                     values[str(key)] = plain(self.template(raw, raw[key]))
                 else:
                     values[str(key)] = plain(raw[key])
+                    if _has_octal(raw[key]):
+                        problems += _octals(host, str(key), raw[key])
             except RecursionError:
                 message = "Lists and mappings lie too deep in each other."
                 problems.append(
@@ -210,6 +214,52 @@ class Inventory:
                 f"Ansible finds no value{expression}: {reason}.",
                 "Define what it refers to, or correct the expression.",
             )
+
+
+def _has_octal(value: Any) -> bool:
+    if isinstance(value, str) or value is None:
+        return False
+    if isinstance(value, Mapping):
+        return any(map(_has_octal, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_octal, value))
+    return isinstance(value, int) and not isinstance(value, bool) and _octal_of(value) is not None
+
+
+def _octals(host: str, field: str, value: Any) -> Iterator[Problem]:
+    """Yield a problem for each number with leading zeros: YAML 1.1 reads it as octal, without a word."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _octals(host, f"{field}.{shown(key)}", value[key])
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _octals(host, f"{field}[{index}]", item)
+    elif _has_octal(value):
+        written = _octal_of(value) or ""
+        message = f"YAML reads {written} as an octal number, which is {int(value)}."
+        remedy = f"Write it without leading zeros: {written.lstrip('0')}, or {int(value)}."
+        yield Problem(host, _on_one_line(field), written, message, remedy)
+
+
+def _octal_of(value: int) -> str | None:
+    """Return how a number is written in its file, if that has leading zeros and another decimal value."""
+    from ansible._internal._datatag._tags import Origin
+
+    origin = Origin.get_tag(value)
+    if origin is None or origin.path is None or origin.line_num is None or origin.col_num is None:
+        return None
+    lines = _lines(origin.path)
+    line = lines[origin.line_num - 1] if origin.line_num <= len(lines) else ""
+    written = _LEADING_ZERO.match(line, origin.col_num - 1)
+    return written[0] if written and int(written[0]) != int(value) else None
+
+
+@functools.lru_cache(maxsize=4)
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _misplaced(host: str, marks: Sequence[str], groups: Iterable[str]) -> Problem:
@@ -503,7 +553,7 @@ def read_fabric(
     rest = [host for host in kinds if host not in reading.seen]
     if rest and reading.basis != _basis_of(place):
         reading = _parse(inventory, kinds, [*wanted, *rest])
-    problems += reading.problems
+    problems += _explained(reading.problems, inventory)
     common, hosts = reading.common, reading.hosts
     if common is None or problems:
         raise IntentError([*problems, *_stray_problems(unread)])
@@ -603,6 +653,22 @@ def _lacks_something(kinds: Mapping[str, Kind], before: Collection[str]) -> bool
     return any(host not in kinds for host in before) or not {"hypervisor", "route_reflector"} <= set(
         kinds.values()
     )
+
+
+def _explained(problems: Iterable[Problem], inventory: Inventory) -> list[Problem]:
+    """Return the problems, those of text from the command line with what makes it text."""
+    found = []
+    for problem in problems:
+        name = re.split(r"[.\[]", problem.field, maxsplit=1)[0]
+        if name in inventory.extra and "found the text" in problem.message:
+            value = problem.value if problem.value.isdigit() else problem.value.lower()
+            is_plain = value.isdigit() or value in ("true", "false")
+            example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'
+            remedy = f"-e {name}=… is always text: write -e '{example}'."
+            found.append(replace(problem, remedy=remedy))
+        else:
+            found.append(problem)
+    return found
 
 
 @dataclass

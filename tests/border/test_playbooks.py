@@ -170,3 +170,13 @@ def test_most_guests_are_not_removed_without_consent(play: Play, lab: Path, tmp_
     assert "l3hv_removals is 2" in said(done)
     assert "PLAY [Lock" in play("site.yml", *local, "-e", "l3hv_removals=3", inventory=lab).stdout
     assert "PLAY [Lock" in play("site.yml", *local, "--check", inventory=lab).stdout
+
+
+def test_text_of_the_command_line_is_told_how_to_be_a_number(play: Play):
+    done = play("playbooks/plan.yml", "-e", "l3hv_mtu=9000", "-e", "l3hv_managed=False")
+    assert done.returncode != 0
+    assert "found the text '9000'. -e l3hv_mtu=… is always text: write -e '{\"l3hv_mtu\": 9000}'." in said(
+        done
+    )
+    assert "-e l3hv_managed=… is always text: write -e '{\"l3hv_managed\": false}'." in said(done)
+    assert play("playbooks/plan.yml", "-e", '{"l3hv_managed": true}').returncode == 0

@@ -369,3 +369,46 @@ def test_files_that_several_inventories_share_are_of_all_their_hosts(lab: Path) 
     assert len(strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"])) == 1
     (lab / "others.yml").write_text("all: {hosts: {elsewhere: }}\n")
     assert strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"]) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "place"),
+    [
+        ("l3hv_id: 03", None),  # the same number either way
+        ("l3hv_id: 010", "l3hv_id"),
+        ("l3hv_id: 3\nl3hv_timers: {hold_s: 017}", r"l3hv_timers\.hold_s"),
+    ],
+)
+def test_a_number_that_yaml_reads_as_octal_is_a_problem(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]], written: str, place: str | None
+) -> None:
+    edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", written)
+    if place is None:
+        read()
+        return
+    with pytest.raises(IntentError, match=rf"hv3: {place}: YAML reads 01\d as an octal number") as raised:
+        read()
+    assert "Write it without leading zeros: 1" in str(raised.value)
+
+
+def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> None:
+    """What Ansible makes of INI is not what the same words are in YAML."""
+    (tmp_path / "hosts.ini").write_text(
+        "[hypervisors]\n"
+        "hv1 l3hv_id=010 l3hv_managed=false l3hv_management_sources=['192.0.2.8']\n"
+        "[all:vars]\n"
+        "l3hv_asn=65000\n"
+        "l3hv_paths={a: b}\n"
+    )
+    inventory = open_inventory(tmp_path / "hosts.ini")
+    with pytest.raises(IntentError) as raised:
+        read_fabric(inventory, ["hv1"], tmp_path / "fabric")
+    for sentence in (
+        "hv1: l3hv_id: expected a host id from 1 to 16777215, found the text '010'."
+        " Write it without leading zeros and quotes: 10.",
+        "hv1: l3hv_managed: expected true or false, found the text 'false'."
+        " Write true or false without quotes; in an INI inventory, True or False.",
+        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. It is text: an INI",
+        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. It is text: an INI",
+    ):
+        assert sentence in str(raised.value)
