@@ -61,13 +61,13 @@ class CallbackModule(CallbackBase):
             "gather_facts": False,
             "tasks": [{"name": "Release the lock", "l3hv_lock": {**lock, "state": "released"}}],
         }
+        variables._inventory.remove_restriction()  # to the hosts of the play that ended the run
         play = Play.load(source, variable_manager=variables, loader=self._play.get_loader())
         queue = TaskQueueManager(
             inventory=variables._inventory,
             variable_manager=variables,
             loader=self._play.get_loader(),
             passwords={},
-            stdout_callback_name="ansible.builtin.minimal",
             run_additional_callbacks=False,
         )
         try:
