@@ -56,7 +56,7 @@ class CallbackModule(CallbackBase):
         lock = next(iter(held.values()))  # one run has one id, and changes one fabric
         variables = self._play.get_variable_manager()
         source = {
-            "name": "Release the locks of the hosts that failed",
+            "name": "Release the locks of a run that failed",
             "hosts": list(held),
             "gather_facts": False,
             "tasks": [{"name": "Release the lock", "l3hv_lock": {**lock, "state": "released"}}],
