@@ -209,6 +209,13 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
         address = message.get_attr(f"FRA_{end.upper()}")
         return f"{address}/{message[f'{end}_len']}" if address else None
 
+    def port_range(message: nlmsg_base, end: str) -> str | None:
+        found = message.get_attr(f"FRA_{end.upper()}_RANGE")
+        if not found:
+            return None
+        first, last = found["start"], found["end"]
+        return str(first) if first == last else f"{first}-{last}"
+
     rules = []
     for message in netlink.get_rules(family=family):
         suppressed = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
@@ -224,6 +231,8 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
                 "mark": message.get_attr("FRA_FWMARK"),
                 "mask": message.get_attr("FRA_FWMASK"),
                 "suppress_prefixlength": None if suppressed in {None, 0xFFFFFFFF} else suppressed,
+                "ip_protocol": message.get_attr("FRA_IP_PROTO"),
+                "source_port": port_range(message, "sport"),
                 "is_inverted": bool(message["flags"] & RULE_IS_INVERTED),
                 "protocol": message.get_attr("FRA_PROTOCOL"),
             }

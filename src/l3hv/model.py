@@ -110,6 +110,8 @@ class Rule:
     ``iif``, ``source`` and ``destination`` select (``None``: any); ``table`` is looked up by name;
     ``suppress_prefixlength`` as in ip-rule(8); ``why`` is the reason that is printed beside it.
     ``mark`` is a bit, in hexadecimal, that the packet's mark must have; the others do not matter.
+    ``ip_protocol`` (IANA's number) and ``source_port`` select by the headers of the packet.  Only a rule with
+    ``iif lo`` may have them: any other one makes the kernel dissect every packet that it forwards.
     """
 
     family: Family
@@ -121,6 +123,8 @@ class Rule:
     destination: str | None = None
     suppress_prefixlength: int | None = None
     mark: str | None = None
+    ip_protocol: int | None = None
+    source_port: int | None = None
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,20 @@ def _rule(
     destination: str | None = None,
     suppress_prefixlength: int | None = None,
     mark: str | None = None,
+    ip_protocol: int | None = None,
+    source_port: int | None = None,
 ) -> Rule:
     """Return a rule whose priority is still to be given."""
-    return Rule(family, 0, table, why, iif, source, destination, suppress_prefixlength, mark)
+    return Rule(
+        family,
+        0,
+        table,
+        why,
+        iif,
+        source,
+        destination,
+        suppress_prefixlength,
+        mark,
+        ip_protocol,
+        source_port,
+    )

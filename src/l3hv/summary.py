@@ -128,6 +128,8 @@ def _rule(rule: Rule) -> Row:
         ("from", rule.source),
         ("to", rule.destination),
         ("fwmark", rule.mark),
+        ("ipproto", rule.ip_protocol),
+        ("sport", rule.source_port),
         ("lookup", rule.table),
         ("suppress_prefixlength", rule.suppress_prefixlength),
     )

@@ -119,6 +119,28 @@ def test_a_mark_is_part_of_a_rule(sh: Sh, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("protocols", ["icmp 1 ICMP\nudp 17 UDP\n", ""], ids=["names", "numbers"])
+def test_protocol_and_source_port_are_part_of_a_rule(sh: Sh, tmp_path: Path, protocols: str) -> None:
+    """Also where the machine has no names in /etc/protocols, and ip(8) shows numbers."""
+    icmp = "rule ipv4 1003 from 203.0.113.0/24 iif lo ipproto 1 table public\n"
+    dhcp = "rule ipv4 1005 iif lo ipproto 17 sport 67 table public\n"
+    (tmp_path / "tables.conf").write_text(INTENT + icmp + dhcp)
+    (tmp_path / "protocols").write_text(protocols)
+    names = "unshare -m sh -ec 'mount --bind protocols /etc/protocols; {}'"
+    program = names.replace("{}", f"{PROGRAM} tables.conf")
+    sh(program)
+    icmp_name, udp_name = ("icmp", "udp") if protocols else ("ipproto-1", "ipproto-17")
+    assert {
+        f"1003: from 203.0.113.0/24 iif lo ipproto {icmp_name} lookup public proto l3hv",
+        f"1005: from all iif lo ipproto {udp_name} sport 67 lookup public proto l3hv",
+    } <= {" ".join(line.split()) for line in sh(names.replace("{}", "ip rule")).splitlines()}
+    assert sh(names.replace("{}", f"{PROGRAM} --check tables.conf")).strip() == ""
+    (tmp_path / "tables.conf").write_text(INTENT + dhcp)
+    assert sh(program).splitlines() == [
+        "ip -4 rule delete priority 1003 from 203.0.113.0/24 iif lo ipproto 1 table public"
+    ]
+
+
 def test_while_priorities_move_the_last_rule_stays_behind_the_others(sh: Sh, tmp_path: Path) -> None:
     """A rule more moves those after it: the last one takes all that is left, and is taken away first."""
     sh(f"{PROGRAM} tables.conf")

@@ -17,6 +17,8 @@ def written(rule: Rule) -> str:
         ("from", rule.source),
         ("to", rule.destination),
         ("fwmark", rule.mark),
+        ("ipproto", rule.ip_protocol),
+        ("sport", rule.source_port),
         ("lookup", rule.table),
         ("suppress_prefixlength", rule.suppress_prefixlength),
     )

@@ -88,7 +88,12 @@ def address(text: str) -> dict[str, Any]:
 
 
 def rule(priority: int, table: int, **selectors: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(("iif", "oif", "source", "destination", "mark", "suppress_prefixlength"))
+    nothing = dict.fromkeys(
+        (
+            *("iif", "oif", "source", "destination", "mark", "suppress_prefixlength"),
+            *("ip_protocol", "source_port"),
+        )
+    )
     rest = {"action": "lookup", "is_inverted": False, "protocol": TABLES_UNIT, "mask": 0xFFFFFFFF}
     return {"priority": priority, "table": table, **nothing, **rest, **selectors}
 
@@ -103,6 +108,8 @@ def rules(plan: HostPlan, family: str) -> list[dict[str, Any]]:
             source=each.source,
             destination=each.destination,
             suppress_prefixlength=each.suppress_prefixlength,
+            ip_protocol=each.ip_protocol,
+            source_port=None if each.source_port is None else str(each.source_port),
             **(dict.fromkeys(("mark", "mask"), int(each.mark, 16)) if each.mark else {}),
         )
         for each in plan.rules

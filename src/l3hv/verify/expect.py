@@ -137,6 +137,8 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
                     destination=rule.destination,
                     mark=f"{rule.mark}/{rule.mark}" if rule.mark else None,
                     suppress_prefixlength=rule.suppress_prefixlength,
+                    ip_protocol=rule.ip_protocol,
+                    source_port=None if rule.source_port is None else str(rule.source_port),
                 )
                 for rule in rules
             ]

@@ -172,6 +172,8 @@ def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
         destination=rule["destination"],
         mark=f"{rule['mark']:#x}/{rule['mask']:#x}" if rule["mark"] else None,
         suppress_prefixlength=rule["suppress_prefixlength"],
+        ip_protocol=rule["ip_protocol"],
+        source_port=rule["source_port"],
     )
     extra = [f"oif {rule['oif']}"] if rule["oif"] else []
     extra += ["not"] if rule["is_inverted"] else []

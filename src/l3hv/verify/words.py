@@ -16,11 +16,13 @@ def rule_words(
     source: str | None = None,
     destination: str | None = None,
     mark: str | None = None,
+    ip_protocol: int | None = None,
+    source_port: str | None = None,
     suppress_prefixlength: int | None = None,
 ) -> str:
     """Return a rule as ``ip rule`` shows it; ``action`` is ``lookup TABLE`` or another one.
 
-    ``mark`` is ``VALUE/MASK``.
+    ``mark`` is ``VALUE/MASK``, ``source_port`` a port or ``FIRST-LAST``.
 
     >>> rule_words(1000, "lookup main", iif="lo")
     '1000: from all iif lo lookup main'
@@ -32,6 +34,10 @@ def rule_words(
         words += ["fwmark", mark]
     if iif is not None:
         words += ["iif", iif]
+    if ip_protocol is not None:
+        words += ["ipproto", str(ip_protocol)]
+    if source_port is not None:
+        words += ["sport", source_port]
     words.append(action)
     if suppress_prefixlength is not None:
         words += ["suppress_prefixlength", str(suppress_prefixlength)]
