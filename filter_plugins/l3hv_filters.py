@@ -65,6 +65,27 @@ def sessions_missed(routing: Any, seen: Any, path: Any) -> list[str]:
     return rotation.sessions_missed(plain(routing), plain(seen), plain(path))
 
 
+def whole_run(pattern: Any) -> str:
+    """Return a play's pattern of hosts, unless the command line leaves out what every other play needs."""
+    from ansible import context
+    from ansible.errors import AnsibleFilterError
+
+    start = context.CLIARGS.get("start_at_task")
+    if start:
+        raise AnsibleFilterError(
+            f"--start-at-task {start!r} leaves out the reading of the intent, and no other task knows what to"
+            " do."
+            " Run the playbook from its beginning: where all is as planned it changes nothing."
+            " To run one role, use --tags ROLE; to run one host, --limit HOST."
+        )
+    if "always" in (context.CLIARGS.get("skip_tags") or ()):
+        raise AnsibleFilterError(
+            "--skip-tags always leaves out the reading of the intent, and no other task knows what to do."
+            " Name the roles to skip."
+        )
+    return str(pattern)
+
+
 class FilterModule:
     """What Ansible asks for the filters of this file."""
 
@@ -79,4 +100,5 @@ class FilterModule:
             "routing_until": routing_until,
             "secret_problems": secret_problems,
             "sessions_missed": sessions_missed,
+            "whole_run": whole_run,
         }

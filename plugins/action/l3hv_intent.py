@@ -2,54 +2,140 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
+from ansible.utils.vars import load_extra_vars
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
 from l3hv.errors import IntentError
-from l3hv.inventory import Inventory, read_fabric
+from l3hv.inventory import OPTIONS, PREFIX, Inventory, Run, plain, read_fabric
+from l3hv.removals import Removals
+from l3hv.runs import describe_run
+
+# What a run does about hosts and guests that it would take out of service.
+IGNORE, TELL, REFUSE = "ignore", "tell", "refuse"
+
+
+def build_directories(tree: Path, chosen: str) -> Iterator[Path]:
+    """Yield the places for what a run leaves on the controller, the best one first.
+
+    The tree itself may be read-only (an execution environment), and then the home directory may be, too.
+    """
+    if chosen:
+        yield Path(chosen).expanduser()
+        return
+    yield tree / "build"
+    yield Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "l3hv"
+    yield Path(tempfile.gettempdir()) / f"l3hv-{os.getuid()}"
+
+
+def build_directory(tree: Path, chosen: str) -> Path:
+    """Return the first of :func:`build_directories` that is this user's to write to."""
+    reasons = []
+    for directory in build_directories(tree, chosen):
+        try:
+            directory.mkdir(mode=0o755 if directory.parent == tree else 0o700, parents=True, exist_ok=True)
+            # In a directory that all may write to, somebody else's would be a trap.
+            if directory.parent == Path(tempfile.gettempdir()) and directory.lstat().st_uid != os.getuid():
+                raise PermissionError(1, f"it belongs to the user {directory.lstat().st_uid}")
+            with tempfile.TemporaryFile(dir=directory):
+                return directory
+        except OSError as error:
+            reasons.append(f"{directory} ({error.strerror})")
+    raise AnsibleActionFail(
+        f"No directory for the plans can be written: {', '.join(reasons)}."
+        " Name one with -e l3hv_build=DIRECTORY."
+    )
 
 
 class ActionModule(ActionBase):
-    """Run once for a play: ``directory`` is where slices, announcements and the index are kept."""
+    """Run once for a play: ``removals`` is what is done about hosts and guests that would be removed."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the paths of what was written, or fail with every problem of the intent at once."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         assert task_vars is not None
         hostvars = task_vars["hostvars"]
+        given = plain(load_extra_vars(self._loader))
         inventory = Inventory(
             groups=task_vars["groups"],
             raw=hostvars.raw_get,
             template=lambda raw, value: Templar(
                 loader=self._loader, variables={**raw, "hostvars": hostvars}
             ).template(value),
-            sources=tuple(Path(str(source)) for source in task_vars["ansible_inventory_sources"]),
+            sources=tuple(Path(str(source)) for source in task_vars["ansible_inventory_sources"] or ()),
+            extra=frozenset(given),
         )
+        build = build_directory(Path(__file__).resolve().parents[2], str(given.get("l3hv_build") or ""))
+        # What a twin, or other extra variables, make of an inventory is not what the inventory says.
+        variant = {key: given[key] for key in sorted(given) if key.startswith(PREFIX) and key not in OPTIONS}
         try:
             run = read_fabric(
                 inventory,
                 touched=[str(host) for host in task_vars["ansible_play_hosts_all"]],
-                directory=Path(str(self._task.args["directory"])),
+                directory=build / "fabric",
                 beside=(Path(str(task_vars["playbook_dir"])),),
+                variant=json.dumps(variant) if variant else "",
             )
         except IntentError as error:
             raise AnsibleActionFail(str(error)) from None
-        result.update(
-            changed=False,
-            slices=str(run.slices),
-            announcements=str(run.announcements),
-            hosts=run.hosts,
-            guests=run.guests,
-            warnings=list(run.warnings),
-        )
+        policy = str(self._task.args.get("removals", IGNORE))
+        result.update(self._facts(run, build), warnings=list(run.warnings))
+        # This is a worker of the process that runs the playbook.
+        result["run"] = describe_run(command(inventory), os.getppid())
+        if policy != IGNORE:
+            result["warnings"] += run.removals.sentences()
+        if policy == REFUSE and run.removals.need_consent:
+            refusal = refused(run.removals, given.get("l3hv_removals"))
+            if refusal and not context.CLIARGS.get("check"):
+                raise AnsibleActionFail("\n".join([refusal, *run.removals.sentences()]))
+            if refusal:
+                result["warnings"].append(refusal)
         return result
+
+    @staticmethod
+    def _facts(run: Run, build: Path) -> dict[str, Any]:
+        return {
+            "changed": False,
+            "slices": str(run.slices),
+            "announcements": str(run.announcements),
+            "applied": str(run.applied),
+            "memory": str(run.memory),
+            "build": str(build),
+            "fabric": run.fabric,
+            "hosts": run.hosts,
+            "guests": run.guests,
+        }
+
+
+def command(inventory: Inventory) -> str:
+    """Return what an operator recognises this run by."""
+    playbooks = [Path(str(name)).name for name in context.CLIARGS.get("args") or ()]
+    words = [*playbooks, *(f"-i {source}" for source in inventory.sources)]
+    limit = context.CLIARGS.get("subset")
+    return " ".join([*words, *([f"--limit {limit}"] if limit else [])])
+
+
+def refused(removals: Removals, consent: object) -> str:
+    """Return why a run that removes so much may not go on; nothing where ``consent`` is the right number."""
+    if str(consent) == str(removals.count):
+        return ""
+    given = "" if consent is None else f" l3hv_removals is {consent}."
+    return (
+        f"This run removes {removals.totals()}: more than a fifth of what the last run left.{given}"
+        f" If that is meant, say so with -e l3hv_removals={removals.count}."
+    )

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import functools
 import glob
 import grp
 import json
@@ -225,6 +227,13 @@ COMMAND_SECONDS = 300
 
 ENDED_BY_TIMEOUT = 124
 UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
+STAGED = ".config_files"
+"""What the name of a file ends in until it replaces another one."""
+MOST_OF_NAME = 200
+"""How many characters of a file's name its temporary name has: 255 bytes are the limit."""
+LEFT_OVER_S = 3600
+LOCKS = "/run/l3hv/*.lock"
+"""Where the module l3hv_lock keeps which run may change this host."""
 
 
 class Refused(Exception):
@@ -294,13 +303,12 @@ class Found:
 def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int | None) -> None:
     """Replace ``path`` by a rename, so that a reader sees the old or the new content and nothing else."""
     directory, name = os.path.split(path)
-    # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those.
-    staged = os.path.join(directory, f".{name}.config_files")
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        if os.path.lexists(staged):
-            os.unlink(staged)
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        remove_left_over(directory)
+        # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those. Each process
+        # has one of its own: two that shared it would put each other's unfinished file in place.
+        descriptor, staged = tempfile.mkstemp(dir=directory, prefix=f".{name[:MOST_OF_NAME]}.", suffix=STAGED)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(content)
@@ -317,6 +325,15 @@ def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int |
         raise Refused(f"{path} cannot be written: {error.strerror}") from error
 
 
+@functools.cache
+def remove_left_over(directory: str) -> None:
+    """Remove what processes that were killed while they wrote have left, once for each directory."""
+    for staged in glob.glob(os.path.join(glob.escape(directory), f".*{STAGED}")):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.lstat(staged).st_mtime > LEFT_OVER_S:
+                os.unlink(staged)
+
+
 def matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
@@ -331,11 +348,17 @@ class Transaction:
         self.directory = directory
         self.record = os.path.join(directory, "transaction.json")
         self.pending = False
+        self.is_broken = False
         self.files: dict[str, list[int] | None] = {}
-        if os.path.exists(self.record):
+        try:
             with open(self.record, encoding="utf-8") as stream:
                 data = json.load(stream)
-            self.pending, self.files = data["pending"], data["files"]
+            self.pending, self.files = bool(data["pending"]), dict(data["files"])
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError):
+            # Whether something waits for its activation, and what was there before it, is lost.
+            self.pending = self.is_broken = True
 
     def save(self) -> None:
         content = json.dumps({"pending": self.pending, "files": self.files}, indent=1, sort_keys=True)
@@ -343,7 +366,7 @@ class Transaction:
 
     def begin(self, found: dict[str, Found]) -> None:
         """Keep what is there now; while a change waits for its activation, what was there before *that*."""
-        if not self.pending:
+        if not self.pending or self.is_broken:
             self.files = {}
             if found and os.path.isdir(self.directory):
                 shutil.rmtree(self.directory)
@@ -357,7 +380,7 @@ class Transaction:
                 self.files[path] = [state.mode, state.uid, state.gid]
             else:
                 self.files[path] = None
-        self.pending = True
+        self.pending, self.is_broken = True, False
         self.save()
 
     def kept(self, path: str) -> str:
@@ -537,7 +560,9 @@ class ConfigFiles:
         diff = [self.diff(path, found[path], wanted.get(path)) for path in shown]
 
         reasons = []
-        if self.transaction.pending:
+        if self.transaction.is_broken:
+            reasons.append(f"{self.transaction.record} cannot be read: the set is activated again")
+        elif self.transaction.pending:
             reasons.append("an earlier change was not activated")
         if not (changed or removed or reasons):
             reasons += [f"{unit} is {state}" for unit, state in self.units_down().items()]
@@ -545,7 +570,9 @@ class ConfigFiles:
                 reasons.append(difference)
 
         if not self.module.check_mode and (changed or removed or reasons):
-            self.transaction.begin({path: found[path] for path in [*changed, *removed]})
+            # Where the record is lost, no file of the set is known to be in force.
+            kept = [*wanted, *removed] if self.transaction.is_broken else [*changed, *removed]
+            self.transaction.begin({path: found[path] for path in kept})
             try:
                 for path in removed:
                     self.remove(path)
@@ -696,6 +723,28 @@ class ConfigFiles:
         return {**nothing, "changed": True, "changed_files": list(self.transaction.files), "pending": False}
 
 
+def renew_lock(run: str) -> None:
+    """Show that ``run`` is alive where it has the lock of this host. Raises Refused where another run has it.
+
+    Without a run (a role used alone) or without a lock (the host was rebooted) there is nothing to renew.
+    """
+    for path in glob.glob(LOCKS) if run else []:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                holder = json.load(stream)
+        except (FileNotFoundError, ValueError):
+            continue
+        fabric = os.path.basename(path).removesuffix(".lock")
+        if holder["id"] == run:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
+        elif fabric == os.environ.get("L3HV_FABRIC"):
+            raise Refused(
+                f"this run has lost the lock of the host to {holder['owner']} on {holder['host']},"
+                f" who runs {holder['command']}. Run again when that has ended."
+            )
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -736,8 +785,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    files = ConfigFiles(module)
     try:
+        if not module.check_mode:
+            renew_lock(os.environ.get("L3HV_RUN", ""))
+        files = ConfigFiles(module)
         result = files.present() if module.params["state"] == "present" else files.active()
     except Refused as refusal:
         module.fail_json(msg=str(refusal), output=refusal.output, changed=False)

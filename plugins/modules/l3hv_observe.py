@@ -1763,6 +1763,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    if os.geteuid() != 0:
+        module.fail_json(
+            msg="Only root can read the kernel's tables and the daemons: set ansible_become: true for this"
+            " host, run with --become, or connect as root."
+        )
     if IPRoute is None:
         module.fail_json(msg=missing_required_lib("pyroute2 (Debian: python3-pyroute2)"))
     parameters = module.params

@@ -85,6 +85,7 @@ domain_name = Text(
     "a domain's name of lower-case letters and digits (at most 15) that the kernel does not use itself",
     "Choose a name such as public or private.",
     _RESERVED_DOMAINS,
+    "the kernel or BIRD uses them for tables of its own",
 )
 path_name = Text(
     r"[a-z0-9]{1,8}",
@@ -123,7 +124,8 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
     fields = Fields(notes, "", {key: variables[key] for key in COMMON_KEYS if key in variables})
     local_out = fields.mapping("l3hv_local_out", {"table"})
     number = fields.need("l3hv_asn", asn, "Give the fabric an AS number, for example 65000.")
-    networks = _networks(fields.mapping("l3hv_paths"))
+    remedy = "Describe all paths of the fabric in it; the path of a reflector is its l3hv_path."
+    networks = _networks(fields.mapping("l3hv_paths", remedy=remedy))
     local_out_table = local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE)
     domains = _with_spread_tables(_domains(fields.mapping("l3hv_domains"), networks), local_out_table)
     pools = _pools(fields.mapping("l3hv_pools"), domains)

@@ -33,6 +33,7 @@ from l3hv.shape import (
     ipv6_address,
     ipv6_network,
     mac,
+    made_text,
     network,
     yes_or_no,
 )
@@ -86,6 +87,7 @@ interface_name = Text(
     "Choose a name that the kernel accepts, such as eno1 or vm-web1.",
     # "all" and "default" are directories of /proc/sys/net/*/conf beside the interfaces.
     {"all", "default", "lo"},
+    "the kernel uses them itself",
 )
 _host = Text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "the name of a hypervisor", "Write it as in the inventory.")
 reference = Text(
@@ -125,7 +127,8 @@ def read_guests(fields: Fields) -> list[Written]:
     if value is None:
         return []
     if not isinstance(value, (list, tuple)):
-        notes.unfit("l3hv_guests", value, Unfit("a list of guests", "Begin each guest with '- name: …'."))
+        remedy = made_text(value, "[") or "Begin each guest with '- name: …'."
+        notes.unfit("l3hv_guests", value, Unfit("a list of guests", remedy))
         return []
     guests = (_read_guest(notes, index, item) for index, item in enumerate(value))
     return [guest for guest in guests if guest is not None]

@@ -191,6 +191,7 @@ host_name = Text(
     "a host's name of letters, digits, '.', '_' and '-' (at most 63) that BIRD does not use itself",
     "Rename the host in the inventory.",
     _RESERVED_HOSTS,
+    "BIRD's configuration or Ansible uses them itself",
 )
 junos_interface = Text(
     r"[a-z]+(-?[0-9]+)?(/[0-9]+)*(:[0-9]+)?(\.[0-9]{1,5})?",
@@ -248,7 +249,7 @@ def parse_host(
     uplinks = _read_uplinks(fields, junos_interface if settings.daemon == JUNOS else interface_name)
     guests = read_guests(fields)
     number = fields.need("l3hv_id", host_id, "Give the host a number that no other host has.")
-    path = fields.take("l3hv_path", path_name)
+    path = fields.take("l3hv_path", _own_path)
     edge_domains = fields.take_all("l3hv_edge_domains", reference)
     addresses = fields.take_all("l3hv_addresses", address)
     path_addresses = _read_path_addresses(fields)
@@ -330,6 +331,12 @@ def _read_settings(fields: Fields) -> Settings:
         daemon=daemon,
         managed=fields.take("l3hv_managed", yes_or_no, daemon != JUNOS),
     )
+
+
+def _own_path(value: object) -> str:
+    if isinstance(value, dict):
+        raise Unfit("the name of one path", "The paths of the fabric are described in l3hv_paths.")
+    return path_name(value)
 
 
 def _daemon(value: object) -> DaemonName:

@@ -28,6 +28,7 @@ __all__ = [
     "host_kind",
     "host_slice",
     "member",
+    "neighbors",
     "parse_common",
     "parse_host",
     "peers",
@@ -119,6 +120,17 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
         if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
             found += roster.clients(path)
     return tuple(found)
+
+
+def neighbors(host: HostIntent, roster: Roster) -> list[str]:
+    """Return the names of all hosts that have sessions with ``host``, also where it knows them by a range."""
+    found: dict[str, None] = {}
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        clients = roster.clients(path) if host.kind == "route_reflector" else []
+        found.update(
+            (peer.name, None) for peer in [*roster.reflectors(path), *clients] if peer.name != host.name
+        )
+    return list(found)
 
 
 def edges(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:

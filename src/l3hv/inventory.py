@@ -16,16 +16,18 @@ import gc
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l3hv.claims import Claim, claims, clashes, holders, largest, owners
-from l3hv.errors import IntentError, Problem
+from l3hv.errors import IntentError, Problem, natural_key
+from l3hv.files import write_json
 from l3hv.intent import (
     COMMON_KEYS,
     KINDS,
@@ -37,6 +39,7 @@ from l3hv.intent import (
     host_kind,
     host_slice,
     member,
+    neighbors,
     parse_common,
     parse_host,
     peers,
@@ -45,6 +48,7 @@ from l3hv.keys import key_problems
 from l3hv.model import Kind, as_plain, from_plain
 from l3hv.plan import host_plan, topology
 from l3hv.ranges import range_problems
+from l3hv.removals import Removals, load_applied, removals
 from l3hv.shape import found, shown
 from l3hv.topology import Topology
 from l3hv.verify.announcements import announcements
@@ -57,19 +61,16 @@ KEEP_RUNS_S = 24 * 3600
 VARIABLE_FILES = frozenset({".yml", ".yaml", ".json"})
 """What a file of host_vars can end with, if it ends with anything but its host's name."""
 MOST_STRAYS = 3
-"""How many files of nobody are named."""
+"""How many files without a host or group are named."""
+MARKS = ("l3hv_id", "l3hv_uplinks")
+"""Variables that only a host of the fabric has."""
 _LONGEST_REASON = 160
-INTERNAL = frozenset({"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"})
-"""Variables with the prefix that are no intent: secrets, which only their files get, facts of a run, and what
-the twin says of itself."""
-
-_NOBODY = Problem(
-    "inventory",
-    "groups",
-    "",
-    "No host is in a group of the fabric.",
-    f"Put hosts into {', '.join(KINDS)}, or look at --limit.",
-)
+_LEADING_ZERO = re.compile(r"0[0-7]+(?![0-9A-Za-z_.:])")
+OPTIONS = frozenset({"l3hv_break_lock", "l3hv_build", "l3hv_removals"})
+"""Variables that tell one run what to do, and nothing about the fabric."""
+INTERNAL = OPTIONS | {"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"}
+"""Variables with the prefix that are no intent: options and facts of a run, secrets, which only their files
+get, and what the twin says of itself."""
 
 
 def plain(value: Any) -> Any:
@@ -109,13 +110,15 @@ class Inventory:
     """An inventory as Ansible sees it.
 
     ``groups`` maps group names to host names; ``raw`` returns a host's variables before templating;
-    ``template`` resolves one value of such variables; ``sources`` are the inventory's files and directories.
+    ``template`` resolves one value of such variables; ``sources`` are the inventory's files and directories;
+    ``extra`` names the variables of the command line.
     """
 
     groups: Mapping[str, Sequence[str]]
     raw: Callable[[str], Mapping[str, Any]]
     template: Callable[[Mapping[str, Any], Any], Any]
     sources: tuple[Path, ...]
+    extra: frozenset[str] = frozenset()
 
     def kinds(self) -> tuple[dict[str, Kind], list[Problem]]:
         """Return what each host of the fabric's groups is, and a problem for each that is in two of them."""
@@ -131,6 +134,35 @@ class Inventory:
             if kind is not None:
                 kinds[host] = kind
         return kinds, problems
+
+    def foreigners(
+        self,
+        kinds: Collection[str],
+        files: Mapping[str, dict[str, list[int]]],
+        known: Mapping[str, dict[str, list[int]]],
+    ) -> tuple[dict[str, dict[str, list[int]]], list[Problem]]:
+        """Return the hosts that are not the fabric's, with their files; a problem for each that should be.
+
+        ``known`` are those of an earlier run: one with the same files is not looked at again.
+        """
+        hosts = [str(host) for host in self.groups["all"] if host not in kinds]
+        found: dict[str, dict[str, list[int]]] = {}
+        problems: list[Problem] = []
+        groups_of: dict[str, list[str]] = {}
+        for host in hosts:
+            own = files.get(host, {})
+            if known.get(host) != own:
+                raw = self.raw(host)
+                marks = [name for name in MARKS if raw.get(name) is not None]
+                if marks:
+                    if not groups_of:
+                        for group, members in sorted(self.groups.items()):
+                            for each in members:
+                                groups_of.setdefault(str(each), []).append(str(group))
+                    problems.append(_misplaced(host, marks, groups_of.get(host, ())))
+                    continue
+            found[host] = own
+        return found, problems
 
     def variables(self, host: str) -> tuple[dict[str, Any], bool, list[Problem]]:
         """Return the intent of ``host`` as plain values, whether any was templated, and what has no value."""
@@ -149,6 +181,8 @@ class Inventory:
                     values[str(key)] = plain(self.template(raw, raw[key]))
                 else:
                     values[str(key)] = plain(raw[key])
+                    if _has_octal(raw[key]):
+                        problems += _octals(host, str(key), raw[key])
             except RecursionError:
                 message = "Lists and mappings lie too deep in each other."
                 problems.append(
@@ -183,6 +217,68 @@ class Inventory:
                 f"Ansible finds no value{expression}: {reason}.",
                 "Define what it refers to, or correct the expression.",
             )
+
+
+def _has_octal(value: Any) -> bool:
+    if isinstance(value, str) or value is None:
+        return False
+    if isinstance(value, Mapping):
+        return any(map(_has_octal, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_octal, value))
+    return isinstance(value, int) and not isinstance(value, bool) and _octal_of(value) is not None
+
+
+def _octals(host: str, field: str, value: Any) -> Iterator[Problem]:
+    """Yield a problem for each number with leading zeros: YAML 1.1 reads it as octal, without a word."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _octals(host, f"{field}.{shown(key)}", value[key])
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _octals(host, f"{field}[{index}]", item)
+    elif _has_octal(value):
+        written = _octal_of(value) or ""
+        message = f"YAML reads {written} as an octal number, which is {int(value)}."
+        remedy = f"Write it without leading zeros: {written.lstrip('0')}, or {int(value)}."
+        yield Problem(host, _on_one_line(field), written, message, remedy)
+
+
+def _octal_of(value: int) -> str | None:
+    """Return how a number is written in its file, if that has leading zeros and another decimal value."""
+    from ansible._internal._datatag._tags import Origin
+
+    origin = Origin.get_tag(value)
+    if origin is None or origin.path is None or origin.line_num is None or origin.col_num is None:
+        return None
+    lines = _lines(origin.path)
+    line = lines[origin.line_num - 1] if origin.line_num <= len(lines) else ""
+    written = _LEADING_ZERO.match(line, origin.col_num - 1)
+    return written[0] if written and int(written[0]) != int(value) else None
+
+
+@functools.lru_cache(maxsize=4)
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _misplaced(host: str, marks: Sequence[str], groups: Iterable[str]) -> Problem:
+    """Return the problem of a host with variables of the fabric that is in none of its groups."""
+    others = [group for group in groups if group not in ("all", "ungrouped")]
+    verb = "belong" if len(marks) > 1 else "belongs"
+    message = (
+        f"The host is in none of {', '.join(KINDS)}, and {' and '.join(marks)} {verb} to hosts of these."
+    )
+    for group in others:
+        close = difflib.get_close_matches(group, KINDS, n=1)
+        if close:
+            remedy = f"It is in {group}: did you mean {close[0]}?"
+            return Problem(host, "groups", ", ".join(others), message, remedy)
+    remedy = "Put it into one of them, or remove the variables."
+    return Problem(host, "groups", ", ".join(others), message, remedy)
 
 
 @dataclass(frozen=True)
@@ -265,7 +361,11 @@ def _set_vault_secrets(loader: DataLoader, options: Options) -> None:
 
 @dataclass
 class Stamp:
-    """What the inventory's files looked like: path → (mtime in ns, size), those of each host apart."""
+    """What the inventory's files looked like, those of each host apart: path → how it was last changed.
+
+    The time of modification and the size alone are not enough: ``cp -p`` and ``rsync -t`` set the former, and
+    an edit may keep the latter.  No program can set the time of change, and a renamed file has another inode.
+    """
 
     shared: dict[str, list[int]] = field(default_factory=dict)
     hosts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
@@ -285,7 +385,7 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
             status = path.stat()
         except FileNotFoundError:
             return  # an editor's lock is a link to nowhere
-        entry = [status.st_mtime_ns, status.st_size]
+        entry = [status.st_mtime_ns, status.st_size, status.st_ctime_ns, status.st_ino]
         if host is None:
             found.shared[str(path)] = entry
         else:
@@ -346,28 +446,53 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
     return found
 
 
-def strays(seen: Stamp, sources: Sequence[Path], hosts: Collection[str]) -> list[str]:
-    """Return a sentence for each file or directory of host_vars that is nobody's: a misspelt name.
+def strays(
+    seen: Stamp, sources: Sequence[Path], hosts: Collection[str], groups: Collection[str] = ()
+) -> list[tuple[Path, str]]:
+    """Return the files and directories of host_vars and group_vars that nothing reads, each with a remedy.
 
     Those beside a playbook, or beside one of several inventories, may be of hosts that are elsewhere.
+    Without ``groups`` nothing is told of group_vars.
     """
     places = [source if source.is_dir() else source.parent for source in sources if _is_alone(source)]
     found: dict[Path, str] = {}
-    for name in seen.hosts.keys() - set(hosts):
-        for path in map(Path, seen.hosts[name]):
-            for place in places:
-                if path.is_relative_to(place / "host_vars"):
-                    top = place / "host_vars" / path.relative_to(place / "host_vars").parts[0]
-                    # What has another ending may be anything.
-                    if top != path or path.suffix in VARIABLE_FILES:
-                        found[top] = name
-    sentences = []
-    for top in sorted(found)[:MOST_STRAYS]:
-        close = difflib.get_close_matches(found[top], hosts, n=1)
-        remedy = f"Did you mean {close[0]}?" if close else "Add the host, or remove it."
-        sentences.append(f"{top} is of no host of the inventory, and nobody reads it. {remedy}")
+    for place in places:
+        for folder, names, kind in (("host_vars", hosts, "host"), ("group_vars", groups, "group")):
+            if not names or not (place / folder).is_dir():
+                continue
+            for path in sorted((place / folder).iterdir()):
+                is_variables = (
+                    path.is_dir() or path.suffix in VARIABLE_FILES
+                )  # another ending may be anything
+                name = path.stem if path.suffix in VARIABLE_FILES and not path.is_dir() else path.name
+                if is_variables and not name.startswith(".") and name not in names:
+                    close = difflib.get_close_matches(name, names, n=1)
+                    remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove it."
+                    found[path] = remedy
+    return [(path, found[path]) for path in sorted(found) if path.is_file() or any(path.iterdir())]
+
+
+def _stray_sentences(found: Sequence[tuple[Path, str]]) -> list[str]:
+    sentences = [
+        f"{path} is not read: the inventory has no such {path.parent.name.removesuffix('_vars')}. {remedy}"
+        for path, remedy in found[:MOST_STRAYS]
+    ]
     more = len(found) - MOST_STRAYS
     return [*sentences, f"There are {more} more like these."] if more > 0 else sentences
+
+
+def _stray_problems(found: Sequence[tuple[Path, str]]) -> list[Problem]:
+    """Return a problem for each such file: where something is missing, it is what was meant to be there."""
+    return [
+        Problem(
+            "inventory",
+            f"{path.parent.name}/{path.name}",
+            "",
+            f"The inventory has no such {path.parent.name.removesuffix('_vars')}, and this is not read.",
+            remedy,
+        )
+        for path, remedy in found[:MOST_STRAYS]
+    ]
 
 
 def _is_alone(source: Path) -> bool:
@@ -394,13 +519,21 @@ class Known:
 
 @dataclass(frozen=True)
 class Run:
-    """What :func:`read_fabric` left on disk, how large the fabric is, and what is worth a warning."""
+    """What :func:`read_fabric` left on disk, how large the fabric is, and what is worth a warning.
+
+    ``applied`` is what :func:`l3hv.removals.record_applied` keeps in ``memory`` when the run has been
+    applied; ``removals`` is what the run takes out of service.
+    """
 
     slices: Path
     announcements: Path
+    applied: Path
+    memory: Path
+    fabric: str
     hosts: int
     guests: int
     warnings: tuple[str, ...]
+    removals: Removals
 
 
 @contextlib.contextmanager
@@ -420,19 +553,31 @@ def _no_garbage() -> Iterator[None]:
 
 @_no_garbage()
 def read_fabric(
-    inventory: Inventory, touched: Collection[str], directory: Path, beside: Sequence[Path] = ()
+    inventory: Inventory,
+    touched: Collection[str],
+    directory: Path,
+    beside: Sequence[Path] = (),
+    *,
+    variant: str = "",
 ) -> Run:
     """Read and check the intent of the whole fabric, and write the slices of the hosts in ``touched``.
 
-    ``directory`` keeps what belongs to each inventory in a folder of its own; ``beside`` are the directories
-    of playbooks, whose group_vars count too.  Raises IntentError with all problems before it writes anything.
+    ``directory`` keeps what belongs to each inventory, and to each ``variant`` of it (a twin, other extra
+    variables), in a folder of its own; ``beside`` are the directories of playbooks, whose group_vars count
+    too.  Raises IntentError with all problems before it writes anything.
     """
     kinds, problems = inventory.kinds()
     seen = stamp(inventory.sources, beside)
-    place = directory / _digest([str(source) for source in inventory.sources])
-    remembered = _load(place, seen) if seen.static else {}
+    place = directory / _digest(
+        [*(str(source) for source in inventory.sources), *([variant] * bool(variant))]
+    )
+    unread = strays(seen, inventory.sources, inventory.groups["all"], inventory.groups)
+    remembered, foreign = _load(place, seen) if seen.static else ({}, {})
     if not any(host in touched for host in kinds):
-        problems.append(_NOBODY)
+        problems.append(_nothing_to_do(inventory, kinds, touched))
+    foreign, misplaced = inventory.foreigners(kinds, seen.hosts, foreign)
+    if misplaced or not any(host in touched for host in kinds):
+        raise IntentError([*problems, *misplaced, *_stray_problems(unread)])
     # Reflectors are few, and what the others announce depends on them: they are always read.
     wanted = [
         host
@@ -445,10 +590,10 @@ def read_fabric(
     rest = [host for host in kinds if host not in reading.seen]
     if rest and reading.basis != _basis_of(place):
         reading = _parse(inventory, kinds, [*wanted, *rest])
-    problems += reading.problems
+    problems += _explained(reading.problems, inventory)
     common, hosts = reading.common, reading.hosts
     if common is None or problems:
-        raise IntentError(problems)
+        raise IntentError([*problems, *_stray_problems(unread)])
 
     known = {host: remembered[host] for host in kinds if host in remembered and host not in hosts}
     members = {host: known[host].member if host in known else member(hosts[host]) for host in kinds}
@@ -459,10 +604,14 @@ def read_fabric(
         *range_problems(members.values()),
         *key_problems(members.values()),
     ]
-    if problems:
-        raise IntentError(problems)
+    before = load_applied(place / "applied")
+    guests = {claim.value for several in claimed.values() for claim in several if claim.kind == "guest"}
+    removed = removals(before, touched, kinds, guests)
+    if problems or (unread and _lacks_something(kinds, before)):
+        raise IntentError([*problems, *_stray_problems(unread)])
 
     slices: dict[str, dict[str, Any]] = {}
+    applied: dict[str, dict[str, Any]] = {}
     most = largest(claimed)
     all_owners = functools.cache(lambda: owners(claimed, {host: members[host].id for host in kinds}))
     all_holders = functools.cache(lambda: holders(claimed))
@@ -478,6 +627,10 @@ def read_fabric(
         )
         if host in touched:
             slices[host] = part
+            applied[host] = {
+                "guests": [guest.name for guest in intent.guests],
+                "neighbors": neighbors(intent, roster),
+            }
         known[host] = Known(
             files=seen.hosts.get(host, {}),
             kind=intent.kind,
@@ -486,18 +639,73 @@ def read_fabric(
             claims=claimed[host],
             announcements=announcements(host_plan(part)),
         )
-    _remember(place, reading=reading, seen=seen, known=known, remembered=remembered)
+    _remember(place, reading=reading, seen=seen, known=known, remembered=remembered, foreign=foreign)
     run = _run_directory(place)
     for host, part in slices.items():
-        _write(run / "slices" / f"{host}.json", part)
+        write_json(run / "slices" / f"{host}.json", part)
+    write_json(run / "applied.json", applied)
     os.link(place / "announcements.json", run / "announcements.json")
     return Run(
         slices=run / "slices",
         announcements=run / "announcements.json",
+        applied=run / "applied.json",
+        memory=place / "applied",
+        fabric=common.fabric,
         hosts=len(known),
         guests=sum(host.guests for host in known.values()),
-        warnings=tuple(strays(seen, inventory.sources, inventory.groups["all"])),
+        warnings=tuple(_stray_sentences(unread)),
+        removals=removed,
     )
+
+
+def _nothing_to_do(inventory: Inventory, kinds: Collection[str], touched: Collection[str]) -> Problem:
+    """Return why a run would do nothing: the inventory has no fabric, or --limit leaves nothing of it."""
+    if kinds:
+        hosts = sorted(set(touched) & set(inventory.groups["all"]), key=natural_key)
+        return Problem(
+            "inventory",
+            "--limit",
+            "",
+            f"{', '.join(hosts[:MOST_STRAYS]) or 'None of the hosts'} is not in {', '.join(KINDS)}.",
+            "Limit the run to hosts of the fabric.",
+        )
+    close = [
+        f"{group} for {near[0]}"
+        for group in sorted(set(inventory.groups) - {"all", "ungrouped"})
+        if (near := difflib.get_close_matches(group, KINDS, n=1))
+    ]
+    named = f" The inventory has {', '.join(close)}." if close else ""
+    sources = ", ".join(map(str, inventory.sources)) or "no inventory"
+    return Problem(
+        "inventory",
+        "groups",
+        "",
+        f"No host of {sources} is in a group of the fabric.{named}",
+        f"Put hosts into {', '.join(KINDS)}, or name another inventory with -i.",
+    )
+
+
+def _lacks_something(kinds: Mapping[str, Kind], before: Collection[str]) -> bool:
+    """Tell whether the fabric has no hypervisor or reflector, or lost a host since the last run."""
+    return any(host not in kinds for host in before) or not {"hypervisor", "route_reflector"} <= set(
+        kinds.values()
+    )
+
+
+def _explained(problems: Iterable[Problem], inventory: Inventory) -> list[Problem]:
+    """Return the problems, those of text from the command line with what makes it text."""
+    found = []
+    for problem in problems:
+        name = re.split(r"[.\[]", problem.field, maxsplit=1)[0]
+        if name in inventory.extra and "found the text" in problem.message:
+            value = problem.value if problem.value.isdigit() else problem.value.lower()
+            is_plain = value.isdigit() or value in ("true", "false")
+            example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'
+            remedy = f"-e {name}=… is always text: write -e '{example}'."
+            found.append(replace(problem, remedy=remedy))
+        else:
+            found.append(problem)
+    return found
 
 
 @dataclass
@@ -575,12 +783,19 @@ def _is_fresh(known: Known | None, kind: Kind, files: dict[str, list[int]] | Non
     return known is not None and known.kind == kind and known.files == (files or {})
 
 
-def _load(place: Path, seen: Stamp) -> dict[str, Known]:
-    """Return what is remembered of hosts, or nothing when a file that all of them share has changed."""
+_Files = dict[str, dict[str, list[int]]]
+
+
+def _load(place: Path, seen: Stamp) -> tuple[dict[str, Known], _Files]:
+    """Return what is remembered of hosts, and the hosts that are not the fabric's, with their files.
+
+    When a file that all hosts share has changed, nothing is remembered.
+    """
     try:
         basis = json.loads((place / "basis.json").read_text(encoding="utf-8"))
         if basis["shared"] != seen.shared or basis["code"] != _code_stamp():
-            return {}
+            return {}, {}
+        foreign = dict(basis["foreign"])
         said = json.loads((place / "announcements.json").read_text(encoding="utf-8"))
         known = {}
         for path in (place / "known").glob("*.json"):
@@ -594,22 +809,12 @@ def _load(place: Path, seen: Stamp) -> dict[str, Known]:
                 announcements=said[path.stem],
             )
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # Written by another version, or half removed: it is only a memory.
-    return known
+        return {}, {}  # Written by another version, or half removed: it is only a memory.
+    return known, foreign
 
 
 def _basis_of(place: Path) -> str:
     return str(json.loads((place / "basis.json").read_text(encoding="utf-8"))["basis"])
-
-
-def _write(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, all of it or nothing: another run may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=".", delete=False, encoding="utf-8"
-    ) as text:
-        json.dump(value, text, separators=(",", ":"))
-    os.replace(text.name, path)
 
 
 def _run_directory(place: Path) -> Path:
@@ -633,10 +838,11 @@ def _remember(
     seen: Stamp,
     known: Mapping[str, Known],
     remembered: Mapping[str, Known],
+    foreign: _Files,
 ) -> None:
     """Keep of each host what has changed since it was remembered."""
     if known != remembered or not (place / "announcements.json").exists():
-        _write(place / "announcements.json", {host: entry.announcements for host, entry in known.items()})
+        write_json(place / "announcements.json", {host: entry.announcements for host, entry in known.items()})
     # What came out of a template depends on more than files, and a program's inventory on anything.
     kept = {host: entry for host, entry in known.items() if seen.static and host not in reading.templated}
     for path in (place / "known").glob("*.json"):
@@ -644,7 +850,7 @@ def _remember(
             path.unlink(missing_ok=True)
     for host, entry in kept.items():
         if entry != remembered.get(host):
-            _write(
+            write_json(
                 place / "known" / f"{host}.json",
                 {
                     "files": entry.files,
@@ -656,7 +862,10 @@ def _remember(
                     ],
                 },
             )
-    _write(place / "basis.json", {"code": _code_stamp(), "shared": seen.shared, "basis": reading.basis})
+    write_json(
+        place / "basis.json",
+        {"code": _code_stamp(), "shared": seen.shared, "basis": reading.basis, "foreign": foreign},
+    )
 
 
 def read_topology(
@@ -670,7 +879,8 @@ def read_topology(
     inventory = open_inventory(*sources, options=options)
     kinds, problems = inventory.kinds()
     if not kinds:
-        problems.append(_NOBODY)
+        problems.append(_nothing_to_do(inventory, kinds, ()))
+    problems += inventory.foreigners(kinds, {}, {})[1]
     reading = _parse(inventory, kinds, kinds, override)
     problems += reading.problems
     if reading.common is not None and not problems:

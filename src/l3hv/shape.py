@@ -30,6 +30,9 @@ _PREFIX = "l3hv_"
 _LONGEST_SHOWN = 48
 _MOST_NAMED = 12
 _HUGE = 10**20
+_AS_LINES = "Write it as 'key: value' lines."
+_SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off"})
+_BASED_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|0[oO][0-7]+|0[bB][01]+")
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
 
@@ -118,6 +121,16 @@ def did_you_mean(key: str, known: Collection[str]) -> str:
     return f"Remove it; known here are {', '.join(sorted(known))}."
 
 
+def made_text(value: object, opening: str) -> str:
+    """Return a remedy for a list or mapping that became text on its way; nothing if ``value`` is none."""
+    if isinstance(value, str) and value.lstrip().startswith(opening):
+        return (
+            "It is text: an INI inventory and -e KEY=VALUE make that of it. Write it in a YAML file"
+            " (host_vars, group_vars), or as -e '{\"KEY\": VALUE}'."
+        )
+    return ""
+
+
 class Fields:
     """A mapping of the intent whose keys are read one by one.
 
@@ -178,9 +191,8 @@ class Fields:
         if values is None:
             return ()
         if not isinstance(values, (list, tuple)):
-            self.notes.unfit(
-                self.path(key), values, Unfit("a list", "Write it as a list, even of one: [value].")
-            )
+            remedy = made_text(values, "[") or "Write it as a list, even of one: [value]."
+            self.notes.unfit(self.path(key), values, Unfit("a list", remedy))
             return ()
         items = []
         for index, value in enumerate(values):
@@ -190,13 +202,15 @@ class Fields:
                 self.notes.unfit(f"{self.path(key)}[{index}]", value, unfit)
         return tuple(items)
 
-    def mapping(self, key: str, known: Set[str] = frozenset()) -> Fields:
+    def mapping(self, key: str, known: Set[str] = frozenset(), remedy: str = _AS_LINES) -> Fields:
         """Return a nested mapping; an empty one without it, or if it is something else."""
-        return self.nested(self.path(key), self.raw.get(key), known)
+        return self.nested(self.path(key), self.raw.get(key), known, remedy)
 
-    def nested(self, where: str, value: object, known: Set[str] = frozenset()) -> Fields:
+    def nested(
+        self, where: str, value: object, known: Set[str] = frozenset(), remedy: str = _AS_LINES
+    ) -> Fields:
         if value is not None and not isinstance(value, dict):
-            self.notes.unfit(where, value, Unfit("a mapping", "Write it as 'key: value' lines."))
+            self.notes.unfit(where, value, Unfit("a mapping", made_text(value, "{") or remedy))
             value = None
         return Fields(self.notes, where, value or {}, known)
 
@@ -215,16 +229,28 @@ class Fields:
 
 
 class Text:
-    """A converter to text that a pattern allows as a whole."""
+    """A converter to text that a pattern allows as a whole, but for the ``forbidden`` words.
 
-    def __init__(self, pattern: str, expected: str, remedy: str, forbidden: Collection[str] = ()) -> None:
+    ``reason`` completes "are reserved, because …".
+    """
+
+    def __init__(
+        self, pattern: str, expected: str, remedy: str, forbidden: Collection[str] = (), reason: str = ""
+    ) -> None:
         self.matches = re.compile(pattern, re.ASCII).fullmatch
         self.expected = expected
         self.remedy = remedy
         self.forbidden = frozenset(forbidden)
+        self.reason = reason
 
     def __call__(self, value: object) -> str:
         if isinstance(value, str):
+            if value in self.forbidden and self.reason:
+                words = ", ".join(sorted(self.forbidden))
+                raise Unfit(
+                    "a name that is not reserved",
+                    f"{self.remedy} Reserved are {words}, because {self.reason}.",
+                )
             if self.matches(value) and value not in self.forbidden:
                 return str(value)
             raise Unfit(self.expected, self.remedy)
@@ -245,7 +271,11 @@ class WholeNumber:
                 return int(value)
             raise Unfit(self.expected, "Choose one in this range.")
         if isinstance(value, str) and value.isascii() and value.isdigit():
+            if value.startswith("0") and value.strip("0"):
+                raise Unfit(self.expected, f"Write it without leading zeros and quotes: {value.lstrip('0')}.")
             raise Unfit(self.expected, "Write it without quotes.")
+        if isinstance(value, str) and _BASED_NUMBER.fullmatch(value):
+            raise Unfit(self.expected, f"Write it in decimal digits: {int(value, 0)}.")
         raise Unfit(self.expected, "Write digits only.")
 
 
@@ -265,6 +295,10 @@ class OneOf(Generic[T]):
 def yes_or_no(value: object) -> bool:
     if isinstance(value, bool):
         return value
+    if isinstance(value, str) and value.lower() in _SWITCHES:
+        raise Unfit(
+            "true or false", "Write true or false without quotes; in an INI inventory, True or False."
+        )
     raise Unfit("true or false", "Write true or false without quotes.")
 
 

@@ -474,3 +474,50 @@ def test_refused_at_the_first_time_leaves_nothing_behind(converge: Run, etc: Pat
     result = converge(fails=True, state="active", activate=[{"command": "false"}])
     assert "There was nothing before them, and there is nothing now." in result["msg"]
     assert list(etc.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pending": true}'])
+def test_a_broken_record_is_repaired_by_activating_the_set_again(
+    converge: Run, etc: Path, tmp_path: Path, content: str
+) -> None:
+    """Whether the last change took effect is not known any more, so no command of the set may be left out."""
+    files = [{"dest": f"{etc}/{name}.conf", "content": "one\n"} for name in ("a", "b")]
+    settle(converge, files=files)
+    record = tmp_path / "previous/demo/transaction.json"
+    record.write_text(content)
+    rehearsed = converge(check=True, files=files)
+    assert rehearsed["reasons"] == [f"{record} cannot be read: the set is activated again"]
+    assert record.read_text() == content
+    assert converge(files=files)["changed"]
+    touch = [{"command": f"touch {tmp_path}/activated", "changed": ["*/b.conf"]}]
+    assert converge(state="active", activate=touch)["changed"]
+    assert (tmp_path / "activated").exists()
+    assert not converge(files=files)["changed"]
+
+
+def test_two_writers_never_show_an_unfinished_file(etc: Path) -> None:
+    """Two runs at once on one host: a reader sees one content or the other."""
+    path = etc / "daemon.conf"
+    contents = [letter * 200_000 for letter in "ab"]
+    path.write_text(contents[0])
+    program = (
+        f"import sys; sys.path.insert(0, {str(MODULE.parent)!r}); import config_files as c\n"
+        f"for _ in range(300): c.write_file({str(path)!r}, sys.argv[1].encode() * 200_000, 0o644, None, None)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, letter]) for letter in "ab"]
+    reads = 0
+    while any(writer.poll() is None for writer in writers):
+        assert path.read_text() in contents
+        reads += 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert reads > 0
+    assert [found.name for found in etc.iterdir()] == ["daemon.conf"]
+
+
+def test_what_a_killed_writer_left_is_removed(converge: Run, etc: Path) -> None:
+    old, new = (etc / f".a.conf.{name}.config_files" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_text("unfinished")
+    os.utime(old, (0, 0))
+    converge(files=[{"dest": f"{etc}/a.conf", "content": "one\n"}])
+    assert sorted(path.name for path in etc.iterdir()) == sorted(["a.conf", new.name])

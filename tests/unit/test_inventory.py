@@ -12,6 +12,7 @@ import pytest
 
 from l3hv.errors import IntentError
 from l3hv.inventory import Inventory, Run, open_inventory, read_fabric, read_topology, stamp, strays
+from l3hv.removals import record_applied
 
 LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
 
@@ -199,10 +200,151 @@ def test_a_file_of_nobody_is_named(lab: Path, read: Callable[..., tuple[Run, set
     (lab / "host_vars" / "somebody").mkdir()
     (lab / "host_vars" / "somebody" / "vars.yml").write_text("l3hv_id: 9\n")
     assert read("hv1")[0].warnings == (
-        f"{lab}/host_vars/hv33.yaml is of no host of the inventory, and nobody reads it. Did you mean hv3?",
-        f"{lab}/host_vars/somebody is of no host of the inventory, and nobody reads it."
-        " Add the host, or remove it.",
+        f"{lab}/host_vars/hv33.yaml is not read: the inventory has no such host. Did you mean hv3?",
+        f"{lab}/host_vars/somebody is not read: the inventory has no such host. Add the host, or remove it.",
     )
+
+
+def test_a_group_file_that_nothing_reads_is_named(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    (lab / "group_vars" / "hypervisor.yml").write_text("l3hv_mtu: 1500\n")
+    assert read("hv1")[0].warnings == (
+        f"{lab}/group_vars/hypervisor.yml is not read: the inventory has no such group."
+        " Did you mean hypervisors?",
+    )
+
+
+@pytest.mark.parametrize("group", ["hypervisors", "route_reflectors", "edge_routers"])
+def test_a_misspelt_group_is_a_problem(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]], group: str
+) -> None:
+    edit(lab / "hosts.yml", f"{group}:", f"{group[:-1]}:")
+    with pytest.raises(IntentError, match=f"It is in {group[:-1]}: did you mean {group}\\?"):
+        read()
+
+
+def test_a_host_of_no_group_is_a_problem_until_it_has_none_of_our_variables(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    with (lab / "hosts.yml").open("a") as hosts:
+        hosts.write("others: {hosts: {printer: }}\n")
+    (lab / "host_vars" / "printer.yml").write_text("paper: a4\n")
+    assert "printer" in read("hv1")[1]
+    assert "printer" not in read("hv1")[1], "it was looked at again although nothing had changed"
+    edit(lab / "host_vars" / "printer.yml", "paper: a4", "l3hv_id: 9")
+    with pytest.raises(
+        IntentError, match=r"printer: groups: The host is in none of .* Put it into one of them"
+    ):
+        read("hv1")
+
+
+def test_a_file_that_is_not_read_is_a_problem_when_hosts_are_missing(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    """A host that is renamed in one place only is missing in the other."""
+    apply(*read())
+    (lab / "host_vars" / "hv22.yml").write_text("l3hv_id: 2\n")
+    edit(lab / "host_vars" / "hv2.yml", "l3hv_id: 2\n", "")
+    with pytest.raises(IntentError, match=r"host_vars/hv22\.yml: The inventory has no such host") as raised:
+        read()
+    assert "hv2: l3hv_id: is missing." in str(raised.value)
+    edit(lab / "hosts.yml", "    hv2:\n", "")
+    with pytest.raises(IntentError, match=r"host_vars/hv22\.yml: The inventory has no such host"):
+        read()
+    for path in lab.glob("host_vars/hv2*"):
+        path.unlink()
+    assert read()[0].warnings == ()
+
+
+def test_an_inventory_without_a_fabric_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("router: {hosts: {node7: }}\n")
+    inventory = open_inventory(tmp_path / "hosts.yml")
+    with pytest.raises(IntentError, match=r"No host of .*hosts\.yml is in a group of the fabric\."):
+        read_fabric(inventory, ["node7"], tmp_path / "fabric")
+
+
+def test_a_run_limited_to_other_hosts_is_a_problem(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    with (lab / "hosts.yml").open("a") as hosts:
+        hosts.write("others: {hosts: {printer: }}\n")
+    with pytest.raises(IntentError, match=r"--limit: printer is not in hypervisors"):
+        read("printer")
+
+
+def apply(run: Run, _: set[str]) -> None:
+    """Tell the memory that a run was applied to all its hosts."""
+    record_applied(
+        run.memory,
+        run.applied,
+        [path.stem for path in run.slices.glob("*.json")],
+        ["hv1", "hv2", "hv3", "rr1"],
+    )
+
+
+def test_a_run_names_the_host_that_left_and_its_guests(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    apply(*read())
+    edit(lab / "hosts.yml", "    hv3:\n", "")
+    (lab / "host_vars" / "hv3.yml").unlink()
+    removed = read()[0].removals
+    assert removed.sentences() == [
+        "hv3 has left the inventory. This run ends its sessions with rr1, rr2, and cuts off its guest vm4."
+    ]
+    assert not removed.need_consent, "one host of six, one guest of four"
+    assert read("hv1")[0].removals.count == 0, "hv1 has no session with it"
+    assert read("rr1")[0].removals.hosts == (("hv3", ("rr1",)),)
+
+
+def test_a_run_that_was_not_applied_is_not_the_last_one(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    read()
+    edit(lab / "hosts.yml", "    hv3:\n", "")
+    (lab / "host_vars" / "hv3.yml").unlink()
+    assert read()[0].removals.count == 0
+
+
+def test_guests_that_move_are_not_removed(lab: Path, read: Callable[..., tuple[Run, set[str]]]) -> None:
+    apply(*read())
+    guests = (lab / "host_vars" / "hv1.yml").read_text().partition("l3hv_guests:\n")[2]
+    edit(lab / "host_vars" / "hv1.yml", "l3hv_guests:\n" + guests, "")
+    removed = read()[0].removals
+    assert removed.guests == (("vm1", "hv1"), ("vm2", "hv1"))
+    assert removed.need_consent, "two guests of four"
+    with (lab / "host_vars" / "hv3.yml").open("a") as hv3:
+        hv3.write(guests)
+    assert read()[0].removals.count == 0
+
+
+def test_a_variant_of_an_inventory_has_a_memory_of_its_own(lab: Path, tmp_path: Path) -> None:
+    """A removal that was rehearsed in a twin is none of the production's."""
+    inventory = open_inventory(lab)
+    runs = {
+        variant: read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric", variant=variant)
+        for variant in ("", "twin")
+    }
+    assert runs[""].memory != runs["twin"].memory
+
+
+def test_an_edit_that_keeps_time_and_size_is_seen(
+    lab: Path, tmp_path: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    """What `cp -p` and `rsync -t` do: the clash with hv3's guest is found by a run that is limited to hv3."""
+    read()
+    path = lab / "host_vars" / "hv2.yml"
+    before = path.stat()
+    text = path.read_text().replace("203.0.113.3", "203.0.113.4")
+    for write in (lambda: path.write_text(text), lambda: os.replace(tmp_path / "new", path)):
+        (tmp_path / "new").write_text(text)
+        os.utime(tmp_path / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+        write()
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
+        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+            read("hv3")
 
 
 def test_what_else_is_in_host_vars_is_no_mistake(
@@ -227,3 +369,46 @@ def test_files_that_several_inventories_share_are_of_all_their_hosts(lab: Path) 
     assert len(strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"])) == 1
     (lab / "others.yml").write_text("all: {hosts: {elsewhere: }}\n")
     assert strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"]) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "place"),
+    [
+        ("l3hv_id: 03", None),  # the same number either way
+        ("l3hv_id: 010", "l3hv_id"),
+        ("l3hv_id: 3\nl3hv_timers: {hold_s: 017}", r"l3hv_timers\.hold_s"),
+    ],
+)
+def test_a_number_that_yaml_reads_as_octal_is_a_problem(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]], written: str, place: str | None
+) -> None:
+    edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", written)
+    if place is None:
+        read()
+        return
+    with pytest.raises(IntentError, match=rf"hv3: {place}: YAML reads 01\d as an octal number") as raised:
+        read()
+    assert "Write it without leading zeros: 1" in str(raised.value)
+
+
+def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> None:
+    """What Ansible makes of INI is not what the same words are in YAML."""
+    (tmp_path / "hosts.ini").write_text(
+        "[hypervisors]\n"
+        "hv1 l3hv_id=010 l3hv_managed=false l3hv_management_sources=['192.0.2.8']\n"
+        "[all:vars]\n"
+        "l3hv_asn=65000\n"
+        "l3hv_paths={a: b}\n"
+    )
+    inventory = open_inventory(tmp_path / "hosts.ini")
+    with pytest.raises(IntentError) as raised:
+        read_fabric(inventory, ["hv1"], tmp_path / "fabric")
+    for sentence in (
+        "hv1: l3hv_id: expected a host id from 1 to 16777215, found the text '010'."
+        " Write it without leading zeros and quotes: 10.",
+        "hv1: l3hv_managed: expected true or false, found the text 'false'."
+        " Write true or false without quotes; in an INI inventory, True or False.",
+        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. It is text: an INI",
+        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. It is text: an INI",
+    ):
+        assert sentence in str(raised.value)

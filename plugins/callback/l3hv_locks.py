@@ -1,0 +1,76 @@
+"""Releases the locks that a run still has at its end: of hosts that failed, and of all after a fatal error.
+
+Ansible runs no task on a host that has failed, and no further play when all of its hosts have.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.executor.task_queue_manager import TaskQueueManager
+from ansible.playbook.play import Play
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = r"""
+name: l3hv_locks
+type: aggregate
+short_description: Release the locks of a run that failed
+description:
+  - Notes which hosts the module P(l3hv_lock#module) locked, and releases at the end what no task released.
+  - A connection that asked for a password is not made again. Such a lock lapses, or is taken by the next run
+    of the same controller.
+"""
+
+
+class CallbackModule(CallbackBase):
+    """Follow the locks of a run from task to task."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "l3hv_locks"
+    CALLBACK_NEEDS_ENABLED = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[str, dict[str, Any]] = {}
+        self._play: Play | None = None
+
+    def v2_playbook_on_play_start(self, play: Play) -> None:
+        self._play = play
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        lock = result.result.get("l3hv_lock")
+        host = result.host.get_name()
+        if lock and lock["is_held"]:
+            self._held[host] = {"fabric": str(lock["fabric"]), "run": {"id": str(lock["id"])}}
+        elif lock:
+            self._held.pop(host, None)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._held.pop(result.host.get_name(), None)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        if not self._held or self._play is None:
+            return
+        held, self._held = self._held, {}
+        lock = next(iter(held.values()))  # one run has one id, and changes one fabric
+        variables = self._play.get_variable_manager()
+        source = {
+            "name": "Release the locks of a run that failed",
+            "hosts": list(held),
+            "gather_facts": False,
+            "tasks": [{"name": "Release the lock", "l3hv_lock": {**lock, "state": "released"}}],
+        }
+        variables._inventory.remove_restriction()  # to the hosts of the play that ended the run
+        play = Play.load(source, variable_manager=variables, loader=self._play.get_loader())
+        queue = TaskQueueManager(
+            inventory=variables._inventory,
+            variable_manager=variables,
+            loader=self._play.get_loader(),
+            passwords={},
+            run_additional_callbacks=False,
+        )
+        try:
+            queue.run(play)
+        finally:
+            queue.cleanup()

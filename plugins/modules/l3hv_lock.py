@@ -1,0 +1,191 @@
+#!/usr/bin/python
+"""Takes or releases the lock of a fabric on one of its hosts: two runs at once would undo each other."""
+
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: l3hv_lock
+short_description: Take or release the lock of a fabric on a host
+description:
+  - One run at a time may change a host. Its lock is a file in C(/run/l3hv) that names the run.
+    A reboot removes it.
+  - The module P(config_files#module) renews the lock of its run. Nothing else shows that a run on another
+    controller is alive, so a lock lapses O(lease) seconds after it was renewed.
+  - The action plugin of the same name takes the lock of a run on this controller that has ended.
+  - Where the module does not run as root it refuses, before anything is touched.
+options:
+  run:
+    description: The run, as P(l3hv_intent#module) describes it.
+    type: dict
+    required: true
+  fabric:
+    description: The name of the fabric.
+    type: str
+    required: true
+  state:
+    description: V(released) removes the lock if it is this run's.
+    type: str
+    choices: [held, released]
+    default: held
+  instead_of:
+    description: The id of a run that has ended and whose lock is taken over.
+    type: str
+  force:
+    description: Take the lock, whoever has it.
+    type: bool
+    default: false
+  lease:
+    description: After how many seconds a lock that was not renewed lapses.
+    type: int
+    default: 1800
+attributes:
+  check_mode:
+    support: full
+    description: The lock is looked at, and neither taken nor released.
+author: [l3hv]
+"""
+
+EXAMPLES = r"""
+- name: Take the lock of the host
+  l3hv_lock:
+    fabric: "{{ l3hv_run.fabric }}"
+    run: "{{ l3hv_run.run }}"
+"""
+
+RETURN = r"""
+holder:
+  description: The run that has the lock, where it is another one.
+  returned: always
+  type: dict
+l3hv_lock:
+  description: The lock, for the callback plugin that releases those of a run that fails.
+  returned: when it was taken or released
+  type: dict
+refusal:
+  description: Why the run may not change this host. Empty where it may.
+  returned: always
+  type: str
+"""
+
+DIRECTORY = "/run/l3hv"
+
+
+@contextlib.contextmanager
+def alone(directory: str) -> Iterator[None]:
+    """Wait until no other process reads or changes the locks of this host, and keep it so."""
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Lock:
+    """The file that says which run may change this host."""
+
+    def __init__(self, fabric: str, directory: str = DIRECTORY) -> None:
+        self.directory = directory
+        self.path = os.path.join(directory, f"{fabric}.lock")
+
+    def holder(self) -> dict[str, Any] | None:
+        """Return the run that has the lock, with ``idle``: the seconds since it renewed it."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                run = json.load(stream)
+                idle = time.time() - os.fstat(stream.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return None  # No run can be named by it, so it protects none.
+        return {**run, "idle": max(0, int(idle))}
+
+    def write(self, run: dict[str, Any]) -> None:
+        descriptor, staged = tempfile.mkstemp(dir=self.directory)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(run, stream)
+            os.fchmod(stream.fileno(), 0o644)
+        os.rename(staged, self.path)
+
+    def take(
+        self, run: dict[str, Any], lease: int, instead_of: str | None = None, force: bool = False
+    ) -> dict[str, Any] | None:
+        """Give the lock to ``run``; return the run that has it where that is another one, alive."""
+        with alone(self.directory):
+            holder = self.holder()
+            if holder is None or force or holder["idle"] > lease or holder["id"] in (run["id"], instead_of):
+                self.write(run)
+                return None
+            return holder
+
+    def release(self, run: dict[str, Any]) -> None:
+        with alone(self.directory):
+            holder = self.holder()
+            if holder is not None and holder["id"] == run["id"]:
+                os.unlink(self.path)
+
+
+def refusal(holder: dict[str, Any], lease: int) -> str:
+    """Return who has the lock, and what to do."""
+    return (
+        f"The host is locked: {holder['owner']} on {holder['host']} runs {holder['command']} since"
+        f" {holder['since']}, and was active here {holder['idle']} s ago. Wait for that run. If it has died,"
+        f" its lock lapses {lease // 60} minutes after its last task; to break it now, run again with"
+        " -e l3hv_break_lock=true."
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "run": {"type": "dict", "required": True},
+            "fabric": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
+            "instead_of": {"type": "str"},
+            "force": {"type": "bool", "default": False},
+            "lease": {"type": "int", "default": 1800},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    answer: dict[str, Any] = {"changed": False, "holder": None, "refusal": ""}
+    if os.geteuid() != 0:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        answer["refusal"] = (
+            f"The roles need root, and this run is {user} on the host. Set ansible_become: true for it"
+            " (group_vars/all/connection.yml), run with --become, or connect as root."
+        )
+        module.exit_json(**answer)
+    lock = Lock(parameters["fabric"])
+    run, lease = parameters["run"], parameters["lease"]
+    if module.check_mode:
+        answer["holder"] = lock.holder()
+    elif parameters["state"] == "released":
+        lock.release(run)
+        answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": False}
+    else:
+        answer["holder"] = lock.take(run, lease, parameters["instead_of"], parameters["force"])
+        if answer["holder"] is not None:
+            answer["refusal"] = refusal(answer["holder"], lease)
+        else:
+            answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": True}
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()

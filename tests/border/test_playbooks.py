@@ -1,0 +1,191 @@
+"""The playbooks as an operator starts them, up to where they would touch the first host.
+
+No host is there: what has to be refused is refused before, and plan.yml needs none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ansible", reason="the playbooks are run by Ansible itself")
+
+ROOT = Path(__file__).parents[2]
+LAB = ROOT / "inventories" / "lab"
+PROGRAM = Path(sys.executable).with_name("ansible-playbook")
+
+Play = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Return a function that runs a playbook of the tree, and leaves nothing in it."""
+
+    def run(
+        playbook: str, *arguments: str, inventory: Path | str = LAB, cwd: Path = ROOT, tree: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        build = (
+            [] if any("l3hv_build" in word for word in arguments) else ["-e", f"l3hv_build={tmp_path}/build"]
+        )
+        return subprocess.run(
+            [str(PROGRAM), "-i", str(inventory), str(tree / playbook), *arguments, *build],
+            cwd=cwd,
+            env={**environment, "COLUMNS": "1000", "XDG_STATE_HOME": str(tmp_path / "state")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what an operator reads, without the line breaks that Ansible makes."""
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(LAB, tmp_path / "lab"))
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/verify.yml", "playbooks/rotate_keys.yml"])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--start-at-task", "Route"], "--start-at-task 'Route' leaves out the reading of the intent"),
+        (["--skip-tags", "always"], "--skip-tags always leaves out the reading of the intent"),
+    ],
+)
+def test_a_run_that_leaves_out_its_beginning_is_refused(play: Play, playbook, arguments, sentence):
+    done = play(playbook, *arguments)
+    assert done.returncode != 0
+    assert sentence in said(done)
+
+
+def test_an_inventory_without_a_fabric_is_refused(play: Play):
+    done = play("site.yml", inventory="node7,")
+    assert done.returncode != 0
+    assert "No host of" in said(done)
+    assert "is in a group of the fabric" in said(done)
+
+
+def test_an_empty_inventory_is_refused(play: Play, tmp_path: Path):
+    (tmp_path / "empty.yml").write_text("all: {}\n")
+    done = play("site.yml", inventory=tmp_path / "empty.yml")
+    assert done.returncode != 0
+    assert "is in a group of the fabric" in said(done)
+
+
+def test_a_limit_to_hosts_outside_of_the_fabric_is_refused(play: Play, lab: Path):
+    with (lab / "hosts.yml").open("a") as hosts:
+        hosts.write("others: {hosts: {printer: }}\n")
+    done = play("site.yml", "--limit", "printer", inventory=lab)
+    assert done.returncode != 0
+    assert "--limit: printer is not in hypervisors" in said(done)
+
+
+def test_a_misspelt_group_is_refused(play: Play, lab: Path):
+    hosts = lab / "hosts.yml"
+    hosts.write_text(hosts.read_text().replace("hypervisors:", "hypervisor:"))
+    done = play("site.yml", inventory=lab)
+    assert done.returncode != 0
+    assert "hv1, hv2, hv3: groups:" in said(done)
+    assert "did you mean hypervisors?" in said(done)
+
+
+def test_playbooks_find_everything_from_another_directory(play: Play, tmp_path: Path):
+    """There is no ansible.cfg where it is started: plugins and roles are found beside the playbooks."""
+    done = play("playbooks/plan.yml", "--limit", "hv1", cwd=tmp_path)
+    assert done.returncode == 0, said(done)
+    assert "hv1: hypervisor 1 of lab" in done.stdout
+    for playbook in ("site.yml", "playbooks/verify.yml", "playbooks/rotate_keys.yml"):
+        done = play(playbook, "--syntax-check", cwd=tmp_path)
+        assert done.returncode == 0, said(done)
+
+
+@pytest.fixture
+def read_only_tree(tmp_path: Path):
+    """A checkout on a file system that is mounted read-only, as in an execution environment."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    subprocess.run(["mount", "--bind", str(ROOT), str(tree)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(tree)], check=True)
+        yield tree
+    finally:
+        subprocess.run(["umount", str(tree)], check=True)
+
+
+def test_a_read_only_checkout_keeps_its_plans_elsewhere(play: Play, read_only_tree: Path, tmp_path: Path):
+    done = play("playbooks/plan.yml", "-e", "l3hv_build=", cwd=read_only_tree, tree=read_only_tree)
+    assert done.returncode == 0, said(done)
+    assert list((tmp_path / "state" / "l3hv" / "fabric").glob("*/basis.json"))
+
+
+@pytest.mark.parametrize(
+    ("playbook", "sentence"),
+    [
+        ("site.yml", "The roles need root, and this run is nobody on the host."),
+        ("playbooks/rotate_keys.yml", "The roles need root, and this run is nobody on the host."),
+        ("playbooks/verify.yml", "Only root can read the kernel's tables and the daemons"),
+    ],
+)
+def test_a_run_that_is_not_root_is_refused(play: Play, lab: Path, playbook: str, sentence: str):
+    """The account is this host's own: the run ends before it would touch anything."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else without a password")
+    become = (
+        '{"ansible_become": true, "ansible_become_method": "su", "ansible_become_user": "nobody",'
+        ' "ansible_become_flags": "-s /bin/sh"}'
+    )
+    done = play(playbook, "-e", "ansible_connection=local", "-e", become, inventory=lab)
+    assert done.returncode != 0
+    assert sentence in said(done)
+    assert "Traceback" not in said(done)
+    assert "PLAY [Reflect" not in done.stdout
+
+
+def test_most_guests_are_not_removed_without_consent(play: Play, lab: Path, tmp_path: Path):
+    """The memory of a run is made by what a run makes it of; then three of four guests are gone."""
+    assert play("playbooks/plan.yml", inventory=lab).returncode == 0
+    (run,) = (tmp_path / "build" / "fabric").glob("*/runs/*")
+    from l3hv.removals import record_applied
+
+    hosts = [path.stem for path in (run / "slices").glob("*.json")]
+    record_applied(run.parents[1] / "applied", run / "applied.json", hosts, hosts)
+    for name in ("hv1", "hv2"):
+        path = lab / "host_vars" / f"{name}.yml"
+        path.write_text(path.read_text().partition("l3hv_guests:")[0])
+    told = said(play("playbooks/plan.yml", inventory=lab))
+    assert "This run removes 2 guests vm1, vm2 from hv1." in told
+    local = ["-e", "ansible_connection=local", "-e", "ansible_python_interpreter=/bin/false"]
+    done = play("site.yml", *local, inventory=lab)
+    assert done.returncode != 0
+    assert "This run removes 0 of 6 hosts and 3 of 4 guests" in said(done)
+    assert "-e l3hv_removals=3" in said(done)
+    assert "PLAY [Lock" not in done.stdout
+    done = play("site.yml", *local, "-e", "l3hv_removals=2", inventory=lab)
+    assert "l3hv_removals is 2" in said(done)
+    assert "PLAY [Lock" in play("site.yml", *local, "-e", "l3hv_removals=3", inventory=lab).stdout
+    assert "PLAY [Lock" in play("site.yml", *local, "--check", inventory=lab).stdout
+
+
+def test_text_of_the_command_line_is_told_how_to_be_a_number(play: Play):
+    done = play("playbooks/plan.yml", "-e", "l3hv_mtu=9000", "-e", "l3hv_managed=False")
+    assert done.returncode != 0
+    assert "found the text '9000'. -e l3hv_mtu=… is always text: write -e '{\"l3hv_mtu\": 9000}'." in said(
+        done
+    )
+    assert "-e l3hv_managed=… is always text: write -e '{\"l3hv_managed\": false}'." in said(done)
+    assert play("playbooks/plan.yml", "-e", '{"l3hv_managed": true}').returncode == 0

@@ -1,0 +1,30 @@
+"""Accounts on hosts whose environment is not what the roles expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab import MACHINES, Lab
+
+pytestmark = pytest.mark.fabric
+
+SHELL = "/usr/local/lib/shell-without-sbin"
+
+
+@pytest.fixture
+def poor(standing: Lab) -> Iterator[Lab]:
+    """The lab with a shell whose PATH lacks sbin, as accounts with sudo often have it."""
+    script = '#!/bin/sh\\nPATH=/usr/bin:/bin exec /bin/sh "$@"\\n'
+    standing.on_each(
+        MACHINES, lambda machine: standing.run(machine, f"printf '{script}' > {SHELL}; chmod 755 {SHELL}")
+    )
+    yield standing
+    standing.on_each(MACHINES, lambda machine: standing.run(machine, f"rm {SHELL}"))
+
+
+def test_programs_are_found_where_path_lacks_sbin(poor: Lab) -> None:
+    poor.run("hv1", f"! {SHELL} -c 'command -v nft'")
+    poor.run("hv1", "rm /etc/l3hv/tables.conf")  # something to place and to activate
+    for playbook in ("site.yml", "playbooks/verify.yml", "playbooks/rotate_keys.yml"):
+        poor.playbook(playbook, "-e", f"ansible_shell_executable={SHELL}")
