@@ -182,10 +182,6 @@ def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
                     "net_ns_fd": fd,
                 },
             )
-        if guest.link_local:
-            # Beside the one that the kernel makes of the MAC; often the same.
-            index = link.link_lookup(ifname=INTERFACE)[0]
-            link.addr("replace", index=index, address=guest.link_local, prefixlen=64)
 
 
 def tap_mac(mac: str) -> str:
