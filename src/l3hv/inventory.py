@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from l3hv.claims import Claim, claims, clashes, holders, largest, owners
 from l3hv.errors import IntentError, Problem
@@ -48,6 +48,9 @@ from l3hv.ranges import range_problems
 from l3hv.shape import found, shown
 from l3hv.topology import Topology
 from l3hv.verify.announcements import announcements
+
+if TYPE_CHECKING:
+    from ansible.parsing.dataloader import DataLoader
 
 PREFIX = "l3hv_"
 KEEP_RUNS_S = 24 * 3600
@@ -182,38 +185,53 @@ class Inventory:
             )
 
 
-def open_inventory(source: Path) -> Inventory:
-    """Load the inventory at ``source`` (a file or a directory) outside any playbook run.
+@dataclass(frozen=True)
+class Options:
+    """What ansible-playbook is told of an inventory besides where it is: its options of the same names."""
 
-    Raises IntentError when there is nothing at ``source``, or nothing that Ansible can read.
+    extra_vars: tuple[str, ...] = ()
+    vault_ids: tuple[str, ...] = ()
+    vault_password_files: tuple[str, ...] = ()
+    ask_vault_password: bool = False
+
+
+def open_inventory(*sources: Path, options: Options | None = None) -> Inventory:
+    """Load an inventory of files, directories and lists of hosts (``hv1,``) outside any playbook run.
+
+    Passwords of the vault are also read from where ansible.cfg and the environment say.  They and the extra
+    variables of the first call hold for the process.  Raises IntentError when there is nothing at one of the
+    ``sources``, or nothing that Ansible can read.
     """
-    from ansible.cli import CLI
-    from ansible.constants import config
+    from ansible import context
     from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
-    from ansible.parsing.vault import VaultSecretsContext
+    from ansible.plugins.loader import init_plugin_loader
     from ansible.template import Templar
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+    from ansible.utils.context_objects import CLIArgs
     from ansible.vars.hostvars import HostVars
     from ansible.vars.manager import VariableManager
 
-    if not source.exists():
-        raise IntentError(
-            [Problem("inventory", str(source), "", "There is no such file or directory.", "Check -i.")]
-        )
+    options = options or Options()
+    if missing := [str(source) for source in sources if "," not in str(source) and not source.exists()]:
+        message = "There is no such file or directory."
+        raise IntentError([Problem("inventory", source, "", message, "Check -i.") for source in missing])
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader()  # Without it no plugin has its full name.
+    if options.extra_vars:
+        context.CLIARGS = CLIArgs({**context.CLIARGS, "extra_vars": options.extra_vars})
     loader = DataLoader()
     # group_vars and host_vars beside the inventory count, not those of wherever one happens to be.
-    loader.set_basedir(str(source if source.is_dir() else source.parent))
-    if VaultSecretsContext.current(optional=True) is None:  # there is one for a process
-        identities = config.get_config_value("DEFAULT_VAULT_IDENTITY_LIST")
-        loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, auto_prompt=False))
+    loader.set_basedir(str(sources[0] if sources[0].is_dir() else sources[0].parent))
+    _set_vault_secrets(loader, options)
     try:
-        manager = InventoryManager(loader=loader, sources=[str(source)])
+        manager = InventoryManager(loader=loader, sources=[str(source) for source in sources])
     except AnsibleError as error:  # it has told why, plugin by plugin
+        named = " ".join(f"-i {source}" for source in sources)
         message = "Ansible cannot read all of it."
-        raise IntentError(
-            [Problem("inventory", str(source), "", message, f"Run ansible-inventory --list -i {source}.")]
-        ) from error
+        remedy = f"Run ansible-inventory --list {named}."
+        raise IntentError([Problem("inventory", " ".join(map(str, sources)), "", message, remedy)]) from error
     variables = VariableManager(loader=loader, inventory=manager)
     hostvars = HostVars(manager, variables, loader)
     return Inventory(
@@ -222,8 +240,27 @@ def open_inventory(source: Path) -> Inventory:
         template=lambda raw, value: Templar(loader=loader, variables={**raw, "hostvars": hostvars}).template(
             value
         ),
-        sources=(source,),
+        sources=sources,
     )
+
+
+def _set_vault_secrets(loader: DataLoader, options: Options) -> None:
+    """Give a loader the passwords of the vault.  There is one set of them for a process."""
+    from ansible.cli import CLI
+    from ansible.constants import config
+    from ansible.parsing.vault import VaultSecretsContext
+
+    if (known := VaultSecretsContext.current(optional=True)) is not None:
+        loader.set_vault_secrets(known.secrets)
+        return
+    secrets = CLI.setup_vault_secrets(
+        loader,
+        vault_ids=[*config.get_config_value("DEFAULT_VAULT_IDENTITY_LIST"), *options.vault_ids],
+        vault_password_files=list(options.vault_password_files),
+        ask_vault_pass=options.ask_vault_password or config.get_config_value("DEFAULT_ASK_VAULT_PASS"),
+        auto_prompt=False,
+    )
+    loader.set_vault_secrets(secrets)
 
 
 @dataclass
@@ -622,16 +659,19 @@ def _remember(
     _write(place / "basis.json", {"code": _code_stamp(), "shared": seen.shared, "basis": reading.basis})
 
 
-def read_topology(source: Path) -> Topology:
-    """Read the inventory at ``source`` whole and return the machines and guests to cable.
+def read_topology(
+    *sources: Path, options: Options | None = None, override: Mapping[str, Any] | None = None
+) -> Topology:
+    """Read an inventory whole and return the machines and guests to cable.
 
-    Raises IntentError with every problem of the intent.
+    ``override`` are variables of the intent that all hosts have whatever the inventory says.  Raises
+    IntentError with every problem of the intent.
     """
-    inventory = open_inventory(source)
+    inventory = open_inventory(*sources, options=options)
     kinds, problems = inventory.kinds()
     if not kinds:
         problems.append(_NOBODY)
-    reading = _parse(inventory, kinds, kinds, {"l3hv_vlan_interfaces": "external"})
+    reading = _parse(inventory, kinds, kinds, override)
     problems += reading.problems
     if reading.common is not None and not problems:
         claimed = {host: claims(intent) for host, intent in reading.hosts.items()}

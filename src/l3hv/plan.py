@@ -237,7 +237,8 @@ def _machine(host: HostIntent) -> Machine:
     ports = tuple(
         Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu) for uplink in host.uplinks
     )
-    return Machine(host.name, host.kind, host.settings.system, ports, host.settings.daemon)
+    settings = host.settings
+    return Machine(host.name, host.kind, settings.system, ports, settings.daemon, settings.managed)
 
 
 def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestPort:

@@ -103,8 +103,8 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
     """Yield the rules of ICMP errors about public packets, which go to whoever sent those.
 
     Their source is the address of the interface that the packet came by (``icmp_errors_use_inbound_ifaddr``),
-    which tells the domain: a pool's gateway on guest ports, the own address on a path.  The host's other packets
-    have no source yet when they are looked up; the packet filter stops pings that are bound to such an address.
+    which tells the domain: a pool's gateway on guest ports, the own address on a path.  The host's other
+    packets have no source yet when they are looked up; the packet filter stops pings that are bound to one.
     Errors about private packets follow local-out, and in IPv6 the domains' own rules are for errors as well.
     """
     if not _has_local_out(host, family):

@@ -51,7 +51,8 @@ class Machine:
     """One machine: its kind is ``hypervisor``, ``route_reflector`` or ``edge_router``.
 
     ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
-    that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).
+    that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router
+    of somebody else, which nothing is configured on.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Machine:
     system: str
     ports: tuple[Port, ...]
     daemon: str = "bird2"
+    managed: bool = True
 
     @property
     def image(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 import socket
@@ -160,6 +161,55 @@ def test_a_reboot_forgets_the_network_and_keeps_the_files(lab):
     lab.do("heal", "m2", "a")
 
 
+def reboots(lab, name):
+    """Reboot a machine from inside, and wait until it is up again."""
+    before = lab.leader(name)
+    lab.run("exec", name, "--", "systemctl", "reboot")
+    eventually(lambda: lab.machine(name)["state"] == "up" and lab.leader(name) != before, seconds=20)
+
+
+def crashes(lab, name):
+    lab.do("crash", name)
+    assert lab.machine(name)["state"] == "off"
+    lab.do("boot", name)
+
+
+def sleeps(lab, name):
+    return "sleep 1000" in lab.sh(name, "ps axo args")
+
+
+@pytest.mark.parametrize("goes_down", [reboots, crashes])
+@pytest.mark.parametrize("number", [0, signal.SIGSTOP, signal.SIGKILL])
+def test_a_machine_goes_down_and_comes_back_while_a_command_runs_in_it(lab, goes_down, number):
+    with subprocess.Popen(
+        lab.command("exec", "m2", "--", "sleep", "1000"), stderr=subprocess.DEVNULL, start_new_session=True
+    ) as outside:
+        eventually(lambda: sleeps(lab, "m2"))
+        outside.send_signal(number)
+        goes_down(lab, "m2")
+        assert not sleeps(lab, "m2")
+        outside.send_signal(signal.SIGCONT)
+        assert outside.wait(10) != 0
+
+
+@pytest.mark.parametrize("goes_down", [reboots, crashes])
+def test_a_machine_goes_down_and_comes_back_while_a_stopped_nsenter_waits_outside(lab, goes_down):
+    command = ["nsenter", f"--target={lab.leader('m2')}", "--all", "sleep", "1000"]
+    with subprocess.Popen(command, start_new_session=True) as outside:
+        eventually(lambda: sleeps(lab, "m2"))
+        outside.send_signal(signal.SIGSTOP)
+        goes_down(lab, "m2")
+        assert outside.wait(10) != 0
+
+
+@pytest.mark.parametrize("script", ["ip link set mgmt0 down; ip link set mgmt0 up", "ip address flush mgmt0"])
+def test_the_management_port_comes_back_by_itself(lab, script):
+    lab.sh("m1", script)
+    ssh = ["ssh", "-F", f"/run/l3hv/{lab.name}/ssh_config", "-o", "ConnectTimeout=1", "m1", "hostname"]
+    eventually(lambda: subprocess.run(ssh, capture_output=True, text=True, check=False).stdout == "m1\n")
+    assert "mgmt0" not in lab.sh("m1", "ip route show table main")
+
+
 def test_a_crash_says_nothing_to_the_peers(lab):
     wire(lab, "m1", "m2")
     eventually(lambda: lab.pings("m1", "203.0.113.2"))
@@ -277,6 +327,39 @@ def test_up_follows_a_changed_topology(lab, topology_file):
     assert [found["name"] for found in lab.json("status")["machines"]] == ["m1", "m2"]
     assert "eno1.90" in lab.sh("m1", "ip -brief link")
     assert not Path(f"/run/netns/l3hv-{lab.name}-host-m3").exists()
+
+
+def test_a_machine_that_does_not_boot_keeps_no_other_from_it(topology_file):
+    lab = new_lab("fail")
+    three = copy.deepcopy(TOPOLOGY)
+    three["machines"].append(three["machines"][1] | {"name": "m3"})
+    path = str(topology_file(three))
+    lab.do("up", "--topology", path)
+    for name in ("m1", "m2"):
+        lab.do("crash", name)
+    disk = Path(f"/var/lib/l3hv/{lab.name}/m2/upper")
+    init = disk / "usr/lib/systemd/systemd"
+    init.parent.mkdir(parents=True, exist_ok=True)
+    init.write_text("#!/bin/sh\necho the disk of this machine is broken\nexit 3\n")
+    init.chmod(0o755)
+    leader = lab.leader("m3")
+    done = lab.run("up", "--json", "--topology", path)
+    assert done.returncode == 1
+    assert "m2 did not boot: its init ended with status 3" in done.stderr
+    assert "m2| the disk of this machine is broken" in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["booted"], list(found["failed"])) == (["m1"], ["m2"])
+    states = {found["name"]: found["state"] for found in lab.json("status")["machines"]}
+    assert states == {"m1": "up", "m2": "off", "m3": "up"}
+    assert [lab.guest(name)["state"] for name in ("vm1", "vm2")] == ["up", "off"]
+    assert "m2 did not boot" in lab.run("boot", "m2").stderr
+    init.unlink()
+    again = lab.json("up", "--topology", path)
+    assert (again["booted"], again["failed"]) == (["m2"], {})
+    assert lab.guest("vm2")["state"] == "up"
+    assert lab.leader("m3") == leader
+    lab.do("down")
+    assert lab.leftovers() == []
 
 
 def test_systems_side_by_side(topology_file):

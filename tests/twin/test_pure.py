@@ -5,8 +5,10 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,9 +68,29 @@ def test_an_interface_name_too_long():
         state.check_names(Topology((Machine("m", "hypervisor", "debian13", ports),), ()))
 
 
-def test_a_machine_of_junos_is_refused():
+def test_a_machine_of_junos_cannot_be_adopted():
+    junos = Machine("rr1", "route_reflector", "junos", (), "junos")
+    state.check_names(Topology((replace(junos, managed=False),), ()))
     with pytest.raises(TwinError, match="rr1 runs Junos"):
-        state.check_names(Topology((Machine("rr1", "route_reflector", "junos", (), "junos"),), ()))
+        state.check_names(Topology((junos,), ()))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["hv-1", "hv_1"],
+        ["hv_1", "hv.1_"],
+        ["_x_.y_"],
+        [f"{'a' * 40}.example.net", "a" * 40],
+        ["x" * 64, "__"],
+    ],
+    ids=str,
+)
+def test_host_names_are_valid_and_differ(names):
+    found = list(state.host_names(names).values())
+    assert len(set(found)) == len(names)
+    label = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+    assert all(re.fullmatch(rf"{label}(\.{label})*", name) and len(name) <= 64 for name in found)
 
 
 def test_a_topology_that_is_none():

@@ -8,6 +8,9 @@ from pathlib import Path
 from l3hv.twin import network
 from l3hv.twin.state import Standing, Twin, write_json
 
+TWIN_VARIABLES = {"l3hv_vlan_interfaces": "external"}
+"""What all machines of a twin have, whatever the inventory says: their VLAN interfaces are cables."""
+
 
 def ssh_config(twin: Twin) -> Path:
     return twin.directory / "ssh_config"
@@ -31,6 +34,8 @@ def write_access(twin: Twin, standing: Standing) -> None:
     sockets = twin.directory / "control"
     sockets.mkdir(mode=0o700, exist_ok=True)
     ssh_config(twin).write_text(_ssh_config_text(twin, standing))
+    # Nothing is configured on somebody else's router, unless one of our machines plays it.
+    adopted = {"l3hv_managed": True} if standing.adopt else {}
     write_json(
         extra_variables(twin),
         {
@@ -43,10 +48,9 @@ def write_access(twin: Twin, standing: Standing) -> None:
             # Ansible names a connection after host, port and user, which twins have in common.
             "ansible_control_path_dir": str(sockets),
             "ansible_python_interpreter": "/usr/bin/python3",
-            "l3hv_vlan_interfaces": "external",
-            # Somebody else's router is played by a machine of ours.
-            "l3hv_managed": True,
             "l3hv_twin": twin.name,
+            **TWIN_VARIABLES,
+            **adopted,
         },
     )
 

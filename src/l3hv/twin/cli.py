@@ -11,8 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from l3hv.topology import Topology
@@ -20,6 +20,7 @@ from l3hv.twin import (
     HOST_PACKAGES,
     TwinError,
     access,
+    guest_system,
     guests,
     image,
     lifecycle,
@@ -29,7 +30,7 @@ from l3hv.twin import (
     probe,
     status,
 )
-from l3hv.twin.state import Twin, standing_twins, topology_from
+from l3hv.twin.state import Standing, Twin, standing_twins, topology_from
 from l3hv.verify.words import some
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         twin: bool = True,
         as_json: bool = False,
         takes: str | None = None,
+        parents: Sequence[argparse.ArgumentParser] = (),
     ) -> argparse.ArgumentParser:
         usage = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'} -- COMMAND"
         added = verbs.add_parser(
@@ -91,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
             description=summary,
             usage=usage if takes == "command" else None,
             allow_abbrev=False,
+            parents=parents,
         )
         added.set_defaults(run=run, takes=takes)
         if twin:
@@ -107,16 +110,30 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--bare", action="store_true", help="without the routing packages")
     added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
 
-    added = verb("up", _up, "Start a twin, or bring it to its changed inventory.", as_json=True)
+    added = verb(
+        "up",
+        _up,
+        "Start a twin, or bring it to its changed inventory.",
+        as_json=True,
+        parents=[_ansible_options()],
+    )
     source = added.add_mutually_exclusive_group()
     source.add_argument(
         "-i",
         "--inventory",
-        help=f"an Ansible inventory (default: that of the standing twin, or {DEFAULT_INVENTORY})",
+        action="append",
+        help="an Ansible inventory, several if given several times "
+        f"(default: what the standing twin was started with, or {DEFAULT_INVENTORY})",
     )
     source.add_argument("--topology", help="a JSON topology instead of an inventory")
     added.add_argument("--bare", action="store_true", help="machines without routing packages")
     added.add_argument("--system", choices=sorted(image.SUITES), help="one system for all machines")
+    added.add_argument(
+        "--adopt",
+        action="store_true",
+        help="provision routers of somebody else (l3hv_managed: false) like our own; "
+        "by default they have uplinks and nothing else",
+    )
 
     added = verb(
         "play",
@@ -138,7 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
     added.add_argument("guest")
     added.add_argument("--on", metavar="HYPERVISOR", help="default: where it was last")
-    added.add_argument("--qemu", action="store_true", help="as a real virtual machine")
+    runs_as = added.add_mutually_exclusive_group()
+    runs_as.add_argument("--qemu", action="store_true", help="as a real virtual machine")
+    runs_as.add_argument(
+        "--client", choices=guest_system.CLIENTS, help="with a Debian user space that runs this client"
+    )
 
     added = verb("unplug", _unplug, "Stop a guest and remove its interface.")
     added.add_argument("guest")
@@ -207,67 +228,118 @@ def _image(options: argparse.Namespace) -> None:
     print(image.ensure_image(wanted, say, rebuild=options.rebuild))
 
 
-def _up(options: argparse.Namespace) -> None:
+def _up(options: argparse.Namespace) -> int:
     twin = _twin(options)
     begin = time.monotonic()
-    inventory = None
+    outcome = lifecycle.up(twin, _wanted(options, twin.standing_or_none()))
+    seconds = round(time.monotonic() - begin, 1)
+    if options.json:
+        _print_json({"twin": twin.name, **asdict(outcome), "seconds": seconds})
+    booted, plugged = len(outcome.booted), len(outcome.plugged)
+    # The guests of a machine that boots start with it.
+    done = [some(booted, "machine") + " booted"] if booted else []
+    done += [some(plugged, "guest") + " plugged"] if plugged else []
+    if not options.json and (done or not outcome.failed):
+        say(f"{' and '.join(done)} in {seconds} s" if done else "nothing to boot or to plug")
+    if outcome.failed:
+        say(f"{lifecycle.failures(outcome.failed)}\nThe others stand; the next './twin up' tries again.")
+    return 1 if outcome.failed else 0
+
+
+def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.Wanted:
+    """What ``up`` is asked for; without an inventory it is what the twin stands for, read again."""
+    wanted = lifecycle.Wanted(Topology((), ()), bare=options.bare, system=options.system)
     if options.topology:
         try:
             stored = json.loads(Path(options.topology).read_text())
         except (OSError, ValueError) as error:
             raise TwinError(f"{options.topology} is no JSON topology: {error}") from error
-        topology = topology_from(stored)
+        return replace(wanted, topology=topology_from(stored), adopt=options.adopt)
+    words = tuple(_words_for_ansible(options))
+    if options.inventory or before is None or not before.inventories:
+        given = options.inventory or [str(REPOSITORY / DEFAULT_INVENTORY)]
+        inventories = tuple(each if "," in each else str(Path(each).resolve()) for each in given)
+        wanted = replace(wanted, inventories=inventories, options=words, adopt=options.adopt)
     else:
-        before = twin.standing_or_none()
-        standing = before.inventory if before else None
-        inventory = Path(options.inventory or standing or REPOSITORY / DEFAULT_INVENTORY).resolve()
-        if not inventory.exists():
-            raise TwinError(f"there is no inventory {inventory}: name one with -i")
-        topology = _inventory_topology(inventory)
-    booted, plugged = lifecycle.up(twin, inventory, topology, system=options.system, bare=options.bare)
-    seconds = round(time.monotonic() - begin, 1)
-    if options.json:
-        _print_json({"twin": twin.name, "booted": booted, "plugged": plugged, "seconds": seconds})
-        return
-    # The guests of a machine that boots start with it.
-    done = [some(len(booted), "machine") + " booted"] if booted else []
-    done += [some(len(plugged), "guest") + " plugged"] if plugged else []
-    say(f"{' and '.join(done)} in {seconds} s" if done else "nothing to boot or to plug")
+        adopt = options.adopt or before.adopt
+        wanted = replace(wanted, inventories=before.inventories, options=words or before.options, adopt=adopt)
+    return replace(wanted, topology=_inventory_topology(wanted.inventories, wanted.options))
 
 
-def _inventory_topology(inventory: Path) -> Topology:
+def _ansible_options() -> argparse.ArgumentParser:
+    """The options of ansible-playbook that an inventory may need to be read."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-e", "--extra-vars", action="append", default=[], metavar="VARIABLES")
+    parser.add_argument("--vault-id", action="append", default=[], dest="vault_ids", metavar="ID")
+    parser.add_argument(
+        "--vault-password-file", action="append", default=[], dest="vault_password_files", metavar="FILE"
+    )
+    parser.add_argument("-J", "--ask-vault-password", action="store_true")
+    return parser
+
+
+def _words_for_ansible(options: argparse.Namespace) -> Iterator[str]:
+    """These options as they hold in any directory."""
+    for value in options.extra_vars:
+        yield from ("-e", f"@{Path(value[1:]).resolve()}" if value.startswith("@") else value)
+    for value in options.vault_ids:
+        label, at, source = value.rpartition("@")
+        source = source if source.startswith("prompt") else str(Path(source).resolve())
+        yield from ("--vault-id", f"{label}{at}{source}")
+    for value in options.vault_password_files:
+        yield from ("--vault-password-file", str(Path(value).resolve()))
+    if options.ask_vault_password:
+        yield "--ask-vault-password"
+
+
+def _use_configuration() -> None:
+    """Let Ansible read one configuration wherever it is started: ANSIBLE_CONFIG's, or this repository's."""
+    chosen = Path(os.environ.get("ANSIBLE_CONFIG") or REPOSITORY / "ansible.cfg")
+    os.environ["ANSIBLE_CONFIG"] = str(chosen.resolve())
+
+
+def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Topology:
+    _use_configuration()
     try:
         from ansible.errors import AnsibleError
 
         from l3hv.errors import IntentError
-        from l3hv.inventory import read_topology
+        from l3hv.inventory import Options, read_topology
     except ModuleNotFoundError as error:
         raise TwinError(
             f"the Python package {error.name} is missing: install requirements.txt into .venv (make venv)"
         ) from error
+    given = _ansible_options().parse_args(words)
+    options = Options(
+        extra_vars=tuple(given.extra_vars),
+        vault_ids=tuple(given.vault_ids),
+        vault_password_files=tuple(given.vault_password_files),
+        ask_vault_password=given.ask_vault_password,
+    )
+    named = " and ".join(inventories)
     try:
-        return read_topology(inventory)
+        return read_topology(*map(Path, inventories), options=options, override=access.TWIN_VARIABLES)
     except IntentError as error:
-        raise TwinError(f"{inventory} is not sound:\n{error}") from error
+        raise TwinError(f"{named} is not sound:\n{error}") from error
     except AnsibleError as error:
-        raise TwinError(f"Ansible cannot read {inventory}: {error}") from error
+        raise TwinError(f"Ansible cannot read {named}: {error}") from error
 
 
 def _play(options: argparse.Namespace) -> None:
     twin = _twin(options)
     standing = twin.standing()
-    if standing.inventory is None:
+    if not standing.inventories:
         raise TwinError(f"the twin {twin.name} was started without an inventory to play")
     beside = Path(sys.executable).with_name("ansible-playbook")
     program = str(beside) if beside.exists() else shutil.which("ansible-playbook")
     if program is None:
         raise TwinError("ansible-playbook is missing: install requirements.txt into .venv")
+    _use_configuration()
     os.chdir(REPOSITORY)
-    extra = f"@{access.extra_variables(twin)}"
-    os.execv(
-        program,
-        [program, "-i", standing.inventory, "-e", extra, options.playbook, *options.command],
-    )
+    sources = [word for inventory in standing.inventories for word in ("-i", inventory)]
+    # Of two values the later one counts: the twin's.
+    extra = [*standing.options, "-e", f"@{access.extra_variables(twin)}"]
+    os.execv(program, [program, *sources, *extra, options.playbook, *options.command])
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -288,11 +360,15 @@ def _exec(options: argparse.Namespace) -> None:
 def _guest(options: argparse.Namespace) -> None:
     twin = _twin(options)
     guest = twin.standing().guest(options.guest)
-    if guests.is_vm(twin, guest):
+    runs_as = guests.kind(twin, guest)
+    if runs_as.qemu:
         console = twin.guest_directory(guest.name) / "console.log"
         raise TwinError(f"{guest.name} is a virtual machine, which runs no commands: see {console}")
-    network.enter(twin.guest_namespace(guest.name))
     command = options.command or ["bash"]
+    if runs_as.client:
+        command = guest_system.inside(twin, guest, command)
+    else:
+        network.enter(twin.guest_namespace(guest.name))
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -304,7 +380,12 @@ def _plug(options: argparse.Namespace) -> None:
     standing = twin.standing()
     if options.on:
         standing.machine(options.on)
-    guests.plug(twin, standing.guest(options.guest), options.on, qemu=options.qemu)
+    guest = standing.guest(options.guest)
+    # Without a word it runs as it did: a move or a second plug does not change that.
+    wanted = guests.Kind(options.qemu, options.client) if options.qemu or options.client else None
+    if options.client:
+        say(f"{guest.name} gets a Debian user space with {options.client}")
+    guests.plug(twin, guest, options.on, wanted)
 
 
 def _unplug(options: argparse.Namespace) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from l3hv.twin import TwinError
+
 
 def start(directory: Path, work: Callable[[], None]) -> None:
     """Run ``work`` in a daemon that owns a directory, and return at once.
@@ -72,7 +74,8 @@ def _run(directory: Path, work: Callable[[], None]) -> NoReturn:
             file.flush()
             work()
     except BaseException as error:  # noqa: BLE001 - a fork must never return into the verb
-        traceback.print_exc()
+        if not isinstance(error, TwinError):
+            traceback.print_exc()
         (directory / "failure").write_text(f"{error}\n")
         os._exit(1)
     os._exit(0)

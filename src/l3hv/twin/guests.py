@@ -1,4 +1,4 @@
-"""Guests: network namespaces with a DHCP client and the kernel's own SLAAC.
+"""Guests: network namespaces with a DHCP client and the kernel's own SLAAC, or with another client.
 
 A guest that is plugged has one cable: ``eth0`` in its namespace, and the guest's interface in
 its hypervisor's, which is created as libvirt creates one: up, bare, with libvirt's MAC.  Moved,
@@ -13,12 +13,12 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from ipaddress import ip_interface
 from pathlib import Path
 
 from l3hv.topology import GuestPort
-from l3hv.twin import TwinError, network, power, vm
+from l3hv.twin import TwinError, guest_system, network, power, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 
 INTERFACE = "eth0"
@@ -37,6 +37,19 @@ GUEST_SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Kind:
+    """How a guest runs: as a virtual machine, with a client of Debian in a user space, else with udhcpc."""
+
+    qemu: bool = False
+    client: str | None = None
+
+    @property
+    def word(self) -> str:
+        """The client's name, or ``qemu``: a virtual machine chooses for itself."""
+        return "qemu" if self.qemu else self.client or "udhcpc"
+
+
 def place(twin: Twin, guest: GuestPort) -> str | None:
     """The hypervisor that a guest is on, or would be if that had power; None when unplugged."""
     stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
@@ -46,10 +59,10 @@ def place(twin: Twin, guest: GuestPort) -> str | None:
     return hypervisor
 
 
-def is_vm(twin: Twin, guest: GuestPort) -> bool:
-    """Whether a guest is a virtual machine, or would be if it ran."""
-    stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
-    return bool(stored and stored["qemu"])
+def kind(twin: Twin, guest: GuestPort) -> Kind:
+    """How a guest runs, or would if it ran."""
+    stored = read_json(twin.guest_directory(guest.name) / "plugged.json") or {}
+    return Kind(stored.get("qemu", False), stored.get("client"))
 
 
 def is_plugged(twin: Twin, guest: GuestPort) -> bool:
@@ -62,26 +75,28 @@ def is_plugged(twin: Twin, guest: GuestPort) -> bool:
     )
 
 
-def plug(twin: Twin, guest: GuestPort, on: str | None = None, *, qemu: bool = False) -> bool:
+def plug(twin: Twin, guest: GuestPort, on: str | None = None, wanted_kind: Kind | None = None) -> bool:
     """Start a guest where it was last (or ``on`` a hypervisor); a running one moves there.
 
-    ``qemu`` makes it a virtual machine until it is unplugged, also at its hypervisor's next boot.  Return
-    whether it was started.
+    ``wanted_kind`` lasts until the guest is unplugged, also over its hypervisor's reboots.  Return whether
+    the guest was started.
     """
+    if wanted_kind is not None and wanted_kind.client:
+        guest_system.ensure_guest_image(twin)  # It takes a minute: the guest is not held meanwhile.
     with _locked(twin, guest.name):
         now = place(twin, guest)
-        was_qemu = is_vm(twin, guest)
-        qemu = qemu or was_qemu
+        was = kind(twin, guest)
+        becomes = wanted_kind or was
         wanted = on or now or guest.hypervisor
         if not (network.NAMESPACES / twin.machine_namespace(wanted)).exists():
             raise TwinError(f"{wanted} is off: './twin boot {wanted}' starts it")
-        is_started = not is_plugged(twin, guest) or qemu != was_qemu
+        is_started = not is_plugged(twin, guest) or becomes != was
         if is_started:
             _stop(twin, guest, now)
-            _start(twin, guest, wanted, qemu=qemu)
+            _start(twin, guest, wanted, becomes)
         elif now is not None and now != wanted:
-            _move(twin, guest, now, wanted, qemu=qemu)
-        _record(twin, guest, wanted, qemu=qemu)
+            _move(twin, guest, now, wanted, becomes)
+        _record(twin, guest, wanted, becomes)
         return is_started
 
 
@@ -89,7 +104,7 @@ def unplug(twin: Twin, guest: GuestPort) -> None:
     """Stop a guest for good: its hypervisor's next boot does not start it."""
     with _locked(twin, guest.name):
         _stop(twin, guest, place(twin, guest))
-        _record(twin, guest, None, qemu=False)
+        _record(twin, guest, None, Kind())
 
 
 def plug_all(twin: Twin, standing: Standing, machine: str) -> list[str]:
@@ -118,7 +133,7 @@ def remove_surplus(twin: Twin, standing: Standing) -> None:
 def addresses(twin: Twin, guest: GuestPort) -> list[str]:
     """The addresses that a running guest has, of global scope, without prefix lengths."""
     namespace = twin.guest_namespace(guest.name)
-    if is_vm(twin, guest):
+    if kind(twin, guest).qemu:
         return vm.vm_addresses(twin, guest.name) if network.namespaces(namespace) else []
     return network.global_addresses(namespace) if network.namespaces(namespace) else []
 
@@ -130,10 +145,10 @@ def _recorded(twin: Twin) -> list[GuestPort]:
     ]
 
 
-def _record(twin: Twin, guest: GuestPort, hypervisor: str | None, *, qemu: bool) -> None:
+def _record(twin: Twin, guest: GuestPort, hypervisor: str | None, how: Kind) -> None:
     write_json(
         twin.guest_directory(guest.name) / "plugged.json",
-        {"hypervisor": hypervisor, "qemu": qemu, "guest": asdict(guest)},
+        {"hypervisor": hypervisor, **asdict(how), "guest": asdict(guest)},
     )
 
 
@@ -147,19 +162,22 @@ def _locked(twin: Twin, guest: str) -> Iterator[None]:
         yield
 
 
-def _start(twin: Twin, guest: GuestPort, hypervisor: str, *, qemu: bool) -> None:
+def _start(twin: Twin, guest: GuestPort, hypervisor: str, how: Kind) -> None:
     _stop(twin, guest, hypervisor)
     network.create_namespaces([twin.guest_namespace(guest.name)])
-    if qemu:
+    if how.qemu:
         vm.start_vm(twin, guest, hypervisor, tap_mac(guest.mac))
     else:
-        _add_cable(twin, guest, hypervisor)
+        _add_cable(twin, guest, hypervisor, has_client=how.client is not None)
     _bring_up(twin, guest, hypervisor)
-    if guest.ipv4 and not qemu:
+    if how.client:
+        guest_system.start(twin, guest, how.client, INTERFACE)
+    elif guest.ipv4 and not how.qemu:
         _start_dhcp(twin, guest)
 
 
-def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str, *, has_client: bool) -> None:
+    """Lay the cable of a guest; a client of Debian brings its end up itself."""
     namespace = twin.guest_namespace(guest.name)
     network.write_settings(namespace, network.KERNEL_DEFAULTS | GUEST_SETTINGS)
     mtu = max(guest.mtu, NIC_MTU)
@@ -174,7 +192,7 @@ def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
                 ifname=INTERFACE,
                 address=guest.mac,
                 mtu=mtu,
-                state="up",
+                state="down" if has_client else "up",
                 peer={
                     "ifname": guest.interface,
                     "address": tap_mac(guest.mac),
@@ -237,7 +255,7 @@ def _stop(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
     network.remove_namespaces([twin.guest_namespace(guest.name)])
 
 
-def _move(twin: Twin, guest: GuestPort, old: str, new: str, *, qemu: bool) -> None:
+def _move(twin: Twin, guest: GuestPort, old: str, new: str, how: Kind) -> None:
     """Hand the hypervisor's end of the cable over; the guest's end stays as it is."""
     with (
         network.netlink(twin.machine_namespace(old)) as link,
@@ -246,7 +264,7 @@ def _move(twin: Twin, guest: GuestPort, old: str, new: str, *, qemu: bool) -> No
         index = link.link_lookup(ifname=guest.interface)[0]
         link.link("set", index=index, net_ns_fd=fd)
     _bring_up(twin, guest, new)
-    if not qemu:
+    if not how.qemu:
         _announce(twin, guest)
 
 

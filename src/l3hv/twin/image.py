@@ -49,6 +49,20 @@ DAEMON_PACKAGES = {
 }
 """What is installed for a routing daemon of the inventory. BIRD's packages exclude each other."""
 DEFAULT_DAEMON = "bird2"
+GUEST_PACKAGES = (
+    "dbus",
+    "dhcpcd-base",
+    "iproute2",
+    "iputils-ping",
+    "isc-dhcp-client",
+    "libpam-systemd",  # the logind that network-manager wants: debootstrap does not resolve virtual packages
+    "network-manager",
+    "nftables",
+    "procps",
+    "systemd",
+    "systemd-sysv",
+)
+"""What a guest's user space has: the network clients of Debian, and something to look with."""
 
 # What no machine of a twin needs: kernel modules, consoles, and timers that wake up all
 # machines of the host at once.
@@ -129,6 +143,11 @@ def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> 
     packages = BASE_PACKAGES + DAEMON_PACKAGES[daemon] + ROUTING_PACKAGES
     name = system if daemon == DEFAULT_DAEMON else f"{system}-{daemon}"
     return Recipe(name, SUITES[system], packages, sshd_settings)
+
+
+def guest_recipe(system: str) -> Recipe:
+    """The recipe of the user space of a guest."""
+    return Recipe(f"{system}-guest", SUITES[system], GUEST_PACKAGES, "")
 
 
 def image_root(wanted: Recipe) -> Path:

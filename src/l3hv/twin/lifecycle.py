@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from l3hv.topology import Topology
+from l3hv.topology import Machine, Topology
 from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network, power
-from l3hv.twin.image import ensure_image, recipe
+from l3hv.twin.image import DEFAULT_DAEMON, DEFAULT_SYSTEM, ensure_image, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -22,21 +23,39 @@ def need_root() -> None:
         raise TwinError("the twin makes namespaces and machines: run it as root (sudo ./twin …)")
 
 
-def up(
-    twin: Twin, inventory: Path | None, topology: Topology, *, system: str | None, bare: bool
-) -> tuple[list[str], list[str]]:
-    """Bring a twin to a topology; the names of the machines that it booted and of the guests that it plugged.
+@dataclass(frozen=True)
+class Wanted:
+    """What ``up`` is asked for; see ``Standing`` for the fields.  ``system`` is one for all machines."""
 
-    What stands already and is as wanted is left alone, so that a second ``up`` changes nothing.
+    topology: Topology
+    inventories: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    adopt: bool = False
+    bare: bool = False
+    system: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What ``up`` did: the machines that it booted, the guests that it plugged, and why others failed."""
+
+    booted: list[str] = field(default_factory=list)
+    plugged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def up(twin: Twin, wanted: Wanted) -> Outcome:
+    """Bring a twin to a topology.
+
+    What stands already and is as wanted is left alone, so that a second ``up`` changes nothing.  A machine
+    that does not boot keeps none of the others from it, and the next ``up`` tries it again.
     """
+    topology = replace(
+        wanted.topology, machines=tuple(_as_booted(each, wanted) for each in wanted.topology.machines)
+    )
     check_names(topology)
-    if system:
-        topology = replace(
-            topology,
-            machines=tuple(replace(found, system=system) for found in topology.machines),
-        )
     images = {
-        name: str(ensure_image(recipe(system, daemon, bare=bare), twin.say))
+        name: str(ensure_image(recipe(system, daemon, bare=wanted.bare), twin.say))
         for name, system, daemon in sorted(
             {(found.image, found.system, found.daemon) for found in topology.machines}
         )
@@ -44,15 +63,17 @@ def up(
     _allow_many_machines(twin)
     with twin.locked():
         before = twin.standing_or_none()
-        _refuse_other(twin, before, inventory, bare)
+        _refuse_other(twin, before, wanted)
         if before is None and twin.library.exists():
             shutil.rmtree(twin.library)  # Of a twin that stood before the host's last reboot.
         standing = Standing(
-            inventory=str(inventory) if inventory else None,
+            inventories=wanted.inventories,
             topology=topology,
             numbers=machine_numbers(topology, before.numbers if before else {}),
             images=images | dict(before.images if before else {}),
-            bare=bare,
+            bare=wanted.bare,
+            options=wanted.options,
+            adopt=wanted.adopt,
         )
         twin.remember(standing)
         access.write_access(twin, standing)
@@ -61,25 +82,34 @@ def up(
             machine.forget(twin, name)
         guests.remove_surplus(twin, standing)
         network.ensure_switches(twin, topology.segments)
-        if bare:
+        if wanted.bare:
             mirror.ensure_mirror(twin)
-        booted = []
-        for wanted in topology.machines:
-            if power.running(twin, wanted.name) and machine.is_supervised(twin, wanted.name):
-                machine.recable(twin, wanted)
+        outcome = Outcome()
+        for each in topology.machines:
+            if machine.is_well(twin, each.name):
+                machine.recable(twin, each)
             else:
-                twin.say(f"booting {wanted.name}")
-                machine.power_off(twin, wanted.name)
-                machine.start(twin, wanted.name)
-                booted.append(wanted.name)
+                twin.say(f"booting {each.name}" + ("" if each.managed else ", with its uplinks only"))
+                machine.power_off(twin, each.name)
+                machine.start(twin, each.name)
+                outcome.booted.append(each.name)
         network.remove_other_switches(twin, topology.segments)
         # A machine that an interrupted command started may still be booting.
-        machine.await_ready(twin, [wanted.name for wanted in topology.machines])
+        outcome.failed |= machine.await_ready(twin, [each.name for each in topology.machines])
         mirror.check(twin)
-        plugged = [
-            guest for wanted in topology.machines for guest in guests.plug_all(twin, standing, wanted.name)
-        ]
-    return booted, plugged
+        for each in topology.machines:
+            if each.name not in outcome.failed:
+                outcome.plugged += guests.plug_all(twin, standing, each.name)
+        outcome.booted = [name for name in outcome.booted if name not in outcome.failed]
+    return outcome
+
+
+def _as_booted(found: Machine, wanted: Wanted) -> Machine:
+    """A machine as the twin boots it: a router of somebody else is ours, or one that nothing configures."""
+    found = replace(found, managed=found.managed or wanted.adopt)
+    if found.daemon == "junos" and not found.managed:
+        found = replace(found, system=DEFAULT_SYSTEM, daemon=DEFAULT_DAEMON)
+    return replace(found, system=wanted.system or found.system)
 
 
 def _allow_many_machines(twin: Twin) -> None:
@@ -94,19 +124,25 @@ def _allow_many_machines(twin: Twin) -> None:
         INOTIFY_INSTANCES.write_text(str(WANTED_INOTIFY_INSTANCES), encoding="ascii")
 
 
-def _refuse_other(twin: Twin, before: Standing | None, inventory: Path | None, bare: bool) -> None:
+def _refuse_other(twin: Twin, before: Standing | None, wanted: Wanted) -> None:
     if before is None:
         return
-    if before.inventory != (str(inventory) if inventory else None):
+    if before.inventories != wanted.inventories:
+        stands_for = " and ".join(before.inventories) or "a topology of its own"
         raise TwinError(
-            f"the twin {twin.name} stands for {before.inventory or 'a topology of its own'}: "
+            f"the twin {twin.name} stands for {stands_for}: "
             f"end it with './twin down --name {twin.name}' or choose another name"
         )
-    if before.bare != bare:
+    if before.bare != wanted.bare:
         raise TwinError(
             f"the twin {twin.name} was started {'with' if before.bare else 'without'} --bare: "
             f"end it with './twin down --name {twin.name}' first"
         )
+
+
+def failures(failed: Mapping[str, str]) -> str:
+    """A text that tells of each machine that did not boot why, and how its console ended."""
+    return "\n".join(f"{name} did not boot: {reason}" for name, reason in failed.items())
 
 
 def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
@@ -124,17 +160,19 @@ def boot(twin: Twin, name: str) -> None:
     """Switch a machine on and wait until it is up; one that runs is left alone."""
     with twin.locked():
         twin.standing().machine(name)
-        if not (power.running(twin, name) and machine.is_supervised(twin, name)):
+        if not machine.is_well(twin, name):
             machine.power_off(twin, name)
             machine.start(twin, name)
-        machine.await_ready(twin, [name])
+        if failed := machine.await_ready(twin, [name]):
+            raise TwinError(failures(failed))
 
 
 def crash(twin: Twin, name: str) -> None:
     """Cut the power of a machine that runs."""
     with twin.locked():
         twin.standing().machine(name)
-        power.leader(twin, name)
+        if not machine.is_supervised(twin, name):  # One that goes down has no way in, but power.
+            power.leader(twin, name)
         machine.power_off(twin, name)
 
 

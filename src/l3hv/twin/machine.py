@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import select
 import shlex
 import shutil
@@ -24,17 +25,27 @@ from pathlib import Path
 from l3hv.topology import Machine, Port
 from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
 from l3hv.twin.image import SUITES
-from l3hv.twin.power import Running, forget_running, leader, record_running, running
-from l3hv.twin.state import Standing, Twin, machine_from, read_json, write_json
+from l3hv.twin.power import Running, forget_running, last_leader, leader, record_running, running
+from l3hv.twin.state import Standing, Twin, host_names, machine_from, read_json, write_json
 
 REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
 BOOT_SECONDS = 60.0
+LAST_LINES = 5
+CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[()].|[=>78])|[\x00-\x08\x0b-\x1f]")
 SSH_PORT = 22
 
 
 def is_supervised(twin: Twin, machine: str) -> bool:
     """Whether somebody would boot the machine again if it rebooted."""
     return daemon.pid(twin.machine_directory(machine)) is not None
+
+
+def is_well(twin: Twin, machine: str) -> bool:
+    """Whether a machine runs, or boots and has not taken too long yet."""
+    found = running(twin, machine)
+    if found is None or not is_supervised(twin, machine):
+        return False
+    return found.ready or time.time() - found.since < BOOT_SECONDS
 
 
 def start(twin: Twin, machine: str) -> None:
@@ -44,29 +55,43 @@ def start(twin: Twin, machine: str) -> None:
     daemon.start(directory, lambda: _supervise(twin, machine))
 
 
-def await_ready(twin: Twin, machines: Iterable[str]) -> None:
-    """Return when all machines have booted and take connections by SSH."""
+def await_ready(twin: Twin, machines: Iterable[str]) -> dict[str, str]:
+    """Return when all machines have booted and take connections by SSH: those that failed, and why.
+
+    The others' time begins anew whenever one is up: all boot at once, on a host that may be slow.
+    """
     standing = twin.standing()
     waiting = list(machines)
+    failed: dict[str, str] = {}
     first_look = True
     deadline = time.monotonic() + BOOT_SECONDS
-    while waiting:
+    while waiting and time.monotonic() < deadline:
         for name in list(waiting):
             failure = twin.machine_directory(name) / "failure"
-            if failure.exists():
-                raise TwinError(f"{name} did not boot: {failure.read_text().strip()}")
             found = running(twin, name)
-            if found and found.ready and _answers(twin, str(standing.address(name))):
+            if failure.exists():
+                waiting.remove(name)
+                failed[name] = failure.read_text().strip() + last_words(twin, name)
+            elif found and found.ready and _answers(twin, str(standing.address(name))):
                 waiting.remove(name)
                 if not first_look:
                     twin.say(f"{name} is up")
+                    deadline = time.monotonic() + BOOT_SECONDS
         first_look = False
-        if waiting and time.monotonic() > deadline:
-            raise TwinError(
-                f"{', '.join(waiting)} did not boot within {BOOT_SECONDS:.0f} s: see "
-                f"{twin.machine_directory(waiting[0])}/console.log"
-            )
-        time.sleep(0.05)
+        time.sleep(0.05 if waiting else 0)
+    for name in waiting:
+        found = running(twin, name)
+        missing = "answers no SSH" if found and found.ready else "was not up"
+        failed[name] = f"it {missing} after {BOOT_SECONDS:.0f} s" + last_words(twin, name)
+    return failed
+
+
+def last_words(twin: Twin, machine: str) -> str:
+    """The last lines of a machine's console, each on a line of its own, and where the others are."""
+    console = twin.machine_directory(machine) / "console.log"
+    text = CONTROL_SEQUENCE.sub("", console.read_text(errors="replace")) if console.exists() else ""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:]
+    return "".join(f"\n  {machine}| {line}" for line in [*lines, f"(all of it: {console})"])
 
 
 def _answers(twin: Twin, address: str) -> bool:
@@ -129,9 +154,10 @@ def power_off(twin: Twin, machine: str) -> None:
     while True:
         found = running(twin, machine)
         if found:
-            _kill_and_reap(found.leader)
+            _kill_and_reap(twin, machine, found.leader)
         elif not is_supervised(twin, machine):
             break
+        release(twin, machine)
         if time.monotonic() > deadline:
             raise TwinError(f"{machine} does not end: see {twin.machine_directory(machine)}")
         time.sleep(0.01)
@@ -159,7 +185,7 @@ def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
     return cabled.ports if cabled else ()
 
 
-def _kill_and_reap(pid: int) -> None:
+def _kill_and_reap(twin: Twin, machine: str, pid: int) -> None:
     """SIGKILL a machine's init and wait until its systemd-nspawn has ended, too."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -167,13 +193,46 @@ def _kill_and_reap(pid: int) -> None:
     except (OSError, ValueError):
         return
     _kill(pid)
-    select.select([nspawn], [], [], 5)
+    deadline = time.monotonic() + 5
+    while not select.select([nspawn], [], [], 0.1)[0] and time.monotonic() < deadline:
+        release(twin, machine)
     os.close(nspawn)
 
 
+def release(twin: Twin, machine: str) -> None:
+    """Let the init of a machine that goes down end, if a stopped process outside keeps it.
+
+    The kernel keeps a PID namespace until the last process in it is reaped.  The parent of one that entered
+    it with nsenter(1) is outside, and nsenter stops itself when its child is stopped, as a shutdown does.
+    """
+    leader = last_leader(twin, machine)
+    if leader is None or network.identity(Path(f"/proc/{leader}/ns/net")) is not None:
+        return  # It is off, or it has not ended yet.
+    init = network.identity(Path(f"/proc/{leader}/ns/pid"))
+    if init in (None, network.identity(Path("/proc/self/ns/pid"))):
+        return  # It is gone, and its number may be somebody else's.
+    for process in Path("/proc").glob("[0-9]*"):
+        if network.identity(process / "ns/pid") == init:
+            parent, state = _parent_and_state(process)
+            if state == "Z" and _parent_and_state(Path(f"/proc/{parent}"))[1] == "T":
+                _signal(parent, signal.SIGCONT)
+
+
+def _parent_and_state(process: Path) -> tuple[int, str]:
+    try:
+        state, parent = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+    except OSError:
+        return 0, ""
+    return int(parent), state
+
+
 def _kill(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def end_all(twin: Twin) -> None:
@@ -185,7 +244,10 @@ def end_all(twin: Twin) -> None:
     for directory in machines.iterdir() if machines.is_dir() else ():
         daemon.end(directory)
     deadline = time.monotonic() + 10
+    names = [directory.name for directory in machines.iterdir()] if machines.is_dir() else []
     while pids := confinement.processes(twin):
+        for name in names:
+            release(twin, name)
         for pid in pids:
             if not _is_nspawn(pid) or time.monotonic() > deadline - 5:
                 _kill(pid)
@@ -206,15 +268,21 @@ def _is_nspawn(pid: int) -> bool:
 
 def _supervise(twin: Twin, name: str) -> None:
     """Boot a machine, and again whenever it reboots, until it is off."""
-    while True:
-        # An ``up`` since the last boot may have changed what the machine is.
-        standing = twin.standing()
-        machine = standing.machine(name)
-        _record(twin, machine)
-        guests.stop_all(twin, name)
-        network.lay_cables(twin, standing, machine)
-        if _boot(twin, standing, machine) != REBOOT_STATUS:
-            break
+    try:
+        while True:
+            # An ``up`` since the last boot may have changed what the machine is.
+            standing = twin.standing()
+            machine = standing.machine(name)
+            _record(twin, machine)
+            guests.stop_all(twin, name)
+            network.lay_cables(twin, standing, machine)
+            if _boot(twin, standing, machine) != REBOOT_STATUS:
+                break
+    except BaseException:
+        # What it failed with counts, not what that leaves half made; the next boot clears it away, too.
+        with contextlib.suppress(Exception):
+            clear_away(twin, name)
+        raise
     clear_away(twin, name)
 
 
@@ -223,7 +291,10 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
     directory = twin.machine_directory(machine.name)
     address = directory / "notify"
     address.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications,
+        contextlib.closing(network.ManagementEvents(twin, machine.name)) as events,
+    ):
         notifications.bind(str(address))
         process = subprocess.Popen(
             _boot_command(twin, standing, machine),
@@ -238,8 +309,15 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
         pid = 0
         is_ready = False
         ended = os.pidfd_open(process.pid)
+        sources = [notifications.fileno(), events.fileno(), ended]
         try:
-            while ended not in select.select([notifications.fileno(), ended], [], [])[0]:
+            while ended not in (ready := select.select(sources, [], [], 1)[0]):
+                if not ready:
+                    release(twin, machine.name)
+                if events.fileno() in ready and events.read():
+                    _restore_management(twin, standing, machine.name)
+                if notifications.fileno() not in ready:
+                    continue
                 message = notifications.recv(4096).decode().splitlines()
                 fields = dict(line.partition("=")[::2] for line in message)
                 if "X_NSPAWN_LEADER_PID" in fields:
@@ -253,10 +331,18 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
         finally:
             os.close(ended)
     status = process.wait()
-    if not pid:
-        last = (directory / "console.log").read_text(errors="replace").strip().splitlines()[-1:]
-        raise TwinError(" ".join(last) or f"systemd-nspawn ended with status {status}")
+    if not is_ready and status != REBOOT_STATUS:
+        what = "its init" if pid else "systemd-nspawn"
+        raise TwinError(f"{what} ended with status {status}")
     return status
+
+
+def _restore_management(twin: Twin, standing: Standing, machine: str) -> None:
+    """Mend the management port; it may have gone again meanwhile, of which the next event tells."""
+    try:
+        network.configure_management(twin, standing, machine)
+    except Exception:  # noqa: BLE001 - no reason to end the machine
+        traceback.print_exc()
 
 
 def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
@@ -269,6 +355,7 @@ def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
 
 def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]:
     files = twin.library / machine.name
+    host_name = standing.host_name(machine.name)
     _prepare_files(twin, standing, machine, files)
     layers = (
         f"lowerdir={standing.images[machine.image]},"
@@ -290,8 +377,8 @@ def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]
         "--drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME",
         f"--directory={files}/root",
         # The name is of the host's world, the host name of the machine's.
-        f"--machine={twin.prefix}{machine.name}".replace("_", "-"),
-        f"--hostname={machine.name}",
+        f"--machine={host_names([f'{twin.prefix}{host_name}']).popitem()[1]}",
+        f"--hostname={host_name}",
         f"--network-namespace-path={network.NAMESPACES / twin.machine_namespace(machine.name)}",
     ]
     # The mount is in a namespace of its own and goes away with the machine.
@@ -316,12 +403,13 @@ def _prepare_files(twin: Twin, standing: Standing, machine: Machine, files: Path
     upper = files / "upper"
     if upper.is_dir():
         return
+    host_name = standing.host_name(machine.name)
     identity = hashlib.sha256(machine.name.encode()).hexdigest()[:32]
     keys = (twin.directory / "key.pub").read_text()
     contents = [
         ("etc/machine-id", 0o444, f"{identity}\n"),
-        ("etc/hostname", 0o644, f"{machine.name}\n"),
-        ("etc/hosts", 0o644, f"127.0.0.1 localhost\n127.0.1.1 {machine.name}\n::1 localhost\n"),
+        ("etc/hostname", 0o644, f"{host_name}\n"),
+        ("etc/hosts", 0o644, f"127.0.0.1 localhost\n127.0.1.1 {host_name}\n::1 localhost\n"),
         ("root/.ssh/authorized_keys", 0o600, keys),
     ]
     if standing.bare:

@@ -6,9 +6,12 @@ Nothing of it is in the host's own network namespace, so no packet of a twin fin
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -27,6 +30,8 @@ NAMESPACES = Path("/run/netns")
 MANAGEMENT_INTERFACE = "mgmt0"
 SWITCH_MTU = 9216
 CLONE_NEWNET = 0x40000000
+IFF_UP = 1
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR = 1, 0x10
 
 # A new namespace inherits the host's IPv4 settings: bring it to the kernel's own defaults.
 KERNEL_DEFAULTS = {
@@ -329,20 +334,69 @@ def lay_cables(twin: Twin, standing: Standing, machine: Machine) -> None:
         _add_cable(link, machine.name, MANAGEMENT_INTERFACE, namespace, "mgmt")
     write_settings(namespace, {f"net/ipv6/conf/{MANAGEMENT_INTERFACE}/disable_ipv6": "1"})
     with netlink(namespace) as link:
-        index = link.link_lookup(ifname=MANAGEMENT_INTERFACE)[0]
-        link.link("set", index=index, state="up")
-        link.addr(
-            "add",
-            index=index,
-            address=str(standing.address(machine.name)),
-            prefixlen=MANAGEMENT.prefixlen,
-            scope=253,  # link: never the source of anything else
-            IFA_FLAGS=0x200,  # IFA_F_NOPREFIXROUTE
-        )
-        # In the local table the way back to the host depends on none of the machine's rules
-        # and shows in none of the tables that it routes with.
-        link.route("add", dst=str(MANAGEMENT), oif=index, scope="link", table=255)
+        link.link("set", index=link.link_lookup(ifname=MANAGEMENT_INTERFACE)[0], state="up")
+    configure_management(twin, standing, machine.name)
     add_ports(twin, machine.name, machine.ports)
+
+
+def configure_management(twin: Twin, standing: Standing, machine: str) -> None:
+    """Give the management port of a machine what it lacks: its address, and the way back to the host.
+
+    The port stays as it is while it is down.  The kernel drops the route whenever it goes down.
+    """
+    address = str(standing.address(machine))
+    with netlink(twin.machine_namespace(machine)) as link:
+        for index in link.link_lookup(ifname=MANAGEMENT_INTERFACE, flags=lambda flags: flags & IFF_UP):
+            held = link.get_addr(family=socket.AF_INET, index=index)
+            if address not in {entry.get_attr("IFA_LOCAL") for entry in held}:
+                link.addr(
+                    "add",
+                    index=index,
+                    address=address,
+                    prefixlen=MANAGEMENT.prefixlen,
+                    scope=253,  # link: never the source of anything else
+                    IFA_FLAGS=0x200,  # IFA_F_NOPREFIXROUTE
+                )
+            # In the local table the way back to the host depends on none of the machine's rules
+            # and shows in none of the tables that it routes with.
+            link.route("replace", dst=str(MANAGEMENT), oif=index, scope="link", table=255)
+
+
+class ManagementEvents:
+    """The changes of a machine's management port and of its addresses, as the kernel tells them."""
+
+    def __init__(self, twin: Twin, machine: str) -> None:
+        with entered(twin.machine_namespace(machine)):
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+            self._index = socket.if_nametoindex(MANAGEMENT_INTERFACE)
+        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
+
+    def fileno(self) -> int:
+        """What to wait on with select."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def read(self) -> bool:
+        """Read all news; whether any is of the management port."""
+        is_ours = False
+        while True:
+            try:
+                content = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return is_ours
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                is_ours = True  # The socket could not hold them all.
+                continue
+            at = 0
+            while at < len(content):
+                # Both kinds of message have the interface's number behind the header, 4 bytes in.
+                length, index = struct.unpack_from("=I16xI", content, at)
+                is_ours = is_ours or index == self._index
+                at += (length + 3) & ~3
 
 
 def add_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from l3hv.twin import TwinError, network
+from l3hv.twin import TwinError, enter, network
 from l3hv.twin.state import Twin, read_json, write_json
 
 
@@ -36,6 +36,12 @@ def leader(twin: Twin, machine: str) -> int:
     return found.leader
 
 
+def last_leader(twin: Twin, machine: str) -> int | None:
+    """The PID that a machine's init has or had: of one that goes down, the process may still be there."""
+    stored = read_json(_record(twin, machine))
+    return int(stored["leader"]) if stored else None
+
+
 def record_running(twin: Twin, machine: str, found: Running) -> None:
     """Write down how a machine runs."""
     write_json(_record(twin, machine), vars(found))
@@ -51,15 +57,5 @@ def _record(twin: Twin, machine: str) -> Path:
 
 
 def inside(pid: int, command: Iterable[str]) -> list[str]:
-    """The command line that runs a command in all namespaces of a machine."""
-    environment = [
-        "HOME=/root",
-        "LANG=C.UTF-8",
-        "LOGNAME=root",
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "SHELL=/bin/bash",
-        f"TERM={os.environ.get('TERM', 'dumb')}",
-        "USER=root",
-    ]
-    return ["nsenter", f"--target={pid}", "--all", "env", "--ignore-environment",
-            *environment, *command]  # fmt: skip
+    """The command line that runs a command in all namespaces of a machine (see ``enter``)."""
+    return [sys.executable, "-I", "-S", enter.__file__, str(pid), *command]

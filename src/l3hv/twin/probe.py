@@ -137,7 +137,7 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
             raise TwinError(f"{name} is off: './twin plug {name}' starts it")
         namespace = twin.guest_namespace(name)
         found = guests.addresses(twin, guest)
-        if guests.is_vm(twin, guest):
+        if guests.kind(twin, guest).qemu:
             namespace = ""
     elif name in {known.name for known in standing.topology.machines}:
         power.leader(twin, name)
@@ -163,7 +163,7 @@ def _held_end(twin: Twin, standing: Standing, address: Address) -> End:
     for namespace in namespaces:
         if network.namespaces(namespace) and network.is_local(namespace, str(address)):
             holders[namespace] = address
-    vms = [guest for guest in standing.topology.guests if guests.is_vm(twin, guest)]
+    vms = [guest for guest in standing.topology.guests if guests.kind(twin, guest).qemu]
     if any(str(address) in guests.addresses(twin, guest) for guest in vms):
         return End(str(address), address, holders)
     for guest in standing.topology.guests:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -28,23 +30,27 @@ FIRST_MACHINE_NUMBER = 11
 
 # Dashes separate the parts of a namespace's name, so a twin's name has none.
 TWIN_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
-MACHINE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,38}[A-Za-z0-9])?")
+MACHINE_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
+LONGEST_HOST_NAME = 64  # of Linux, and of systemd-nspawn's names
 
 
 @dataclass(frozen=True)
 class Standing:
     """What ``up`` was last asked for: written before anything is created.
 
-    ``inventory`` is None when the topology came from a file.  ``numbers`` gives each machine
-    its host number in ``MANAGEMENT`` and ``images`` each image (``Machine.image``) the
-    directory of its root file system; both stay as long as the twin stands.
+    ``inventories`` is empty when the topology came from a file, and ``options`` are the words that
+    ansible-playbook needs to read them.  ``adopt``: routers of somebody else are provisioned like our own.
+    ``numbers`` gives each machine its host number in ``MANAGEMENT`` and ``images`` each image
+    (``Machine.image``) the directory of its root file system; both stay as long as the twin stands.
     """
 
-    inventory: str | None
+    inventories: tuple[str, ...]
     topology: Topology
     numbers: Mapping[str, int]
     images: Mapping[str, str]
     bare: bool
+    options: tuple[str, ...] = ()
+    adopt: bool = False
 
     def machine(self, name: str) -> Machine:
         """The machine of that name; an unknown name is an error that lists the known ones."""
@@ -61,6 +67,10 @@ class Standing:
                 return guest
         known = ", ".join(guest.name for guest in self.topology.guests) or "none"
         raise TwinError(f"the twin has no guest {name!r}: its guests are {known}")
+
+    def host_name(self, machine: str) -> str:
+        """The host name that a machine has itself (see ``host_names``)."""
+        return host_names(found.name for found in self.topology.machines)[machine]
 
     def address(self, machine: str) -> IPv4Address:
         """The management address of a machine."""
@@ -154,22 +164,27 @@ class Twin:
         if stored is None:
             return None
         return Standing(
-            inventory=stored["inventory"],
+            # The program that left a standing twin may have been older.
+            inventories=tuple(stored.get("inventories") or filter(None, [stored.get("inventory")])),
             topology=topology_from(stored["topology"]),
             numbers=stored["numbers"],
             images=stored["images"],
             bare=stored["bare"],
+            options=tuple(stored.get("options", ())),
+            adopt=stored.get("adopt", True),
         )
 
     def remember(self, standing: Standing) -> None:
         write_json(
             self.directory / "twin.json",
             {
-                "inventory": standing.inventory,
+                "inventories": standing.inventories,
                 "topology": asdict(standing.topology),
                 "numbers": dict(standing.numbers),
                 "images": dict(standing.images),
                 "bare": standing.bare,
+                "options": standing.options,
+                "adopt": standing.adopt,
             },
         )
 
@@ -201,13 +216,39 @@ def machine_numbers(topology: Topology, held: Mapping[str, int]) -> dict[str, in
     return numbers
 
 
+def host_names(machines: Iterable[str]) -> dict[str, str]:
+    """The host name of each machine: its own name, or what is nearest to it and valid (RFC 1123).
+
+    A machine whose host name another one has or would have gets a digest of its name behind it.
+
+    >>> host_names(["hv_1", "hv-2", "rr1.example.net"])
+    {'hv_1': 'hv-1', 'hv-2': 'hv-2', 'rr1.example.net': 'rr1.example.net'}
+    >>> host_names(["hv-1", "hv_1"])
+    {'hv-1': 'hv-1', 'hv_1': 'hv-1-f668f0d8'}
+    """
+    names = list(machines)
+    nearest = {name: _nearest_host_name(name) for name in names}
+    taken = Counter(nearest.values())
+    return {
+        name: host
+        if len(host) <= LONGEST_HOST_NAME and (name == host or taken[host] == 1)
+        else f"{host[: LONGEST_HOST_NAME - 9].rstrip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, host in nearest.items()
+    }
+
+
+def _nearest_host_name(name: str) -> str:
+    labels = (label.strip("-") for label in name.replace("_", "-").split("."))
+    return ".".join(label for label in labels if label) or "machine"
+
+
 def check_names(topology: Topology) -> None:
     """Refuse names that no host, namespace or interface can have, and what no machine of a twin can run."""
     for machine in topology.machines:
-        if machine.daemon == "junos":
+        if machine.daemon == "junos" and machine.managed:
             raise TwinError(
-                f"{machine.name} runs Junos, and no machine of a twin can: "
-                "rehearse a copy of the inventory in which it runs another daemon"
+                f"{machine.name} runs Junos, which no machine of a twin can: leave --adopt out to boot "
+                "a bare machine for it, or rehearse a copy of the inventory in which it runs another daemon"
             )
         if not MACHINE_NAME.fullmatch(machine.name):
             raise TwinError(f"{machine.name!r} is no host name that a machine can boot with")
@@ -230,6 +271,7 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
         system=stored["system"],
         ports=tuple(Port(**port) for port in stored["ports"]),
         daemon=stored.get("daemon", "bird2"),
+        managed=stored.get("managed", True),
     )
 
 

@@ -15,12 +15,13 @@ def report(twin: Twin) -> dict[str, Any]:
     """The twin's machines and guests as plain JSON values.
 
     A machine's ``state`` is ``up``, ``booting`` or ``off``; ``uptime`` is in seconds.  A port is
-    ``up``, ``down`` (not brought up, or no carrier) or ``cut``.  A guest is ``up`` or ``off``.
+    ``up``, ``down`` (not brought up, or no carrier) or ``cut``.  A guest is ``up`` or ``off``;
+    its ``client`` is ``udhcpc``, one of ``guest_system.CLIENTS``, or ``qemu``.
     """
     standing = twin.standing()
     return {
         "twin": twin.name,
-        "inventory": standing.inventory,
+        "inventories": list(standing.inventories),
         "bare": standing.bare,
         "machines": [_machine(twin, found) for found in standing.topology.machines],
         "guests": [_guest(twin, found) for found in standing.topology.guests],
@@ -50,6 +51,7 @@ def _guest(twin: Twin, found: GuestPort) -> dict[str, Any]:
         "name": found.name,
         "hypervisor": guests.place(twin, found),
         "interface": found.interface,
+        "client": guests.kind(twin, found).word,
         "state": "up" if guests.is_plugged(twin, found) else "off",
         "addresses": guests.addresses(twin, found),
     }
@@ -78,11 +80,13 @@ def table(content: dict[str, Any]) -> str:
         rows.append((found["name"], found["kind"], found["system"], found["state"], uptime, ports))
     text = _columns(rows)
     if content["guests"]:
-        rows = [("GUEST", "HYPERVISOR", "INTERFACE", "STATE", "ADDRESSES")]
+        rows = [("GUEST", "HYPERVISOR", "INTERFACE", "CLIENT", "STATE", "ADDRESSES")]
         for found in content["guests"]:
             where = found["hypervisor"] or "-"
             addresses = " ".join(found["addresses"])
-            rows.append((found["name"], where, found["interface"], found["state"], addresses))
+            rows.append(
+                (found["name"], where, found["interface"], found["client"], found["state"], addresses)
+            )
         text += "\n\n" + _columns(rows)
     return text
 

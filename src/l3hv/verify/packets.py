@@ -84,7 +84,7 @@ def check_packets(
         for guest in here
     ]
     # A virtual machine answers, but nobody can send from it.
-    machines = {guest.name for guest in here if twin_guests.is_vm(twin, guest)}
+    machines = {guest.name for guest in here if twin_guests.kind(twin, guest).qemu}
     wanted = [ping for ping in pings(plans.values(), announced, live) if ping.source not in machines]
     namespaces = {guest.name: twin.guest_namespace(guest.name) for guest in here}
     namespaces |= {host: twin.machine_namespace(host) for host in plans}
