@@ -111,7 +111,10 @@ bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests 
 	@$(BIN)/python bench/plan.py
 bench-failover: root venv ## Measure failures on a standing lab
 	@$(BIN)/python bench/failover.py
-bench-filter: root venv ## Measure the packet filter with 10 and 1,000 guests
+bench-filter: root venv ## Measure the packet filter: against a plain bridge, and with 10 and 1,000 guests
+	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nftables >/dev/null; }
+	@$(BIN)/python bench/forwarding.py
 	@$(BIN)/python bench/filter.py
 bench-run: root venv ## Measure an unchanged site.yml against ansible's ping
 	@$(BIN)/python bench/run_time.py

@@ -18,12 +18,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "src"))
 sys.path.append(str(ROOT / "bench"))
 sys.path.append(str(ROOT / "plugins" / "action"))
 
+import yaml  # noqa: E402 - after the path is set
 from config_files import template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
 from jinja2.runtime import missing  # noqa: E402 - after the path is set
@@ -46,24 +48,28 @@ def rules(guests: int, directory: Path) -> Path:
     inventory = open_inventory(inventory_path)
     run = read_fabric(inventory, inventory.kinds()[0], directory / f"fabric-{guests}")
     plan = as_plain(host_plan(json.loads((run.slices / "hv00001.json").read_text(encoding="utf-8"))))
-    values = {"packet_filter_intended": plan["packet_filter"], "ansible_managed": "bench"}
+    path = directory / f"{guests}.nft"
+    path.write_text(rendered(plan["packet_filter"]), encoding="utf-8")
+    return path
+
+
+def rendered(intended: dict[str, Any]) -> str:
+    """Return the file of a host whose plan intends this."""
+    variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text(encoding="utf-8"))
+    values = {**variables, "packet_filter_intended": intended, "ansible_managed": "bench"}
     source = ROLE / "templates" / "nftables.conf.j2"
     template = template_at(str(source), str(source.parent), str(source.parent))
-    (text,) = texts(template, "item", [{}], lambda key: values.get(key, missing))
-    path = directory / f"{guests}.nft"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return texts(template, "item", [{}], lambda key: values.get(key, missing))[0]
 
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
-def load(path: Path) -> None:
-    """Load a file in the router. What the program notes in /run is neither left on this host nor its own."""
-    program, script = ROLE / "files" / "packet-filter", 'mount -t tmpfs tmpfs /run; exec "$0" load "$1"'
-    command = ["ip", "netns", "exec", ROUTER, "sh", "-ec", script, str(program), str(path)]
-    subprocess.run(command, check=True)
+def load(path: Path, namespace: str = ROUTER) -> None:
+    """Load a file in the router."""
+    program = ROLE / "files" / "packet-filter"
+    subprocess.run(["ip", "netns", "exec", namespace, str(program), "load", str(path)], check=True)
 
 
 @contextmanager
