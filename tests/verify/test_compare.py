@@ -145,7 +145,7 @@ DIFFERENCES = {
         with_value(["tcp 80"], "listeners", "l3hv-tables.service"),
         {"listeners l3hv-tables"},
     ),
-    "a rule for another table": (with_value(90, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
+    "a rule for another table": (with_value(100, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
     "a rule with a mark": (with_value(7, "rules", "ipv6", 1, "mark"), {"rules ipv6"}),
     "an interface that is down": (with_value(False, "links", "a-public", "up"), {"link a-public"}),
     "no carrier": (with_value(False, "links", "b-private", "carrier"), {"link b-private"}),
