@@ -168,7 +168,11 @@ DIFFERENCES = {
         added(as_planned.address("172.22.2.9/32"), "addresses", "lo"),
         {"loopback 172.22.2.9/32"},
     ),
-    "a missing guest route": (without("routes", "public ipv4", 1), {"route 203.0.113.1/32 in public"}),
+    "a missing guest route": (without("routes", "public ipv4", 3), {"route 203.0.113.1/32 in public"}),
+    "a missing last resort of a pool": (
+        without("routes", "public ipv4", 1),
+        {"last resort of public ipv4 for 203.0.113.0/24"},
+    ),
     "a guest route with another source": (
         with_value("172.22.2.9", "routes", "local-out ipv4", 1, "prefsrc"),
         {"route 203.0.113.1/32 in local-out"},
