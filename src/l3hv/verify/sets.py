@@ -63,6 +63,9 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
     elements = {f"inet {name}": frozenset(map(_listed, values)) for name, values in sets.items()}
     if planned.arp_reasons:
         elements |= {f"arp {name}": elements[f"inet {name}"] for name in IN_BOTH_TABLES}
+        for domain in planned.domains:
+            elements[f"arp ports_{domain.name}"] = elements[f"inet ports_{domain.name}"]
+            elements[f"arp pools_{domain.name}"] = frozenset(map(_listed, domain.pools4))
     return elements
 
 
