@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
 from l3hv.inventory import plain
 from l3hv.model import HostPlan, from_plain
+from l3hv.verify.causes import Group, groups
 from l3hv.verify.check import Check, failures
 from l3hv.verify.compare import compare, patience
 from l3hv.verify.fabric import Fabric
@@ -71,7 +72,7 @@ class ActionModule(ActionBase):
             return {
                 **result,
                 "changed": False,
-                "again": second_look(differing, plans, fabric),
+                "again": second_look(differing, plans, fabric, silent_daemons(seen)),
                 "different": {},
             }
 
@@ -85,25 +86,26 @@ class ActionModule(ActionBase):
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started + play.longest_look(), 1),
             checks=tuple(checks),
+            groups=tuple(groups(checks, plans, fabric, silent_daemons(seen))),
         )
-        Display().display(table(report, stringc))
+        Display().display(table(report, stringc, is_verbose=Display().verbosity > 0))
         if arguments.get("report"):
             write_reports(
                 report, plans.values(), Path(str(arguments["report"])), str(arguments.get("report_name", ""))
             )
-        different = play.by_host(failures(checks))
+        different = play.by_host(report.groups)
         result.update(changed=False, again={}, counts=report.counts(), different=different)
         return result
 
 
 def second_look(
-    differing: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric
+    differing: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the hosts that differ, and what the next look at each should wait for, and how long.
 
     The first look has waited for sessions: where one is still down nothing more will come by itself.
     """
-    has_session_down: dict[str, bool] = {}
+    has_session_down: dict[str, bool] = dict.fromkeys(silent, True)
     for check in differing:
         is_down = check.what.startswith("session ")
         has_session_down[check.host] = has_session_down.get(check.host, False) or is_down
@@ -111,6 +113,11 @@ def second_look(
         host: {**patience(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
         for host, is_down in has_session_down.items()
     }
+
+
+def silent_daemons(seen: Mapping[str, Any]) -> set[str]:
+    """Return the hosts with a routing daemon that gives no answer."""
+    return {host for host, observation in seen.items() if "error" in observation["routing"]}
 
 
 class Play:
@@ -146,16 +153,24 @@ class Play:
             if self._look(host) is None
         ]
 
-    def by_host(self, failed: Iterable[Check]) -> dict[str, str]:
+    def by_host(self, found: Iterable[Group]) -> dict[str, str]:
         """Return one line for each host of the play that is not as planned; the table has the rest."""
         names: dict[str, list[str]] = {}
-        for check in failed:
-            names.setdefault(check.host, []).append(check.what)
-        return {
+        causes: dict[str, Check] = {}
+        for group in found:
+            names.setdefault(group.check.host, []).append(group.check.what)
+            for check in group.follows:
+                causes.setdefault(check.host, group.check)
+        lines = {
             host: f"{host} is not as planned: {', '.join(what[:NAMED])}"
             + (f" and {len(what) - NAMED} more" if len(what) > NAMED else "")
             for host, what in names.items()
         }
+        followed = {
+            host: f"{host} is not as planned: this follows from {cause.host}: {cause.what}"
+            for host, cause in causes.items()
+        }
+        return followed | lines
 
     def _look(self, host: str) -> dict[str, Any] | None:
         for name in self._names:

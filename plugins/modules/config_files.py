@@ -220,6 +220,10 @@ reasons:
 UNIT_DIRECTORY = "/etc/systemd/system/"
 UP = ("active", "reloading")
 STARTS_AT_BOOT = ("enabled", "enabled-runtime", "static", "indirect", "generated")
+COMMAND_SECONDS = 300
+"""How long a command may take: a daemon that hangs must not hang the run. The roles' programs wait less."""
+
+ENDED_BY_TIMEOUT = 124
 UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
 
 
@@ -391,8 +395,15 @@ class ConfigFiles:
         return self.scrub(self.hidden.sub("(not shown)", text) if self.hidden else text)
 
     def run(self, command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-        code, out, err = self.module.run_command(shlex.split(command), environ_update=environment or {})
-        return code, self.scrub((out + err).strip())
+        limit = ["timeout", "--kill-after=10", str(COMMAND_SECONDS)]
+        code, out, err = self.module.run_command(
+            [*limit, *shlex.split(command)], environ_update=environment or {}
+        )
+        output = self.scrub((out + err).strip())
+        if code == ENDED_BY_TIMEOUT:
+            host = os.uname().nodename
+            output = f"it did not end within {COMMAND_SECONDS} s on {host}. {output}".strip()
+        return code, output
 
     def unit_states(self) -> dict[str, tuple[str, str]]:
         """Return, by unit, what systemd says of it now (`active` ...) and at boot (`enabled` ...)."""

@@ -81,6 +81,12 @@ options:
     description: The number of prefixes that is expected from a session, by session and family.
     type: dict
     default: {}
+  pings:
+    description:
+      - Whether each reflector of the plan is pinged with the largest packet that its path should carry, and
+        with smaller ones where that gets no answer. Packets are not fragmented.
+    type: bool
+    default: true
 requirements:
   - python3-pyroute2 on the host
 author: l3hv
@@ -120,6 +126,7 @@ ROUTE_IS_ONLINK = 0x4
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 SCOPE_LINK = 253
+NEIGHBOR_IS_PERMANENT = 0x80
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
@@ -179,8 +186,10 @@ def read_links(netlink: IPRoute) -> dict[int, dict[str, Any]]:
             "kind": info.get_attr("IFLA_INFO_KIND") if info else None,
             "vlan": data.get_attr("IFLA_VLAN_ID") if hasattr(data, "get_attr") else None,
             "parent": link.get_attr("IFLA_LINK"),
+            "master": link.get_attr("IFLA_MASTER"),
         }
     for link in links.values():
+        link["master"] = links[link["master"]]["name"] if link["master"] in links else None
         link["parent"] = links[link["parent"]]["name"] if link["parent"] in links else None
     return links
 
@@ -417,6 +426,24 @@ def read_port_settings(interface: str) -> dict[str, str]:
 # --- daemons ---------------------------------------------------------------------------------------------
 
 
+ANSWER_SECONDS = 10
+"""How long a daemon may take to answer. One that hangs would otherwise never end the run."""
+
+
+class Hangs(Exception):
+    """A program or daemon did not answer in time."""
+
+
+def asked(
+    command: list[str], *, seconds: float = ANSWER_SECONDS, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that asks a daemon something, for ``seconds`` at most."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=check)
+    except subprocess.TimeoutExpired:
+        raise Hangs(f"`{' '.join(command[:2])}` got no answer within {seconds:g} s") from None
+
+
 class BirdError(Exception):
     """BIRD gave no answer, or one that is an error."""
 
@@ -426,11 +453,14 @@ class Bird:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(10)
+        self._socket.settimeout(ANSWER_SECONDS)
         self._pending = b""
         try:
             self._socket.connect(path)
             self._reply()
+        except TimeoutError:
+            self.close()
+            raise Hangs(f"{path}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             self.close()
             raise BirdError(f"{path}: {error.strerror or error}") from None
@@ -444,6 +474,8 @@ class Bird:
         try:
             self._socket.sendall(command.encode() + b"\n")
             return self._reply()
+        except TimeoutError:
+            raise Hangs(f"{command}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             raise BirdError(f"{command}: {error}") from None
 
@@ -452,6 +484,8 @@ class Bird:
         try:
             self._socket.sendall(command.encode() + b"\n")
             return self._reply(most=BEGINNING)
+        except TimeoutError:
+            raise Hangs(f"{command}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             raise BirdError(f"{command}: {error}") from None
 
@@ -620,8 +654,8 @@ def read_translations() -> dict[str, str]:
     """Return the addresses that are translated on their way to a guest, and the guest's own."""
     command = ["nft", "--json", "list", "map", "inet", "l3hv", "transparent"]
     try:
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        listing = asked(command, check=True).stdout
+    except (OSError, subprocess.CalledProcessError, Hangs):
         return {}  # no nft, or no table: then nothing is translated
     maps = [entry["map"] for entry in json.loads(listing)["nftables"] if "map" in entry]
     return dict(pair for each in maps for pair in each.get("elem", ()))
@@ -635,8 +669,8 @@ def read_packet_filter() -> dict[str, Any]:
 
     def output(*command: str) -> str | None:
         try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError):
+            return asked([*command], check=True).stdout
+        except (OSError, subprocess.CalledProcessError, Hangs):
             return None
 
     drops: dict[str, int] = {}
@@ -659,6 +693,149 @@ def read_packet_filter() -> dict[str, Any]:
     }
 
 
+HOOKS_OF_GUESTS = {
+    "inet": ("ingress", "prerouting", "forward", "postrouting"),
+    "ip": ("prerouting", "forward", "postrouting"),
+    "ip6": ("prerouting", "forward", "postrouting"),
+    "arp": ("input", "output"),
+    "netdev": ("ingress", "egress"),
+}
+"""Where packets of guests pass the chains of others, by the family of their table.
+
+Packets to the host itself are left out: most hosts have a firewall there, and what it must not drop shows in
+sessions, leases and router advertisements."""
+
+VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
+INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
+RULES_OF_OTHERS = 2000
+"""How many rules of others are looked at: a host may have tens of thousands for its containers."""
+
+
+def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the effect of a rule, from nft's JSON: its verdict, its interfaces, whether it asks for more.
+
+    ``None`` where it lets every packet go on.
+    """
+    rule: dict[str, Any] = {"interfaces": [], "asks_more": False, "verdict": None, "target": None}
+    for expression in expressions:
+        kind, value = next(iter(expression.items()))
+        if kind in VERDICTS:
+            rule["verdict"] = kind
+            rule["target"] = value["target"] if isinstance(value, dict) and "target" in value else None
+        elif kind == "xt" and value and value.get("type") == "target":
+            rule["verdict"] = {"REJECT": "reject", "DROP": "drop"}.get(value.get("name"), rule["verdict"])
+        elif kind == "match" and isinstance(left := value["left"], dict) and "meta" in left:
+            key, right = INTERFACE_KEYS.get(left["meta"]["key"]), value["right"]
+            if key is not None and value["op"] in {"==", "!="} and isinstance(right, str):
+                rule["interfaces"].append([key, value["op"], right])
+            else:
+                rule["asks_more"] = True
+        elif kind not in {"counter", "log", "comment", "mangle", "notrack"}:
+            rule["asks_more"] = True
+    return rule if rule["verdict"] else None
+
+
+def legacy_chains(listing: str) -> dict[str, dict[str, Any]]:
+    """Return the chains of ``iptables-legacy -S`` in the shape of :func:`read_chains_of_others`."""
+    chains: dict[str, dict[str, Any]] = {}
+    for line in listing.splitlines():
+        flag, name, *words = line.split()
+        chain = chains.setdefault(name, {"hook": None, "policy": None, "dev": None, "rules": []})
+        if flag == "-P":
+            chain["hook"], chain["policy"] = name.lower(), words[0].lower()
+        elif flag == "-A":
+            rule: dict[str, Any] = {"interfaces": [], "asks_more": False, "verdict": None, "target": None}
+            while words:
+                word = words.pop(0)
+                is_not = word == "!"
+                word = words.pop(0) if is_not else word
+                if word in {"-i", "-o"}:
+                    pattern = words.pop(0).replace("+", "*")
+                    rule["interfaces"].append([f"{word[1]}if", "!=" if is_not else "==", pattern])
+                elif word in {"-j", "-g"}:
+                    target = words.pop(0)
+                    rule["verdict"] = target.lower() if target.lower() in VERDICTS else "jump"
+                    rule["target"] = target if rule["verdict"] == "jump" else None
+                    words = []
+                else:
+                    rule["asks_more"] = True
+            if rule["verdict"]:
+                chain["rules"].append(rule)
+    return chains
+
+
+def read_chains_of_others() -> list[dict[str, Any]]:
+    """Return the tables of others with a chain that packets of guests pass.
+
+    The shape is::
+
+        [{"family": "ip", "table": "filter",
+          "chains": {"FORWARD": {"hook": "forward", "policy": "drop", "dev": None,
+                                 "rules": [{"interfaces": [["iif", "==", "docker0"]], "asks_more": False,
+                                            "verdict": "jump", "target": "DOCKER"}]}}}]
+    """
+
+    def listed(*words: str) -> list[dict[str, Any]]:
+        try:
+            listing = asked(["nft", "--json", "--terse", "list", *words], check=True).stdout
+        except (OSError, subprocess.CalledProcessError, Hangs):
+            return []
+        return list(json.loads(listing)["nftables"])
+
+    passed = {
+        (chain["family"], chain["table"])
+        for entry in listed("chains")
+        if (chain := entry.get("chain")) is not None
+        and chain.get("type") == "filter"
+        and chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
+        and not chain["table"].startswith("l3hv")
+    }
+    tables = []
+    left = RULES_OF_OTHERS
+    for family, table in sorted(passed):
+        chains: dict[str, dict[str, Any]] = {}
+        for entry in listed("table", family, table):
+            if (chain := entry.get("chain")) is not None:
+                kind = chain.get("hook") if chain.get("type") == "filter" else None
+                hook = kind if kind in HOOKS_OF_GUESTS[family] else None
+                policy = chain.get("policy", "accept")
+                chains[chain["name"]] = {"hook": hook, "policy": policy, "dev": chain.get("dev"), "rules": []}
+            elif (given := entry.get("rule")) is not None and left:
+                left -= 1
+                if (rule := rule_of_other(given["expr"])) is not None:
+                    chains[given["chain"]]["rules"].append(rule)
+        tables.append({"family": family, "table": table, "chains": chains})
+    for names, program in (
+        ("/proc/net/ip_tables_names", "iptables-legacy"),
+        ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
+    ):
+        # Asked only where the old tables are in use: the question itself would load them.
+        if "filter" in read_lines(names):
+            with contextlib.suppress(OSError, Hangs):
+                chains = legacy_chains(asked([program, "-S"]).stdout)
+                for name in ("INPUT", "OUTPUT"):
+                    chains.get(name, {})["hook"] = None
+                tables.append({"family": program, "table": "filter", "chains": chains})
+    return tables
+
+
+def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the permanent neighbours on guest ports that lead to another MAC than the guest's.
+
+    ``guests`` are those whose port is there, by its index. What the kernel has learned it checks by itself.
+    """
+    return [
+        {"guest": guest["name"], "address": str(address), "mac": mac or "no MAC"}
+        for family in FAMILIES.values()
+        for entry in netlink.get_neighbours(family=family)
+        if entry["state"] & NEIGHBOR_IS_PERMANENT
+        and (guest := guests.get(entry["ifindex"])) is not None
+        and (mac := entry.get_attr("NDA_LLADDR")) != guest["mac"]
+        and (address := entry.get_attr("NDA_DST")) is not None
+        and not ip_interface(address).ip.is_multicast
+    ]
+
+
 def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
     """Return the channels of a BGP protocol by family; BIRD 1.6 has none, and says it of the protocol."""
     own = {"State": protocol["state"].upper(), "Table": protocol["table"], **protocol["fields"]}
@@ -678,6 +855,8 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
     path = BIRD_SOCKET.format(name)
     try:
         bird = Bird(path)
+    except Hangs as error:
+        return {"error": str(error), "hangs": True}
     except BirdError as error:
         return {"error": str(error)}
     try:
@@ -719,7 +898,7 @@ def read_birds(plan: Plan) -> dict[str, Any]:
     several = [read_bird(program["name"], program["families"][0]) for program in programs]
     for program, bird in zip(programs, several, strict=True):
         if "error" in bird:
-            return {"error": f"{program['name']}: {bird['error']}"}
+            return {**bird, "error": f"{program['name']}: {bird['error']}"}
 
     def together(values: list[str | None]) -> str | None:
         return None if None in values else " and ".join(dict.fromkeys(map(str, values)))
@@ -751,11 +930,10 @@ def ask_gobgp(domain: str, *words: str) -> Any:
     """Return what the GoBGP of a domain answers, as JSON."""
     command = ["gobgp", "--target", GOBGP_API.format(domain), "--json", *words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return json.loads(done.stdout)
+        return json.loads(asked(command, check=True).stdout)
     except subprocess.CalledProcessError as error:
         raise GobgpError((error.stderr or error.stdout).strip() or str(error)) from error
-    except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+    except (OSError, json.JSONDecodeError) as error:
         raise GobgpError(f"gobgp {' '.join(words)}: {error}") from error
 
 
@@ -851,7 +1029,7 @@ def gobgp_digests(domain: str) -> dict[str, Any]:
     """Return the digests of a domain's configuration; GoBGP runs that of the file when it answers alike."""
     path = GOBGP_CONFIGURATION.format(domain)
     digests = digests_of_file(path, GOBGP_DIGEST_LINE)
-    done = subprocess.run([GOBGP, "in-force", path], capture_output=True, text=True, check=False)
+    done = asked([GOBGP, "in-force", path], seconds=3 * ANSWER_SECONDS)
     running = digests["placed"] if done.returncode == 0 else f"something else ({done.stderr.strip()})"
     return {"running": running, **digests}
 
@@ -864,7 +1042,7 @@ def ask_frr(*commands: str) -> list[Any]:
     """Return what FRR answers to commands that ask for JSON; one without an answer is an empty object."""
     arguments = [word for command in commands for word in ("-c", command)]
     try:
-        done = subprocess.run(["vtysh", *arguments], capture_output=True, text=True, check=False)
+        done = asked(["vtysh", *arguments])
     except OSError as error:
         raise FrrError(f"vtysh: {error.strerror}") from None
     if done.returncode != 0:
@@ -973,11 +1151,11 @@ def frr_configuration() -> dict[str, str | None]:
     """Return the digests of FRR's file, and that of what runs: the file's, where FRR sees no difference."""
     digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
     try:
-        asked = subprocess.run(FRR_IN_FORCE, capture_output=True, text=True, check=False)
+        done = asked(FRR_IN_FORCE, seconds=6 * ANSWER_SECONDS)
     except OSError as error:
         return {"running": f"something else: {FRR_IN_FORCE[0]}: {error.strerror}", **digests}
-    difference = " ".join(asked.stderr.split()) or "something else"
-    return {"running": digests["placed"] if asked.returncode == 0 else difference, **digests}
+    difference = " ".join(done.stderr.split()) or "something else"
+    return {"running": digests["placed"] if done.returncode == 0 else difference, **digests}
 
 
 def read_routing(plan: Plan) -> dict[str, Any]:
@@ -995,10 +1173,14 @@ def read_routing(plan: Plan) -> dict[str, Any]:
          "bfd": [{"address": "198.51.100.1", "state": "Up", "interval": "0.100", "timeout": "0.300"}]}
 
     ``configuration`` compares what runs with the file that was placed; sessions have the plan's names, or
-    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell a daemon
-    that is still taking over (:func:`is_young`).
+    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell of a daemon
+    that is still taking over (:func:`is_young`). ``hangs`` beside an error: it does not answer, and is not
+    waited for any longer.
     """
-    return READERS[plan["routing"]["daemon"]["name"]](plan)
+    try:
+        return READERS[plan["routing"]["daemon"]["name"]](plan)
+    except Hangs as error:
+        return {"error": str(error), "hangs": True}
 
 
 READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
@@ -1024,18 +1206,49 @@ def read_units(names: list[str]) -> dict[str, dict[str, str]]:
         "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,DropInPaths,"
         "KillSignal,Restart,StartLimitIntervalUSec,User,DynamicUser,CapabilityBoundingSet"
     )
-    show = subprocess.run(
-        ["systemctl", "show", "--property", properties, "--", *names],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        shown = asked(["systemctl", "show", "--property", properties, "--", *names]).stdout
+    except Hangs:
+        return {}
     units = {}
-    for block in show.stdout.split("\n\n"):
+    for block in shown.split("\n\n"):
         unit = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if unit:
             units[unit.pop("Id")] = unit
     return units
+
+
+CALLS_SINCE = "-5min"
+"""Longer than a daemon waits before it calls again."""
+UNKNOWN_CALLER = re.compile(
+    r"Unexpected connect from unknown address (?P<bird>[0-9a-f.:]+)"
+    r"|Can't find configuration for a new passive connection\W.*?Key=\"?(?P<gobgp>[0-9a-f.:]+)"
+    r"|\[Event\] (?P<frr>[0-9a-f.:]+) connection rejected"
+)
+"""The log of a call that no session is for: BIRD 1.6 to 3.1, GoBGP, FRR with `debug bgp neighbor-events`."""
+
+
+def unknown_callers(messages: str) -> dict[str, int]:
+    """Return the addresses that called and were refused, and how often.
+
+    >>> unknown_callers("BGP: Unexpected connect from unknown address 198.51.100.9 (port 179)")
+    {'198.51.100.9': 1}
+    """
+    return dict(
+        collections.Counter(next(filter(None, match.groups())) for match in UNKNOWN_CALLER.finditer(messages))
+    )
+
+
+def read_strangers(plan: Plan) -> dict[str, int]:
+    """Return who has called the daemon of a reflector of late without having a session there."""
+    if plan["kind"] != "route_reflector":
+        return {}
+    units = [word for unit in ("bird*", "frr", "l3hv-gobgp-*") for word in ("--unit", f"{unit}.service")]
+    words = ["journalctl", "--quiet", "--no-pager", "--output", "cat", "--since", CALLS_SINCE, *units]
+    try:
+        return unknown_callers(asked([*words, "--grep", "connect|passive connection"]).stdout)
+    except (OSError, Hangs):
+        return {}
 
 
 # --- who listens ----------------------------------------------------------------------------------------
@@ -1248,6 +1461,125 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return offers
 
 
+# --- paths -----------------------------------------------------------------------------------------------
+
+ECHO_REQUEST = {"ipv4": 8, "ipv6": 128}
+ECHO_REPLY = {"ipv4": 0, "ipv6": 129}
+IP_HEADER = {"ipv4": 20, "ipv6": 40}
+ECHO = struct.Struct("!BBHHH")
+# What the socket module has no names for.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PROBE = 10, 23, 3
+PING_TIMES = (0.0, 0.1, 0.25)
+"""When a ping is sent, and sent again, in seconds: one that is lost says nothing of its size."""
+
+PING_SECONDS = 0.4
+SMALL_PING = 128
+"""Bytes of a packet that every path carries: who does not answer it answers no ping."""
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum of some bytes (RFC 1071)."""
+    data += b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+class Far:
+    """The far end of a path, which is pinged with packets of one size after the other, never fragmented."""
+
+    def __init__(self, session: dict[str, Any], most: int) -> None:
+        self.name = f"{session['interface']} {session['neighbor']}"
+        self.passes, self.size, self._fails = 0, most, most + 1
+        self.family = "ipv6" if ":" in session["neighbor"] else "ipv4"
+        is_ipv4 = self.family == "ipv4"
+        self._address = session["neighbor"]
+        self.socket = socket.socket(
+            FAMILIES[self.family],
+            socket.SOCK_RAW,
+            socket.IPPROTO_ICMP if is_ipv4 else socket.IPPROTO_ICMPV6,
+        )
+        level, option = (
+            (socket.IPPROTO_IP, IP_MTU_DISCOVER) if is_ipv4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
+        )
+        self.socket.setsockopt(level, option, PROBE)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, session["interface"].encode())
+        self.socket.bind((session["local"], 0))
+        self.socket.setblocking(False)
+
+    def send(self, identifier: int) -> None:
+        """Send one echo request of the present size; its sequence number is the size."""
+        payload = bytes(self.size - IP_HEADER[self.family] - ECHO.size)
+        header = ECHO.pack(ECHO_REQUEST[self.family], 0, 0, identifier, self.size)
+        if self.family == "ipv4":  # for ICMPv6 the kernel does it
+            header = ECHO.pack(ECHO_REQUEST["ipv4"], 0, checksum(header + payload), identifier, self.size)
+        with contextlib.suppress(OSError):  # the interface is down, or its MTU is smaller
+            self.socket.sendto(header + payload, (self._address, 0))
+
+    def is_answer(self, identifier: int) -> bool:
+        """Read one packet and tell whether it answers an echo request of the present size."""
+        data, sender = self.socket.recvfrom(65536)
+        if self.family == "ipv4":
+            data = data[(data[0] & 0x0F) * 4 :]
+        if len(data) < ECHO.size or sender[0].partition("%")[0] != self._address:
+            return False
+        kind, _, _, theirs, size = ECHO.unpack_from(data)
+        return (kind, theirs, size) == (ECHO_REPLY[self.family], identifier, self.size)
+
+    def narrow(self, has_answered: bool) -> bool:
+        """Choose the next size, and tell whether there is one: the largest, the smallest, then by halves."""
+        if has_answered:
+            self.passes = self.size
+        else:
+            self._fails = self.size
+        if self.passes == 0:
+            is_silent = self.size <= SMALL_PING
+            self.size = SMALL_PING
+            return not is_silent
+        self.size = (self.passes + self._fails) // 2
+        return self._fails - self.passes > 1
+
+
+def ping_round(fars: list[Far], identifier: int) -> set[str]:
+    """Send every far end a packet of its present size, and return the names of those that answer."""
+    waiting = {far.socket: far for far in fars}
+    begin = time.monotonic()
+    times = list(PING_TIMES)
+    while waiting and (now := time.monotonic() - begin) < PING_SECONDS:
+        if times and now >= times[0]:
+            del times[0]
+            for far in waiting.values():
+                far.send(identifier)
+        until = times[0] if times else PING_SECONDS
+        for ready in select.select(list(waiting), [], [], max(0.0, until - now))[0]:
+            if waiting[ready].is_answer(identifier):
+                del waiting[ready]
+    return {far.name for far in fars} - {far.name for far in waiting.values()}
+
+
+def path_sizes(plan: Plan, links: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Return the largest packet (bytes) that reaches each reflector and comes back, by interface and address.
+
+    0 where it answers no ping at all. Each path that carries everything costs two packets.
+    """
+    mtus = {uplink["interface"]: uplink["mtu"] for uplink in plan["uplinks"]}
+    fars: dict[str, Far] = {}
+    with contextlib.ExitStack() as stack:
+        for session in plan["routing"]["sessions"]:
+            link = links.get(session["interface"])
+            if session["relation"] == "reflector" and link is not None and link["carrier"]:
+                with contextlib.suppress(OSError):  # the address is not there: a failed check of its own
+                    far = Far(session, min(link["mtu"], mtus[session["interface"]]))
+                    stack.callback(far.socket.close)
+                    fars[far.name] = far
+        identifier = os.getpid() & 0xFFFF
+        left = list(fars.values())
+        while left:
+            answered = ping_round(left, identifier)
+            left = [far for far in left if far.narrow(far.name in answered)]
+    return {name: far.passes for name, far in fars.items()}
+
+
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
@@ -1312,12 +1644,14 @@ def settle(
         if (counts, digests) != last:
             changed, last = now, (counts, digests)
         is_at_rest = is_up and now - changed > REST_SECONDS and not is_young(daemon)
-        if (is_up and is_as_expected) or is_at_rest or now >= deadline:
+        if (is_up and is_as_expected) or is_at_rest or daemon.get("hangs") or now >= deadline:
             return daemon
         time.sleep(POLL_SECONDS)
 
 
-def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any]) -> dict[str, Any]:
+def observe(
+    plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any], sends_pings: bool = True
+) -> dict[str, Any]:
     """Return everything that can be read on the host of ``plan``."""
     routing = settle(plan, seconds, learned, received)
     with IPRoute() as netlink:
@@ -1325,6 +1659,11 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         addresses = read_addresses(netlink, links)
         rules = {family: read_rules(netlink, number) for family, number in FAMILIES.items()}
         ports = {guest["interface"] for guest in plan["guests"]}
+        indexes = {link["name"]: index for index, link in links.items()}
+        plugged = {
+            indexes[guest["interface"]]: guest for guest in plan["guests"] if guest["interface"] in indexes
+        }
+        neighbors = read_wrong_neighbors(netlink, plugged) if plugged else []
     on_link = {
         name: [ip_interface(address["address"]).network for address in here]
         for name, here in addresses.items()
@@ -1364,10 +1703,14 @@ def observe(plan: Plan, seconds: float, learned: dict[str, str], received: dict[
         "sysctls": {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]},
         "routing": routing,
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
+        "neighbors": neighbors,
         "packet_filter": read_packet_filter(),
+        "chains": read_chains_of_others() if plan["kind"] != "route_reflector" else [],
+        "strangers": read_strangers(plan),
         "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
         "listeners": read_listeners(),
         "offers": solicit(present),
+        "sizes": path_sizes(plan, by_name) if sends_pings else {},
     }
 
 
@@ -1379,6 +1722,7 @@ def main() -> None:
             "settle": {"type": "float", "default": 0},
             "learned": {"type": "dict", "default": {}},
             "received": {"type": "dict", "default": {}},
+            "pings": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
@@ -1387,7 +1731,11 @@ def main() -> None:
     parameters = module.params
     started = time.monotonic()
     observation = observe(
-        parameters["plan"], parameters["settle"], parameters["learned"], parameters["received"]
+        parameters["plan"],
+        parameters["settle"],
+        parameters["learned"],
+        parameters["received"],
+        parameters["pings"],
     )
     module.exit_json(changed=False, observation=observation, seconds=round(time.monotonic() - started, 3))
 

@@ -394,6 +394,12 @@ class Lab:
         source = inventory or INVENTORY
         return self._ansible("ansible-playbook", source, *arguments)
 
+    def failing_playbook(self, *arguments: str) -> Run:
+        """Run ansible-playbook against the twin's machines; its exit status must tell of an error."""
+        run, status = self._finished("ansible-playbook", INVENTORY, *arguments)
+        assert status != 0, run.output[-6000:]
+        return run
+
     def ping(self) -> Run:
         """Run Ansible's ping on all machines."""
         return self._ansible("ansible", INVENTORY, "all", "-m", "ping")
@@ -404,14 +410,17 @@ class Lab:
         return [str(path), "-i", str(inventory), "-e", f"@/run/l3hv/{self.name}/vars.json", *arguments]
 
     def _ansible(self, program: str, inventory: Path, *arguments: str) -> Run:
+        run, status = self._finished(program, inventory, *arguments)
+        assert status == 0, f"{program} {' '.join(arguments)}:\n{run.output[-6000:]}{run.warnings}"
+        return run
+
+    def _finished(self, program: str, inventory: Path, *arguments: str) -> tuple[Run, int]:
         command = self.ansible_command(program, inventory, *arguments)
         begin = time.monotonic()
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600
         )
-        run = Run(done.stdout, time.monotonic() - begin, done.stderr)
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-6000:]}{done.stderr}"
-        return run
+        return Run(done.stdout, time.monotonic() - begin, done.stderr), done.returncode
 
     def _command(self, verb: str, *arguments: str) -> list[str]:
         return [sys.executable, str(TWIN), verb, "--name", self.name, *arguments]

@@ -5,6 +5,7 @@ The changes are made in copies of the inventory; the last fixture brings everyth
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -229,3 +230,27 @@ def test_a_hypervisor_comes_back_with_its_guests(standing: Lab, removal: Hypervi
     standing.wait_until_whole()
     address = standing.guest_address("vm4", 4)
     assert standing.reached("vm1", [address]) == {address}
+
+
+@pytest.fixture(scope="module")
+def hang(standing: Lab) -> Iterator[Run]:
+    """A run while BIRD on hv2 is stopped: it is there, and answers nobody."""
+    process = standing.run("hv2", "systemctl show --property=MainPID --value bird").strip()
+    standing.run("hv2", f"kill -STOP {process}")
+    try:
+        run = standing.failing_playbook("site.yml")
+    finally:
+        standing.run("hv2", f"kill -CONT {process}")
+    yield run
+    standing.wait_until_whole()
+
+
+def test_a_daemon_that_hangs_does_not_hang_the_run(hang: Run) -> None:
+    assert "bird on hv2 does not answer within 10 s" in " ".join(hang.output.split())
+    assert hang.seconds < 180
+
+
+def test_the_other_hosts_are_verified_beside_one_that_hangs(hang: Run) -> None:
+    """hv2 could not be looked at; what fails elsewhere follows from that."""
+    findings = re.findall(r"FAILED\S*  (\S+): (.+)$", hang.output, re.MULTILINE)
+    assert findings == [("hv2", "observation")]

@@ -50,6 +50,15 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             },
             "strangers": {},
         },
+        "neighbors": [],
+        "sizes": {
+            f"{session.interface} {session.neighbor}": mtu
+            for session in plan.routing.sessions
+            if session.relation == "reflector"
+            for mtu in [uplink.mtu for uplink in plan.uplinks if uplink.interface == session.interface]
+        },
+        "chains": [],
+        "strangers": {},
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: running_unit(unit) for unit in units(plan)},
         "listeners": listeners(plan),
@@ -94,7 +103,7 @@ def listened(plan: HostPlan, unit: str) -> list[str]:
 
 def link(mtu: int, mac: str = "02:00:00:00:00:01") -> dict[str, Any]:
     up = {"up": True, "carrier": True}
-    return {"mac": mac, "mtu": mtu, **up, "kind": None, "vlan": None, "parent": None}
+    return {"mac": mac, "mtu": mtu, **up, "kind": None, "vlan": None, "parent": None, "master": None}
 
 
 def address(text: str) -> dict[str, Any]:

@@ -47,11 +47,15 @@ def plans(
 
 
 def lab(
-    more: Mapping[str, tuple[Kind, Mapping[str, Any]]] | None = None, **changes: Mapping[str, Any]
+    more: Mapping[str, tuple[Kind, Mapping[str, Any]]] | None = None,
+    /,
+    pools: Mapping[str, Any] | None = None,
+    **changes: Mapping[str, Any],
 ) -> dict[str, HostPlan]:
-    """Return the plans of the lab, with some hosts' variables changed, and with more hosts."""
+    """Return the plans of the lab, with some hosts' variables changed, and with more hosts and pools."""
     groups = yaml.safe_load((LAB / "hosts.yml").read_text())
     common = yaml.safe_load((LAB / "group_vars" / "all" / "fabric.yml").read_text())
+    common["l3hv_pools"] |= pools or {}
     hosts = dict(more or {})
     for group, kind in KINDS.items():
         for name in groups[group]["hosts"]:

@@ -208,6 +208,16 @@ DIFFERENCES = {
         with_value("cap_net_raw cap_sys_admin", "units", "radvd.service", "CapabilityBoundingSet"),
         {"unit radvd settings"},
     ),
+    "a port in a bridge": (with_value("br0", "links", "vm1", "master"), {"port vm1 link"}),
+    "an uplink in a bridge": (with_value("br0", "links", "a-public", "master"), {"link a-public"}),
+    "a permanent neighbour that is not the guest": (
+        added({"guest": "vm1", "address": "203.0.113.1", "mac": "02:00:00:00:00:99"}, "neighbors"),
+        {"neighbor vm1 203.0.113.1"},
+    ),
+    "a path that carries no full-size packets": (
+        with_value(1400, "sizes", "a-public 198.51.100.126"),
+        {"size a to rr1 public ipv4"},
+    ),
     "a unit that failed": (
         with_value("failed", "units", "radvd.service", "ActiveState"),
         {"unit radvd"},
@@ -532,3 +542,80 @@ def test_a_guest_without_carrier_is_a_warning_and_its_routes_are_not_expected() 
     assert (checks["guest vm1"].state, checks["guest vm1"].found) == ("warning", "without carrier")
     assert not [what for what in checks if what.startswith(("port vm1", "lease vm1", "networkd vm1"))]
     assert "route 203.0.113.1/32 in public" not in checks
+
+
+def test_bfd_at_one_end_only_is_said_where_the_session_is_up_without_it() -> None:
+    seen = seen_with("hv1", with_value("Down", "routing", "bfd", 0, "state"))
+    found = different(compare(LAB["hv1"], seen, FABRIC))
+    assert found == {
+        "bfd rr1 a public": "Down, but the BGP session is up: the neighbour has no BFD, "
+        "a dead path is left after the hold time"
+    }
+
+
+def test_a_caller_that_no_session_is_for_is_a_warning_with_its_address() -> None:
+    seen = seen_with("rr1", with_value(3, "strangers", "198.51.100.9"))
+    checks = [check for check in compare(LAB["rr1"], seen, FABRIC) if check.state != "ok"]
+    assert [(check.what, check.state) for check in checks] == [("stranger 198.51.100.9", "warning")]
+    assert "3 times" in checks[0].found
+
+
+def chain(policy: str = "accept", *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"hook": "forward", "policy": policy, "dev": None, "rules": list(rules), **more}
+
+
+def does(verdict: str, *interfaces: list[str], asks_more: bool = False, target: str | None = None) -> Any:
+    return {"interfaces": list(interfaces), "asks_more": asks_more, "verdict": verdict, "target": target}
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "Docker's policy": ({"FORWARD": chain("drop", does("accept", asks_more=True))}, "failed"),
+    "Docker's policy with an exception for guests": (
+        {"FORWARD": chain("drop", does("accept", ["iif", "==", "vm*"]))},
+        "warning",
+    ),
+    "everything dropped": ({"FORWARD": chain("accept", does("drop"))}, "failed"),
+    "everything dropped in a chain that is jumped to": (
+        {
+            "FORWARD": chain("accept", does("jump", target="NONE")),
+            "NONE": chain("accept", does("reject"), hook=None),
+        },
+        "failed",
+    ),
+    "one guest dropped": ({"FORWARD": chain("accept", does("drop", ["iif", "==", "vm1"]))}, "failed"),
+    "others' interfaces dropped": (
+        {"FORWARD": chain("accept", does("drop", ["iif", "==", "docker0"]))},
+        None,
+    ),
+    "all but the others' interfaces dropped": (
+        {"FORWARD": chain("accept", does("drop", ["iif", "!=", "docker0"]))},
+        "failed",
+    ),
+    "some addresses dropped": ({"FORWARD": chain("accept", does("drop", asks_more=True))}, "warning"),
+    "everything of a device that is not ours": ({"in": chain("drop", hook="ingress", dev="eth9")}, None),
+    "everything of an uplink": ({"in": chain("drop", hook="ingress", dev="a-public")}, "failed"),
+    "a chain that only counts": ({"FORWARD": chain()}, None),
+}
+
+
+@pytest.mark.parametrize(("chains", "state"), OTHERS.values(), ids=OTHERS)
+def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], state: str | None) -> None:
+    table = {"family": "ip", "table": "filter", "chains": chains}
+    seen = seen_with("hv1", added(table, "chains"))
+    checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
+    assert [check.state for check in checks] == ([] if state is None else [state])
+    assert all(f"ip filter {next(iter(chains))}" in check.what for check in checks)
+
+
+def test_a_reflector_that_answers_no_ping_is_no_difference() -> None:
+    seen = seen_with("hv1", with_value(0, "sizes", "a-public 198.51.100.126"))
+    assert [check.sentence for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"] == []
+
+
+def test_a_path_carries_what_the_smaller_end_of_it_does() -> None:
+    """A hypervisor with an MTU of 9,000 bytes and a reflector with 1,500."""
+    large = lab(hv1={"l3hv_mtu": 9000})["hv1"]
+    for passes, is_enough in ((9000, True), (1500, True), (1400, False)):
+        seen = as_planned.observation(large, FABRIC)
+        seen["sizes"] = dict.fromkeys(seen["sizes"], passes)
+        assert (different(compare(large, seen, FABRIC)) == {}) is is_enough

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,32 @@ BREAKS = {
         "networkctl reconfigure lo",
         host="internet",
     ),
+    "a port is in a bridge": Break(
+        "ip link add br9 type bridge && ip link set vm2 master br9",
+        {"port vm2 link"},
+        "ip link delete br9",
+    ),
+    "a permanent neighbour is not the guest": Break(
+        "ip neighbor replace 203.0.113.2 lladdr 02:00:00:00:00:99 dev vm2 nud permanent",
+        {"neighbor vm2 203.0.113.2"},
+        "ip neighbor delete 203.0.113.2 dev vm2",
+    ),
+    "a permanent IPv6 neighbour is not the guest": Break(
+        "ip neighbor replace fe80::5254:33ff:fe00:9 lladdr 02:00:00:00:00:99 dev vm2 nud permanent",
+        {"neighbor vm2 fe80::5254:33ff:fe00:9"},
+        "ip neighbor replace fe80::5254:33ff:fe00:9 lladdr 50:54:33:00:00:09 dev vm2 nud permanent",
+    ),
+    # The table and chain that `iptables -P FORWARD DROP` makes where iptables speaks nft: Docker does that.
+    "a foreign policy drops what is forwarded": Break(
+        "nft 'table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }'",
+        {"chain ip filter FORWARD"},
+        "nft delete table ip filter",
+    ),
+    "a foreign rule drops a guest's packets": Break(
+        "nft 'table inet other { chain pre { type filter hook prerouting priority 0; iifname vm2 drop; }; }'",
+        {"chain inet other pre", "lease vm2", "ra vm2"},
+        "nft delete table inet other",
+    ),
     "a port has no guest": Break(
         "ip link add left type bridge && ip link set left address 02:6c:33:68:76:01",
         {"port left"},
@@ -181,6 +208,8 @@ BREAKS = {
 BESIDE = {
     "BFD packets are lost": PATHS
     | {f"session rr{number}_{domain}" for number in (1, 2) for domain in ("public", "private")},
+    # The bridge takes the MAC of its first port, which is the gateway's.
+    "a port is in a bridge": {"port br9", "lease vm2", "ra vm2"},
     "a port's MAC is changed": {"ra vm2"},
     "a port's MTU is changed": {"ra vm2"},
     "a gateway's address is removed": {"ra vm2"},
@@ -221,6 +250,57 @@ def test_a_path_that_is_cut_is_named(lab: Standing) -> None:
         lab.await_whole("hv1")
     assert named <= failing
     assert not any("rr2" in what for what in failing)
+
+
+def test_a_path_that_carries_no_full_size_packets_is_named_with_what_it_carries(lab: Standing) -> None:
+    """A switch with a smaller MTU: BGP and BFD do not notice."""
+    switch = ["ip", "-n", lab.twin.switch_namespace, "link", "set", "hv1~a-public", "mtu"]
+    # A veth leaves room for a VLAN's tag of four bytes.
+    subprocess.run([*switch, "1396"], check=True)
+    try:
+        checks = [check for check in lab.look("hv1") if not check.ok]
+    finally:
+        subprocess.run([*switch, "1500"], check=True)
+        lab.await_whole("hv1")
+    assert [(check.what, check.found) for check in checks] == [("size a to rr1 public ipv4", "1400 bytes")]
+
+
+CALL = """python3 -c '
+import socket
+caller = socket.socket()
+caller.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+caller.settimeout(5)
+caller.bind(("198.51.100.99", 0))
+caller.connect(("198.51.100.126", 179))
+'"""
+
+
+def test_a_caller_that_the_reflector_does_not_know_is_named(lab: Standing) -> None:
+    """As a hypervisor calls that has left the inventory while it runs."""
+    lab.run("hv3", f"ip address add 198.51.100.99/25 dev a-public; {CALL}")
+    try:
+        lab.run("hv3", "ip address delete 198.51.100.99/25 dev a-public")
+        deadline = time.monotonic() + 10
+        while not (found := [c.what for c in lab.look("rr1") if c.state == "warning"]):
+            assert time.monotonic() < deadline
+    finally:
+        lab.run("rr1", "journalctl --quiet --rotate --vacuum-time=1s 2>/dev/null")
+    assert found == ["stranger 198.51.100.99"]
+
+
+def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
+    """The session comes up all the same, and a dead path would be found by its hold time."""
+    lab.run("rr1", f"cp -p {BIRD} /tmp/bird.conf")
+    lab.run("rr1", f"sed -i '/^protocol bgp hv1_public /a bfd off;' {BIRD} && birdc configure")
+    try:
+        lab.await_failing("hv1", {"bfd rr1 a public"})
+        lab.run("rr1", "birdc restart hv1_public")
+        deadline = time.monotonic() + 30
+        while not any("BGP session is up" in check.found for check in lab.look("hv1")):
+            assert time.monotonic() < deadline, lab.failing("hv1")
+    finally:
+        lab.run("rr1", f"cp -p /tmp/bird.conf {BIRD} && birdc configure")
+        lab.await_whole("hv1", "rr1")
 
 
 def test_a_route_that_nobody_announces_is_named_one_by_one(lab: Standing) -> None:

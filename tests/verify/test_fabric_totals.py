@@ -100,6 +100,34 @@ def test_what_is_spread_leads_to_the_other_holders_whoever_is_at_home(gone: froz
     assert not any(table.accepts and table.fed_by for table in plans["hv3"].routing.tables)
 
 
+PRIVATE = {"services": {"domain": "private", "ipv4": "10.15.0.0/24", "gateway": "10.15.0.254"}}
+
+
+def holder(name: str, number: int) -> dict[str, Any]:
+    """Return the variables of a hypervisor with one guest that holds a private anycast address."""
+    mac = f"50:54:33:00:01:{number:02x}"
+    guest = {"name": name, "mac": mac, "ipv4": f"10.15.0.{number}", "domain": "private"}
+    return {"l3hv_guests": [{**guest, "anycast": ["10.15.0.53"]}]}
+
+
+@pytest.mark.parametrize("gone", [frozenset[str](), frozenset({"db1"}), frozenset({"db2"})])
+def test_a_hypervisor_itself_has_the_routes_to_the_other_holders_of_an_anycast_prefix(
+    gone: frozenset[str],
+) -> None:
+    """Its guest is preferred in the domain's table, by BIRD; in local-out, by the kernel's metric."""
+    plans = lab(pools=PRIVATE, hv1=holder("db1", 1), hv2=holder("db2", 2))
+    announced = {host: announcements(plan) for host, plan in plans.items()}
+    seen = Fabric(announced, dict.fromkeys(plans, gone))
+    tables = {table.name: table for table in plans["hv1"].routing.tables}
+    hops = ["172.22.15.130", "172.22.15.2"] if "db2" not in gone else None
+    assert seen.routes(plans["hv1"], tables["local_out4"]).get("10.15.0.53/32") == hops
+    at_home = hops if "db1" in gone else None
+    assert seen.routes(plans["hv1"], tables["private4"]).get("10.15.0.53/32") == at_home
+    for plan in plans.values():
+        for table in plan.routing.tables:
+            assert seen.total(plan, table) == total(seen.routes(plan, table))
+
+
 def test_a_guest_that_is_not_started_at_home_is_reached_where_it_is() -> None:
     seen = Fabric(ANNOUNCED, {"hv1": frozenset({"vm1"})})
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")

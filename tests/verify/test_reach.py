@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fabrics import fabric, lab
+from typing import Any
+
+import yaml
+from fabrics import LAB, fabric, lab
 
 from l3hv.model import HostPlan
 from l3hv.topology import GuestPort
@@ -97,3 +100,79 @@ def test_packets_are_sent_only_where_connections_lead_into_a_twin() -> None:
     assert standing_twin(None, "-F /etc/ssh/ssh_config -o ControlMaster=auto") is None
     assert standing_twin(None, "-F /run/l3hv/neverthere/ssh_config") is None
     assert standing_twin("neverthere", "") is None
+
+
+def expected_of(plans: dict[str, HostPlan]) -> dict[str, bool]:
+    """Return the pings that are sent, and whether an answer is expected."""
+    return {ping.what.split(maxsplit=1)[1]: ping.is_answered for ping in all_pings(plans)}
+
+
+def changed(host: str, **settings: dict[str, Any]) -> dict[str, HostPlan]:
+    """Return the lab with keys added to guests of ``host``: ``settings`` has them by the guest's name."""
+    variables = yaml.safe_load((LAB / "host_vars" / f"{host}.yml").read_text())
+    guests = [{**guest, **settings.get(guest["name"], {})} for guest in variables["l3hv_guests"]]
+    return lab(**{host: {"l3hv_guests": guests}})
+
+
+def test_a_guest_with_allowed_sources_is_expected_to_hear_those_alone() -> None:
+    found = expected_of(changed("hv1", vm2={"allowed_sources": ["203.0.113.3/32"]}))
+    before = expected_of(lab())
+    assert {what for what in before if before[what] != found[what]} == {
+        "vm1 → vm2 ipv4",
+        "vm1 → vm2 ipv6",
+        "vm2 → internet ipv4",
+        "vm2 → internet ipv6",
+        "vm2 → vm3 ipv6",
+        "vm2 → 203.0.113.10 ipv4",
+        "vm2 → 2001:db8:cb00:710a:: ipv6",
+        "vm2 → 203.0.113.11 ipv4",
+    } & before.keys()
+    assert found["vm2 → vm3 ipv4"], "the answer comes from an address that is allowed"
+    assert found["hv1 → vm2 ipv4"], "the hypervisor itself reaches its guests"
+
+
+def test_a_limited_run_does_not_guess_what_ports_of_other_hosts_let_through() -> None:
+    plans = changed("hv2", vm3={"allowed_sources": ["203.0.113.4/32"]})
+    assert [ping for ping in all_pings(plans) if ping.target == "vm3"]
+    assert not [ping for ping in all_pings(plans, {"hv1"}) if ping.target == "vm3"]
+    assert [ping for ping in all_pings(lab(), {"hv1"}) if ping.target == "vm3"]
+
+
+def test_isolated_guests_do_not_reach_those_beside_them() -> None:
+    found = expected_of(changed("hv1", vm1={"port_isolation": True}))
+    before = expected_of(lab())
+    assert {what for what in before if before[what] != found.get(what)} == {
+        "vm1 → vm2 ipv4",
+        "vm1 → vm2 ipv6",
+        "vm2 → 203.0.113.10 ipv4",
+        "vm2 → 2001:db8:cb00:710a:: ipv6",
+        "vm2 → 203.0.113.11 ipv4",
+    } & before.keys()
+    assert not found["vm1 → vm2 ipv4"]
+
+
+EDGE: dict[str, Any] = {
+    "l3hv_id": 119,
+    "l3hv_uplinks": {"a": {"public": "a-public"}, "b": {"public": "b-public"}},
+    "l3hv_addresses": ["192.0.2.9"],
+}
+
+
+def test_an_address_that_only_one_of_two_edge_routers_has_is_not_tried() -> None:
+    """Which of them a flow takes is decided by a hash; a second one with the same address changes nothing."""
+    assert expected_of(lab())["vm2 → internet ipv4"]
+    other = expected_of(lab({"edge2": ("edge_router", EDGE)}))
+    assert not [what for what in other if what.startswith("vm") and what.endswith("→ internet ipv4")]
+    internet = yaml.safe_load((LAB / "host_vars" / "internet.yml").read_text())
+    same = {**EDGE, "l3hv_addresses": internet["l3hv_addresses"]}
+    assert expected_of(lab({"edge2": ("edge_router", same)}))["vm2 → internet ipv4"]
+
+
+def test_hypervisors_on_different_paths_are_not_expected_to_reach_each_other() -> None:
+    """Whether an edge router leads from one path to another is not decided here."""
+    variables = yaml.safe_load((LAB / "host_vars" / "hv3.yml").read_text())
+    uplinks = {path: variables["l3hv_uplinks"][path] for path in variables["l3hv_uplinks"]}
+    one = lab(hv3={"l3hv_uplinks": {"b": uplinks["b"]}}, hv1={"l3hv_uplinks": {"a": uplinks["a"]}})
+    found = expected_of(one)
+    assert "vm4 → vm1 ipv4" not in found
+    assert found["vm2 → vm3 ipv4"]

@@ -15,12 +15,16 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         {"kind": "hypervisor",
          "bfd": {"interval_ms": 100, "multiplier": 3},
          "calls": [["198.51.100.1", "198.51.100.126"]],
+         "guarded": ["vm2"],
+         "mtus": {"a public": 1500},
          "tables": {"public4": {"next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"},
                                 "prefixes": {"203.0.113.1/32": ["vm1"], "0.0.0.0/0": []}}}}
 
     ``tables`` has BIRD's table names. A prefix names the guests of the host that it leads to: it is announced
     while the port of one of them is there.  The host's own prefixes name nobody and are always announced.
     ``calls`` are the addresses of its sessions with reflectors: its own and the reflector's.
+    ``guarded`` are its guests whose ports do not let everything through that the domain carries.
+    ``mtus`` are those of its interfaces, by path and domain.
     ``bfd`` is what it asks of its neighbours: two ends agree on the slower interval.
     """
     kernel_names = {table.id: table.name for table in plan.table_names}
@@ -44,4 +48,8 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     timers = plan.routing.timers
     bfd = {"interval_ms": timers.bfd_interval_ms, "multiplier": timers.bfd_multiplier}
     calls = [[s.local, s.neighbor] for s in plan.routing.sessions if s.relation == "reflector"]
-    return {"kind": plan.kind, "bfd": bfd, "calls": calls, "tables": tables}
+    closed = {*plan.packet_filter.isolated, *plan.packet_filter.restricted}
+    guarded = [guest.name for guest in plan.guests if guest.interface in closed]
+    # Of a host that is left alone the MTU is not known.
+    mtus = {f"{uplink.path} {uplink.domain}": uplink.mtu for uplink in plan.uplinks if plan.managed}
+    return {"kind": plan.kind, "bfd": bfd, "calls": calls, "guarded": guarded, "mtus": mtus, "tables": tables}

@@ -10,11 +10,12 @@ from typing import Any
 from l3hv.errors import natural_key
 from l3hv.model import DaemonName, HostPlan, RoutingTable
 from l3hv.verify.check import NOTHING, Check, State
-from l3hv.verify.expect import AT_LEAST, expectation, learned_name
+from l3hv.verify.expect import AT_LEAST, expectation, learned_name, routing_units
 from l3hv.verify.fabric import Fabric, source_of
 from l3hv.verify.find import (
     ABSENT,
     DEFAULTS,
+    NO_PING,
     NOT_IN_KERNEL,
     OF_THE_MACHINE,
     OTHER_LISTENERS,
@@ -28,6 +29,8 @@ from l3hv.verify.words import some
 ROUTES_NAMED = 10
 UNSEEN = "a guest of a host that was not looked at may not be started, or on its way to another"
 
+UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} starts a daemon over that hangs"
+
 REMEDIES = {
     "unit": "systemctl status {1}; journalctl -u {1}",
     "listeners": "ss -lnup; ss -lntp; ss -lnwp",
@@ -37,6 +40,11 @@ REMEDIES = {
     "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "foreign": "nothing of the fabric is looked up there; whoever made it knows what for",
+    "foreign chain": "nft list chain {2} {3} {4}; except the fabric's interfaces from what it drops",
+    "chain": "nft list chain {1} {2} {3}; accept the fabric's interfaces there, or remove it",
+    "size": "ping -M do -s SIZE the reflector on path {1}; look at the MTU of the switches between",
+    "stranger": "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
+    "neighbor": "ip neighbor delete {2} dev PORT",
     "last": "systemctl reload l3hv-tables",
     "default": "remove the route, or say l3hv_main_default_route: true if it is meant",
     "sysctl": "sysctl --system",
@@ -105,10 +113,14 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
                 what = learned_name(table)
                 found[what] = ", ".join([*expected[what].split(", ")[:2], *found[what].split(", ")[2:]])
             routes += _first_ones(plan, table, different)
+    is_silent = "error" in seen["routing"]
     checks = []
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
             check = _check(plan, what, expected.get(what), found.get(what))
+            if is_silent and what == "running configuration":
+                unit = routing_units(plan)[0].removesuffix(".service")
+                check = replace(check, remedy=UNANSWERED.format(unit))
             if not check.ok and _lies_between(
                 what, at_least().get(what), found.get(what), expected.get(what)
             ):
@@ -146,10 +158,10 @@ def _number(text: str) -> int:
 
 
 def _check(plan: HostPlan, what: str, expected: str | None, found: str | None) -> Check:
-    if _agrees(expected, found) or found == OF_THE_MACHINE or what == OTHER_LISTENERS:
+    if found in {OF_THE_MACHINE, NO_PING} or what == OTHER_LISTENERS or _agrees(expected, found):
         return Check(plan.host, what, expected or "", found or "", "ok")
     is_warning = found == NOT_IN_KERNEL or (what.startswith("guest ") and found in {ABSENT, WITHOUT_CARRIER})
-    is_warning = is_warning or what.startswith("foreign ")
+    is_warning = is_warning or what.startswith(("foreign ", "stranger "))
     return Check(
         plan.host,
         what,
@@ -172,7 +184,8 @@ def remedy(what: str, daemon: DaemonName = "bird2") -> str:
     if words[0] == "unit" and words[-1] == "settings":
         return UNIT_SETTINGS.format(words[1])
     remedies = REMEDIES | REMEDIES_OF.get(daemon, {})
-    return remedies.get(words[0], "").format(*words)
+    two_words = " ".join(words[:2])
+    return remedies.get(two_words, remedies.get(words[0], "")).format(*words)
 
 
 def _is_consequence(what: str, found: Mapping[str, str]) -> bool:

@@ -47,6 +47,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *_ports(plan, guests),
             *_routing(plan, fabric),
             *_offers(plan, guests),
+            *_sizes(plan, fabric),
         ]
     )
 
@@ -107,6 +108,21 @@ def configured_interfaces(plan: HostPlan, guests: Iterable[Guest]) -> list[str]:
     """Return the interfaces that systemd-networkd looks after; ``guests`` are those that are there."""
     uplinks = [nic.interface for nic in plan.nics] + [uplink.interface for uplink in plan.uplinks]
     return uplinks + [guest.interface for guest in guests]
+
+
+def _sizes(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
+    """Yield the size of packets that each path carries to its reflectors: the smaller MTU of its two ends."""
+    mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
+    for session in plan.routing.sessions:
+        if session.relation == "reflector":
+            theirs = fabric.mtu(session.peer, session.path, session.domain)
+            most = min(mtus[session.interface], theirs or mtus[session.interface])
+            yield size_name(session), f"{AT_LEAST}{most} bytes"
+
+
+def size_name(session: Session) -> str:
+    """Return what the largest packet on the way to a neighbour is called."""
+    return f"size {session.path} to {session.peer} {session.domain} {family_of_text(session.neighbor)}"
 
 
 def _links(plan: HostPlan) -> Iterator[Item]:

@@ -139,11 +139,15 @@ class Fabric:
         if is_spread(table):
             routes = self._routes_to_others(plan, table)
             return sum((_one(prefix, hops, is_single) for prefix, hops in routes.items()), Total())
+        is_copy = table.fed_by is not None
         table = source_of(plan, table)
         paths = paths_of(plan, table.name)
         total = self._total_of_class(table.name, paths, table.accepts, is_single)
         for prefix in self.announced_by(plan.host, table.name):
             total -= self._part(table.name, prefix, paths, table.accepts, is_single)
+            if is_copy:
+                # The domain's table prefers the guest that is here; a pipe copies all routes, these too.
+                total += self._part(table.name, prefix, paths, table.accepts, is_single, but=plan.host)
         return total + self._one_default(plan, table, paths)
 
     def routes(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
@@ -153,14 +157,15 @@ class Fabric:
         """
         if is_spread(table):
             return self._routes_to_others(plan, table)
+        is_copy = table.fed_by is not None
         table = source_of(plan, table)
         paths = paths_of(plan, table.name)
         own = set(self.announced_by(plan.host, table.name))
         return {
             prefix: hops
             for prefix in self._owners.get(table.name, {})
-            if prefix not in own and is_matched(prefix, table.accepts)
-            if (hops := self.next_hops(table.name, prefix, paths))
+            if (is_copy or prefix not in own) and is_matched(prefix, table.accepts)
+            if (hops := self.next_hops(table.name, prefix, paths, but=plan.host))
         }
 
     def _routes_to_others(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
@@ -220,6 +225,11 @@ class Fabric:
         interval = max(own.bfd_interval_ms, theirs.get("interval_ms", 0))
         return interval, theirs.get("multiplier", own.bfd_multiplier)
 
+    def mtu(self, host: str, path: str, domain: str) -> int | None:
+        """Return the MTU that ``host`` has on a path in a domain; ``None`` where that is not known."""
+        found: int | None = self._announced.get(host, {}).get("mtus", {}).get(f"{path} {domain}")
+        return found
+
     def callers(self, address: str) -> list[tuple[str, str]]:
         """Return who has sessions with the reflector's ``address``: hosts, and their own addresses."""
         return self._callers.get(address, [])
@@ -269,9 +279,11 @@ class Fabric:
         paths: frozenset[str],
         accepts: tuple[PrefixMatch, ...],
         is_single: bool,
+        *,
+        but: str | None = None,
     ) -> Total:
-        """Return what ``prefix`` adds to the total of a class."""
-        hops = self.next_hops(table, prefix, paths)
+        """Return what ``prefix`` adds to the total of a class, without the next hops of the host ``but``."""
+        hops = self.next_hops(table, prefix, paths, but=but)
         if not hops or not is_matched(prefix, accepts):
             return Total()
         return _one(prefix, hops, is_single)

@@ -26,9 +26,11 @@ from l3hv.verify.expect import (
     learned_words,
     lease_words,
     prefix_words,
+    size_name,
     units,
 )
 from l3hv.verify.fabric import is_matched
+from l3hv.verify.foreign import blocked
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
@@ -40,7 +42,11 @@ OTHER_LISTENERS = "listeners of others"
 """They are shown, and judged by nobody here."""
 OF_THE_MACHINE = "not in a container"
 PRESENT, ABSENT, WITHOUT_CARRIER = "present", "absent", "without carrier"
+NO_PING = "no ping was answered"
+"""The far end of a path may not answer pings, or none was sent."""
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
+
+WITHOUT_BFD = "but the BGP session is up: the neighbour has no BFD, a dead path is left after the hold time"
 
 Observation = Mapping[str, Any]
 
@@ -56,11 +62,14 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_networkd(plan, seen),
             *_rules(plan, seen),
             *_packet_filter(seen),
+            *_chains_of_others(plan, seen),
+            *_strangers(seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
             *_routing(plan, seen),
             *_offers(plan, seen),
+            *_sizes(plan, seen),
         ]
     )
 
@@ -128,9 +137,11 @@ def _listeners(seen: Observation) -> Iterator[Item]:
 
 
 def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    carrying = {uplink.interface for uplink in plan.uplinks}
     for interface in [*(nic.interface for nic in plan.nics), *(uplink.interface for uplink in plan.uplinks)]:
         if (link := seen["links"].get(interface)) is not None:
-            yield f"link {interface}", _link_words(link)
+            # A NIC may be in a bond, or in a bridge beside its VLANs; what carries a path may not.
+            yield f"link {interface}", (_port_words if interface in carrying else _link_words)(link)
     for uplink in plan.uplinks:
         if uplink.interface in seen["links"]:
             planned = {f"{address.address}/{address.length}" for address in uplink.addresses}
@@ -147,6 +158,12 @@ def _link_words(link: Mapping[str, Any]) -> str:
     state = "up" if link["up"] and link["carrier"] else "no carrier" if link["up"] else "down"
     vlan = f", vlan {link['vlan']} on {link['parent']}" if link["vlan"] is not None else ""
     return f"{state}, mtu {link['mtu']}{vlan}"
+
+
+def _port_words(link: Mapping[str, Any]) -> str:
+    """Return a link that carries one guest or path, with its bridge: there it neither routes nor filters."""
+    master = f", in {link['master']}" if link["master"] else ""
+    return f"{_link_words(link)}{master}"
 
 
 def _addresses(seen: Observation, interface: str, planned: set[str]) -> str:
@@ -227,6 +244,20 @@ def _packet_filter(seen: Observation) -> Iterator[Item]:
         yield f"drops {reason}", some(packets, "packet")
 
 
+def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the chains of others that drop packets of the fabric: ``foreign chain`` where it is not sure."""
+    for table in seen["chains"]:
+        for name, words, is_sure in blocked(table, _interfaces(plan)):
+            where = f"{table['family']} {table['table']} {name}"
+            yield f"{'chain' if is_sure else 'foreign chain'} {where}", words
+
+
+def _strangers(seen: Observation) -> Iterator[Item]:
+    """Yield the addresses that call a reflector's daemon, and that no session of the plan is for."""
+    for address, count in seen["strangers"].items():
+        yield f"stranger {address}", f"calls, and is refused ({some(count, 'time')} within 5 minutes)"
+
+
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the settings that there are; some belong to the machine and are not seen in a container."""
     absent = _absent_interfaces(plan, seen)
@@ -277,13 +308,15 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             continue
         link = links[guest.interface]
         port = f"port {guest.name}"
-        yield f"{port} link", _link_words(link)
+        yield f"{port} link", _port_words(link)
         yield f"{port} mac", link["mac"]
         yield f"{port} addresses", _addresses(seen, guest.interface, set(guest.gateways))
         for setting, value in seen["settings"].get(guest.interface, {}).items():
             if setting.split()[0] in families(guest):
                 yield f"{port} {setting}", value
         yield f"mac {guest.name}", _mac_words(seen, guest)
+    for entry in seen["neighbors"]:
+        yield f"neighbor {entry['guest']} {entry['address']}", f"{entry['mac']}, permanently"
     planned = {guest.interface for guest in plan.guests}
     watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
     for interface in sorted(set(links) - planned - watched):
@@ -322,8 +355,12 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
                 why = reasons.get(route["reason"], "a filter says so")
                 yield f"announcement {announcers.get(name, name)} {route['prefix']}", f"refused: {why}"
     names = {session.neighbor: bfd_name(session) for session in plan.routing.sessions}
+    established = {s["neighbor"] for s in sessions.values() if s["state"] == "Established"}
     for session in daemon.get("bfd", ()):
-        yield names.get(session["address"], f"bfd {session['address']}"), _bfd_words(session)
+        words = _bfd_words(session)
+        if session.get("state") != "Up" and session["address"] in established:
+            words += f", {WITHOUT_BFD}"
+        yield names.get(session["address"], f"bfd {session['address']}"), words
     if plan.kind != "route_reflector":
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
             up = any(
@@ -380,6 +417,21 @@ def _offers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             yield f"lease {guest.name}", "no offer" if lease is None else _lease(lease)
         if guest.prefix is not None:
             yield f"ra {guest.name}", "no answer" if router is None else _advertisement(router)
+
+
+def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the largest packet that each reflector answered, or that nothing is known of it.
+
+    An interface with another MTU than planned is a difference of its own.
+    """
+    mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
+    for session in plan.routing.sessions:
+        if session.relation == "reflector":
+            passes = seen["sizes"].get(f"{session.interface} {session.neighbor}", 0)
+            link = seen["links"].get(session.interface, {"mtu": 0})
+            if passes == link["mtu"]:
+                passes = max(passes, mtus[session.interface])
+            yield size_name(session), f"{passes} bytes" if passes else NO_PING
 
 
 def _lease(lease: Mapping[str, Any]) -> str:

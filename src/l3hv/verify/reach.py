@@ -1,14 +1,20 @@
-"""Who must reach whom, and who must not: as many pings as there are guests, not as there are pairs."""
+"""Who must reach whom, and who must not: as many pings as there are guests, not as there are pairs.
+
+What is expected follows from the intent: what the packet filter forbids must stay without an answer, and what
+the intent does not decide (which of several edge routers a flow takes) is not tried.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from l3hv.addressing import family_of_text
 from l3hv.fabric import LOCAL_OUT
-from l3hv.model import HostPlan
+from l3hv.model import Family, HostPlan
+from l3hv.sessions import bird_table
+from l3hv.verify.passage import Passage
 
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
@@ -62,22 +68,13 @@ def pings(
     loopbacks = {
         host: own_addresses(part) for host, part in announced.items() if part["kind"] == "hypervisor"
     }
-    ways_out = {
-        table.name
-        for plan in plans
-        for table in plan.routing.tables
-        if DEFAULTS.intersection(table.originates)
-    }
+    passage = Passage(hypervisors, announced)
+    outside = _ways_out(plans, announced)
     found = [
-        *_between_guests(guests),
-        *(
-            ping
-            for plan in plans
-            if plan.kind == "edge_router"
-            for ping in _to_internet(plan, announced, guests)
-        ),
-        *_to_shared_addresses(guests),
-        *(ping for plan in hypervisors for ping in _from_hypervisor(plan, plans, guests, ways_out)),
+        *_between_guests(guests, announced, passage),
+        *_to_internet(guests, outside, passage),
+        *_to_shared_addresses(guests, passage),
+        *(ping for plan in hypervisors for ping in _from_hypervisor(plan, guests, outside)),
         *_between_hypervisors(hypervisors, loopbacks),
         *_across_domains(hypervisors, guests),
     ]
@@ -94,78 +91,175 @@ def own_addresses(part: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _to(host: str, source: str, guest: LiveGuest, family: str | None = None) -> Iterator[Ping]:
-    for address in guest.addresses:
-        if family in (None, family_of_text(address)):
-            yield Ping(host, source, guest.name, address)
+@dataclass(frozen=True)
+class _Outside:
+    """The far side of the default routes of a BIRD table; ``addresses`` are those that edge routers have.
+
+    ``known`` are the ones that a packet reaches whichever edge router it takes: all of them have it.
+    """
+
+    is_led_out: bool
+    addresses: tuple[tuple[str, str], ...]
+    known: frozenset[str]
 
 
-def _between_guests(guests: Sequence[LiveGuest]) -> Iterator[Ping]:
+def _ways_out(
+    plans: Sequence[HostPlan], announced: Mapping[str, Mapping[str, Any]]
+) -> Mapping[tuple[str, str], _Outside]:
+    """Return what is outside by the domain and family of a table; addresses are (edge router, address)."""
+    edges = {plan.host: plan for plan in plans if plan.kind == "edge_router"}
+    answered_by = {
+        host: frozenset(loopback.address for loopback in plan.loopbacks) for host, plan in edges.items()
+    }
+    families = {(t.domain, t.family): t.name for plan in plans for t in plan.routing.tables}
+    exits = {
+        table: [
+            host
+            for host, part in announced.items()
+            if DEFAULTS & part["tables"].get(table, {}).get("prefixes", {}).keys()
+        ]
+        for table in set(families.values())
+    }
+    return {
+        key: _Outside(
+            is_led_out=bool(exits[table]),
+            addresses=tuple(
+                (host, loopback.address)
+                for host, plan in edges.items()
+                for loopback in plan.loopbacks
+                if loopback.family == key[1]
+            ),
+            # An edge router that was not looked at, or that is not ours, may have any addresses.
+            known=frozenset.intersection(*(answered_by.get(host, frozenset()) for host in exits[table]))
+            if exits[table]
+            else frozenset(),
+        )
+        for key, table in families.items()
+    }
+
+
+def _own(guest: LiveGuest, family: Family) -> str | None:
+    """Return the address that a guest sends from."""
+    return next((own for own in guest.addresses if family_of_text(own) == family), None)
+
+
+def _from_guest(
+    guest: LiveGuest, target: LiveGuest, address: str, name: str, passage: Passage
+) -> Iterator[Ping]:
+    """Yield the ping of one guest to an address of another one, which is called ``name``.
+
+    There is none where the guest lacks the family, or where the filter of the target's port is not known.
+    """
+    own = _own(guest, family_of_text(address))
+    if own is not None and passage.is_known(target.host, target.name):
+        is_open = passage.is_open((guest.host, guest.name), own, (target.host, target.name), address)
+        yield Ping(guest.host, guest.name, name, address, is_answered=is_open)
+
+
+def _between_guests(
+    guests: Sequence[LiveGuest], announced: Mapping[str, Mapping[str, Any]], passage: Passage
+) -> Iterator[Ping]:
     """Yield a ring through all guests of a domain in a family, and from its first one to each hypervisor."""
     places = {(guest.domain, family_of_text(address)) for guest in guests for address in guest.addresses}
     for domain, family in sorted(places):
-        ring = [
-            guest
-            for guest in guests
-            if guest.domain == domain and any(family_of_text(own) == family for own in guest.addresses)
-        ]
-        for guest, following in zip(ring, [*ring[1:], ring[0]], strict=True):
-            if guest is not following:
-                yield from _to(guest.host, guest.name, following, family)
+        ring = [guest for guest in guests if guest.domain == domain and _own(guest, family) is not None]
+        pairs = list(zip(ring, [*ring[1:], ring[0]], strict=True))
         firsts = {guest.host: guest for guest in reversed(ring)}
-        for host in sorted(firsts):
-            if firsts[host] is not ring[0]:
-                yield from _to(ring[0].host, ring[0].name, firsts[host], family)
+        pairs += [(ring[0], firsts[host]) for host in sorted(firsts)]
+        paths = {host: _paths(announced.get(host), domain, family) for host in firsts}
+        for guest, following in dict.fromkeys(pairs):
+            if guest is following or not _is_on_a_path(guest.host, following.host, paths):
+                continue
+            for address in following.addresses:
+                if family_of_text(address) == family:
+                    yield from _from_guest(guest, following, address, following.name, passage)
+
+
+def _paths(part: Mapping[str, Any] | None, domain: str, family: Family) -> frozenset[str] | None:
+    """Return the paths on which a host announces a domain; ``None`` where nothing is known of it."""
+    if part is None:
+        return None
+    announced = part["tables"].get(bird_table(domain, family), {"next_hops": {}})
+    return frozenset(announced["next_hops"])
+
+
+def _is_on_a_path(one: str, other: str, paths: Mapping[str, frozenset[str] | None]) -> bool:
+    """Tell whether two hosts are the same or share a path; without one an edge router may lead, or none."""
+    here, there = paths[one], paths[other]
+    return one == other or here is None or there is None or not here.isdisjoint(there)
 
 
 def _to_internet(
-    edge: HostPlan, announced: Mapping[str, Mapping[str, Any]], guests: Sequence[LiveGuest]
+    guests: Sequence[LiveGuest], outside: Mapping[tuple[str, str], _Outside], passage: Passage
 ) -> Iterator[Ping]:
-    """Yield pings from each guest to what an edge router answers for, where that leads out of its domain."""
-    ways_out = {
-        (table.domain, table.family)
-        for table in edge.routing.tables
-        if DEFAULTS
-        & announced.get(edge.host, {}).get("tables", {}).get(table.name, {}).get("prefixes", {}).keys()
-    }
+    """Yield pings from each guest to what edge routers answer for, where that leads out of its domain."""
     for guest in guests:
-        families = {family_of_text(address) for address in guest.addresses}
-        for loopback in edge.loopbacks:
-            if loopback.family in families and (guest.domain, loopback.family) in ways_out:
-                yield Ping(guest.host, guest.name, edge.host, loopback.address)
+        for family in sorted({family_of_text(address) for address in guest.addresses}):
+            beyond = outside.get((guest.domain, family))
+            for edge, address in beyond.addresses if beyond is not None and beyond.is_led_out else ():
+                if beyond is not None and address in beyond.known:
+                    is_open = passage.port(guest.host, guest.name).takes(address)
+                    yield Ping(guest.host, guest.name, edge, address, is_answered=is_open)
 
 
-def _to_shared_addresses(guests: Sequence[LiveGuest]) -> Iterator[Ping]:
-    """Yield pings to each anycast and additional address from the first guest of every host that lacks it."""
-    holders: dict[tuple[str, str], set[str]] = {}
+def _to_shared_addresses(guests: Sequence[LiveGuest], passage: Passage) -> Iterator[Ping]:
+    """Yield pings to each anycast and additional address from the first guest of every host that lacks it.
+
+    Where only some of its holders let the guest through, the holder that answers is not known before.
+    """
+    holders: dict[tuple[str, str], list[LiveGuest]] = {}
     for guest in guests:
         for address in (*guest.besides, *guest.transparent):
-            holders.setdefault((guest.domain, address), set()).add(guest.name)
-    for (domain, address), names in holders.items():
+            holders.setdefault((guest.domain, address), []).append(guest)
+    for (domain, address), having in holders.items():
+        names = {guest.name for guest in having}
         others = [g for g in guests if g.domain == domain and g.name not in names]
-        for guest in {guest.host: guest for guest in reversed(others)}.values():
-            if any(family_of_text(own) == family_of_text(address) for own in guest.addresses):
-                yield Ping(guest.host, guest.name, address, address)
+        family = family_of_text(address)
+        for guest in {g.host: g for g in reversed(others) if _own(g, family) is not None}.values():
+            found = {
+                ping.is_answered
+                for holder in having
+                for ping in _from_guest(guest, holder, _answering(guest, holder, address), address, passage)
+            }
+            if len(found) == 1:
+                yield Ping(guest.host, guest.name, address, address, is_answered=found.pop())
+
+
+def _answering(guest: LiveGuest, holder: LiveGuest, address: str) -> str:
+    """Return the address that an answer comes from at the guest's port.
+
+    That of a transparent address is translated back after the filter where both guests are on one host.
+    """
+    if address in holder.transparent and guest.host == holder.host:
+        return _own(holder, family_of_text(address)) or address
+    return address
 
 
 def _from_hypervisor(
-    plan: HostPlan, plans: Sequence[HostPlan], guests: Sequence[LiveGuest], ways_out: Set[str]
+    plan: HostPlan, guests: Sequence[LiveGuest], outside: Mapping[tuple[str, str], _Outside]
 ) -> Iterator[Ping]:
     """Yield pings from a hypervisor to its guests, and to the outside.
 
-    That it reaches where an edge router leads out of the domain of its own traffic, and otherwise must not:
-    ``ways_out`` are the BIRD tables with a default route.
+    That it reaches where an edge router leads out of the domain of its own traffic, and otherwise must not.
     """
     for guest in guests:
         if guest.host == plan.host:
-            yield from _to(plan.host, plan.host, guest)
+            for address in guest.addresses:
+                yield Ping(plan.host, plan.host, guest.name, address)
     if plan.main_default_route or not any(rule.table == LOCAL_OUT for rule in plan.rules):
         return
-    is_led_out = not _own_ways(plan).isdisjoint(ways_out)
-    for edge in plans:
-        for loopback in edge.loopbacks if edge.kind == "edge_router" else ():
-            if loopback.family == "ipv4":
-                yield Ping(plan.host, plan.host, edge.host, loopback.address, is_answered=is_led_out)
+    own_ways = _own_ways(plan)
+    ways = [
+        outside[table.domain, table.family]
+        for table in plan.routing.tables
+        if table.name in own_ways and table.family == "ipv4"
+    ]
+    is_led_out = any(way.is_led_out for way in ways)
+    for edge, address in dict.fromkeys(
+        pair for (_, f), o in outside.items() if f == "ipv4" for pair in o.addresses
+    ):
+        if not is_led_out or any(address in way.known for way in ways):
+            yield Ping(plan.host, plan.host, edge, address, is_answered=is_led_out)
 
 
 def _between_hypervisors(

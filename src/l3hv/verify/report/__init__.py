@@ -9,17 +9,22 @@ from functools import cached_property
 from typing import Any
 
 from l3hv.errors import natural_key
+from l3hv.verify.causes import Group
 from l3hv.verify.check import Check, State
 
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one verification; ``time`` is when it ended (ISO 8601), ``seconds`` how long it took."""
+    """The checks of one verification; ``time`` is when it ended (ISO 8601), ``seconds`` how long it took.
+
+    ``groups`` are the failed ones, each of them once, by what they follow from.
+    """
 
     inventory: str
     time: str
     seconds: float
     checks: tuple[Check, ...]
+    groups: tuple[Group, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -69,6 +74,7 @@ def topic(check: Check) -> str:
 TOPICS = {
     "session": "sessions",
     "path": "sessions",
+    "stranger": "sessions",
     "bfd": "bfd",
     "received": "prefixes",
     "sent": "prefixes",
@@ -82,6 +88,7 @@ TOPICS = {
     "rules": "rules",
     "foreign": "rules",
     "packet": "filter",
+    "chain": "filter",
     "drops": "filter",
     "sysctl": "sysctls",
     "unit": "units",
@@ -89,12 +96,14 @@ TOPICS = {
     "running": "configuration",
     "router": "configuration",
     "link": "links",
+    "size": "links",
     "networkd": "links",
     "addresses": "links",
     "loopback": "links",
     "guest": "ports",
     "port": "ports",
     "mac": "ports",
+    "neighbor": "ports",
     "translation": "ports",
     "lease": "offers",
     "ra": "offers",

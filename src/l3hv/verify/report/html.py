@@ -112,7 +112,7 @@ def _guest_of(check: Check, plan: HostPlan) -> str | None:
 def _path_of(check: Check, plan: HostPlan) -> str | None:
     """Return the path that a check is about."""
     kind, name, *rest = [*check.what.split(), "", ""]
-    if kind == "path":
+    if kind in {"path", "size"}:
         return name
     if kind == "bfd":
         return rest[0]

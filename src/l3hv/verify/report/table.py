@@ -1,4 +1,4 @@
-"""The table that ends a run: a line of counts per host, then every difference in full."""
+"""The table that ends a run: a line of counts per host, then the differences, causes before what follows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,21 @@ def unpainted(text: str, _colour: str) -> str:
     return text
 
 
-def table(report: Report, paint: Paint = unpainted) -> str:
-    """Return the report as text; ``paint`` colours a piece of text for a terminal."""
+def table(report: Report, paint: Paint = unpainted, *, is_verbose: bool = False) -> str:
+    """Return the report as text; ``paint`` colours a piece of text for a terminal.
+
+    What follows from another failed check is only counted there, unless ``is_verbose``.
+    """
     lines = [*_counts(report, paint)]
+    for group in report.groups:
+        lines += ["", *_difference(group.check, paint)]
+        if group.follows and not is_verbose:
+            lines += _quoted("then", f"{group.consequence} (ansible-playbook -v shows them)")
+        for check in group.follows if is_verbose else ():
+            lines += ["", *_difference(check, paint, "FOLLOWS")]
+    grouped = {(c.host, c.what) for group in report.groups for c in (group.check, *group.follows)}
     for check in report.checks:
-        if check.state != "ok":
+        if check.state != "ok" and (check.host, check.what) not in grouped:
             lines += ["", *_difference(check, paint)]
     return "\n".join([*lines, "", summary(report, paint)])
 
@@ -51,8 +61,8 @@ def _cell(counts: Mapping[State, int], width: int, paint: Paint) -> str:
     return "  " + paint(f"{counts['ok']}{more}".rjust(width), COLOURS[state])
 
 
-def _difference(check: Check, paint: Paint) -> Iterator[str]:
-    yield f"{paint(MARKS[check.state], COLOURS[check.state])}  {check.host}: {check.what}"
+def _difference(check: Check, paint: Paint, mark: str = "") -> Iterator[str]:
+    yield f"{paint(mark or MARKS[check.state], COLOURS[check.state])}  {check.host}: {check.what}"
     yield from _quoted("expected", check.expected)
     yield from _quoted("found", check.found)
     if check.remedy:

@@ -1,0 +1,250 @@
+"""Failed checks in the order in which an operator mends them: a dead daemon or path first, then what follows.
+
+A check follows from another one where the plans say that it cannot be as expected before that one is mended.
+Counts and digests of routes add up what all hosts announce: while a session is down they say nothing of their
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from l3hv.model import HostPlan, Session
+from l3hv.verify.check import Check, failures
+from l3hv.verify.expect import bfd_name, routing_units
+from l3hv.verify.fabric import Fabric, source_of
+from l3hv.verify.words import some
+
+OFFERED_BY = {
+    "radvd": ("ra ", "listeners radvd"),
+    "l3hv-dhcp": ("lease ", "listeners l3hv-dhcp"),
+    "l3hv-nftables": ("packet filter", "drops ", "translation "),
+    "l3hv-tables": ("rules ", "last resort "),
+}
+"""The beginnings of the checks of a host that follow from a unit that does not run there."""
+
+OF_ALL_ROUTES = ("received", "sent", "learned", "more")
+
+
+@dataclass
+class Group:
+    """A failed check, and the failed checks that follow from it.
+
+    ``hosts`` are those that the cause is on, ``reached`` those that have lost a session by it.
+    """
+
+    check: Check
+    hosts: frozenset[str]
+    follows: list[Check] = field(default_factory=list)
+    reached: set[str] = field(default_factory=set)
+    is_cut: bool = False
+
+    @property
+    def consequence(self) -> str:
+        """What follows, in one sentence.
+
+        >>> bird = Check("hv2", "unit bird", "active", "failed", "failed")
+        >>> Group(bird, frozenset({"hv2"}), [Check("rr1", "session hv2", "up", "down", "failed")]).consequence
+        '1 more check on 1 host follows from it'
+        """
+        hosts = {check.host for check in self.follows}
+        verb = "follows" if len(self.follows) == 1 else "follow"
+        return f"{some(len(self.follows), 'more check')} on {some(len(hosts), 'host')} {verb} from it"
+
+
+def groups(
+    checks: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Set[str]
+) -> list[Group]:
+    """Return every failed check once: those with the most consequences first, the others in their order.
+
+    ``silent`` are the hosts with a routing daemon that gives no answer.
+    """
+    return _Grouping(failures(checks), plans, fabric, silent).groups()
+
+
+class _Grouping:
+    """The failed checks of one verification on their way into groups."""
+
+    def __init__(
+        self, failed: list[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Set[str]
+    ) -> None:
+        self._failed = failed
+        self._plans = plans
+        self._fabric = fabric
+        self._silent = silent
+        self._by_name = {(check.host, check.what): check for check in failed}
+        self._group_of: dict[tuple[str, str], Group] = {}
+        self._cuts: list[Group] = []
+        self._of_host: dict[str, Group] = {}
+
+    def groups(self) -> list[Group]:
+        """Return the groups: causes are looked for from the machine to the single session."""
+        for check in self._failed:
+            if check.what == "observation":
+                self._of_host[check.host] = self._begin(check, is_cut=True)
+        for host in sorted(self._silent & self._plans.keys()):
+            self._begin_daemon(host)
+        for check in self._failed:
+            self._begin_service(check)
+        self._join_sessions()
+        for check in self._failed:
+            if self._group(check) is None:
+                cause = self._cause_of(check)
+                if cause is not None:
+                    self._add(cause, check)
+        found = [self._group(check) or Group(check, frozenset({check.host})) for check in self._failed]
+        unique = list({id(group): group for group in found}.values())
+        return sorted(unique, key=lambda group: -len(group.follows))
+
+    def _group(self, check: Check) -> Group | None:
+        return self._group_of.get((check.host, check.what))
+
+    def _begin(self, check: Check, *, is_cut: bool) -> Group:
+        group = Group(check, frozenset({check.host}), is_cut=is_cut)
+        self._group_of[check.host, check.what] = group
+        if is_cut:
+            self._cuts.append(group)
+        return group
+
+    def _add(self, group: Group, check: Check) -> None:
+        group.follows.append(check)
+        self._group_of[check.host, check.what] = group
+
+    def _begin_daemon(self, host: str) -> None:
+        """Make the daemon of ``host`` a cause: its unit, or that it does not answer."""
+        units = [unit.removesuffix(".service") for unit in routing_units(self._plans[host])]
+        names = [*(f"unit {unit}" for unit in units), "running configuration"]
+        found = [check for name in names if (check := self._by_name.get((host, name))) is not None]
+        if found:
+            group = self._of_host[host] = self._begin(found[0], is_cut=True)
+            listeners = [self._by_name.get((host, f"listeners {unit}")) for unit in units]
+            for check in [*found[1:], *listeners]:
+                if check is not None:
+                    self._add(group, check)
+
+    def _begin_service(self, check: Check) -> None:
+        """Make a unit that offers something else than routing a cause, if that fails."""
+        kind, _, unit = check.what.partition(" ")
+        if kind != "unit" or self._group(check) is not None:
+            return
+        beginnings = OFFERED_BY.get(unit, ())
+        following = [
+            other
+            for other in self._failed
+            if beginnings and other.host == check.host and other.what.startswith(beginnings)
+        ]
+        if following:
+            group = self._begin(check, is_cut=False)
+            for other in following:
+                self._add(group, other)
+
+    # Sessions.
+
+    @cached_property
+    def _sessions(self) -> dict[tuple[str, str], Session]:
+        """The session that a check is about, by its host and name."""
+        return {
+            (host, name): session
+            for host, plan in self._plans.items()
+            for session in plan.routing.sessions
+            for name in (f"session {session.name}", bfd_name(session))
+        }
+
+    def _join_sessions(self) -> None:
+        """Put failed sessions and their BFD into the group of what cuts them, or of the first on the path."""
+        pairs: dict[tuple[str, frozenset[str]], Group] = {}
+        for check in self._failed:
+            session = self._sessions.get((check.host, check.what))
+            if session is None:
+                continue
+            group = self._of_machine(check.host, session) or self._of_link(check.host, session)
+            pair = (session.path, frozenset({check.host, session.peer}))
+            if group is None and pair not in pairs:
+                pairs[pair] = self._begin(check, is_cut=True)
+                pairs[pair].hosts = pair[1]
+            elif self._group(check) is None:
+                self._add(group or pairs[pair], check)
+            if (cause := self._group(check)) is not None:
+                cause.reached.add(check.host)
+
+    def _of_machine(self, host: str, session: Session) -> Group | None:
+        """Return the group of a machine or daemon at one end of a session."""
+        return next((self._of_host[end] for end in (host, session.peer) if end in self._of_host), None)
+
+    def _of_link(self, host: str, session: Session) -> Group | None:
+        """Return the group of an interface that fails at one end of a session."""
+        for end in (host, session.peer):
+            for interface in self._interfaces(end, session):
+                for kind in ("link", "addresses"):
+                    check = self._by_name.get((end, f"{kind} {interface}"))
+                    if check is not None:
+                        group = self._group(check) or self._begin(check, is_cut=True)
+                        group.is_cut = True
+                        return group
+        return None
+
+    def _interfaces(self, host: str, session: Session) -> list[str]:
+        """Return the interfaces that a session uses at ``host``, the one below first."""
+        plan = self._plans.get(host)
+        found = []
+        for uplink in plan.uplinks if plan is not None else ():
+            if (uplink.path, uplink.domain) == (session.path, session.domain):
+                found += [*([uplink.vlan.parent] if uplink.vlan is not None else []), uplink.interface]
+        return found
+
+    # All the rest.
+
+    def _cause_of(self, check: Check) -> Group | None:
+        """Return the group that a check belongs to, if it is none of its own."""
+        words = check.what.split()
+        here = [group for group in self._cuts if check.host in group.hosts or check.host in group.reached]
+        if words[0] in {"link", "networkd", "addresses"}:
+            return self._of_interface(check.host, words[1])
+        if words[0] == "path":
+            return next(iter(here), None)
+        if words[0] in OF_ALL_ROUTES:
+            return next(iter(here), next(iter(self._cuts), None))
+        if words[0] == "route":
+            return self._of_route(check.host, words[1], words[3], here)
+        if words[0] == "ping":
+            ends = {check.host, self._homes.get(words[3], words[3])}
+            return next((group for group in self._cuts if group.hosts & ends), None)
+        return None
+
+    def _of_interface(self, host: str, interface: str) -> Group | None:
+        """Return the group of the link of an interface, or of the one below it."""
+        plan = self._plans.get(host)
+        below = [
+            uplink.vlan.parent
+            for uplink in (plan.uplinks if plan is not None else ())
+            if uplink.interface == interface and uplink.vlan is not None
+        ]
+        return next(
+            (
+                group
+                for name in (*below, interface)
+                if (group := self._group_of.get((host, f"link {name}"))) is not None and group.is_cut
+            ),
+            None,
+        )
+
+    def _of_route(self, host: str, prefix: str, domain: str, here: list[Group]) -> Group | None:
+        """Return the group of a learned route: that of its host, or of those that announce it."""
+        plan = self._plans.get(host)
+        if plan is None or any(route.prefix == prefix for guest in plan.guests for route in guest.routes):
+            return None
+        owners = {
+            owner
+            for table in plan.routing.tables
+            if table.domain == domain
+            for owner in self._fabric.owners(source_of(plan, table).name, prefix)
+        }
+        of_owner = (group for group in self._cuts if group.hosts & owners)
+        return next(of_owner, next(iter(here), None)) if owners else None
+
+    @cached_property
+    def _homes(self) -> dict[str, str]:
+        """The hypervisor of each guest."""
+        return {guest.name: plan.host for plan in self._plans.values() for guest in plan.guests}

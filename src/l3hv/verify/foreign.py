@@ -1,0 +1,83 @@
+"""Chains of others in the packet filter: which of them drop what guests send and receive.
+
+A packet passes all base chains of a hook, and each of them can drop it: that ours accept it is not enough.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Rule = Mapping[str, Any]
+
+DROPS = frozenset({"drop", "reject", "queue"})
+DEEPEST = 16
+"""Jumps that are followed; nft allows as many."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule does to packets of the fabric that it may match.
+
+    ``is_sure`` where it matches all packets of some port of the fabric, ``is_named`` where it names the port.
+    """
+
+    kind: str
+    is_sure: bool
+    is_named: bool
+
+
+def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[tuple[str, str, bool]]:
+    """Yield the base chains of a table that drop packets of ``interfaces``: name, effect, whether surely.
+
+    Not surely: the chain lets some packets through that it names a port of the fabric for, or drops some by
+    what is not known here (addresses, connections).
+    """
+    for name, chain in table["chains"].items():
+        if chain["hook"] is None or (chain["dev"] is not None and chain["dev"] not in interfaces):
+            continue
+        verdicts = list(_verdicts(table["chains"], name, interfaces))
+        accepts = any(v.kind == "accept" and (v.is_named or v.is_sure) for v in verdicts)
+        first = next((v for v in verdicts if v.is_sure and not v.is_named and v.kind != "accept"), None)
+        hook = chain["hook"]
+        if chain["policy"] == "drop" and first is None:
+            yield name, f"drops in {hook} what it does not accept (policy drop)", not accepts
+        elif first is not None:
+            yield name, f"drops everything in {hook} ({first.kind})", not accepts
+        elif any(v.kind in DROPS and v.is_sure for v in verdicts):
+            yield name, f"drops in {hook} what comes from or leaves by ports of the fabric", True
+        elif any(v.kind in DROPS for v in verdicts):
+            yield name, f"drops some packets in {hook}", False
+
+
+def _verdicts(
+    chains: Mapping[str, Any],
+    name: str,
+    interfaces: Collection[str],
+    *,
+    is_sure: bool = True,
+    is_named: bool = False,
+    depth: int = 0,
+) -> Iterator[Verdict]:
+    """Yield what the rules of a chain, and of those that it jumps to, do to packets of ``interfaces``."""
+    for rule in chains.get(name, {"rules": ()})["rules"]:
+        if not all(_may_match(op, pattern, interfaces) for _, op, pattern in rule["interfaces"]):
+            continue
+        names = is_named or any(op == "==" for _, op, _ in rule["interfaces"])
+        # What is for all interfaces but one spares none of the fabric.
+        sure = is_sure and not rule["asks_more"]
+        if rule["verdict"] in {"jump", "goto"}:
+            if depth < DEEPEST:
+                yield from _verdicts(
+                    chains, rule["target"], interfaces, is_sure=sure, is_named=names, depth=depth + 1
+                )
+        elif rule["verdict"] != "return":
+            yield Verdict(rule["verdict"], sure, names)
+
+
+def _may_match(operator: str, pattern: str, interfaces: Collection[str]) -> bool:
+    """Tell whether a rule that asks for an interface is for one of the fabric's."""
+    matched = [fnmatch.fnmatchcase(interface, pattern) for interface in interfaces]
+    return any(matched) if operator == "==" else not all(matched)
