@@ -254,5 +254,4 @@ def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestPort:
         ipv6_prefix=guest.ipv6,
         addresses=tuple(f"{first_host(prefix)}/{prefix.max_prefixlen}" for prefix in routed),
         transparent=guest.transparent,
-        link_local=guest.link_local,
     )
