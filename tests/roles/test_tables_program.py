@@ -247,3 +247,11 @@ def test_a_family_that_is_given_up_gets_the_kernels_rule_back(sh: Sh, tmp_path: 
     sh(f"{PROGRAM} tables.conf")
     assert rules(sh)[-2:] == ["0: from all lookup local", "32766: from all lookup main"]
     assert sh(f"{PROGRAM} --check tables.conf").strip() == ""
+
+
+def test_a_rule_without_a_protocol_in_place_of_the_kernels_own_goes(sh: Sh) -> None:
+    """`ip -6 rule add priority 32767 lookup default` is not the kernel's, and takes packets all the same."""
+    again = "ip -6 rule add priority 32767 table default; ip rule add priority 32766 table main"
+    sh(f"{PROGRAM} tables.conf; {again}")
+    sh(f"{PROGRAM} tables.conf")
+    assert not any(rule.startswith(("32766:", "32767:")) for rule in rules(sh))
