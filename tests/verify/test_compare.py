@@ -168,7 +168,7 @@ DIFFERENCES = {
         added(as_planned.address("172.22.2.9/32"), "addresses", "lo"),
         {"loopback 172.22.2.9/32"},
     ),
-    "a missing guest route": (without("routes", "public ipv4", 2), {"route 203.0.113.1/32 in public"}),
+    "a missing guest route": (without("routes", "public ipv4", 3), {"route 203.0.113.1/32 in public"}),
     "a guest route with another source": (
         with_value("172.22.2.9", "routes", "local-out ipv4", 1, "prefsrc"),
         {"route 203.0.113.1/32 in local-out"},
