@@ -359,3 +359,82 @@ def test_a_cut_or_other_packet_is_no_error(observe: ModuleType, cut: int) -> Non
 )
 def test_settings_are_found_where_sysctl_d_says(observe: ModuleType, key: str, path: str) -> None:
     assert observe.sysctl_path(key) == path
+
+
+def meta(key: str, operator: str, value: object) -> dict[str, object]:
+    return {"match": {"op": operator, "left": {"meta": {"key": key}}, "right": value}}
+
+
+def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(observe: ModuleType) -> None:
+    docker = [
+        meta("iifname", "!=", "docker0"),
+        meta("oifname", "==", "docker0"),
+        {"counter": {}},
+        {"drop": None},
+    ]
+    assert observe.rule_of_other(docker) == {
+        "interfaces": [["iif", "!=", "docker0"], ["oif", "==", "docker0"]],
+        "asks_more": False,
+        "verdict": "drop",
+        "target": None,
+    }
+    jump = observe.rule_of_other([{"counter": {}}, {"jump": {"target": "DOCKER-USER"}}])
+    assert (jump["verdict"], jump["target"], jump["asks_more"]) == ("jump", "DOCKER-USER", False)
+    state = [{"xt": {"type": "match", "name": "conntrack"}}, {"accept": None}]
+    assert observe.rule_of_other(state)["asks_more"] is True
+    reject = observe.rule_of_other([{"xt": {"type": "target", "name": "REJECT"}}])
+    assert reject["verdict"] == "reject"
+    assert observe.rule_of_other([{"counter": {}}]) is None
+
+
+LEGACY = """\
+-P INPUT ACCEPT
+-P FORWARD DROP
+-P OUTPUT ACCEPT
+-N DOCKER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -i vm+ -j ACCEPT
+-A FORWARD ! -i docker0 -j DOCKER
+-A DOCKER -j DROP
+"""
+
+
+def test_chains_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
+    chains = observe.legacy_chains(LEGACY)
+    assert (chains["FORWARD"]["hook"], chains["FORWARD"]["policy"]) == ("forward", "drop")
+    assert chains["FORWARD"]["rules"] == [
+        {"interfaces": [["oif", "==", "docker0"]], "asks_more": True, "verdict": "accept", "target": None},
+        {"interfaces": [["iif", "==", "vm*"]], "asks_more": False, "verdict": "accept", "target": None},
+        {"interfaces": [["iif", "!=", "docker0"]], "asks_more": False, "verdict": "jump", "target": "DOCKER"},
+    ]
+    assert chains["DOCKER"]["rules"][0]["verdict"] == "drop"
+
+
+def test_callers_that_nobody_knows_are_counted_by_address(observe: ModuleType) -> None:
+    messages = """\
+hv1_public: Received: Connection collision resolution
+BGP: Unexpected connect from unknown address 198.51.100.9 (port 41234)
+BGP: Unexpected connect from unknown address 198.51.100.9 (port 41236)
+BGP: Unexpected connect from unknown address 2001:db8:1::9 (port 41238)
+level=info msg="Can't find configuration for a new passive connection" Key=198.51.100.10 Topic=Peer
+"""
+    assert observe.unknown_callers(messages) == {
+        "198.51.100.9": 2,
+        "2001:db8:1::9": 1,
+        "198.51.100.10": 1,
+    }
+
+
+def test_a_daemon_that_says_nothing_is_not_waited_for(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket takes the call, as that of a stopped process does, and never says a word."""
+    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.2)
+    path = str(tmp_path / "bird.ctl")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with pytest.raises(observe.Hangs, match="no answer within"):
+            observe.Bird(path)
+    with pytest.raises(observe.Hangs, match="no answer within"):
+        observe.asked(["sleep", "10"], seconds=0.1)
