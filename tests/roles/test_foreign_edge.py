@@ -1,7 +1,7 @@
 """A default route of an edge router of others goes when the router does, whatever restart time it asks for.
 
-The reflector's BIRD runs the file of a golden plan, the edge router runs what others may have configured: FRR or
-BIRD, with graceful restart of 120 s and without the long-lived one.
+The reflector's BIRD runs the file of a golden plan, the edge router what others may have: FRR or BIRD, with
+graceful restart of 120 s and without the long-lived one.
 """
 
 from __future__ import annotations
