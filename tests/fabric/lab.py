@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -325,16 +325,16 @@ class Lab:
                 )
             try:
                 for wanted, (begun, process) in probes.items():
-                    wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 10)
+                    wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 60)
                 yield seen
                 ended = [str(wanted) for wanted, (_, process) in probes.items() if process.poll() is not None]
-                if ended:
-                    raise EndedEarly(f"flows ended before what they should have watched: {', '.join(ended)}")
                 for wanted, (_, process) in probes.items():
                     out, errors = process.communicate(timeout=seconds + 30)
                     assert process.returncode == 0, f"the probe from {wanted} failed: {errors}"
                     seen.results[wanted] = json.loads(out)
                 seen.allowance_ms = lateness.allowance_ms
+                if ended:
+                    raise EndedEarly(f"flows ended before what they should have watched: {', '.join(ended)}")
             finally:
                 for _, process in probes.values():
                     process.kill()
@@ -352,7 +352,9 @@ class Lab:
         def follow(directed: list[Flows], pause: float) -> None:
             done.wait(pause)
             while not done.is_set():
-                with self.traffic(*directed, seconds=5, interval_ms=20) as probes:
+                probes = Traffic()
+                # On a busy host one of them may end while the others only begin: what it saw counts.
+                with suppress(EndedEarly), self.traffic(*directed, seconds=5, interval_ms=20) as probes:
                     flowing.set()
                 seen.allowance_ms = max(seen.allowance_ms, probes.allowance_ms)
                 for wanted, result in probes.results.items():
@@ -362,7 +364,7 @@ class Lab:
         with ThreadPoolExecutor(2) as pool:
             streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
             try:
-                assert flowing.wait(15), "no packet flows yet"
+                assert flowing.wait(60), "no packet flows yet"
                 yield seen
             finally:
                 done.set()
