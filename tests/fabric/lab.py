@@ -352,7 +352,6 @@ class Lab:
         def follow(directed: list[Flows], pause: float) -> None:
             done.wait(pause)
             while not done.is_set():
-                probes = Traffic()
                 # On a busy host one of them may end while the others only begin: what it saw counts.
                 with suppress(EndedEarly), self.traffic(*directed, seconds=5, interval_ms=20) as probes:
                     flowing.set()
@@ -373,13 +372,13 @@ class Lab:
 
     # --- what the machines say -------------------------------------------------------------------
 
-    def moment(self, machine: str, condition: str, seconds: int = 20) -> Future[float]:
+    def moment(self, machine: str, condition: str, seconds: int = 120) -> Future[float]:
         """When (in seconds, to 10 ms) a shell condition comes true in a machine, which looks all the time."""
         # The time since the host's boot, which all machines share: the time of day may be set meanwhile.
         script = f"until {condition}; do sleep 0.005; done; cut -d ' ' -f 1 /proc/uptime"
         pool = ThreadPoolExecutor(1)
         future = pool.submit(
-            lambda: float(self.run(machine, f"timeout {seconds} sh -c {shlex.quote(script)}"))
+            lambda: float(self.run(machine, f"timeout {seconds} sh -c {shlex.quote(script)}", seconds + 10))
         )
         pool.shutdown(wait=False)
         return future
