@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -112,7 +113,8 @@ class EndedEarly(AssertionError):
 LATE_PARTIES = 3
 """How many processes must run one after the other until a failure is mended: of BFD, BGP and the kernel."""
 DAY_S = 24 * 3600
-SAME_MOMENT_S = 0.5
+SAME_MOMENT_S = 1.5
+MOMENT = re.compile(r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?:[.]\d+)?")
 
 
 class HostLateness:
@@ -182,24 +184,25 @@ class Traffic:
 def is_same_state(one: str, other: str) -> bool:
     """Whether two states of a session are the same since the same moment.
 
-    BIRD counts back to a time of day from now: whenever the host's clock is slewed, that moves.
+    BIRD counts back to a time of day from now, and tells it to the second or millisecond: whenever the host's
+    clock is slewed, that moves.
 
     >>> is_same_state("up 23:59:59.999 Established", "up 00:00:00.001 Established")
     True
-    >>> is_same_state("up 16:00:00.000 Established", "up 16:00:01.000 Established")
+    >>> is_same_state("up 2026-01-31 23:59:59 Established", "up 2026-02-01 00:00:00 Established")
+    True
+    >>> is_same_state("up 16:00:00.000 Established", "up 16:00:05.000 Established")
     False
     """
-    clock = re.compile(r"(\d+):(\d+):([0-9.]+)")
-    if clock.sub("", one) != clock.sub("", other):
+    if MOMENT.sub("", one) != MOMENT.sub("", other):
         return False
-    moments = zip(clock.findall(one), clock.findall(other), strict=True)
-    for first, second in moments:
-        gap = abs(
-            sum(w * (float(a) - float(b)) for w, a, b in zip((3600, 60, 1), first, second, strict=True))
-        )
-        if min(gap, DAY_S - gap) > SAME_MOMENT_S:
-            return False
-    return True
+    moments = zip(MOMENT.findall(one), MOMENT.findall(other), strict=True)
+    gaps = (abs((_read(first) - _read(second)).total_seconds()) for first, second in moments)
+    return all(min(gap, abs(DAY_S - gap)) < SAME_MOMENT_S for gap in gaps)
+
+
+def _read(moment: str) -> datetime:
+    return datetime.fromisoformat(moment if "-" in moment else f"2000-01-01 {moment}")
 
 
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
