@@ -17,6 +17,7 @@ ROUTING = DropReason("routing", "BGP or BFD from beyond the path (TTL, source)",
 TO_HOST = DropReason("to_host", "to the host itself, which offers nothing there", is_logged=True)
 MULTICAST = DropReason("multicast", "broadcasts and multicasts that nobody here listens to", is_logged=False)
 OTHER_DOMAIN = DropReason("other_domain", "forwarded out of its domain", is_logged=True)
+OWN_ICMP = DropReason("own_icmp", "ICMP of this host to beyond the fabric that is no error", is_logged=False)
 
 FROM_GUESTS = (
     DropReason("mac", "a guest with a MAC that is not its own", is_logged=True),
@@ -28,6 +29,7 @@ FROM_GUESTS = (
     DropReason("dhcp_rate", "more DHCP than a guest needs", is_logged=False),
     DropReason("ping_rate", "more pings of the gateway than a guest needs", is_logged=False),
     DropReason("fabric", "a guest that wants to reach the fabric's own machines", is_logged=True),
+    DropReason("link_local", "a guest that wants to reach link-local addresses elsewhere", is_logged=False),
     DropReason("isolation", "between guests of this host, one of which has port_isolation", is_logged=False),
     DropReason("not_allowed", "to a guest with allowed_sources, from elsewhere", is_logged=False),
     DropReason("new_neighbours", "too many new addresses behind a port (a scan of its /64)", is_logged=False),
@@ -35,6 +37,7 @@ FROM_GUESTS = (
 ARP_REASONS = (
     DropReason("arp_mac", "ARP in the name of a MAC that is not the guest's own", is_logged=False),
     DropReason("arp_sender", "ARP in the name of an address that is not the guest's own", is_logged=False),
+    DropReason("arp_target", "ARP for what a guest cannot reach, or holds itself", is_logged=False),
     DropReason("arp_rate", "more ARP than a guest needs", is_logged=False),
 )
 
@@ -76,6 +79,7 @@ def packet_filter(
                 gateway.partition("/")[0] for guest in guests for gateway in guest.gateways if "." in gateway
             )
         ),
+        probers4=tuple((guest.interface, guest.lease.address) for guest in guests if guest.lease is not None),
         on_link6=tuple(g.interface for g in guests if g.prefix is not None and g.prefix.on_link),
         isolated=tuple(guest.interface for guest in host.guests if guest.port_isolation),
         restricted=tuple(allowed),
@@ -94,7 +98,7 @@ def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
         return (ROUTING,)
     if host.kind == "route_reflector":
         return (ROUTING, TO_HOST, MULTICAST)
-    return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, *FROM_GUESTS)
+    return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
 def _neighbours(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
@@ -118,7 +122,11 @@ def _domains(common: Common, host: HostIntent, guests: Iterable[Guest]) -> Itera
     ports += [(guest.domain, guest.interface) for guest in guests]
     for domain in common.domains:
         if domain.name in host.domains:
-            yield FilteredDomain(domain.name, tuple(port for name, port in ports if name == domain.name))
+            yield FilteredDomain(
+                domain.name,
+                tuple(port for name, port in ports if name == domain.name),
+                _of_family(map(str, common.pool_prefixes(domain.name, "ipv4")), "ipv4"),
+            )
 
 
 @dataclass
@@ -140,8 +148,6 @@ def _sources(guests: Iterable[Guest]) -> _Sources:
     found = _Sources()
     for guest in guests:
         port = guest.interface
-        if guest.link_local is not None:
-            found.addresses6.append((port, guest.link_local))
         # The routes towards a guest are all that it may send from.
         prefixes = dict.fromkeys(route.prefix for route in guest.routes)
         for prefix in _disjoint(prefixes, "ipv4"):

@@ -16,6 +16,9 @@ LEAST_NEIGHBOURS = 1024
 MOST_NEIGHBOURS_OF_UPLINK = 4096
 """An uplink's prefix may be a /64: what can really be attached to an L2 path is less."""
 
+LINK_LOCAL4 = "169.254.0.0/16"
+"""RFC 3927, section 2.6.2: a router does not forward to it."""
+
 NEIGHBOURS_OF_GUEST = 8
 """In each family: a guest's own addresses, and additional ones that it is asked for while it is down."""
 
@@ -36,10 +39,11 @@ def table_names(common: Common, host: HostIntent, spread: Iterable[Spread]) -> t
 
 
 def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
-    """Return the route that ends each table, but for those of spread anycast: there the domain's comes next.
+    """Return the routes that end each table, but for those of spread anycast: there the domain's comes next.
 
     Guests' packets to nowhere are dropped (an answer to each would help an attacker); the hypervisor's
-    own programs are told at once that there is no way.
+    own programs are told at once that there is no way.  On a hypervisor a packet to an address of a pool that
+    no guest has ends here, not at an edge router that would send it back; the gateway answers no ARP for it.
     """
     if host.kind == "route_reflector":
         return ()
@@ -47,8 +51,15 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
     routes = [
         LastResort(family, domain.name, "blackhole") for domain in domains for family in domain.families
     ]
-    if host.kind == "hypervisor" and any("ipv4" in domain.families for domain in domains):
-        routes.append(LastResort("ipv4", LOCAL_OUT, "unreachable"))
+    if host.kind == "hypervisor":
+        for domain in domains:
+            for family in domain.families:
+                prefixes = [*map(str, common.pool_prefixes(domain.name, family))]
+                if family == "ipv4":
+                    prefixes.append(LINK_LOCAL4)
+                routes += [LastResort(family, domain.name, "blackhole", prefix=prefix) for prefix in prefixes]
+        if any("ipv4" in domain.families for domain in domains):
+            routes.append(LastResort("ipv4", LOCAL_OUT, "unreachable"))
     return tuple(routes)
 
 

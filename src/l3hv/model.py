@@ -129,12 +129,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class LastResort:
-    """The route that ends a table: ``blackhole`` or ``unreachable`` default of metric 4294967294."""
+    """A route that ends a table, or what is looked up there of ``prefix``, where no other route is known.
+
+    ``prefix`` is "default" or a prefix.  No route that a daemon knows has so high a metric.
+    """
 
     family: Family
     table: str
     type: Literal["blackhole", "unreachable"]
     metric: int = 4294967294
+    prefix: str = "default"
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ class Guest:
 
     ``gateways`` are the addresses (``address/length``) that the port holds with scope link;
     ``gateway_mac`` is the port's own MAC, the same on every hypervisor; ``mac`` is the guest's.
-    ``link_local`` is the guest's fe80:: address. ``mtu`` is in bytes.
+    ``link_local`` is the fe80:: address that its IPv6 is routed to: a permanent neighbour of the port, with
+    the guest's MAC.  So it works whatever link-local addresses the guest has.  ``mtu`` is in bytes.
     ``transparent`` pairs an additional IPv4 address with the main one that it is translated to.
     """
 
@@ -523,10 +528,14 @@ class DropReason:
 
 @dataclass(frozen=True)
 class FilteredDomain:
-    """What one domain's packets are forwarded between: its uplinks and guest ports on this host."""
+    """What one domain's packets are forwarded between: its uplinks and guest ports on this host.
+
+    ``pools4`` are the IPv4 prefixes of its pools: its guests may ask for addresses of these by ARP.
+    """
 
     name: str
     interfaces: tuple[str, ...]
+    pools4: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -574,6 +583,7 @@ class PacketFilter:
     - ``macs`` and ``sources4`` to ``source_prefixes6``: what guests may send with: single addresses,
       /64s (by their first address), and other prefixes.
     - ``gateways4``: the addresses that guests know this host by.
+    - ``probers4``: the main address of each guest, to which the answer to its ARP probes is sent.
     - ``on_link6``: ports behind which any number of neighbours may be.
     - ``isolated``, ``restricted``: as the intent says; ``allowed4`` and ``allowed6`` may send to the latter.
     - ``transparent``: pairs of an additional address and the one that it is translated to; ``tracked4`` are
@@ -599,6 +609,7 @@ class PacketFilter:
     source_networks6: tuple[tuple[str, str], ...]
     source_prefixes6: tuple[tuple[str, str], ...]
     gateways4: tuple[str, ...]
+    probers4: tuple[tuple[str, str], ...]
     on_link6: tuple[str, ...]
     isolated: tuple[str, ...]
     restricted: tuple[str, ...]

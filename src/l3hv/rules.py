@@ -18,6 +18,8 @@ from l3hv.model import Family, Rule
 from l3hv.spread import MARKS, Spread, spread_name
 
 RULE_STEP = 10
+ICMP = 1
+"""IANA's number of the protocol."""
 KERNEL_RULES = 32766
 """Priority of the kernel's own rule of ``main``; ours come before it."""
 
@@ -78,11 +80,13 @@ def _rules_of_own_traffic(
             iif=own,
             suppress_prefixlength=0,
         )
+        yield from _rules_of_errors(common, host, family)
         for domain in domains:
             yield from _rules_to(common, host, family, domain)
         yield _rule(family, "main", "the host's own traffic to elsewhere is management", iif="lo")
     else:
         yield _rule(family, "main", "what is directly attached", iif=own)
+        yield from _rules_of_errors(common, host, family)
         for domain in domains:
             if domain.kind == "private" and not _has_local_out(host, family):
                 yield from _rules_to(common, host, family, domain)
@@ -93,6 +97,30 @@ def _rules_of_own_traffic(
             "the host's own traffic is to its guests or private",
             iif="lo",
         )
+
+
+def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
+    """Yield the rules of ICMP errors about public packets, which go to whoever sent those.
+
+    Their source is the address of the interface that the packet came by (``icmp_errors_use_inbound_ifaddr``),
+    which tells the domain: a pool's gateway on guest ports, the own address on a path.  The host's other
+    packets have no source yet when they are looked up; the packet filter stops pings that are bound to one.
+    Errors about private packets follow local-out, and in IPv6 the domains' own rules are for errors as well.
+    """
+    if not _has_local_out(host, family):
+        return
+    public = common.public
+    networks = [
+        common.network(uplink.path, public.name, family)
+        for uplink in host.uplinks
+        if uplink.domain == public.name
+    ]
+    pools = [pool for pool in common.pools if pool.domain == public.name and pool.gateway is not None]
+    sources = [str(pool.ipv4) for pool in pools]
+    sources += [str(network.prefix) for network in networks if network is not None]
+    for source in sources:
+        why = f"errors about packets of {public.name}"
+        yield _rule(family, public.name, why, iif="lo", source=source, ip_protocol=ICMP)
 
 
 def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:

@@ -54,7 +54,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     )
     yield from _section("Rules", map(_rule, plan.rules))
     yield from _section(
-        "Last resorts", ((route.family, route.table, route.type) for route in plan.last_resorts)
+        "Last resorts", ((route.family, route.table, route.type, route.prefix) for route in plan.last_resorts)
     )
     yield from _section("Guests", (row for guest in plan.guests for row in _guest(guest)))
     yield from _section("Accepted", (row for table in routing.tables for row in _accepts(table)))

@@ -32,7 +32,6 @@ class GuestPort:
     those (with prefix length 32 or 128, or a subnet's first address) that the guest must hold on its
     loopback to answer for what is routed through it (additional and anycast addresses).
     ``transparent`` are the addresses that reach it translated, with no guest configuration.
-    ``link_local`` is the fe80:: address that its IPv6 is routed to.
     """
 
     name: str
@@ -45,7 +44,6 @@ class GuestPort:
     ipv6_prefix: str | None
     addresses: tuple[str, ...] = ()
     transparent: tuple[str, ...] = ()
-    link_local: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,18 @@ SIX = {
 }
 
 
+ERRORS = (
+    "iif lo from 10.0.0.0/12 ipproto 1 lookup public",
+    "iif lo from 198.18.0.0/18 ipproto 1 lookup public",
+    "iif lo from 198.18.64.0/18 ipproto 1 lookup public",
+)
+"""ICMP errors about public packets: from the gateway of a pool, and from the addresses on the paths."""
+
+
 def test_hypervisor_ipv4():
     assert rules("hypervisor", "ipv4") == [
         "iif lo lookup main",
+        *ERRORS,
         "iif lo lookup local-out",
         "iif eno1.20 lookup private",
         "iif eno2.20 lookup private",
@@ -65,6 +74,7 @@ def test_hypervisor_ipv4():
 def test_hypervisor_ipv4_with_a_default_route_in_main():
     assert rules("hypervisor", "ipv4", l3hv_main_default_route=True) == [
         "iif lo lookup main suppress_prefixlength 0",
+        *ERRORS,
         "iif lo to 10.0.0.0/12 lookup local-out",
         "iif lo to 10.64.0.0/16 lookup local-out",
         "iif lo to 172.22.0.0/16 lookup local-out",
@@ -107,6 +117,17 @@ def test_hypervisor_ipv6_with_private_and_a_default_route_in_main():
     ]
 
 
+@pytest.mark.parametrize("kind", ["hypervisor", "edge_router"])
+@pytest.mark.parametrize("default", [False, True])
+def test_only_the_hosts_own_packets_are_looked_into(kind: str, default: bool):
+    """A rule for a protocol or port without `iif lo` makes the kernel dissect whatever it forwards."""
+    common = common_of(COMMON)
+    variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}, "l3hv_main_default_route": default}
+    for rule in policy_rules(common, intents({"x": (kind, variables)}, common)["x"]):
+        is_plain = rule.ip_protocol is None and rule.source_port is None
+        assert is_plain or rule.iif == "lo"
+
+
 def test_edge_router_of_public():
     assert rules("edge_router", "ipv4") == ["iif lo lookup main", "lookup public"]
     assert rules("edge_router", "ipv6") == ["lookup main", "lookup public"]
@@ -136,16 +157,20 @@ def test_without_private_nothing_is_private():
     }
     assert rules("hypervisor", "ipv4", common, l3hv_uplinks={"a": "eno1"}) == [
         "iif lo lookup main",
+        "iif lo from 198.51.100.0/24 ipproto 1 lookup public",
         "iif lo lookup local-out",
         "lookup public",
     ]
 
 
 def test_priorities_are_consecutive_and_below_the_kernels_own():
-    common = common_of(COMMON | {"l3hv_rule_priority": 32700})
+    common = common_of(COMMON | {"l3hv_rule_priority": 32670})
     variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}}
     found = policy_rules(common, intents({"x": ("hypervisor", variables)}, common)["x"])
     assert [rule.priority for rule in found if rule.family == "ipv4"] == [
+        32670,
+        32680,
+        32690,
         32700,
         32710,
         32720,

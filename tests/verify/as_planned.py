@@ -137,7 +137,13 @@ def routes(plan: HostPlan, guests: list[Guest]) -> dict[str, list[dict[str, Any]
     for last in plan.last_resorts:
         default = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}[last.family]
         found[f"{last.table} {last.family}"].append(
-            route(default, None, type=last.type, protocol=TABLES_UNIT, metric=last.metric)
+            route(
+                default if last.prefix == "default" else last.prefix,
+                None,
+                type=last.type,
+                protocol=TABLES_UNIT,
+                metric=last.metric,
+            )
         )
     for guest in guests:
         for each in guest.routes:

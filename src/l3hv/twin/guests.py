@@ -200,10 +200,6 @@ def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str, *, has_client: boo
                     "net_ns_fd": fd,
                 },
             )
-        if guest.link_local and not has_client:
-            # Beside the one that the kernel makes of the MAC; often the same.
-            index = link.link_lookup(ifname=INTERFACE)[0]
-            link.addr("replace", index=index, address=guest.link_local, prefixlen=64)
 
 
 def tap_mac(mac: str) -> str:

@@ -278,7 +278,8 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
 def guest_from(stored: Mapping[str, Any]) -> GuestPort:
     """A guest from its JSON form."""
     several = {key: tuple(stored.get(key, ())) for key in ("addresses", "transparent")}
-    return GuestPort(**{**stored, **several})
+    known = {key: value for key, value in stored.items() if key in GuestPort.__dataclass_fields__}
+    return GuestPort(**{**known, **several})
 
 
 def topology_from(stored: Mapping[str, Any]) -> Topology:

@@ -176,7 +176,7 @@ def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
             yield f"default route in main {family}", "none"
     for last in plan.last_resorts:
         yield (
-            f"last resort of {last.table} {last.family}",
+            last_resort_name(last.table, last.family, last.prefix),
             route_words(last.type, BY_TABLES_UNIT, last.metric, None),
         )
     routes: dict[str, list[str]] = {}
@@ -189,6 +189,15 @@ def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
                 routes.setdefault(f"route {route.prefix} in {table}", []).append(words)
     for what, several in routes.items():
         yield what, "\n".join(sorted(several))
+
+
+def last_resort_name(table: str, family: str, prefix: str) -> str:
+    """Return the name of the route that ends a table, or a part of it.
+
+    >>> last_resort_name("public", "ipv4", "203.0.113.0/24")
+    'last resort of public ipv4 for 203.0.113.0/24'
+    """
+    return f"last resort of {table} {family}" + ("" if prefix == "default" else f" for {prefix}")
 
 
 def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:

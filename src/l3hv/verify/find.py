@@ -21,6 +21,7 @@ from l3hv.verify.expect import (
     bfd_name,
     families,
     interface_of,
+    last_resort_name,
     learned_name,
     learned_words,
     lease_words,
@@ -204,7 +205,7 @@ def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the routes that BIRD did not make, those of one prefix and table together."""
-    last_resorts = {(last.table, last.family): last.metric for last in plan.last_resorts}
+    last_resorts = {(last.table, last.family, last.prefix): last.metric for last in plan.last_resorts}
     found: dict[str, list[str]] = {}
     for name, routes in seen["routes"].items():
         table, family = name.rsplit(" ", 1)
@@ -214,11 +215,12 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             yield f"default route in main {family}", "; ".join(defaults) or "none"
         for route in routes:
             words = route_words(_leads(route), route["protocol"], route["metric"], route["prefsrc"])
+            prefix = "default" if route["prefix"] in DEFAULTS else route["prefix"]
             if table == "main":
                 if route["protocol"] == 2 and not route["prefix"].startswith(("fe80:", "ff00:")):
                     found.setdefault(f"route {route['prefix']} in main", []).append(words)
-            elif route["prefix"] in DEFAULTS and route["metric"] == last_resorts.get((table, family)):
-                found.setdefault(f"last resort of {name}", []).append(words)
+            elif route["metric"] == last_resorts.get((table, family, prefix)):
+                found.setdefault(last_resort_name(table, family, prefix), []).append(words)
             else:
                 found.setdefault(f"route {route['prefix']} in {table}", []).append(words)
     for what, several in found.items():
