@@ -34,6 +34,7 @@ def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) 
                 lab.twin(*breakage)
         except EndedEarly as error:
             attempts.append(error)
+            traffic = Traffic()  # It has not seen all.
         with lab.steady_traffic(*FLOWS) as recovery:
             lab.twin(*remedy)
             lab.wait_until_whole()

@@ -33,7 +33,7 @@ def test_the_time_for_which_nothing_else_could_run_is_allowed() -> None:
         ("up 16:00:07.000 Established", False),
         ("up 17:00:00.000 Established", False),
         ("start 16:00:00.000 Active", False),
-        ("up 2026-01-02 Established", False),
+        ("up 2026-01-02 16:00:09 Established", False),
     ],
 )
 def test_a_session_since_the_same_moment(now: str, is_same: bool) -> None:
