@@ -40,6 +40,9 @@ from l3hv.sessions import (
 from l3hv.spread import spreads
 from l3hv.topology import GuestPort, Machine, Port, Topology
 
+NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
+"""Prefixes of the names that libvirt gives itself: it drops one that was asked for."""
+
 VLAN_QOS_MAPS = ("6-6", "7-7")
 """Priorities that VLANs keep, inward and outward: routing protocols and BFD (6), network control (7)."""
 
@@ -182,6 +185,7 @@ def _warnings(part: HostSlice) -> Iterator[str]:
                     yield f"path {path} does not carry {family} of {domain.name}"
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} hangs on path {used.pop()} alone"
+    yield from _renamed_by_libvirt(host)
     yield from _without_bfd(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     profiles = {failure_profile(host, peer) for peer in (*part.peers, *anybody(host))}
@@ -204,6 +208,21 @@ def _warnings(part: HostSlice) -> Iterator[str]:
         yield (
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
             "2.14 and later do not, nor does the profile bfd"
+        )
+
+
+def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
+    """Yield the ports whose names libvirt replaces (``virDomainNetDefParseXML``): they would never appear."""
+    named = [
+        f"{guest.interface} ({guest.name})"
+        for guest in host.guests
+        if guest.interface.startswith(NAMES_OF_LIBVIRT)
+    ]
+    if named:
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        yield (
+            f"libvirt replaces interface names that begin with {', '.join(NAMES_OF_LIBVIRT)}: "
+            f"choose others for {', '.join(named[:3])}{more}"
         )
 
 

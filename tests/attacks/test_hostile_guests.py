@@ -138,7 +138,12 @@ ATTACKS = (
     spoofed("IPv6 source of the gateway", GATEWAY6),
     spoofed("IPv6 source of a path", "2001:db8:c633:6400::1"),
     spoofed("IPv6 source that is unique local", "fd00::1"),
-    spoofed("link-local source of a guest beside it", "fe80::5254:33ff:fe00:7"),
+    # A guest may have any link-local address: the kernel forwards none.
+    Attack(
+        "link-local source of a guest beside it",
+        (out(udp("fe80::5254:33ff:fe00:7", REMOTE6, (4000, 4000), MARK)),),
+        None,
+    ),
     Attack(
         "another MAC",
         (out(udp(OWN, REMOTE, (4000, 4000), MARK), source="02:00:00:00:00:66"),),
@@ -163,6 +168,16 @@ ATTACKS = (
         ethernet(OWN_MAC, EVERYBODY, ARP, arp(1, OWN_MAC, OWN, EVERYBODY, GATEWAY)),
         "arp_rate",
         passed=MANY // 2,
+    ),
+    Attack(
+        "ARP for an address outside its pools",
+        (ethernet(OWN_MAC, EVERYBODY, ARP, arp(1, OWN_MAC, OWN, EVERYBODY, "192.168.7.7")),),
+        "arp_target",
+    ),
+    Attack(
+        "ARP probe for an address outside its pools",
+        (ethernet(OWN_MAC, EVERYBODY, ARP, arp(1, OWN_MAC, "0.0.0.0", EVERYBODY, "192.168.7.7")),),
+        "arp_target",
     ),
     Attack(
         "neighbour advertisement for another guest",
@@ -241,6 +256,9 @@ ATTACKS = (
     towards("BGP to", GATEWAY6, syn(OWN_LINK_LOCAL, GATEWAY6, 179, ttl=255), "to_host"),
     towards("BGP to", "198.51.100.126", syn(OWN, "198.51.100.126", 179, ttl=255), "fabric"),
     towards("BGP to", "2001:db8:c633:6400::7e", syn(OWN6, "2001:db8:c633:6400::7e", 179, ttl=255), "fabric"),
+    towards("link-local", "fe80::77", udp(OWN6, "fe80::77", (4000, 4000), MARK), "link_local"),
+    Attack("link-local 169.254.169.254", (out(udp(OWN, "169.254.169.254", (4, 4), MARK)),), None),
+    Attack("unused address of its pool", (out(udp(OWN, "203.0.113.99", (4, 4), MARK)),), None),
     towards("BFD to", "198.51.100.1", udp(OWN, "198.51.100.1", (49152, 3784), BFD, ttl=255), "to_host"),
     towards("BFD to", "198.51.100.2", udp(OWN, "198.51.100.2", (49152, 3784), BFD, ttl=255), "fabric"),
     towards("SSH to", "172.22.2.1", syn(OWN, "172.22.2.1", 22), "to_host"),

@@ -489,3 +489,29 @@ def test_a_host_whose_routes_nobody_keeps_had_better_not_vanish(profile: str):
 
 def test_a_reflector_does_not_vanish_either():
     assert host_plan(slices(fabric(1))["rr1"]).routing.session_shapes == ()
+
+
+@pytest.mark.parametrize("interface", ["vnet9", "vif1.0", "macvtap0", "macvlan3", "tap-vm9"])
+def test_a_name_that_libvirt_replaces_is_warned_of(interface: str):
+    hosts = fabric(1)
+    hosts["hv1"][1]["l3hv_guests"][0]["interface"] = interface
+    warnings = [words for words in host_plan(slices(hosts)["hv1"]).warnings if "libvirt" in words]
+    name = hosts["hv1"][1]["l3hv_guests"][0]["name"]
+    expected = [
+        "libvirt replaces interface names that begin with vnet, vif, macvtap, macvlan: "
+        f"choose others for {interface} ({name})"
+    ]
+    assert warnings == ([] if interface == "tap-vm9" else expected)
+
+
+def test_what_no_guest_has_of_a_pool_ends_at_the_hypervisor():
+    """Each pool of a domain has a last resort in the domain's table, and in no other."""
+    plan = host_plan(slices(fabric(1))["hv1"])
+    ends = {(last.table, last.prefix) for last in plan.last_resorts if last.type == "blackhole"}
+    assert ends == {
+        *(
+            ("public", prefix)
+            for prefix in ("default", "10.0.0.0/12", "2001:db8:8000::/33", "169.254.0.0/16")
+        ),
+        *(("private", prefix) for prefix in ("default", "10.64.0.0/16", "169.254.0.0/16")),
+    }
