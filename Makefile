@@ -66,24 +66,35 @@ lint: $(VENV)/.dev ## Check style and types
 	@yamllint -s .
 	@ansible-lint -q
 
+PARTS := style images pure twin pairs fabric roles
+
 .PHONY: test
 test: root host $(VENV)/.dev ## Run every test but the matrix (boots twins of its own; a standing lab is left alone)
-	@echo "==> Style and types"
-	@$(MAKE) --no-print-directory lint
-	@echo "==> Without machines"
+	@.ci/parts $(PARTS)
+
+.PHONY: $(PARTS:%=test-%)
+test-style: lint
+
+test-pure: $(VENV)/.dev ## Run the tests without machines (the others of make test: test-twin -pairs -fabric -roles)
 	@pytest -n 3 --dist worksteal -q -m 'not twin and not fabric'
-	@echo "==> The twin itself"
-	@./twin image
+
+test-images: root host $(VENV)/.dev
+	@./twin image --all
+
+test-twin: root host $(VENV)/.dev
 	@pytest -q -m 'twin and not matrix and not pairs'
-	@echo "==> Every daemon of a hypervisor with every daemon of a reflector"
+
+test-pairs: root host $(VENV)/.dev
 	@pytest -q -m pairs
-	@echo "==> The fabric: provisioned, verified, broken on purpose"
+
+test-fabric: root host $(VENV)/.dev
 	@trap './twin down --name $(TEST_TWIN)' EXIT; \
 	./twin up -i inventories/lab --name $(TEST_TWIN); \
 	./twin play --name $(TEST_TWIN) site.yml; \
 	./twin play --name $(TEST_TWIN) playbooks/verify.yml; \
 	L3HV_TWIN=$(TEST_TWIN) pytest -q -m fabric
-	@echo "==> Roles as Ansible users run them"
+
+test-roles: root host $(VENV)/.dev
 	@molecule test --all
 
 # Every daemon against every other: this takes longer than all of the above.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the expected files instead of comparing with them; read the difference before committing",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Add what failed to the file that `.ci/parts` sums up from, if that runs the tests."""
+    if path := os.environ.get("L3HV_FAILED_TESTS"):
+        failed = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+        with open(path, "a", encoding="utf-8") as names:
+            names.writelines(f"{report.nodeid}\n" for report in failed)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ def bound_ms(lab: Lab, path: str) -> float:
 def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) -> str:
     """Break a path under traffic and mend it under traffic, which must lose nothing; what it cost.
 
-    The machines share their cores with whatever else the host does: the better of two attempts counts.
+    The machines share their cores with whatever else the host does: the better of two attempts counts, and
+    the bound is wider by as much as the host was late.
     """
     bound = bound_ms(lab, breakage[2])
     attempts: list[object] = []
@@ -33,6 +34,7 @@ def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) 
                 lab.twin(*breakage)
         except EndedEarly as error:
             attempts.append(error)
+            traffic = Traffic()  # It has not seen all.
         with lab.steady_traffic(*FLOWS) as recovery:
             lab.twin(*remedy)
             lab.wait_until_whole()
@@ -40,10 +42,11 @@ def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) 
         if not traffic.results:
             continue
         assert all(traffic.flows_hit().values()), f"nothing was broken: {traffic.results}"
-        attempts.append(traffic.outages_ms())
-        if max(traffic.outages_ms().values()) <= bound:
-            return f"{attempts}, at most {bound:.0f} ms are allowed"
-    raise AssertionError(f"the worst flows were cut for {attempts} ms, at most {bound:.0f} ms are allowed")
+        allowed = bound + traffic.allowance_ms
+        attempts.append((traffic.outages_ms(), f"{allowed:.0f} ms are allowed"))
+        if max(traffic.outages_ms().values()) <= allowed:
+            return f"{attempts}"
+    raise AssertionError(f"the worst flows were cut for {attempts} ms")
 
 
 @pytest.fixture

@@ -49,7 +49,11 @@ def save(path: Path, content: object) -> None:
 
 
 def state_of(lab: Lab, machine: str) -> str:
-    """Files, rules, own routes, packet filter, and since when units run: what a rehearsal must not touch."""
+    """Files, rules, own routes, packet filter, since when units run, and how often BIRD was reconfigured.
+
+    A rehearsal must touch none of it. When BIRD was reconfigured it tells by the host's clock, which may be
+    slewed meanwhile: its journal is counted.
+    """
     return lab.run(
         machine,
         "find /etc /usr/local /run/systemd/network -type f -exec sha256sum {} + | sort -k 2; "
@@ -58,7 +62,7 @@ def state_of(lab: Lab, machine: str) -> str:
         "nft --stateless --terse list ruleset; nft list map inet l3hv transparent 2>&1; "
         "systemctl show --property=Id,ActiveEnterTimestampMonotonic "
         "bird frr systemd-networkd radvd l3hv-dhcp l3hv-tables l3hv-gobgp-public l3hv-gobgp-private;"
-        "birdc show status 2>/dev/null | grep -i configuration || true",
+        "journalctl --quiet --boot --output=cat --unit=bird --unit=bird6 | grep -c Reconfigured || true",
     )
 
 
@@ -83,8 +87,9 @@ def restored(standing: Lab) -> Iterator[None]:
 
 def test_an_unchanged_run_changes_and_loses_nothing(lab: Lab, figures: dict[str, str]) -> None:
     with lab.steady_traffic(*FLOWS) as traffic:
+        before = lab.ping().seconds
         run = lab.playbook("site.yml")
-        ping = lab.ping().seconds
+        ping = max(before, lab.ping().seconds)
     assert run.recap().keys() == set(MACHINES)
     assert run.changed_hosts() == {}, run.changes()
     assert traffic.lost() == {}
@@ -216,7 +221,7 @@ def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRe
         others = {
             name: state for name, state in removal.sessions_before[machine].items() if "hv3" not in name
         }
-        assert standing.protocols(machine) == others, f"sessions of {machine} were restarted"
+        assert standing.restarted(machine, others) == set()
 
 
 def test_the_removal_of_a_hypervisor_costs_the_others_nothing(removal: HypervisorRemoval) -> None:

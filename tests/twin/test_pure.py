@@ -180,3 +180,44 @@ def test_images_that_no_twin_wants_are_pruned(tmp_path: Path, monkeypatch: pytes
     image.prune(wanted, new)
     left = {path.name for path in images.iterdir() if path.is_dir()}
     assert left == {new.name, *others, "debian13-111111111111", "debian13-222222222222"}
+
+
+# Stands in for debootstrap: makes a directory, once as many of it run as the test wants at the same time.
+BUILDER = """\
+#!/bin/sh
+touch {place}/running-$$
+end=$(($(date +%s) + 10))
+until [ "$(ls {place} | grep -c running)" -ge {together} ]; do
+    [ "$(date +%s)" -lt "$end" ] || exit 1
+    sleep 0.05
+done
+for directory; do
+    case $directory in
+    */.building-*) mkdir -p "$directory" && cd "$directory" && mkdir -p etc tmp var/log {apt} ;;
+    esac
+done
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="images are built by root")
+def test_different_images_are_built_at_the_same_time_and_one_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin/debootstrap"
+    program.parent.mkdir()
+    program.write_text(
+        BUILDER.format(place=tmp_path, together=2, apt="var/cache/apt/archives var/lib/apt/lists")
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(image, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    leftover = tmp_path / "cache/images/.building-debian12-000000000000"
+    leftover.mkdir(parents=True)
+    one, other = image.recipe("debian12"), image.recipe("debian13")
+    said: list[str] = []
+    roots = image.ensure_images([one, other, one], said.append)
+    assert roots == [image.image_root(one), image.image_root(other), image.image_root(one)]
+    assert all(root.is_dir() for root in roots)
+    assert len(list(tmp_path.glob("running-*"))) == 2
+    assert not leftover.exists()

@@ -78,7 +78,7 @@ class Lab:
         return found
 
 
-def eventually(check: Callable[[], Any], seconds: float = 10) -> None:
+def eventually(check: Callable[[], Any], seconds: float = 30) -> None:
     """Wait for a condition; fail with its last value."""
     deadline = time.monotonic() + seconds
     while not (value := check()):

@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--bare", action="store_true", help="without the routing packages")
     added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
+    added.add_argument("--all", action="store_true", help="all images that there are, some at the same time")
 
     added = verb(
         "up",
@@ -224,6 +225,10 @@ def _print_json(content: object) -> None:
 
 def _image(options: argparse.Namespace) -> None:
     lifecycle.need_root()
+    if options.all:
+        guest = image.guest_recipe(guest_system.SYSTEM)
+        print(*image.ensure_images([*image.all_recipes(), guest], say), sep="\n")
+        return
     wanted = image.recipe(options.system, options.daemon, bare=options.bare)
     print(image.ensure_image(wanted, say, rebuild=options.rebuild))
 

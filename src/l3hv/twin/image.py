@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ KEEP_UNUSED_S = 3600
 DEBIANS_OWN = "http://deb.debian.org"
 """Where an archive comes from if the host itself has no mirror of it: it may run another distribution."""
 DEFAULT_SYSTEM = "debian13"
+MOST_BUILDS = 4
+"""How many images are built at the same time at most: each takes a core, and all the same disk."""
 
 BASE_PACKAGES = (
     "ca-certificates",
@@ -39,7 +42,7 @@ BASE_PACKAGES = (
     "systemd-sysv",
     "tcpdump",
 )
-ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
+ROUTING_PACKAGES = ("dnsmasq", "iptables", "nftables", "python3-pyroute2", "radvd")
 DAEMON_PACKAGES = {
     "bird1": ("bird",),
     "bird2": ("bird2",),
@@ -158,29 +161,29 @@ def image_root(wanted: Recipe) -> Path:
 def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = False) -> Path:
     """The root file system of ``wanted``, built first when it is not cached.
 
-    Two builders at once build once.  The image appears by a rename: an interrupted build
-    leaves a directory that the next build removes.
+    Two builders of one image build it once; different images are built at the same time.  The image appears
+    by a rename: an interrupted build leaves a directory that the next build removes.
     """
     root = image_root(wanted)
     root.parent.mkdir(parents=True, exist_ok=True)
     _stamp(root).touch()
     if root.is_dir() and not rebuild:
         return root
-    with _locked(root.parent / ".lock", say):
+    with (
+        # Programs of before, which build one image after the other, lock all of them.
+        _locked(root.parent / ".lock", fcntl.LOCK_SH, lambda: say("waiting for another build to end")),
+        _locked(_lock(root), fcntl.LOCK_EX, lambda: say(f"waiting for another build of {root.name} to end")),
+    ):
         if root.is_dir() and not rebuild:
             return root
-        for leftover in root.parent.glob(".building-*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()  # the log of a build that failed
         building = root.parent / f".building-{root.name}"
+        _remove_leftovers(building)
         say(f"building the image {root.name} (about a minute)")
         _debootstrap(wanted, building)
         _settle(wanted, building)
         if root.is_dir():
             # Machines that run from the old image keep it open until they stop.
-            old = root.parent / ".building-old"
+            old = root.parent / f".building-{root.name}-old"
             root.rename(old)
             building.rename(root)
             shutil.rmtree(old)
@@ -206,6 +209,43 @@ def prune(wanted: Recipe, root: Path) -> None:
             stamp.unlink(missing_ok=True)
 
 
+def ensure_images(wanted: Iterable[Recipe], say: Callable[[str], None]) -> list[Path]:
+    """The root file systems of several recipes; those that are missing are built a few at a time."""
+    with ThreadPoolExecutor(max(1, min(MOST_BUILDS, len(os.sched_getaffinity(0))))) as pool:
+        return list(pool.map(lambda recipe: ensure_image(recipe, say), wanted))
+
+
+def all_recipes() -> list[Recipe]:
+    """The recipes of all images that machines can have, bare ones included."""
+    daemons = [recipe(system, daemon) for system in SUITES for daemon in DAEMONS[system]]
+    return [*daemons, *(recipe(system, bare=True) for system in SUITES)]
+
+
+def _remove_leftovers(building: Path) -> None:
+    """Remove what interrupted builds left: this one's, and those of recipes that nobody builds now."""
+    for leftover in building.parent.glob(".building-*"):
+        name = leftover.name.removeprefix(".building-").removesuffix(".log").removesuffix("-old")
+        lock = _lock(building.with_name(name))
+        if f".building-{name}" == building.name:
+            _remove(leftover)
+            continue
+        with lock.open("w") as held, suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(leftover)
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink(missing_ok=True)  # the log of a build that failed
+
+
+def _lock(root: Path) -> Path:
+    """The file that the builder of an image locks."""
+    return root.with_name(f".lock-{root.name}")
+
+
 def _stamp(root: Path) -> Path:
     """The file that tells, by its time, when an image was last wanted."""
     return root.with_name(f".wanted-{root.name}")
@@ -229,13 +269,13 @@ def _lower_directories() -> set[str]:
 
 
 @contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(path: Path, how: int, say_waiting: Callable[[], None]) -> Iterator[None]:
     with path.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting for another build to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            say_waiting()
+            fcntl.flock(lock, how)
         yield
 
 

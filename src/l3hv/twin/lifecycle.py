@@ -10,7 +10,7 @@ from pathlib import Path
 
 from l3hv.topology import Machine, Topology
 from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network, power
-from l3hv.twin.image import DEFAULT_DAEMON, DEFAULT_SYSTEM, ensure_image, recipe
+from l3hv.twin.image import DEFAULT_DAEMON, DEFAULT_SYSTEM, ensure_images, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -54,12 +54,10 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
         wanted.topology, machines=tuple(_as_booted(each, wanted) for each in wanted.topology.machines)
     )
     check_names(topology)
-    images = {
-        name: str(ensure_image(recipe(system, daemon, bare=wanted.bare), twin.say))
-        for name, system, daemon in sorted(
-            {(found.image, found.system, found.daemon) for found in topology.machines}
-        )
+    recipes = {
+        found.image: recipe(found.system, found.daemon, bare=wanted.bare) for found in topology.machines
     }
+    images = dict(zip(recipes, map(str, ensure_images(recipes.values(), twin.say)), strict=True))
     _allow_many_machines(twin)
     with twin.locked():
         before = twin.standing_or_none()

@@ -1,0 +1,40 @@
+"""What makes the tests of a fabric steady on a busy host, and still strict on an idle one."""
+
+from __future__ import annotations
+
+import doctest
+import random
+import time
+
+import lab
+import pytest
+
+
+def test_examples() -> None:
+    found = doctest.testmod(lab)
+    assert found.attempted
+    assert not found.failed
+
+
+def test_the_time_for_which_nothing_else_could_run_is_allowed() -> None:
+    numbers = random.sample(range(10**7), 10**6)
+    with lab.HostLateness() as lateness:
+        begin = time.monotonic()
+        numbers.sort()  # No other thread of this process runs meanwhile.
+        took_ms = 1000 * (time.monotonic() - begin)
+    assert lateness.allowance_ms > 0.9 * lab.LATE_PARTIES * (took_ms - 1000 * lateness.STEP_S)
+
+
+@pytest.mark.parametrize(
+    ("now", "is_same"),
+    [
+        ("up 16:00:00.001 Established", True),
+        ("up 15:59:59.999 Established", True),
+        ("up 16:00:07.000 Established", False),
+        ("up 17:00:00.000 Established", False),
+        ("start 16:00:00.000 Active", False),
+        ("up 2026-01-02 16:00:09 Established", False),
+    ],
+)
+def test_a_session_since_the_same_moment(now: str, is_same: bool) -> None:
+    assert lab.is_same_state("up 16:00:00.000 Established", now) == is_same
