@@ -145,7 +145,7 @@ DIFFERENCES = {
         with_value(["tcp 80"], "listeners", "l3hv-tables.service"),
         {"listeners l3hv-tables"},
     ),
-    "a rule for another table": (with_value(90, "rules", "ipv4", 2, "table"), {"rules ipv4"}),
+    "a rule for another table": (with_value(90, "rules", "ipv4", 5, "table"), {"rules ipv4"}),
     "a rule with a mark": (with_value(7, "rules", "ipv6", 1, "mark"), {"rules ipv6"}),
     "an interface that is down": (with_value(False, "links", "a-public", "up"), {"link a-public"}),
     "no carrier": (with_value(False, "links", "b-private", "carrier"), {"link b-private"}),
@@ -168,7 +168,7 @@ DIFFERENCES = {
         added(as_planned.address("172.22.2.9/32"), "addresses", "lo"),
         {"loopback 172.22.2.9/32"},
     ),
-    "a missing guest route": (without("routes", "public ipv4", 1), {"route 203.0.113.1/32 in public"}),
+    "a missing guest route": (without("routes", "public ipv4", 3), {"route 203.0.113.1/32 in public"}),
     "a guest route with another source": (
         with_value("172.22.2.9", "routes", "local-out ipv4", 1, "prefsrc"),
         {"route 203.0.113.1/32 in local-out"},
