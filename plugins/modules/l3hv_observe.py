@@ -222,8 +222,8 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
         found = message.get_attr(f"FRA_{end.upper()}_RANGE")
         if not found:
             return None
-        first, last = found["start"], found["end"]
-        return str(first) if first == last else f"{first}-{last}"
+        first, last = found.split(":")
+        return first if first == last else f"{first}-{last}"
 
     rules = []
     for message in netlink.get_rules(family=family):

@@ -18,6 +18,8 @@ from l3hv.model import Family, Rule
 from l3hv.spread import MARKS, Spread, spread_name
 
 RULE_STEP = 10
+UDP = 17
+DHCP_SERVER = 67
 ICMP = 1
 """IANA's number of the protocol."""
 KERNEL_RULES = 32766
@@ -80,12 +82,14 @@ def _rules_of_own_traffic(
             iif=own,
             suppress_prefixlength=0,
         )
+        yield from _rules_of_dhcp(common, host, family, domains)
         yield from _rules_of_errors(common, host, family)
         for domain in domains:
             yield from _rules_to(common, host, family, domain)
         yield _rule(family, "main", "the host's own traffic to elsewhere is management", iif="lo")
     else:
         yield _rule(family, "main", "what is directly attached", iif=own)
+        yield from _rules_of_dhcp(common, host, family, domains)
         yield from _rules_of_errors(common, host, family)
         for domain in domains:
             if domain.kind == "private" and not _has_local_out(host, family):
@@ -97,6 +101,28 @@ def _rules_of_own_traffic(
             "the host's own traffic is to its guests or private",
             iif="lo",
         )
+
+
+def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: list[Domain]) -> Iterator[Rule]:
+    """Yield the rules of DHCP's answers to the guests.
+
+    ``local-out`` would give them the private loopback for their source.  In the domain's table the kernel
+    takes the address of the port, which is the gateway's.  They are bound to the pools, since other
+    programs of the host may serve DHCP, too.
+    """
+    if not _has_local_out(host, family):
+        return
+    for domain in domains:
+        for prefix in common.pool_prefixes(domain.name, family):
+            yield _rule(
+                family,
+                domain.name,
+                f"DHCP answers to guests of {domain.name} from their gateway",
+                iif="lo",
+                destination=str(prefix),
+                ip_protocol=UDP,
+                source_port=DHCP_SERVER,
+            )
 
 
 def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:

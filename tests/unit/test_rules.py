@@ -62,6 +62,8 @@ ERRORS = (
 def test_hypervisor_ipv4():
     assert rules("hypervisor", "ipv4") == [
         "iif lo lookup main",
+        "iif lo to 10.0.0.0/12 ipproto 17 sport 67 lookup public",
+        "iif lo to 10.64.0.0/16 ipproto 17 sport 67 lookup private",
         *ERRORS,
         "iif lo lookup local-out",
         "iif eno1.20 lookup private",
@@ -74,6 +76,8 @@ def test_hypervisor_ipv4():
 def test_hypervisor_ipv4_with_a_default_route_in_main():
     assert rules("hypervisor", "ipv4", l3hv_main_default_route=True) == [
         "iif lo lookup main suppress_prefixlength 0",
+        "iif lo to 10.0.0.0/12 ipproto 17 sport 67 lookup public",
+        "iif lo to 10.64.0.0/16 ipproto 17 sport 67 lookup private",
         *ERRORS,
         "iif lo to 10.0.0.0/12 lookup local-out",
         "iif lo to 10.64.0.0/16 lookup local-out",
@@ -164,10 +168,12 @@ def test_without_private_nothing_is_private():
 
 
 def test_priorities_are_consecutive_and_below_the_kernels_own():
-    common = common_of(COMMON | {"l3hv_rule_priority": 32670})
+    common = common_of(COMMON | {"l3hv_rule_priority": 32650})
     variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}}
     found = policy_rules(common, intents({"x": ("hypervisor", variables)}, common)["x"])
     assert [rule.priority for rule in found if rule.family == "ipv4"] == [
+        32650,
+        32660,
         32670,
         32680,
         32690,

@@ -39,7 +39,7 @@ BASE_PACKAGES = (
     "systemd-sysv",
     "tcpdump",
 )
-ROUTING_PACKAGES = ("dnsmasq", "nftables", "python3-pyroute2", "radvd")
+ROUTING_PACKAGES = ("dnsmasq", "iptables", "nftables", "python3-pyroute2", "radvd")
 DAEMON_PACKAGES = {
     "bird1": ("bird",),
     "bird2": ("bird2",),
