@@ -61,10 +61,7 @@ with open("/mnt/public.toml", "rb") as file, open(program["RANGES"].format("publ
     json.dump(program["intended_ranges"](tomllib.load(file)), noted)'; }}
         note_ranges
         in_force() {{ python3 /mnt/gobgp in-force /mnt/public.toml 2>&1; }}
-        reload() {{
-            kill -HUP $daemon
-            for try in $(seq 50); do if in_force >/dev/null; then break; fi; sleep 0.1; done
-        }}
+        reload() {{ kill -HUP $daemon; sleep 1; }}
     """
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
