@@ -30,9 +30,10 @@ PROMISES: Mapping[str, Settings] = {
         "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
     },
     "l3hv-dhcp.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": _OF_DHCP},
-    "radvd.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": "CAP_NET_RAW"},
+    "l3hv-dhcp-checksums.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
+    "radvd.service": {**_ALWAYS, **_VANISHES, "DynamicUser": "yes", "CapabilityBoundingSet": "CAP_NET_RAW"},
     "l3hv-tables.service": {"CapabilityBoundingSet": "CAP_NET_ADMIN"},
-    "l3hv-nftables.service": {"CapabilityBoundingSet": "CAP_NET_ADMIN"},
+    "l3hv-nftables.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
 }
 
 

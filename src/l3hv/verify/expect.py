@@ -72,7 +72,7 @@ def units(plan: HostPlan) -> list[str]:
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
     if any(guest.lease for guest in plan.guests):
-        units.append("l3hv-dhcp.service")
+        units += ["l3hv-dhcp.service", "l3hv-dhcp-checksums.service"]
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
     return units
