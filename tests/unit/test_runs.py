@@ -275,3 +275,20 @@ def test_of_many_runs_at_once_one_gets_the_lock(module: ModuleType, tmp_path: Pa
     for process in processes:
         process.join()
     assert sorted(taken) == [False] * 15 + [True]
+
+
+def test_an_ansible_that_hides_its_inventory_from_callbacks_leaves_locks_with_a_warning(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The play is a real one, and its variables know no inventory."""
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.playbook.play import Play
+    from ansible.vars.manager import VariableManager
+
+    locks = load("../callback/l3hv_locks")
+    play = Play.load({"hosts": "all"}, variable_manager=VariableManager(loader=DataLoader()))
+    callback = locks.CallbackModule()
+    callback.v2_playbook_on_play_start(play)
+    callback._held = {"hv1": {"fabric": "lab", "run": {"id": "1"}}}
+    callback.v2_playbook_on_stats(None)
+    assert "The locks of hv1 are not released" in " ".join(capfd.readouterr().err.split())
