@@ -73,14 +73,13 @@ def whole_run(pattern: Any) -> str:
     start = context.CLIARGS.get("start_at_task")
     if start:
         raise AnsibleFilterError(
-            f"--start-at-task {start!r} leaves out the reading of the intent, and no other task knows what to"
-            " do."
-            " Run the playbook from its beginning: where all is as planned it changes nothing."
+            f"--start-at-task {start!r} leaves out the reading of the intent, and every later task needs its"
+            " result. Run the playbook from its beginning: where all is as planned it changes nothing."
             " To run one role, use --tags ROLE; to run one host, --limit HOST."
         )
     if "always" in (context.CLIARGS.get("skip_tags") or ()):
         raise AnsibleFilterError(
-            "--skip-tags always leaves out the reading of the intent, and no other task knows what to do."
+            "--skip-tags always leaves out the reading of the intent, and every later task needs its result."
             " Name the roles to skip."
         )
     return str(pattern)

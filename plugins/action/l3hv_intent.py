@@ -6,22 +6,23 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
+from l3hv.actions import ControllerAction
 from l3hv.errors import IntentError
+from l3hv.intent import KINDS
 from l3hv.inventory import OPTIONS, PREFIX, Inventory, Run, plain, read_fabric
 from l3hv.removals import Removals
-from l3hv.runs import describe_run
+from l3hv.runs import describe_run, environment, lease_seconds
 
 # What a run does about hosts and guests that it would take out of service.
 IGNORE, TELL, REFUSE = "ignore", "tell", "refuse"
@@ -46,7 +47,7 @@ def build_directory(tree: Path, chosen: str) -> Path:
     for directory in build_directories(tree, chosen):
         try:
             directory.mkdir(mode=0o755 if directory.parent == tree else 0o700, parents=True, exist_ok=True)
-            # In a directory that all may write to, somebody else's would be a trap.
+            # Refuse a directory of another user in /tmp.
             if directory.parent == Path(tempfile.gettempdir()) and directory.lstat().st_uid != os.getuid():
                 raise PermissionError(1, f"it belongs to the user {directory.lstat().st_uid}")
             with tempfile.TemporaryFile(dir=directory):
@@ -59,16 +60,11 @@ def build_directory(tree: Path, chosen: str) -> Path:
     )
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Run once for a play: ``removals`` is what is done about hosts and guests that would be removed."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return the paths of what was written, or fail with every problem of the intent at once."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        assert task_vars is not None
         hostvars = task_vars["hostvars"]
         given = plain(load_extra_vars(self._loader))
         inventory = Inventory(
@@ -83,10 +79,11 @@ class ActionModule(ActionBase):
         build = build_directory(Path(__file__).resolve().parents[2], str(given.get("l3hv_build") or ""))
         # What a twin, or other extra variables, make of an inventory is not what the inventory says.
         variant = {key: given[key] for key in sorted(given) if key.startswith(PREFIX) and key not in OPTIONS}
+        touched = [str(host) for host in task_vars["ansible_play_hosts_all"]]
         try:
             run = read_fabric(
                 inventory,
-                touched=[str(host) for host in task_vars["ansible_play_hosts_all"]],
+                touched=touched,
                 directory=build / "fabric",
                 beside=(Path(str(task_vars["playbook_dir"])),),
                 variant=json.dumps(variant) if variant else "",
@@ -94,18 +91,31 @@ class ActionModule(ActionBase):
         except IntentError as error:
             raise AnsibleActionFail(str(error)) from None
         policy = str(self._task.args.get("removals", IGNORE))
-        result.update(self._facts(run, build), warnings=list(run.warnings))
-        # This is a worker of the process that runs the playbook.
-        result["run"] = describe_run(command(inventory), os.getppid())
+        result = {**self._facts(run, build), "warnings": list(run.warnings)}
+        # The parent of this worker is ansible-playbook.
+        result["run"] = describe_run(
+            command(inventory), os.getppid(), self._lease(task_vars["groups"], touched)
+        )
+        result["environment"] = environment(run.fabric, result["run"])
         if policy != IGNORE:
             result["warnings"] += run.removals.sentences()
-        if policy == REFUSE and run.removals.need_consent:
+        if policy == REFUSE and run.removals.needs_consent:
             refusal = refused(run.removals, given.get("l3hv_removals"))
             if refusal and not context.CLIARGS.get("check"):
                 raise AnsibleActionFail("\n".join([refusal, *run.removals.sentences()]))
             if refusal:
                 result["warnings"].append(refusal)
         return result
+
+    @staticmethod
+    def _lease(groups: Mapping[str, Iterable[str]], touched: Collection[str]) -> int:
+        """Return how long the locks of this run hold, by the hosts of the fabric that it may change."""
+        numbers = {kind: len(set(touched).intersection(groups.get(kind, ()))) for kind in KINDS}
+        return lease_seconds(
+            reflectors=numbers.pop("route_reflectors"),
+            clients=sum(numbers.values()),
+            forks=int(context.CLIARGS.get("forks") or 1),
+        )
 
     @staticmethod
     def _facts(run: Run, build: Path) -> dict[str, Any]:
@@ -136,6 +146,7 @@ def refused(removals: Removals, consent: object) -> str:
         return ""
     given = "" if consent is None else f" l3hv_removals is {consent}."
     return (
-        f"This run removes {removals.totals()}: more than a fifth of what the last run left.{given}"
+        f"This run removes {removals.totals()}: more than a fifth of the"
+        f" {' and of the '.join(removals.exceeding())} that the last run left.{given}"
         f" If that is meant, say so with -e l3hv_removals={removals.count}."
     )

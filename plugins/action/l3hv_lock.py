@@ -19,15 +19,19 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the ``refusal`` of the host; in check mode whoever has the lock is a warning."""
+        """Return the ``refusal`` of the host; in check mode a run that has the lock is a warning."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         answer = self._execute_module(module_name="l3hv_lock", module_args=arguments, task_vars=task_vars)
         holder = answer.get("holder")
+        is_over = bool(holder) and has_ended(holder)
         if holder and self._task.check_mode:
-            who = f"{holder['owner']} on {holder['host']} is changing this host ({holder['command']})"
-            answer["warnings"] = [f"{who}: what this rehearsal says may be out of date."]
-        elif holder and has_ended(holder):
+            if is_over:
+                answer["holder"] = None
+            else:
+                who = f"{holder['owner']} on {holder['host']} is changing this host ({holder['command']})"
+                answer["warnings"] = [f"{who}: the result of --check may be outdated."]
+        elif is_over:
             arguments["instead_of"] = holder["id"]
             answer = self._execute_module(module_name="l3hv_lock", module_args=arguments, task_vars=task_vars)
         result.update(answer)

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.color import stringc
 from ansible.utils.display import Display
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
+from l3hv.actions import ControllerAction
 from l3hv.inventory import plain
 from l3hv.model import HostPlan, from_plain
 from l3hv.verify.causes import Group, groups
@@ -35,7 +35,7 @@ REASON_WIDTH = 160
 SECOND_LOOK_SECONDS = 20
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Run once for a play, after ``l3hv_observe`` on each of its hosts.
 
     ``announcements`` is the file of what all hosts announce.  ``observed`` names the variables in which the
@@ -45,14 +45,10 @@ class ActionModule(ActionBase):
     those of this fabric, ``packets`` whether guests send packets where the hosts are machines of a twin.
     """
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
     _supports_check_mode = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return ``again``, and once that is empty the counts and, by host, in what it is ``different``."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        assert task_vars is not None
         started = time.monotonic()
         arguments = self._task.args
         play = Play(task_vars, arguments["observed"])
@@ -70,7 +66,6 @@ class ActionModule(ActionBase):
         differing = [check for check in failures(checks) if check.host in seen]
         if differing and not arguments.get("is_final", False):
             return {
-                **result,
                 "changed": False,
                 "again": second_look(differing, plans, fabric, silent_daemons(seen)),
                 "different": {},
@@ -94,8 +89,7 @@ class ActionModule(ActionBase):
                 report, plans.values(), Path(str(arguments["report"])), str(arguments.get("report_name", ""))
             )
         different = play.by_host(report.groups)
-        result.update(changed=False, again={}, counts=report.counts(), different=different)
-        return result
+        return {"changed": False, "again": {}, "counts": report.counts(), "different": different}
 
 
 def second_look(

@@ -10,6 +10,7 @@ from typing import Any
 from ansible.executor.task_queue_manager import TaskQueueManager
 from ansible.playbook.play import Play
 from ansible.plugins.callback import CallbackBase
+from ansible.utils.display import Display
 
 DOCUMENTATION = r"""
 name: l3hv_locks
@@ -20,6 +21,12 @@ description:
   - A connection that asked for a password is not made again. Such a lock lapses, or is taken by the next run
     of the same controller.
 """
+
+
+def inventory_of(variables: Any) -> Any:
+    """Return the inventory of a run, which Ansible gives a callback in no public way; None without one."""
+    inventory = getattr(variables, "_inventory", None)
+    return inventory if hasattr(inventory, "remove_restriction") else None
 
 
 class CallbackModule(CallbackBase):
@@ -52,19 +59,27 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if not self._held or self._play is None:
             return
+        variables = self._play.get_variable_manager()
+        inventory = inventory_of(variables)
+        if inventory is None:
+            Display().warning(
+                f"The locks of {', '.join(self._held)} are not released: this ansible-core does not say which"
+                " inventory the run has. The next run of this controller takes them; for one of another"
+                " controller they lapse."
+            )
+            return
         held, self._held = self._held, {}
         lock = next(iter(held.values()))  # one run has one id, and changes one fabric
-        variables = self._play.get_variable_manager()
         source = {
             "name": "Release the locks of a run that failed",
             "hosts": list(held),
             "gather_facts": False,
             "tasks": [{"name": "Release the lock", "l3hv_lock": {**lock, "state": "released"}}],
         }
-        variables._inventory.remove_restriction()  # to the hosts of the play that ended the run
+        inventory.remove_restriction()  # to the hosts of the play that ended the run
         play = Play.load(source, variable_manager=variables, loader=self._play.get_loader())
         queue = TaskQueueManager(
-            inventory=variables._inventory,
+            inventory=inventory,
             variable_manager=variables,
             loader=self._play.get_loader(),
             passwords={},

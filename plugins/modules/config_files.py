@@ -234,6 +234,8 @@ MOST_OF_NAME = 200
 LEFT_OVER_S = 3600
 LOCKS = "/run/l3hv/*.lock"
 """Where the module l3hv_lock keeps which run may change this host."""
+LOCK_TEXTS = ("id", "owner", "host", "command")
+"""What is read of a lock here."""
 
 
 class Refused(Exception):
@@ -734,6 +736,8 @@ def renew_lock(run: str) -> None:
                 holder = json.load(stream)
         except (FileNotFoundError, ValueError):
             continue
+        if not isinstance(holder, dict) or not all(isinstance(holder.get(key), str) for key in LOCK_TEXTS):
+            continue  # The module l3hv_lock takes such a file for no lock, too.
         fabric = os.path.basename(path).removesuffix(".lock")
         if holder["id"] == run:
             with contextlib.suppress(FileNotFoundError):

@@ -24,7 +24,8 @@ description:
   - One run at a time may change a host. Its lock is a file in C(/run/l3hv) that names the run.
     A reboot removes it.
   - The module P(config_files#module) renews the lock of its run. Nothing else shows that a run on another
-    controller is alive, so a lock lapses O(lease) seconds after it was renewed.
+    controller is alive, so a lock lapses when it was not renewed for C(lease) seconds. The run that has the
+    lock says how many these are, because its own number of hosts decides how long it may be busy elsewhere.
   - The action plugin of the same name takes the lock of a run on this controller that has ended.
   - Where the module does not run as root it refuses, before anything is touched.
 options:
@@ -48,10 +49,6 @@ options:
     description: Take the lock, whoever has it.
     type: bool
     default: false
-  lease:
-    description: After how many seconds a lock that was not renewed lapses.
-    type: int
-    default: 1800
 attributes:
   check_mode:
     support: full
@@ -82,15 +79,43 @@ refusal:
 """
 
 DIRECTORY = "/run/l3hv"
+GUARD = ".guard"
+"""The file in it that a process locks while it reads and changes the others. Only root can open it."""
+GUARD_S = 30
+"""How long to wait for it: another process needs it for milliseconds."""
+LEASE_S = 1800
+"""The lease of a lock that names none."""
+TEXTS = ("id", "owner", "host", "since", "command")
+"""What names a run. A file that lacks one of them was not written by this module."""
+
+
+class Busy(Exception):
+    """A process keeps the guard: the sentence for the operator."""
 
 
 @contextlib.contextmanager
-def alone(directory: str) -> Iterator[None]:
-    """Wait until no other process reads or changes the locks of this host, and keep it so."""
+def alone(directory: str, wait: float = GUARD_S) -> Iterator[None]:
+    """Wait until no other process reads or changes the locks of this host, and keep it so.
+
+    The guard is a file that other accounts cannot open: flock(2) asks for no right to write.
+    """
     os.makedirs(directory, mode=0o755, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    path = os.path.join(directory, GUARD)
+    deadline = time.monotonic() + wait
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Busy(
+                        f"A process of root has kept {path} locked for {wait:.0f} s. It is another run"
+                        " of l3hv that hangs on this host, or a program that is not of l3hv:"
+                        f" `fuser -v {path}` names it. End it, and run again."
+                    ) from None
+            time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
@@ -112,8 +137,15 @@ class Lock:
         except FileNotFoundError:
             return None
         except ValueError:
+            run = None
+        if not isinstance(run, dict) or not all(isinstance(run.get(key), str) for key in TEXTS):
             return None  # No run can be named by it, so it protects none.
-        return {**run, "idle": max(0, int(idle))}
+        lease = run.get("lease")
+        return {
+            **run,
+            "idle": max(0, int(idle)),
+            "lease": lease if isinstance(lease, int) and not isinstance(lease, bool) else LEASE_S,
+        }
 
     def write(self, run: dict[str, Any]) -> None:
         descriptor, staged = tempfile.mkstemp(dir=self.directory)
@@ -122,13 +154,18 @@ class Lock:
             os.fchmod(stream.fileno(), 0o644)
         os.rename(staged, self.path)
 
+    def living_holder(self) -> dict[str, Any] | None:
+        """Return the run that has the lock, unless the lock has lapsed."""
+        holder = self.holder()
+        return None if holder is None or holder["idle"] > holder["lease"] else holder
+
     def take(
-        self, run: dict[str, Any], lease: int, instead_of: str | None = None, force: bool = False
+        self, run: dict[str, Any], instead_of: str | None = None, force: bool = False
     ) -> dict[str, Any] | None:
         """Give the lock to ``run``; return the run that has it where that is another one, alive."""
         with alone(self.directory):
-            holder = self.holder()
-            if holder is None or force or holder["idle"] > lease or holder["id"] in (run["id"], instead_of):
+            holder = self.living_holder()
+            if holder is None or force or holder["id"] in (run["id"], instead_of):
                 self.write(run)
                 return None
             return holder
@@ -140,13 +177,13 @@ class Lock:
                 os.unlink(self.path)
 
 
-def refusal(holder: dict[str, Any], lease: int) -> str:
+def refusal(holder: dict[str, Any]) -> str:
     """Return who has the lock, and what to do."""
     return (
         f"The host is locked: {holder['owner']} on {holder['host']} runs {holder['command']} since"
         f" {holder['since']}, and was active here {holder['idle']} s ago. Wait for that run. If it has died,"
-        f" its lock lapses {lease // 60} minutes after its last task; to break it now, run again with"
-        " -e l3hv_break_lock=true."
+        f" its lock lapses {holder['lease'] // 60} minutes after its last task; to break it now, run again"
+        " with -e l3hv_break_lock=true."
     )
 
 
@@ -158,7 +195,6 @@ def main() -> None:
             "state": {"type": "str", "choices": ["held", "released"], "default": "held"},
             "instead_of": {"type": "str"},
             "force": {"type": "bool", "default": False},
-            "lease": {"type": "int", "default": 1800},
         },
         supports_check_mode=True,
     )
@@ -172,16 +208,22 @@ def main() -> None:
         )
         module.exit_json(**answer)
     lock = Lock(parameters["fabric"])
-    run, lease = parameters["run"], parameters["lease"]
+    run = parameters["run"]
     if module.check_mode:
-        answer["holder"] = lock.holder()
+        answer["holder"] = lock.living_holder()
     elif parameters["state"] == "released":
-        lock.release(run)
+        try:
+            lock.release(run)
+        except Busy as busy:
+            module.fail_json(msg=str(busy))
         answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": False}
     else:
-        answer["holder"] = lock.take(run, lease, parameters["instead_of"], parameters["force"])
+        try:
+            answer["holder"] = lock.take(run, parameters["instead_of"], parameters["force"])
+        except Busy as busy:
+            module.exit_json(**{**answer, "refusal": str(busy)})
         if answer["holder"] is not None:
-            answer["refusal"] = refusal(answer["holder"], lease)
+            answer["refusal"] = refusal(answer["holder"])
         else:
             answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": True}
     module.exit_json(**answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from dataclasses import field as of_dataclass
 
 FABRIC = "all"
 """The name under which problems of the fabric-wide variables are reported (``group_vars/all``)."""
@@ -42,7 +43,8 @@ def printable(text: str) -> str:
 class Problem:
     """One thing to correct: where it is, what was found there, what is wrong with it, and what to do.
 
-    ``value`` is what was found, as text; ``message`` and ``remedy`` are whole sentences.
+    ``value`` is what was found, as text; ``message`` and ``remedy`` are whole sentences.  ``is_unfit_text``
+    tells that text was found where something else is needed, or text of another form.
 
     >>> print(Problem("hv3", "l3hv_id", "300", "300 does not fit in 198.51.100.0/25.", "Choose 1 to 126."))
     hv3: l3hv_id: 300 does not fit in 198.51.100.0/25. Choose 1 to 126.
@@ -53,6 +55,7 @@ class Problem:
     value: str
     message: str
     remedy: str
+    is_unfit_text: bool = of_dataclass(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{printable(self.host)}: {self.sentence}"

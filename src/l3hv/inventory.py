@@ -246,15 +246,51 @@ def _octals(host: str, field: str, value: Any) -> Iterator[Problem]:
 
 def _octal_of(value: int) -> str | None:
     """Return how a number is written in its file, if that has leading zeros and another decimal value."""
-    from ansible._internal._datatag._tags import Origin
-
-    origin = Origin.get_tag(value)
-    if origin is None or origin.path is None or origin.line_num is None or origin.col_num is None:
+    place = _place_of(value)
+    if place is None:
         return None
-    lines = _lines(origin.path)
-    line = lines[origin.line_num - 1] if origin.line_num <= len(lines) else ""
-    written = _LEADING_ZERO.match(line, origin.col_num - 1)
+    path, number, column = place
+    lines = _lines(path)
+    line = lines[number - 1] if number <= len(lines) else ""
+    written = _LEADING_ZERO.match(line, column - 1)
     return written[0] if written and int(written[0]) != int(value) else None
+
+
+def _place_of(value: int) -> tuple[str, int, int] | None:
+    """Return the file, line and column that Ansible has read a value from, if it knows them.
+
+    Ansible has no public interface for that.  Where its internal one has changed, the check of leading zeros
+    is left out, and a warning says so.
+    """
+    tag = _origin_tag()
+    try:
+        origin = tag.get_tag(value) if tag else None
+        if origin is None or origin.path is None or origin.line_num is None or origin.col_num is None:
+            return None
+        return str(origin.path), int(origin.line_num), int(origin.col_num)
+    except (AttributeError, TypeError, ValueError):
+        _warn_of_octals()
+        return None
+
+
+@functools.cache
+def _origin_tag() -> Any:
+    try:
+        from ansible._internal._datatag._tags import Origin
+    except ImportError:
+        _warn_of_octals()
+        return None
+    return Origin
+
+
+@functools.cache
+def _warn_of_octals() -> None:
+    from ansible.utils.display import Display
+
+    Display().warning(
+        "This ansible-core does not say where it has read a value. Numbers with leading zeros, which YAML"
+        " reads as octal, are not refused in this run."
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -693,11 +729,14 @@ def _lacks_something(kinds: Mapping[str, Kind], before: Collection[str]) -> bool
 
 
 def _explained(problems: Iterable[Problem], inventory: Inventory) -> list[Problem]:
-    """Return the problems, those of text from the command line with what makes it text."""
+    """Return the problems, those of text from the command line with what makes it text.
+
+    ``-e NAME=VALUE`` makes text of a whole variable, and never of a part of one.
+    """
     found = []
     for problem in problems:
-        name = re.split(r"[.\[]", problem.field, maxsplit=1)[0]
-        if name in inventory.extra and "found the text" in problem.message:
+        name = problem.field
+        if name in inventory.extra and problem.is_unfit_text:
             value = problem.value if problem.value.isdigit() else problem.value.lower()
             is_plain = value.isdigit() or value in ("true", "false")
             example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from l3hv.errors import natural_key
 from l3hv.files import write_json
 
-MOST_REMOVED = 5
-"""A run that removes more than one of this many hosts or guests is refused unless it is confirmed."""
+REFUSED_ABOVE = Fraction(1, 5)
+"""A run that removes a larger share of all hosts, or of all guests, is refused unless it is confirmed."""
 
-LEAST_REFUSED = 2
-"""So many removals at least are refused: one host or guest of a small fabric is work of every day."""
+REFUSED_FROM = 2
+"""Fewer removals are never refused: one host or guest of a small fabric is work of every day."""
 
 _MOST_NAMED = 8
 
@@ -45,12 +46,21 @@ class Removals:
         return len(self.hosts) + len(self.guests)
 
     @property
-    def need_consent(self) -> bool:
+    def needs_consent(self) -> bool:
         """Whether the run removes more than a fifth of all hosts, or of all guests."""
-        return any(
-            removed >= LEAST_REFUSED and removed * MOST_REMOVED > total
-            for removed, total in ((len(self.hosts), self.all_hosts), (len(self.guests), self.all_guests))
-        )
+        return bool(self.exceeding())
+
+    def exceeding(self) -> list[str]:
+        """Return which of the two the run removes too many of: "hosts", "guests", both or none."""
+        numbers = {
+            "hosts": (len(self.hosts), self.all_hosts),
+            "guests": (len(self.guests), self.all_guests),
+        }
+        return [
+            kind
+            for kind, (removed, total) in numbers.items()
+            if removed >= REFUSED_FROM and removed > REFUSED_ABOVE * total
+        ]
 
     def sentences(self) -> list[str]:
         """Return what is cut, host by host: first the hosts that left, then guests of hosts that stay."""
@@ -64,7 +74,8 @@ class Removals:
             ends = f"This run ends its {'session' if len(others) == 1 else 'sessions'} with {_some(others)}"
             found.append(f"{host} has left the inventory. {ends}{f', {cut}' if own else ''}.")
         found += [
-            f"This run removes {'the guest' if len(names) == 1 else f'{len(names)} guests'} {_some(names)}"
+            f"This run removes"
+            f" {f'the guest {names[0]}' if len(names) == 1 else f'{len(names)} guests ({_some(names)})'}"
             f" from {host}."
             for host, names in guests.items()
         ]

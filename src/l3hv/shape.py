@@ -29,6 +29,7 @@ Converter = Callable[[Any], T]
 _PREFIX = "l3hv_"
 _LONGEST_SHOWN = 48
 _MOST_NAMED = 12
+_RESERVED_NAMED = 3
 _HUGE = 10**20
 _AS_LINES = "Write it as 'key: value' lines."
 _SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off"})
@@ -52,15 +53,18 @@ class Notes:
         self.host = host
         self.problems: list[Problem] = []
 
-    def add(self, field: str, value: object, message: str, remedy: str) -> None:
-        self.problems.append(Problem(self.host, field, shown(value), message, remedy))
+    def add(
+        self, field: str, value: object, message: str, remedy: str, *, is_unfit_text: bool = False
+    ) -> None:
+        self.problems.append(Problem(self.host, field, shown(value), message, remedy, is_unfit_text))
 
     def distinct(self) -> list[Problem]:
         """Return the problems without repetitions: many guests can share the cause of one."""
         return list(dict.fromkeys(self.problems))
 
     def unfit(self, field: str, value: object, unfit: Unfit) -> None:
-        self.add(field, value, f"expected {unfit.expected}, found {found(value)}.", unfit.remedy)
+        message = f"expected {unfit.expected}, found {found(value)}."
+        self.add(field, value, message, unfit.remedy, is_unfit_text=isinstance(value, str))
 
 
 def shown(value: object, longest: int = _LONGEST_SHOWN) -> str:
@@ -246,7 +250,9 @@ class Text:
     def __call__(self, value: object) -> str:
         if isinstance(value, str):
             if value in self.forbidden and self.reason:
-                words = ", ".join(sorted(self.forbidden))
+                words = ", ".join(sorted(self.forbidden)[:_RESERVED_NAMED])
+                if len(self.forbidden) > _RESERVED_NAMED:
+                    words += f" and {len(self.forbidden) - _RESERVED_NAMED} more words (docs/intent.md)"
                 raise Unfit(
                     "a name that is not reserved",
                     f"{self.remedy} Reserved are {words}, because {self.reason}.",

@@ -5,6 +5,7 @@ No host is there: what has to be refused is refused before, and plan.yml needs n
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -168,11 +169,14 @@ def test_most_guests_are_not_removed_without_consent(play: Play, lab: Path, tmp_
         path = lab / "host_vars" / f"{name}.yml"
         path.write_text(path.read_text().partition("l3hv_guests:")[0])
     told = said(play("playbooks/plan.yml", inventory=lab))
-    assert "This run removes 2 guests vm1, vm2 from hv1." in told
+    assert "This run removes 2 guests (vm1, vm2) from hv1." in told
     local = ["-e", "ansible_connection=local", "-e", "ansible_python_interpreter=/bin/false"]
     done = play("site.yml", *local, inventory=lab)
     assert done.returncode != 0
-    assert "This run removes 0 of 6 hosts and 3 of 4 guests" in said(done)
+    assert (
+        "This run removes 0 of 6 hosts and 3 of 4 guests:"
+        " more than a fifth of the guests that the last run left." in said(done)
+    )
     assert "-e l3hv_removals=3" in said(done)
     assert "PLAY [Lock" not in done.stdout
     done = play("site.yml", *local, "-e", "l3hv_removals=2", inventory=lab)
@@ -188,4 +192,71 @@ def test_text_of_the_command_line_is_told_how_to_be_a_number(play: Play):
         done
     )
     assert "-e l3hv_managed=… is always text: write -e '{\"l3hv_managed\": false}'." in said(done)
+    paths = '{"l3hv_paths": {"a": {"public": "198.51.100.0/25"}}}'
+    done = play("playbooks/plan.yml", "-e", paths)
+    assert "l3hv_paths.a.public: expected a mapping, found the text" in said(done)
+    assert "is always text" not in said(done), "JSON has other types, too"
     assert play("playbooks/plan.yml", "-e", '{"l3hv_managed": true}').returncode == 0
+
+
+SCRATCH = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - raw: "true"
+    - fail:
+      when: inventory_hostname == failing | default("")
+- hosts: all
+  gather_facts: false
+  tasks:
+    - meta: end_host
+      when: inventory_hostname == left | default("")
+- hosts: all
+  gather_facts: false
+  tasks:
+    - l3hv_applied:
+        run: {memory: "{{ playbook_dir }}/memory", applied: "{{ playbook_dir }}/applied.json"}
+      run_once: true
+      when: not ansible_check_mode
+"""
+
+# Nothing listens on port 1.
+HOSTS = """
+hypervisors:
+  hosts: {hv1: , hv2: }
+  vars:
+    ansible_connection: "{{ 'ssh' if inventory_hostname == unreachable | default('') else 'local' }}"
+    ansible_host: 127.0.0.1
+    ansible_port: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remembered"),
+    [
+        ([], ["hv1", "hv2"]),
+        (["--tags", "all"], ["hv1", "hv2"]),
+        (["--limit", "hv2"], ["hv2"]),
+        (["--skip-tags", "bird"], []),
+        (["--tags", "untagged"], []),
+        (["--check"], []),
+        (["-e", "failing=hv1"], []),
+        (["-e", "failing=hv2"], []),
+        (["-e", "left=hv1"], ["hv1", "hv2"]),
+        (["-e", "failing=hv2", "-e", "left=hv1"], []),
+        (["-e", "unreachable=hv2"], []),
+    ],
+)
+def test_a_run_is_remembered_when_all_hosts_have_all_of_it(tmp_path: Path, arguments, remembered):
+    """A host that a play has left (meta: end_host) is one of the next play; one that failed is not."""
+    (tmp_path / "play.yml").write_text(SCRATCH)
+    (tmp_path / "hosts.yml").write_text(HOSTS)
+    left = {"guests": [], "neighbors": []}
+    (tmp_path / "applied.json").write_text(json.dumps({"hv1": left, "hv2": left}))
+    subprocess.run(
+        [PROGRAM, "-i", tmp_path / "hosts.yml", tmp_path / "play.yml", *arguments],
+        env={**os.environ, "ANSIBLE_ACTION_PLUGINS": str(ROOT / "plugins" / "action")},
+        check=not any("failing" in word or "unreachable" in word for word in arguments),
+        timeout=120,
+    )
+    assert sorted(path.stem for path in (tmp_path / "memory").glob("*.json")) == remembered

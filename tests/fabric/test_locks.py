@@ -58,7 +58,7 @@ def test_a_second_run_is_told_who_has_the_lock_and_changes_nothing(held: Lab) ->
     assert held.run("hv1", "ls /etc/l3hv/tables.conf || true") == "", "hv1 was changed"
 
 
-def test_a_rehearsal_needs_no_lock(held: Lab) -> None:
+def test_check_mode_needs_no_lock(held: Lab) -> None:
     run = held.playbook("site.yml", "--check", "--limit", "hv2")
     assert "alice on ctrl1 is changing this host" in " ".join(run.warnings.split())
     assert json.loads(locks(held)["hv2"])["owner"] == "alice"

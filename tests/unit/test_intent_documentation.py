@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.fabric import COMMON_KEYS
+from l3hv.fabric import COMMON_KEYS, domain_name
 from l3hv.guests import GUEST_KEYS
-from l3hv.hosts import HOST_KEYS, TIMERS
+from l3hv.hosts import HOST_KEYS, TIMERS, host_name
 from l3hv.inventory import INTERNAL, open_inventory, read_fabric
+from l3hv.shape import Text
 
 TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
 DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
@@ -44,6 +45,13 @@ def test_no_other_variable_is_described():
 @pytest.mark.parametrize("title", SECTIONS)
 def test_tables_of_nested_keys_are_complete(title):
     assert rows(section(title)) == SECTIONS[title]
+
+
+@pytest.mark.parametrize(("what", "name"), [("hosts", host_name), ("domains", domain_name)])
+def test_reserved_names_are_listed(what: str, name: Text):
+    """Messages name three of them, and this list."""
+    _, _, listed = TEXT.partition(f"Reserved names of {what}, which ")
+    assert re.findall(r"`(\w+)`", listed.partition(".\n")[0]) == sorted(name.forbidden)
 
 
 def test_defaults_of_timers_are_those_of_the_parser():

@@ -37,7 +37,8 @@ def test_more_than_a_fifth_of_the_guests_needs_consent(total, removed, needs_con
     before = fabric(1, total)
     left = all_guests(before)[removed:]
     found = removals(before, before, before, left)
-    assert (len(found.guests), found.need_consent) == (removed, needs_consent)
+    assert (len(found.guests), found.needs_consent) == (removed, needs_consent)
+    assert found.exceeding() == (["guests"] if needs_consent else [])
     assert found.totals() == f"0 of 2 hosts and {removed} of {total} guests"
 
 
@@ -45,7 +46,9 @@ def test_more_than_a_fifth_of_the_hosts_needs_consent():
     before = fabric(9, 0)
     for left, needs_consent in ((8, False), (7, True)):
         hosts = [f"hv{number}" for number in range(left - 1)] + ["rr1"]
-        assert removals(before, hosts, hosts, []).need_consent is needs_consent
+        found = removals(before, hosts, hosts, [])
+        assert found.needs_consent is needs_consent
+        assert found.exceeding() == (["hosts"] if needs_consent else [])
 
 
 def test_a_reflector_that_leaves_is_named_with_the_hosts_that_lose_it():
@@ -57,7 +60,7 @@ def test_a_reflector_that_leaves_is_named_with_the_hosts_that_lose_it():
 def test_guests_of_hosts_that_are_not_touched_are_not_removed():
     before = fabric(2, 2)
     found = removals(before, ["hv0"], before, [])
-    assert found.sentences() == ["This run removes 2 guests hv0-0, hv0-1 from hv0."]
+    assert found.sentences() == ["This run removes 2 guests (hv0-0, hv0-1) from hv0."]
 
 
 def test_a_host_is_forgotten_when_nobody_has_a_session_with_it(tmp_path: Path):
