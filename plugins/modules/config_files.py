@@ -421,12 +421,12 @@ class ConfigFiles:
         return code, self.scrub((out + err).strip())
 
     def limited(self, words: list[str], environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-        """Run a command for COMMAND_SECONDS at most; what it printed begins with a sentence where it was ended."""
+        """Run a command for COMMAND_SECONDS at most; a sentence precedes the output of one that was ended."""
         began = time.monotonic()
         code, out, err = self.module.run_command(
             ["timeout", "--kill-after=10", str(COMMAND_SECONDS), *words], environ_update=environment or {}
         )
-        # The exit status does not tell: a command may end with 124 itself, and after SIGKILL it is another one.
+        # The exit status does not tell: a command may end with 124 itself, and SIGKILL gives another one.
         if code != 0 and time.monotonic() - began >= COMMAND_SECONDS:
             out = f"it did not end within {COMMAND_SECONDS} s on {os.uname().nodename}. {out}"
         return code, out, err

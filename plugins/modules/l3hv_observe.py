@@ -436,9 +436,10 @@ class Hangs(Exception):
 
 
 def asked(
-    command: list[str], *, seconds: float = ANSWER_SECONDS, check: bool = False
+    command: list[str], *, seconds: float | None = None, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command that asks a daemon something, for ``seconds`` at most."""
+    """Run a command that asks a daemon something, for ``seconds`` at most (ANSWER_SECONDS)."""
+    seconds = ANSWER_SECONDS if seconds is None else seconds
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=check)
     except subprocess.TimeoutExpired:
@@ -467,7 +468,7 @@ class Bird:
             raise BirdError(f"{path}: {error.strerror or error}") from None
 
     def _connect(self, path: str) -> None:
-        """Connect in time. While a daemon accepts nothing, the kernel refuses more clients than wait already."""
+        """Connect in time. The kernel refuses a client at once where too many wait to be accepted."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             try:

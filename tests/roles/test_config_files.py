@@ -28,7 +28,7 @@ def me() -> dict[str, str]:
 
 @pytest.fixture
 def converge(tmp_path: Path) -> Run:
-    """Run the module as a machine would, without Ansible around it; ``seconds`` is how long commands may take."""
+    """Run the module as a machine would, without Ansible around it; ``seconds`` is its limit for commands."""
 
     def run(
         *,
@@ -355,7 +355,7 @@ def test_a_daemon_that_keeps_the_old_configuration_is_a_failure(converge: Run, e
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "], ids=["ends", "has to be killed"])
 def test_a_command_that_does_not_end_is_named(converge: Run, etc: Path, trap: str) -> None:
     converge(files=[{"dest": f"{etc}/a.conf", "content": "1\n"}])
-    activate = [{"command": f"sh -c \"{trap}while :; do sleep 0.1; done\""}]
+    activate = [{"command": f'sh -c "{trap}while :; do sleep 0.1; done"'}]
     result = converge(fails=True, state="active", activate=activate, seconds=1)
     assert "failed: it did not end within 1 s on" in result["msg"]
 

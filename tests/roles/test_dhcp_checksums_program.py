@@ -1,4 +1,4 @@
-"""The program that keeps the rule for the checksums of DHCP answers, with the iptables of each distribution."""
+"""The program that keeps the rule for checksums of DHCP answers, with the iptables of each distribution."""
 
 from __future__ import annotations
 

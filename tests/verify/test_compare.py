@@ -638,10 +638,11 @@ def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
 
 def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:
     def change(seen: dict[str, Any]) -> None:
-        seen["packet_filter"].update(is_loaded=False, sets={}, unread="`nft --json` got no answer within 10 s")
+        seen["packet_filter"].update(is_loaded=False, sets={}, unread=words)
 
+    words = "`nft --json` got no answer within 10 s"
     found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
-    assert found == {"packet filter": "`nft --json` got no answer within 10 s"}
+    assert found == {"packet filter": words}
 
 
 def test_a_reflector_that_answers_no_ping_is_no_difference() -> None:
