@@ -189,6 +189,22 @@ def test_a_lock_that_is_held_for_long_is_named_and_only_root_can_hold_it() -> No
     assert "is held for more than five minutes" in done.stdout.partition("gave way")[2]
 
 
+def test_the_socket_of_a_group_that_may_ask_no_more_is_removed() -> None:
+    asked = """
+        install -d -o bird -m 2750 /run/bird-monitoring
+        printf '%s\n' 'cli "/run/bird-monitoring/bird.ctl" { restrict };' >>/etc/bird/bird.conf
+        /birds configure bird
+        test -d /run/bird-monitoring
+        sed -i /bird-monitoring/d /etc/bird/bird.conf
+        /birds configure bird
+        test ! -e /run/bird-monitoring
+    """
+    done = in_an_image(
+        "debian13", "bird2", MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, BEGIN + asked + END
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # A reflector that takes 4 prefixes and remembers 8. It has a hypervisor with other ones at a time.
 LIMITED = """
 router id 192.0.2.1;
