@@ -225,7 +225,6 @@ STARTS_AT_BOOT = ("enabled", "enabled-runtime", "static", "indirect", "generated
 COMMAND_SECONDS = 300
 """How long a command may take: a daemon that hangs must not hang the run. The roles' programs wait less."""
 
-ENDED_BY_TIMEOUT = 124
 UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
 STAGED = ".config_files"
 """What the name of a file ends in until it replaces another one."""
@@ -420,25 +419,29 @@ class ConfigFiles:
         return self.scrub(self.hidden.sub("(not shown)", text) if self.hidden else text)
 
     def run(self, command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-        limit = ["timeout", "--kill-after=10", str(COMMAND_SECONDS)]
+        code, out, err = self.limited(shlex.split(command), environment)
+        return code, self.scrub((out + err).strip())
+
+    def limited(self, words: list[str], environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+        """Run a command for COMMAND_SECONDS at most; a sentence precedes the output of one that was ended."""
+        began = time.monotonic()
         code, out, err = self.module.run_command(
-            [*limit, *shlex.split(command)], environ_update=environment or {}
+            ["timeout", "--kill-after=10", str(COMMAND_SECONDS), *words], environ_update=environment or {}
         )
-        output = self.scrub((out + err).strip())
-        if code == ENDED_BY_TIMEOUT:
-            host = os.uname().nodename
-            output = f"it did not end within {COMMAND_SECONDS} s on {host}. {output}".strip()
-        return code, output
+        # The exit status does not tell: a command may end with 124 itself, and SIGKILL gives another one.
+        if code != 0 and time.monotonic() - began >= COMMAND_SECONDS:
+            out = f"it did not end within {COMMAND_SECONDS} s on {os.uname().nodename}. {out}"
+        return code, out, err
 
     def unit_states(self) -> dict[str, tuple[str, str]]:
         """Return, by unit, what systemd says of it now (`active` ...) and at boot (`enabled` ...)."""
         if not self.units:
             return {}
-        code, out, err = self.module.run_command(
+        code, out, err = self.limited(
             ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *self.units]
         )
         if code != 0:
-            raise Refused(f"systemctl show {shlex.join(self.units)}: {err.strip()}")
+            raise Refused(f"systemctl show {shlex.join(self.units)}: {(out + err).strip()}")
         states = {}
         for unit, block in zip(self.units, out.strip().split("\n\n"), strict=True):
             facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -492,7 +495,7 @@ class ConfigFiles:
                             os.path.join(beside, os.path.basename(path)), other.content, 0o600, None, None
                         )
                 staged = os.path.join(beside, os.path.basename(file.dest))
-                code, out, err = self.module.run_command([word.replace("%s", staged) for word in words])
+                code, out, err = self.limited([word.replace("%s", staged) for word in words])
                 if code != 0:
                     output = self.scrub((out + err).strip().replace(staged, file.dest))
                     raise Refused(
@@ -539,7 +542,7 @@ class ConfigFiles:
             and os.path.dirname(path) + "/" == UNIT_DIRECTORY
             and path.endswith(UNIT_SUFFIXES)
         ):
-            self.module.run_command(["systemctl", "disable", "--now", os.path.basename(path)])
+            self.limited(["systemctl", "disable", "--now", os.path.basename(path)])
         if os.path.lexists(path):
             os.unlink(path)
 
@@ -675,7 +678,7 @@ class ConfigFiles:
         told = [word for word in words if word.endswith(UNIT_SUFFIXES)] if program == "systemctl" else []
         lines = []
         for unit in dict.fromkeys([*told, *self.units_down()]):
-            out = self.module.run_command(
+            out = self.limited(
                 ["journalctl", "--unit", unit, "--lines", "8", "--no-pager", "--output", "cat"]
             )[1]
             lines.append(f"\n{unit}:\n{self.scrub(out.strip())}")

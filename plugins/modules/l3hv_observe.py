@@ -437,9 +437,10 @@ class Hangs(Exception):
 
 
 def asked(
-    command: list[str], *, seconds: float = ANSWER_SECONDS, check: bool = False
+    command: list[str], *, seconds: float | None = None, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command that asks a daemon something, for ``seconds`` at most."""
+    """Run a command that asks a daemon something, for ``seconds`` at most (ANSWER_SECONDS)."""
+    seconds = ANSWER_SECONDS if seconds is None else seconds
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=check)
     except subprocess.TimeoutExpired:
@@ -458,7 +459,7 @@ class Bird:
         self._socket.settimeout(ANSWER_SECONDS)
         self._pending = b""
         try:
-            self._socket.connect(path)
+            self._connect(path)
             self._reply()
         except TimeoutError:
             self.close()
@@ -466,6 +467,17 @@ class Bird:
         except OSError as error:
             self.close()
             raise BirdError(f"{path}: {error.strerror or error}") from None
+
+    def _connect(self, path: str) -> None:
+        """Connect in time. The kernel refuses a client at once where too many wait to be accepted."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                return self._socket.connect(path)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError from None
+                time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
         """End the conversation."""
@@ -658,11 +670,23 @@ def digests_of_file(path: str, line: str) -> dict[str, str | None]:
 
 def read_translations() -> dict[str, str]:
     """Return the addresses that are translated on their way to a guest, and the guest's own."""
-    listing = nft_objects("list", "map", "inet", "l3hv", "transparent")
+    try:
+        listing = nft_objects("list", "map", "inet", "l3hv", "transparent")
+    except Hangs:  # as read_packet_filter reports
+        return {}
     return dict(pair for kind, each in listing if kind == "map" for pair in each.get("elem", ()))
 
 
 def read_packet_filter() -> dict[str, Any]:
+    """Return the tables of the packet filter, or none of them and why where nft does not answer."""
+    try:
+        return {**packet_filter_tables(), "unread": None}
+    except Hangs as error:
+        nothing: dict[str, Any] = {"differences": [], "sets": {}, "drops": {}, "strangers": {}}
+        return {**nothing, "is_loaded": False, "unread": str(error)}
+
+
+def packet_filter_tables() -> dict[str, Any]:
     """Return the tables of the packet filter as they are, and in what they differ from what was placed.
 
     ``drops`` are the packets that each counter counts, ``sets`` the elements of the static sets, by family
@@ -696,10 +720,13 @@ def read_packet_filter() -> dict[str, Any]:
 
 
 def nft_objects(*words: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return what nft lists: kind and fields of each object; nothing where there is no such thing."""
+    """Return what nft lists: kind and fields of each object; nothing where there is no such thing.
+
+    Raises Hangs where nft does not answer.
+    """
     try:
         listing = asked(["nft", "--json", *words], check=True).stdout
-    except (OSError, subprocess.CalledProcessError, Hangs):
+    except (OSError, subprocess.CalledProcessError):
         return []
     return [item for entry in json.loads(listing)["nftables"] for item in entry.items()]
 
@@ -723,17 +750,13 @@ def element_words(element: Any) -> str:
 
 def filter_differences() -> list[str]:
     """Return in what the kernel's tables differ from their file; elements of sets are read themselves."""
-    command = [PACKET_FILTER, "in-force", PACKET_FILTER_RULES]
     try:
-        done = asked(command)
+        done = asked([PACKET_FILTER, "in-force", "--without-set-elements", PACKET_FILTER_RULES])
     except OSError as error:
         return [f"{PACKET_FILTER}: {error.strerror}"]
     except Hangs as error:
         return [str(error)]
-    if done.stderr:
-        return done.stderr.splitlines()
-    is_of_set = re.compile(r"\w+ set \S+: (lacks|has too much:) element ")
-    return [line for line in done.stdout.splitlines() if line and not is_of_set.match(line)]
+    return [*done.stdout.splitlines(), *done.stderr.splitlines()] if done.returncode else []
 
 
 HOOKS_OF_GUESTS = {
@@ -815,11 +838,18 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         [{"family": "ip", "table": "filter",
           "chains": {"FORWARD": {"hook": "forward", "policy": "drop", "dev": None,
                                  "rules": [{"interfaces": [["iif", "==", "docker0"]], "asks_more": False,
-                                            "verdict": "jump", "target": "DOCKER"}]}}}]
+                                            "verdict": "jump", "target": "DOCKER"}]}},
+          "unread": None}]
+
+    ``unread`` is a sentence where a table, or a part of it, was not read.
     """
+    try:
+        chains_of_all = nft_objects("--terse", "list", "chains")
+    except Hangs as error:
+        return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": str(error)}]
     passed = {
         (chain["family"], chain["table"])
-        for kind, chain in nft_objects("--terse", "list", "chains")
+        for kind, chain in chains_of_all
         if kind == "chain"
         and chain.get("type") == "filter"
         and chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
@@ -829,7 +859,12 @@ def read_chains_of_others() -> list[dict[str, Any]]:
     left = RULES_OF_OTHERS
     for family, table in sorted(passed):
         chains: dict[str, dict[str, Any]] = {}
-        for kind, entry in nft_objects("--terse", "list", "table", family, table):
+        unread, listing = None, []
+        try:
+            listing = nft_objects("--terse", "list", "table", family, table)
+        except Hangs as error:
+            unread = str(error)
+        for kind, entry in listing:
             if kind == "chain":
                 hook = entry.get("hook") if entry.get("type") == "filter" else None
                 chains[entry["name"]] = {
@@ -838,22 +873,27 @@ def read_chains_of_others() -> list[dict[str, Any]]:
                     "dev": entry.get("dev"),
                     "rules": [],
                 }
-            elif kind == "rule" and left:
+            elif kind == "rule" and not left:
+                unread = f"not all rules were read: only the first {RULES_OF_OTHERS} of all tables are"
+            elif kind == "rule":
                 left -= 1
                 if (rule := rule_of_other(entry["expr"])) is not None:
                     chains[entry["chain"]]["rules"].append(rule)
-        tables.append({"family": family, "table": table, "chains": chains})
+        tables.append({"family": family, "table": table, "chains": chains, "unread": unread})
     for names, program in (
         ("/proc/net/ip_tables_names", "iptables-legacy"),
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
     ):
         # Asked only where the old tables are in use: the question itself would load them.
         if "filter" in read_lines(names):
-            with contextlib.suppress(OSError, Hangs):
+            chains, unread = {}, None
+            try:
                 chains = legacy_chains(asked([program, "-S"]).stdout)
-                for name in ("INPUT", "OUTPUT"):
-                    chains.get(name, {})["hook"] = None
-                tables.append({"family": program, "table": "filter", "chains": chains})
+            except (OSError, Hangs) as error:
+                unread = str(error)
+            for name in ("INPUT", "OUTPUT"):
+                chains.get(name, {})["hook"] = None
+            tables.append({"family": program, "table": "filter", "chains": chains, "unread": unread})
     return tables
 
 

@@ -29,21 +29,22 @@ def test_a_guest_that_loses_its_carrier_is_withdrawn_and_comes_back(
     lab.run_as_guest(GUEST, "ip link set eth0 up")
     gone = lab.moment(ELSEWHERE, f"! {route}")
     other = lab.moment(HOME, anycast)
-    began = time.time()
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
     lab.run_as_guest(GUEST, "ip link set eth0 down")
     try:
         withdrawn, taken_over = 1000 * (gone.result() - began), 1000 * (other.result() - began)
         back = lab.moment(ELSEWHERE, route)
-        began = time.time()
+        began = time.clock_gettime(time.CLOCK_BOOTTIME)
     finally:
         lab.run_as_guest(GUEST, "ip link set eth0 up")
     restored = 1000 * (back.result() - began)
     figures[f"carrier of a guest, IPv{family}"] = (
         f"withdrawn {withdrawn:.0f} ms, anycast elsewhere {taken_over:.0f} ms, restored {restored:.0f} ms"
     )
-    assert withdrawn < WITHDRAWN_MS
-    assert taken_over < WITHDRAWN_MS
-    assert restored < RESTORED_MS
+    # /proc/uptime has hundredths of a second, rounded down.
+    assert -10 < withdrawn < WITHDRAWN_MS
+    assert -10 < taken_over < WITHDRAWN_MS
+    assert -10 < restored < RESTORED_MS
     wait_for(
         "the hypervisor's own holder", lambda: not _shows(lab, HOME, family, ANYCAST[family], "proto bird")
     )

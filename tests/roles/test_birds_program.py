@@ -145,7 +145,64 @@ def test_a_session_that_does_not_end_is_mended_between_two_runs(system: str, dae
     script += again + HANG + "/birds mend bird; test ! -e /run/restarted" + END
     done = in_an_image(system, daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, script)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("bird: a session does not end (flush): bird is started over") == 1
+    assert done.stdout.count("bird: a session does not end (flush): bird is restarted") == 1
+
+
+@pytest.mark.parametrize("daemon", ["bird2", "bird3"])
+def test_a_bird_that_hangs_at_its_reconfiguration_is_named(daemon: str) -> None:
+    """The exit status is not that of a time-out, which whoever calls would take for its own."""
+    stops = """
+        mv /usr/sbin/birdc /usr/sbin/real-birdc
+        printf '%s\n' '#!/bin/sh' 'case "$*" in configure) kill -STOP $(cat /run/pid) ;; esac' \
+            'exec /usr/sbin/real-birdc "$@"' >/usr/sbin/birdc
+        chmod 0755 /usr/sbin/birdc
+        /birds configure bird && code=0 || code=$?
+        echo "exit status $code"
+    """
+    done = in_an_image(
+        "debian13", daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, BEGIN + stops + END
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "does not answer within 10 s" in done.stdout
+    assert done.stdout.splitlines()[-1] == "exit status 1"
+
+
+def test_a_lock_that_is_held_for_long_is_named_and_only_root_can_hold_it() -> None:
+    held = """
+        /birds mend bird
+        stat -c 'mode %a' /run/l3hv-birds.lock
+        exec 8>/run/l3hv-birds.lock
+        flock 8
+        /birds mend bird 8>&-
+        echo "gave way"
+        touch -d '10 minutes ago' /run/l3hv-birds-mended/locked
+        ! /birds mend bird 8>&-
+        exec 8>&-
+        /birds mend bird
+        test ! -e /run/l3hv-birds-mended/locked
+    """
+    done = in_an_image(
+        "debian13", "bird2", MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, BEGIN + held + END
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mode 600" in done.stdout
+    assert "is held for more than five minutes" in done.stdout.partition("gave way")[2]
+
+
+def test_the_socket_of_a_group_that_may_ask_no_more_is_removed() -> None:
+    asked = """
+        install -d -o bird -m 2750 /run/bird-monitoring
+        printf '%s\n' 'cli "/run/bird-monitoring/bird.ctl" { restrict };' >>/etc/bird/bird.conf
+        /birds configure bird
+        test -d /run/bird-monitoring
+        sed -i /bird-monitoring/d /etc/bird/bird.conf
+        /birds configure bird
+        test ! -e /run/bird-monitoring
+    """
+    done = in_an_image(
+        "debian13", "bird2", MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, BEGIN + asked + END
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # A reflector that takes 4 prefixes and remembers 8. It has a hypervisor with other ones at a time.
@@ -252,5 +309,5 @@ def test_a_limit_that_blocks_is_lifted_when_its_cause_is_gone(system: str, daemo
     done = in_an_image(system, daemon, MACHINE, own, neighbor, SYSTEMCTL, START, PROGRAM, script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "hypervisor: the limit of 4 prefixes (import) is not reached any more" in done.stdout
-    is_new_session = "the session begins anew" in done.stdout
+    is_new_session = "the session is restarted" in done.stdout
     assert is_new_session != is_one

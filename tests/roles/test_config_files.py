@@ -28,12 +28,13 @@ def me() -> dict[str, str]:
 
 @pytest.fixture
 def converge(tmp_path: Path) -> Run:
-    """Run the module as a machine would, without Ansible around it."""
+    """Run the module as a machine would, without Ansible around it; ``seconds`` is its limit for commands."""
 
     def run(
         *,
         check: bool = False,
         fails: bool = False,
+        seconds: int | None = None,
         files: list[dict[str, Any]] | None = None,
         **parameters: Any,
     ) -> dict[str, Any]:
@@ -49,8 +50,18 @@ def converge(tmp_path: Path) -> Run:
         }
         if parameters.get("state") == "active":
             del arguments["files"]
+        module = MODULE
+        if seconds is not None:
+            module = tmp_path / "config_files.py"
+            text = MODULE.read_text()
+            assert "\nCOMMAND_SECONDS = 300\n" in text
+            module.write_text(
+                text.replace("COMMAND_SECONDS = 300", f"COMMAND_SECONDS = {seconds}").replace(
+                    "--kill-after=10", "--kill-after=1"
+                )
+            )
         done = subprocess.run(
-            [sys.executable, str(MODULE)],
+            [sys.executable, str(module)],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             capture_output=True,
             text=True,
@@ -339,6 +350,33 @@ def test_a_daemon_that_keeps_the_old_configuration_is_a_failure(converge: Run, e
     result = converge(fails=True, state="active", activate=activate, running=running, timeout=0)
     assert "what runs is not what the files say" in result["msg"]
     assert (etc / "a.conf").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' TERM; "], ids=["ends", "has to be killed"])
+def test_a_command_that_does_not_end_is_named(converge: Run, etc: Path, trap: str) -> None:
+    converge(files=[{"dest": f"{etc}/a.conf", "content": "1\n"}])
+    activate = [{"command": f'sh -c "{trap}while :; do sleep 0.1; done"'}]
+    result = converge(fails=True, state="active", activate=activate, seconds=1)
+    assert "failed: it did not end within 1 s on" in result["msg"]
+
+
+def test_a_command_that_has_a_time_out_of_its_own_has_ended(converge: Run, etc: Path) -> None:
+    converge(files=[{"dest": f"{etc}/a.conf", "content": "1\n"}])
+    activate = [{"command": "sh -c 'echo nothing heard; exit 124'"}]
+    result = converge(fails=True, state="active", activate=activate)
+    assert "failed: nothing heard" in result["msg"]
+    assert "did not end" not in result["msg"]
+
+
+def test_systemd_and_the_journal_are_not_waited_for_for_ever(
+    converge: Run, etc: Path, tmp_path: Path
+) -> None:
+    converge(files=[{"dest": f"{etc}/a.conf", "content": "1\n"}])
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/systemctl").write_text("#!/bin/sh\nexec sleep 100\n")
+    (tmp_path / "bin/systemctl").chmod(0o755)
+    result = converge(fails=True, state="active", units=["a.service"], seconds=1)
+    assert "systemctl show a.service: it did not end within 1 s on" in result["msg"]
 
 
 def test_a_daemon_that_drifted_is_a_change_and_is_brought_back(converge: Run, etc: Path) -> None:

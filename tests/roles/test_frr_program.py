@@ -182,3 +182,22 @@ def test_under_llgr_stale_routes_are_kept_and_there_is_no_bfd() -> None:
     assert text.count("\n bgp long-lived-graceful-restart stale-time ") == text.count("\nrouter bgp ") == 2
     assert "graceful-restart-disable" not in text
     assert "bfd" not in text
+
+
+def test_a_daemon_that_hangs_is_waited_for_once(sh: Sh) -> None:
+    done = sh(
+        """
+        kill -STOP $(pidof bgpd)
+        for what in in_force converge; do
+            began=$(date +%s)
+            ! $what
+            echo "$what took $(($(date +%s) - began)) s"
+        done
+        test ! -e /mnt/restarted
+        """
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("does not answer within 10 s") == 2
+    times = [int(line.split()[-2]) for line in done.stdout.splitlines() if " took " in line]
+    assert len(times) == 2
+    assert max(times) < 18

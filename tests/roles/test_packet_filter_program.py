@@ -149,12 +149,38 @@ def test_each_difference_is_named(system: str, files: Path) -> None:
         f"run nft '{change}'\n"
         f"echo '# {change}'\n"
         f"! run /packet-filter in-force /files/lab-hv1.nft\n"
+        "run /packet-filter in-force --without-set-elements /files/lab-hv1.nft | sed 's/^/rules: /'\n"
         for change in DIFFERENCES
     ]
     said = outcome(system, "".join(script), files)
     for each in said.split("# ")[1:]:
         change, *lines = each.splitlines()
         assert DIFFERENCES[change] in lines
+        of_all = [line for line in lines if not line.startswith("rules: ")]
+        of_rules = [line.removeprefix("rules: ") for line in lines if line.startswith("rules: ")]
+        is_of_elements = "element" in DIFFERENCES[change].partition(" set ")[2]
+        assert of_rules == ([] if is_of_elements else of_all)
+
+
+# A refused file is tried again after seconds, not as fast as systemd starts programs again.
+REFUSED = """
+echo 'table inet l3hv { nonsense }' >/mnt/root/files/refused.nft
+code=0
+began=$(date +%s)
+run /packet-filter keep /files/refused.nft 2>&1 || code=$?
+echo "exit status $code after $(($(date +%s) - began)) s"
+began=$(date +%s)
+run /packet-filter load /files/refused.nft 2>/dev/null || echo "load: exit status $?"
+[ $(($(date +%s) - began)) -lt 4 ]
+"""
+
+
+def test_a_file_that_nft_refuses_does_not_burn_the_cpu(files: Path) -> None:
+    *_, sentence, kept, loaded = outcome("debian13", REFUSED, files).splitlines()
+    assert sentence == "packet-filter: nft refuses /files/refused.nft: the kernel keeps what it has"
+    assert kept.startswith("exit status 1 after ")
+    assert int(kept.split()[-2]) >= 5
+    assert loaded == "load: exit status 1"
 
 
 # What packets have put into the sets of rates, and what was counted, is no difference.

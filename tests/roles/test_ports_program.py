@@ -35,7 +35,7 @@ def test_a_port_is_what_the_plan_says(
     numbers = {table["name"]: str(table["id"]) for table in plan["table_names"]}
     for guest in plan["guests"]:
         (tmp_path / "port").write_text(files[ports.FILES.format(guest["interface"])])
-        port = ports.wanted(str(tmp_path / "port"))
+        port = ports.wanted(str(tmp_path / "port"), ports.table_numbers())
         assert port.addresses == set(guest["gateways"])
         assert port.routes == {
             (
@@ -48,3 +48,34 @@ def test_a_port_is_what_the_plan_says(
             for route in guest["routes"]
             for table in route["tables"]
         }
+
+
+def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
+    ports: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = [
+        ports.Difference("has ipv4 forwarding off", setting="ipv4/conf/gone0/forwarding"),
+        ports.Difference("is down", ("link", "set", "dev", "gone0", "up")),
+    ]
+    ports.mend({"gone0": several})
+    assert capsys.readouterr().out == ""
+
+
+def test_the_names_of_tables_are_read_once_for_all_ports(
+    ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = next(path for path in PLANS if path.parts[-4:] == ("lab", "expected", "hv1", "plan.yml"))
+    placed = {name: text for name, text in rendered_files(path).items() if "/05-l3hv-port-" in name}
+    assert len(placed) > 1
+    for file, text in placed.items():
+        (tmp_path / Path(file).name).write_text(text)
+    interfaces = [guest["interface"] for guest in read_plan(path)["guests"]]
+    empty = {name: ports.Port() for name in interfaces}
+    for port in empty.values():
+        port.link = {"mtu": "1500", "mac": "", "master": "", "state": "up"}
+    read = []
+    monkeypatch.setattr(ports, "FILES", str(tmp_path / "05-l3hv-port-{}.network"))
+    monkeypatch.setattr(ports, "found", lambda: empty)
+    monkeypatch.setattr(ports, "table_numbers", lambda: read.append(1) or dict(ports.BUILTIN_TABLES))
+    assert len(ports.differences()) == len(placed)
+    assert read == [1]

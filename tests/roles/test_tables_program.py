@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -255,3 +258,37 @@ def test_a_rule_without_a_protocol_in_place_of_the_kernels_own_goes(sh: Sh) -> N
     sh(f"{PROGRAM} tables.conf; {again}")
     sh(f"{PROGRAM} tables.conf")
     assert not any(rule.startswith(("32766:", "32767:")) for rule in rules(sh))
+
+
+@pytest.fixture
+def program() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("tables", str(PROGRAM))
+    spec = importlib.util.spec_from_loader("tables", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_many_rules_cost_no_more_than_the_square_of_their_number(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describes = program.Rule.describes
+
+    def comparisons(pools: int) -> int:
+        count = 0
+
+        def counted(rule: object, other: object) -> bool:
+            nonlocal count
+            count += 1
+            return bool(describes(rule, other))
+
+        monkeypatch.setattr(program.Rule, "describes", counted)
+        old, new = (
+            [program.Rule(first + n, (("from", f"10.0.0.{n}/32"), ("table", "public"))) for n in range(pools)]
+            for first in (1000, 3000)
+        )
+        assert len(program.rule_changes("ipv4", old, new)) == 2 * pools
+        return count
+
+    assert comparisons(80) < 5 * comparisons(40)

@@ -51,6 +51,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
                 reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
             },
             "strangers": {},
+            "unread": None,
         },
         "neighbors": [],
         "sizes": {

@@ -620,11 +620,29 @@ OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
 
 @pytest.mark.parametrize(("chains", "state"), OTHERS.values(), ids=OTHERS)
 def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], state: str | None) -> None:
-    table = {"family": "ip", "table": "filter", "chains": chains}
+    table = {"family": "ip", "table": "filter", "chains": chains, "unread": None}
     seen = seen_with("hv1", added(table, "chains"))
     checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
     assert [check.state for check in checks] == ([] if state is None else [state])
     assert all(f"ip filter {next(iter(chains))}" in check.what for check in checks)
+
+
+def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
+    table = {"family": "ip", "table": "nat", "chains": {}, "unread": "not all rules were read"}
+    seen = seen_with("hv1", added(table, "chains"))
+    checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
+    assert [(check.what, check.state, check.found) for check in checks] == [
+        ("foreign chain ip nat rules", "warning", "not all rules were read")
+    ]
+
+
+def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:
+    def change(seen: dict[str, Any]) -> None:
+        seen["packet_filter"].update(is_loaded=False, sets={}, unread=words)
+
+    words = "`nft --json` got no answer within 10 s"
+    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    assert found == {"packet filter": words}
 
 
 def test_a_reflector_that_answers_no_ping_is_no_difference() -> None:

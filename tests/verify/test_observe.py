@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
+import json
 import os
 import socket
 import struct
@@ -451,3 +453,56 @@ def test_a_daemon_that_says_nothing_is_not_waited_for(
             observe.Bird(path)
     with pytest.raises(observe.Hangs, match="no answer within"):
         observe.asked(["sleep", "10"], seconds=0.1)
+
+
+def test_a_daemon_that_accepts_no_call_hangs_too(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses at once who calls a stopped process for which others wait already."""
+    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as callers:
+        listening.bind(str(tmp_path / "bird.ctl"))
+        listening.listen(1)
+        is_full = False
+        while not is_full:
+            caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            is_full = caller.connect_ex(str(tmp_path / "bird.ctl")) == errno.EAGAIN
+        seen = observe.read_bird("bird", "")
+    assert seen["hangs"]
+    assert "no answer within" in seen["error"]
+
+
+def nft_that(does: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "nft").write_text(f"#!/bin/sh\n{does}\n")
+    (directory / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+
+
+def test_an_nft_that_hangs_is_told_from_no_packet_filter(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nft_that("exec sleep 10", tmp_path, monkeypatch)
+    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.1)
+    seen = observe.read_packet_filter()
+    assert not seen["is_loaded"]
+    assert "got no answer within 0.1 s" in seen["unread"]
+    (table,) = observe.read_chains_of_others()
+    assert "got no answer within 0.1 s" in table["unread"]
+    assert observe.read_translations() == {}
+
+
+def test_rules_of_others_beyond_the_limit_are_no_secret(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = {"family": "ip", "table": "filter", "name": "FORWARD"}
+    base = {"chain": {**chain, "type": "filter", "hook": "forward", "policy": "accept"}}
+    rule = {"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "expr": [{"accept": None}]}}
+    (tmp_path / "listing").write_text(json.dumps({"nftables": [base, rule, rule, rule]}))
+    nft_that(f"cat {tmp_path}/listing", tmp_path, monkeypatch)
+    for most, is_whole in ((2, False), (3, True)):
+        monkeypatch.setattr(observe, "RULES_OF_OTHERS", most)
+        table = observe.read_chains_of_others()[0]
+        assert len(table["chains"]["FORWARD"]["rules"]) == most
+        assert (table["unread"] is None) is is_whole

@@ -241,7 +241,7 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     found = seen["packet_filter"]
     expected = planned_sets(plan.packet_filter)
     if not found["is_loaded"]:
-        yield "packet filter", "none"
+        yield "packet filter", found["unread"] or "none"
         yield from ((set_name(name), AS_PLANNED) for name, elements in expected.items() if elements)
     else:
         yield "packet filter", "\n".join(found["differences"]) or "the intended one"
@@ -256,6 +256,8 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the chains of others that drop packets of the fabric: ``foreign chain`` where it is not sure."""
     for table in seen["chains"]:
+        if table["unread"]:
+            yield f"foreign chain {table['family']} {table['table']} rules", table["unread"]
         for name, words, is_sure in blocked(table, _interfaces(plan)):
             where = f"{table['family']} {table['table']} {name}"
             yield f"{'chain' if is_sure else 'foreign chain'} {where}", words

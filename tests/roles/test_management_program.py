@@ -1,0 +1,44 @@
+"""The program that keeps IPv6 default routes of the management, where interfaces come and go."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from images import ROOT
+
+PROGRAM = ROOT / "roles/kernel/files/management-advertisements"
+
+
+@pytest.fixture
+def program() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("management_advertisements", str(PROGRAM))
+    spec = importlib.util.spec_from_loader("management_advertisements", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_an_interface_that_has_gone_meanwhile_is_no_error(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ip").write_text('#!/bin/sh\necho \'[{"dst": "default", "dev": "gone0"}]\'\n')
+    (tmp_path / "ip").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program.learning_interfaces() == []
+    monkeypatch.setattr(program, "SETTINGS", str(tmp_path / "settings"))
+    program.keep(["gone0"])
+    assert "-net.ipv6.conf.gone0.accept_ra = 2" in (tmp_path / "settings").read_text()
+
+
+@pytest.mark.parametrize("words", [[], ["chekc"], ["keep", "all"]])
+def test_another_verb_is_refused(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "usage: management-advertisements check|keep\n"
