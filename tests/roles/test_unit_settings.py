@@ -50,3 +50,15 @@ def test_no_drop_in_of_ours_comes_before_that_of_systemctl_edit() -> None:
     }
     assert len(places) == 4
     assert {Path(place).name for place in places} == {"zz-l3hv.conf"}
+
+
+def test_a_start_that_looks_at_the_main_process_waits_until_it_has_its_account() -> None:
+    """With Type=simple ExecStartPost can begin while the new process is root's: it may not ask."""
+    asking = [
+        path
+        for path in EXPECTED.glob(f"*/*/{UNITS}/**/*")
+        if path.is_file() and "$MAINPID" in path.read_text()
+    ]
+    assert asking
+    for path in asking:
+        assert assignments(path, {"Type"}) == {"Type": "exec"}, path
