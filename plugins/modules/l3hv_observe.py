@@ -164,6 +164,7 @@ UNITS = (
     "l3hv-bird-watch.timer",
     "frr.service",
     "l3hv-dhcp.service",
+    "l3hv-dhcp-checksums.service",
     "radvd.service",
     "l3hv-nftables.service",
 )

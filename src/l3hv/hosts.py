@@ -454,7 +454,7 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
         notes.add(
             "l3hv_ttl_security",
             False,
-            "What this suite provisions sends BGP with a TTL of 255 (RFC 5082), and checks its neighbours'.",
+            "A managed host sends BGP with a TTL of 255 (RFC 5082) and checks that of its neighbours.",
             "Remove it: it is for hosts with l3hv_managed: false whose daemon sends another TTL.",
         )
 
@@ -695,7 +695,7 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             "l3hv_monitoring_group",
             settings.monitoring_group,
             f"{TITLES[daemon.name]} {daemon.version} has no control socket that only answers questions: "
-            "who may read there may change everything.",
+            "its one socket allows changes as well.",
             f"Write null for this host, or choose {_one_of(readable)}.",
         )
     if kind == "route_reflector" and settings.origin_validation == "strict":

@@ -42,7 +42,7 @@ kill -KILL $bird
 def test_the_group_may_ask_and_change_nothing(system: str, daemon: str) -> None:
     files = rendered_files(PLAN)
     declared = re.search(r"^cli .*$", files["/etc/bird/bird.conf"], re.MULTILINE)
-    unit = files["/etc/systemd/system/bird.service.d/l3hv.conf"]
+    unit = files["/etc/systemd/system/bird.service.d/zz-l3hv.conf"]
     (before,) = re.findall(r"^ExecStartPre=\+(.*)$", unit, re.MULTILINE)
     assert declared
     words = [DAEMONS[key].reading_socket or "" for key in (("bird2", "debian13"), (daemon, system))]

@@ -40,7 +40,7 @@ def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
             for channel in told["channels"].values():
                 channel["routes"]["imported"] = 1
     units = seen[host]["units"]
-    units["bird.service"] = {"ActiveState": "failed", "UnitFileState": "enabled"}
+    units["bird.service"]["ActiveState"] = "failed"
     del seen[host]["listeners"]["bird.service"]
     seen[host]["routing"] = {"error": "bird.ctl: Connection refused"}
     return seen

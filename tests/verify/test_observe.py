@@ -14,10 +14,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
+from l3hv.model import HostPlan, from_plain
+from l3hv.promises import PROMISES
+from l3hv.verify.expect import units
 from l3hv.verify.fabric import route_total
 
-MODULE = Path(__file__).parents[2] / "plugins" / "modules" / "l3hv_observe.py"
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "plugins" / "modules" / "l3hv_observe.py"
+PLANS = sorted((ROOT / "tests" / "golden").glob("*/expected/*/plan.yml"))
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +34,13 @@ def observe() -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def test_all_units_that_a_plan_expects_are_read(observe: ModuleType) -> None:
+    plans = [from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader)) for path in PLANS]
+    expected = {unit for plan in plans if plan.managed for unit in units(plan)} | PROMISES.keys()
+    missing = {unit for unit in expected - {*observe.UNITS} if not unit.startswith("l3hv-gobgp")}
+    assert missing == set()
 
 
 PROTOCOLS = """\

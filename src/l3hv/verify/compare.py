@@ -29,7 +29,7 @@ from l3hv.verify.words import some
 ROUTES_NAMED = 10
 UNSEEN = "a guest of a host that was not looked at may not be started, or on its way to another"
 
-UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} starts a daemon over that hangs"
+UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} restarts a daemon that hangs"
 
 REMEDIES = {
     "unit": "systemctl status {1}; journalctl -u {1}",
