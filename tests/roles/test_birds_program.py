@@ -44,7 +44,13 @@ SYSTEMCTL = """#!/bin/sh
 case "$*" in
 show*bird.service) cat /run/pid ;;
 show*) echo 0 ;;
-restart*) touch /run/restarted; kill -KILL $(cat /run/pid); start ;;
+restart*)
+    touch /run/restarted
+    kill -KILL $(cat /run/pid)
+    # As systemd does, wait until all threads are gone: the next BIRD refuses to start beside this socket.
+    while birdc -r show status >/dev/null 2>&1; do sleep 0.01; done
+    start
+    ;;
 esac
 """
 

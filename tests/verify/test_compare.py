@@ -632,7 +632,7 @@ def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
     seen = seen_with("hv1", added(table, "chains"))
     checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
     assert [(check.what, check.state, check.found) for check in checks] == [
-        ("foreign chain ip nat rules", "warning", "not all rules were read")
+        ("foreign nftables ip nat", "warning", "not all rules were read")
     ]
 
 

@@ -41,6 +41,7 @@ REMEDIES = {
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "foreign": "nothing of the fabric is looked up there; whoever made it knows what for",
     "foreign chain": "nft list chain {2} {3} {4}; except the fabric's interfaces from what it drops",
+    "foreign nftables": "nft list table {2} {3}; look there for what drops the fabric's packets",
     "chain": "nft list chain {1} {2} {3}; accept the fabric's interfaces there, or remove it",
     "size": "ping -M do -s SIZE the reflector on path {1}; look at the MTU of the switches between",
     "stranger": "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",

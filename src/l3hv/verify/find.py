@@ -254,10 +254,13 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the chains of others that drop packets of the fabric: ``foreign chain`` where it is not sure."""
+    """Yield the chains of others that drop packets of the fabric: ``foreign chain`` where it is not sure.
+
+    ``foreign nftables`` are those that were not read, as a whole or in part.
+    """
     for table in seen["chains"]:
         if table["unread"]:
-            yield f"foreign chain {table['family']} {table['table']} rules", table["unread"]
+            yield f"foreign nftables {table['family']} {table['table']}", table["unread"]
         for name, words, is_sure in blocked(table, _interfaces(plan)):
             where = f"{table['family']} {table['table']} {name}"
             yield f"{'chain' if is_sure else 'foreign chain'} {where}", words
