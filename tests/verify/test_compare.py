@@ -580,6 +580,11 @@ def test_a_caller_that_no_session_is_for_is_a_warning_with_its_address() -> None
     assert "3 times" in checks[0].found
 
 
+def test_a_caller_that_a_session_is_for_by_now_is_none() -> None:
+    seen = seen_with("rr1", with_value(3, "strangers", LAB["rr1"].routing.sessions[0].neighbor))
+    assert [check.what for check in compare(LAB["rr1"], seen, FABRIC) if check.state != "ok"] == []
+
+
 def chain(policy: str = "accept", *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"hook": "forward", "policy": policy, "dev": None, "rules": list(rules), **more}
 

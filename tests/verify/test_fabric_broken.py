@@ -170,7 +170,7 @@ BREAKS = {
     ),
     "an address is no longer translated": Break(
         "nft delete element inet l3hv transparent '{ 203.0.113.11 : 203.0.113.4 }'",
-        {"translation 203.0.113.11"},
+        {"translation 203.0.113.11", "packet filter"},
         "nft add element inet l3hv transparent '{ 203.0.113.11 : 203.0.113.4 }'",
         host="hv3",
     ),

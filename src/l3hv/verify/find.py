@@ -65,7 +65,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_rules(plan, seen),
             *_packet_filter(plan, seen),
             *_chains_of_others(plan, seen),
-            *_strangers(seen),
+            *_strangers(plan, seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
@@ -266,10 +266,15 @@ def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             yield f"{'chain' if is_sure else 'foreign chain'} {where}", words
 
 
-def _strangers(seen: Observation) -> Iterator[Item]:
-    """Yield the addresses that call a reflector's daemon, and that no session of the plan is for."""
+def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the addresses that call a reflector's daemon, and that no session of the plan is for.
+
+    A host that came back into the inventory called in vain before: that is over.
+    """
+    expected = {session.neighbor for session in plan.routing.sessions}
     for address, count in seen["strangers"].items():
-        yield f"stranger {address}", f"calls, and is refused ({some(count, 'time')} within 5 minutes)"
+        if address not in expected:
+            yield f"stranger {address}", f"calls, and is refused ({some(count, 'time')} within 5 minutes)"
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
