@@ -708,7 +708,7 @@ def packet_filter_tables() -> dict[str, Any]:
                     for element in elements:
                         port, _, mac = element.rpartition(" . ")
                         strangers.setdefault(port, []).append(mac)
-                # nft 1.0.6 does not print the flag "dynamic". All dynamic sets have a time-out, and no other set has.
+                # nft 1.0.6 does not print the flag "dynamic": only dynamic sets have a time-out.
                 elif not {"dynamic", "timeout"} & {*entry.get("flags", ())}:
                     sets[f"{family} {entry['name']}"] = elements
     return {
