@@ -182,7 +182,7 @@ def fabric(two: list[dict[str, Any]]) -> Iterator[dict[tuple[str, str], str]]:
 
 
 def arrived(name: str, family: str) -> int:
-    """Return how many UDP datagrams have come to an end (nobody listens: they have no port)."""
+    """Return how many UDP datagrams a guest has received: the counter of those to a port without a socket."""
     if family == "IPv6":
         lines = run(name, "cat", "/proc/net/snmp6").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Udp6NoPorts "))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import os
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,6 +24,17 @@ mount -t tmpfs none /mnt/root/run
 mkdir /mnt/root/run/bird
 ip link set lo up
 """
+
+
+def loaded(program: Path) -> ModuleType:
+    """Return a Python program of a role, whose file has no suffix, as a module."""
+    name = program.name.replace("-", "_")
+    loader = importlib.machinery.SourceFileLoader(name, str(program))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def in_an_image(

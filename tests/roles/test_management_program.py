@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from images import ROOT
+from images import ROOT, loaded
 
 PROGRAM = ROOT / "roles/kernel/files/management-advertisements"
 
 
 @pytest.fixture
 def program() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("management_advertisements", str(PROGRAM))
-    spec = importlib.util.spec_from_loader("management_advertisements", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return loaded(PROGRAM)
 
 
 def test_an_interface_that_has_gone_meanwhile_is_no_error(

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from images import loaded
 from rendered import PLANS, ROOT, read_plan, rendered_files
 from test_rendered_files import name
 
 
 @pytest.fixture(scope="module")
 def ports() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("ports", str(ROOT / "roles/guest_ports/files/ports"))
-    spec = importlib.util.spec_from_loader("ports", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return loaded(ROOT / "roles/guest_ports/files/ports")
 
 
 HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(path)["managed"]]

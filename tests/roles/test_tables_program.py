@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from images import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles/tables/files/tables"
@@ -262,12 +261,7 @@ def test_a_rule_without_a_protocol_in_place_of_the_kernels_own_goes(sh: Sh) -> N
 
 @pytest.fixture
 def program() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("tables", str(PROGRAM))
-    spec = importlib.util.spec_from_loader("tables", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return loaded(PROGRAM)
 
 
 def test_many_rules_cost_no_more_than_the_square_of_their_number(

@@ -7,11 +7,9 @@ comparison, without Ansible. One break goes the whole way, through ``playbooks/v
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -26,15 +24,6 @@ pytestmark = pytest.mark.fabric
 BIRD = "/etc/bird/bird.conf"
 FILTER = "/etc/l3hv/nftables.conf"
 PATHS = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Standing]:
-    """The lab, provisioned and with nothing wrong: L3HV_TWIN names its twin."""
-    standing = Standing(os.environ.get("L3HV_TWIN", "lab"))
-    standing.await_whole(*standing.plans)
-    yield standing
-    standing.close()
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ routes and ports of others, a session that was disabled, a guest with another MA
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,15 +112,6 @@ def playbook(lab: Standing) -> str:
 def changed_hosts(output: str) -> set[str]:
     recap = output.rpartition("PLAY RECAP")[2]
     return set(re.findall(r"^(\S+) .*changed=[1-9]", recap, re.MULTILINE))
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Standing]:
-    """The lab, provisioned and with nothing wrong: L3HV_TWIN names its twin."""
-    standing = Standing(os.environ.get("L3HV_TWIN", "lab"))
-    standing.await_whole(*standing.plans)
-    yield standing
-    standing.close()
 
 
 @pytest.fixture(scope="module")

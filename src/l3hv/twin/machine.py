@@ -175,9 +175,8 @@ def clear_away(twin: Twin, machine: str) -> None:
 def forget(twin: Twin, machine: str) -> None:
     """Power a machine off and remove its file system, too."""
     power_off(twin, machine)
-    # It may never have been booted.
-    shutil.rmtree(twin.library / machine, ignore_errors=True)
-    shutil.rmtree(twin.machine_directory(machine), ignore_errors=True)
+    shutil.rmtree(twin.library / machine, ignore_errors=True)  # it may never have been booted
+    shutil.rmtree(twin.machine_directory(machine), ignore_errors=True)  # the same
 
 
 def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
@@ -396,8 +395,8 @@ def _mount(layers: str, files: Path) -> str:
 
 def _prepare_files(twin: Twin, standing: Standing, machine: Machine, files: Path) -> None:
     """The machine's own layer: made at its first boot, kept over reboots."""
-    # What a volatile overlay leaves in there would refuse the next mount; before the first there is nothing.
-    shutil.rmtree(files / "work", ignore_errors=True)
+    # What a volatile overlay leaves in there would refuse the next mount.
+    shutil.rmtree(files / "work", ignore_errors=True)  # before the first mount there is nothing
     for name in ("root", "work"):
         (files / name).mkdir(parents=True, exist_ok=True)
     upper = files / "upper"
