@@ -112,6 +112,8 @@ class EndedEarly(AssertionError):
 
 LATE_PARTIES = 3
 """How many processes must run one after the other until a failure is mended: of BFD, BGP and the kernel."""
+MOST_ALLOWED_MS = 300
+"""What lateness may add to a bound at most: one detection time of BFD. Beyond it a figure shows nothing."""
 DAY_S = 24 * 3600
 SAME_MOMENT_S = 1.5
 MOMENT = re.compile(r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?:[.]\d+)?")
@@ -121,7 +123,7 @@ class HostLateness:
     """How late the host lets a process run that is due, while it is watched: by other work or stolen cores.
 
     A bound of milliseconds is meant for machines that run when they are due. What the host adds is measured
-    beside what it is added to, and the bound is that much wider.
+    beside what it is added to, and the bound is that much wider, up to ``MOST_ALLOWED_MS``.
     """
 
     STEP_S = 0.005
@@ -148,7 +150,7 @@ class HostLateness:
     @property
     def allowance_ms(self) -> float:
         """What a bound may be exceeded by, in milliseconds."""
-        return LATE_PARTIES * 1000 * self._worst_s
+        return min(LATE_PARTIES * 1000 * self._worst_s, MOST_ALLOWED_MS)
 
 
 @dataclass
