@@ -119,6 +119,12 @@ OVERLOOKING = frozenset({"3.1"})
 They see that when they scan the kernel's table, and can be asked to.
 """
 
+DELETING = frozenset({"1.6.8"})
+"""Versions that replace a route in the kernel by deleting it and adding it again.
+
+For the moment between, a packet takes the next best route.
+"""
+
 
 def built_daemons() -> list[DaemonName]:
     """Return the daemons that there is a configuration for.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.addressing import FAMILIES, numbers_of
+from l3hv.daemons import DAEMONS, DELETING
 from l3hv.fabric import LOCAL_OUT
 from l3hv.facts import Common, Domain, HostIntent
 from l3hv.model import Family, LastResort, Sysctl, TableName
@@ -44,6 +45,8 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
     Guests' packets to nowhere are dropped (an answer to each would help an attacker); the hypervisor's
     own programs are told at once that there is no way.  On a hypervisor a packet to an address of a pool that
     no guest has ends here, not at an edge router that would send it back; the gateway answers no ARP for it.
+    Not where the daemon deletes a route before it adds the new one: packets that arrive in between follow the
+    default route to an edge router, which knows the guest; a route for the pool would drop them.
     """
     if host.kind == "route_reflector":
         return ()
@@ -52,9 +55,11 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
         LastResort(family, domain.name, "blackhole") for domain in domains for family in domain.families
     ]
     if host.kind == "hypervisor":
+        daemon = DAEMONS[host.settings.daemon, host.settings.system]
+        keeps_routes = daemon.version not in DELETING
         for domain in domains:
             for family in domain.families:
-                prefixes = [*map(str, common.pool_prefixes(domain.name, family))]
+                prefixes = [*map(str, common.pool_prefixes(domain.name, family))] if keeps_routes else []
                 if family == "ipv4":
                     prefixes.append(LINK_LOCAL4)
                 routes += [LastResort(family, domain.name, "blackhole", prefix=prefix) for prefix in prefixes]

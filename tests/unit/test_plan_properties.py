@@ -504,6 +504,14 @@ def test_a_name_that_libvirt_replaces_is_warned_of(interface: str):
     assert warnings == ([] if interface == "tap-vm9" else expected)
 
 
+def test_where_routes_are_deleted_before_they_are_added_no_pool_has_a_last_resort():
+    hosts = fabric(1)
+    hosts["hv1"][1].update(l3hv_daemon="bird1", l3hv_system="debian12", l3hv_session_layout="per_family")
+    plan = host_plan(slices(hosts)["hv1"])
+    prefixes = {last.prefix for last in plan.last_resorts if last.type == "blackhole"}
+    assert prefixes == {"default", "169.254.0.0/16"}
+
+
 def test_what_no_guest_has_of_a_pool_ends_at_the_hypervisor():
     """Each pool of a domain has a last resort in the domain's table, and in no other."""
     plan = host_plan(slices(fabric(1))["hv1"])
