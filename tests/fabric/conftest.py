@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 from lab import Lab
@@ -42,6 +43,15 @@ def lab(standing: Lab, request: pytest.FixtureRequest) -> Lab:
         raise
     stash[BROKEN] = False
     return standing
+
+
+@pytest.fixture
+def restarted(lab: Lab) -> Iterator[Lab]:
+    """The lab; vm1 and vm2 are started anew afterwards, with none of what a test has set in them."""
+    yield lab
+    for guest in ("vm1", "vm2"):
+        lab.twin("unplug", guest)
+        lab.twin("plug", guest)
 
 
 @pytest.fixture(scope="session")

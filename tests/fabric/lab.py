@@ -293,6 +293,10 @@ class Lab:
         """Whether a guest has its lease and an address of its /64."""
         return {":" in found for found in self.guest_addresses(guest)} == {False, True}
 
+    def has_default_routes(self, guest: str) -> bool:
+        """Whether a guest has a way out in both families."""
+        return all(self.run_as_guest(guest, f"ip -{family} route show default") for family in INTERNET)
+
     def guest_address(self, guest: str, family: int) -> str:
         return next(found for found in self.guest_addresses(guest) if (":" in found) == (family == 6))
 
@@ -455,7 +459,18 @@ class Lab:
             wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}; not so on {', '.join(broken())}") from None
-        wait_for("the guests' addresses", lambda: all(self.has_addresses(guest) for guest in GUESTS), seconds)
+
+        def unready() -> list[str]:
+            return [
+                guest
+                for guest in GUESTS
+                if not (self.has_addresses(guest) and self.has_default_routes(guest))
+            ]
+
+        try:
+            wait_for("the guests' addresses and default routes", lambda: not unready(), seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; not so of {', '.join(unready())}") from None
 
     def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
         show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)

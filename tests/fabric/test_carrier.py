@@ -21,8 +21,9 @@ def has_route(family: int, prefix: str, options: str = "") -> str:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_guest_that_loses_its_carrier_is_withdrawn_and_comes_back(
-    lab: Lab, figures: dict[str, str], family: int
+    restarted: Lab, figures: dict[str, str], family: int
 ) -> None:
+    lab = restarted
     route = has_route(family, ADDRESSES[family])
     # The other holder's, which comes over the paths.
     anycast = has_route(family, f"{ANYCAST[family]}{'/64' if family == 6 else ''}", "proto bird")
@@ -54,8 +55,9 @@ def _shows(lab: Lab, machine: str, family: int, prefix: str, options: str) -> st
     return lab.run(machine, f"ip -{family} route show table public root {prefix} {options}")
 
 
-def test_a_carrier_that_flaps_is_not_followed(lab: Lab) -> None:
+def test_a_carrier_that_flaps_is_not_followed(restarted: Lab) -> None:
     """Ten losses that are shorter than what is ignored: no other hypervisor hears of one."""
+    lab = restarted
     lab.run(
         ELSEWHERE,
         "rm -f /run/heard; (timeout 30 ip monitor route > /run/heard 2>&1 & echo $! > /run/heard.pid)",

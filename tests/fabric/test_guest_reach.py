@@ -57,15 +57,6 @@ for number in range({SCANNED}):
 """
 
 
-@pytest.fixture
-def restarted(lab: Lab) -> Iterator[Lab]:
-    """The lab; vm1 and vm2 are started anew afterwards, with none of what a test has set in them."""
-    yield lab
-    for guest in ("vm1", "vm2"):
-        lab.twin("unplug", guest)
-        lab.twin("plug", guest)
-
-
 @pytest.mark.parametrize("kind", LINK_LOCALS)
 @pytest.mark.parametrize("guest", ["vm1", "vm2"])
 def test_a_guest_has_ipv6_whatever_its_link_local_address_is(restarted: Lab, guest: str, kind: str) -> None:

@@ -317,7 +317,8 @@ def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> N
                     assert_shares(holders_of_flows(fabric, machine, family), expected)
     finally:
         fabric.twin("plug", HOLDERS["hv3"])
-    wait_for("the others send to hv3 again", lambda: len(uses(fabric, "hv3")) == len(rest))
+    wait_for("the others send to hv3 again", lambda: len(uses(fabric, "hv3")) == len(rest) * len(ANYCAST))
+    wait_for("any3 can answer", lambda: fabric.has_default_routes(HOLDERS["hv3"]))
     with answering(fabric, HOLDERS.values()):
         for machine in GUESTS:
             for family in ANYCAST:
@@ -325,17 +326,20 @@ def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> N
                 assert_shares(found, dict.fromkeys(HOLDERS.values(), 1 / 4))
 
 
-def uses(fabric: Lab, owner: str) -> set[str]:
-    """The hypervisors that look for anycast behind another one, in either family."""
+def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
+    """The hypervisors that look for anycast behind another one, each with the families in which it does."""
     number = owner.removeprefix("hv")
-    hops = {f"198.51.100.{int(number) + offset}" for offset in (0, 64, 128, 192)}
-    hops |= {f"2001:db8:c633:640{path}::{number}" for path in range(4)}
+    hops = {
+        4: {f"198.51.100.{int(number) + offset}" for offset in (0, 64, 128, 192)},
+        6: {f"2001:db8:c633:640{path}::{number}" for path in range(4)},
+    }
 
-    def has_one(machine: str) -> bool:
-        shown = fabric.run(machine, "ip route show table public-spread; ip -6 route show table public-spread")
-        return not hops.isdisjoint(shown.split())
+    def families(machine: str) -> list[int]:
+        shown = {family: fabric.run(machine, f"ip -{family} route show table public-spread") for family in hops}
+        return [family for family in hops if not hops[family].isdisjoint(shown[family].split())]
 
-    return {m for m, found in fabric.on_each([m for m in GUESTS if m != owner], has_one).items() if found}
+    found = fabric.on_each([machine for machine in GUESTS if machine != owner], families)
+    return {(machine, family) for machine, used in found.items() for family in used}
 
 
 def test_a_hypervisor_that_is_cut_off_keeps_its_flows_at_home(fabric: Lab) -> None:
