@@ -62,6 +62,9 @@ def packet_filter(
     own = _sources(guests)
     transparent = tuple(pair for guest in guests for pair in guest.transparent)
     allowed = {guest.interface: guest.allowed_sources for guest in host.guests if guest.allowed_sources}
+    isolated = tuple(guest.interface for guest in host.guests if guest.port_isolation)
+    on_link6 = tuple(g.interface for g in guests if g.prefix is not None and g.prefix.on_link)
+    macs = {guest.interface: guest.mac for guest in guests}
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
         closed_uplinks=closed,
@@ -73,13 +76,14 @@ def packet_filter(
         fabric6=_fabric(common, "ipv6"),
         management4=_of_family(host.management_sources, "ipv4"),
         management6=_of_family(host.management_sources, "ipv6"),
-        domains=tuple(_domains(common, host, guests)),
+        domains=tuple(_domains(common, host, guests, {*isolated, *allowed, *on_link6})),
         guests=tuple(guest.interface for guest in guests),
-        macs=tuple((guest.interface, guest.mac) for guest in guests),
+        macs=tuple(macs.items()),
         sources4=tuple(own.addresses4),
         source_prefixes4=tuple(own.prefixes4),
         sources6=tuple(own.addresses6),
-        source_networks6=tuple(own.networks6),
+        senders4=tuple((port, macs[port], address) for port, address in own.addresses4),
+        sender_networks6=tuple((port, macs[port], network) for port, network in own.networks6),
         source_prefixes6=tuple(own.prefixes6),
         gateways4=tuple(
             dict.fromkeys(
@@ -87,8 +91,8 @@ def packet_filter(
             )
         ),
         probers4=tuple((guest.interface, guest.lease.address) for guest in guests if guest.lease is not None),
-        on_link6=tuple(g.interface for g in guests if g.prefix is not None and g.prefix.on_link),
-        isolated=tuple(guest.interface for guest in host.guests if guest.port_isolation),
+        on_link6=on_link6,
+        isolated=isolated,
         restricted=tuple(allowed),
         allowed4=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv4")),
         allowed6=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv6")),
@@ -129,16 +133,23 @@ def _fabric(common: Common, family: Family) -> tuple[str, ...]:
     return _of_family((*paths, *loopbacks), family)
 
 
-def _domains(common: Common, host: HostIntent, guests: Iterable[Guest]) -> Iterator[FilteredDomain]:
+def _domains(
+    common: Common, host: HostIntent, guests: Iterable[Guest], conditional: set[str]
+) -> Iterator[FilteredDomain]:
+    """Yield the domains of a hypervisor.  ``conditional`` are the ports of guests that not all may reach."""
     if host.kind != "hypervisor":
         return
     ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]
-    ports += [(guest.domain, guest.interface) for guest in guests]
+    guest_ports = [(guest.domain, guest.interface) for guest in guests]
+    ports += guest_ports
+    open_ports = [port for port in ports if port[1] not in conditional]
     for domain in common.domains:
         if domain.name in host.domains:
             yield FilteredDomain(
                 domain.name,
                 tuple(port for name, port in ports if name == domain.name),
+                tuple(port for name, port in open_ports if name == domain.name),
+                tuple(port for name, port in guest_ports if name == domain.name and port not in conditional),
                 _of_family(map(str, common.pool_prefixes(domain.name, "ipv4")), "ipv4"),
             )
 

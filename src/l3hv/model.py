@@ -542,11 +542,14 @@ class DropReason:
 class FilteredDomain:
     """What one domain's packets are forwarded between: its uplinks and guest ports on this host.
 
-    ``pools4`` are the IPv4 prefixes of its pools: its guests may ask for addresses of these by ARP.
+    - ``open_guests``: the guest ports that ``open_interfaces`` may send to without any further condition.
+    - ``pools4``: the IPv4 prefixes of its pools: its guests may ask for addresses of these by ARP.
     """
 
     name: str
     interfaces: tuple[str, ...]
+    open_interfaces: tuple[str, ...]
+    open_guests: tuple[str, ...]
     pools4: tuple[str, ...]
 
 
@@ -586,15 +589,16 @@ class SpreadDomain:
 class PacketFilter:
     """What passes the interfaces of the fabric on one host; others are not judged.
 
-    Pairs are (interface, what belongs to it). The number of rules that these become does not depend on
-    them: each is a set that a packet is looked up in once.
+    Pairs are (interface, what belongs to it), triples (interface, MAC, address). The number of rules that
+    these become does not depend on them: each is a set that a packet is looked up in once.
 
     - ``neighbours4`` and ``neighbours6``: where BGP and BFD may come from, by uplink.
     - ``any_ttl4`` and ``any_ttl6``: the neighbours of these whose packets of BGP may have any TTL.
     - ``closed_uplinks``: by these the host offers nothing else, but to ``fabric4`` and ``fabric6`` (the
       prefixes of paths and loopbacks), ``management4`` and ``management6``.
     - ``macs`` and ``sources4`` to ``source_prefixes6``: what guests may send with: single addresses,
-      /64s (by their first address), and other prefixes.
+      /64s (by their first address), and other prefixes. ``senders4`` and ``sender_networks6`` are the single
+      addresses and the /64s with their guest's MAC: one look-up lets nearly all packets of guests through.
     - ``gateways4``: the addresses that guests know this host by.
     - ``probers4``: the main address of each guest, to which the answer to its ARP probes is sent.
     - ``on_link6``: ports behind which any number of neighbours may be.
@@ -621,7 +625,8 @@ class PacketFilter:
     sources4: tuple[tuple[str, str], ...]
     source_prefixes4: tuple[tuple[str, str], ...]
     sources6: tuple[tuple[str, str], ...]
-    source_networks6: tuple[tuple[str, str], ...]
+    senders4: tuple[tuple[str, str, str], ...]
+    sender_networks6: tuple[tuple[str, str, str], ...]
     source_prefixes6: tuple[tuple[str, str], ...]
     gateways4: tuple[str, ...]
     probers4: tuple[tuple[str, str], ...]

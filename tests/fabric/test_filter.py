@@ -91,7 +91,7 @@ def test_what_was_changed_by_hand_is_brought_back_by_a_run(lab: Lab) -> None:
     lab.run(
         "hv1",
         "nft delete element inet l3hv macs '{ \"vm2\" . 50:54:33:00:00:09 }';"
-        "nft add element inet l3hv sources4 '{ \"vm2\" . 192.0.2.66 }';"
+        "nft add element inet l3hv senders4 '{ \"vm2\" . 50:54:33:00:00:09 . 192.0.2.66 }';"
         "nft insert rule inet l3hv forwarded accept;"
         f"! {IN_FORCE}",
     )

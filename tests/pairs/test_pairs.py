@@ -335,8 +335,10 @@ def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
     }
 
     def families(machine: str) -> list[int]:
-        shown = {family: fabric.run(machine, f"ip -{family} route show table public-spread") for family in hops}
-        return [family for family in hops if not hops[family].isdisjoint(shown[family].split())]
+        def shown(family: int) -> list[str]:
+            return fabric.run(machine, f"ip -{family} route show table public-spread").split()
+
+        return [family for family in hops if not hops[family].isdisjoint(shown(family))]
 
     found = fabric.on_each([machine for machine in GUESTS if machine != owner], families)
     return {(machine, family) for machine, used in found.items() for family in used}

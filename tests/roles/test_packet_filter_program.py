@@ -126,8 +126,8 @@ DIFFERENCES = {
     "delete element inet l3hv macs { vm2 . 50:54:33:00:00:09 }": (
         "inet set macs: lacks element vm2 . 50:54:33:00:00:09"
     ),
-    "add element inet l3hv sources4 { vm2 . 192.0.2.66 }": (
-        "inet set sources4: has too much: element vm2 . 192.0.2.66"
+    "add element inet l3hv senders4 { vm2 . 50:54:33:00:00:09 . 192.0.2.66 }": (
+        "inet set senders4: has too much: element vm2 . 50:54:33:00:00:09 . 192.0.2.66"
     ),
     "add element inet l3hv fabric4 { 192.0.2.0/24 }": "inet set fabric4: has too much: element 192.0.2.0/24",
     "delete element arp l3hv macs { vm2 . 50:54:33:00:00:09 }": (

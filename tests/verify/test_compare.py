@@ -213,8 +213,8 @@ DIFFERENCES = {
         {"set macs"},
     ),
     "a set with an element too much": (
-        added("vm2 . 192.0.2.66", "packet_filter", "sets", "inet sources4"),
-        {"set sources4"},
+        added("vm2 . 192.0.2.66", "packet_filter", "sets", "inet senders4"),
+        {"set senders4"},
     ),
     "a set that is missing": (without("packet_filter", "sets", "arp macs"), {"set arp macs"}),
     "a set that nobody planned": (
@@ -340,11 +340,11 @@ def test_a_set_that_differs_is_named_with_the_elements() -> None:
     def change(seen: dict[str, Any]) -> None:
         sets = seen["packet_filter"]["sets"]
         sets["inet macs"].remove("vm2 . 50:54:33:00:00:09")
-        sets["inet sources4"] += [f"vm2 . 192.0.2.{number}" for number in range(1, 13)]
+        sets["inet senders4"] += [f"vm2 . 192.0.2.{number}" for number in range(1, 13)]
         seen["packet_filter"]["strangers"] = {"vm2": ["50:54:33:00:00:09"]}
 
     found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
-    assert found.pop("set sources4").splitlines() == [
+    assert found.pop("set senders4").splitlines() == [
         *(f"has vm2 . 192.0.2.{number} too much" for number in range(1, 11)),
         "and 2 more differences",
     ]

@@ -169,9 +169,9 @@ BREAKS = {
         "nft add element inet l3hv macs '{ \"vm2\" . 50:54:33:00:00:09 }'",
     ),
     "a guest may spoof by the filter": Break(
-        "nft add element inet l3hv sources4 '{ \"vm2\" . 192.0.2.66 }'",
-        {"set sources4"},
-        "nft delete element inet l3hv sources4 '{ \"vm2\" . 192.0.2.66 }'",
+        "nft add element inet l3hv senders4 '{ \"vm2\" . 50:54:33:00:00:09 . 192.0.2.66 }'",
+        {"set senders4"},
+        "nft delete element inet l3hv senders4 '{ \"vm2\" . 50:54:33:00:00:09 . 192.0.2.66 }'",
     ),
     "a rule is added to the filter": Break(
         "nft insert rule inet l3hv forwarded accept", {"packet filter"}, "systemctl reload l3hv-nftables"

@@ -10,7 +10,7 @@ from l3hv.verify.words import some
 
 AS_PLANNED = "as planned"
 NAMED = 10
-IN_BOTH_TABLES = ("guests", "macs", "sources4", "source_prefixes4")
+IN_BOTH_TABLES = ("guests", "macs", "source_prefixes4")
 VALUES = (
     "uplinks",
     "closed_uplinks",
@@ -25,14 +25,14 @@ VALUES = (
     "restricted",
     "tracked4",
 )
-PAIRS = (
+CONCATENATED = (
     "neighbours4",
     "neighbours6",
     "macs",
-    "sources4",
+    "senders4",
+    "sender_networks6",
     "source_prefixes4",
     "sources6",
-    "source_networks6",
     "source_prefixes6",
     "allowed4",
     "allowed6",
@@ -51,9 +51,11 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
     unused = () if planned.closed_uplinks else FOR_CLOSED_UPLINKS
     unused += () if planned.closed_uplinks or planned.domains else FOR_HYPERVISORS
     sets: dict[str, Iterable[str]] = {name: getattr(planned, name) for name in VALUES if name not in unused}
-    sets |= {name: (f"{port} . {value}" for port, value in getattr(planned, name)) for name in PAIRS}
+    sets |= {name: map(" . ".join, getattr(planned, name)) for name in CONCATENATED}
     for domain in planned.domains:
         sets[f"ports_{domain.name}"] = domain.interfaces
+        sets[f"open_ports_{domain.name}"] = domain.open_interfaces
+        sets[f"open_guests_{domain.name}"] = domain.open_guests
     for spread in planned.spread:
         sets[f"guests_{spread.name}"] = spread.guests
         for share in spread.shares:
@@ -63,6 +65,7 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
     elements = {f"inet {name}": frozenset(map(_listed, values)) for name, values in sets.items()}
     if planned.arp_reasons:
         elements |= {f"arp {name}": elements[f"inet {name}"] for name in IN_BOTH_TABLES}
+        elements["arp sources4"] = frozenset(map(" . ".join, planned.sources4))
         for domain in planned.domains:
             elements[f"arp ports_{domain.name}"] = elements[f"inet ports_{domain.name}"]
             elements[f"arp pools_{domain.name}"] = frozenset(map(_listed, domain.pools4))
