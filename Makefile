@@ -85,7 +85,7 @@ test-twin: root host $(VENV)/.dev
 	@pytest -q -m 'twin and not matrix and not pairs'
 
 test-pairs: root host $(VENV)/.dev
-	@pytest -q -m pairs
+	@pytest -q -m 'pairs and not matrix'
 
 test-fabric: root host $(VENV)/.dev
 	@trap './twin down --name $(TEST_TWIN)' EXIT; \
@@ -100,7 +100,7 @@ test-roles: root host $(VENV)/.dev
 # Every daemon against every other: this takes longer than all of the above.
 .PHONY: test-matrix
 test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (takes minutes)
-	@pytest -q -s -m matrix tests/matrix
+	@pytest -q -s -m matrix tests/matrix tests/pairs
 
 .PHONY: test-attacks
 test-attacks: root host $(VENV)/.dev ## Attack a standing, provisioned lab (L3HV_TWIN names another twin)

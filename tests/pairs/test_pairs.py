@@ -384,6 +384,7 @@ def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
     return traces + ["routes"] * bool(spread_routes(fabric, machine))
 
 
+@pytest.mark.matrix
 def test_it_is_taken_back_and_said_again_and_costs_nothing(fabric: Lab, tmp_path: Path) -> None:
     inventory = tmp_path / "intent"
     shutil.copytree(INVENTORY, inventory)
