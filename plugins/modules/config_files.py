@@ -339,6 +339,20 @@ def matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
+def is_of_started_units(command: str, started: list[str]) -> bool:
+    """Whether a command restarts or reloads units that were just started, with the files as they are now.
+
+    A second start would only cost what the first has done meanwhile, such as a lease given by dnsmasq.
+    """
+    words = shlex.split(command)
+    units = {*words[2:]}
+    return (
+        words[:2] in (["systemctl", "restart"], ["systemctl", "reload"])
+        and units != set()
+        and units <= {*started}
+    )
+
+
 class Transaction:
     """What changed since the set was last active, and what was there before.
 
@@ -633,14 +647,16 @@ class ConfigFiles:
         if failed:
             self.perform(f"systemctl reset-failed {shlex.join(failed)}", environment)
         # Only those that need it: `enable` enables what a unit names in Also=, too.
+        started = [unit for unit, (now, _) in states.items() if now not in UP]
         for verb, units in (
             ("enable --quiet", [unit for unit, (_, boot) in states.items() if boot not in STARTS_AT_BOOT]),
-            ("start", [unit for unit, (now, _) in states.items() if now not in UP]),
+            ("start", started),
         ):
             if units:
                 self.perform(f"systemctl {verb} {shlex.join(units)}", environment)
         for command in commands[False]:
-            self.perform(command, environment)
+            if not is_of_started_units(command, started):
+                self.perform(command, environment)
         self.wait_for(self.units_that_do_not_stay_up)
         self.wait_for(self.difference_from_what_runs)
 

@@ -499,6 +499,20 @@ def test_the_journal_of_a_unit_that_does_not_reload_is_shown(
     assert "a.service:\nip rule add: File exists, says the journal of a.service" in said
 
 
+def test_a_unit_that_was_just_started_is_neither_restarted_nor_reloaded(
+    converge: Run, etc: Path, tmp_path: Path
+) -> None:
+    """A reload would fail here."""
+    fake_systemctl(tmp_path, {"a.service": "inactive enabled", "b.service": "active enabled"})
+    units = ["a.service", "b.service"]
+    converge(files=[{"dest": f"{etc}/a", "content": "1\n"}], units=units)
+    for reloaded, fails in (("a.service", False), ("a.service b.service", True)):
+        (tmp_path / "units/a.service").write_text("inactive enabled")
+        converge(files=[{"dest": f"{etc}/a", "content": f"{reloaded}\n"}], units=units)
+        activate = [{"command": f"systemctl reload {reloaded}"}]
+        converge(fails=fails, state="active", units=units, activate=activate)
+
+
 def test_a_unit_that_does_not_start_is_a_failure(converge: Run, etc: Path, tmp_path: Path) -> None:
     fake_systemctl(tmp_path, {"a.service": "broken enabled"})
     converge(units=["a.service"])
