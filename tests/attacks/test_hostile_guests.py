@@ -112,7 +112,7 @@ def extended(header: int, body: bytes, packet_type: int, message: bytes, target:
 
 
 RA = advertisement(OWN_LINK_LOCAL, ROGUE_PREFIX, OWN_MAC)
-ALL_NODES_MAC = "33:33:00:00:00:01"
+ALL_NODES_MAC, NO_MAC = "33:33:00:00:00:01", "00:00:00:00:00:00"
 BFD = struct.pack("!BBBBIIIII", 0x20, 0xC0, 3, 24, 1, 0, 1000000, 1000000, 0)
 SMALL = struct.pack("!HH", 0, 68)
 LYING = struct.pack("!4s", bytes((203, 0, 113, 2))) + ip(REMOTE, NEIGHBOR, UDP, bytes(8))
@@ -155,6 +155,25 @@ ATTACKS = (
         "mac",
         count=1,
         least=200,
+    ),
+    Attack(
+        "a MAC of zeros, as the gateway",
+        (
+            out(udp(GATEWAY6, "ff02::1", (4, 9999), MARK, ttl=255), source=NO_MAC, target=ALL_NODES_MAC),
+            out(ip(GATEWAY6, "ff02::1", ICMPV6, RA, ttl=255), source=NO_MAC, target=ALL_NODES_MAC),
+        ),
+        "mac",
+    ),
+    Attack(
+        "a MAC of zeros, DHCP",
+        (
+            out(
+                udp("0.0.0.0", "255.255.255.255", (68, 67), dhcp(1, OWN_MAC, 1, 1)),
+                source=NO_MAC,
+                target=EVERYBODY,
+            ),
+        ),
+        "mac",
     ),
     Attack("the gateway's MAC", (out(udp(OWN, REMOTE, (4000, 4000), MARK), source=GATEWAY_MAC),), "mac"),
     # ARP and neighbour discovery.
@@ -225,6 +244,12 @@ ATTACKS = (
         (out(udp(OWN, REMOTE, (67, 68), dhcp(2, NEIGHBOR_MAC, 1, 2, OWN) + MARK)),),
         "rogue_dhcp",
     ),
+    Attack(
+        "DHCP offer from another port",
+        (out(udp(OWN, REMOTE, (1067, 68), dhcp(2, NEIGHBOR_MAC, 1, 2, OWN) + MARK)),),
+        "rogue_dhcp",
+    ),
+    Attack("DHCPv6 answer from another port", (out(udp(OWN6, REMOTE6, (1547, 546), MARK)),), "rogue_dhcp"),
     Attack("DHCPv6 answer", (out(udp(OWN6, REMOTE6, (547, 546), MARK)),), "rogue_dhcp"),
     Attack(
         "DHCP starvation",
