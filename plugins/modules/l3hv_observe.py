@@ -126,7 +126,8 @@ ROUTE_IS_ONLINK = 0x4
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 SCOPE_LINK = 253
-NEIGHBOR_IS_PERMANENT = 0x80
+NEIGHBOR_IS_FIXED = 0x80 | 0x40  # NUD_PERMANENT, NUD_NOARP: the kernel never asks again
+LEGACY_TABLES = {"filter", "mangle", "raw", "security"}
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
@@ -760,6 +761,7 @@ def filter_differences() -> list[str]:
     return [*done.stdout.splitlines(), *done.stderr.splitlines()] if done.returncode else []
 
 
+OWN_NFTABLES = {"l3hv", "l3hv_frr_gate"}
 HOOKS_OF_GUESTS = {
     "inet": ("ingress", "prerouting", "forward", "postrouting"),
     "ip": ("prerouting", "forward", "postrouting"),
@@ -854,7 +856,7 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         if kind == "chain"
         and chain.get("type") == "filter"
         and chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
-        and not chain["table"].startswith("l3hv")
+        and chain["table"] not in OWN_NFTABLES
     }
     tables = []
     left = RULES_OF_OTHERS
@@ -886,30 +888,37 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
     ):
         # Asked only where the old tables are in use: the question itself would load them.
-        if "filter" in read_lines(names):
+        for table in sorted(LEGACY_TABLES.intersection(read_lines(names))):
             chains, unread = {}, None
             try:
-                chains = legacy_chains(asked([program, "-S"]).stdout)
+                chains = legacy_chains(asked([program, "-t", table, "-S"]).stdout)
             except (OSError, Hangs) as error:
                 unread = str(error)
             for name in ("INPUT", "OUTPUT"):
                 chains.get(name, {})["hook"] = None
-            tables.append({"family": program, "table": "filter", "chains": chains, "unread": unread})
+            tables.append({"family": program, "table": table, "chains": chains, "unread": unread})
     return tables
 
 
-def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the permanent neighbours on guest ports that lead to another MAC than the guest's.
+def is_group_mac(mac: str | None) -> bool:
+    """Whether a MAC is a broadcast or multicast: the lowest bit of its first byte."""
+    return bool(mac) and bool(int(mac[:2], 16) & 1)
 
-    ``guests`` are those whose port is there, by its index. What the kernel has learned it checks by itself.
+
+def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the fixed neighbours on guest ports that lead to another MAC than the guest's.
+
+    ``guests`` are those whose port is there, by its index. What the kernel has learned it checks by itself,
+    and what it sends to all is no neighbour.
     """
     return [
         {"guest": guest["name"], "address": str(address), "mac": mac or "no MAC"}
         for family in FAMILIES.values()
         for entry in netlink.get_neighbours(family=family)
-        if entry["state"] & NEIGHBOR_IS_PERMANENT
+        if entry["state"] & NEIGHBOR_IS_FIXED
         and (guest := guests.get(entry["ifindex"])) is not None
         and (mac := entry.get_attr("NDA_LLADDR")) != guest["mac"]
+        and not is_group_mac(mac)
         and (address := entry.get_attr("NDA_DST")) is not None
         and not ip_interface(address).ip.is_multicast
     ]

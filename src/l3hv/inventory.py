@@ -496,16 +496,21 @@ def strays(
         for folder, names, kind in (("host_vars", hosts, "host"), ("group_vars", groups, "group")):
             if not names or not (place / folder).is_dir():
                 continue
-            for path in sorted((place / folder).iterdir()):
-                is_variables = (
-                    path.is_dir() or path.suffix in VARIABLE_FILES
-                )  # another ending may be anything
-                name = path.stem if path.suffix in VARIABLE_FILES and not path.is_dir() else path.name
-                if is_variables and not name.startswith(".") and name not in names:
-                    close = difflib.get_close_matches(name, names, n=1)
-                    remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove it."
+            owners = {path: _owner(path) for path in sorted((place / folder).iterdir())}
+            for path, name in owners.items():
+                if name and not name.startswith(".") and name not in names:
+                    # One that has a file of its own was not meant.
+                    close = difflib.get_close_matches(name, {*names} - {*owners.values()}, n=1)
+                    remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove the file."
                     found[path] = remedy
     return [(path, found[path]) for path in sorted(found) if path.is_file() or any(path.iterdir())]
+
+
+def _owner(path: Path) -> str:
+    """Return whose variables a file or directory holds: nobody's, if it is a file with another ending."""
+    if path.is_dir():
+        return path.name
+    return path.stem if path.suffix in VARIABLE_FILES else ""
 
 
 def _stray_sentences(found: Sequence[tuple[Path, str]]) -> list[str]:

@@ -200,17 +200,18 @@ def _warnings(part: HostSlice) -> Iterator[str]:
     yield from _unbounded(part)
     daemon = DAEMONS[host.settings.daemon, host.settings.system]
     profiles = {failure_profile(host, peer) for peer in (*part.peers, *anybody(host))}
-    if daemon.name == "frr" and "bfd_llgr" in profiles:
+    reflects_by_frr = daemon.name == "frr" and host.kind == "route_reflector"
+    if reflects_by_frr and "bfd_llgr" in profiles:
         yield (
             "FRR withdraws the routes of a client that BFD has lost; as a last resort it keeps only those of "
             "a daemon that is gone: let BIRD reflect on another path"
         )
-    if daemon.name == "frr" and "link" in profiles:
+    if reflects_by_frr and "link" in profiles:
         yield (
             "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
             f"the hold time of {host.settings.timers.hold_s} s"
         )
-    if daemon.name == "frr" and "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
+    if reflects_by_frr and "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
         yield (
             "FRR has one restart time for all its clients, 0 s for those with bfd_llgr or llgr: "
             "those with graceful_restart lose the routes of this path while it restarts"

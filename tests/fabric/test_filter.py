@@ -87,6 +87,13 @@ def test_rules_are_there_before_the_network_at_boot(lab: Lab) -> None:
     assert "removed" not in " ".join(said)
 
 
+def test_rules_come_back_although_the_process_that_keeps_them_hangs(lab: Lab) -> None:
+    """systemd's watchdog starts another one, which loads them."""
+    lab.run("hv3", "systemctl kill --signal=STOP l3hv-nftables; nft flush ruleset")
+    wait_for("the rules", lambda: is_in_force(lab), 25)
+    lab.run("hv3", "systemctl is-active l3hv-nftables")
+
+
 def test_what_was_changed_by_hand_is_brought_back_by_a_run(lab: Lab) -> None:
     lab.run(
         "hv1",

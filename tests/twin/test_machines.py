@@ -298,6 +298,22 @@ def test_a_guest_moves_with_its_memory(provisioned):
     provisioned.do("plug", "vm1", "--on", "m1")
 
 
+def test_an_inventory_that_follows_a_moved_guest_does_not_restart_it(provisioned, topology_file):
+    inode = "stat -Lc %i /proc/self/ns/net; ip -4 -o address show eth0"
+    before = provisioned.do("guest", "vm1", "--", "sh", "-c", inode)
+    provisioned.do("plug", "vm1", "--on", "m2")
+    followed = copy.deepcopy(TOPOLOGY)
+    next(found for found in followed["guests"] if found["name"] == "vm1")["hypervisor"] = "m2"
+    try:
+        assert provisioned.json("up", "--topology", str(topology_file(followed)))["plugged"] == []
+        assert provisioned.guest("vm1")["hypervisor"] == "m2"
+        assert provisioned.do("guest", "vm1", "--", "sh", "-c", inode) == before
+    finally:
+        provisioned.do("plug", "vm1", "--on", "m1")
+        provisioned.do("up", "--topology", str(topology_file(TOPOLOGY)))
+    assert provisioned.do("guest", "vm1", "--", "sh", "-c", inode) == before
+
+
 def test_a_guest_goes_and_comes(provisioned):
     provisioned.do("unplug", "vm2")
     assert provisioned.guest("vm2")["state"] == "off"

@@ -202,9 +202,19 @@ def test_a_file_of_nobody_is_named(lab: Path, read: Callable[..., tuple[Run, set
     (lab / "host_vars" / "somebody").mkdir()
     (lab / "host_vars" / "somebody" / "vars.yml").write_text("l3hv_id: 9\n")
     assert read("hv1")[0].warnings == (
-        f"{lab}/host_vars/hv33.yaml is not read: the inventory has no such host. Did you mean hv3?",
-        f"{lab}/host_vars/somebody is not read: the inventory has no such host. Add the host, or remove it.",
+        f"{lab}/host_vars/hv33.yaml is not read: the inventory has no such host."
+        " Add the host, or remove the file.",
+        f"{lab}/host_vars/somebody is not read: the inventory has no such host."
+        " Add the host, or remove the file.",
     )
+
+
+def test_a_file_with_a_misspelt_name_is_named_with_the_host_that_has_none(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
+    (lab / "host_vars" / "rr1.yml").rename(lab / "host_vars" / "rr11.yml")
+    with pytest.raises(IntentError, match=r"rr11\.yml.*Did you mean rr1\?"):
+        read("hv1")
 
 
 def test_a_group_file_that_nothing_reads_is_named(

@@ -13,7 +13,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -124,7 +124,11 @@ def stop_all(twin: Twin, machine: str) -> None:
 def remove_surplus(twin: Twin, standing: Standing) -> None:
     """Stop and forget the guests that are no longer wanted as they are."""
     for guest in _recorded(twin):
-        if guest not in standing.topology.guests:
+        at = place(twin, guest)
+        moved = replace(guest, hypervisor=at) if at else guest
+        if guest not in standing.topology.guests and moved in standing.topology.guests:
+            _record(twin, moved, at, kind(twin, guest))  # The inventory has followed the guest.
+        elif guest not in standing.topology.guests:
             twin.say(f"removing the guest {guest.name}")
             _stop(twin, guest, place(twin, guest))
             (twin.guest_directory(guest.name) / "plugged.json").unlink()

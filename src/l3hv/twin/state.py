@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from l3hv.daemons import REFLECTORS_ONLY, TITLES
 from l3hv.topology import GuestPort, Machine, Port, Topology
 from l3hv.twin import TwinError
 
@@ -249,6 +250,11 @@ def check_names(topology: Topology) -> None:
             raise TwinError(
                 f"{machine.name} runs Junos, which no machine of a twin can: leave --adopt out to boot "
                 "a bare machine for it, or rehearse a copy of the inventory in which it runs another daemon"
+            )
+        if machine.managed and machine.daemon in REFLECTORS_ONLY and machine.kind != "route_reflector":
+            raise TwinError(
+                f"{machine.name} runs {TITLES[machine.daemon]}, which only route reflectors are given: "
+                "leave --adopt out, and configure it by './twin exec'"
             )
         if not MACHINE_NAME.fullmatch(machine.name):
             raise TwinError(f"{machine.name!r} is no host name that a machine can boot with")
