@@ -14,6 +14,7 @@ import difflib
 import functools
 import gc
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -504,6 +505,35 @@ def strays(
                     remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove the file."
                     found[path] = remedy
     return [(path, found[path]) for path in sorted(found) if path.is_file() or any(path.iterdir())]
+
+
+def place_of_error(error: BaseException | None) -> str:
+    """Return the file, line and column that an error of Ansible or its cause is about, or nothing."""
+    while error is not None:
+        origin = getattr(error, "obj", None)
+        if getattr(origin, "path", None) is not None:
+            return str(origin)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def unreadable_files(sources: Sequence[Path], loader: DataLoader) -> list[str]:
+    """Return what is wrong in each file of variables that ``loader`` cannot read, with its line and column.
+
+    Ansible names no file where it reads the variables of a host for a task (ansible-core 2.19).
+    """
+    from ansible.errors import AnsibleError
+
+    seen = stamp(sources)
+    sentences = []
+    for path in sorted({*seen.shared, *itertools.chain.from_iterable(seen.hosts.values())}):
+        if Path(path).suffix in VARIABLE_FILES:
+            try:
+                loader.load_from_file(path, cache="none")
+            except AnsibleError as error:
+                if place := place_of_error(error):
+                    sentences.append(f"{place}: {error}")
+    return sentences
 
 
 def _owner(path: Path) -> str:

@@ -260,3 +260,11 @@ def test_a_run_is_remembered_when_all_hosts_have_all_of_it(tmp_path: Path, argum
         timeout=120,
     )
     assert sorted(path.stem for path in (tmp_path / "memory").glob("*.json")) == remembered
+
+
+@pytest.mark.parametrize("file", ["host_vars/hv2.yml", "group_vars/all/more.yml"])
+def test_a_file_of_variables_that_is_no_yaml_is_named_with_the_line(play: Play, lab: Path, file: str) -> None:
+    (lab / file).write_text("l3hv_mtu: 1500\nl3hv_uplinks: {a: {public: x\n")
+    done = play("playbooks/plan.yml", inventory=lab)
+    assert done.returncode != 0
+    assert f"{lab}/{file}:3:1: YAML parsing failed" in said(done)

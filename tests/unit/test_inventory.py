@@ -10,10 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleError
 
 from l3hv import inventory as ours
 from l3hv.errors import IntentError
-from l3hv.inventory import Inventory, Run, open_inventory, read_fabric, read_topology, stamp, strays
+from l3hv.inventory import (
+    Inventory,
+    Run,
+    open_inventory,
+    place_of_error,
+    read_fabric,
+    read_topology,
+    stamp,
+    strays,
+)
 from l3hv.removals import record_applied
 
 LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
@@ -445,3 +455,12 @@ def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> Non
         "all: l3hv_paths: expected a mapping, found the text '{a: b}'. It is text: an INI",
     ):
         assert sentence in str(raised.value)
+
+
+def test_the_place_of_an_error_in_yaml_is_known(lab: Path) -> None:
+    file = lab / "host_vars" / "hv2.yml"
+    file.write_text("l3hv_id: [2\n")
+    with pytest.raises(AnsibleError) as caught:
+        read_topology(lab)
+    assert place_of_error(caught.value).startswith(f"{file}:2:")
+    assert place_of_error(ValueError()) == ""

@@ -309,7 +309,7 @@ def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Top
         from ansible.errors import AnsibleError
 
         from l3hv.errors import IntentError
-        from l3hv.inventory import Options, read_topology
+        from l3hv.inventory import Options, place_of_error, read_topology
     except ModuleNotFoundError as error:
         raise TwinError(
             f"the Python package {error.name} is missing: install requirements.txt into .venv (make venv)"
@@ -327,7 +327,8 @@ def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Top
     except IntentError as error:
         raise TwinError(f"{named} is not sound:\n{error}") from error
     except AnsibleError as error:
-        raise TwinError(f"Ansible cannot read {named}: {error}") from error
+        place = place_of_error(error)
+        raise TwinError(f"Ansible cannot read {named}: {f'{place}: ' if place else ''}{error}") from error
 
 
 def _play(options: argparse.Namespace) -> None:
