@@ -237,3 +237,43 @@ def test_the_kernel_has_the_sets_of_the_plan(system: str, files: Path) -> None:
             key: value for key, value in planned.items() if value
         }, name(path)
     assert not listed
+
+
+# A guest that answers for its /64 itself is behind web2, others are behind the uplink eth1.
+SCAN = """
+run /packet-filter load /files/one_path-alpha.nft
+for name in beyond guest; do run ip netns add $name; done
+run ip link add eth1 type veth peer name eth0 netns beyond
+run ip link add web2 type veth peer name eth0 netns guest
+for device in eth1 web2; do run ip link set $device up; done
+for name in beyond guest; do run ip -n $name link set eth0 up; done
+run sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'
+run ip address add 2001:db8:1::1/64 dev eth1 nodad
+run ip -6 route add 2001:db8:2::/64 dev eth1
+run ip -6 route add 2001:db8:d000:14::/64 dev web2
+for one in 1 2; do run ip -n beyond address add 2001:db8:$one::2/64 dev eth0 nodad; done
+await 'ip -n beyond -6 route replace default via 2001:db8:1::1 && ip -n beyond -6 route get 2001:db8:d000:14::1'
+send() {
+    run ip netns exec beyond python3 -c "
+import socket
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as wire:
+    wire.bind(('$1', 0))
+    for number in range($3):
+        wire.sendto(b'', (f'2001:db8:d000:14:$2::{number:x}', 4000))
+"
+}
+reached() {
+    run nft list set inet l3hv reached6 | grep -c ":$1::" || true
+}
+send 2001:db8:1::2 5ca 2000
+echo "scanned $(reached 5ca)"
+send 2001:db8:2::2 600d 5
+echo "others $(reached 600d)"
+"""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_scan_of_an_on_link_guest_keeps_no_other_sender_from_it(system: str, files: Path) -> None:
+    scanned, others = outcome(system, SCAN, files).split("\n")[-3:-1]
+    assert 200 <= int(scanned.removeprefix("scanned ")) < 1000
+    assert others == "others 5"
