@@ -5,12 +5,18 @@ Ansible runs no task on a host that has failed, and no further play when all of 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from ansible.executor.task_queue_manager import TaskQueueManager
 from ansible.playbook.play import Play
 from ansible.plugins.callback import CallbackBase
 from ansible.utils.display import Display
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
+
+from l3hv.actions import inventory_of
 
 DOCUMENTATION = r"""
 name: l3hv_locks
@@ -21,12 +27,6 @@ description:
   - A connection that asked for a password is not made again. Such a lock lapses, or is taken by the next run
     of the same controller.
 """
-
-
-def inventory_of(variables: Any) -> Any:
-    """Return the inventory of a run, which Ansible gives a callback in no public way; None without one."""
-    inventory = getattr(variables, "_inventory", None)
-    return inventory if hasattr(inventory, "remove_restriction") else None
 
 
 class CallbackModule(CallbackBase):

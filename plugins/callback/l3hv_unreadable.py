@@ -13,6 +13,7 @@ from ansible.plugins.callback import CallbackBase
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
+from l3hv.actions import inventory_of
 from l3hv.inventory import unreadable_files
 
 DOCUMENTATION = r"""
@@ -55,7 +56,7 @@ class CallbackModule(CallbackBase):
         if self._play is None or self._is_told or process != os.getpid():
             return
         self._is_told = True
-        inventory = getattr(self._play.get_variable_manager(), "_inventory", None)
+        inventory = inventory_of(self._play.get_variable_manager())
         sources = [Path(source) for source in getattr(inventory, "_sources", ())]
         for sentence in unreadable_files(sources, self._play.get_loader()):
             self._display.error(sentence)

@@ -1,4 +1,4 @@
-"""What the project's actions that work on the controller alone have in common."""
+"""What the project's plugins that work on the controller have in common."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ class ControllerAction(ActionBase):  # type: ignore[misc]  # Ansible has no type
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work of the action."""
         raise NotImplementedError
+
+
+def inventory_of(variables: Any) -> Any:
+    """Return the inventory of a run, which Ansible gives a callback in no public way; None without one."""
+    inventory = getattr(variables, "_inventory", None)
+    return inventory if hasattr(inventory, "remove_restriction") else None

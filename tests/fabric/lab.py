@@ -113,7 +113,7 @@ class EndedEarly(AssertionError):
 LATE_PARTIES = 3
 """How many processes must run one after the other until a failure is mended: of BFD, BGP and the kernel."""
 MOST_ALLOWED_MS = 300
-"""What lateness may add to a bound at most: one detection time of BFD. Beyond it a figure shows nothing."""
+"""The most that the host's lateness adds to a bound: one detection time of BFD. More would test nothing."""
 DAY_S = 24 * 3600
 SAME_MOMENT_S = 1.5
 MOMENT = re.compile(r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?:[.]\d+)?")

@@ -56,7 +56,7 @@ def condition(
 
 
 def reach(lab: Lab, sources: tuple[str, ...], targets: tuple[str, ...]) -> set[tuple[str, str, int]]:
-    """Who of `sources` reaches whom of `targets`, and in which family."""
+    """Return (source, target, family) for each guest of `targets` that answers a ping of `sources`."""
     found = set()
     for source in sources:
         addresses = {
