@@ -66,6 +66,13 @@ lint: $(VENV)/.dev ## Check style and types
 	@yamllint -s .
 	@ansible-lint -q
 
+# Run a command while the lab stands, provisioned and verified.
+with_the_lab = trap './twin down --name $(TEST_TWIN)' EXIT; \
+	./twin up -i inventories/lab --name $(TEST_TWIN); \
+	./twin play --name $(TEST_TWIN) site.yml; \
+	./twin play --name $(TEST_TWIN) playbooks/verify.yml; \
+	$(1)
+
 PARTS := style images pure twin pairs fabric roles
 
 .PHONY: test
@@ -88,19 +95,16 @@ test-pairs: root host $(VENV)/.dev
 	@pytest -q -m 'pairs and not matrix'
 
 test-fabric: root host $(VENV)/.dev
-	@trap './twin down --name $(TEST_TWIN)' EXIT; \
-	./twin up -i inventories/lab --name $(TEST_TWIN); \
-	./twin play --name $(TEST_TWIN) site.yml; \
-	./twin play --name $(TEST_TWIN) playbooks/verify.yml; \
-	L3HV_TWIN=$(TEST_TWIN) pytest -q -m fabric
+	@$(call with_the_lab,L3HV_TWIN=$(TEST_TWIN) pytest -q -m 'fabric and not matrix')
 
 test-roles: root host $(VENV)/.dev
 	@molecule test --all
 
-# Every daemon against every other: this takes longer than all of the above.
+# Every daemon against every other, and whole runs for one question each: this takes longer than all of the above.
 .PHONY: test-matrix
 test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (takes minutes)
-	@pytest -q -s -m matrix tests/matrix tests/pairs
+	@$(call with_the_lab,L3HV_TWIN=$(TEST_TWIN) pytest -q -s -m 'fabric and matrix')
+	@pytest -q -s -m 'matrix and not fabric'
 
 .PHONY: test-attacks
 test-attacks: root host $(VENV)/.dev ## Attack a standing, provisioned lab (L3HV_TWIN names another twin)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from lab import MACHINES, Lab
 
-pytestmark = pytest.mark.fabric
+pytestmark = [pytest.mark.fabric, pytest.mark.matrix]
 
 SHELL = "/usr/local/lib/shell-without-sbin"
 

@@ -63,6 +63,7 @@ def default_paths(lab: Lab, machine: str, family: int) -> set[str]:
     return {path for path in "ab" if f"dev {path}-public" in shown}
 
 
+@pytest.mark.matrix
 def test_what_has_one_next_hop_fails_over_as_fast(preferring: Lab) -> None:
     """Both families; the verification at the end of the run has found no more next hops than that.
 

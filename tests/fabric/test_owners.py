@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import REFLECTORS, REPOSITORY, Flows, Lab
 
-pytestmark = pytest.mark.fabric
+pytestmark = [pytest.mark.fabric, pytest.mark.matrix]
 
 FLOWS = (Flows("vm1", "vm3", 4), Flows("vm4", "vm2", 6))
 MOVED, OLD, NEW = "vm2", "hv1", "hv3"

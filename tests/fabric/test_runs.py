@@ -252,11 +252,13 @@ def hang(standing: Lab) -> Iterator[Run]:
     standing.wait_until_whole()
 
 
+@pytest.mark.matrix
 def test_a_daemon_that_hangs_does_not_hang_the_run(hang: Run) -> None:
     assert "bird on hv2 does not answer within 10 s" in " ".join(hang.output.split())
     assert hang.seconds < 180
 
 
+@pytest.mark.matrix
 def test_the_other_hosts_are_verified_beside_one_that_hangs(hang: Run) -> None:
     """hv2 could not be looked at; what fails elsewhere follows from that."""
     findings = re.findall(r"FAILED\S*  (\S+): (.+)$", hang.output, re.MULTILINE)
