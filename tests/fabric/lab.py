@@ -170,9 +170,16 @@ class Traffic:
         worst = {key: max(before[key], result[key]) for key in result if key not in sums}
         self.results[flows] = sums | worst
 
-    def lost(self) -> dict[str, float]:
-        """The number of lost packets where any were lost."""
-        return {str(flows): result["lost"] for flows, result in self.results.items() if result["lost"]}
+    def lost(self) -> dict[str, str]:
+        """What was lost, where anything was, and how: in one burst, or now and then."""
+        return {
+            str(
+                flows
+            ): f"{result['lost']:g} of {result['sent']:g} packets, {result['flows_hit']:g} flows at once, "
+            f"{result['worst_outage_ms']:g} ms without an echo"
+            for flows, result in self.results.items()
+            if result["lost"]
+        }
 
     def outages_ms(self) -> dict[str, float]:
         """The worst flow's outage."""
