@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from lab import Lab
@@ -58,6 +58,19 @@ def restarted(lab: Lab) -> Iterator[Lab]:
 def figures(request: pytest.FixtureRequest) -> dict[str, str]:
     """What was measured, by what it is: printed at the end."""
     return request.config.stash.setdefault(FIGURES, {})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the machines logged during a test that failed: nobody can ask them afterwards."""
+    report = yield
+    known = getattr(item, "funcargs", {})
+    lab = known.get("lab") or known.get("standing")
+    if report.failed and lab:
+        report.sections.append(("What the machines logged", lab.logged(call.start)))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

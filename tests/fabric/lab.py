@@ -283,6 +283,15 @@ class Lab:
         with ThreadPoolExecutor(len(names)) as pool:
             return dict(zip(names, pool.map(action, names), strict=True))
 
+    def logged(self, since: float) -> str:
+        """The last lines that the daemons of each machine logged since a moment (seconds since 1970)."""
+        journal = (
+            "journalctl --quiet --no-hostname --output=short-iso-precise --facility=daemon "
+            f"--since=@{since:.0f} --lines=40"
+        )
+        found = self.on_each(MACHINES, lambda machine: self.run(machine, f"{journal} 2>&1 || true"))
+        return "\n".join(f"{machine}:\n{lines}" for machine, lines in found.items())
+
     def status(self) -> dict[str, Any]:
         return json.loads(self.twin("status", "--json"))
 
