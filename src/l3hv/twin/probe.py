@@ -31,6 +31,7 @@ PR_SET_PDEATHSIG = 1
 ECHO_PORT = 7  # RFC 862
 PAYLOAD = struct.Struct("!8sI")
 BUFFER_BYTES = 4 << 20
+START_SECONDS = 10.0
 WARM_UP_SECONDS = 1.0
 DRAIN_SECONDS = 1.0
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
@@ -199,10 +200,15 @@ def run_probe(
     if set(source.holders) & set(target.holders):
         raise TwinError(f"{source.name} and {target.name} are the same end")
     with contextlib.ExitStack() as stack:
-        echo = stack.enter_context(_child(lambda: _echo(target.holders)))
+        listens, tell_it_listens = os.pipe()
+        stack.callback(os.close, listens)
+        stack.callback(os.close, tell_it_listens)
+        echo = stack.enter_context(_child(lambda: _echo(target.holders, tell_it_listens)))
         sockets = [stack.enter_context(_source_socket(source, target)) for _ in range(flows)]
         destination = (str(target.address), ECHO_PORT)
         token = secrets.token_bytes(8)
+        if not select.select([listens], [], [], START_SECONDS)[0]:
+            raise TwinError(f"the echo process took over {START_SECONDS:g} s to begin: the host is too busy")
         _warm_up(sockets, destination, token)
         begin = time.monotonic() + 0.05
         happening = None
@@ -246,8 +252,6 @@ def _flow_all(
     try:
         while missing:
             now = time.monotonic()
-            if now >= end:
-                break
             while slot < total and begin + slot * step <= now:
                 number, flow_number = divmod(slot, flows)
                 sent_at[flow_number][number] = time.monotonic()
@@ -256,7 +260,10 @@ def _flow_all(
                     sockets[flow_number].sendto(PAYLOAD.pack(token, number), destination)
                 slot += 1
             due = begin + slot * step if slot < total else end
-            for fd, _ in poll.poll(max(0.0, due - time.monotonic())):
+            ready = poll.poll(max(0.0, due - time.monotonic()))
+            if not ready and now >= end:  # What came while this process could not run is not lost.
+                break
+            for fd, _ in ready:
                 flow_number = numbers[fd]
                 marks = answered[flow_number]
                 with contextlib.suppress(OSError):
@@ -274,7 +281,7 @@ def _flow_all(
 
 
 def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], token: bytes) -> None:
-    """Have neighbours resolved and caches filled: send until each flow had one echo, or 1 s."""
+    """Have neighbours resolved and caches filled: send until each flow had one echo, or none had for 1 s."""
     waiting = set(sockets)
     deadline = time.monotonic() + WARM_UP_SECONDS
     while waiting and time.monotonic() < deadline:
@@ -288,6 +295,7 @@ def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], tok
                 with contextlib.suppress(OSError):
                     flow.recv(2048)
                 waiting.discard(flow)
+                deadline = time.monotonic() + WARM_UP_SECONDS
 
 
 def _source_socket(source: End, target: End) -> socket.socket:
@@ -317,8 +325,8 @@ def _socket(address: Address) -> socket.socket:
     return made
 
 
-def _echo(holders: Mapping[str, Address]) -> int:
-    """Send back what comes to the ends' addresses, for ever.
+def _echo(holders: Mapping[str, Address], tell_it_listens: int) -> int:
+    """Send back what comes to the ends' addresses, for ever; write to the pipe when it begins.
 
     A machine that reboots has a new namespace: it is looked for five times a second.
     """
@@ -329,6 +337,7 @@ def _echo(holders: Mapping[str, Address]) -> int:
     buffer = bytearray(65536)
     view = memoryview(buffer)
     looked = 0.0
+    listening = False
     while True:
         if time.monotonic() - looked > 0.2:
             looked = time.monotonic()
@@ -345,6 +354,9 @@ def _echo(holders: Mapping[str, Address]) -> int:
                     sockets[made.fileno()] = made
                     serving[namespace] = identity, made.fileno()
                     poll.register(made.fileno(), select.EPOLLIN)
+            if not listening:
+                os.write(tell_it_listens, b"1")
+                listening = True
         for fd, _ in poll.poll(0.2):
             with contextlib.suppress(OSError):
                 while True:
