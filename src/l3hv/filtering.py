@@ -87,7 +87,10 @@ def packet_filter(
         source_prefixes6=tuple(own.prefixes6),
         gateways4=tuple(
             dict.fromkeys(
-                gateway.partition("/")[0] for guest in guests for gateway in guest.gateways if "." in gateway
+                (guest.interface, gateway.partition("/")[0])
+                for guest in guests
+                for gateway in guest.gateways
+                if "." in gateway
             )
         ),
         probers4=tuple((guest.interface, guest.lease.address) for guest in guests if guest.lease is not None),
