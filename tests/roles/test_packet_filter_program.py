@@ -122,7 +122,7 @@ def test_what_is_there_is_left_alone(files: Path) -> None:
     ]
 
 
-# A guest of the public domain, on a hypervisor that has guests of the private one, too: their gateway is another one.
+# A public guest on a hypervisor that has private guests too: those have another gateway.
 PINGS = """
 run nft --file /files/one_path-alpha.nft
 unshare --net sleep 60 & guest=$!
@@ -130,7 +130,10 @@ unshare --net sleep 60 & guest=$!
 as_guest() {
     nsenter --net=/mnt/root/proc/$guest/ns/net "$@"
 }
-until [ "$(readlink /mnt/root/proc/$guest/ns/net)" != "$(readlink /mnt/root/proc/self/ns/net)" ]; do sleep 0.01; done
+network_of() {
+    readlink "/mnt/root/proc/$1/ns/net"
+}
+until [ "$(network_of $guest)" != "$(network_of self)" ]; do sleep 0.01; done
 ip link add web type veth peer name eth0 address 52:54:00:00:00:01
 ip link set eth0 netns $guest
 ip address add 203.0.113.1/32 dev web
