@@ -69,7 +69,7 @@ KEEPER = "l3hv-dhcp-checksums"
 
 
 def test_daemons_of_guests_that_hang_are_restarted(lab: Lab) -> None:
-    """dnsmasq and radvd by a run, which says so in check mode; what keeps the checksums by systemd's watchdog."""
+    """dnsmasq and radvd by a run, which reports it in check mode; the keeper of checksums by its watchdog."""
 
     def processes(*units: str) -> list[str]:
         return lab.run("hv3", f"systemctl show --property=MainPID --value {' '.join(units)}").split()
