@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import functools
 import glob
@@ -19,7 +20,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -301,10 +302,35 @@ class Found:
         )
 
 
+def unwritable(path: str, error: OSError) -> str:
+    """Return which file cannot be written on which host, why, and what to do.
+
+    l3hv_lock.py and config_files.py have the same function: each module is sent to the host as one file.
+    """
+    sentence = f"{path} cannot be written on {os.uname().nodename}: {error.strerror}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return sentence
+    directory = os.path.dirname(path)
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
+    remedy = "mount it writable" if error.errno == errno.EROFS else "make room"
+    return f"{sentence}. {show}: {remedy}, and run again"
+
+
+@contextlib.contextmanager
+def changing(path: str) -> Iterator[None]:
+    """Raise Refused where ``path`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise Refused(unwritable(path, error)) from error
+
+
 def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int | None) -> None:
     """Replace ``path`` by a rename, so that a reader sees the old or the new content and nothing else."""
     directory, name = os.path.split(path)
-    try:
+    with changing(path):
         os.makedirs(directory, mode=0o755, exist_ok=True)
         remove_left_over(directory)
         # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those. Each process
@@ -322,8 +348,6 @@ def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int |
             if os.path.lexists(staged):
                 os.unlink(staged)
             raise
-    except OSError as error:
-        raise Refused(f"{path} cannot be written: {error.strerror}") from error
 
 
 @functools.cache
@@ -381,12 +405,13 @@ class Transaction:
 
     def begin(self, found: dict[str, Found]) -> None:
         """Keep what is there now; while a change waits for its activation, what was there before *that*."""
-        if not self.pending or self.is_broken:
-            self.files = {}
-            if found and os.path.isdir(self.directory):
-                shutil.rmtree(self.directory)
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        os.chmod(self.directory, 0o700)
+        with changing(self.directory):
+            if not self.pending or self.is_broken:
+                self.files = {}
+                if found and os.path.isdir(self.directory):
+                    shutil.rmtree(self.directory)
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            os.chmod(self.directory, 0o700)
         for path, state in found.items():
             if path in self.files:
                 continue
@@ -402,8 +427,12 @@ class Transaction:
         return os.path.join(self.directory, path.lstrip("/"))
 
     def put_back(self, path: str) -> None:
+        """Write what was there before, unless it still is: that needs room, which may be lacking."""
         with open(self.kept(path), "rb") as stream:
-            write_file(path, stream.read(), *self.files[path])
+            content = stream.read()
+        now = Found(path)
+        if (now.content, now.mode, now.uid, now.gid) != (content, *self.files[path]):
+            write_file(path, content, *self.files[path])
 
     def end(self) -> None:
         self.pending = False
@@ -492,7 +521,8 @@ class ConfigFiles:
 
     def validate(self, files: list[File], wanted: dict[str, File]) -> None:
         """Check ``files``, each beside its neighbours among the ``wanted``, which it may include."""
-        directory = tempfile.mkdtemp(prefix="config_files.", dir=self.module.tmpdir)
+        with changing(os.path.join(self.module.tmpdir, "config_files")):
+            directory = tempfile.mkdtemp(prefix="config_files.", dir=self.module.tmpdir)
         try:
             for number, file in enumerate(files):
                 if not file.validate:
@@ -558,7 +588,8 @@ class ConfigFiles:
         ):
             self.limited(["systemctl", "disable", "--now", os.path.basename(path)])
         if os.path.lexists(path):
-            os.unlink(path)
+            with changing(path):
+                os.unlink(path)
 
     def present(self) -> dict[str, Any]:
         wanted = self.wanted()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -93,16 +94,46 @@ class Busy(Exception):
     """A process keeps the guard: the sentence for the operator."""
 
 
+class Unwritable(Exception):
+    """A file of the locks cannot be written: the sentence for the operator."""
+
+
+def unwritable(path: str, error: OSError) -> str:
+    """Return which file cannot be written on which host, why, and what to do.
+
+    l3hv_lock.py and config_files.py have the same function: each module is sent to the host as one file.
+    """
+    sentence = f"{path} cannot be written on {os.uname().nodename}: {error.strerror}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return sentence
+    directory = os.path.dirname(path)
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
+    remedy = "mount it writable" if error.errno == errno.EROFS else "make room"
+    return f"{sentence}. {show}: {remedy}, and run again"
+
+
+@contextlib.contextmanager
+def changing(path: str) -> Iterator[None]:
+    """Raise Unwritable where ``path`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(f"{unwritable(path, error)}.") from error
+
+
 @contextlib.contextmanager
 def alone(directory: str, wait: float = GUARD_S) -> Iterator[None]:
     """Wait until no other process reads or changes the locks of this host, and keep it so.
 
     The guard is a file that other accounts cannot open: flock(2) asks for no right to write.
     """
-    os.makedirs(directory, mode=0o755, exist_ok=True)
     path = os.path.join(directory, GUARD)
     deadline = time.monotonic() + wait
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with changing(path):
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         while True:
             try:
@@ -148,11 +179,16 @@ class Lock:
         }
 
     def write(self, run: dict[str, Any]) -> None:
-        descriptor, staged = tempfile.mkstemp(dir=self.directory)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(run, stream)
-            os.fchmod(stream.fileno(), 0o644)
-        os.rename(staged, self.path)
+        with changing(self.path):
+            descriptor, staged = tempfile.mkstemp(dir=self.directory)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                    json.dump(run, stream)
+                    os.fchmod(stream.fileno(), 0o644)
+                os.rename(staged, self.path)
+            except BaseException:
+                os.unlink(staged)
+                raise
 
     def living_holder(self) -> dict[str, Any] | None:
         """Return the run that has the lock, unless the lock has lapsed."""
@@ -174,7 +210,8 @@ class Lock:
         with alone(self.directory):
             holder = self.holder()
             if holder is not None and holder["id"] == run["id"]:
-                os.unlink(self.path)
+                with changing(self.path):
+                    os.unlink(self.path)
 
 
 def refusal(holder: dict[str, Any]) -> str:
@@ -214,14 +251,14 @@ def main() -> None:
     elif parameters["state"] == "released":
         try:
             lock.release(run)
-        except Busy as busy:
-            module.fail_json(msg=str(busy))
+        except (Busy, Unwritable) as reason:
+            module.fail_json(msg=str(reason))
         answer["l3hv_lock"] = {"fabric": parameters["fabric"], "id": run["id"], "is_held": False}
     else:
         try:
             answer["holder"] = lock.take(run, parameters["instead_of"], parameters["force"])
-        except Busy as busy:
-            module.exit_json(**{**answer, "refusal": str(busy)})
+        except (Busy, Unwritable) as reason:
+            module.exit_json(**{**answer, "refusal": str(reason)})
         if answer["holder"] is not None:
             answer["refusal"] = refusal(answer["holder"])
         else:

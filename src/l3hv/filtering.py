@@ -25,6 +25,7 @@ FROM_GUESTS = (
     DropReason("rogue_dhcp", "a guest that offers DHCP", is_logged=True),
     DropReason("rogue_ra", "a guest that advertises itself as a router", is_logged=True),
     DropReason("icmp_redirect", "a guest that redirects others (ICMP, ICMPv6)", is_logged=True),
+    DropReason("fragment", "an IPv6 fragment that hides the headers it is judged by", is_logged=True),
     DropReason("nd_rate", "more neighbour discovery than a guest needs", is_logged=False),
     DropReason("dhcp_rate", "more DHCP than a guest needs", is_logged=False),
     DropReason("ping_rate", "more pings of the gateway than a guest needs", is_logged=False),
@@ -87,7 +88,10 @@ def packet_filter(
         source_prefixes6=tuple(own.prefixes6),
         gateways4=tuple(
             dict.fromkeys(
-                gateway.partition("/")[0] for guest in guests for gateway in guest.gateways if "." in gateway
+                (guest.interface, gateway.partition("/")[0])
+                for guest in guests
+                for gateway in guest.gateways
+                if "." in gateway
             )
         ),
         probers4=tuple((guest.interface, guest.lease.address) for guest in guests if guest.lease is not None),

@@ -599,7 +599,7 @@ class PacketFilter:
     - ``macs`` and ``sources4`` to ``source_prefixes6``: what guests may send with: single addresses,
       /64s (by their first address), and other prefixes. ``senders4`` and ``sender_networks6`` are the single
       addresses and the /64s with their guest's MAC: one look-up lets nearly all packets of guests through.
-    - ``gateways4``: the addresses that guests know this host by.
+    - ``gateways4``: ports and the addresses by which their guests know this host.
     - ``probers4``: the main address of each guest, to which the answer to its ARP probes is sent.
     - ``on_link6``: ports behind which any number of neighbours may be.
     - ``isolated``, ``restricted``: as the intent says; ``allowed4`` and ``allowed6`` may send to the latter.
@@ -628,7 +628,7 @@ class PacketFilter:
     senders4: tuple[tuple[str, str, str], ...]
     sender_networks6: tuple[tuple[str, str, str], ...]
     source_prefixes6: tuple[tuple[str, str], ...]
-    gateways4: tuple[str, ...]
+    gateways4: tuple[tuple[str, str], ...]
     probers4: tuple[tuple[str, str], ...]
     on_link6: tuple[str, ...]
     isolated: tuple[str, ...]

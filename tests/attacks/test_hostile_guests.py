@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,27 @@ def said_by_arp(name: str, operation: int, mac: str, address: str, asked: str) -
 def extended(header: int, body: bytes, packet_type: int, message: bytes, target: str) -> bytes:
     """Return an IPv6 packet with an extension header before its message."""
     return ip(OWN_LINK_LOCAL, target, header, bytes((packet_type,)) + body + message, ttl=255)
+
+
+def fragments6(packet: bytes, *, shown: int = 0) -> tuple[bytes, ...]:
+    """Return an IPv6 packet in two fragments, with destination options before its message.
+
+    The first one has the options with the mark, and ``shown`` bytes of the message.
+    """
+    option = bytes((0x1E, len(MARK))) + MARK  # an experiment (RFC 4727), which hosts skip
+    options = bytes((packet[6], len(option) // 8)) + option
+    whole, cut = options + packet[40:], len(options) + shown
+    source, target = (str(IPv6Address(packet[at : at + 16])) for at in (8, 24))
+    return tuple(
+        ip(source, target, 44, struct.pack("!BBHI", 60, 0, field, 7) + part, ttl=packet[7])
+        for field, part in ((1, whole[:cut]), (cut, whole[cut:]))
+    )
+
+
+def hidden(name: str, packet: bytes, *, target: str = GATEWAY_MAC) -> Attack:
+    """Send a packet whose transport header is not in its first fragment."""
+    frames = tuple(out(fragment, target=target) for fragment in fragments6(packet))
+    return Attack(name, frames, "fragment")
 
 
 RA = advertisement(OWN_LINK_LOCAL, ROGUE_PREFIX, OWN_MAC)
@@ -251,6 +273,24 @@ ATTACKS = (
     ),
     Attack("DHCPv6 answer from another port", (out(udp(OWN6, REMOTE6, (1547, 546), MARK)),), "rogue_dhcp"),
     Attack("DHCPv6 answer", (out(udp(OWN6, REMOTE6, (547, 546), MARK)),), "rogue_dhcp"),
+    hidden("DHCPv6 answer in a second fragment", udp(OWN6, REMOTE6, (547, 546), bytes(64))),
+    hidden(
+        "DHCPv6 answer to all in a second fragment",
+        udp(OWN_LINK_LOCAL, "ff02::1", (547, 546), bytes(64)),
+        target=ALL_NODES_MAC,
+    ),
+    hidden("TCP in a second fragment to the gateway", syn(OWN_LINK_LOCAL, GATEWAY6, 179, ttl=255)),
+    hidden("router advertisement in a second fragment", ip(OWN_LINK_LOCAL, GATEWAY6, ICMPV6, RA, ttl=255)),
+    Attack(
+        "DHCPv6 answer in fragments",
+        tuple(out(part) for part in fragments6(udp(OWN6, REMOTE6, (547, 546), bytes(64)), shown=8)),
+        "rogue_dhcp",
+    ),
+    Attack(
+        "DHCP offer in fragments",
+        (out(ip(OWN, REMOTE, UDP, udp(OWN, REMOTE, (67, 68), MARK)[20:].ljust(48, b"\0"), fragment=0x2000)),),
+        "rogue_dhcp",
+    ),
     Attack(
         "DHCP starvation",
         tuple(

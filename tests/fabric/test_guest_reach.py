@@ -234,3 +234,49 @@ def test_packets_to_nowhere_end_at_the_hypervisor(lab: Lab) -> None:
     )
     assert "203.0.113.0/24" not in learned
     assert "2001:db8:cb00:7100::/56" not in learned
+
+
+LARGE = 4000
+"""Bytes of a datagram that is sent in fragments, behind the headers of a ping or of UDP."""
+ANSWER = """
+import socket
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as wire:
+    wire.bind(("::", 5002))
+    wire.settimeout(10)
+    print("listening", flush=True)
+    for _ in range(2):
+        wire.sendto(*wire.recvfrom(65535))
+"""
+ASK = f"""
+import os, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as wire:
+    wire.settimeout(5)
+    data = os.urandom({LARGE})
+    wire.sendto(data, (sys.argv[1], 5002))
+    print(wire.recv(65535) == data)
+"""
+
+
+@pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
+def test_the_gateway_answers_pings_in_fragments(standing: Lab, gateway: str) -> None:
+    target = f"{gateway}%eth0" if ":" in gateway else gateway
+    said = standing.run_as_guest("vm2", f"ping -c 3 -i 0.2 -W 2 -s {LARGE} {target} 2>&1 || true")
+    assert " 3 received" in said, said
+
+
+def test_the_internet_pings_a_hypervisor_in_fragments(standing: Lab) -> None:
+    """In IPv6: to beyond the fabric a hypervisor answers no pings of IPv4."""
+    ping = f"ping -I {INTERNET[6]} -c 2 -i 0.2 -W 2 -s {LARGE} 2001:db8:c633:6400::1"
+    said = standing.run("internet", f"{ping} 2>&1 || true")
+    assert " 2 received" in said, said
+
+
+def test_guests_exchange_datagrams_in_fragments(standing: Lab) -> None:
+    command = standing.as_guest("vm3", "timeout", "20", "python3", "-c", ANSWER)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as answering:
+        assert answering.stdout is not None
+        assert answering.stdout.readline() == "listening\n"
+        for family in (4, 6):
+            address = standing.guest_address("vm3", family)
+            assert standing.run_as_guest("vm2", f"python3 -c '{ASK}' {address}") == "True\n"

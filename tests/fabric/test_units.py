@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab import Lab
+from lab import Lab, wait_for
 
 pytestmark = pytest.mark.fabric
 
@@ -62,3 +62,26 @@ def test_a_unit_that_is_killed_ten_times_comes_back(lab: Lab, unit: str) -> None
     )
     lab.run("hv3", f"timeout 50 sh -c '{kills}'")
     assert lab.run("hv3", f"systemctl show --property=NRestarts --value {unit}.service").strip() != "0"
+
+
+SERVES_GUESTS = ("l3hv-dhcp", "radvd")
+KEEPER = "l3hv-dhcp-checksums"
+
+
+def test_daemons_of_guests_that_hang_are_restarted(lab: Lab) -> None:
+    """dnsmasq and radvd by a run, which reports it in check mode; the keeper of checksums by its watchdog."""
+
+    def processes(*units: str) -> list[str]:
+        return lab.run("hv3", f"systemctl show --property=MainPID --value {' '.join(units)}").split()
+
+    run = ("site.yml", "--limit", "hv3", "--tags", "guest_services")
+    before, keeper = processes(*SERVES_GUESTS), processes(KEEPER)
+    lab.run("hv3", f"systemctl kill --signal=STOP {' '.join(SERVES_GUESTS)} {KEEPER}")
+    said = " ".join(lab.playbook(*run, "--check", "-v").output.split())
+    for unit, process in zip(SERVES_GUESTS, before, strict=True):
+        assert f"{unit}.service on hv3 hangs: process {process} has read none of its sockets" in said
+    assert processes(*SERVES_GUESTS) == before
+    assert lab.playbook(*run).changed_hosts().keys() == {"hv3"}
+    assert not {*before} & {*processes(*SERVES_GUESTS)}
+    wait_for("another keeper", lambda: processes(KEEPER) not in (keeper, ["0"]), 25)
+    assert lab.playbook(*run).changed_hosts() == {}

@@ -185,7 +185,9 @@ def test_one_file_that_cannot_be_written_leaves_the_whole_set_untouched(converge
         ],
         owned=[f"{etc}/*"],
     )
-    assert result["msg"] == f"{etc}/b/c cannot be written: File exists. The previous files are back."
+    assert result["msg"] == (
+        f"{etc}/b/c cannot be written on {os.uname().nodename}: File exists. The previous files are back."
+    )
     assert {path.name: path.read_text() for path in etc.iterdir()} == {"a": "good\n", "b": "good\n"}
 
 

@@ -122,6 +122,43 @@ def test_what_is_there_is_left_alone(files: Path) -> None:
     ]
 
 
+# A public guest on a hypervisor that has private guests too: those have another gateway.
+PINGS = """
+run nft --file /files/one_path-alpha.nft
+unshare --net sleep 60 & guest=$!
+# /proc is still that of the namespace outside.
+as_guest() {
+    nsenter --net=/mnt/root/proc/$guest/ns/net "$@"
+}
+network_of() {
+    readlink "/mnt/root/proc/$1/ns/net"
+}
+until [ "$(network_of $guest)" != "$(network_of self)" ]; do sleep 0.01; done
+ip link add web type veth peer name eth0 address 52:54:00:00:00:01
+ip link set eth0 netns $guest
+ip address add 203.0.113.1/32 dev web
+ip address add 10.2.1.254/32 dev lo
+ip link set web up
+ip route add 203.0.113.10/32 dev web
+as_guest ip address add 203.0.113.10/24 dev eth0
+as_guest ip link set eth0 up
+as_guest ip route add default via 203.0.113.1
+for gateway in 203.0.113.1 10.2.1.254; do
+    as_guest ping -c 1 -W 1 $gateway >/dev/null && echo "$gateway answers" || echo "$gateway does not answer"
+done
+run nft list counter inet l3hv to_host | grep -o 'packets [0-9]*'
+kill $guest
+"""
+
+
+def test_a_guest_reaches_the_gateway_of_its_own_domain_only(files: Path) -> None:
+    assert outcome("debian12", PINGS, files).splitlines() == [
+        "203.0.113.1 answers",
+        "10.2.1.254 does not answer",
+        "packets 1",
+    ]
+
+
 DIFFERENCES = {
     "delete element inet l3hv macs { vm2 . 50:54:33:00:00:09 }": (
         "inet set macs: lacks element vm2 . 50:54:33:00:00:09"

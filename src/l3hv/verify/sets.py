@@ -19,7 +19,6 @@ VALUES = (
     "management4",
     "management6",
     "guests",
-    "gateways4",
     "on_link6",
     "isolated",
     "restricted",
@@ -34,6 +33,7 @@ CONCATENATED = (
     "source_prefixes4",
     "sources6",
     "source_prefixes6",
+    "gateways4",
     "allowed4",
     "allowed6",
 )

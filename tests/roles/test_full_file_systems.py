@@ -1,0 +1,114 @@
+"""A full file system of a host: what cannot be written is named with its remedy, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_config_files import me
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = os.uname().nodename
+FULL = "No space left on device"
+ALONE = """
+set -e
+mount -t tmpfs -o size=16k none "$1"
+shift
+"$@"
+"""
+"""Mounts a small file system where nobody else sees it, and runs a program there."""
+
+
+def in_full(directory: str | Path, script: str, *arguments: str | Path) -> list[str]:
+    """Return the lines of a script that fills a file system at ``directory``; ``$1`` … are the arguments."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    inside = ["bash", "-ec", f"fill() {{ head -c 1M /dev/zero >{directory}/fill || :; }}\n{script}", "bash"]
+    command = ["unshare", "--mount", "bash", "-c", ALONE, "bash", directory, *inside, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+def arguments_of(directory: Path, **parameters: Any) -> Path:
+    """Write the arguments of a module where it reads them."""
+    file = directory / "arguments.json"
+    ours = {"_ansible_remote_tmp": str(directory), "_ansible_tmpdir": str(directory)}
+    file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {**ours, **parameters}}))
+    return file
+
+
+def test_a_lock_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x" * 4000)
+    said = in_full(
+        "/run",
+        'mkdir /run/l3hv; fill; "$1" "$2" <"$3"; echo; ls -A /run/l3hv',
+        sys.executable,
+        ROOT / "plugins/modules/l3hv_lock.py",
+        arguments_of(tmp_path, run=run, fabric="lab"),
+    )
+    answer = json.loads(said[0])
+    assert answer["refusal"] == (
+        f"/run/l3hv/lab.lock cannot be written on {HOST}: {FULL}. `findmnt --target /run/l3hv`,"
+        " `df -h /run/l3hv` and `df -i /run/l3hv` show its file system: make room, and run again."
+    )
+    assert answer["changed"] is False
+    assert said[1:] == [".guard"]
+
+
+def test_files_that_find_no_room_are_named_and_leave_nothing(tmp_path: Path) -> None:
+    """The set is as it was before, although nothing can be written there."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    files = [{"dest": str(etc / name), "content": "x" * 9000, **me()} for name in ("a", "b")]
+    said = in_full(
+        etc,
+        f'echo before >{etc}/a; fill; ! "$1" "$2" <"$3"; echo; ls -A {etc}; cat {etc}/a',
+        sys.executable,
+        ROOT / "plugins/modules/config_files.py",
+        arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=files),
+    )
+    assert json.loads(said[0])["msg"] == (
+        f"{etc}/a cannot be written on {HOST}: {FULL}. `findmnt --target {etc}`, `df -h {etc}` and"
+        f" `df -i {etc}` show its file system: make room, and run again. The previous files are back."
+    )
+    assert said[1:] == ["a", "fill", "before"]
+
+
+PROGRAMS = {
+    "gobgp": ("roles/gobgp/files/gobgp", 'program.write("{0}/target", "x" * 9000)', "{0}/target"),
+    "frr": (
+        "roles/frr/files/configuration",
+        'program.DIRECTORY = "{0}"; program.kept("x" * 9000)',
+        "no file can be written to {0}",
+    ),
+    "management": (
+        "roles/kernel/files/management-advertisements",
+        'program.SETTINGS = "{0}/target"; program.keep(["x" * 9000])',
+        "{0}/target",
+    ),
+}
+LOADED = """
+import sys
+sys.path.append({path!r})
+from images import loaded
+program = loaded(__import__("pathlib").Path({program!r}))
+{call}
+"""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_that_finds_no_room_names_the_file_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    program, call, named = PROGRAMS[name]
+    text = LOADED.format(path=str(ROOT / "tests/roles"), program=str(ROOT / program), call=call.format(full))
+    said = in_full(full, f'fill; ! "$1" -c "$2" 2>&1; ls -A {full}', sys.executable, text)
+    assert said[0].startswith(named.format(full))
+    assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in said[0]
+    assert said[1:] == ["fill"]

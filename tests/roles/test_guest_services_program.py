@@ -1,0 +1,77 @@
+"""The program that finds daemons of guests that hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from images import ROOT, loaded
+
+PROGRAM = loaded(ROOT / "roles/guest_services/files/guest-services")
+READER = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+    wire.bind(("127.0.0.1", 0))
+    print("listening", flush=True)
+    while True:
+        wire.recv(2048)
+"""
+RAW_READER = """
+import socket
+with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as wire:
+    print("listening", flush=True)
+    while True:
+        wire.recv(2048)
+"""
+WITHOUT_A_SOCKET = """
+import time
+print("listening", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def running(script: str) -> Iterator[int]:
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "listening\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def stop(process: int) -> None:
+    """Stop a process, and wait until it reads nothing any more."""
+    os.kill(process, signal.SIGSTOP)
+    status = Path(f"/proc/{process}/stat")
+    while status.read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("script", [READER, RAW_READER], ids=["udp", "icmpv6"])
+def test_a_process_that_reads_no_socket_hangs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if script is RAW_READER and os.geteuid() != 0:
+        pytest.skip("only root can open a raw socket")
+    monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
+    with running(script) as process:
+        assert not PROGRAM.hangs(process)
+        stop(process)
+        assert PROGRAM.hangs(process)
+        os.kill(process, signal.SIGCONT)
+        assert not PROGRAM.hangs(process)
+
+
+def test_nothing_is_known_of_a_process_without_such_a_socket() -> None:
+    with running(WITHOUT_A_SOCKET) as process:
+        stop(process)
+        assert not PROGRAM.hangs(process)
+    assert not PROGRAM.hangs(process)
