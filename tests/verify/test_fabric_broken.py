@@ -176,6 +176,11 @@ BREAKS = {
     "a rule is added to the filter": Break(
         "nft insert rule inet l3hv forwarded accept", {"packet filter"}, "systemctl reload l3hv-nftables"
     ),
+    "a guest has a limit of its own": Break(
+        "nft add element inet l3hv nd_rate '{ \"vm2\" limit rate over 1/day burst 9 packets }'",
+        {"packet filter"},
+        "systemctl reload l3hv-nftables",
+    ),
     "a chain of the filter is emptied": Break(
         "nft flush chain inet l3hv from_guest6", {"packet filter"}, "systemctl reload l3hv-nftables"
     ),

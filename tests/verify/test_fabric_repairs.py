@@ -48,6 +48,10 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
             "ip route delete blackhole default table public metric 4294967294",
             {"last resort of public ipv4"},
         ),
+        (
+            "nft add element inet l3hv ping_rate '{ \"vm2\" limit rate over 1/day burst 9 packets }'",
+            {"packet filter"},
+        ),
         ("ip route delete 203.0.113.2 table public", {"route 203.0.113.2/32 in public"}),
         ("ip address delete fe80::1/64 dev vm2", {"port vm2 addresses"}),
         ("ip address add 192.0.2.77/32 dev vm1", {"port vm1 addresses"}),
