@@ -149,7 +149,7 @@ DIFFERENCES = {
         "inet set strangers: dynamic element vm2 . 02:00:00:00:00:66 has 'timeout 30d'"
         " where the rules have nothing"
     ),
-    "add element arp l3hv arp_rate { vm2 limit rate over 9/day burst 9 packets comment \"a, b\" }": (
+    'add element arp l3hv arp_rate { vm2 limit rate over 9/day burst 9 packets comment "a, b" }': (
         "arp set arp_rate: dynamic element vm2 has 'limit rate over 9/day burst 9 packets comment a, b'"
         " where the rules have 'limit rate over 50/second burst 300 packets'"
     ),

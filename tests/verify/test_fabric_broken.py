@@ -124,6 +124,25 @@ BREAKS = {
         {"chain inet other pre", "lease vm2", "ra vm2"},
         "nft delete table inet other",
     ),
+    # An administrator gives containers a way out, and forgets to say for whose addresses.
+    "a foreign rule hides guests behind the hypervisor": Break(
+        "nft 'table ip other { chain post { type nat hook postrouting priority srcnat;"
+        " oifname a-public masquerade; }; }'",
+        {"chain ip other post"},
+        "nft delete table ip other",
+    ),
+    "a foreign rule takes what is a guest's": Break(
+        "nft 'table inet other { chain pre { type nat hook prerouting priority dstnat;"
+        " iifname vm1 udp dport 53 redirect to :5353; }; }'",
+        {"chain inet other pre"},
+        "nft delete table inet other",
+    ),
+    "a foreign rule answers for BGP": Break(
+        "nft 'table inet other { chain pre { type nat hook prerouting priority dstnat; fib daddr type local"
+        " tcp dport 179 redirect to :1179; }; }'",
+        {"chain inet other pre"},
+        "nft delete table inet other",
+    ),
     "a port has no guest": Break(
         "ip link add left type bridge && ip link set left address 02:6c:33:68:76:01",
         {"port left"},
@@ -236,6 +255,31 @@ BESIDE = {
     "a session is disabled": {"bfd rr2 b private", "learned routes in local-out ipv4"},
     "a reflector's session is disabled": {"bfd hv2 a public"},
 }
+
+
+DOCKER = """
+table ip docker {
+    chain PRE { type nat hook prerouting priority dstnat; fib daddr type local jump DOCKER; }
+    chain OUT {
+        type nat hook output priority dstnat
+        ip daddr != 127.0.0.0/8 fib daddr type local jump DOCKER
+    }
+    chain POST {
+        type nat hook postrouting priority srcnat
+        ip saddr 172.17.0.0/16 oifname != "docker0" masquerade
+        ip saddr 172.17.0.2 ip daddr 172.17.0.2 tcp dport 80 masquerade
+    }
+    chain DOCKER { iifname docker0 return; iifname != "docker0" tcp dport 8080 dnat to 172.17.0.2:80; }
+}
+"""
+
+
+def test_what_docker_translates_for_its_containers_is_no_difference(lab: Standing) -> None:
+    lab.run("hv1", f"nft '{DOCKER}'")
+    try:
+        assert [check.sentence for check in lab.look("hv1") if check.state != "ok"] == []
+    finally:
+        lab.run("hv1", "nft delete table ip docker")
 
 
 @pytest.mark.parametrize("name", BREAKS)
