@@ -1382,6 +1382,19 @@ def networkd_state(index: int) -> str | None:
     return match[1] if match else None
 
 
+def silent_units() -> dict[str, str]:
+    """Return the units of systemd that are asked for a sign of life and give none, and how long they had."""
+    ping = ["org.freedesktop.network1", "/org/freedesktop/network1", "org.freedesktop.DBus.Peer", "Ping"]
+    try:
+        # One that is stopped is not started by the question.
+        asked(["busctl", "--auto-start=no", "call", *ping])
+    except OSError:
+        pass
+    except Hangs:
+        return {"systemd-networkd.service": f"no answer within {ANSWER_SECONDS:g} s"}
+    return {}
+
+
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
     """Return what systemd says of units: state, start at boot, process, and the settings that matter."""
     properties = (
@@ -1890,6 +1903,7 @@ def observe(
         "chains": read_chains_of_others(),
         "strangers": read_strangers(plan),
         "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
+        "silent": silent_units(),
         "listeners": read_listeners(),
         "offers": solicit(present),
         "sizes": path_sizes(plan, by_name) if sends_pings else {},

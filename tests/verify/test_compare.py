@@ -778,6 +778,13 @@ def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
     ]
 
 
+def test_a_networkd_that_hangs_is_named_with_what_restarts_it() -> None:
+    seen = seen_with("hv1", with_value("no answer within 10 s", "silent", "systemd-networkd.service"))
+    (check,) = (check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok")
+    assert (check.what, check.found) == ("unit systemd-networkd", "active, enabled, no answer within 10 s")
+    assert "systemctl restart systemd-networkd" in check.remedy
+
+
 def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["packet_filter"].update(is_loaded=False, sets={}, unread=words)

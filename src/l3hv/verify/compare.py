@@ -115,14 +115,15 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
                 what = learned_name(table)
                 found[what] = ", ".join([*expected[what].split(", ")[:2], *found[what].split(", ")[2:]])
             routes += _first_ones(plan, table, different)
-    is_silent = "error" in seen["routing"]
+    silent = {f"unit {unit.removesuffix('.service')}": unit for unit in seen["silent"]}
+    if "error" in seen["routing"]:
+        silent["running configuration"] = routing_units(plan)[0]
     checks = []
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
             check = _check(plan, what, expected.get(what), found.get(what))
-            if is_silent and what == "running configuration":
-                unit = routing_units(plan)[0].removesuffix(".service")
-                check = replace(check, remedy=UNANSWERED.format(unit))
+            if what in silent:
+                check = replace(check, remedy=UNANSWERED.format(silent[what].removesuffix(".service")))
             if not check.ok and _lies_between(
                 what, at_least().get(what), found.get(what), expected.get(what)
             ):

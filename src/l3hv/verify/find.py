@@ -96,7 +96,8 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for name, unit in seen["units"].items():
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
-            yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+            silence = f", {seen['silent'][name]}" if name in seen["silent"] else ""
+            yield f"unit {name.removesuffix('.service')}", f"{active}, {file}{silence}"
 
 
 def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
