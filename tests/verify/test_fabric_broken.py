@@ -153,6 +153,21 @@ BREAKS = {
         {"sysctl net.ipv4.fib_multipath_hash_policy"},
         "sysctl -qw net.ipv4.fib_multipath_hash_policy=1",
     ),
+    **{
+        f"{key} is {value}": Break(
+            f"sysctl -qw {key}={value}", {f"sysctl {key}"}, f"sysctl -qw {key}='{planned}'"
+        )
+        for key, value, planned in (
+            ("net.ipv4.conf.vm1.arp_ignore", 2, 0),
+            ("net.ipv4.conf.all.arp_filter", 1, 0),
+            ("net.ipv4.conf.a-public.arp_ignore", 8, 0),
+            ("net.ipv4.conf.all.accept_source_route", 1, 0),
+            ("net.ipv4.icmp_ratelimit", 100000, 1000),
+            ("net.ipv4.icmp_ratemask", 6169, 6168),
+            ("net.ipv6.icmp.ratemask", "0-127", "0-1,3-127"),
+            ("net.ipv6.icmp.echo_ignore_all", 1, 0),
+        )
+    },
     "proxy ARP is off": Break(
         "sysctl -qw net.ipv4.conf.vm1.proxy_arp=0",
         {"port vm1 ipv4 proxy_arp"},
@@ -173,6 +188,11 @@ BREAKS = {
         {"unit l3hv-dhcp", "listeners l3hv-dhcp", "lease vm1", "lease vm2"},
         "systemctl start l3hv-dhcp",
     ),
+    "systemd-networkd hangs": Break(
+        "systemctl kill --signal=STOP systemd-networkd",
+        {"unit systemd-networkd"},
+        "systemctl kill --signal=CONT systemd-networkd",
+    ),
     "a unit does not start at boot": Break(
         "systemctl -q disable radvd", {"unit radvd"}, "systemctl -q enable radvd"
     ),
@@ -188,11 +208,6 @@ BREAKS = {
         "nft add element inet l3hv macs '{ \"vm2\" . 50:54:33:00:00:09 }'",
     ),
     "a guest may spoof by the filter": Break(
-    "systemd-networkd hangs": Break(
-        "systemctl kill --signal=STOP systemd-networkd",
-        {"unit systemd-networkd"},
-        "systemctl kill --signal=CONT systemd-networkd",
-    ),
         "nft add element inet l3hv senders4 '{ \"vm2\" . 50:54:33:00:00:09 . 192.0.2.66 }'",
         {"set senders4"},
         "nft delete element inet l3hv senders4 '{ \"vm2\" . 50:54:33:00:00:09 . 192.0.2.66 }'",

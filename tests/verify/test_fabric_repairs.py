@@ -38,6 +38,16 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
             "sysctl -qw net.ipv4.fib_multipath_hash_policy=0",
             {"sysctl net.ipv4.fib_multipath_hash_policy"},
         ),
+        *(
+            (f"sysctl -qw {key}={value}", {f"sysctl {key}"})
+            for key, value in (
+                ("net.ipv4.conf.all.arp_ignore", 8),
+                ("net.ipv4.conf.all.accept_source_route", 1),
+                ("net.ipv4.icmp_echo_ignore_all", 1),
+                ("net.ipv4.icmp_ratelimit", 100000),
+                ("net.ipv6.icmp.ratemask", "0-127"),
+            )
+        ),
         ("sysctl -qw net.ipv4.conf.vm1.rp_filter=0", {"sysctl net.ipv4.conf.vm1.rp_filter"}),
         (
             "ip rule delete priority $(ip rule | sed -n 's/^\\([0-9]*\\):.*iif a-private.*/\\1/p')",
