@@ -14,6 +14,7 @@ import json
 import os
 import re
 import select
+import shlex
 import socket
 import struct
 import subprocess
@@ -127,7 +128,7 @@ ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 SCOPE_LINK = 253
 NEIGHBOR_IS_FIXED = 0x80 | 0x40  # NUD_PERMANENT, NUD_NOARP: the kernel never asks again
-LEGACY_TABLES = {"filter", "mangle", "raw", "security"}
+LEGACY_TABLES = {"filter", "mangle", "nat", "raw", "security"}
 MISDIRECTED_SHOWN = 10
 POLL_SECONDS = 0.2
 REST_SECONDS = 2.0
@@ -773,74 +774,168 @@ HOOKS_OF_GUESTS = {
 
 Packets to the host itself are left out: most hosts have a firewall there, and what it must not drop shows in
 sessions, leases and router advertisements."""
+HOOKS_OF_NAT = ("prerouting", "input", "output", "postrouting")
+"""Where chains of others may rewrite addresses and ports, those of the host's own sessions among them."""
 
 VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
+REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy")
+"""What rewrites addresses or ports: statements of nft, and in capitals targets of iptables."""
+REWRITTEN_FIELDS = {"saddr", "daddr", "sport", "dport"}
+SELECTED_META = {"l4proto": "protocol", "protocol": "nfproto", "nfproto": "nfproto"}
+SELECTED_FIELDS = {"saddr": "saddr", "daddr": "daddr", "sport": "sport", "dport": "dport"}
+SELECTED_FIELDS |= {"protocol": "protocol", "nexthdr": "protocol"}
+ETHERTYPES = {"ip": "ipv4", "ip6": "ipv6"}
 INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
 RULES_OF_OTHERS = 2000
 """How many rules of others are looked at: a host may have tens of thousands for its containers."""
 
 
+def empty_rule() -> dict[str, Any]:
+    """Return a rule that matches every packet and lets it go on."""
+    nothing: dict[str, Any] = {"interfaces": [], "selects": [], "asks_more": False, "asks_unknown": False}
+    return {**nothing, "verdict": None, "target": None}
+
+
 def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the effect of a rule, from nft's JSON: its verdict, its interfaces, whether it asks for more.
 
-    ``None`` where it lets every packet go on.
+    ``selects`` is what it asks for of addresses, protocols and ports; ``asks_unknown`` where it asks for
+    anything else, too. ``None`` where it lets every packet go on as it is.
     """
-    rule: dict[str, Any] = {"interfaces": [], "asks_more": False, "verdict": None, "target": None}
+    rule = empty_rule()
     for expression in expressions:
         kind, value = next(iter(expression.items()))
         if kind in VERDICTS:
             rule["verdict"] = kind
             rule["target"] = value["target"] if isinstance(value, dict) and "target" in value else None
+        elif kind in REWRITES:
+            rule["verdict"] = kind
+        elif kind == "mangle":
+            payload = value["key"].get("payload", {}) if isinstance(value["key"], dict) else {}
+            if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
+                rule["verdict"] = rule["verdict"] or "rewrite"
         elif kind == "xt" and value and value.get("type") == "target":
-            rule["verdict"] = {"REJECT": "reject", "DROP": "drop"}.get(value.get("name"), rule["verdict"])
-        elif kind == "match" and isinstance(left := value["left"], dict) and "meta" in left:
-            key, right = INTERFACE_KEYS.get(left["meta"]["key"]), value["right"]
-            if key is not None and value["op"] in {"==", "!="} and isinstance(right, str):
-                rule["interfaces"].append([key, value["op"], right])
-            else:
-                rule["asks_more"] = True
-        elif kind not in {"counter", "log", "comment", "mangle", "notrack"}:
-            rule["asks_more"] = True
+            name = str(value.get("name")).lower()
+            rule["verdict"] = name if name in (*REWRITES, "reject", "drop") else rule["verdict"]
+        elif kind == "xt" and value and value.get("name") == "addrtype":
+            # nft does not say which type: what others ask for is whether it is the host's own.
+            rule["selects"].append(["type", "==", ["local"]])
+        elif kind == "match":
+            add_selection(rule, value)
+        elif kind not in {"counter", "log", "comment", "notrack"}:
+            rule["asks_unknown"] = True
+    rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
     return rule if rule["verdict"] else None
+
+
+def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
+    """Add what one match of nft's JSON asks for to a rule."""
+    left, right = match["left"], match["right"]
+    operator = "==" if match["op"] == "in" else match["op"]
+    left = left if isinstance(left, dict) and operator in {"==", "!="} else {}
+    meta, payload, fib = left.get("meta", {}).get("key"), left.get("payload", {}), left.get("fib", {})
+    if meta in INTERFACE_KEYS and isinstance(right, str) and not right.startswith("@"):
+        rule["interfaces"].append([INTERFACE_KEYS[meta], operator, right])
+        return
+    key = SELECTED_META.get(meta)
+    if payload.get("protocol") not in {None, "ether", "arp", "vlan"}:
+        key = SELECTED_FIELDS.get(payload.get("field"))
+    if fib.get("result") == "type" and "daddr" in fib.get("flags", ()) and right == "local":
+        key = "type"
+    values = selected_values(right)
+    if key is None or values is None:
+        rule["asks_unknown"] = True
+        return
+    if payload.get("protocol") in {"tcp", "udp", "sctp"}:
+        rule["selects"].append(["protocol", "==", [payload["protocol"]]])
+    rule["selects"].append([key, operator, [ETHERTYPES.get(value, value) for value in values]])
+
+
+def selected_values(right: Any) -> list[str] | None:
+    """Return the values that a match is for, in nft's own words; None where these are not in the rule itself.
+
+    >>> selected_values({"set": [{"prefix": {"addr": "203.0.113.0", "len": 25}}, {"range": [80, 90]}]})
+    ['203.0.113.0/25', '80-90']
+    """
+    if isinstance(right, (str, int)):
+        return None if str(right).startswith("@") else [str(right)]
+    parts = right.get("set", [right]) if isinstance(right, dict) else right
+    if not all(not isinstance(part, dict) or {"prefix", "range"} & part.keys() for part in parts):
+        return None
+    return [element_words(part) for part in parts]
+
+
+LEGACY_SELECTS = {"-s": "saddr", "-d": "daddr", "-p": "protocol"}
+LEGACY_SELECTS |= {f"--{key}{plural}": key for key in ("sport", "dport") for plural in ("", "s")}
+LEGACY_SELECTS |= {"--dst-type": "type"}
+KNOWN_MATCHES = {"tcp", "udp", "multiport", "addrtype", "comment"}
 
 
 def legacy_chains(listing: str) -> dict[str, dict[str, Any]]:
     """Return the chains of ``iptables-legacy -S`` in the shape of :func:`read_chains_of_others`."""
     chains: dict[str, dict[str, Any]] = {}
     for line in listing.splitlines():
-        flag, name, *words = line.split()
+        flag, name, *words = shlex.split(line)
         chain = chains.setdefault(name, {"hook": None, "policy": None, "dev": None, "rules": []})
         if flag == "-P":
             chain["hook"], chain["policy"] = name.lower(), words[0].lower()
         elif flag == "-A":
-            rule: dict[str, Any] = {"interfaces": [], "asks_more": False, "verdict": None, "target": None}
-            while words:
-                word = words.pop(0)
-                is_not = word == "!"
-                word = words.pop(0) if is_not else word
-                if word in {"-i", "-o"}:
-                    pattern = words.pop(0).replace("+", "*")
-                    rule["interfaces"].append([f"{word[1]}if", "!=" if is_not else "==", pattern])
-                elif word in {"-j", "-g"}:
-                    target = words.pop(0)
-                    rule["verdict"] = target.lower() if target.lower() in VERDICTS else "jump"
-                    rule["target"] = target if rule["verdict"] == "jump" else None
-                    words = []
-                else:
-                    rule["asks_more"] = True
+            rule = legacy_rule(words)
             if rule["verdict"]:
                 chain["rules"].append(rule)
     return chains
 
 
+def legacy_rule(words: list[str]) -> dict[str, Any]:
+    """Return the effect of a rule, from the words of ``iptables-legacy -S`` after the name of its chain."""
+    rule = empty_rule()
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        is_not = word == "!"
+        word = words.pop(0) if is_not else word
+        operator = "!=" if is_not else "=="
+        if word in {"-i", "-o"}:
+            rule["interfaces"].append([f"{word[1]}if", operator, words.pop(0).replace("+", "*")])
+        elif word in {"-j", "-g"}:
+            target = words.pop(0)
+            rule["verdict"] = target.lower() if target.lower() in (*VERDICTS, *REWRITES) else "jump"
+            rule["target"] = target if rule["verdict"] == "jump" else None
+            words = []
+        elif word == "--comment":
+            words.pop(0)
+        elif word == "--dst-type" and words[0] != "LOCAL":
+            rule["asks_unknown"] = True
+            words.pop(0)
+        elif word in LEGACY_SELECTS:
+            values = words.pop(0).lower()
+            values = values.replace(":", "-") if "port" in word else values
+            rule["selects"].append([LEGACY_SELECTS[word], operator, values.split(",")])
+        elif word == "-m":
+            rule["asks_unknown"] = rule["asks_unknown"] or words[0] not in KNOWN_MATCHES
+            words.pop(0)
+        else:
+            rule["asks_unknown"] = True
+    rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
+    return rule
+
+
+def is_passed(chain: dict[str, Any]) -> bool:
+    """Tell whether packets of guests pass a chain of nft's, or, where it translates, those of sessions."""
+    hooks = HOOKS_OF_NAT if chain.get("type") == "nat" else HOOKS_OF_GUESTS.get(chain["family"], ())
+    return chain.get("type") in {"filter", "nat"} and chain.get("hook") in hooks
+
+
 def read_chains_of_others() -> list[dict[str, Any]]:
-    """Return the tables of others with a chain that packets of guests pass.
+    """Return the tables of others with a chain that packets of guests pass, or that translates addresses.
 
     The shape is::
 
         [{"family": "ip", "table": "filter",
-          "chains": {"FORWARD": {"hook": "forward", "policy": "drop", "dev": None,
-                                 "rules": [{"interfaces": [["iif", "==", "docker0"]], "asks_more": False,
+          "chains": {"FORWARD": {"hook": "forward", "type": "filter", "policy": "drop", "dev": None,
+                                 "rules": [{"interfaces": [["iif", "==", "docker0"]],
+                                            "selects": [["daddr", "==", ["192.0.2.0/24"]]],
+                                            "asks_more": True, "asks_unknown": False,
                                             "verdict": "jump", "target": "DOCKER"}]}},
           "unread": None}]
 
@@ -853,10 +948,7 @@ def read_chains_of_others() -> list[dict[str, Any]]:
     passed = {
         (chain["family"], chain["table"])
         for kind, chain in chains_of_all
-        if kind == "chain"
-        and chain.get("type") == "filter"
-        and chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
-        and chain["table"] not in OWN_NFTABLES
+        if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES
     }
     tables = []
     left = RULES_OF_OTHERS
@@ -869,9 +961,9 @@ def read_chains_of_others() -> list[dict[str, Any]]:
             unread = str(error)
         for kind, entry in listing:
             if kind == "chain":
-                hook = entry.get("hook") if entry.get("type") == "filter" else None
                 chains[entry["name"]] = {
-                    "hook": hook if hook in HOOKS_OF_GUESTS[family] else None,
+                    "hook": entry["hook"] if is_passed(entry) else None,
+                    "type": entry.get("type"),
                     "policy": entry.get("policy", "accept"),
                     "dev": entry.get("dev"),
                     "rules": [],
@@ -894,8 +986,10 @@ def read_chains_of_others() -> list[dict[str, Any]]:
                 chains = legacy_chains(asked([program, "-t", table, "-S"]).stdout)
             except (OSError, Hangs) as error:
                 unread = str(error)
-            for name in ("INPUT", "OUTPUT"):
-                chains.get(name, {})["hook"] = None
+            for name, chain in chains.items():
+                chain["type"] = "nat" if table == "nat" else "filter"
+                if name in {"INPUT", "OUTPUT"} and table != "nat":
+                    chain["hook"] = None
             tables.append({"family": program, "table": table, "chains": chains, "unread": unread})
     return tables
 
@@ -1286,6 +1380,19 @@ def networkd_state(index: int) -> str | None:
     state = read_text(f"/run/systemd/netif/links/{index}") or ""
     match = re.search(r"ADMIN_STATE=(\S+)", state)
     return match[1] if match else None
+
+
+def silent_units() -> dict[str, str]:
+    """Return the units of systemd that are asked for a sign of life and give none, and how long they had."""
+    ping = ["org.freedesktop.network1", "/org/freedesktop/network1", "org.freedesktop.DBus.Peer", "Ping"]
+    try:
+        # One that is stopped is not started by the question.
+        asked(["busctl", "--auto-start=no", "call", *ping])
+    except OSError:
+        pass
+    except Hangs:
+        return {"systemd-networkd.service": f"no answer within {ANSWER_SECONDS:g} s"}
+    return {}
 
 
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
@@ -1793,9 +1900,10 @@ def observe(
         "translations": read_translations() if plan["kind"] == "hypervisor" else {},
         "neighbors": neighbors,
         "packet_filter": read_packet_filter(),
-        "chains": read_chains_of_others() if plan["kind"] != "route_reflector" else [],
+        "chains": read_chains_of_others(),
         "strangers": read_strangers(plan),
         "units": read_units([*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]),
+        "silent": silent_units(),
         "listeners": read_listeners(),
         "offers": solicit(present),
         "sizes": path_sizes(plan, by_name) if sends_pings else {},

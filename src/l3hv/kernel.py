@@ -92,6 +92,22 @@ def _fabric_wide(host: HostIntent) -> Iterator[Sysctl]:
     yield Sysctl(
         "net.ipv6.route.max_size", "2147483647", "Linux before 6.3 stops at 4096 cached routes by default"
     )
+    # The kernel takes source routes where both this and the interface's own are on.
+    source_routes = "senders do not choose the way; with this at 0 an interface's own does not count"
+    yield Sysctl("net.ipv4.conf.all.accept_source_route", "0", source_routes)
+    yield Sysctl("net.ipv6.conf.all.accept_source_route", "0", source_routes)
+    answers = "the kernel takes the stricter of this and the interface's own: gateways must answer by ARP"
+    yield Sysctl("net.ipv4.conf.all.arp_ignore", "0", answers)
+    yield Sysctl("net.ipv4.conf.all.arp_filter", "0", answers)
+    pings = "guests ping their gateway, and machines of the fabric each other on each path"
+    yield Sysctl("net.ipv4.icmp_echo_ignore_all", "0", pings)
+    yield Sysctl("net.ipv6.icmp.echo_ignore_all", "0", pings)
+    # Defaults of Linux; in IPv6 it had 1000 for long, and has 100 now.
+    errors = "traceroute needs errors: so many ms between two of them to one address, and none between pings"
+    yield Sysctl("net.ipv4.icmp_ratelimit", "1000", errors)
+    yield Sysctl("net.ipv4.icmp_ratemask", "6168", errors)
+    yield Sysctl("net.ipv6.icmp.ratelimit", "100", errors)
+    yield Sysctl("net.ipv6.icmp.ratemask", "0-1,3-127", errors)
 
 
 def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
@@ -131,6 +147,8 @@ _PORT_SETTINGS = (
         "2",
         "a guest is asked by its gateway, not by the hypervisor's loopback",
     ),
+    ("net.ipv4.conf.{}.arp_ignore", "0", "the gateway's address is a /32: no guest is in its prefix"),
+    ("net.ipv4.conf.{}.arp_filter", "0", "a route to an anycast guest may lead by another port"),
     ("net.ipv4.neigh.{}.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s"),
 )
 
@@ -166,5 +184,7 @@ def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
             ("rp_filter", "0", "what leaves by one path may come back by another"),
             ("send_redirects", "0", "traffic turns around here on purpose when a path fails"),
             ("arp_announce", "2", "neighbours on the path know our address there, not our loopback"),
+            ("arp_ignore", "0", "neighbours on the path ask for our address"),
+            ("arp_filter", "0", "neighbours on the path ask for our address"),
         ):
             yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)

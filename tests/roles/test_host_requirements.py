@@ -53,6 +53,17 @@ def test_what_an_old_kernel_does_to_flows(
         assert f"The kernel {release} " in sentence
 
 
+def test_a_systemd_that_does_not_answer_is_not_waited_for(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(module, "SYSTEMD_SECONDS", 0.2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        module.strange_units(["bird*"])
+
+
 def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
     """Return what the module says of this machine, without what is about its system and its packages."""
     release = dict(

@@ -170,6 +170,26 @@ DIFFERENCES = {
     "delete element arp l3hv macs { vm2 . 50:54:33:00:00:09 }": (
         "arp set macs: lacks element vm2 . 50:54:33:00:00:09"
     ),
+    "add element inet l3hv nd_rate { vm2 limit rate over 1/day burst 9 packets }": (
+        "inet set nd_rate: dynamic element vm2 has 'limit rate over 1/day burst 9 packets'"
+        " where the rules have 'limit rate over 20/second burst 60 packets'"
+    ),
+    "add element inet l3hv ping_rate { vm2 }": (
+        "inet set ping_rate: dynamic element vm2 has nothing"
+        " where the rules have 'limit rate over 100/second burst 200 packets'"
+    ),
+    "add element inet l3hv dhcp_rate { vm2 counter }": (
+        "inet set dhcp_rate: dynamic element vm2 has 'counter'"
+        " where the rules have 'limit rate over 10/second burst 20 packets'"
+    ),
+    "add element inet l3hv strangers { vm2 . 02:00:00:00:00:66 timeout 30d }": (
+        "inet set strangers: dynamic element vm2 . 02:00:00:00:00:66 has 'timeout 30d'"
+        " where the rules have nothing"
+    ),
+    'add element arp l3hv arp_rate { vm2 limit rate over 9/day burst 9 packets comment "a, b" }': (
+        "arp set arp_rate: dynamic element vm2 has 'limit rate over 9/day burst 9 packets comment a, b'"
+        " where the rules have 'limit rate over 50/second burst 300 packets'"
+    ),
     "insert rule inet l3hv forwarded accept": "inet chain forwarded: has too much: accept",
     "flush chain inet l3hv routing": "inet chain routing: lacks goto drop_routing",
     "add chain inet l3hv more": "inet chain more: not in the file",
@@ -195,7 +215,7 @@ def test_each_difference_is_named(system: str, files: Path) -> None:
         assert DIFFERENCES[change] in lines
         of_all = [line for line in lines if not line.startswith("rules: ")]
         of_rules = [line.removeprefix("rules: ") for line in lines if line.startswith("rules: ")]
-        is_of_elements = "element" in DIFFERENCES[change].partition(" set ")[2]
+        is_of_elements = " element" in DIFFERENCES[change].replace("dynamic element", "")
         assert of_rules == ([] if is_of_elements else of_all)
 
 
@@ -224,6 +244,8 @@ def test_a_file_that_nft_refuses_does_not_burn_the_cpu(files: Path) -> None:
 COUNTS = """
 run /packet-filter load /files/lab-hv1.nft
 run nft 'add element inet l3hv strangers { "vm2" . 02:00:00:00:00:66 }'
+run nft 'add element inet l3hv nd_rate { "vm2" limit rate over 20/second burst 60 packets }'
+run /packet-filter in-force /files/lab-hv1.nft
 run nft 'delete counter inet l3hv nd_rate' 2>/dev/null || true
 run nft 'add rule inet l3hv to_host counter name nd_rate'
 ip addr add 192.0.2.1/32 dev lo

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -53,6 +55,37 @@ def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
     ]
     ports.mend({"gone0": several})
     assert capsys.readouterr().out == ""
+
+
+HANGS = "systemd-networkd on {} does not answer within {} s: look at `systemctl status systemd-networkd`"
+
+
+def test_a_networkd_that_hangs_is_named_and_not_waited_for(
+    ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs_for_ever(tmp_path, monkeypatch)
+    monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
+    with pytest.raises(SystemExit) as ended:
+        ports.apply()
+    assert str(ended.value).startswith(HANGS.format(os.uname().nodename, 0.2))
+
+
+def test_uplinks_wait_for_no_networkd_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs_for_ever(tmp_path, monkeypatch)
+    program = (
+        (ROOT / "roles/uplinks/files/apply-uplinks").read_text().replace(" 10 networkctl", " 0.2 networkctl")
+    )
+    done = subprocess.run(["sh"], input=program, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.startswith(HANGS.format(os.uname().nodename, 10))
+
+
+def hangs_for_ever(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make networkctl one that gets no answer; systemd itself gives one."""
+    for program, does in (("networkctl", "exec sleep 60"), ("systemctl", "exit 0")):
+        (directory / program).write_text(f"#!/bin/sh\n{does}\n")
+        (directory / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
 
 
 def test_the_names_of_tables_are_read_once_for_all_ports(

@@ -64,6 +64,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "strangers": {},
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: running_unit(unit) for unit in units(plan)},
+        "silent": {},
         "listeners": listeners(plan),
         "routing": routing(plan, fabric, tables),
         "offers": {guest.name: offers(plan, guest) for guest in guests},

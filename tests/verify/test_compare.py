@@ -586,11 +586,13 @@ def test_a_caller_that_a_session_is_for_by_now_is_none() -> None:
 
 
 def chain(policy: str = "accept", *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"hook": "forward", "policy": policy, "dev": None, "rules": list(rules), **more}
+    base = {"hook": "forward", "type": "filter", "policy": policy, "dev": None}
+    return {**base, "rules": list(rules), **more}
 
 
 def does(verdict: str, *interfaces: list[str], asks_more: bool = False, target: str | None = None) -> Any:
-    return {"interfaces": list(interfaces), "asks_more": asks_more, "verdict": verdict, "target": target}
+    asks = {"selects": [], "asks_more": asks_more, "asks_unknown": asks_more}
+    return {"interfaces": list(interfaces), **asks, "verdict": verdict, "target": target}
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
@@ -632,6 +634,141 @@ def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], st
     assert all(f"ip filter {next(iter(chains))}" in check.what for check in checks)
 
 
+def nat(hook: str, *rules: dict[str, Any], **chains: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a table of chains that translate: a base chain, and others that it jumps to."""
+    more = {name: chain("accept", *theirs, hook=None, type=None) for name, theirs in chains.items()}
+    return {"NAT": chain("accept", *rules, hook=hook, type="nat"), **more}
+
+
+def asks(rule: dict[str, Any], *selects: list[Any]) -> dict[str, Any]:
+    return {**rule, "selects": list(selects), "asks_more": True}
+
+
+CONTAINERS = ["saddr", "==", ["172.17.0.0/16"]]
+LOCAL = ["type", "==", ["local"]]
+BGP = (["protocol", "==", ["tcp"]], ["dport", "==", ["179"]])
+WEB = (["protocol", "==", ["tcp"]], ["dport", "==", ["80", "443-445"]])
+BEYOND = ["oif", "!=", "docker0"]
+
+TRANSLATING: dict[str, tuple[dict[str, Any], str | None]] = {
+    "everything masqueraded": (nat("postrouting", does("masquerade")), "failed"),
+    "what leaves by an uplink": (
+        nat("postrouting", does("masquerade", ["oif", "==", "a-public"])),
+        "failed",
+    ),
+    "one guest's address": (
+        nat("postrouting", asks(does("snat"), ["saddr", "==", ["203.0.113.1"]])),
+        "failed",
+    ),
+    "a prefix around a guest's address": (
+        nat("prerouting", asks(does("dnat"), ["daddr", "==", ["203.0.113.0-203.0.113.7"]])),
+        "failed",
+    ),
+    "a guest's web": (nat("prerouting", asks(does("redirect", ["iif", "==", "vm1"]), *WEB)), "failed"),
+    "everybody's web": (nat("prerouting", asks(does("redirect"), *WEB)), "failed"),
+    "a guest's questions to one address": (
+        nat("prerouting", asks(does("dnat", ["iif", "==", "vm1"]), ["daddr", "==", ["192.0.2.53"]])),
+        "failed",
+    ),
+    "received BGP": (nat("prerouting", asks(does("redirect"), LOCAL, *BGP)), "failed"),
+    "sent BGP": (nat("output", asks(does("dnat"), *BGP)), "failed"),
+    "in a chain that is jumped to": (
+        nat("postrouting", does("jump", target="MORE"), MORE=[does("masquerade")]),
+        "failed",
+    ),
+    "marked packets": (nat("postrouting", does("masquerade", asks_more=True)), "warning"),
+    "what comes after an unknown exception": (
+        nat("postrouting", does("return", asks_more=True), does("masquerade")),
+        "warning",
+    ),
+    "what comes after an exception for a guest": (
+        nat("postrouting", does("accept", ["iif", "==", "vm1"]), does("masquerade")),
+        "failed",
+    ),
+    "a field of a packet in a chain of another type": (
+        {"SET": chain("accept", does("rewrite", ["iif", "==", "vm1"]), hook="prerouting")},
+        "failed",
+    ),
+    # What Docker, podman, libvirt and Kubernetes do.
+    "containers' addresses": (nat("postrouting", asks(does("masquerade", BEYOND), CONTAINERS)), None),
+    "containers' addresses by an uplink": (
+        nat("postrouting", asks(does("masquerade", ["oif", "==", "a-public"]), CONTAINERS)),
+        None,
+    ),
+    "containers' addresses in a chain that is jumped to": (
+        nat(
+            "postrouting",
+            asks(does("jump", target="NETAVARK"), CONTAINERS),
+            NETAVARK=[asks(does("masquerade"), ["daddr", "!=", ["224.0.0.0/4"]])],
+        ),
+        None,
+    ),
+    "a port of the host for a container": (
+        nat(
+            "prerouting",
+            asks(does("jump", target="DOCKER"), LOCAL),
+            DOCKER=[
+                does("return", ["iif", "==", "docker0"]),
+                asks(does("dnat", ["iif", "!=", "docker0"]), *WEB),
+            ],
+        ),
+        None,
+    ),
+    "a service's address": (
+        nat("prerouting", asks(does("dnat"), ["daddr", "==", ["192.168.96.1"]], *WEB)),
+        None,
+    ),
+    "others' interfaces": (nat("prerouting", does("dnat", ["iif", "==", "docker0"])), None),
+    "all after the fabric's interfaces were accepted": (
+        nat(
+            "postrouting",
+            *(does("accept", ["iif", "==", name]) for name in ("vm*", "a-*", "b-*")),
+            does("masquerade"),
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("chains", "state"), TRANSLATING.values(), ids=TRANSLATING)
+def test_a_chain_of_somebody_else_that_rewrites_is_named(chains: dict[str, Any], state: str | None) -> None:
+    table = {"family": "inet", "table": "other", "chains": chains, "unread": None}
+    seen = seen_with("hv1", added(table, "chains"))
+    checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
+    assert [check.state for check in checks] == ([] if state is None else [state])
+    assert all(f"inet other {next(iter(chains))}" in check.what for check in checks)
+    assert all("rewrites " in check.found for check in checks)
+
+
+def test_the_rule_that_rewrites_is_named() -> None:
+    chains = nat("postrouting", does("jump", target="MORE"), MORE=[asks(does("masquerade", BEYOND), *WEB)])
+    table = {"family": "ip", "table": "nat", "chains": chains, "unread": None}
+    found = different(compare(LAB["hv1"], seen_with("hv1", added(table, "chains")), FABRIC))
+    rule = "in MORE: oifname != docker0 protocol tcp dport 80, 443-445 masquerade"
+    assert found == {
+        "chain ip nat NAT": f"rewrites what guests send in postrouting ({rule})\n"
+        f"rewrites what guests receive in postrouting ({rule})"
+    }
+
+
+@pytest.mark.parametrize(("host", "state"), [("internet", "warning"), ("rr1", None)])
+def test_translation_elsewhere_than_on_hypervisors(host: str, state: str | None) -> None:
+    """An edge router may translate on purpose; a reflector has nothing to translate but BGP."""
+    table = {"family": "ip", "table": "nat", "chains": nat("postrouting", does("masquerade")), "unread": None}
+    seen = seen_with(host, added(table, "chains"))
+    states = [check.state for check in compare(LAB[host], seen, FABRIC) if check.state != "ok"]
+    assert states == ([] if state is None else [state])
+
+
+def test_a_reflector_whose_bgp_is_rewritten_is_named() -> None:
+    chains = nat("prerouting", asks(does("redirect"), *BGP))
+    table = {"family": "ip", "table": "nat", "chains": chains, "unread": None}
+    found = different(compare(LAB["rr1"], seen_with("rr1", added(table, "chains")), FABRIC))
+    assert found == {
+        "chain ip nat NAT": "rewrites received BGP in prerouting (protocol tcp dport 179 redirect)"
+    }
+
+
 def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
     table = {"family": "ip", "table": "nat", "chains": {}, "unread": "not all rules were read"}
     seen = seen_with("hv1", added(table, "chains"))
@@ -639,6 +776,13 @@ def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
     assert [(check.what, check.state, check.found) for check in checks] == [
         ("foreign nftables ip nat", "warning", "not all rules were read")
     ]
+
+
+def test_a_networkd_that_hangs_is_named_with_what_restarts_it() -> None:
+    seen = seen_with("hv1", with_value("no answer within 10 s", "silent", "systemd-networkd.service"))
+    (check,) = (check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok")
+    assert (check.what, check.found) == ("unit systemd-networkd", "active, enabled, no answer within 10 s")
+    assert "systemctl restart systemd-networkd" in check.remedy
 
 
 def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:

@@ -124,6 +124,25 @@ BREAKS = {
         {"chain inet other pre", "lease vm2", "ra vm2"},
         "nft delete table inet other",
     ),
+    # An administrator gives containers a way out, and forgets to say for whose addresses.
+    "a foreign rule hides guests behind the hypervisor": Break(
+        "nft 'table ip other { chain post { type nat hook postrouting priority srcnat;"
+        " oifname a-public masquerade; }; }'",
+        {"chain ip other post"},
+        "nft delete table ip other",
+    ),
+    "a foreign rule takes what is a guest's": Break(
+        "nft 'table inet other { chain pre { type nat hook prerouting priority dstnat;"
+        " iifname vm1 udp dport 53 redirect to :5353; }; }'",
+        {"chain inet other pre"},
+        "nft delete table inet other",
+    ),
+    "a foreign rule answers for BGP": Break(
+        "nft 'table inet other { chain pre { type nat hook prerouting priority dstnat; fib daddr type local"
+        " tcp dport 179 redirect to :1179; }; }'",
+        {"chain inet other pre"},
+        "nft delete table inet other",
+    ),
     "a port has no guest": Break(
         "ip link add left type bridge && ip link set left address 02:6c:33:68:76:01",
         {"port left"},
@@ -134,6 +153,21 @@ BREAKS = {
         {"sysctl net.ipv4.fib_multipath_hash_policy"},
         "sysctl -qw net.ipv4.fib_multipath_hash_policy=1",
     ),
+    **{
+        f"{key} is {value}": Break(
+            f"sysctl -qw {key}={value}", {f"sysctl {key}"}, f"sysctl -qw {key}='{planned}'"
+        )
+        for key, value, planned in (
+            ("net.ipv4.conf.vm1.arp_ignore", 2, 0),
+            ("net.ipv4.conf.all.arp_filter", 1, 0),
+            ("net.ipv4.conf.a-public.arp_ignore", 8, 0),
+            ("net.ipv4.conf.all.accept_source_route", 1, 0),
+            ("net.ipv4.icmp_ratelimit", 100000, 1000),
+            ("net.ipv4.icmp_ratemask", 6169, 6168),
+            ("net.ipv6.icmp.ratemask", "0-127", "0-1,3-127"),
+            ("net.ipv6.icmp.echo_ignore_all", 1, 0),
+        )
+    },
     "proxy ARP is off": Break(
         "sysctl -qw net.ipv4.conf.vm1.proxy_arp=0",
         {"port vm1 ipv4 proxy_arp"},
@@ -153,6 +187,11 @@ BREAKS = {
         "systemctl stop l3hv-dhcp",
         {"unit l3hv-dhcp", "listeners l3hv-dhcp", "lease vm1", "lease vm2"},
         "systemctl start l3hv-dhcp",
+    ),
+    "systemd-networkd hangs": Break(
+        "systemctl kill --signal=STOP systemd-networkd",
+        {"unit systemd-networkd"},
+        "systemctl kill --signal=CONT systemd-networkd",
     ),
     "a unit does not start at boot": Break(
         "systemctl -q disable radvd", {"unit radvd"}, "systemctl -q enable radvd"
@@ -175,6 +214,11 @@ BREAKS = {
     ),
     "a rule is added to the filter": Break(
         "nft insert rule inet l3hv forwarded accept", {"packet filter"}, "systemctl reload l3hv-nftables"
+    ),
+    "a guest has a limit of its own": Break(
+        "nft add element inet l3hv nd_rate '{ \"vm2\" limit rate over 1/day burst 9 packets }'",
+        {"packet filter"},
+        "systemctl reload l3hv-nftables",
     ),
     "a chain of the filter is emptied": Break(
         "nft flush chain inet l3hv from_guest6", {"packet filter"}, "systemctl reload l3hv-nftables"
@@ -231,6 +275,31 @@ BESIDE = {
     "a session is disabled": {"bfd rr2 b private", "learned routes in local-out ipv4"},
     "a reflector's session is disabled": {"bfd hv2 a public"},
 }
+
+
+DOCKER = """
+table ip docker {
+    chain PRE { type nat hook prerouting priority dstnat; fib daddr type local jump DOCKER; }
+    chain OUT {
+        type nat hook output priority dstnat
+        ip daddr != 127.0.0.0/8 fib daddr type local jump DOCKER
+    }
+    chain POST {
+        type nat hook postrouting priority srcnat
+        ip saddr 172.17.0.0/16 oifname != "docker0" masquerade
+        ip saddr 172.17.0.2 ip daddr 172.17.0.2 tcp dport 80 masquerade
+    }
+    chain DOCKER { iifname docker0 return; iifname != "docker0" tcp dport 8080 dnat to 172.17.0.2:80; }
+}
+"""
+
+
+def test_what_docker_translates_for_its_containers_is_no_difference(lab: Standing) -> None:
+    lab.run("hv1", f"nft '{DOCKER}'")
+    try:
+        assert [check.sentence for check in lab.look("hv1") if check.state != "ok"] == []
+    finally:
+        lab.run("hv1", "nft delete table ip docker")
 
 
 @pytest.mark.parametrize("name", BREAKS)

@@ -38,6 +38,16 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
             "sysctl -qw net.ipv4.fib_multipath_hash_policy=0",
             {"sysctl net.ipv4.fib_multipath_hash_policy"},
         ),
+        *(
+            (f"sysctl -qw {key}={value}", {f"sysctl {key}"})
+            for key, value in (
+                ("net.ipv4.conf.all.arp_ignore", 8),
+                ("net.ipv4.conf.all.accept_source_route", 1),
+                ("net.ipv4.icmp_echo_ignore_all", 1),
+                ("net.ipv4.icmp_ratelimit", 100000),
+                ("net.ipv6.icmp.ratemask", "0-127"),
+            )
+        ),
         ("sysctl -qw net.ipv4.conf.vm1.rp_filter=0", {"sysctl net.ipv4.conf.vm1.rp_filter"}),
         (
             "ip rule delete priority $(ip rule | sed -n 's/^\\([0-9]*\\):.*iif a-private.*/\\1/p')",
@@ -47,6 +57,10 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
         (
             "ip route delete blackhole default table public metric 4294967294",
             {"last resort of public ipv4"},
+        ),
+        (
+            "nft add element inet l3hv ping_rate '{ \"vm2\" limit rate over 1/day burst 9 packets }'",
+            {"packet filter"},
         ),
         ("ip route delete 203.0.113.2 table public", {"route 203.0.113.2/32 in public"}),
         ("ip address delete fe80::1/64 dev vm2", {"port vm2 addresses"}),

@@ -12,6 +12,7 @@ import struct
 import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -389,7 +390,9 @@ def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(obse
     ]
     assert observe.rule_of_other(docker) == {
         "interfaces": [["iif", "!=", "docker0"], ["oif", "==", "docker0"]],
+        "selects": [],
         "asks_more": False,
+        "asks_unknown": False,
         "verdict": "drop",
         "target": None,
     }
@@ -400,6 +403,97 @@ def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(obse
     reject = observe.rule_of_other([{"xt": {"type": "target", "name": "REJECT"}}])
     assert reject["verdict"] == "reject"
     assert observe.rule_of_other([{"counter": {}}]) is None
+
+
+def field(protocol: str, name: str, right: Any, operator: str = "==") -> dict[str, Any]:
+    left = {"payload": {"protocol": protocol, "field": name}}
+    return {"match": {"op": operator, "left": left, "right": right}}
+
+
+SELECTS: dict[str, tuple[list[dict[str, Any]], list[list[Any]] | None]] = {
+    "a prefix": (
+        [field("ip", "saddr", {"prefix": {"addr": "172.17.0.0", "len": 16}})],
+        [["saddr", "==", ["172.17.0.0/16"]]],
+    ),
+    "all but a prefix": (
+        [field("ip6", "daddr", {"prefix": {"addr": "ff00::", "len": 8}}, "!=")],
+        [["daddr", "!=", ["ff00::/8"]]],
+    ),
+    "ports": (
+        [field("tcp", "dport", {"set": [80, {"range": [443, 445]}]})],
+        [["protocol", "==", ["tcp"]], ["dport", "==", ["80", "443-445"]]],
+    ),
+    "protocols": (
+        [meta("l4proto", "==", {"set": ["tcp", "udp"]}), meta("nfproto", "==", "ipv4")],
+        [["protocol", "==", ["tcp", "udp"]], ["nfproto", "==", ["ipv4"]]],
+    ),
+    "the host's addresses": (
+        [{"match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}}],
+        [["type", "==", ["local"]]],
+    ),
+    "the host's addresses by iptables": (
+        [{"xt": {"type": "match", "name": "addrtype"}}],
+        [["type", "==", ["local"]]],
+    ),
+    "a set": ([field("ip", "saddr", "@some")], None),
+    "a mark": ([meta("mark", "==", 1)], None),
+    "interfaces of a set": ([meta("iifname", "==", "@some")], None),
+    "another match of iptables": ([{"xt": {"type": "match", "name": "statistic"}}], None),
+}
+
+
+@pytest.mark.parametrize(("matches", "selects"), SELECTS.values(), ids=SELECTS)
+def test_of_a_rule_of_somebody_else_addresses_and_ports_are_read(
+    observe: ModuleType, matches: list[dict[str, Any]], selects: list[list[Any]] | None
+) -> None:
+    rule = observe.rule_of_other([*matches, {"masquerade": None}])
+    assert (rule["verdict"], rule["selects"]) == ("masquerade", selects or [])
+    assert rule["asks_unknown"] is (selects is None)
+    assert rule["asks_more"] is True
+
+
+@pytest.mark.parametrize(
+    ("statement", "verdict"),
+    [
+        ({"dnat": {"addr": "192.0.2.1", "port": 80}}, "dnat"),
+        ({"redirect": {"port": 3128}}, "redirect"),
+        ({"tproxy": {"port": 3128}}, "tproxy"),
+        ({"xt": {"type": "target", "name": "MASQUERADE"}}, "masquerade"),
+        (
+            {"mangle": {"key": {"payload": {"protocol": "ip", "field": "daddr"}}, "value": "192.0.2.1"}},
+            "rewrite",
+        ),
+        ({"mangle": {"key": {"payload": {"protocol": "ip", "field": "dscp"}}, "value": 0}}, None),
+        ({"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}, None),
+    ],
+)
+def test_what_rewrites_is_told_from_what_does_not(
+    observe: ModuleType, statement: dict[str, Any], verdict: str | None
+) -> None:
+    rule = observe.rule_of_other([statement])
+    assert (rule and rule["verdict"]) == verdict
+
+
+LEGACY_NAT = """\
+-P PREROUTING ACCEPT
+-P POSTROUTING ACCEPT
+-N DOCKER
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -m comment --comment "two words -j DROP" -j MASQUERADE
+-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080:8081 -j DNAT --to-destination 172.17.0.2:80
+-A POSTROUTING -m mark --mark 0x1/0x1 -j MASQUERADE --random
+"""
+
+
+def test_translations_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
+    chains = observe.legacy_chains(LEGACY_NAT)
+    containers, marked = chains["POSTROUTING"]["rules"]
+    assert (containers["verdict"], containers["asks_unknown"]) == ("masquerade", False)
+    assert containers["selects"] == [["saddr", "==", ["172.17.0.0/16"]]]
+    assert (marked["verdict"], marked["asks_unknown"]) == ("masquerade", True)
+    assert chains["PREROUTING"]["rules"][0]["selects"] == [["type", "==", ["local"]]]
+    (port,) = chains["DOCKER"]["rules"]
+    assert port["selects"] == [["protocol", "==", ["tcp"]], ["dport", "==", ["8080-8081"]]]
 
 
 LEGACY = """\
@@ -417,7 +511,8 @@ LEGACY = """\
 def test_chains_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
     chains = observe.legacy_chains(LEGACY)
     assert (chains["FORWARD"]["hook"], chains["FORWARD"]["policy"]) == ("forward", "drop")
-    assert chains["FORWARD"]["rules"] == [
+    known = ("interfaces", "asks_more", "verdict", "target")
+    assert [{key: rule[key] for key in known} for rule in chains["FORWARD"]["rules"]] == [
         {"interfaces": [["oif", "==", "docker0"]], "asks_more": True, "verdict": "accept", "target": None},
         {"interfaces": [["iif", "==", "vm*"]], "asks_more": False, "verdict": "accept", "target": None},
         {"interfaces": [["iif", "!=", "docker0"]], "asks_more": False, "verdict": "jump", "target": "DOCKER"},

@@ -86,6 +86,9 @@ cautions:
   elements: str
 """
 
+SYSTEMD_SECONDS = 20
+"""How long systemd may take to list its units."""
+
 FLOWS_SINCE = (4, 4)
 """Linux from 3.6 until this version takes the next hops of an IPv4 route in turn, packet by packet."""
 
@@ -121,7 +124,7 @@ def strange_units(patterns: list[str]) -> list[str]:
         ["systemctl", "list-units", "--state=active,activating,reloading", *quiet, *patterns],
         ["systemctl", "list-unit-files", "--state=enabled", *quiet, *patterns],
     ):
-        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMD_SECONDS, check=False)
         found |= {line.split()[0] for line in listed.stdout.splitlines() if line.split()}
     return sorted(found)
 
@@ -229,10 +232,17 @@ def main() -> None:
     found = problems(module)
     if found:
         module.fail_json(msg=" ".join(found))
+    try:
+        strangers = strange_units(module.params["strangers"])
+    except subprocess.TimeoutExpired:
+        module.fail_json(
+            msg=f"systemd on {os.uname().nodename} does not answer within {SYSTEMD_SECONDS} s. Look at"
+            " `journalctl _PID=1`; what helps where `systemctl daemon-reexec` hangs, too, is a reboot."
+        )
     module.exit_json(
         changed=False,
         missing=missing_packages(module.params["packages"]),
-        strangers=strange_units(module.params["strangers"]),
+        strangers=strangers,
         cautions=cautions(module),
     )
 

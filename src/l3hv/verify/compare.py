@@ -40,9 +40,11 @@ REMEDIES = {
     "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "foreign": "nothing of the fabric is looked up there; whoever made it knows what for",
-    "foreign chain": "nft list chain {2} {3} {4}; except the fabric's interfaces from what it drops",
+    "foreign chain": "nft list chain {2} {3} {4}; except the fabric's interfaces there",
     "foreign nftables": "nft list table {2} {3}; look there for what drops the fabric's packets",
     "chain": "nft list chain {1} {2} {3}; accept the fabric's interfaces there, or remove it",
+    "chain iptables-legacy": "iptables-legacy -t {2} -S {3}; accept the fabric's interfaces, or remove it",
+    "chain ip6tables-legacy": "ip6tables-legacy -t {2} -S {3}; accept the fabric's interfaces, or remove it",
     "size": "ping -M do -s SIZE the reflector on path {1}; look at the MTU of the switches between",
     "stranger": "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     "neighbor": "ip neighbor delete {2} dev PORT",
@@ -115,14 +117,15 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
                 what = learned_name(table)
                 found[what] = ", ".join([*expected[what].split(", ")[:2], *found[what].split(", ")[2:]])
             routes += _first_ones(plan, table, different)
-    is_silent = "error" in seen["routing"]
+    silent = {f"unit {unit.removesuffix('.service')}": unit for unit in seen["silent"]}
+    if "error" in seen["routing"]:
+        silent["running configuration"] = routing_units(plan)[0]
     checks = []
     for what in [*expected, *(extra for extra in found if extra not in expected)]:
         if not _is_consequence(what, found):
             check = _check(plan, what, expected.get(what), found.get(what))
-            if is_silent and what == "running configuration":
-                unit = routing_units(plan)[0].removesuffix(".service")
-                check = replace(check, remedy=UNANSWERED.format(unit))
+            if what in silent:
+                check = replace(check, remedy=UNANSWERED.format(silent[what].removesuffix(".service")))
             if not check.ok and _lies_between(
                 what, at_least().get(what), found.get(what), expected.get(what)
             ):

@@ -32,6 +32,7 @@ from l3hv.verify.expect import (
 )
 from l3hv.verify.fabric import is_matched
 from l3hv.verify.foreign import blocked
+from l3hv.verify.rewriting import flows_of, rewritten
 from l3hv.verify.sets import AS_PLANNED, difference, planned_sets, set_name
 from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
 
@@ -95,7 +96,8 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for name, unit in seen["units"].items():
         active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
         if name in needed or active not in {"inactive", "failed"} or file == "enabled":
-            yield f"unit {name.removesuffix('.service')}", f"{active}, {file}"
+            silence = f", {seen['silent'][name]}" if name in seen["silent"] else ""
+            yield f"unit {name.removesuffix('.service')}", f"{active}, {file}{silence}"
 
 
 def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -254,16 +256,26 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the chains of others that drop packets of the fabric: ``foreign chain`` where it is not sure.
+    """Yield the chains of others that drop or rewrite packets of the fabric.
 
-    ``foreign nftables`` are those that were not read, as a whole or in part.
+    Those that perhaps do are ``foreign chain``.  Edge routers may translate guests' addresses on purpose.
+    Reflectors forward nothing, and are asked for what rewrites their sessions.  ``foreign nftables`` are
+    those that were not read, as a whole or in part.
     """
+    flows = flows_of(plan)
+    found: dict[str, list[str]] = {}
     for table in seen["chains"]:
         if table["unread"]:
-            yield f"foreign nftables {table['family']} {table['table']}", table["unread"]
-        for name, words, is_sure in blocked(table, _interfaces(plan)):
-            where = f"{table['family']} {table['table']} {name}"
-            yield f"{'chain' if is_sure else 'foreign chain'} {where}", words
+            found[f"foreign nftables {table['family']} {table['table']}"] = [table["unread"]]
+        effects = [] if plan.kind == "route_reflector" else [*blocked(table, _interfaces(plan))]
+        effects += [
+            (name, words, is_sure and plan.kind != "edge_router")
+            for name, words, is_sure in rewritten(table, flows)
+        ]
+        for name, words, is_sure in effects:
+            kind = "chain" if is_sure else "foreign chain"
+            found.setdefault(f"{kind} {table['family']} {table['table']} {name}", []).append(words)
+    yield from ((what, "\n".join(lines)) for what, lines in found.items())
 
 
 def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:

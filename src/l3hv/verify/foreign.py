@@ -1,6 +1,7 @@
 """Chains of others in the packet filter: which of them drop what guests send and receive.
 
 A packet passes all base chains of a hook, and each of them can drop it: that ours accept it is not enough.
+What rewrites them is judged in :mod:`l3hv.verify.rewriting`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 Rule = Mapping[str, Any]
 
 DROPS = frozenset({"drop", "reject", "queue"})
+OF_THE_HOST = ("input", "output")
 DEEPEST = 16
 """Jumps that are followed; nft allows as many."""
 
@@ -37,6 +39,8 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
     """
     for name, chain in table["chains"].items():
         if chain["hook"] is None or (chain["dev"] is not None and chain["dev"] not in interfaces):
+            continue
+        if chain["type"] == "nat" and chain["hook"] in OF_THE_HOST:
             continue
         verdicts = list(_verdicts(table["chains"], name, interfaces))
         accepts = any(v.kind == "accept" and (v.is_named or v.is_sure) for v in verdicts)
@@ -73,7 +77,7 @@ def _verdicts(
                 yield from _verdicts(
                     chains, rule["target"], interfaces, is_sure=sure, is_named=names, depth=depth + 1
                 )
-        elif rule["verdict"] != "return":
+        elif rule["verdict"] in {"accept", *DROPS}:
             yield Verdict(rule["verdict"], sure, names)
 
 

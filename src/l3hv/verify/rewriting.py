@@ -1,0 +1,320 @@
+"""Chains of others that rewrite addresses or ports: which of their rules are for guests, or for BGP.
+
+Containers and virtual machines of others need rules of this kind for addresses of their own
+(``ip saddr 172.17.0.0/16 oifname != "docker0" masquerade``).  A rule is for guests where it asks for no
+address at all, for one of theirs, or for a port of theirs.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from l3hv.model import HostPlan
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Rule = Mapping[str, Any]
+
+REWRITES = frozenset({"dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "rewrite"})
+"""``rewrite`` is an assignment to a field of a packet, without a connection."""
+ENDS = frozenset({"accept", "drop", "reject", "queue"})
+VERSIONS = {"ip": {4}, "ip6": {6}, "iptables-legacy": {4}, "ip6tables-legacy": {6}}
+"""The IP versions in the tables of a family; both in others."""
+DEEPEST = 16
+NAMED = 3
+BGP = 179
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Packets that must stay as they are where they pass ``hooks``.
+
+    Interfaces are ``None`` where any is possible, networks where any address is.  ``port`` is the TCP port
+    that they go to, ``None`` where they are of every protocol.
+    """
+
+    words: str
+    hooks: frozenset[str]
+    iif: frozenset[str] | None
+    oif: frozenset[str] | None
+    sources: tuple[Network, ...] | None
+    destinations: tuple[Network, ...] | None
+    port: int | None = None
+    is_local: bool = False
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The addresses of the fabric at both ends."""
+        return (*(self.sources or ()), *(self.destinations or ()))
+
+    def in_versions(self, versions: set[int]) -> Flow:
+        """Return the packets of these IP versions."""
+
+        def part(networks: tuple[Network, ...] | None) -> tuple[Network, ...] | None:
+            return networks and tuple(network for network in networks if network.version in versions)
+
+        return replace(self, sources=part(self.sources), destinations=part(self.destinations))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Tell whether a rule matches packets of a flow (``may``), and whether it matches all of them."""
+
+    may: bool
+    every: bool
+    is_known: bool = True
+
+
+NEVER, SOME, ALL = Match(may=False, every=False), Match(may=True, every=False), Match(may=True, every=True)
+
+
+@dataclass
+class _Walk:
+    """A walk of a flow through a base chain: the rules that rewrite it, and what was let off before.
+
+    ``is_part_off``: known packets left the chain; ``is_unknown_off``: some did, and it is not known which.
+    """
+
+    flow: Flow
+    chains: Mapping[str, Any]
+    found: list[tuple[str, Rule, bool]] = field(default_factory=list)
+    is_part_off: bool = False
+    is_unknown_off: bool = False
+
+    def enter(self, name: str, above: tuple[Rule, ...] = ()) -> bool:
+        """Pass the rules of a chain, and tell whether no packet comes out of it."""
+        for rule in self.chains.get(name, {"rules": ()})["rules"]:
+            conditions = (*above, rule)
+            match = _matches(conditions, self.flow)
+            verdict = rule["verdict"]
+            if not match.may:
+                continue
+            if verdict in REWRITES:
+                # The host's own address is what a masquerade puts there.
+                if not (self.flow.port == BGP and verdict == "masquerade"):
+                    self._note(name, rule, match)
+                if match.every:
+                    return True
+            elif verdict in {"jump", "goto"}:
+                is_over = len(conditions) <= DEEPEST and self.enter(rule["target"], conditions)
+                if match.every and (is_over or verdict == "goto"):
+                    return is_over
+                if verdict == "goto":
+                    self._let_off(match)
+            elif match.every:
+                return verdict in ENDS
+            elif not self._narrow(conditions):
+                self._let_off(match)
+        return False
+
+    def _narrow(self, conditions: tuple[Rule, ...]) -> bool:
+        """Take the interface that a rule of the base chain lets off, and nothing else, out of the flow.
+
+        Several such rules may be for all interfaces of the flow together.
+        """
+        first, *more = conditions
+        # On an edge router it is not known which interfaces there are.
+        is_plain = not (more or first["selects"] or first["asks_unknown"]) and len(first["interfaces"]) == 1
+        if not is_plain or None in {self.flow.iif, self.flow.oif}:
+            return False
+        key, operator, pattern = first["interfaces"][0]
+        interfaces = self.flow.iif if key == "iif" else self.flow.oif
+        left = frozenset(
+            one for one in interfaces or () if not _is_interface(frozenset({one}), operator, pattern).may
+        )
+        self.flow = replace(self.flow, iif=left) if key == "iif" else replace(self.flow, oif=left)
+        return True
+
+    def _note(self, name: str, rule: Rule, match: Match) -> None:
+        is_reached = not self.is_unknown_off and (match.every or not self.is_part_off)
+        self.found.append((name, rule, match.is_known and is_reached))
+
+    def _let_off(self, match: Match) -> None:
+        self.is_part_off = True
+        self.is_unknown_off = self.is_unknown_off or not match.is_known
+
+
+def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, str, bool]]:
+    """Yield the base chains of a table that rewrite packets of ``flows``: name, effect, whether surely.
+
+    Not surely: where a rule asks for what is not known here (marks, connections), or others before it do.
+    """
+    versions = VERSIONS.get(table["family"], {4, 6})
+    ours = [flow.in_versions(versions) for flow in flows]
+    for name, chain in table["chains"].items():
+        found: dict[str, bool] = {}
+        for flow in (flow for flow in ours if chain["hook"] in flow.hooks and flow.networks):
+            walk = _Walk(flow, table["chains"])
+            walk.enter(name)
+            for where, rule, is_sure in walk.found:
+                inside = "" if where == name else f"in {where}: "
+                words = f"rewrites {flow.words} in {chain['hook']} ({inside}{_words(rule)})"
+                found[words] = found.get(words, False) or is_sure
+        if found:
+            in_order = sorted(found, key=lambda words: not found[words])
+            more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
+            yield name, "\n".join([*in_order[:NAMED], *more]), any(found.values())
+
+
+def flows_of(plan: HostPlan) -> list[Flow]:
+    """Return the packets of a host that nobody else may rewrite: those of guests, and BGP."""
+    uplinks = frozenset(uplink.interface for uplink in plan.uplinks)
+    flows = []
+    passing = frozenset({"ingress", "egress", "prerouting", "forward", "postrouting"})
+    guests = _guests(plan)
+    if plan.kind == "hypervisor":
+        ports = frozenset(guest.interface for guest in plan.guests)
+        to_guests = Flow("what guests receive", passing, uplinks | ports, ports, None, guests)
+        flows = [Flow("what guests send", passing, ports, uplinks | ports, guests, None), to_guests]
+    elif plan.kind == "edge_router":
+        flows = [
+            Flow("what guests send", passing, uplinks, None, guests, None),
+            Flow("what guests receive", passing, None, uplinks, None, guests),
+        ]
+    sessions = plan.routing.sessions
+    near = tuple(dict.fromkeys(ipaddress.ip_network(session.local) for session in sessions))
+    far = tuple(dict.fromkeys(ipaddress.ip_network(session.neighbor) for session in sessions))
+    received, sent = frozenset({"prerouting", "input"}), frozenset({"output", "postrouting"})
+    flows.append(Flow("received BGP", received, uplinks, frozenset(), far, near, BGP, is_local=True))
+    flows.append(Flow("sent BGP", sent, frozenset(), uplinks, near, far, BGP))
+    return flows
+
+
+def _guests(plan: HostPlan) -> tuple[Network, ...]:
+    """Return the addresses of a hypervisor's guests, or of all that an edge router forwards to."""
+    if plan.kind == "hypervisor":
+        planned = plan.packet_filter
+        texts = [
+            *(pair[1] for pair in (*planned.sources4, *planned.source_prefixes4)),
+            *(pair[1] for pair in (*planned.sources6, *planned.source_prefixes6)),
+            *(f"{triple[2]}/64" for triple in planned.sender_networks6),
+        ]
+    else:
+        texts = [match.prefix for table in plan.routing.tables for match in table.accepts]
+    networks = (ipaddress.ip_network(text) for text in texts)
+    return tuple(dict.fromkeys(network for network in networks if network.prefixlen))
+
+
+def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
+    """Return which packets of a flow meet the conditions of a rule, and of the jumps that lead to it."""
+    names_sender = any(
+        key == "iif" and operator == "==" and _is_interface(flow.iif, operator, pattern).may
+        for rule in conditions
+        for key, operator, pattern in rule["interfaces"]
+        if flow.sources is not None and flow.iif
+    )
+    each = [
+        _is_interface(flow.iif if key == "iif" else flow.oif, operator, pattern)
+        for rule in conditions
+        for key, operator, pattern in rule["interfaces"]
+    ]
+    each += [
+        _is_selected(flow, key, operator, tuple(values), names_sender=names_sender)
+        for rule in conditions
+        for key, operator, values in rule["selects"]
+    ]
+    is_known = not any(rule["asks_unknown"] for rule in conditions)
+    may = all(match.may for match in each)
+    return Match(may, may and is_known and all(match.every for match in each), is_known)
+
+
+def _is_interface(interfaces: frozenset[str] | None, operator: str, pattern: str) -> Match:
+    if interfaces is None:
+        return SOME
+    matched = [fnmatch.fnmatchcase(interface, pattern) for interface in interfaces]
+    if operator == "==":
+        return Match(any(matched), bool(matched) and all(matched))
+    return Match(not matched or not all(matched), not any(matched))
+
+
+def _is_selected(
+    flow: Flow, key: str, operator: str, values: tuple[str, ...], *, names_sender: bool
+) -> Match:
+    """Return which packets of a flow meet one condition; ``names_sender``: it is for a port of a guest."""
+    if key in {"saddr", "daddr"}:
+        networks = flow.sources if key == "saddr" else flow.destinations
+        if networks is None:
+            return _is_any_address(flow, operator, values, is_for_all=names_sender and key == "daddr")
+        return _is_address(networks, operator, values)
+    if key == "type":
+        is_met = flow.is_local == (operator == "==")
+        return ALL if is_met else NEVER
+    if key == "nfproto":
+        met = [(f"ipv{network.version}" in values) == (operator == "==") for network in flow.networks]
+        return Match(any(met), all(met))
+    if flow.port is None or key == "sport":
+        return SOME
+    is_in = "tcp" in values if key == "protocol" else any(_holds_port(value, flow.port) for value in values)
+    return ALL if is_in == (operator == "==") else NEVER
+
+
+def _holds_port(ports: str, port: int) -> bool:
+    first, _, last = ports.partition("-")
+    return first.isdecimal() and int(first) <= port <= int(last or first)
+
+
+def _is_any_address(flow: Flow, operator: str, values: tuple[str, ...], *, is_for_all: bool) -> Match:
+    """Return the match of an address that may be any: one that a rule asks for is somebody else's business.
+
+    Unless it is the fabric's, or the packet is surely a guest's.
+    """
+    ranges = [_range(value) for value in values]
+    if any(first.is_unspecified and int(last) == 2**last.max_prefixlen - 1 for first, last in ranges):
+        return ALL if operator == "==" else NEVER
+    if operator == "!=":
+        return SOME
+    is_ours = any(_overlaps(network, pair) for network in flow.networks for pair in ranges)
+    return SOME if is_ours or is_for_all else NEVER
+
+
+def _is_address(networks: tuple[Network, ...], operator: str, values: tuple[str, ...]) -> Match:
+    ranges = [_range(value) for value in values]
+    touched = [any(_overlaps(network, pair) for pair in ranges) for network in networks]
+    inside = [any(_holds(network, pair) for pair in ranges) for network in networks]
+    if operator == "==":
+        return Match(any(touched), all(inside))
+    return Match(not all(inside), not any(touched))
+
+
+Range = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ipaddress.IPv4Address | ipaddress.IPv6Address]
+
+
+@functools.lru_cache(maxsize=4096)
+def _range(text: str) -> Range:
+    """Return the first and last address of a prefix or of ``FIRST-LAST``."""
+    first, _, last = text.partition("-")
+    if last:
+        return ipaddress.ip_address(first), ipaddress.ip_address(last)
+    network = ipaddress.ip_network(text, strict=False)
+    return network[0], network[-1]
+
+
+def _overlaps(network: Network, pair: Range) -> bool:
+    first, last = map(int, pair)
+    is_same = network.version == pair[0].version
+    return is_same and int(network[0]) <= last and first <= int(network[-1])
+
+
+def _holds(network: Network, pair: Range) -> bool:
+    first, last = map(int, pair)
+    is_same = network.version == pair[0].version
+    return is_same and first <= int(network[0]) and int(network[-1]) <= last
+
+
+def _words(rule: Rule) -> str:
+    """Return a rule nearly as nft lists it.
+
+    >>> _words({"interfaces": [["oif", "!=", "docker0"]], "selects": [["saddr", "==", ["172.17.0.0/16"]]],
+    ...         "asks_unknown": True, "verdict": "masquerade"})
+    'oifname != docker0 saddr 172.17.0.0/16 … masquerade'
+    """
+    words = []
+    for key, operator, pattern in rule["interfaces"]:
+        words += [f"{key}name", *(["!="] if operator == "!=" else []), pattern]
+    for key, operator, values in rule["selects"]:
+        words += [key, *(["!="] if operator == "!=" else []), ", ".join(values)]
+    return " ".join([*words, *(["…"] if rule["asks_unknown"] else []), rule["verdict"]])
