@@ -70,12 +70,13 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
 
 def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     """Return the settings of a host; those of guest ports hold for every interface that appears later."""
+    everywhere = (*_answers(host), *_neighbour_tables(common, host))
     if host.kind == "route_reflector":
-        return tuple(_neighbour_tables(common, host))
-    return (*_fabric_wide(host), *_neighbour_tables(common, host), *_ports(host), *_uplinks(host))
+        return everywhere
+    return (*_routing(), *everywhere, *_ports(host), *_uplinks(host))
 
 
-def _fabric_wide(host: HostIntent) -> Iterator[Sysctl]:
+def _routing() -> Iterator[Sysctl]:
     yield Sysctl("net.ipv6.conf.all.forwarding", "1", "a router; in IPv6 this is per host")
     ports = "all flows of a pair of hosts would share one path without their ports in the hash"
     yield Sysctl("net.ipv4.fib_multipath_hash_policy", "1", ports)
@@ -96,18 +97,30 @@ def _fabric_wide(host: HostIntent) -> Iterator[Sysctl]:
     source_routes = "senders do not choose the way; with this at 0 an interface's own does not count"
     yield Sysctl("net.ipv4.conf.all.accept_source_route", "0", source_routes)
     yield Sysctl("net.ipv6.conf.all.accept_source_route", "0", source_routes)
-    answers = "the kernel takes the stricter of this and the interface's own: gateways must answer by ARP"
-    yield Sysctl("net.ipv4.conf.all.arp_ignore", "0", answers)
-    yield Sysctl("net.ipv4.conf.all.arp_filter", "0", answers)
+    # Linux's defaults; that of icmp.ratelimit was 1000 in older versions.
+    errors = "at least so many ms between two errors to one address: traceroute needs them"
+    yield Sysctl("net.ipv4.icmp_ratelimit", "1000", errors)
+    yield Sysctl("net.ipv6.icmp.ratelimit", "100", errors)
+    limited = "which types are limited: errors, no answers to pings"
+    yield Sysctl("net.ipv4.icmp_ratemask", "6168", limited)
+    yield Sysctl("net.ipv6.icmp.ratemask", "0-1,3-127", limited)
+
+
+_ARP_ANSWERS = (
+    ("arp_ignore", "at 2 only senders in the prefix of our address get an answer, at 8 nobody"),
+    ("arp_filter", "at 1 nobody gets an answer whose address is routed by another interface"),
+)
+
+
+def _answers(host: HostIntent) -> Iterator[Sysctl]:
+    """Yield what answers to ARP and pings need, on gateways and paths; hardening tools change it."""
+    for setting, why in _ARP_ANSWERS:
+        yield Sysctl(f"net.ipv4.conf.all.{setting}", "0", why)
+        for uplink in host.uplinks:
+            yield Sysctl(f"net.ipv4.conf.{_sysctl_name(uplink.interface)}.{setting}", "0", why)
     pings = "guests ping their gateway, and machines of the fabric each other on each path"
     yield Sysctl("net.ipv4.icmp_echo_ignore_all", "0", pings)
     yield Sysctl("net.ipv6.icmp.echo_ignore_all", "0", pings)
-    # Defaults of Linux; in IPv6 it had 1000 for long, and has 100 now.
-    errors = "traceroute needs errors: so many ms between two of them to one address, and none between pings"
-    yield Sysctl("net.ipv4.icmp_ratelimit", "1000", errors)
-    yield Sysctl("net.ipv4.icmp_ratemask", "6168", errors)
-    yield Sysctl("net.ipv6.icmp.ratelimit", "100", errors)
-    yield Sysctl("net.ipv6.icmp.ratemask", "0-1,3-127", errors)
 
 
 def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
@@ -147,8 +160,7 @@ _PORT_SETTINGS = (
         "2",
         "a guest is asked by its gateway, not by the hypervisor's loopback",
     ),
-    ("net.ipv4.conf.{}.arp_ignore", "0", "the gateway's address is a /32: no guest is in its prefix"),
-    ("net.ipv4.conf.{}.arp_filter", "0", "a route to an anycast guest may lead by another port"),
+    *((f"net.ipv4.conf.{{}}.{setting}", "0", why) for setting, why in _ARP_ANSWERS),
     ("net.ipv4.neigh.{}.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s"),
 )
 
@@ -184,7 +196,5 @@ def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
             ("rp_filter", "0", "what leaves by one path may come back by another"),
             ("send_redirects", "0", "traffic turns around here on purpose when a path fails"),
             ("arp_announce", "2", "neighbours on the path know our address there, not our loopback"),
-            ("arp_ignore", "0", "neighbours on the path ask for our address"),
-            ("arp_filter", "0", "neighbours on the path ask for our address"),
         ):
             yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)

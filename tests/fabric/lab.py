@@ -172,14 +172,16 @@ class Traffic:
 
     def lost(self) -> dict[str, str]:
         """What was lost, where anything was, and how: in one burst, or now and then."""
-        return {
-            str(
-                flows
-            ): f"{result['lost']:g} of {result['sent']:g} packets, {result['flows_hit']:g} flows at once, "
-            f"{result['worst_outage_ms']:g} ms without an echo"
-            for flows, result in self.results.items()
-            if result["lost"]
-        }
+        found = {}
+        for flows, result in self.results.items():
+            sent, lost, hit, outage = (
+                result[key] for key in ("sent", "lost", "flows_hit", "worst_outage_ms")
+            )
+            if lost:
+                found[str(flows)] = (
+                    f"{lost:g} of {sent:g} packets, in {hit:g} flows at once, for {outage:g} ms"
+                )
+        return found
 
     def outages_ms(self) -> dict[str, float]:
         """The worst flow's outage."""

@@ -200,15 +200,17 @@ def run_probe(
     if set(source.holders) & set(target.holders):
         raise TwinError(f"{source.name} and {target.name} are the same end")
     with contextlib.ExitStack() as stack:
-        listens, tell_it_listens = os.pipe()
-        stack.callback(os.close, listens)
-        stack.callback(os.close, tell_it_listens)
-        echo = stack.enter_context(_child(lambda: _echo(target.holders, tell_it_listens)))
+        started_read, started_write = os.pipe()
+        stack.callback(os.close, started_read)
+        echo = stack.enter_context(_child(lambda: _echo(target.holders, started_write)))
+        os.close(started_write)
         sockets = [stack.enter_context(_source_socket(source, target)) for _ in range(flows)]
         destination = (str(target.address), ECHO_PORT)
         token = secrets.token_bytes(8)
-        if not select.select([listens], [], [], START_SECONDS)[0]:
+        if not select.select([started_read], [], [], START_SECONDS)[0]:
             raise TwinError(f"the echo process took over {START_SECONDS:g} s to begin: the host is too busy")
+        if not os.read(started_read, 1):
+            raise TwinError("the echo process ended before the probe: run it again")
         _warm_up(sockets, destination, token)
         begin = time.monotonic() + 0.05
         happening = None
@@ -325,7 +327,7 @@ def _socket(address: Address) -> socket.socket:
     return made
 
 
-def _echo(holders: Mapping[str, Address], tell_it_listens: int) -> int:
+def _echo(holders: Mapping[str, Address], started: int) -> int:
     """Send back what comes to the ends' addresses, for ever; write to the pipe when it begins.
 
     A machine that reboots has a new namespace: it is looked for five times a second.
@@ -355,7 +357,7 @@ def _echo(holders: Mapping[str, Address], tell_it_listens: int) -> int:
                     serving[namespace] = identity, made.fileno()
                     poll.register(made.fileno(), select.EPOLLIN)
             if not listening:
-                os.write(tell_it_listens, b"1")
+                os.write(started, b"1")
                 listening = True
         for fd, _ in poll.poll(0.2):
             with contextlib.suppress(OSError):
