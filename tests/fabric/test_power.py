@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from lab import HYPERVISORS, INTERNET, Lab, both_families, wait_for
 
@@ -23,7 +25,7 @@ def kernel_state(lab: Lab, machine: str) -> dict[str, str]:
             machine,
             "sysctl net.ipv4.fib_multipath_hash_policy net.ipv6.fib_multipath_hash_policy "
             "net.ipv4.conf.a-public.forwarding net.ipv4.conf.b-public.forwarding "
-            "net.ipv6.conf.all.forwarding",
+            "net.ipv6.conf.all.forwarding net.ipv4.conf.all.arp_ignore net.ipv4.icmp_echo_ignore_all",
         ),
         "addresses": lab.run(
             machine,
@@ -56,7 +58,18 @@ def assert_right_order(lab: Lab) -> None:
         assert 0 < started_us(lab, "hv3", earlier) <= daemon, f"{earlier} was not ready when bird started"
 
 
-def test_a_hypervisor_loses_power_and_comes_back(lab: Lab) -> None:
+@pytest.fixture
+def hardened(lab: Lab) -> Iterator[Lab]:
+    """The lab with a file on hv3 that sets at its next boot what guests cannot live with."""
+    file = "/etc/sysctl.d/99-hardening.conf"
+    settings = "net.ipv4.conf.all.arp_ignore=2\\nnet.ipv4.icmp_echo_ignore_all=1\\n"
+    lab.run("hv3", f"printf '{settings}' > {file}")
+    yield lab
+    lab.run("hv3", f"rm {file}")
+
+
+def test_a_hypervisor_loses_power_and_comes_back(hardened: Lab) -> None:
+    lab = hardened
     state = kernel_state(lab, "hv3")
     with lab.steady_traffic(*both_families("vm1", "vm3")) as others:
         lab.twin("crash", "hv3")

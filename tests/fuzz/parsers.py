@@ -26,7 +26,7 @@ PARSERS = {
     "/etc/l3hv/dhcp.conf": "dnsmasq --test --conf-file={}",
     "/etc/l3hv/nftables.conf": "nft --check --file {}",
     "/etc/radvd.conf": "radvd --configtest --logmethod=stderr_clean --config={}",
-    "/etc/sysctl.d/90-l3hv.conf": "! /lib/systemd/systemd-sysctl {} 2>&1 | grep {}",
+    "/etc/sysctl.d/zz-l3hv.conf": "! /lib/systemd/systemd-sysctl {} 2>&1 | grep {}",
     "/etc/systemd/system/bird.service.d/zz-l3hv.conf": (
         "cp {} /etc/systemd/system/bird.service.d/zz-l3hv.conf && "
         "! systemd-analyze verify bird.service 2>&1 | grep l3hv.conf"
