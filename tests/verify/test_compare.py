@@ -11,7 +11,7 @@ from fabrics import lab
 
 from l3hv.verify.announcements import announcements
 from l3hv.verify.check import Check
-from l3hv.verify.compare import REMEDIES, compare, patience
+from l3hv.verify.compare import REMEDIES, compare, patience, remedy
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.report import TOPICS
@@ -767,6 +767,23 @@ def test_a_reflector_whose_bgp_is_rewritten_is_named() -> None:
     assert found == {
         "chain ip nat NAT": "rewrites received BGP in prerouting (protocol tcp dport 179 redirect)"
     }
+
+
+@pytest.mark.parametrize(
+    ("what", "listing"),
+    [
+        ("chain ip filter FORWARD", "nft list chain ip filter FORWARD;"),
+        ("chain iptables-legacy nat POSTROUTING", "iptables-legacy -t nat -S POSTROUTING;"),
+        ("foreign chain inet nat POST", "nft list chain inet nat POST;"),
+        ("foreign chain ip6tables-legacy nat POSTROUTING", "ip6tables-legacy -t nat -S POSTROUTING;"),
+        ("foreign nftables ip nat", "nft list table ip nat;"),
+        ("foreign nftables iptables-legacy nat", "iptables-legacy -t nat -S;"),
+        ("foreign nftables nft ruleset", "nft list ruleset;"),
+    ],
+)
+def test_a_chain_of_somebody_else_is_listed_by_the_command_of_its_family(what: str, listing: str) -> None:
+    assert remedy(what).startswith(f"{listing} ")
+    assert "a rule before it" in remedy(what, found="rewrites what guests send in postrouting (masquerade)")
 
 
 def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
