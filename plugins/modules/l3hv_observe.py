@@ -813,6 +813,7 @@ def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
     asks_type = False
     for expression in expressions:
         kind, value = next(iter(expression.items()))
+        implied: list[list[Any]] = []
         if kind in VERDICTS:
             if rule["verdict"] is not None and kind not in ENDS_OF_PACKETS:
                 continue  # what was rewritten goes on like that
@@ -821,12 +822,12 @@ def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
         elif kind in REWRITES:
             rule["verdict"] = kind
             family = value.get("family") if isinstance(value, dict) else None
-            rule["selects"] += implied_by(family)
+            implied = implied_by(family)
         elif kind == "mangle":
             payload = value["key"].get("payload", {}) if isinstance(value["key"], dict) else {}
             if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
                 rule["verdict"] = rule["verdict"] or "rewrite"
-                rule["selects"] += implied_by(payload.get("protocol"))
+                implied = implied_by(payload.get("protocol"))
         elif kind == "xt" and value and value.get("type") == "target":
             name = str(value.get("name")).lower()
             rule["verdict"] = name if name in (*REWRITES, "reject", "drop") else rule["verdict"]
@@ -836,6 +837,7 @@ def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
             add_selection(rule, value)
         elif kind not in {"counter", "log", "comment", "notrack"}:
             rule["asks_unknown"] = True
+        rule["selects"] += [select for select in implied if select not in rule["selects"]]
     if asks_type and rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
         rule["selects"].append(["type", "==", ["local"]])
     elif asks_type:

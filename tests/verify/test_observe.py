@@ -492,7 +492,8 @@ def test_what_is_accepted_after_a_rewrite_stays_rewritten(
     "statement", [TPROXY, SET_DESTINATION, {"dnat": {"family": "ip", "addr": "1.2.3.4"}}]
 )
 def test_what_rewrites_ipv4_is_not_for_ipv6(observe: ModuleType, statement: dict[str, Any]) -> None:
-    assert observe.rule_of_other([statement])["selects"] == [["nfproto", "==", ["ipv4"]]]
+    for several in ([statement], [meta("nfproto", "==", "ipv4"), statement]):
+        assert observe.rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
 
 
 @pytest.mark.parametrize(
