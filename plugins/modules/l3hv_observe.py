@@ -770,20 +770,27 @@ HOOKS_OF_GUESTS = {
     "arp": ("input", "output"),
     "netdev": ("ingress", "egress"),
 }
-"""Where packets of guests pass the chains of others, by the family of their table.
-
-Packets to the host itself are left out: most hosts have a firewall there, and what it must not drop shows in
-sessions, leases and router advertisements."""
-HOOKS_OF_NAT = ("prerouting", "input", "output", "postrouting")
-"""Where chains of others may rewrite addresses and ports, those of the host's own sessions among them."""
+"""Where packets of guests pass the chains of others, by the family of their table."""
+HOOKS_OF_SESSIONS = ("input", "output")
+"""Where those of inet, ip and ip6 may also rewrite addresses and ports of the host's own sessions."""
 
 VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
 REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy")
 """What rewrites addresses or ports: statements of nft, and in capitals targets of iptables."""
+ENDS_OF_PACKETS = {"drop", "reject", "queue"}
+"""The verdicts that leave nothing of a rewrite before them in the same rule."""
 REWRITTEN_FIELDS = {"saddr", "daddr", "sport", "dport"}
 SELECTED_META = {"l4proto": "protocol", "protocol": "nfproto", "nfproto": "nfproto"}
 SELECTED_FIELDS = {"saddr": "saddr", "daddr": "daddr", "sport": "sport", "dport": "dport"}
 SELECTED_FIELDS |= {"protocol": "protocol", "nexthdr": "protocol"}
+PORTS_OF_THE_HOST = {
+    "DOCKER",
+    "DOCKER-INGRESS",
+    "NETAVARK-HOSTPORT-DNAT",
+    "CNI-HOSTPORT-DNAT",
+    "KUBE-NODEPORTS",
+}
+"""Chains for packets to the host's own addresses: what jumps there asks for ``--dst-type LOCAL``."""
 ETHERTYPES = {"ip": "ipv4", "ip6": "ipv6"}
 INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
 RULES_OF_OTHERS = 2000
@@ -803,29 +810,52 @@ def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
     anything else, too. ``None`` where it lets every packet go on as it is.
     """
     rule = empty_rule()
+    asks_type = False
     for expression in expressions:
         kind, value = next(iter(expression.items()))
+        implied: list[list[Any]] = []
         if kind in VERDICTS:
+            if rule["verdict"] is not None and kind not in ENDS_OF_PACKETS:
+                continue  # what was rewritten goes on like that
             rule["verdict"] = kind
             rule["target"] = value["target"] if isinstance(value, dict) and "target" in value else None
         elif kind in REWRITES:
             rule["verdict"] = kind
+            family = value.get("family") if isinstance(value, dict) else None
+            implied = implied_by(family)
         elif kind == "mangle":
             payload = value["key"].get("payload", {}) if isinstance(value["key"], dict) else {}
             if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
                 rule["verdict"] = rule["verdict"] or "rewrite"
+                implied = implied_by(payload.get("protocol"))
         elif kind == "xt" and value and value.get("type") == "target":
             name = str(value.get("name")).lower()
             rule["verdict"] = name if name in (*REWRITES, "reject", "drop") else rule["verdict"]
         elif kind == "xt" and value and value.get("name") == "addrtype":
-            # nft does not say which type: what others ask for is whether it is the host's own.
-            rule["selects"].append(["type", "==", ["local"]])
+            asks_type = True
         elif kind == "match":
             add_selection(rule, value)
         elif kind not in {"counter", "log", "comment", "notrack"}:
             rule["asks_unknown"] = True
+        rule["selects"] += [select for select in implied if select not in rule["selects"]]
+    if asks_type and rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
+        rule["selects"].append(["type", "==", ["local"]])
+    elif asks_type:
+        # nft does not say of which end it is, which type, and whether negated.
+        rule["asks_unknown"] = True
     rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
     return rule if rule["verdict"] else None
+
+
+def implied_by(protocol: str | None) -> list[list[Any]]:
+    """Return what a rule asks for by naming a field of a protocol.
+
+    >>> implied_by("ip6"), implied_by("tcp")
+    ([['nfproto', '==', ['ipv6']]], [['protocol', '==', ['tcp']]])
+    """
+    if protocol in ETHERTYPES:
+        return [["nfproto", "==", [ETHERTYPES[protocol]]]]
+    return [["protocol", "==", [protocol]]] if protocol in {"tcp", "udp", "sctp"} else []
 
 
 def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
@@ -837,6 +867,7 @@ def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
     if meta in INTERFACE_KEYS and isinstance(right, str) and not right.startswith("@"):
         rule["interfaces"].append([INTERFACE_KEYS[meta], operator, right])
         return
+    rule["selects"] += implied_by(payload.get("protocol"))
     key = SELECTED_META.get(meta)
     if payload.get("protocol") not in {None, "ether", "arp", "vlan"}:
         key = SELECTED_FIELDS.get(payload.get("field"))
@@ -846,8 +877,6 @@ def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
     if key is None or values is None:
         rule["asks_unknown"] = True
         return
-    if payload.get("protocol") in {"tcp", "udp", "sctp"}:
-        rule["selects"].append(["protocol", "==", [payload["protocol"]]])
     rule["selects"].append([key, operator, [ETHERTYPES.get(value, value) for value in values]])
 
 
@@ -876,7 +905,7 @@ def legacy_chains(listing: str) -> dict[str, dict[str, Any]]:
     chains: dict[str, dict[str, Any]] = {}
     for line in listing.splitlines():
         flag, name, *words = shlex.split(line)
-        chain = chains.setdefault(name, {"hook": None, "policy": None, "dev": None, "rules": []})
+        chain = chains.setdefault(name, {"hook": None, "policy": None, "devices": None, "rules": []})
         if flag == "-P":
             chain["hook"], chain["policy"] = name.lower(), words[0].lower()
         elif flag == "-A":
@@ -899,8 +928,9 @@ def legacy_rule(words: list[str]) -> dict[str, Any]:
             rule["interfaces"].append([f"{word[1]}if", operator, words.pop(0).replace("+", "*")])
         elif word in {"-j", "-g"}:
             target = words.pop(0)
-            rule["verdict"] = target.lower() if target.lower() in (*VERDICTS, *REWRITES) else "jump"
-            rule["target"] = target if rule["verdict"] == "jump" else None
+            is_chain = word == "-g" or target.lower() not in (*VERDICTS, *REWRITES)
+            rule["verdict"] = {"-j": "jump", "-g": "goto"}[word] if is_chain else target.lower()
+            rule["target"] = target if is_chain else None
             words = []
         elif word == "--comment":
             words.pop(0)
@@ -921,18 +951,35 @@ def legacy_rule(words: list[str]) -> dict[str, Any]:
 
 
 def is_passed(chain: dict[str, Any]) -> bool:
-    """Tell whether packets of guests pass a chain of nft's, or, where it translates, those of sessions."""
-    hooks = HOOKS_OF_NAT if chain.get("type") == "nat" else HOOKS_OF_GUESTS.get(chain["family"], ())
-    return chain.get("type") in {"filter", "nat"} and chain.get("hook") in hooks
+    """Tell whether packets of guests or of sessions pass a chain of nft's."""
+    is_of_sessions = chain["family"] in {"inet", "ip", "ip6"} and chain.get("hook") in HOOKS_OF_SESSIONS
+    is_of_guests = chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
+    return chain.get("type") in {"filter", "nat", "route"} and (is_of_guests or is_of_sessions)
+
+
+def devices_of(chain: dict[str, Any]) -> list[str] | None:
+    """Return the interfaces that a chain of nft's is for, which may be patterns; None where it is for all.
+
+    The JSON of nft 1.0 leaves them out: they are taken from its text.
+    """
+    devices = chain.get("dev")
+    if devices is None and chain.get("hook") in {"ingress", "egress"}:
+        command = ["nft", "--terse", "list", "chain", chain["family"], chain["table"], chain["name"]]
+        try:
+            found = re.search(r" devices? (?:= \{ )?(.+?)(?: \})? priority ", asked(command).stdout)
+        except (OSError, Hangs):
+            return None
+        devices = re.findall(r'[^\s,"]+', found[1]) if found else None
+    return [devices] if isinstance(devices, str) else devices
 
 
 def read_chains_of_others() -> list[dict[str, Any]]:
-    """Return the tables of others with a chain that packets of guests pass, or that translates addresses.
+    """Return the tables of others with a chain that packets of guests or of sessions pass.
 
     The shape is::
 
         [{"family": "ip", "table": "filter",
-          "chains": {"FORWARD": {"hook": "forward", "type": "filter", "policy": "drop", "dev": None,
+          "chains": {"FORWARD": {"hook": "forward", "type": "filter", "policy": "drop", "devices": None,
                                  "rules": [{"interfaces": [["iif", "==", "docker0"]],
                                             "selects": [["daddr", "==", ["192.0.2.0/24"]]],
                                             "asks_more": True, "asks_unknown": False,
@@ -945,14 +992,16 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         chains_of_all = nft_objects("--terse", "list", "chains")
     except Hangs as error:
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": str(error)}]
-    passed = {
-        (chain["family"], chain["table"])
-        for kind, chain in chains_of_all
-        if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES
-    }
+    passed: dict[tuple[str, str], bool] = {}
+    for kind, chain in chains_of_all:
+        if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
+            key = chain["family"], chain["table"]
+            is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
+            passed[key] = passed.get(key, False) or is_of_guests
     tables = []
     left = RULES_OF_OTHERS
-    for family, table in sorted(passed):
+    # First what guests pass: the rules of a host's own firewall must not use up the limit.
+    for family, table in sorted(passed, key=lambda key: (not passed[key], key)):
         chains: dict[str, dict[str, Any]] = {}
         unread, listing = None, []
         try:
@@ -965,7 +1014,7 @@ def read_chains_of_others() -> list[dict[str, Any]]:
                     "hook": entry["hook"] if is_passed(entry) else None,
                     "type": entry.get("type"),
                     "policy": entry.get("policy", "accept"),
-                    "dev": entry.get("dev"),
+                    "devices": devices_of(entry),
                     "rules": [],
                 }
             elif kind == "rule" and not left:

@@ -172,23 +172,23 @@ DIFFERENCES = {
     ),
     "add element inet l3hv nd_rate { vm2 limit rate over 1/day burst 9 packets }": (
         "inet set nd_rate: dynamic element vm2 has 'limit rate over 1/day burst 9 packets'"
-        " where the rules have 'limit rate over 20/second burst 60 packets'"
+        "; the rules give 'limit rate over 20/second burst 60 packets'"
     ),
     "add element inet l3hv ping_rate { vm2 }": (
-        "inet set ping_rate: dynamic element vm2 has nothing"
-        " where the rules have 'limit rate over 100/second burst 200 packets'"
+        "inet set ping_rate: dynamic element vm2 has no limit or timeout;"
+        " the rules give 'limit rate over 100/second burst 200 packets'"
     ),
     "add element inet l3hv dhcp_rate { vm2 counter }": (
         "inet set dhcp_rate: dynamic element vm2 has 'counter'"
-        " where the rules have 'limit rate over 10/second burst 20 packets'"
+        "; the rules give 'limit rate over 10/second burst 20 packets'"
     ),
     "add element inet l3hv strangers { vm2 . 02:00:00:00:00:66 timeout 30d }": (
         "inet set strangers: dynamic element vm2 . 02:00:00:00:00:66 has 'timeout 30d'"
-        " where the rules have nothing"
+        "; the rules give no limit or timeout"
     ),
     'add element arp l3hv arp_rate { vm2 limit rate over 9/day burst 9 packets comment "a, b" }': (
         "arp set arp_rate: dynamic element vm2 has 'limit rate over 9/day burst 9 packets comment a, b'"
-        " where the rules have 'limit rate over 50/second burst 300 packets'"
+        "; the rules give 'limit rate over 50/second burst 300 packets'"
     ),
     "insert rule inet l3hv forwarded accept": "inet chain forwarded: has too much: accept",
     "flush chain inet l3hv routing": "inet chain routing: lacks goto drop_routing",

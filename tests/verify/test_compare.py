@@ -11,7 +11,7 @@ from fabrics import lab
 
 from l3hv.verify.announcements import announcements
 from l3hv.verify.check import Check
-from l3hv.verify.compare import REMEDIES, compare, patience
+from l3hv.verify.compare import REMEDIES, compare, patience, remedy
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.report import TOPICS
@@ -586,7 +586,7 @@ def test_a_caller_that_a_session_is_for_by_now_is_none() -> None:
 
 
 def chain(policy: str = "accept", *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
-    base = {"hook": "forward", "type": "filter", "policy": policy, "dev": None}
+    base = {"hook": "forward", "type": "filter", "policy": policy, "devices": None}
     return {**base, "rules": list(rules), **more}
 
 
@@ -619,8 +619,20 @@ OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
         "failed",
     ),
     "some addresses dropped": ({"FORWARD": chain("accept", does("drop", asks_more=True))}, "warning"),
-    "everything of a device that is not ours": ({"in": chain("drop", hook="ingress", dev="eth9")}, None),
-    "everything of an uplink": ({"in": chain("drop", hook="ingress", dev="a-public")}, "failed"),
+    "everything of a device that is not ours": (
+        {"in": chain("drop", hook="ingress", devices=["eth9"])},
+        None,
+    ),
+    "everything of devices that are not ours": (
+        {"in": chain("drop", hook="ingress", devices=["eth9", "docker*"])},
+        None,
+    ),
+    "everything of an uplink": ({"in": chain("drop", hook="ingress", devices=["a-public"])}, "failed"),
+    "everything of an uplink and another device": (
+        {"in": chain("drop", hook="ingress", devices=["eth9", "a-public"])},
+        "failed",
+    ),
+    "what the host itself receives": ({"INPUT": chain("drop", hook="input")}, None),
     "a chain that only counts": ({"FORWARD": chain()}, None),
 }
 
@@ -648,7 +660,18 @@ CONTAINERS = ["saddr", "==", ["172.17.0.0/16"]]
 LOCAL = ["type", "==", ["local"]]
 BGP = (["protocol", "==", ["tcp"]], ["dport", "==", ["179"]])
 WEB = (["protocol", "==", ["tcp"]], ["dport", "==", ["80", "443-445"]])
+UDP = (["protocol", "==", ["udp"]],)
+IPV4, IPV6 = ["nfproto", "==", ["ipv4"]], ["nfproto", "==", ["ipv6"]]
 BEYOND = ["oif", "!=", "docker0"]
+FILTER = LAB["hv1"].packet_filter
+GUESTS4 = [source[1] for source in (*FILTER.sources4, *FILTER.source_prefixes4)]
+BUT_GUESTS = (["saddr", "!=", GUESTS4], ["daddr", "!=", GUESTS4])
+
+
+def on_devices(hook: str, *devices: str) -> dict[str, Any]:
+    """Return a chain that rewrites all that passes some devices."""
+    return {"SET": chain("accept", does("rewrite"), hook=hook, devices=list(devices))}
+
 
 TRANSLATING: dict[str, tuple[dict[str, Any], str | None]] = {
     "everything masqueraded": (nat("postrouting", does("masquerade")), "failed"),
@@ -689,6 +712,28 @@ TRANSLATING: dict[str, tuple[dict[str, Any], str | None]] = {
         {"SET": chain("accept", does("rewrite", ["iif", "==", "vm1"]), hook="prerouting")},
         "failed",
     ),
+    "a port of BGP where it is sent": (
+        {"SET": chain("accept", asks(does("rewrite"), *BGP), hook="output", type="route")},
+        "failed",
+    ),
+    "a port of BGP where it is received": (
+        {"SET": chain("accept", asks(does("rewrite"), *BGP), hook="input")},
+        "failed",
+    ),
+    "what comes in by an uplink": (on_devices("ingress", "eth9", "a-public"), "failed"),
+    "what comes in by a guest's port": (on_devices("ingress", "vm*"), "failed"),
+    "what goes out by an uplink": (on_devices("egress", "a-public"), "failed"),
+    "what comes in by a device of others": (on_devices("ingress", "docker0"), None),
+    "what goes out by a device of others": (on_devices("egress", "docker0", "eth9"), None),
+    "IPv4 but what guests have": (
+        nat("postrouting", asks(does("masquerade"), IPV4, *BUT_GUESTS, *UDP)),
+        None,
+    ),
+    "IPv6 but what guests do not have": (
+        nat("postrouting", asks(does("masquerade"), IPV6, ["saddr", "!=", ["fd00::/8"]], *UDP)),
+        "failed",
+    ),
+    "IPv4 and IPv6 together": (nat("postrouting", asks(does("masquerade"), IPV4, IPV6)), None),
     # What Docker, podman, libvirt and Kubernetes do.
     "containers' addresses": (nat("postrouting", asks(does("masquerade", BEYOND), CONTAINERS)), None),
     "containers' addresses by an uplink": (
@@ -767,6 +812,30 @@ def test_a_reflector_whose_bgp_is_rewritten_is_named() -> None:
     assert found == {
         "chain ip nat NAT": "rewrites received BGP in prerouting (protocol tcp dport 179 redirect)"
     }
+
+
+def test_a_reflector_whose_bgp_is_rewritten_on_its_device_is_named() -> None:
+    uplink = LAB["rr1"].uplinks[0].interface
+    table = {"family": "netdev", "table": "t", "chains": on_devices("ingress", uplink), "unread": None}
+    found = different(compare(LAB["rr1"], seen_with("rr1", added(table, "chains")), FABRIC))
+    assert found == {"chain netdev t SET": "rewrites received BGP in ingress (rewrite)"}
+
+
+@pytest.mark.parametrize(
+    ("what", "listing"),
+    [
+        ("chain ip filter FORWARD", "nft list chain ip filter FORWARD;"),
+        ("chain iptables-legacy nat POSTROUTING", "iptables-legacy -t nat -S POSTROUTING;"),
+        ("foreign chain inet nat POST", "nft list chain inet nat POST;"),
+        ("foreign chain ip6tables-legacy nat POSTROUTING", "ip6tables-legacy -t nat -S POSTROUTING;"),
+        ("foreign nftables ip nat", "nft list table ip nat;"),
+        ("foreign nftables iptables-legacy nat", "iptables-legacy -t nat -S;"),
+        ("foreign nftables nft ruleset", "nft list ruleset;"),
+    ],
+)
+def test_a_chain_of_somebody_else_is_listed_by_the_command_of_its_family(what: str, listing: str) -> None:
+    assert remedy(what).startswith(f"{listing} ")
+    assert "a rule before it" in remedy(what, found="rewrites what guests send in postrouting (masquerade)")
 
 
 def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:

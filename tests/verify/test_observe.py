@@ -7,8 +7,11 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -410,14 +413,16 @@ def field(protocol: str, name: str, right: Any, operator: str = "==") -> dict[st
     return {"match": {"op": operator, "left": left, "right": right}}
 
 
+ADDRESS_TYPE = {"xt": {"type": "match", "name": "addrtype"}}
+
 SELECTS: dict[str, tuple[list[dict[str, Any]], list[list[Any]] | None]] = {
     "a prefix": (
         [field("ip", "saddr", {"prefix": {"addr": "172.17.0.0", "len": 16}})],
-        [["saddr", "==", ["172.17.0.0/16"]]],
+        [["nfproto", "==", ["ipv4"]], ["saddr", "==", ["172.17.0.0/16"]]],
     ),
     "all but a prefix": (
         [field("ip6", "daddr", {"prefix": {"addr": "ff00::", "len": 8}}, "!=")],
-        [["daddr", "!=", ["ff00::/8"]]],
+        [["nfproto", "==", ["ipv6"]], ["daddr", "!=", ["ff00::/8"]]],
     ),
     "ports": (
         [field("tcp", "dport", {"set": [80, {"range": [443, 445]}]})],
@@ -431,11 +436,8 @@ SELECTS: dict[str, tuple[list[dict[str, Any]], list[list[Any]] | None]] = {
         [{"match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}}],
         [["type", "==", ["local"]]],
     ),
-    "the host's addresses by iptables": (
-        [{"xt": {"type": "match", "name": "addrtype"}}],
-        [["type", "==", ["local"]]],
-    ),
-    "a set": ([field("ip", "saddr", "@some")], None),
+    "an address type of iptables, which may be any": ([ADDRESS_TYPE], None),
+    "a set": ([field("th", "dport", "@some")], None),
     "a mark": ([meta("mark", "==", 1)], None),
     "interfaces of a set": ([meta("iifname", "==", "@some")], None),
     "another match of iptables": ([{"xt": {"type": "match", "name": "statistic"}}], None),
@@ -450,6 +452,48 @@ def test_of_a_rule_of_somebody_else_addresses_and_ports_are_read(
     assert (rule["verdict"], rule["selects"]) == ("masquerade", selects or [])
     assert rule["asks_unknown"] is (selects is None)
     assert rule["asks_more"] is True
+
+
+@pytest.mark.parametrize(("target", "is_known"), [("DOCKER", True), ("MY-CHAIN", False)])
+def test_what_jumps_to_ports_of_the_host_is_for_its_addresses(
+    observe: ModuleType, target: str, is_known: bool
+) -> None:
+    """nft does not tell the words of iptables' addrtype."""
+    rule = observe.rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
+    assert rule["selects"] == ([["type", "==", ["local"]]] if is_known else [])
+    assert rule["asks_unknown"] is not is_known
+    rule = observe.rule_of_other([ADDRESS_TYPE, {"masquerade": None}])
+    assert (rule["selects"], rule["asks_unknown"]) == ([], True)
+
+
+SET_DESTINATION = {"mangle": {"key": {"payload": {"protocol": "ip", "field": "daddr"}}, "value": "192.0.2.1"}}
+TPROXY = {"tproxy": {"family": "ip", "port": 50080}}
+MARK = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
+
+
+@pytest.mark.parametrize(
+    ("statements", "verdict"),
+    [
+        ([TPROXY, MARK, {"accept": None}], "tproxy"),
+        ([SET_DESTINATION, {"accept": None}], "rewrite"),
+        ([SET_DESTINATION, {"return": None}], "rewrite"),
+        ([SET_DESTINATION, {"drop": None}], "drop"),
+        ([SET_DESTINATION, {"reject": {"type": "tcp reset"}}], "reject"),
+        ([MARK, {"accept": None}], "accept"),
+    ],
+)
+def test_what_is_accepted_after_a_rewrite_stays_rewritten(
+    observe: ModuleType, statements: list[dict[str, Any]], verdict: str
+) -> None:
+    assert observe.rule_of_other(statements)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    "statement", [TPROXY, SET_DESTINATION, {"dnat": {"family": "ip", "addr": "1.2.3.4"}}]
+)
+def test_what_rewrites_ipv4_is_not_for_ipv6(observe: ModuleType, statement: dict[str, Any]) -> None:
+    for several in ([statement], [meta("nfproto", "==", "ipv4"), statement]):
+        assert observe.rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
 
 
 @pytest.mark.parametrize(
@@ -494,6 +538,32 @@ def test_translations_of_the_old_iptables_have_the_same_shape(observe: ModuleTyp
     assert chains["PREROUTING"]["rules"][0]["selects"] == [["type", "==", ["local"]]]
     (port,) = chains["DOCKER"]["rules"]
     assert port["selects"] == [["protocol", "==", ["tcp"]], ["dport", "==", ["8080-8081"]]]
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"), [("-j DOCKER", "jump"), ("-g DOCKER", "goto"), ("-g MASQUERADE", "goto")]
+)
+def test_a_goto_of_the_old_iptables_is_told_from_a_jump(
+    observe: ModuleType, words: str, verdict: str
+) -> None:
+    rule = observe.legacy_rule(words.split())
+    assert (rule["verdict"], rule["target"]) == (verdict, words.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "selects", "asks_unknown"),
+    [
+        ("-m addrtype --dst-type LOCAL", [["type", "==", ["local"]]], False),
+        ("-m addrtype ! --dst-type LOCAL", [["type", "!=", ["local"]]], False),
+        ("-m addrtype --dst-type BROADCAST", [], True),
+        ("-m addrtype --src-type LOCAL", [], True),
+    ],
+)
+def test_of_address_types_of_the_old_iptables_the_hosts_own_are_known(
+    observe: ModuleType, words: str, selects: list[list[Any]], asks_unknown: bool
+) -> None:
+    rule = observe.legacy_rule([*words.split(), "-j", "DOCKER"])
+    assert (rule["selects"], rule["asks_unknown"]) == (selects, asks_unknown)
 
 
 LEGACY = """\
@@ -601,3 +671,68 @@ def test_rules_of_others_beyond_the_limit_are_no_secret(
         table = observe.read_chains_of_others()[0]
         assert len(table["chains"]["FORWARD"]["rules"]) == most
         assert (table["unread"] is None) is is_whole
+
+
+IN_A_NAMESPACE = """
+nft -f - <<END
+table ip fabric {
+    chain forward { type filter hook forward priority 0; accept; }
+}
+table inet a_firewall {
+    chain input { type filter hook input priority 0; policy drop; tcp dport 179 tcp dport set 1179; }
+    chain output { type route hook output priority 0; ip daddr set 192.0.2.1 accept; }
+}
+table netdev on_devices {
+    chain one { type filter hook ingress device "lo" priority 0; ip saddr set 192.0.2.1; }
+}
+END
+exec %s -c "import json, l3hv_observe; print(json.dumps(l3hv_observe.read_chains_of_others()))"
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
+)
+def test_chains_that_sessions_pass_are_read_after_those_of_guests(observe: ModuleType) -> None:
+    """With the devices of a chain, which the JSON of nft 1.0 lacks."""
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-ec", IN_A_NAMESPACE % sys.executable],
+        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    tables = {table["table"]: table["chains"] for table in json.loads(done.stdout)}
+    assert list(tables) == ["fabric", "on_devices", "a_firewall"]
+    firewall = tables["a_firewall"]
+    assert [(chain["hook"], chain["type"]) for chain in firewall.values()] == [
+        ("input", "filter"),
+        ("output", "route"),
+    ]
+    assert [chain["rules"][0]["verdict"] for chain in firewall.values()] == ["rewrite", "rewrite"]
+    assert tables["on_devices"]["one"]["devices"] == ["lo"]
+    assert firewall["input"]["devices"] is None
+
+
+@pytest.mark.parametrize(
+    ("header", "devices"),
+    [
+        ('hook ingress device "lo" priority 0; policy', ["lo"]),
+        ("hook egress devices = { d2, lo } priority filter; policy", ["d2", "lo"]),
+        ('hook ingress devices = { "eth*", "lo" } priority filter; policy', ["eth*", "lo"]),
+        ("hook ingress priority filter; policy", None),
+    ],
+)
+def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
+    observe: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    header: str,
+    devices: list[str] | None,
+) -> None:
+    (tmp_path / "listing").write_text(header)
+    nft_that(f"cat {tmp_path}/listing", tmp_path, monkeypatch)
+    chain = {"family": "netdev", "table": "n", "name": "c", "hook": "ingress"}
+    assert observe.devices_of(chain) == devices
+    assert observe.devices_of({**chain, "dev": "lo"}) == ["lo"]
+    assert observe.devices_of({**chain, "dev": ["lo", "d2"]}) == ["lo", "d2"]

@@ -40,11 +40,9 @@ REMEDIES = {
     "loopback": "networkctl reconfigure lo",
     "rules": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
     "foreign": "nothing of the fabric is looked up there; whoever made it knows what for",
-    "foreign chain": "nft list chain {2} {3} {4}; except the fabric's interfaces there",
-    "foreign nftables": "nft list table {2} {3}; look there for what drops the fabric's packets",
-    "chain": "nft list chain {1} {2} {3}; accept the fabric's interfaces there, or remove it",
-    "chain iptables-legacy": "iptables-legacy -t {2} -S {3}; accept the fabric's interfaces, or remove it",
-    "chain ip6tables-legacy": "ip6tables-legacy -t {2} -S {3}; accept the fabric's interfaces, or remove it",
+    "foreign chain": "{listing}; add an exception for the fabric's interfaces",
+    "foreign nftables": "{listing}; look there for what drops or rewrites the fabric's packets",
+    "chain": "{listing}; accept the fabric's interfaces there, or remove it",
     "size": "ping -M do -s SIZE the reflector on path {1}; look at the MTU of the switches between",
     "stranger": "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     "neighbor": "ip neighbor delete {2} dev PORT",
@@ -72,6 +70,8 @@ REMEDIES = {
     "lease": "journalctl -u l3hv-dhcp",
     "ra": "journalctl -u radvd",
 }
+
+REWRITING = "{listing}; put a rule before it that accepts the fabric's packets"
 
 UNIT_SETTINGS = (
     "run site.yml; if that does not help, `systemctl cat {0}` shows the drop-in that changes the setting:"
@@ -173,7 +173,7 @@ def _check(plan: HostPlan, what: str, expected: str | None, found: str | None) -
         NOTHING if expected is None else expected,
         NOTHING if found is None else found,
         "warning" if is_warning else "failed",
-        remedy(what, plan.routing.daemon.name),
+        remedy(what, plan.routing.daemon.name, found or ""),
     )
 
 
@@ -183,14 +183,31 @@ def _agrees(expected: str | None, found: str | None) -> bool:
     return expected == found
 
 
-def remedy(what: str, daemon: DaemonName = "bird2") -> str:
+def remedy(what: str, daemon: DaemonName = "bird2", found: str = "") -> str:
     """Return what to look at or to do about a check that failed on a host that runs ``daemon``."""
     words = what.split()
     if words[0] == "unit" and words[-1] == "settings":
         return UNIT_SETTINGS.format(words[1])
     remedies = REMEDIES | REMEDIES_OF.get(daemon, {})
     two_words = " ".join(words[:2])
-    return remedies.get(two_words, remedies.get(words[0], "")).format(*words)
+    text = remedies.get(two_words, remedies.get(words[0], ""))
+    if words[0] == "chain" or two_words in {"foreign chain", "foreign nftables"}:
+        text = REWRITING if found.startswith("rewrites ") else text
+        return text.format(listing=_listing(*words[1 if words[0] == "chain" else 2 :]))
+    return text.format(*words)
+
+
+def _listing(family: str, table: str, chain: str = "") -> str:
+    """Return the command that lists a table of others in the packet filter, or one of its chains.
+
+    >>> _listing("ip", "nat", "POSTROUTING"), _listing("iptables-legacy", "nat")
+    ('nft list chain ip nat POSTROUTING', 'iptables-legacy -t nat -S')
+    """
+    if family == "nft":
+        return "nft list ruleset"  # nothing was read
+    if family.endswith("-legacy"):
+        return f"{family} -t {table} -S {chain}".rstrip()
+    return f"nft list {'chain' if chain else 'table'} {family} {table} {chain}".rstrip()
 
 
 def _is_consequence(what: str, found: Mapping[str, str]) -> bool:

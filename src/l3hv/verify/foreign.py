@@ -15,6 +15,8 @@ Rule = Mapping[str, Any]
 
 DROPS = frozenset({"drop", "reject", "queue"})
 OF_THE_HOST = ("input", "output")
+DEVICES_OF = {"ingress": "iif", "egress": "oif"}
+"""The hooks of devices, and what of a packet the device is there."""
 DEEPEST = 16
 """Jumps that are followed; nft allows as many."""
 
@@ -38,11 +40,12 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
     what is not known here (addresses, connections).
     """
     for name, chain in table["chains"].items():
-        if chain["hook"] is None or (chain["dev"] is not None and chain["dev"] not in interfaces):
+        passing = of_devices(interfaces, chain)
+        if chain["hook"] is None or not passing:
             continue
-        if chain["type"] == "nat" and chain["hook"] in OF_THE_HOST:
+        if chain["hook"] in OF_THE_HOST and table["family"] != "arp":
             continue
-        verdicts = list(_verdicts(table["chains"], name, interfaces))
+        verdicts = list(_verdicts(table["chains"], name, passing))
         accepts = any(v.kind == "accept" and (v.is_named or v.is_sure) for v in verdicts)
         first = next((v for v in verdicts if v.is_sure and not v.is_named and v.kind != "accept"), None)
         hook = chain["hook"]
@@ -54,6 +57,16 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
             yield name, f"drops in {hook} what comes from or leaves by ports of the fabric", True
         elif any(v.kind in DROPS for v in verdicts):
             yield name, f"drops some packets in {hook}", False
+
+
+def of_devices(interfaces: Collection[str], chain: Mapping[str, Any]) -> frozenset[str]:
+    """Return those of ``interfaces`` whose packets pass a base chain, which may be for some devices only."""
+    patterns = chain["devices"]
+    return frozenset(
+        interface
+        for interface in interfaces
+        if patterns is None or any(fnmatch.fnmatchcase(interface, pattern) for pattern in patterns)
+    )
 
 
 def _verdicts(

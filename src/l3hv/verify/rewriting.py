@@ -10,11 +10,13 @@ from __future__ import annotations
 import fnmatch
 import functools
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from l3hv.model import HostPlan
+from l3hv.verify.foreign import DEEPEST, DEVICES_OF, of_devices
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Rule = Mapping[str, Any]
@@ -22,9 +24,14 @@ Rule = Mapping[str, Any]
 REWRITES = frozenset({"dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "rewrite"})
 """``rewrite`` is an assignment to a field of a packet, without a connection."""
 ENDS = frozenset({"accept", "drop", "reject", "queue"})
-VERSIONS = {"ip": {4}, "ip6": {6}, "iptables-legacy": {4}, "ip6tables-legacy": {6}}
+VERSIONS: dict[str, set[int]] = {
+    "arp": set(),
+    "ip": {4},
+    "ip6": {6},
+    "iptables-legacy": {4},
+    "ip6tables-legacy": {6},
+}
 """The IP versions in the tables of a family; both in others."""
-DEEPEST = 16
 NAMED = 3
 BGP = 179
 
@@ -59,10 +66,25 @@ class Flow:
 
         return replace(self, sources=part(self.sources), destinations=part(self.destinations))
 
+    def on_devices(self, chain: Mapping[str, Any]) -> Flow | None:
+        """Return the packets that pass a base chain, ``None`` if it is for devices that have none of them."""
+        key = DEVICES_OF.get(chain["hook"])
+        if key is None or chain["devices"] is None:
+            return self
+        interfaces = self.iif if key == "iif" else self.oif
+        # Where any interface is possible, a pattern is as good as a name.
+        left = frozenset(chain["devices"]) if interfaces is None else of_devices(interfaces, chain)
+        if not left:
+            return None
+        return replace(self, iif=left) if key == "iif" else replace(self, oif=left)
+
 
 @dataclass(frozen=True)
 class Match:
-    """Tell whether a rule matches packets of a flow (``may``), and whether it matches all of them."""
+    """How many packets of a flow a rule matches: any (``may``), all (``every``).
+
+    Not known where it asks for what is not known here.
+    """
 
     may: bool
     every: bool
@@ -74,19 +96,19 @@ NEVER, SOME, ALL = Match(may=False, every=False), Match(may=True, every=False), 
 
 @dataclass
 class _Walk:
-    """A walk of a flow through a base chain: the rules that rewrite it, and what was let off before.
+    """A walk of a flow through a base chain: the rules that rewrite it, and whether packets left before.
 
-    ``is_part_off``: known packets left the chain; ``is_unknown_off``: some did, and it is not known which.
+    ``some_left``: packets left the chain; ``unknown_left``: some did, and it is not known which.
     """
 
     flow: Flow
     chains: Mapping[str, Any]
     found: list[tuple[str, Rule, bool]] = field(default_factory=list)
-    is_part_off: bool = False
-    is_unknown_off: bool = False
+    some_left: bool = False
+    unknown_left: bool = False
 
     def enter(self, name: str, above: tuple[Rule, ...] = ()) -> bool:
-        """Pass the rules of a chain, and tell whether no packet comes out of it."""
+        """Pass the rules of a chain, and return True if every packet ends in this chain."""
         for rule in self.chains.get(name, {"rules": ()})["rules"]:
             conditions = (*above, rule)
             match = _matches(conditions, self.flow)
@@ -94,7 +116,7 @@ class _Walk:
             if not match.may:
                 continue
             if verdict in REWRITES:
-                # The host's own address is what a masquerade puts there.
+                # Sessions use the address of their uplink, which is the one that masquerade takes.
                 if not (self.flow.port == BGP and verdict == "masquerade"):
                     self._note(name, rule, match)
                 if match.every:
@@ -104,17 +126,17 @@ class _Walk:
                 if match.every and (is_over or verdict == "goto"):
                     return is_over
                 if verdict == "goto":
-                    self._let_off(match)
+                    self._note_exit(match)
             elif match.every:
                 return verdict in ENDS
             elif not self._narrow(conditions):
-                self._let_off(match)
+                self._note_exit(match)
         return False
 
     def _narrow(self, conditions: tuple[Rule, ...]) -> bool:
-        """Take the interface that a rule of the base chain lets off, and nothing else, out of the flow.
+        """Remove from the flow an interface whose packets a rule of the base chain ends.
 
-        Several such rules may be for all interfaces of the flow together.
+        Several such rules may be for all interfaces of the flow together. False where it asks for more.
         """
         first, *more = conditions
         # On an edge router it is not known which interfaces there are.
@@ -130,12 +152,12 @@ class _Walk:
         return True
 
     def _note(self, name: str, rule: Rule, match: Match) -> None:
-        is_reached = not self.is_unknown_off and (match.every or not self.is_part_off)
+        is_reached = not self.unknown_left and (match.every or not self.some_left)
         self.found.append((name, rule, match.is_known and is_reached))
 
-    def _let_off(self, match: Match) -> None:
-        self.is_part_off = True
-        self.is_unknown_off = self.is_unknown_off or not match.is_known
+    def _note_exit(self, match: Match) -> None:
+        self.some_left = True
+        self.unknown_left = self.unknown_left or not match.is_known
 
 
 def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, str, bool]]:
@@ -148,7 +170,10 @@ def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple
     for name, chain in table["chains"].items():
         found: dict[str, bool] = {}
         for flow in (flow for flow in ours if chain["hook"] in flow.hooks and flow.networks):
-            walk = _Walk(flow, table["chains"])
+            passing = flow.on_devices(chain)
+            if passing is None:
+                continue
+            walk = _Walk(passing, table["chains"])
             walk.enter(name)
             for where, rule, is_sure in walk.found:
                 inside = "" if where == name else f"in {where}: "
@@ -178,7 +203,8 @@ def flows_of(plan: HostPlan) -> list[Flow]:
     sessions = plan.routing.sessions
     near = tuple(dict.fromkeys(ipaddress.ip_network(session.local) for session in sessions))
     far = tuple(dict.fromkeys(ipaddress.ip_network(session.neighbor) for session in sessions))
-    received, sent = frozenset({"prerouting", "input"}), frozenset({"output", "postrouting"})
+    received = frozenset({"ingress", "prerouting", "input"})
+    sent = frozenset({"output", "postrouting", "egress"})
     flows.append(Flow("received BGP", received, uplinks, frozenset(), far, near, BGP, is_local=True))
     flows.append(Flow("sent BGP", sent, frozenset(), uplinks, near, far, BGP))
     return flows
@@ -201,6 +227,10 @@ def _guests(plan: HostPlan) -> tuple[Network, ...]:
 
 def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
     """Return which packets of a flow meet the conditions of a rule, and of the jumps that lead to it."""
+    all_versions = flow
+    flow = flow.in_versions(_versions(conditions))
+    if not flow.networks:
+        return NEVER
     names_sender = any(
         key == "iif" and operator == "==" and _is_interface(flow.iif, operator, pattern).may
         for rule in conditions
@@ -212,14 +242,31 @@ def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
         for rule in conditions
         for key, operator, pattern in rule["interfaces"]
     ]
+    each.append(ALL if flow.networks == all_versions.networks else SOME)
     each += [
         _is_selected(flow, key, operator, tuple(values), names_sender=names_sender)
         for rule in conditions
         for key, operator, values in rule["selects"]
+        if key != "nfproto"
     ]
     is_known = not any(rule["asks_unknown"] for rule in conditions)
     may = all(match.may for match in each)
     return Match(may, may and is_known and all(match.every for match in each), is_known)
+
+
+def _versions(conditions: Sequence[Rule]) -> set[int]:
+    """Return the IP versions that conditions leave: addresses of others need not be looked at."""
+    asked = [
+        (operator, values)
+        for rule in conditions
+        for key, operator, values in rule["selects"]
+        if key == "nfproto"
+    ]
+    return {
+        version
+        for version in (4, 6)
+        if all((f"ipv{version}" in values) == (operator == "==") for operator, values in asked)
+    }
 
 
 def _is_interface(interfaces: frozenset[str] | None, operator: str, pattern: str) -> Match:
@@ -243,9 +290,6 @@ def _is_selected(
     if key == "type":
         is_met = flow.is_local == (operator == "==")
         return ALL if is_met else NEVER
-    if key == "nfproto":
-        met = [(f"ipv{network.version}" in values) == (operator == "==") for network in flow.networks]
-        return Match(any(met), all(met))
     if flow.port is None or key == "sport":
         return SOME
     is_in = "tcp" in values if key == "protocol" else any(_holds_port(value, flow.port) for value in values)
@@ -308,13 +352,17 @@ def _holds(network: Network, pair: Range) -> bool:
 def _words(rule: Rule) -> str:
     """Return a rule nearly as nft lists it.
 
-    >>> _words({"interfaces": [["oif", "!=", "docker0"]], "selects": [["saddr", "==", ["172.17.0.0/16"]]],
+    >>> containers = [["nfproto", "==", ["ipv4"]], ["saddr", "==", ["172.17.0.0/16"]]]
+    >>> _words({"interfaces": [["oif", "!=", "docker0"]], "selects": containers,
     ...         "asks_unknown": True, "verdict": "masquerade"})
-    'oifname != docker0 saddr 172.17.0.0/16 … masquerade'
+    'oifname != docker0 ip saddr 172.17.0.0/16 … masquerade'
     """
     words = []
     for key, operator, pattern in rule["interfaces"]:
         words += [f"{key}name", *(["!="] if operator == "!=" else []), pattern]
     for key, operator, values in rule["selects"]:
         words += [key, *(["!="] if operator == "!=" else []), ", ".join(values)]
-    return " ".join([*words, *(["…"] if rule["asks_unknown"] else []), rule["verdict"]])
+    text = " ".join([*words, *(["…"] if rule["asks_unknown"] else []), rule["verdict"]])
+    for version, family in (("ipv4", "ip"), ("ipv6", "ip6")):
+        text = re.sub(rf"nfproto {version} (?=[sd]addr )", f"{family} ", text)
+    return text
