@@ -47,4 +47,4 @@ def in_an_image(
     image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
     alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
     inside = ["bash", "-c", OVERLAY + script, "bash", image, *arguments]
-    return subprocess.run([*alone, *inside], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([*alone, *inside], capture_output=True, text=True, check=False, timeout=300)
