@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 from images import ROOT, loaded
+from rendered import read
 
 PROGRAM = loaded(ROOT / "roles/guest_services/files/guest-services")
 READER = """
@@ -146,3 +149,37 @@ def test_nothing_is_known_of_a_process_without_such_a_socket() -> None:
         stop(process)
         assert not PROGRAM.hangs(process)
     assert not PROGRAM.hangs(process)
+
+
+GUESTS = {
+    "both": {"lease": {"address": "192.0.2.1"}, "prefix": "2001:db8::/64"},
+    "lease": {"lease": {"address": "192.0.2.1"}, "prefix": None},
+    "prefix": {"lease": None, "prefix": "2001:db8::/64"},
+}
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
+    variables = {
+        **read(ROOT / "roles/guest_services/vars/main.yml"),
+        "guest_services_guests": [GUESTS[guest]],
+    }
+    templar = Templar(loader=DataLoader(), variables=variables)
+    first, *others = templar.template(variables["__guest_services_activation"])
+    units = templar.template(variables["__guest_services_units"])
+    assert first == {"command": f"/usr/local/lib/l3hv/guest-services mend {' '.join(units)}"}
+    assert others
+    assert all(other["command"].startswith("systemctl ") for other in others)
+
+
+def test_nothing_is_asked_where_no_guest_is_served() -> None:
+    variables = {**read(ROOT / "roles/guest_services/vars/main.yml"), "guest_services_guests": []}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    (only,) = templar.template(variables["__guest_services_activation"])
+    assert only["command"] == "systemctl disable --quiet --now radvd.service"
+
+
+def test_a_unit_without_a_process_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROGRAM, "process_of", lambda _: 0)
+    monkeypatch.setattr(PROGRAM.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    PROGRAM.mend(["l3hv-dhcp.service", "radvd.service"])
