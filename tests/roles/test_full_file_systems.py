@@ -180,3 +180,26 @@ def test_a_program_that_finds_no_room_names_the_file_and_leaves_nothing(tmp_path
     assert said[0].startswith(named.format(full))
     assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in said[0]
     assert said[1:] == ["fill"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_a_program_speaks_of_a_full_file_system_only_where_it_may_be_full(
+    tmp_path: Path, name: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what was begun, and cannot be removed, hide why."""
+    path, call, _ = PROGRAMS[name]
+    program = loaded(ROOT / path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    for function in ("replace", "unlink", "fchown"):
+        monkeypatch.setattr(program.os, function, refuse)
+    monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", refuse, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        exec(call.format(tmp_path), {"program": program})
+    said = str(ended.value)
+    assert f"on {HOST}: {os.strerror(code)}" in said
+    assert ("is full" in said) is (code == errno.EDQUOT)
+    assert ("journalctl -k" in said) is (code == errno.EROFS)
