@@ -302,35 +302,37 @@ class Found:
         )
 
 
-def unwritable(path: str, error: OSError) -> str:
-    """Return which file cannot be written on which host, why, and what to do.
+def unwritable(path: str, error: OSError, done: str) -> str:
+    """Return which file cannot be ``done`` (written, removed) on which host, why, and what to do.
 
     l3hv_lock.py and config_files.py have the same function: each module is sent to the host as one file.
     """
-    sentence = f"{path} cannot be written on {os.uname().nodename}: {error.strerror}"
+    sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return sentence
-    directory = os.path.dirname(path)
+    directory = path
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
-    remedy = "mount it writable" if error.errno == errno.EROFS else "make room"
+    remedy = "make room"
+    if error.errno == errno.EROFS:
+        remedy = "look at `journalctl -k` for errors of the disk before it is mounted writable"
     return f"{sentence}. {show}: {remedy}, and run again"
 
 
 @contextlib.contextmanager
-def changing(path: str) -> Iterator[None]:
-    """Raise Refused where ``path`` cannot be written."""
+def reporting_write_errors(path: str, done: str = "written") -> Iterator[None]:
+    """Raise Refused where ``path`` cannot be ``done``: written, or removed."""
     try:
         yield
     except OSError as error:
-        raise Refused(unwritable(path, error)) from error
+        raise Refused(unwritable(path, error, done)) from error
 
 
 def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int | None) -> None:
     """Replace ``path`` by a rename, so that a reader sees the old or the new content and nothing else."""
     directory, name = os.path.split(path)
-    with changing(path):
+    with reporting_write_errors(path):
         os.makedirs(directory, mode=0o755, exist_ok=True)
         remove_left_over(directory)
         # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those. Each process
@@ -405,7 +407,7 @@ class Transaction:
 
     def begin(self, found: dict[str, Found]) -> None:
         """Keep what is there now; while a change waits for its activation, what was there before *that*."""
-        with changing(self.directory):
+        with reporting_write_errors(self.directory):
             if not self.pending or self.is_broken:
                 self.files = {}
                 if found and os.path.isdir(self.directory):
@@ -521,7 +523,7 @@ class ConfigFiles:
 
     def validate(self, files: list[File], wanted: dict[str, File]) -> None:
         """Check ``files``, each beside its neighbours among the ``wanted``, which it may include."""
-        with changing(os.path.join(self.module.tmpdir, "config_files")):
+        with reporting_write_errors(self.module.tmpdir):
             directory = tempfile.mkdtemp(prefix="config_files.", dir=self.module.tmpdir)
         try:
             for number, file in enumerate(files):
@@ -588,7 +590,7 @@ class ConfigFiles:
         ):
             self.limited(["systemctl", "disable", "--now", os.path.basename(path)])
         if os.path.lexists(path):
-            with changing(path):
+            with reporting_write_errors(path, "removed"):
                 os.unlink(path)
 
     def present(self) -> dict[str, Any]:

@@ -91,36 +91,38 @@ TEXTS = ("id", "owner", "host", "since", "command")
 
 
 class Busy(Exception):
-    """A process keeps the guard: the sentence for the operator."""
+    """A process keeps the guard. str() is the message for the operator."""
 
 
 class Unwritable(Exception):
-    """A file of the locks cannot be written: the sentence for the operator."""
+    """A file of the locks cannot be written. str() is the message for the operator."""
 
 
-def unwritable(path: str, error: OSError) -> str:
-    """Return which file cannot be written on which host, why, and what to do.
+def unwritable(path: str, error: OSError, done: str) -> str:
+    """Return which file cannot be ``done`` (written, removed) on which host, why, and what to do.
 
     l3hv_lock.py and config_files.py have the same function: each module is sent to the host as one file.
     """
-    sentence = f"{path} cannot be written on {os.uname().nodename}: {error.strerror}"
+    sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return sentence
-    directory = os.path.dirname(path)
+    directory = path
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
-    remedy = "mount it writable" if error.errno == errno.EROFS else "make room"
+    remedy = "make room"
+    if error.errno == errno.EROFS:
+        remedy = "look at `journalctl -k` for errors of the disk before it is mounted writable"
     return f"{sentence}. {show}: {remedy}, and run again"
 
 
 @contextlib.contextmanager
-def changing(path: str) -> Iterator[None]:
-    """Raise Unwritable where ``path`` cannot be written."""
+def reporting_write_errors(path: str, done: str = "written") -> Iterator[None]:
+    """Raise Unwritable where ``path`` cannot be ``done``: written, or removed."""
     try:
         yield
     except OSError as error:
-        raise Unwritable(f"{unwritable(path, error)}.") from error
+        raise Unwritable(f"{unwritable(path, error, done)}.") from error
 
 
 @contextlib.contextmanager
@@ -131,7 +133,7 @@ def alone(directory: str, wait: float = GUARD_S) -> Iterator[None]:
     """
     path = os.path.join(directory, GUARD)
     deadline = time.monotonic() + wait
-    with changing(path):
+    with reporting_write_errors(path):
         os.makedirs(directory, mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -179,7 +181,7 @@ class Lock:
         }
 
     def write(self, run: dict[str, Any]) -> None:
-        with changing(self.path):
+        with reporting_write_errors(self.path):
             descriptor, staged = tempfile.mkstemp(dir=self.directory)
             try:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -210,7 +212,7 @@ class Lock:
         with alone(self.directory):
             holder = self.holder()
             if holder is not None and holder["id"] == run["id"]:
-                with changing(self.path):
+                with reporting_write_errors(self.path, "removed"):
                     os.unlink(self.path)
 
 

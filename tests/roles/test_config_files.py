@@ -315,6 +315,21 @@ def test_early_commands_come_first(converge: Run, etc: Path) -> None:
     assert (etc / "log").read_text() == "early\nlate\n"
 
 
+def test_commands_run_in_their_order_once_the_units_are_started(
+    converge: Run, etc: Path, tmp_path: Path
+) -> None:
+    """Those that a change is for, and those of every activation."""
+    fake_systemctl(tmp_path, {"a.service": "inactive enabled"})
+    activate = [
+        {"command": f"cp {tmp_path}/units/a.service {etc}/log"},
+        {"command": f"sh -c 'echo changed >> {etc}/log'", "changed": [f"{etc}/a.conf"]},
+        {"command": f"sh -c 'echo always >> {etc}/log'"},
+    ]
+    converge(files=[{"dest": f"{etc}/a.conf", "content": "1"}], units=["a.service"])
+    converge(state="active", units=["a.service"], activate=activate)
+    assert (etc / "log").read_text() == "active enabledchanged\nalways\n"
+
+
 def test_an_activation_that_fails_puts_everything_back(converge: Run, etc: Path) -> None:
     owned = [f"{etc}/*.conf"]
     activate = [{"command": f"sh -c 'cat {etc}/a.conf >> {etc}/seen; grep -q good {etc}/a.conf'"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from images import loaded
 from test_config_files import me
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +82,72 @@ def test_files_that_find_no_room_are_named_and_leave_nothing(tmp_path: Path) -> 
     assert said[1:] == ["a", "fill", "before"]
 
 
+READ_ONLY = "Read-only file system"
+LOOK = (
+    "show its file system: look at `journalctl -k` for errors of the disk before it is mounted writable,"
+    " and run again"
+)
+
+
+def test_a_disk_with_errors_is_looked_at_before_it_is_mounted_writable(tmp_path: Path) -> None:
+    """The kernel makes its file system read-only. What is to be removed is not called unwritten."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    ours = {"set": "demo", "state_dir": str(tmp_path / "previous")}
+    removal = arguments_of(tmp_path, **ours, owned=[f"{etc}/a"]).rename(tmp_path / "removal.json")
+    change = arguments_of(tmp_path, **ours, files=[{"dest": f"{etc}/a", "content": "new", **me()}])
+    said = in_full(
+        etc,
+        f'echo before >{etc}/a; mount -o remount,ro {etc}; for file in "$3" "$4"; do'
+        ' ! "$1" "$2" <"$file"; echo; done',
+        sys.executable,
+        ROOT / "plugins/modules/config_files.py",
+        change,
+        removal,
+    )
+    for line, done in zip(said, ("written", "removed"), strict=True):
+        assert json.loads(line)["msg"] == (
+            f"{etc}/a cannot be {done} on {HOST}: {READ_ONLY}. `findmnt --target {etc}`, `df -h {etc}` and"
+            f" `df -i {etc}` {LOOK}. The previous files are back."
+        )
+
+
+def test_a_lock_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = loaded(ROOT / "plugins/modules/l3hv_lock.py")
+    run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x")
+    lock = module.Lock("lab", str(tmp_path))
+    assert lock.take(run) is None
+
+    def refuse(path: str) -> None:
+        raise OSError(errno.EROFS, READ_ONLY, path)
+
+    monkeypatch.setattr(module.os, "unlink", refuse)
+    with pytest.raises(module.Unwritable) as refused:
+        lock.release(run)
+    assert str(refused.value) == (
+        f"{tmp_path}/lab.lock cannot be removed on {HOST}: {READ_ONLY}. `findmnt --target {tmp_path}`,"
+        f" `df -h {tmp_path}` and `df -i {tmp_path}` {LOOK}."
+    )
+
+
+def test_a_directory_for_temporary_files_is_named_itself(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    file = {"dest": str(tmp_path / "a"), "content": "new", "validate": "true %s", **me()}
+    arguments = arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=[file])
+    text = arguments.read_text().replace(f'_ansible_tmpdir": "{tmp_path}"', f'_ansible_tmpdir": "{full}"')
+    arguments.write_text(text)
+    said = in_full(
+        full,
+        f'mount -o remount,ro {full}; ! "$1" "$2" <"$3"',
+        sys.executable,
+        ROOT / "plugins/modules/config_files.py",
+        arguments,
+    )
+    sentence = f"{full} cannot be written on {HOST}: {READ_ONLY}. `findmnt --target {full}`, `df"
+    assert json.loads(said[0])["msg"].startswith(sentence)
+
+
 PROGRAMS = {
     "gobgp": ("roles/gobgp/files/gobgp", 'program.write("{0}/target", "x" * 9000)', "{0}/target"),
     "frr": (
@@ -112,3 +180,26 @@ def test_a_program_that_finds_no_room_names_the_file_and_leaves_nothing(tmp_path
     assert said[0].startswith(named.format(full))
     assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in said[0]
     assert said[1:] == ["fill"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_a_program_speaks_of_a_full_file_system_only_where_it_may_be_full(
+    tmp_path: Path, name: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what was begun, and cannot be removed, hide why."""
+    path, call, _ = PROGRAMS[name]
+    program = loaded(ROOT / path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    for function in ("replace", "unlink", "fchown"):
+        monkeypatch.setattr(program.os, function, refuse)
+    monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", refuse, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        exec(call.format(tmp_path), {"program": program})
+    said = str(ended.value)
+    assert f"on {HOST}: {os.strerror(code)}" in said
+    assert ("is full" in said) is (code == errno.EDQUOT)
+    assert ("journalctl -k" in said) is (code == errno.EROFS)

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 from images import ROOT, loaded
+from rendered import read
 
 PROGRAM = loaded(ROOT / "roles/guest_services/files/guest-services")
 READER = """
@@ -34,6 +37,52 @@ WITHOUT_A_SOCKET = """
 import time
 print("listening", flush=True)
 time.sleep(60)
+"""
+BUSY_READER = """
+import os, socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+    wire.bind(("127.0.0.1", 0))
+    reader = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == reader:
+            wire.sendto(b"flood", wire.getsockname())
+        os._exit(0)
+    time.sleep(0.2)
+    print("listening", flush=True)
+    while True:
+        wire.recv(2048)
+        ready = time.process_time() + 0.001
+        while time.process_time() < ready:
+            pass
+"""
+"""It works at its limit: more comes than it reads, and its queue is never empty."""
+SLOW_READER = """
+import socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+    wire.bind(("127.0.0.1", 0))
+    for _ in range(100):
+        wire.sendto(b"", wire.getsockname())
+    print("listening", flush=True)
+    while True:
+        wire.recv(2048)
+        time.sleep(0.02)
+"""
+"""Its queue gets shorter, and it needs next to no CPU time."""
+WORKER = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+    wire.bind(("127.0.0.1", 0))
+    print("listening", flush=True)
+    while True:
+        pass
+"""
+"""It works for long at what it read, and reads nothing meanwhile."""
+SLEEPER = """
+import socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+    wire.bind(("127.0.0.1", 0))
+    print("listening", flush=True)
+    time.sleep(60)
 """
 
 
@@ -70,8 +119,67 @@ def test_a_process_that_reads_no_socket_hangs(script: str, monkeypatch: pytest.M
         assert not PROGRAM.hangs(process)
 
 
+@pytest.mark.parametrize("script", [BUSY_READER, SLOW_READER, WORKER], ids=["busy", "slow", "worker"])
+def test_a_process_that_works_at_its_limit_does_not_hang_until_it_is_stopped(
+    script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look never finds its queue empty."""
+    monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
+    with running(script) as process:
+        for _ in range(3):
+            assert not PROGRAM.hangs(process)
+            assert PROGRAM.unread(PROGRAM.sockets_of(process))
+        stop(process)
+        assert PROGRAM.hangs(process)
+
+
+def test_a_process_that_waits_for_something_else_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
+    with running(SLEEPER) as process:
+        assert PROGRAM.hangs(process)
+        unit = "l3hv-dhcp.service"
+        monkeypatch.setattr(PROGRAM, "process_of", lambda _: process)
+        (sentence,) = PROGRAM.complaints([unit])
+        hangs = f"{unit} on {os.uname().nodename} hangs: process {process}"
+        assert sentence == f"{hangs} has not emptied the queue of a socket for 0.5 s"
+
+
 def test_nothing_is_known_of_a_process_without_such_a_socket() -> None:
     with running(WITHOUT_A_SOCKET) as process:
         stop(process)
         assert not PROGRAM.hangs(process)
     assert not PROGRAM.hangs(process)
+
+
+GUESTS = {
+    "both": {"lease": {"address": "192.0.2.1"}, "prefix": "2001:db8::/64"},
+    "lease": {"lease": {"address": "192.0.2.1"}, "prefix": None},
+    "prefix": {"lease": None, "prefix": "2001:db8::/64"},
+}
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
+    variables = {
+        **read(ROOT / "roles/guest_services/vars/main.yml"),
+        "guest_services_guests": [GUESTS[guest]],
+    }
+    templar = Templar(loader=DataLoader(), variables=variables)
+    first, *others = templar.template(variables["__guest_services_activation"])
+    units = templar.template(variables["__guest_services_units"])
+    assert first == {"command": f"/usr/local/lib/l3hv/guest-services mend {' '.join(units)}"}
+    assert others
+    assert all(other["command"].startswith("systemctl ") for other in others)
+
+
+def test_nothing_is_asked_where_no_guest_is_served() -> None:
+    variables = {**read(ROOT / "roles/guest_services/vars/main.yml"), "guest_services_guests": []}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    (only,) = templar.template(variables["__guest_services_activation"])
+    assert only["command"] == "systemctl disable --quiet --now radvd.service"
+
+
+def test_a_unit_without_a_process_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROGRAM, "process_of", lambda _: 0)
+    monkeypatch.setattr(PROGRAM.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    PROGRAM.mend(["l3hv-dhcp.service", "radvd.service"])

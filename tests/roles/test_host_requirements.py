@@ -53,15 +53,35 @@ def test_what_an_old_kernel_does_to_flows(
         assert f"The kernel {release} " in sentence
 
 
-def test_a_systemd_that_does_not_answer_is_not_waited_for(
+class Failed(Exception):
+    """What a module ends with."""
+
+
+class Called:
+    """A module that was called with no wish but to look for other programs' units."""
+
+    def __init__(self, **_: object) -> None:
+        self.params = {"strangers": ["bird*"]}
+
+    def fail_json(self, msg: str) -> None:
+        raise Failed(msg)
+
+
+def test_a_systemd_that_does_not_answer_is_named_and_not_waited_for(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(module, "SYSTEMD_SECONDS", 0.2)
-    with pytest.raises(subprocess.TimeoutExpired):
-        module.strange_units(["bird*"])
+    monkeypatch.setattr(module, "AnsibleModule", Called)
+    monkeypatch.setattr(module, "problems", lambda _: [])
+    with pytest.raises(Failed) as failed:
+        module.main()
+    assert str(failed.value) == (
+        f"systemd on {os.uname().nodename} does not answer within 0.2 s. Look at `journalctl _PID=1`. Try"
+        " `systemctl daemon-reexec`; if that hangs too, reboot the host."
+    )
 
 
 def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:

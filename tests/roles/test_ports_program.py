@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -57,35 +58,90 @@ def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
     assert capsys.readouterr().out == ""
 
 
-HANGS = "systemd-networkd on {} does not answer within {} s: look at `systemctl status systemd-networkd`"
+HANGS = (
+    f"systemd-networkd (or D-Bus) on {os.uname().nodename} does not answer within 0.2 s: look at"
+    " `systemctl status systemd-networkd dbus`; systemd's watchdog restarts a networkd that hangs within"
+    " three minutes, `systemctl kill --signal=KILL systemd-networkd` at once"
+)
+UNDONE = (
+    f"systemd-networkd on {os.uname().nodename} answers, but has not done `networkctl reload` within {{}} s:"
+    " look at `journalctl -u systemd-networkd`"
+)
+FOR_EVER = "exec sleep 60"
+IGNORES_SIGTERM = "trap '' TERM; sleep 60"
+"""It is ended by SIGKILL."""
+BUSY = 'sleep 1; echo "$SYSTEMD_BUS_TIMEOUT" >{}/done'
+Apply = Callable[[float], str]
+FAILS = "echo no such thing >&2; exit 3"
 
 
-def test_a_networkd_that_hangs_is_named_and_not_waited_for(
-    ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hangs_for_ever(tmp_path, monkeypatch)
-    monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
-    with pytest.raises(SystemExit) as ended:
-        ports.apply()
-    assert str(ended.value).startswith(HANGS.format(os.uname().nodename, 0.2))
+@pytest.fixture(params=["ports", "uplinks"])
+def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
+    """Run a program that tells networkd something, with so many seconds as the limit; return its error."""
+
+    def apply_ports(limit: float) -> str:
+        monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
+        monkeypatch.setattr(ports, "NETWORKD_MOST_SECONDS", limit)
+        try:
+            ports.apply()
+        except SystemExit as ended:
+            return str(ended.code)
+        return ""
+
+    def apply_uplinks(limit: float) -> str:
+        program = (ROOT / "roles/uplinks/files/apply-uplinks").read_text()
+        for setting, value in (("\npatience=10\n", 0.2), ("\nlimit=120\n", limit)):
+            assert setting in program
+            program = program.replace(setting, f"{setting.partition('=')[0]}={value}\n")
+        done = subprocess.run(["sh"], input=program, capture_output=True, text=True, check=False, timeout=20)
+        assert done.returncode == bool(done.stderr)
+        return done.stderr.strip()
+
+    return apply_ports if request.param == "ports" else apply_uplinks
 
 
-def test_uplinks_wait_for_no_networkd_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hangs_for_ever(tmp_path, monkeypatch)
-    program = (
-        (ROOT / "roles/uplinks/files/apply-uplinks").read_text().replace(" 10 networkctl", " 0.2 networkctl")
-    )
-    done = subprocess.run(["sh"], input=program, capture_output=True, text=True, check=False, timeout=20)
-    assert done.returncode == 1
-    assert done.stderr.startswith(HANGS.format(os.uname().nodename, 10))
-
-
-def hangs_for_ever(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make networkctl one that gets no answer; systemd itself gives one."""
-    for program, does in (("networkctl", "exec sleep 60"), ("systemctl", "exit 0")):
+def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, busctl: str) -> None:
+    """Say what the programs do that ask networkd; systemd itself answers."""
+    for program, does in (("networkctl", networkctl), ("busctl", busctl), ("systemctl", "exit 0")):
         (directory / program).write_text(f"#!/bin/sh\n{does}\n")
         (directory / program).chmod(0o755)
     monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize("networkctl", [FOR_EVER, IGNORES_SIGTERM])
+@pytest.mark.parametrize("busctl", [FOR_EVER, IGNORES_SIGTERM, "exit 1"])
+def test_a_networkd_that_hangs_is_named_and_not_waited_for(
+    apply: Apply,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    networkctl: str,
+    busctl: str,
+) -> None:
+    programs(tmp_path, monkeypatch, networkctl, busctl)
+    assert apply(30) == HANGS
+
+
+def test_a_networkd_that_is_busy_is_waited_for(
+    apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, BUSY.format(tmp_path), "exit 0")
+    assert apply(30) == ""
+    assert (tmp_path / "done").read_text() == "30\n"
+
+
+@pytest.mark.parametrize("networkctl", [FOR_EVER, IGNORES_SIGTERM])
+def test_a_networkd_that_is_busy_is_not_waited_for_without_end(
+    apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str
+) -> None:
+    programs(tmp_path, monkeypatch, networkctl, "exit 0")
+    assert apply(0.7) == UNDONE.format(0.7)
+
+
+def test_what_networkctl_says_is_passed_on(
+    apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, FAILS, "exit 0")
+    assert apply(30).endswith("no such thing")
 
 
 def test_the_names_of_tables_are_read_once_for_all_ports(

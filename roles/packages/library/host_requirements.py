@@ -237,7 +237,7 @@ def main() -> None:
     except subprocess.TimeoutExpired:
         module.fail_json(
             msg=f"systemd on {os.uname().nodename} does not answer within {SYSTEMD_SECONDS} s. Look at"
-            " `journalctl _PID=1`; what helps where `systemctl daemon-reexec` hangs, too, is a reboot."
+            " `journalctl _PID=1`. Try `systemctl daemon-reexec`; if that hangs too, reboot the host."
         )
     module.exit_json(
         changed=False,
