@@ -775,7 +775,7 @@ HOOKS_OF_SESSIONS = ("input", "output")
 """Where those of inet, ip and ip6 may also rewrite addresses and ports of the host's own sessions."""
 
 VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
-REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy")
+REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt")
 """What rewrites addresses or ports: statements of nft, and in capitals targets of iptables."""
 ENDS_OF_PACKETS = {"drop", "reject", "queue"}
 """The verdicts that leave nothing of a rewrite before them in the same rule."""
@@ -793,6 +793,12 @@ PORTS_OF_THE_HOST = {
 """Chains for packets to the host's own addresses: what jumps there asks for ``--dst-type LOCAL``."""
 ETHERTYPES = {"ip": "ipv4", "ip6": "ipv6"}
 INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
+UNREAD = "unread"
+"""The verdict of a rule that may do anything: nft has no JSON for what it does, or it is not understood."""
+ODD_SHAPES = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+"""What reading a listing of an unexpected shape raises."""
+ALTERNATIVES = 64
+"""How many elements of a verdict map or of a set of several fields are told apart."""
 RULES_OF_OTHERS = 2000
 """How many rules of others are looked at: a host may have tens of thousands for its containers."""
 
@@ -803,28 +809,95 @@ def empty_rule() -> dict[str, Any]:
     return {**nothing, "verdict": None, "target": None}
 
 
-def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
+def unread_rule() -> dict[str, Any]:
+    """Return a rule of which nothing is known."""
+    return {**empty_rule(), "asks_more": True, "asks_unknown": True, "verdict": UNREAD}
+
+
+def rules_of_other(expressions: Any) -> list[dict[str, Any]]:
+    """Return the effects of a rule, from nft's JSON: one for each element of a verdict map.
+
+    Whatever the shape of the JSON is, it raises nothing: what is not understood is ``UNREAD``.
+    """
+    try:
+        rules = [rule_of_other(each) for each in alternatives(expressions)]
+    except ODD_SHAPES:
+        return [unread_rule()]
+    return [rule for rule in rules if rule is not None]
+
+
+def alternatives(expressions: list[Any], most: int = ALTERNATIVES) -> list[list[Any]]:
+    """Return the statements of a rule once for each element of a verdict map, or of a set of several fields.
+
+    Maps and sets that have a name are left as they are, and those that would make more than ``most`` of it.
+    """
+    for position, expression in enumerate(expressions):
+        if not isinstance(expression, dict):
+            continue
+        before, after = expressions[:position], expressions[position + 1 :]
+        if isinstance(data := expression.get("vmap", {}).get("data"), dict):
+            key, pairs = expression["vmap"]["key"], data["set"]
+            each = [[equals(key, {"set": [one]}), verdict] for one, verdict in pairs]
+        elif is_of_fields(match := expression.get("match")):
+            fields, elements = match["left"]["concat"], map(inner_element, match["right"]["set"])
+            each = [
+                [equals(left, right) for left, right in zip(fields, element["concat"], strict=True)]
+                for element in elements
+            ]
+        else:
+            continue
+        if len(each) > most:
+            continue
+        share = most // max(len(each), 1)
+        return [rule for one in each for rule in alternatives([*before, *one, *after], share)]
+    return [expressions]
+
+
+def equals(left: Any, right: Any) -> dict[str, Any]:
+    """Return the match of nft's JSON for what is equal, or in a set."""
+    return {"match": {"op": "==", "left": left, "right": right}}
+
+
+def is_of_fields(match: Any) -> bool:
+    """Tell whether a match asks for several fields together, by a set in the rule itself."""
+    if match is None or match["op"] != "==" or not isinstance(match["right"], dict):
+        return False
+    elements = match["right"].get("set")
+    return isinstance(match["left"], dict) and "concat" in match["left"] and isinstance(elements, list)
+
+
+def inner_element(element: Any) -> Any:
+    """Return an element of a set without its comment or counter."""
+    return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+
+
+def rule_of_other(expressions: list[Any]) -> dict[str, Any] | None:
     """Return the effect of a rule, from nft's JSON: its verdict, its interfaces, whether it asks for more.
 
     ``selects`` is what it asks for of addresses, protocols and ports; ``asks_unknown`` where it asks for
     anything else, too. ``None`` where it lets every packet go on as it is.
     """
     rule = empty_rule()
-    asks_type = False
+    asks_type = is_unread = False
     for expression in expressions:
-        kind, value = next(iter(expression.items()))
+        if not isinstance(expression, dict) or len(expression) != 1:
+            # The text of a statement: a jump to a chain without a name, for one.
+            rule["asks_unknown"] = is_unread = True
+            continue
+        ((kind, value),) = expression.items()
         implied: list[list[Any]] = []
         if kind in VERDICTS:
             if rule["verdict"] is not None and kind not in ENDS_OF_PACKETS:
                 continue  # what was rewritten goes on like that
             rule["verdict"] = kind
-            rule["target"] = value["target"] if isinstance(value, dict) and "target" in value else None
+            rule["target"] = chain_jumped_to(value) if kind in {"jump", "goto"} else None
         elif kind in REWRITES:
             rule["verdict"] = kind
             family = value.get("family") if isinstance(value, dict) else None
             implied = implied_by(family)
         elif kind == "mangle":
             payload = value["key"].get("payload", {}) if isinstance(value["key"], dict) else {}
+            payload = {} if "tunnel" in payload else payload
             if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
                 rule["verdict"] = rule["verdict"] or "rewrite"
                 implied = implied_by(payload.get("protocol"))
@@ -837,6 +910,7 @@ def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
             add_selection(rule, value)
         elif kind not in {"counter", "log", "comment", "notrack"}:
             rule["asks_unknown"] = True
+            is_unread = is_unread or kind == "vmap"
         rule["selects"] += [select for select in implied if select not in rule["selects"]]
     if asks_type and rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
         rule["selects"].append(["type", "==", ["local"]])
@@ -844,7 +918,16 @@ def rule_of_other(expressions: list[dict[str, Any]]) -> dict[str, Any] | None:
         # nft does not say of which end it is, which type, and whether negated.
         rule["asks_unknown"] = True
     rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
+    if is_unread and rule["verdict"] is None:
+        rule["verdict"] = UNREAD
     return rule if rule["verdict"] else None
+
+
+def chain_jumped_to(jump: dict[str, Any]) -> str:
+    """Return the name of the chain of a jump."""
+    if not isinstance(jump["target"], str):
+        raise TypeError(jump)
+    return jump["target"]
 
 
 def implied_by(protocol: str | None) -> list[list[Any]]:
@@ -864,8 +947,11 @@ def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
     operator = "==" if match["op"] == "in" else match["op"]
     left = left if isinstance(left, dict) and operator in {"==", "!="} else {}
     meta, payload, fib = left.get("meta", {}).get("key"), left.get("payload", {}), left.get("fib", {})
-    if meta in INTERFACE_KEYS and isinstance(right, str) and not right.startswith("@"):
-        rule["interfaces"].append([INTERFACE_KEYS[meta], operator, right])
+    if meta in INTERFACE_KEYS and (names := interface_names(right)):
+        rule["interfaces"].append([INTERFACE_KEYS[meta], operator, names])
+        return
+    if "tunnel" in payload:  # a field of the packet inside
+        rule["asks_unknown"] = True
         return
     rule["selects"] += implied_by(payload.get("protocol"))
     key = SELECTED_META.get(meta)
@@ -880,6 +966,17 @@ def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
     rule["selects"].append([key, operator, [ETHERTYPES.get(value, value) for value in values]])
 
 
+def interface_names(right: Any) -> str | list[str] | None:
+    """Return the name that a match is for, or those of a set; None where these are not in the rule itself."""
+    if isinstance(right, str):
+        return None if right.startswith("@") else right
+    names = right.get("set") if isinstance(right, dict) else None
+    names = [inner_element(name) for name in names] if isinstance(names, list) else []
+    if not all(isinstance(name, str) and name != "*" and not name.startswith("@") for name in names):
+        return None
+    return names[0] if len(names) == 1 else names
+
+
 def selected_values(right: Any) -> list[str] | None:
     """Return the values that a match is for, in nft's own words; None where these are not in the rule itself.
 
@@ -887,8 +984,11 @@ def selected_values(right: Any) -> list[str] | None:
     ['203.0.113.0/25', '80-90']
     """
     if isinstance(right, (str, int)):
-        return None if str(right).startswith("@") else [str(right)]
+        return None if str(right).startswith(("@", "*")) else [str(right)]
     parts = right.get("set", [right]) if isinstance(right, dict) else right
+    parts = [inner_element(part) for part in parts] if isinstance(parts, list) else ["@"]
+    if any(isinstance(part, str) and part.startswith(("@", "*")) for part in parts):
+        return None
     if not all(not isinstance(part, dict) or {"prefix", "range"} & part.keys() for part in parts):
         return None
     return [element_words(part) for part in parts]
@@ -904,12 +1004,17 @@ def legacy_chains(listing: str) -> dict[str, dict[str, Any]]:
     """Return the chains of ``iptables-legacy -S`` in the shape of :func:`read_chains_of_others`."""
     chains: dict[str, dict[str, Any]] = {}
     for line in listing.splitlines():
-        flag, name, *words = shlex.split(line)
+        flag, name, *rest = line.split(maxsplit=2) if line.count(" ") else ("", "")
+        if flag not in {"-P", "-N", "-A"}:
+            continue
         chain = chains.setdefault(name, {"hook": None, "policy": None, "devices": None, "rules": []})
         if flag == "-P":
-            chain["hook"], chain["policy"] = name.lower(), words[0].lower()
+            chain["hook"], chain["policy"] = name.lower(), "".join(rest).split(" ")[0].lower()
         elif flag == "-A":
-            rule = legacy_rule(words)
+            try:
+                rule = legacy_rule(shlex.split("".join(rest)))
+            except ODD_SHAPES:
+                rule = unread_rule()
             if rule["verdict"]:
                 chain["rules"].append(rule)
     return chains
@@ -973,6 +1078,51 @@ def devices_of(chain: dict[str, Any]) -> list[str] | None:
     return [devices] if isinstance(devices, str) else devices
 
 
+def is_dormant(table: dict[str, Any]) -> bool:
+    """Tell whether none of a table's rules works.
+
+    The JSON of nft 1.0 shows that a table has flags, but not which: they are taken from its text.
+    """
+    if "flags" not in table:
+        return False
+    try:
+        listing = asked(["nft", "--terse", "list", "table", table["family"], table["name"]]).stdout
+    except (OSError, Hangs):
+        return False
+    found = re.search(r"^\s+flags (.+)$", listing, re.MULTILINE)
+    return found is not None and "dormant" in re.split(r"[\s,;]+", found[1])
+
+
+def read_table_of_other(family: str, table: str, most: int) -> tuple[dict[str, Any] | None, int]:
+    """Return a table of others, and how many rules were read of it; no table where it is dormant."""
+    chains: dict[str, dict[str, Any]] = {}
+    unread, left = None, most
+    try:
+        listing = nft_objects("--terse", "list", "table", family, table)
+        if any(kind == "table" and is_dormant(entry) for kind, entry in listing):
+            return None, 0
+        unread = None if listing else "`nft --json list` shows nothing of it"
+        for kind, entry in listing:
+            if kind == "chain":
+                chains[entry["name"]] = {
+                    "hook": entry["hook"] if is_passed(entry) else None,
+                    "type": entry.get("type"),
+                    "policy": entry.get("policy", "accept"),
+                    "devices": devices_of(entry),
+                    "rules": [],
+                }
+            elif kind == "rule" and not left:
+                unread = f"not all rules were read: only the first {RULES_OF_OTHERS} of all tables are"
+            elif kind == "rule":
+                left -= 1
+                chains[entry["chain"]]["rules"] += rules_of_other(entry.get("expr", []))
+    except Hangs as error:
+        unread = str(error)
+    except ODD_SHAPES as error:
+        unread = f"`nft --json list` was not understood ({type(error).__name__}: {error})"
+    return {"family": family, "table": table, "chains": chains, "unread": unread}, most - left
+
+
 def read_chains_of_others() -> list[dict[str, Any]]:
     """Return the tables of others with a chain that packets of guests or of sessions pass.
 
@@ -988,52 +1138,39 @@ def read_chains_of_others() -> list[dict[str, Any]]:
 
     ``unread`` is a sentence where a table, or a part of it, was not read.
     """
+    passed: dict[tuple[str, str], bool] = {}
     try:
-        chains_of_all = nft_objects("--terse", "list", "chains")
+        for kind, chain in nft_objects("--terse", "list", "chains"):
+            if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
+                key = chain["family"], chain["table"]
+                is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
+                passed[key] = passed.get(key, False) or is_of_guests
     except Hangs as error:
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": str(error)}]
-    passed: dict[tuple[str, str], bool] = {}
-    for kind, chain in chains_of_all:
-        if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
-            key = chain["family"], chain["table"]
-            is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
-            passed[key] = passed.get(key, False) or is_of_guests
+    except ODD_SHAPES as error:
+        unread = f"`nft --json list chains` was not understood ({type(error).__name__}: {error})"
+        return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": unread}]
     tables = []
     left = RULES_OF_OTHERS
     # First what guests pass: the rules of a host's own firewall must not use up the limit.
-    for family, table in sorted(passed, key=lambda key: (not passed[key], key)):
-        chains: dict[str, dict[str, Any]] = {}
-        unread, listing = None, []
-        try:
-            listing = nft_objects("--terse", "list", "table", family, table)
-        except Hangs as error:
-            unread = str(error)
-        for kind, entry in listing:
-            if kind == "chain":
-                chains[entry["name"]] = {
-                    "hook": entry["hook"] if is_passed(entry) else None,
-                    "type": entry.get("type"),
-                    "policy": entry.get("policy", "accept"),
-                    "devices": devices_of(entry),
-                    "rules": [],
-                }
-            elif kind == "rule" and not left:
-                unread = f"not all rules were read: only the first {RULES_OF_OTHERS} of all tables are"
-            elif kind == "rule":
-                left -= 1
-                if (rule := rule_of_other(entry["expr"])) is not None:
-                    chains[entry["chain"]]["rules"].append(rule)
-        tables.append({"family": family, "table": table, "chains": chains, "unread": unread})
+    for family, name in sorted(passed, key=lambda key: (not passed[key], key)):
+        table_of_other, count = read_table_of_other(family, name, left)
+        left -= count
+        if table_of_other is not None:
+            tables.append(table_of_other)
     for names, program in (
         ("/proc/net/ip_tables_names", "iptables-legacy"),
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
     ):
         # Asked only where the old tables are in use: the question itself would load them.
         for table in sorted(LEGACY_TABLES.intersection(read_lines(names))):
-            chains, unread = {}, None
+            chains: dict[str, dict[str, Any]] = {}
+            unread = None
             try:
-                chains = legacy_chains(asked([program, "-t", table, "-S"]).stdout)
-            except (OSError, Hangs) as error:
+                done = asked([program, "-t", table, "-S"])
+                chains = legacy_chains(done.stdout)
+                unread = " ".join(done.stderr.split()) or "not listed" if done.returncode else None
+            except (OSError, Hangs, UnicodeDecodeError) as error:
                 unread = str(error)
             for name, chain in chains.items():
                 chain["type"] = "nat" if table == "nat" else "filter"

@@ -281,7 +281,7 @@ DOCKER = """
 table ip docker {
     chain PRE { type nat hook prerouting priority dstnat; fib daddr type local jump DOCKER; }
     chain OUT {
-        type nat hook output priority dstnat
+        type nat hook output priority -100
         ip daddr != 127.0.0.0/8 fib daddr type local jump DOCKER
     }
     chain POST {

@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import json
 import os
+import random
 import shutil
 import socket
 import struct
@@ -24,6 +25,8 @@ from l3hv.model import HostPlan, from_plain
 from l3hv.promises import PROMISES
 from l3hv.verify.expect import units
 from l3hv.verify.fabric import route_total
+from l3hv.verify.foreign import blocked
+from l3hv.verify.rewriting import flows_of, rewritten
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "plugins" / "modules" / "l3hv_observe.py"
@@ -518,6 +521,184 @@ def test_what_rewrites_is_told_from_what_does_not(
     assert (rule and rule["verdict"]) == verdict
 
 
+def redirects(*statements: Any) -> list[Any]:
+    return [*statements, {"redirect": {"port": 3128}}]
+
+
+FIELDS = [
+    {"payload": {"protocol": "ip", "field": "saddr"}},
+    {"payload": {"protocol": "tcp", "field": "dport"}},
+]
+SADDR, DPORT = ["saddr", "=="], ["dport", "=="]
+
+
+def of_fields(fields: list[Any], *elements: list[Any]) -> dict[str, Any]:
+    right = {"set": [{"concat": element} for element in elements]}
+    return {"match": {"op": "==", "left": {"concat": fields}, "right": right}}
+
+
+IFNAME = {"meta": {"key": "iifname"}}
+VM1 = [["iif", "==", "vm1"]]
+TCP = ["protocol", "==", ["tcp"]]
+OF_IPV4 = ["nfproto", "==", ["ipv4"]]
+TUNNEL = {"payload": {"tunnel": "gre", "protocol": "ip", "field": "saddr"}}
+
+READ_WHOLE: dict[str, tuple[list[Any], list[tuple[str, list[Any], list[Any], bool]]]] = {
+    "a jump to a chain without a name": (
+        [meta("iifname", "==", "vm1"), "jump {\n\t\ttcp dport 80 redirect to :3128\n\t}"],
+        [("unread", VM1, [], True)],
+    ),
+    "a text that is no jump": (["some match", {"drop": None}], [("drop", [], [], True)]),
+    "a set of interfaces": (
+        redirects(meta("iifname", "==", {"set": ["vm1", "vm2*"]})),
+        [("redirect", [["iif", "==", ["vm1", "vm2*"]]], [], False)],
+    ),
+    "a set of one interface": (
+        redirects(meta("iifname", "!=", {"set": ["vm1"]})),
+        [("redirect", [["iif", "!=", "vm1"]], [], False)],
+    ),
+    "addresses and ports together": (
+        redirects(of_fields(FIELDS, ["203.0.113.1", 80], ["203.0.113.2", {"range": [90, 91]}])),
+        [
+            ("redirect", [], [OF_IPV4, [*SADDR, ["203.0.113.1"]], TCP, [*DPORT, ["80"]]], False),
+            ("redirect", [], [OF_IPV4, [*SADDR, ["203.0.113.2"]], TCP, [*DPORT, ["90-91"]]], False),
+        ],
+    ),
+    "interfaces and addresses together": (
+        redirects(of_fields([IFNAME, FIELDS[0]], ["vm1", "203.0.113.1"])),
+        [("redirect", VM1, [OF_IPV4, [*SADDR, ["203.0.113.1"]]], False)],
+    ),
+    "more of them than are told apart": (
+        redirects(of_fields(FIELDS, *(["203.0.113.1", port] for port in range(65)))),
+        [("redirect", [], [], True)],
+    ),
+    "a verdict map": (
+        [
+            {
+                "vmap": {
+                    "key": FIELDS[1],
+                    "data": {"set": [[80, {"drop": None}], [90, {"jump": {"target": "M"}}]]},
+                }
+            }
+        ],
+        [("drop", [], [TCP, [*DPORT, ["80"]]], False), ("jump", [], [TCP, [*DPORT, ["90"]]], False)],
+    ),
+    "a verdict map with a name": ([{"vmap": {"key": FIELDS[1], "data": "@m"}}], [("unread", [], [], True)]),
+    "an address inside a tunnel": (
+        redirects({"match": {"op": "==", "left": TUNNEL, "right": "203.0.113.1"}}),
+        [("redirect", [], [], True)],
+    ),
+    "an address that is set inside a tunnel": ([{"mangle": {"key": TUNNEL, "value": "192.0.2.1"}}], []),
+    "any other element": (
+        redirects(meta("iifname", "==", {"set": ["*"]})),
+        [("redirect", [], [], True)],
+    ),
+    "translation of a prefix": (
+        [{"xt": {"type": "target", "name": "SNPT"}}],
+        [("snpt", [], [], False)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("statements", "effects"), READ_WHOLE.values(), ids=READ_WHOLE)
+def test_what_a_rule_of_somebody_else_may_do_is_read(
+    observe: ModuleType, statements: list[Any], effects: list[tuple[str, list[Any], list[Any], bool]]
+) -> None:
+    keys = ("verdict", "interfaces", "selects", "asks_unknown")
+    rules = observe.rules_of_other(statements)
+    assert [tuple(rule[key] for key in keys) for rule in rules] == effects
+
+
+ODD = [None, True, 7, "text", "@named", "*", [], {}, [None], {"set": None}, {"set": [None, {}, ["a"]]}]
+ODD += [{"concat": "a"}, {"prefix": "a"}, {"prefix": {"addr": 7}}, {"range": [1]}, {"elem": {}}, {"map": {}}]
+KINDS = ["match", "vmap", "mangle", "xt", "jump", "goto", "accept", "drop", "dnat", "redirect", "tproxy"]
+KINDS += [
+    "counter",
+    "set",
+    "limit",
+    "fwd",
+    "ct helper",
+    "meta",
+    "payload",
+    "fib",
+    "key",
+    "left",
+    "right",
+    "op",
+]
+KINDS += ["data", "concat", "target"]
+
+
+def odd_value(chance: random.Random, depth: int = 0) -> Any:
+    """Return JSON that looks like nft's, and is not."""
+    if depth > 4 or chance.random() < 0.3:
+        return chance.choice(
+            [*ODD, "==", "!=", "iifname", "saddr", "ip", "vm1", "203.0.113.1", "10.0.0.1/255.0.1.0"]
+        )
+    if chance.random() < 0.3:
+        return [odd_value(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return {chance.choice(KINDS): odd_value(chance, depth + 1) for _ in range(chance.randrange(1, 4))}
+
+
+def broken(value: Any, chance: random.Random) -> Any:
+    """Return statements of which some part is something else."""
+    if chance.random() < 0.08:
+        return odd_value(chance)
+    if isinstance(value, list):
+        return [broken(one, chance) for one in value]
+    if isinstance(value, dict):
+        return {key: broken(one, chance) for key, one in value.items() if chance.random() > 0.03}
+    return value
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, seed: int) -> None:
+    """Neither its reading nor its judgement."""
+    chance = random.Random(seed)
+    usual = [statements for statements, _ in READ_WHOLE.values()]
+    usual += [[*matches, {"masquerade": None}] for matches, _ in SELECTS.values()]
+    path = next(path for path in PLANS if path.parent.name == "hv1")
+    plan = from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader))
+    flows = flows_of(plan)
+    for _ in range(1500):
+        rules = observe.rules_of_other(broken(chance.choice(usual), chance))
+        chain = {"hook": "prerouting", "type": "nat", "policy": "accept", "devices": None, "rules": rules}
+        table = json.loads(json.dumps({"family": "inet", "table": "t", "chains": {"C": chain}}))
+        list(rewritten(table, flows))
+        list(blocked(table, ["vm1"]))
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "[]",
+        "no JSON",
+        '{"nftables": [7]}',
+        '{"nftables": [{"chain": {"name": "c"}}]}',
+        '{"nftables": [{"chain": {"family": "ip", "table": [], "hook": "forward", "type": "nat"}}]}',
+        '{"nftables": [{"chain": {"family": "ip", "table": "t", "hook": "forward", "type": "nat"}}]}',
+    ],
+)
+def test_a_listing_that_is_not_understood_is_told(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str
+) -> None:
+    nft_that(f"echo '{listing}'", tmp_path, monkeypatch)
+    tables = observe.read_chains_of_others()
+    assert [table["unread"] for table in tables if table["family"] in {"nft", "ip"} and table["unread"]]
+
+
+@pytest.mark.parametrize(
+    "words", ["-A", "-A C", "-A C -j", '-A C --comment "a', "-A C -s", "-A C !", "", "-P"]
+)
+def test_no_rule_of_the_old_iptables_ends_the_verification(observe: ModuleType, words: str) -> None:
+    observe.legacy_chains(f"{words}\n-A D -j DROP\n")["D"]
+
+
+def test_a_prefix_translated_by_the_old_iptables_is_named(observe: ModuleType) -> None:
+    words = "-s 2001:db8:1::/48 -j SNPT --src-pfx 2001:db8:1::/48 --dst-pfx fd00::/48"
+    assert observe.legacy_rule(words.split())["verdict"] == "snpt"
+
+
 LEGACY_NAT = """\
 -P PREROUTING ACCEPT
 -P POSTROUTING ACCEPT
@@ -712,6 +893,55 @@ def test_chains_that_sessions_pass_are_read_after_those_of_guests(observe: Modul
     assert [chain["rules"][0]["verdict"] for chain in firewall.values()] == ["rewrite", "rewrite"]
     assert tables["on_devices"]["one"]["devices"] == ["lo"]
     assert firewall["input"]["devices"] is None
+
+
+OF_NFT = """
+nft -f - <<END
+table inet jumps {
+    chain pre {
+        type nat hook prerouting priority -100;
+        iifname "vm1" jump {
+            tcp dport 80 redirect to :3128
+        }
+        iifname { "vm1", "vm2" } tcp dport 80 redirect
+        ip saddr . tcp dport { 203.0.113.1 . 80 } redirect
+    }
+}
+table ip sleeping {
+    flags dormant
+    chain pre { type nat hook prerouting priority -100; redirect; }
+}
+END
+exec %s -c "import json, l3hv_observe; print(json.dumps(l3hv_observe.read_chains_of_others()))"
+"""
+IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin/nft"))
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
+)
+@pytest.mark.parametrize("image", [None, *(path.parents[2] for path in IMAGES[:1])])
+def test_what_nft_itself_lists_is_understood(
+    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
+) -> None:
+    """By the nft of this machine, and by that of the other Debian where its image is there."""
+    if image is not None:
+        nft_that(f'exec chroot {image} /usr/sbin/nft "$@"', tmp_path, monkeypatch)
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-ec", OF_NFT % sys.executable],
+        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    (table,) = json.loads(done.stdout)
+    assert (table["table"], table["unread"]) == ("jumps", None)
+    rules = table["chains"]["pre"]["rules"]
+    assert [(rule["verdict"], rule["interfaces"], rule["asks_unknown"]) for rule in rules] == [
+        ("unread", VM1, True),
+        ("redirect", [["iif", "==", ["vm1", "vm2"]]], False),
+        ("redirect", [], False),
+    ]
 
 
 @pytest.mark.parametrize(

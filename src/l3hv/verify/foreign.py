@@ -7,13 +7,15 @@ What rewrites them is judged in :mod:`l3hv.verify.rewriting`.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Rule = Mapping[str, Any]
 
 DROPS = frozenset({"drop", "reject", "queue"})
+UNREAD = "unread"
+"""The verdict of a rule that may do anything."""
 OF_THE_HOST = ("input", "output")
 DEVICES_OF = {"ingress": "iif", "egress": "oif"}
 """The hooks of devices, and what of a packet the device is there."""
@@ -46,8 +48,9 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
         if chain["hook"] in OF_THE_HOST and table["family"] != "arp":
             continue
         verdicts = list(_verdicts(table["chains"], name, passing))
-        accepts = any(v.kind == "accept" and (v.is_named or v.is_sure) for v in verdicts)
-        first = next((v for v in verdicts if v.is_sure and not v.is_named and v.kind != "accept"), None)
+        is_unread = any(v.kind == UNREAD for v in verdicts)
+        accepts = is_unread or any(v.kind == "accept" and (v.is_named or v.is_sure) for v in verdicts)
+        first = next((v for v in verdicts if v.is_sure and not v.is_named and v.kind in DROPS), None)
         hook = chain["hook"]
         if chain["policy"] == "drop" and first is None:
             yield name, f"drops in {hook} what it does not accept (policy drop)", not accepts
@@ -57,6 +60,8 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
             yield name, f"drops in {hook} what comes from or leaves by ports of the fabric", True
         elif any(v.kind in DROPS for v in verdicts):
             yield name, f"drops some packets in {hook}", False
+        elif is_unread:
+            yield name, f"may drop packets in {hook} (a rule was not understood)", False
 
 
 def of_devices(interfaces: Collection[str], chain: Mapping[str, Any]) -> frozenset[str]:
@@ -90,11 +95,17 @@ def _verdicts(
                 yield from _verdicts(
                     chains, rule["target"], interfaces, is_sure=sure, is_named=names, depth=depth + 1
                 )
-        elif rule["verdict"] in {"accept", *DROPS}:
+        elif rule["verdict"] in {"accept", UNREAD, *DROPS}:
             yield Verdict(rule["verdict"], sure, names)
 
 
-def _may_match(operator: str, pattern: str, interfaces: Collection[str]) -> bool:
+def is_named_by(interface: str, pattern: str | Sequence[str]) -> bool:
+    """Tell whether a rule asks for an interface: by a name, a pattern, or a set of these."""
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    return any(fnmatch.fnmatchcase(interface, one) for one in patterns)
+
+
+def _may_match(operator: str, pattern: str | Sequence[str], interfaces: Collection[str]) -> bool:
     """Tell whether a rule that asks for an interface is for one of the fabric's."""
-    matched = [fnmatch.fnmatchcase(interface, pattern) for interface in interfaces]
+    matched = [is_named_by(interface, pattern) for interface in interfaces]
     return any(matched) if operator == "==" else not all(matched)

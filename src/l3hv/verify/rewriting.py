@@ -7,7 +7,6 @@ address at all, for one of theirs, or for a port of theirs.
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import ipaddress
 import re
@@ -16,12 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from l3hv.model import HostPlan
-from l3hv.verify.foreign import DEEPEST, DEVICES_OF, of_devices
+from l3hv.verify.foreign import DEEPEST, DEVICES_OF, UNREAD, is_named_by, of_devices
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Rule = Mapping[str, Any]
 
-REWRITES = frozenset({"dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "rewrite"})
+REWRITES = frozenset(
+    {"dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt", "rewrite"}
+)
 """``rewrite`` is an assignment to a field of a packet, without a connection."""
 ENDS = frozenset({"accept", "drop", "reject", "queue"})
 VERSIONS: dict[str, set[int]] = {
@@ -92,6 +93,7 @@ class Match:
 
 
 NEVER, SOME, ALL = Match(may=False, every=False), Match(may=True, every=False), Match(may=True, every=True)
+UNKNOWN = Match(may=True, every=False, is_known=False)
 
 
 @dataclass
@@ -121,6 +123,10 @@ class _Walk:
                     self._note(name, rule, match)
                 if match.every:
                     return True
+            elif verdict == UNREAD:
+                unknown = replace(match, every=False, is_known=False)
+                self._note(name, rule, unknown)
+                self._note_exit(unknown)
             elif verdict in {"jump", "goto"}:
                 is_over = len(conditions) <= DEEPEST and self.enter(rule["target"], conditions)
                 if match.every and (is_over or verdict == "goto"):
@@ -177,7 +183,8 @@ def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple
             walk.enter(name)
             for where, rule, is_sure in walk.found:
                 inside = "" if where == name else f"in {where}: "
-                words = f"rewrites {flow.words} in {chain['hook']} ({inside}{_words(rule)})"
+                effect = "may rewrite" if rule["verdict"] == UNREAD else "rewrites"
+                words = f"{effect} {flow.words} in {chain['hook']} ({inside}{_words(rule)})"
                 found[words] = found.get(words, False) or is_sure
         if found:
             in_order = sorted(found, key=lambda words: not found[words])
@@ -249,7 +256,7 @@ def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
         for key, operator, values in rule["selects"]
         if key != "nfproto"
     ]
-    is_known = not any(rule["asks_unknown"] for rule in conditions)
+    is_known = not any(rule["asks_unknown"] for rule in conditions) and all(match.is_known for match in each)
     may = all(match.may for match in each)
     return Match(may, may and is_known and all(match.every for match in each), is_known)
 
@@ -269,10 +276,10 @@ def _versions(conditions: Sequence[Rule]) -> set[int]:
     }
 
 
-def _is_interface(interfaces: frozenset[str] | None, operator: str, pattern: str) -> Match:
+def _is_interface(interfaces: frozenset[str] | None, operator: str, pattern: str | Sequence[str]) -> Match:
     if interfaces is None:
         return SOME
-    matched = [fnmatch.fnmatchcase(interface, pattern) for interface in interfaces]
+    matched = [is_named_by(interface, pattern) for interface in interfaces]
     if operator == "==":
         return Match(any(matched), bool(matched) and all(matched))
     return Match(not matched or not all(matched), not any(matched))
@@ -284,6 +291,8 @@ def _is_selected(
     """Return which packets of a flow meet one condition; ``names_sender``: it is for a port of a guest."""
     if key in {"saddr", "daddr"}:
         networks = flow.sources if key == "saddr" else flow.destinations
+        if not all(_is_range(value) for value in values):
+            return UNKNOWN
         if networks is None:
             return _is_any_address(flow, operator, values, is_for_all=names_sender and key == "daddr")
         return _is_address(networks, operator, values)
@@ -298,7 +307,8 @@ def _is_selected(
 
 def _holds_port(ports: str, port: int) -> bool:
     first, _, last = ports.partition("-")
-    return first.isdecimal() and int(first) <= port <= int(last or first)
+    last = last or first
+    return first.isdecimal() and last.isdecimal() and int(first) <= port <= int(last)
 
 
 def _is_any_address(flow: Flow, operator: str, values: tuple[str, ...], *, is_for_all: bool) -> Match:
@@ -337,6 +347,15 @@ def _range(text: str) -> Range:
     return network[0], network[-1]
 
 
+def _is_range(text: str) -> bool:
+    """Tell whether addresses are a prefix or a range: iptables has masks that are neither."""
+    try:
+        first, last = _range(text)
+    except ValueError:
+        return False
+    return first.version == last.version
+
+
 def _overlaps(network: Network, pair: Range) -> bool:
     first, last = map(int, pair)
     is_same = network.version == pair[0].version
@@ -359,7 +378,8 @@ def _words(rule: Rule) -> str:
     """
     words = []
     for key, operator, pattern in rule["interfaces"]:
-        words += [f"{key}name", *(["!="] if operator == "!=" else []), pattern]
+        names = pattern if isinstance(pattern, str) else ", ".join(pattern)
+        words += [f"{key}name", *(["!="] if operator == "!=" else []), names]
     for key, operator, values in rule["selects"]:
         words += [key, *(["!="] if operator == "!=" else []), ", ".join(values)]
     text = " ".join([*words, *(["…"] if rule["asks_unknown"] else []), rule["verdict"]])
