@@ -21,6 +21,8 @@ mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
 mount -t proc proc /mnt/root/proc
 mount -t tmpfs none /mnt/root/run
+# A host without the package netbase has neither.
+rm -f /mnt/root/etc/protocols /mnt/root/etc/services
 mkdir /mnt/root/run/bird
 ip link set lo up
 """
