@@ -119,10 +119,11 @@ OVERLOOKING = frozenset({"3.1"})
 They see that when they scan the kernel's table, and can be asked to.
 """
 
-DELETING = frozenset({"1.6.8"})
-"""Versions that replace a route in the kernel by deleting it and adding it again.
+DELETING = frozenset({"1.6.8", "3.1"})
+"""Versions that replace a route in the kernel by deleting and adding it again: 1.6 always, 3.1 now and then.
 
-For the moment between, a packet takes the next best route.
+3.1 does it for some milliseconds when all paths to a prefix become stale one after the other, or fresh again
+(seen with 3.1.7 when another hypervisor's BIRD is killed). In between a packet takes the next best route.
 """
 
 

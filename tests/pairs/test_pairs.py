@@ -147,7 +147,7 @@ def test_killed_reflectors_cost_nothing(fabric: Lab) -> None:
     programs = fabric.on_each(
         [name for several in REFLECTORS.values() for name in several], fabric.routing_program
     )
-    with fabric.traffic(*sum(RING, ()), seconds=10, interval_ms=20, each=8) as traffic:
+    with fabric.traffic(*sum(RING, ()), seconds=15, interval_ms=20, each=8) as traffic:
         fabric.on_each(programs, lambda name: fabric.twin("kill", name, programs[name]))
     assert traffic.lost() == {}
 

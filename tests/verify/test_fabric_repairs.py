@@ -59,7 +59,8 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
             {"last resort of public ipv4"},
         ),
         (
-            "nft add element inet l3hv ping_rate '{ \"vm2\" limit rate over 1/day burst 9 packets timeout 1h }'",
+            "nft add element inet l3hv ping_rate"
+            " '{ \"vm2\" limit rate over 1/day burst 9 packets timeout 1h }'",
             {"packet filter"},
         ),
         ("ip route delete 203.0.113.2 table public", {"route 203.0.113.2/32 in public"}),
