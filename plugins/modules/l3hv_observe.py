@@ -770,13 +770,13 @@ HOOKS_OF_GUESTS = {
     "arp": ("input", "output"),
     "netdev": ("ingress", "egress"),
 }
-"""Where packets of guests pass the chains of others, by the family of their table."""
+"""The hooks, by family of table, at which a chain of somebody else sees packets of guests."""
 HOOKS_OF_SESSIONS = ("input", "output")
-"""Where those of inet, ip and ip6 may also rewrite addresses and ports of the host's own sessions."""
+"""The hooks at which a chain of family inet, ip or ip6 sees packets of the host's own BGP sessions."""
 
 VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
 REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt")
-"""What rewrites addresses or ports: statements of nft, and in capitals targets of iptables."""
+"""The nft statements that rewrite addresses or ports. In capitals they are targets of iptables."""
 ENDS_OF_PACKETS = {"drop", "reject", "queue"}
 """The verdicts that leave nothing of a rewrite before them in the same rule."""
 REWRITTEN_FIELDS = {"saddr", "daddr", "sport", "dport"}
@@ -796,9 +796,9 @@ INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"
 UNREAD = "unread"
 """The verdict of a rule that may do anything: nft has no JSON for what it does, or it is not understood."""
 ODD_SHAPES = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
-"""What reading a listing of an unexpected shape raises."""
+"""The exceptions that Python raises when a listing does not have the expected shape."""
 ALTERNATIVES = 64
-"""How many elements of a verdict map or of a set of several fields are told apart."""
+"""The most elements of a verdict map, or of a set of several fields, that are judged one by one."""
 RULES_OF_OTHERS = 2000
 """How many rules of others are looked at: a host may have tens of thousands for its containers."""
 

@@ -87,7 +87,7 @@ cautions:
 """
 
 SYSTEMD_SECONDS = 20
-"""How long systemd may take to list its units."""
+"""The time-out of `systemctl list-units` and `systemctl list-unit-files`."""
 
 FLOWS_SINCE = (4, 4)
 """Linux from 3.6 until this version takes the next hops of an IPv4 route in turn, packet by packet."""
