@@ -45,7 +45,7 @@ _BUILT = (
         package="bird3",
         version="3.1",
         device_scan_s=10,
-        kernel_scan_s=10,
+        kernel_scan_s=60,  # bird31-routes has it scan more often
         asks_for_authentication=True,
         bounds_restart=True,
         reading_socket="restrict;",
@@ -120,10 +120,10 @@ They see that when they scan the kernel's table, and can be asked to.
 """
 
 DELETING = frozenset({"1.6.8", "3.1"})
-"""Versions that replace a route in the kernel by deleting and adding it again: 1.6 always, 3.1 now and then.
+"""Versions that replace a route in the kernel by deleting and adding it again: 1.6 always, 3.1 in some scans.
 
-3.1 does it for some milliseconds when all paths to a prefix become stale one after the other, or fresh again
-(seen with 3.1.7 when another hypervisor's BIRD is killed). In between a packet takes the next best route.
+3.1 does it for up to 8 ms when a scan that it begins itself meets a changed best path, not exported yet
+(`krt_export_net` in 3.1.7). In between a packet takes the next best route.
 """
 
 

@@ -21,7 +21,7 @@ PROMISES: Mapping[str, Settings] = {
     "systemd-networkd.service": _ALWAYS,
     "bird.service": _BIRD,
     "bird6.service": _BIRD,
-    "l3hv-bird-rescan.service": {**_ALWAYS, "User": "bird", "CapabilityBoundingSet": ""},
+    "l3hv-bird-rescan.service": {**_ALWAYS, "User": "bird", "CapabilityBoundingSet": "CAP_NET_ADMIN"},
     "frr.service": {**_ALWAYS, **_VANISHES},
     "l3hv-gobgp.service": {
         **_ALWAYS,
