@@ -30,9 +30,8 @@ from config_files import template_at, texts  # noqa: E402 - the action plugin th
 from fabric import write_inventory  # noqa: E402 - beside this file
 from jinja2.runtime import missing  # noqa: E402 - after the path is set
 
-from l3hv.inventory import open_inventory, read_fabric  # noqa: E402 - after the path is set
-from l3hv.model import as_plain  # noqa: E402 - after the path is set
-from l3hv.plan import host_plan  # noqa: E402 - after the path is set
+from l3hv.inventory.ansible import open_inventory  # noqa: E402 - after the path is set
+from l3hv.inventory.read import read_fabric  # noqa: E402 - after the path is set
 
 ROLE = ROOT / "roles" / "packet_filter"
 GUEST, ROUTER, BEYOND = (f"l3hv-bench-{name}" for name in ("guest", "router", "beyond"))
@@ -47,7 +46,7 @@ def rules(guests: int, directory: Path) -> Path:
     write_inventory(inventory_path, 1, guests)
     inventory = open_inventory(inventory_path)
     run = read_fabric(inventory, inventory.kinds()[0], directory / f"fabric-{guests}")
-    plan = as_plain(host_plan(json.loads((run.slices / "hv00001.json").read_text(encoding="utf-8"))))
+    plan = json.loads((run.plans / "hv00001.json").read_text(encoding="utf-8"))
     path = directory / f"{guests}.nft"
     path.write_text(rendered(plan["packet_filter"]), encoding="utf-8")
     return path

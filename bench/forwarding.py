@@ -23,9 +23,8 @@ from typing import Any
 from fabric import write_inventory  # beside this file
 from filter import PORT, load, rendered  # beside this file
 
-from l3hv.inventory import open_inventory, read_fabric
-from l3hv.model import as_plain
-from l3hv.plan import host_plan
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import read_fabric
 
 PREFIX = "l3hv-fwd-"
 HYPERVISORS = ("hv00001", "hv00002")
@@ -78,10 +77,7 @@ def plans(directory: Path, guests: int) -> list[dict[str, Any]]:
     write_inventory(inventory_path, len(HYPERVISORS), guests)
     inventory = open_inventory(inventory_path)
     fabric = read_fabric(inventory, inventory.kinds()[0], directory / "fabric")
-    slices = (
-        json.loads((fabric.slices / f"{name}.json").read_text(encoding="utf-8")) for name in HYPERVISORS
-    )
-    return [as_plain(host_plan(each)) for each in slices]
+    return [json.loads((fabric.plans / f"{name}.json").read_text(encoding="utf-8")) for name in HYPERVISORS]
 
 
 def connect(one: str, one_device: str, other: str, other_device: str) -> None:

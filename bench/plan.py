@@ -32,9 +32,8 @@ sys.path.append(str(ROOT / "plugins" / "action"))
 from config_files import ASK, Context, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
 
-from l3hv.inventory import Run, open_inventory, read_fabric  # noqa: E402 - after the path is set
-from l3hv.model import as_plain  # noqa: E402 - after the path is set
-from l3hv.plan import host_plan  # noqa: E402 - after the path is set
+from l3hv.inventory.ansible import open_inventory  # noqa: E402 - after the path is set
+from l3hv.inventory.read import Run, read_fabric  # noqa: E402 - after the path is set
 
 WORKERS = 2
 
@@ -133,13 +132,12 @@ def resolved(value: Any, ask: Any) -> Any:
 
 
 def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
-    """Do a worker's share: hosts' slices → plans → files."""
-    slices, hosts = arguments
+    """Do a worker's share: hosts' plans → files."""
+    plans, hosts = arguments
     sets: dict[str, Any] = {}
     files = size = 0
     for host in hosts:
-        part = json.loads((slices / f"{host}.json").read_text(encoding="utf-8"))
-        plan = as_plain(host_plan(part))
+        plan = json.loads((plans / f"{host}.json").read_text(encoding="utf-8"))
         kind = plan["kind"]
         if kind not in sets:
             sets[kind] = file_sets(kind)
@@ -160,7 +158,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
     read = time.monotonic() - started
 
     hosts = list(kinds)
-    shares = [(run.slices, hosts[start::WORKERS]) for start in range(WORKERS)]
+    shares = [(run.plans, hosts[start::WORKERS]) for start in range(WORKERS)]
     started = time.monotonic()
     with multiprocessing.get_context("fork").Pool(WORKERS) as pool:
         results = pool.map(plan_and_render, shares)
@@ -170,7 +168,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
     inventory = open_inventory(inventory_path)
     started = time.monotonic()
     run = read_fabric(inventory, {hosts[len(hosts) // 2]}, directory / "fabric")
-    plan_and_render((run.slices, [hosts[len(hosts) // 2]]))
+    plan_and_render((run.plans, [hosts[len(hosts) // 2]]))
     limited = time.monotonic() - started
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

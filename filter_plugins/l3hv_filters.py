@@ -15,14 +15,9 @@ _SOURCES = str(Path(__file__).resolve().parent.parent / "src")
 if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
-from l3hv import junos, model, plan, rotation, secrets, summary  # noqa: E402  (needs the path above)
-from l3hv.inventory import plain  # noqa: E402  (the same)
-
-
-def host_plan(slice_: Any) -> dict[str, Any]:
-    """Return the plan of one host as plain data."""
-    result: dict[str, Any] = model.as_plain(plan.host_plan(plain(slice_)))
-    return result
+from l3hv.inventory.ansible import plain  # noqa: E402  (the same)
+from l3hv.keys import rotation, secrets  # noqa: E402  (needs the path above)
+from l3hv.render import junos, summary  # noqa: E402  (the same)
 
 
 def plan_summary(host_plan_: Any) -> str:
@@ -90,7 +85,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "host_plan": host_plan,
             "junos_reflector": junos_reflector,
             "key_changes": key_changes,
             "keys_in_use": keys_in_use,

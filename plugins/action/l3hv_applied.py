@@ -9,9 +9,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import ControllerAction
-from l3hv.intent import KINDS
-from l3hv.removals import record_applied
+from l3hv.model.choices import KINDS
+from l3hv.run.actions import ControllerAction
+from l3hv.run.removals import record_applied
 
 
 class ActionModule(ControllerAction):

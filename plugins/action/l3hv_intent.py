@@ -17,12 +17,13 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import ControllerAction
-from l3hv.errors import IntentError
-from l3hv.intent import KINDS
-from l3hv.inventory import OPTIONS, PREFIX, Inventory, Run, plain, read_fabric
-from l3hv.removals import Removals
-from l3hv.runs import describe_run, environment, lease_seconds
+from l3hv.inventory.ansible import OPTIONS, PREFIX, Inventory, plain
+from l3hv.inventory.read import Run, read_fabric
+from l3hv.model.choices import KINDS
+from l3hv.model.errors import IntentError
+from l3hv.run.actions import ControllerAction
+from l3hv.run.identity import describe_run, environment, lease_seconds
+from l3hv.run.removals import Removals
 
 # What a run does about hosts and guests that it would take out of service.
 IGNORE, TELL, REFUSE = "ignore", "tell", "refuse"
@@ -121,7 +122,7 @@ class ActionModule(ControllerAction):
     def _facts(run: Run, build: Path) -> dict[str, Any]:
         return {
             "changed": False,
-            "slices": str(run.slices),
+            "plans": str(run.plans),
             "announcements": str(run.announcements),
             "applied": str(run.applied),
             "memory": str(run.memory),

@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.runs import has_ended
+from l3hv.run.identity import has_ended
 
 
 class ActionModule(ActionBase):

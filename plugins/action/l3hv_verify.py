@@ -16,9 +16,10 @@ from ansible.utils.display import Display
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import ControllerAction
-from l3hv.inventory import plain
-from l3hv.model import HostPlan, from_plain
+from l3hv.inventory.ansible import plain
+from l3hv.model.plain import from_plain
+from l3hv.model.plan import HostPlan
+from l3hv.run.actions import ControllerAction
 from l3hv.verify.causes import Group, groups
 from l3hv.verify.check import Check, failures
 from l3hv.verify.compare import compare, patience

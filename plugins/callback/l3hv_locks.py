@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import inventory_of
+from l3hv.run.actions import inventory_of
 
 DOCUMENTATION = r"""
 name: l3hv_locks

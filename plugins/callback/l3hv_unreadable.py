@@ -13,8 +13,8 @@ from ansible.plugins.callback import CallbackBase
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import inventory_of
-from l3hv.inventory import unreadable_files
+from l3hv.inventory.files import unreadable_files
+from l3hv.run.actions import inventory_of
 
 DOCUMENTATION = r"""
 name: l3hv_unreadable

@@ -27,7 +27,7 @@ from attacker import NAME as ATTACKER
 from hostile import Log, Victims, following
 from lab import PROTOCOLS, REFLECTORS, Lab, wait_for
 
-from l3hv.policy import REFUSALS
+from l3hv.plan.policy import REFUSALS
 
 pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.runs import describe_run
+from l3hv.run.identity import describe_run
 
 pytest.importorskip("ansible", reason="the playbooks are run by Ansible itself")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

@@ -161,9 +161,9 @@ def test_most_guests_are_not_removed_without_consent(play: Play, lab: Path, tmp_
     """The memory of a run is made by what a run makes it of; then three of four guests are gone."""
     assert play("playbooks/plan.yml", inventory=lab).returncode == 0
     (run,) = (tmp_path / "build" / "fabric").glob("*/runs/*")
-    from l3hv.removals import record_applied
+    from l3hv.run.removals import record_applied
 
-    hosts = [path.stem for path in (run / "slices").glob("*.json")]
+    hosts = [path.stem for path in (run / "plans").glob("*.json")]
     record_applied(run.parents[1] / "applied", run / "applied.json", hosts, hosts)
     for name in ("hv1", "hv2"):
         path = lab / "host_vars" / f"{name}.yml"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from l3hv.claims import claims, clashes
-from l3hv.errors import IntentError
-from l3hv.intent import host_kind, member, parse_common, parse_host
-from l3hv.keys import key_problems
-from l3hv.ranges import range_problems
+from l3hv.intent.all_hosts import AllHosts
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import host_kind, parse_host
+from l3hv.model.errors import IntentError
+from l3hv.plan.rules import rule_problems
 
 HERE = Path(__file__).parent
 SOUND = yaml.safe_load((HERE / "sound_intent.yaml").read_text())
@@ -42,9 +42,10 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
             parsed[name], more = parse_host(name, kind, variables | own, common)
             problems += more
     if common is not None and None not in parsed.values():
-        problems += clashes({name: claims(host) for name, host in parsed.items()}, common)
-        members = [member(host) for host in parsed.values()]
-        problems += [*range_problems(members), *key_problems(members)]
+        everybody = AllHosts.of(common, parsed)
+        problems += everybody.problems()
+        for host in parsed.values():
+            problems += rule_problems(everybody.slice_of(host))
     if problems:
         raise IntentError(problems)
 

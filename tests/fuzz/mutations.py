@@ -12,9 +12,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from l3hv.fabric import COMMON_KEYS
-from l3hv.hosts import KINDS
-from l3hv.inventory import open_inventory
+from l3hv.intent.fabric import COMMON_KEYS
+from l3hv.inventory.ansible import open_inventory
+from l3hv.model.choices import KINDS
 
 Place = tuple[Any, ...]
 

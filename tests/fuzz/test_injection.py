@@ -10,8 +10,9 @@ import yaml
 from golden_cases import intent_directory
 from mutations import renamed, sound_inventory, written
 
-from l3hv.errors import IntentError
-from l3hv.inventory import Run, open_inventory, read_fabric
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import Run, read_fabric
+from l3hv.model.errors import IntentError
 
 LAB = sound_inventory(intent_directory("lab"))
 LAB["common"]["l3hv_pools"]["customers"]["search"] = ["example.net"]

@@ -18,11 +18,10 @@ from parsers import Files, refusals
 from rendered import files_of_plan
 from test_rendered_files import image_of
 
-from l3hv.errors import FABRIC, IntentError
-from l3hv.inventory import open_inventory, read_fabric
-from l3hv.model import as_plain
-from l3hv.plan import host_plan
-from l3hv.summary import plan_summary
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import read_fabric
+from l3hv.model.errors import FABRIC, IntentError
+from l3hv.render.summary import plan_summary
 
 EXAMPLES = int(os.environ.get("L3HV_FUZZ_EXAMPLES", "0"))
 """For each golden case; without it the same 75 are tried at each run, with it other ones."""
@@ -61,8 +60,7 @@ def attempt(inventory: dict[str, Any], accepted: Accepted) -> None:
             accepted.refused += 1
             explain(error, inventory)
             return
-        slices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.slices.iterdir())]
-    plans = [as_plain(host_plan(part)) for part in slices]
+        plans = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.plans.iterdir())]
     assert all(map(plan_summary, plans))
     accepted.add(text, plans)
 

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from l3hv.inventory import open_inventory, read_fabric
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import read_fabric
 
 GOLDEN = Path(__file__).parent
 INVENTORIES = GOLDEN.parent.parent / "inventories"
@@ -31,9 +32,9 @@ def expected_directory(case: str, host: str) -> Path:
     return GOLDEN / case / "expected" / host
 
 
-def slices(inventory: Path) -> dict[str, dict[str, Any]]:
-    """Return, by host, the slices of an inventory, read as a playbook reads it."""
+def plans(inventory: Path) -> dict[str, dict[str, Any]]:
+    """Return, by host, the plans of an inventory as plain data, read as a playbook reads it."""
     opened = open_inventory(inventory)
     with tempfile.TemporaryDirectory() as directory:
         run = read_fabric(opened, opened.kinds()[0], Path(directory))
-        return {path.stem: json.loads(path.read_text()) for path in run.slices.glob("*.json")}
+        return {path.stem: json.loads(path.read_text()) for path in run.plans.glob("*.json")}

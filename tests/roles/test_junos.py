@@ -14,7 +14,7 @@ import pytest
 from jinja2.runtime import missing
 from rendered import ROOT, read_plan, template_at, texts
 
-from l3hv.junos import junos_reflector
+from l3hv.render.junos import junos_reflector
 
 REFLECTORS = [
     path

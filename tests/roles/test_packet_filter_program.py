@@ -11,7 +11,8 @@ import pytest
 from images import ROOT, in_an_image
 from rendered import PLANS, read_plan, rendered_files
 
-from l3hv.model import HostPlan, from_plain
+from l3hv.model.plain import from_plain
+from l3hv.model.plan import HostPlan
 from l3hv.verify.sets import planned_sets
 
 sys.path.append(str(ROOT / "plugins/modules"))

@@ -8,7 +8,7 @@ import pytest
 from images import in_an_image
 from rendered import ROOT, rendered_files
 
-from l3hv.daemons import DAEMONS
+from l3hv.model.daemons import DAEMONS
 
 PLAN = ROOT / "tests/golden/foreign/expected/hv2/plan.yml"
 WITH_SOCKET = [(d.system, d.name) for d in DAEMONS.values() if d.reading_socket is not None]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
-from l3hv.rotation import keys_in_use
+from l3hv.keys.rotation import keys_in_use
 
 # What these print is kept and read; the others are there for the parsers.
 KEPT = {

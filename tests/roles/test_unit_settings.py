@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rendered import ROOT
 
-from l3hv.promises import PROMISES, settings_words
+from l3hv.plan.units import PROMISES, settings_words
 
 EXPECTED = ROOT / "tests/roles/expected"
 UNITS = "etc/systemd/system"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.topology import Machine, Port, Topology
+from l3hv.model.topology import Machine, Port, Topology
 from l3hv.twin import HOST_PACKAGES, TwinError, image, network, probe, state
 from l3hv.twin.state import Twin
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l3hv.addressing import (
+from l3hv.model.addressing import (
     bounds,
     first_host,
     guest_prefix,

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intents import common_of, fabric, intents
 
-from l3hv.claims import Claim, claims, clashes, largest, owners
-from l3hv.facts import Largest
-from l3hv.model import Owner, as_plain, from_plain
+from l3hv.intent.claims import Claim, claims, clashes, largest, owners
+from l3hv.model.intent import Largest
+from l3hv.model.plain import as_plain, from_plain
+from l3hv.model.plan import Owner
 
 COMMON = common_of()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l3hv.errors import IntentError, Problem, natural_key
+from l3hv.model.errors import IntentError, Problem
+from l3hv.model.text import natural_key
 
 
 def problem(host="hv1", field="l3hv_id", message="No."):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from intents import COMMON, common_of, fabric, intents, slices
 
-from l3hv.claims import claims, clashes
-from l3hv.model import HostPlan, Session
-from l3hv.plan import host_plan
-from l3hv.policy import REFUSALS
+from l3hv.intent.claims import claims, clashes
+from l3hv.model.plan import HostPlan, Session
+from l3hv.plan.host import host_plan
+from l3hv.plan.policy import REFUSALS
 
 OTHERS: dict[str, Any] = {"l3hv_managed": False}
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.fabric import COMMON_KEYS, domain_name
-from l3hv.guests import GUEST_KEYS
-from l3hv.hosts import HOST_KEYS, TIMERS, host_name
-from l3hv.inventory import INTERNAL, open_inventory, read_fabric
-from l3hv.shape import Text
+from l3hv.intent.fabric import COMMON_KEYS, domain_name
+from l3hv.intent.guests import GUEST_KEYS
+from l3hv.intent.hosts import HOST_KEYS, TIMERS, host_name
+from l3hv.intent.shape import Text
+from l3hv.inventory.ansible import INTERNAL, open_inventory
+from l3hv.inventory.read import read_fabric
 
 TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
 DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}

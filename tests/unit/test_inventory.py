@@ -12,19 +12,12 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleError
 
-from l3hv import inventory as ours
-from l3hv.errors import IntentError
-from l3hv.inventory import (
-    Inventory,
-    Run,
-    open_inventory,
-    place_of_error,
-    read_fabric,
-    read_topology,
-    stamp,
-    strays,
-)
-from l3hv.removals import record_applied
+from l3hv.inventory import octal
+from l3hv.inventory.ansible import Inventory, open_inventory
+from l3hv.inventory.files import place_of_error, stamp, strays
+from l3hv.inventory.read import Run, read_fabric, read_topology
+from l3hv.model.errors import IntentError
+from l3hv.run.removals import record_applied
 
 LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
 
@@ -63,12 +56,12 @@ def edit(path: Path, old: str, new: str) -> None:
     os.utime(path, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
 
 
-def test_a_full_run_reads_everybody_and_writes_their_slices(
+def test_a_full_run_reads_everybody_and_writes_their_plans(
     read: Callable[..., tuple[Run, set[str]]],
 ) -> None:
     run, asked = read()
     assert asked == {"hv1", "hv2", "hv3", "rr1", "rr2", "internet"}
-    assert {path.stem for path in run.slices.glob("*.json")} == asked
+    assert {path.stem for path in run.plans.glob("*.json")} == asked
     assert (run.hosts, run.guests) == (6, 4)
     assert set(json.loads(run.announcements.read_text(encoding="utf-8"))) == asked
 
@@ -111,11 +104,12 @@ def test_a_strict_reflector_is_told_of_a_guest_that_nobody_touches(
     read()
     edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
     run, _ = read("rr1")
-    told = json.loads((run.slices / "rr1.json").read_text(encoding="utf-8"))
-    assert [each["host"] for each in told["owners"] if "203.0.113.5/32" in each["ipv4"]] == ["hv3"]
+    told = json.loads((run.plans / "rr1.json").read_text(encoding="utf-8"))
+    owners = told["routing"]["owners"]
+    assert [each["host"] for each in owners if "203.0.113.5/32" in each["ipv4"]] == ["hv3"]
     run, _ = read("hv2")
-    told = json.loads((run.slices / "hv2.json").read_text(encoding="utf-8"))
-    assert (told["owners"], told["largest"]) == ([], {"ipv4": 0, "ipv6": 0})
+    told = json.loads((run.plans / "hv2.json").read_text(encoding="utf-8"))
+    assert told["routing"]["owners"] == []
 
 
 def test_a_limited_run_knows_how_many_hold_an_anycast_prefix(
@@ -127,9 +121,10 @@ def test_a_limited_run_knows_how_many_hold_an_anycast_prefix(
     edit(lab / "host_vars" / "hv3.yml", "ipv4: 203.0.113.4", "ipv4: 203.0.113.4\n    anycast: [203.0.113.10]")
     for hosts in ({"hv1", "hv3", "rr1", "rr2"}, {"hv1", "rr1", "rr2"}):
         run, asked = read("hv1")
-        told = json.loads((run.slices / "hv1.json").read_text(encoding="utf-8"))
+        told = json.loads((run.plans / "hv1.json").read_text(encoding="utf-8"))
         assert asked == hosts
-        assert told["holders"] == [["203.0.113.10/32", 3], ["2001:db8:cb00:710a::/64", 2]]
+        shares = [share for domain in told["packet_filter"]["spread"] for share in domain["shares"]]
+        assert {share["family"]: share["holders"] for share in shares} == {"ipv4": 3, "ipv6": 2}
 
 
 def test_facts_of_the_fabric_that_change_make_everybody_be_read(
@@ -165,7 +160,7 @@ def test_templated_intent_is_resolved_and_never_remembered(
 ) -> None:
     edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", 'l3hv_id: "{{ [1, 2] | sum }}"')
     run, _ = read()
-    assert json.loads((run.slices / "hv3.json").read_text(encoding="utf-8"))["host"]["id"] == 3
+    assert json.loads((run.plans / "hv3.json").read_text(encoding="utf-8"))["id"] == 3
     _, asked = read("hv2")
     assert "hv3" in asked
 
@@ -300,7 +295,7 @@ def apply(run: Run, _: set[str]) -> None:
     record_applied(
         run.memory,
         run.applied,
-        [path.stem for path in run.slices.glob("*.json")],
+        [path.stem for path in run.plans.glob("*.json")],
         ["hv1", "hv2", "hv3", "rr1"],
     )
 
@@ -421,7 +416,7 @@ def test_an_ansible_that_hides_where_a_value_was_read_is_no_failure(
 ) -> None:
     """The only interface for it is one of Ansible's own, and may go."""
     monkeypatch.setitem(sys.modules, "ansible._internal._datatag._tags", None)
-    functions = (ours._origin_tag, ours._warn_of_octals)
+    functions = (octal._origin_tag, octal._warn_of_octals)
     for function in functions:
         function.cache_clear()
     edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", "l3hv_id: 03")

@@ -11,12 +11,13 @@ from ipaddress import IPv4Address, IPv6Network
 import pytest
 
 import l3hv
-from l3hv.model import as_plain, from_plain
+from l3hv.model.plain import as_plain, from_plain
 
+PURE_PACKAGES = {"model", "intent", "plan", "render", "keys"}
 PURE = [
     name
-    for _, name, is_package in pkgutil.iter_modules(l3hv.__path__, "l3hv.")
-    if not is_package and name != "l3hv.inventory"
+    for _, name, is_package in pkgutil.walk_packages(l3hv.__path__, "l3hv.")
+    if not is_package and name.split(".")[1] in PURE_PACKAGES
 ]
 
 

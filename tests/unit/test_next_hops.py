@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from intents import EDGE, REFLECTORS, hypervisor, slices
 
-from l3hv.model import HostPlan, as_plain
-from l3hv.plan import host_plan
-from l3hv.summary import plan_summary
+from l3hv.model.plain import as_plain
+from l3hv.model.plan import HostPlan
+from l3hv.plan.host import host_plan
+from l3hv.render.summary import plan_summary
 
 EDGES = EDGE | {
     "edge2": ("edge_router", {"l3hv_id": 14000, "l3hv_uplinks": {"b": "eno2", "a": "eno1"}}),
@@ -70,8 +71,8 @@ def test_an_edge_router_has_no_default_route_of_others() -> None:
 def test_a_slice_names_edge_routers_only_where_they_are_asked_for() -> None:
     """A hypervisor's slice changes with an edge router only if it prefers one."""
     plain = {"hv1": ("hypervisor", hypervisor(1)), **REFLECTORS, **EDGES}
-    assert slices(plain)["hv1"]["edges"] == []
-    assert all(part["edges"] == [] for part in slices(plain).values())
+    assert slices(plain)["hv1"].edges == ()
+    assert all(part.edges == () for part in slices(plain).values())
 
 
 def test_an_operator_sees_what_has_one_next_hop() -> None:

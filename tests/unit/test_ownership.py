@@ -8,10 +8,10 @@ from ipaddress import ip_network
 import pytest
 from intents import fabric, slices
 
-from l3hv.daemons import VALIDATING, WITH_OWNERS
-from l3hv.model import HostPlan
-from l3hv.plan import host_plan
-from l3hv.sessions import LEAST_PREFIX_LIMIT
+from l3hv.model.daemons import VALIDATING, WITH_OWNERS
+from l3hv.model.plan import HostPlan
+from l3hv.plan.host import host_plan
+from l3hv.plan.sessions import LEAST_PREFIX_LIMIT
 from l3hv.verify.fabric import is_matched
 
 STRICT = {"l3hv_origin_validation": "strict"}

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor
 
-from l3hv.claims import claims, clashes
-from l3hv.errors import IntentError
-from l3hv.fabric import COMMON_KEYS
-from l3hv.intent import HOST_KEYS, host_kind, parse_common, parse_host
+from l3hv.intent.claims import claims, clashes
+from l3hv.intent.fabric import COMMON_KEYS, parse_common
+from l3hv.intent.hosts import HOST_KEYS, host_kind, parse_host
+from l3hv.model.errors import IntentError
 
 RICH = hypervisor(1, 2)
 RICH["l3hv_guests"][0] |= {

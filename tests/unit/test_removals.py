@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.removals import Applied, load_applied, record_applied, removals
+from l3hv.run.removals import Applied, load_applied, record_applied, removals
 
 
 def fabric(hypervisors: int, guests: int) -> dict[str, Applied]:

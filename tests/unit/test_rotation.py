@@ -8,15 +8,9 @@ import pytest
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
 from jinja2.utils import htmlsafe_json_dumps
 
-from l3hv.model import as_plain
-from l3hv.plan import host_plan
-from l3hv.rotation import (
-    key_changes,
-    keys_in_use,
-    rotation_problems,
-    routing_until,
-    sessions_missed,
-)
+from l3hv.keys.rotation import key_changes, keys_in_use, rotation_problems, routing_until, sessions_missed
+from l3hv.model.plain import as_plain
+from l3hv.plan.host import host_plan
 
 SECRETS = {"old": "as it was", "new": "as it will be"}
 TOLD = "! l3hv_config 5007c0e8da227134\n"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from intents import COMMON, common_of, intents
 
-from l3hv.model import Rule
-from l3hv.rules import KERNEL_RULES, policy_rules
+from l3hv.model.plan import Rule
+from l3hv.plan.rules import KERNEL_RULES, policy_rules
 
 
 def written(rule: Rule) -> str:

@@ -17,7 +17,7 @@ from types import ModuleType
 
 import pytest
 
-from l3hv.runs import LEAST_LEASE_S, describe_run, has_ended, lease_seconds
+from l3hv.run.identity import LEAST_LEASE_S, describe_run, has_ended, lease_seconds
 
 pytest.importorskip("ansible", reason="the module needs Ansible's part of modules")
 
@@ -83,7 +83,7 @@ NAMESPACES = ("unshare", "--pid", "--mount", "--fork")
 ASKED_BY_NOBODY = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from l3hv.runs import describe_run, has_ended
+from l3hv.run.identity import describe_run, has_ended
 lives, ends = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
 run, ended = (describe_run("site.yml", process.pid) for process in (lives, ends))
 ends.kill()

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intents import COMMON, common_of, fabric, slices
 
-from l3hv.fabric import parse_common
-from l3hv.hosts import parse_host
-from l3hv.plan import host_plan
-from l3hv.secrets import LONGEST, secret_problems
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import parse_host
+from l3hv.keys.secrets import LONGEST, secret_problems
+from l3hv.plan.host import host_plan
 
 KEYS = {"l3hv_bgp_keys": {"fabric": "md5", "rack2": "md5"}}
 

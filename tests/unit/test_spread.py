@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 from golden_cases import cases, intent_directory
-from golden_cases import slices as golden_slices
+from golden_cases import plans as golden_plans
 from hypothesis import given
 from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
 
-from l3hv.addressing import is_inside
-from l3hv.model import HostPlan, PrefixesOfLength, SpreadShare, as_plain
-from l3hv.plan import host_plan
-from l3hv.spread import FLOW_HASHES, MARKS, shares
-from l3hv.summary import plan_summary
+from l3hv.model.addressing import is_inside
+from l3hv.model.plain import as_plain, from_plain
+from l3hv.model.plan import HostPlan, PrefixesOfLength, SpreadShare
+from l3hv.plan.anycast import FLOW_HASHES, MARKS, shares
+from l3hv.plan.host import host_plan
+from l3hv.render.summary import plan_summary
 
 FOUR, SIX = "10.9.0.1/32", "2001:db8:8000:9900::/64"
 HALF = "ffff:ffff:ffff:ffff::"
@@ -91,7 +92,7 @@ def test_nothing_is_there_for_it_where_nothing_is_spread(
         assert not any(rule.mark for rule in plan.rules)
         assert all("spread" not in table.name for table in plan.table_names)
     parts = slices(fabric(holders, **({"l3hv_anycast": "spread"} | variables)))
-    assert {str(part["holders"]) for part in parts.values()} == {"[]"}
+    assert {part.holders for part in parts.values()} == {()}
 
 
 def test_a_further_holder_changes_shares_and_nothing_that_routes() -> None:
@@ -206,8 +207,8 @@ def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
 @pytest.mark.parametrize("case", cases())
 def test_no_packet_is_spread_twice(case: str) -> None:
     """What comes by a path is never marked, and only marks lead to tables that may lead away from here."""
-    for part in golden_slices(intent_directory(case)).values():
-        plan = host_plan(part)
+    for plain in golden_plans(intent_directory(case)).values():
+        plan = from_plain(HostPlan, plain)
         uplinks = {uplink.interface for uplink in plan.uplinks}
         marked = {port for domain in plan.packet_filter.spread for port in domain.guests}
         assert marked.isdisjoint(uplinks)

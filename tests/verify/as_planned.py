@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from l3hv.model import Guest, HostPlan, RoutingTable
-from l3hv.promises import promises_of
+from l3hv.model.plan import Guest, HostPlan, RoutingTable
+from l3hv.plan.units import settings_of
 from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
 from l3hv.verify.fabric import Fabric, Total, route_total
 from l3hv.verify.sets import planned_sets
@@ -73,7 +73,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
 
 def running_unit(unit: str) -> dict[str, str]:
     """Return what systemd says of a unit that runs, starts at boot and has the settings of its own files."""
-    settings = {**promises_of(unit)}
+    settings = {**settings_of(unit)}
     if "KillSignal" in settings:
         settings["KillSignal"] = str(int(signal.Signals[settings["KillSignal"]]))
     if "StartLimitIntervalSec" in settings:

@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from l3hv.claims import claims, holders
-from l3hv.hosts import KINDS
-from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
-from l3hv.model import HostPlan, Kind
-from l3hv.plan import host_plan
+from l3hv.intent.all_hosts import AllHosts
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import parse_host
+from l3hv.model.choices import KINDS, Kind
+from l3hv.model.plan import HostPlan
+from l3hv.plan.host import host_plan
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab"
 
@@ -30,20 +31,8 @@ def plans(
         assert intent is not None, wrong
         intents[name] = intent
     assert not problems, problems
-    roster = Roster(member(intent) for intent in intents.values())
-    counts = holders({name: claims(intent) for name, intent in intents.items()})
-    return {
-        name: host_plan(
-            host_slice(
-                common,
-                intent,
-                peers(intent, roster),
-                edges=edges(intent, roster),
-                holders=lambda: counts,
-            )
-        )
-        for name, intent in intents.items()
-    }
+    everybody = AllHosts.of(common, intents)
+    return {name: host_plan(everybody.slice_of(intent)) for name, intent in intents.items()}
 
 
 def lab(

@@ -12,10 +12,11 @@ from typing import Any
 
 from fabrics import lab
 
-from l3hv.model import HostPlan, as_plain
+from l3hv.model.plain import as_plain
+from l3hv.model.plan import HostPlan
+from l3hv.plan.announcements import announcements
 from l3hv.twin import power
 from l3hv.twin.state import Twin
-from l3hv.verify.announcements import announcements
 from l3hv.verify.check import Check
 from l3hv.verify.compare import compare, patience
 from l3hv.verify.fabric import Fabric

@@ -8,8 +8,8 @@ from typing import Any
 import as_planned
 from fabrics import fabric, lab
 
-from l3hv.model import HostPlan
-from l3hv.verify.announcements import announcements
+from l3hv.model.plan import HostPlan
+from l3hv.plan.announcements import announcements
 from l3hv.verify.causes import Group, groups
 from l3hv.verify.check import Check, failures
 from l3hv.verify.compare import compare

@@ -9,7 +9,7 @@ import as_planned
 import pytest
 from fabrics import lab
 
-from l3hv.verify.announcements import announcements
+from l3hv.plan.announcements import announcements
 from l3hv.verify.check import Check
 from l3hv.verify.compare import REMEDIES, compare, patience, remedy
 from l3hv.verify.fabric import Fabric

@@ -11,8 +11,8 @@ from fabrics import fabric, lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l3hv.model import HostPlan, PrefixMatch, RoutingTable
-from l3hv.verify.announcements import announcements
+from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
+from l3hv.plan.announcements import announcements
 from l3hv.verify.fabric import Fabric, Total, is_matched, paths_of, route_total
 
 LAB = lab()

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 import yaml
 
-from l3hv.model import HostPlan, from_plain
-from l3hv.promises import PROMISES
+from l3hv.model.plain import from_plain
+from l3hv.model.plan import HostPlan
+from l3hv.plan.units import PROMISES
 from l3hv.verify.expect import units
 from l3hv.verify.fabric import route_total
 from l3hv.verify.foreign import blocked

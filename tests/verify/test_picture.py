@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 from fabrics import fabric, lab
 
-from l3hv.model import HostPlan
-from l3hv.picture import MACHINES_DRAWN, Marks, draw, names_of, topology_of
+from l3hv.model.plan import HostPlan
+from l3hv.render.picture import MACHINES_DRAWN, Marks, draw, names_of, topology_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 FABRIC_SVG = Path(__file__).parents[2] / "docs" / "fabric.svg"

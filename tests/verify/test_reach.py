@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 from fabrics import LAB, fabric, lab
 
-from l3hv.model import HostPlan
-from l3hv.topology import GuestPort
-from l3hv.verify.announcements import announcements
+from l3hv.model.plan import HostPlan
+from l3hv.model.topology import GuestPort
+from l3hv.plan.announcements import announcements
 from l3hv.verify.packets import planned_addresses, standing_twin
 from l3hv.verify.reach import LiveGuest, Ping, pings
 

@@ -8,9 +8,9 @@ import as_planned
 import pytest
 from fabrics import lab
 
-from l3hv.model import HostPlan
-from l3hv.sessions import SESSION_LAYOUTS
-from l3hv.verify.announcements import announcements
+from l3hv.model.plan import HostPlan
+from l3hv.model.profiles import SESSION_LAYOUTS
+from l3hv.plan.announcements import announcements
 from l3hv.verify.compare import compare
 from l3hv.verify.expect import AT_LEAST, expectation
 from l3hv.verify.fabric import Fabric

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from l3hv.topology import Topology
+from l3hv.model.text import counted
+from l3hv.model.topology import Topology
 from l3hv.twin import (
     HOST_PACKAGES,
     TwinError,
@@ -31,7 +32,6 @@ from l3hv.twin import (
     status,
 )
 from l3hv.twin.state import Standing, Twin, standing_twins, topology_from
-from l3hv.verify.words import some
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MOST_FLOWS = 256
@@ -242,8 +242,8 @@ def _up(options: argparse.Namespace) -> int:
         _print_json({"twin": twin.name, **asdict(outcome), "seconds": seconds})
     booted, plugged = len(outcome.booted), len(outcome.plugged)
     # The guests of a machine that boots start with it.
-    done = [some(booted, "machine") + " booted"] if booted else []
-    done += [some(plugged, "guest") + " plugged"] if plugged else []
+    done = [counted(booted, "machine") + " booted"] if booted else []
+    done += [counted(plugged, "guest") + " plugged"] if plugged else []
     if not options.json and (done or not outcome.failed):
         say(f"{' and '.join(done)} in {seconds} s" if done else "nothing to boot or to plug")
     if outcome.failed:
@@ -308,8 +308,10 @@ def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Top
     try:
         from ansible.errors import AnsibleError
 
-        from l3hv.errors import IntentError
-        from l3hv.inventory import Options, place_of_error, read_topology
+        from l3hv.inventory.ansible import Options
+        from l3hv.inventory.files import place_of_error
+        from l3hv.inventory.read import read_topology
+        from l3hv.model.errors import IntentError
     except ModuleNotFoundError as error:
         raise TwinError(
             f"the Python package {error.name} is missing: install requirements.txt into .venv (make venv)"

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from l3hv.topology import GuestPort
+from l3hv.model.topology import GuestPort
 from l3hv.twin import TwinError, image, network, power
 from l3hv.twin.state import Twin
 

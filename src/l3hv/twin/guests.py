@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_interface
 from pathlib import Path
 
-from l3hv.topology import GuestPort
+from l3hv.model.topology import GuestPort
 from l3hv.twin import TwinError, guest_system, network, power, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from l3hv.topology import Machine, Topology
+from l3hv.model.topology import Machine, Topology
 from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network, power
 from l3hv.twin.image import DEFAULT_DAEMON, DEFAULT_SYSTEM, ensure_images, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from l3hv.topology import Machine, Port
+from l3hv.model.topology import Machine, Port
 from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
 from l3hv.twin.image import SUITES
 from l3hv.twin.power import Running, forget_running, last_leader, leader, record_running, running

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from l3hv.topology import Machine, Port
+from l3hv.model.topology import Machine, Port
 from l3hv.twin import TwinError
 from l3hv.twin.state import HOST_NUMBER, MANAGEMENT, Standing, Twin, read_json, write_json
 

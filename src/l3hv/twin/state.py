@@ -15,8 +15,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from l3hv.daemons import REFLECTORS_ONLY, TITLES
-from l3hv.topology import GuestPort, Machine, Port, Topology
+from l3hv.model.daemons import REFLECTORS_ONLY, TITLES
+from l3hv.model.topology import GuestPort, Machine, Port, Topology
 from l3hv.twin import TwinError
 
 RUN = Path("/run/l3hv")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from l3hv.topology import GuestPort, Machine
+from l3hv.model.topology import GuestPort, Machine
 from l3hv.twin import guests, network, power
 from l3hv.twin.state import Twin
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from l3hv.topology import GuestPort
+from l3hv.model.topology import GuestPort
 from l3hv.twin import TwinError, image, network
 from l3hv.twin.state import Twin
 

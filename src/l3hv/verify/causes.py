@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from l3hv.model import HostPlan, Session
+from l3hv.model.plan import HostPlan, Session
+from l3hv.model.text import counted
 from l3hv.verify.check import Check, failures
 from l3hv.verify.expect import bfd_name, routing_units
 from l3hv.verify.fabric import Fabric, source_of
-from l3hv.verify.words import some
 
 OFFERED_BY = {
     "radvd": ("ra ", "listeners radvd"),
@@ -51,7 +51,7 @@ class Group:
         """
         hosts = {check.host for check in self.follows}
         verb = "follows" if len(self.follows) == 1 else "follow"
-        return f"{some(len(self.follows), 'more check')} on {some(len(hosts), 'host')} {verb} from it"
+        return f"{counted(len(self.follows), 'more check')} on {counted(len(hosts), 'host')} {verb} from it"
 
 
 def groups(

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from l3hv.errors import natural_key
-from l3hv.model import DaemonName, HostPlan, RoutingTable
+from l3hv.model.choices import DaemonName
+from l3hv.model.plan import HostPlan, RoutingTable
+from l3hv.model.text import counted, natural_key
 from l3hv.verify.check import NOTHING, Check, State
 from l3hv.verify.expect import AT_LEAST, expectation, learned_name, routing_units
 from l3hv.verify.fabric import Fabric, source_of
@@ -24,7 +25,6 @@ from l3hv.verify.find import (
     absent_guests,
     findings,
 )
-from l3hv.verify.words import some
 
 ROUTES_NAMED = 10
 UNSEEN = "a guest of a host that was not looked at may not be started, or on its way to another"
@@ -258,7 +258,7 @@ def _first_ones(plan: HostPlan, table: RoutingTable, different: list[Check]) -> 
     more = in_order[ROUTES_NAMED:]
     if not more:
         return in_order
-    words = f"{some(len(more), 'more route')} differ"
+    words = f"{counted(len(more), 'more route')} differ"
     state: State = "warning" if all(check.ok for check in more) else "failed"
     what = f"more routes in {table.domain} {table.family}"
     return [*in_order[:ROUTES_NAMED], Check(plan.host, what, "as announced", words, state)]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.addressing import family_of_text
-from l3hv.daemons import ECHOING, UNITS
-from l3hv.fabric import LOCAL_OUT
-from l3hv.model import Guest, HostPlan, RoutingTable, Session
-from l3hv.promises import promises_of, settings_words
+from l3hv.model.addressing import family_of_text
+from l3hv.model.daemons import ECHOING, UNITS
+from l3hv.model.names import LOCAL_OUT
+from l3hv.model.plan import Guest, HostPlan, RoutingTable, Session
+from l3hv.model.text import counted
+from l3hv.plan.units import settings_of, settings_words
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.sets import AS_PLANNED, planned_sets, set_name
-from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
+from l3hv.verify.words import hop_words, in_order, route_words, rule_words
 
 LEARNED_METRIC = 32
 """The kernel metric of BIRD's routes; guests that are here have a lower one."""
@@ -80,7 +81,7 @@ def units(plan: HostPlan) -> list[str]:
 
 def _unit_settings(plan: HostPlan) -> Iterator[Item]:
     for unit in units(plan):
-        if promises := promises_of(unit):
+        if promises := settings_of(unit):
             yield f"unit {unit.removesuffix('.service')} settings", settings_words(promises)
 
 
@@ -180,7 +181,7 @@ def _packet_filter(plan: HostPlan) -> Iterator[Item]:
         if elements:
             yield set_name(name), AS_PLANNED
     for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons):
-        yield f"drops {reason.name}", f"{AT_LEAST}{some(0, 'packet')}"
+        yield f"drops {reason.name}", f"{AT_LEAST}{counted(0, 'packet')}"
 
 
 def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:
@@ -272,9 +273,9 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
             received, sent = map(sum, zip(*counts, strict=True))
             atleast = "" if all((session.path, domain) in alone for domain in session.domains) else AT_LEAST
-            yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
+            yield f"received {session.name} {channel.family}", f"{atleast}{counted(received, 'prefix')}"
             atleast = AT_LEAST if routing.daemon.name in ECHOING else atleast
-            yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
+            yield f"sent {session.name} {channel.family}", f"{atleast}{counted(sent, 'prefix')}"
     if plan.kind != "route_reflector":
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
             yield f"path {path} has a reflector for {domain}", "yes"
@@ -327,7 +328,7 @@ def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> str:
 
 def learned_words(count: int, digest: str, attributes: list[str]) -> str:
     """Return the routes of others in one table, all of them together."""
-    return ", ".join([some(count, "route"), f"digest {digest[:16]}", *attributes])
+    return ", ".join([counted(count, "route"), f"digest {digest[:16]}", *attributes])
 
 
 def attributes_words(prefsrc: str | None) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from l3hv.model import HostPlan, PrefixMatch, RoutingTable
-from l3hv.policy import DEFAULT_ROUTE
+from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
+from l3hv.plan.tables import DEFAULT_ROUTE
 
 DIGESTS = 2**128
 
@@ -54,7 +54,7 @@ def route_total(prefix: str, next_hops: Iterable[str]) -> Total:
 class Fabric:
     """What all hosts of a fabric announce, and what is expected of each to have learned.
 
-    ``announced`` maps hosts to their :func:`l3hv.verify.announcements.announcements`; ``absent`` maps hosts
+    ``announced`` maps hosts to their :func:`l3hv.plan.announcements.announcements`; ``absent`` maps hosts
     to those of their guests whose ports are not there, and which are therefore not announced.  Of ``unseen``
     hosts nothing is known but their intent.
     """

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Any
 
-from l3hv.daemons import TITLES, UNITS
-from l3hv.model import Guest, HostPlan, LimitAction
-from l3hv.promises import effective, promises_of, settings_words
+from l3hv.model.choices import LimitAction
+from l3hv.model.daemons import TITLES, UNITS
+from l3hv.model.plan import Guest, HostPlan
+from l3hv.model.text import counted
+from l3hv.plan.units import effective, settings_of, settings_words
 from l3hv.verify.check import NOTHING
 from l3hv.verify.expect import (
     BY_KERNEL,
@@ -34,7 +36,7 @@ from l3hv.verify.fabric import is_matched
 from l3hv.verify.foreign import blocked
 from l3hv.verify.rewriting import flows_of, rewritten
 from l3hv.verify.sets import AS_PLANNED, difference, planned_sets, set_name
-from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
+from l3hv.verify.words import hop_words, in_order, route_words, rule_words
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 NOT_IN_KERNEL = "not in this kernel"
@@ -104,10 +106,10 @@ def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the effective settings of units, and the drop-ins of others where they are not as promised."""
     for name in units(plan):
         unit = seen["units"].get(name, {})
-        if not promises_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
+        if not settings_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
             continue
         words = settings_words(effective(name, unit))
-        if words != settings_words(promises_of(name)):
+        if words != settings_words(settings_of(name)):
             foreign = [path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_IN)]
             words += f" ({', '.join(foreign)})" if foreign else ""
         yield f"unit {name.removesuffix('.service')} settings", words
@@ -252,7 +254,7 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             if planned or elements:
                 yield set_name(name), difference(planned, elements)
     for reason, packets in found["drops"].items():
-        yield f"drops {reason}", some(packets, "packet")
+        yield f"drops {reason}", counted(packets, "packet")
 
 
 def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -286,7 +288,7 @@ def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     expected = {session.neighbor for session in plan.routing.sessions}
     for address, count in seen["strangers"].items():
         if address not in expected:
-            yield f"stranger {address}", f"calls, and is refused ({some(count, 'time')} within 5 minutes)"
+            yield f"stranger {address}", f"calls, and is refused ({counted(count, 'time')} within 5 minutes)"
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -387,8 +389,8 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             routes = channel["routes"]
             if session["state"] == "Established" and channel["state"] == "UP":
                 refused = f", {routes['filtered']} refused" if routes.get("filtered") else ""
-                yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
-                yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
+                yield f"received {name} {family}", counted(routes.get("imported", 0), "prefix") + refused
+                yield f"sent {name} {family}", counted(routes.get("exported", 0), "prefix")
             for limit in channel.get("limits", ()):
                 yield f"limit {name} {family}", _limit_words(limit, actions.get((name, family)))
             for route in channel.get("refused", ()):
@@ -412,7 +414,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for table in plan.routing.tables:
         if (learned := seen["learned"].get(table.name)) is not None:
             attributes = [
-                words if count == learned["count"] else f"{words} ({some(count, 'route')})"
+                words if count == learned["count"] else f"{words} ({counted(count, 'route')})"
                 for words, count in sorted(learned["attributes"].items())
             ]
             attributes += [f"{route}, which is not there" for route in learned["misdirected"]]

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from l3hv.addressing import link_local_of
-from l3hv.model import HostPlan
-from l3hv.topology import GuestPort
+from l3hv.model.addressing import link_local_of
+from l3hv.model.plan import HostPlan
+from l3hv.model.topology import GuestPort
 from l3hv.twin import guests as twin_guests
 from l3hv.twin import network
 from l3hv.twin.state import RUN, Standing, Twin

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from l3hv.model import HostPlan
+from l3hv.model.plan import HostPlan
 
 
 @dataclass(frozen=True)

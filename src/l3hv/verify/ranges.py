@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from l3hv.model import HostPlan, Session
-from l3hv.sessions import CLIENTS, bird_symbol
+from l3hv.model.names import CLIENTS, bird_symbol
+from l3hv.model.plan import HostPlan, Session
 from l3hv.verify.fabric import Fabric
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l3hv.addressing import family_of_text
-from l3hv.fabric import LOCAL_OUT
-from l3hv.model import Family, HostPlan
-from l3hv.sessions import bird_table
+from l3hv.model.addressing import family_of_text
+from l3hv.model.choices import Family
+from l3hv.model.names import LOCAL_OUT, bird_table
+from l3hv.model.plan import HostPlan
 from l3hv.verify.passage import Passage
 
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})

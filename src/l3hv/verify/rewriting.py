@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from l3hv.model import HostPlan
+from l3hv.model.plan import HostPlan
 from l3hv.verify.foreign import DEEPEST, DEVICES_OF, UNREAD, is_named_by, of_devices
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

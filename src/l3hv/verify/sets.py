@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from l3hv.errors import natural_key
-from l3hv.model import PacketFilter
-from l3hv.verify.words import some
+from l3hv.model.plan import PacketFilter
+from l3hv.model.text import counted, natural_key
 
 AS_PLANNED = "as planned"
 NAMED = 10
@@ -91,7 +90,7 @@ def difference(planned: frozenset[str], found: Iterable[str]) -> str:
     lines += [f"has {element} too much" for element in sorted(there - planned, key=natural_key)]
     more = len(lines) - NAMED
     return (
-        "\n".join([*lines[:NAMED], *([f"and {some(more, 'more difference')}"] if more > 0 else [])])
+        "\n".join([*lines[:NAMED], *([f"and {counted(more, 'more difference')}"] if more > 0 else [])])
         or AS_PLANNED
     )
 

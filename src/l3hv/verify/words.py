@@ -65,17 +65,6 @@ def route_words(leads: str, maker: int, metric: int, prefsrc: str | None) -> str
     return " ".join(words)
 
 
-def some(count: int, noun: str) -> str:
-    """Return a number of things.
-
-    >>> some(1, "route"), some(7, "prefix")
-    ('1 route', '7 prefixes')
-    """
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count} {noun}es" if noun.endswith("x") else f"{count} {noun}s"
-
-
 def in_order(addresses: Iterable[str]) -> str:
     """Return addresses or prefixes in text, IPv4 first.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from l3hv.errors import natural_key
+from l3hv.model.text import natural_key
 from l3hv.verify.causes import Group
 from l3hv.verify.check import Check, State
 

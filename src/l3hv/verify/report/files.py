@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from l3hv.model import HostPlan
+from l3hv.model.plan import HostPlan
 from l3hv.verify.report import Report
 from l3hv.verify.report.html import html
 from l3hv.verify.report.junit import junit

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from l3hv.model import HostPlan
-from l3hv.picture import Marks, draw, names_of, topology_of
+from l3hv.model.plan import HostPlan
+from l3hv.model.text import counted
+from l3hv.render.picture import Marks, draw, names_of, topology_of
 from l3hv.verify.check import Check, first_line
 from l3hv.verify.report import Report, topic
 from l3hv.verify.report.table import summary
-from l3hv.verify.words import some
 
 CHECKS_LISTED = 20_000
 """Of more checks than this only those that differ are listed: a page has to open."""
@@ -46,7 +46,7 @@ def html(report: Report, plans: Iterable[HostPlan]) -> str:
     counts = report.counts()
     title = "The fabric is as intended"
     if not report.ok:
-        title = f"The fabric has {some(counts['failed'], 'difference')}"
+        title = f"The fabric has {counted(counts['failed'], 'difference')}"
     different = [check for check in report.checks if check.state != "ok"]
     parts = [
         "<!doctype html>",
@@ -137,7 +137,7 @@ def _host(report: Report, host: str) -> str:
     counts = report.counts(checks)
     state = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"
     summary = f"{counts['ok']} ok"
-    summary += f", {some(counts['warning'], 'warning')}" if counts["warning"] else ""
+    summary += f", {counted(counts['warning'], 'warning')}" if counts["warning"] else ""
     summary += f", {counts['failed']} failed" if counts["failed"] else ""
     if len(report.checks) > CHECKS_LISTED:
         checks = [check for check in checks if check.state != "ok"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from l3hv.model.text import counted
 from l3hv.verify.check import Check, State
 from l3hv.verify.report import TOPICS, Report, topic
-from l3hv.verify.words import some
 
 Paint = Callable[[str, str], str]
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -77,9 +77,9 @@ def _quoted(label: str, text: str) -> Iterator[str]:
 def summary(report: Report, paint: Paint = unpainted) -> str:
     """Return the report in one line."""
     counts = report.counts()
-    words = [paint(f"{some(counts['ok'], 'check')} ok", "green")]
+    words = [paint(f"{counted(counts['ok'], 'check')} ok", "green")]
     if counts["warning"]:
-        words.append(paint(some(counts["warning"], "warning"), "yellow"))
+        words.append(paint(counted(counts["warning"], "warning"), "yellow"))
     if counts["failed"]:
         words.append(paint(f"{counts['failed']} failed", "red"))
-    return f"{', '.join(words)} on {some(len(report.hosts), 'host')} in {report.seconds:.1f} s"
+    return f"{', '.join(words)} on {counted(len(report.hosts), 'host')} in {report.seconds:.1f} s"

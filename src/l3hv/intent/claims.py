@@ -1,0 +1,316 @@
+"""What must be unique in a fabric: each host's claims, and where they clash.
+
+Claims are small and can be kept as JSON: a run that is limited to one host compares its claims with those
+that the others made when they were last read.  Everything here is linear in the number of claims, but for
+the sorting of prefixes.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
+
+from l3hv.model.addressing import FAMILIES, brief, family_of_text
+from l3hv.model.errors import FABRIC, Problem
+from l3hv.model.intent import Common, GuestIntent, HostIntent, Largest
+from l3hv.model.names import bird_symbol
+from l3hv.model.plan import Owner
+from l3hv.model.text import natural_key
+
+ClaimKind = Literal[
+    "symbol", "id", "address", "guest", "mac", "prefix", "path", "reflector", "moves_from", "hypervisor"
+]
+
+_EVERYWHERE = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One value that a host needs for itself, and the field of its intent that says so.
+
+    ``shared`` prefixes (anycast) may be claimed by others who share them too.  The kinds ``path`` (needs a
+    reflector there) and ``reflector`` (is one) are about ``<path>.<domain>``, ``moves_from`` (needs a
+    hypervisor of that name) and ``hypervisor`` (is one) about names; they clash with nothing.  An ``address``
+    on a path (``<path>.<domain>.<address>``) is claimed where it does not follow from the host's id.
+    """
+
+    kind: ClaimKind
+    value: str
+    field: str
+    shared: bool = False
+
+
+def claims(host: HostIntent) -> tuple[Claim, ...]:
+    """Return everything that ``host`` claims."""
+    return (*_host_claims(host), *(claim for guest in host.guests for claim in _guest_claims(guest)))
+
+
+def _host_claims(host: HostIntent) -> Iterator[Claim]:
+    """Yield a host's name, ids and paths.
+
+    Its addresses on a path follow from its id, and so do a hypervisor's loopbacks and BGP identifier:
+    on their paths reflectors must differ from all others, hypervisors and edge routers everywhere.
+    """
+    yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        yield Claim("id", f"{path}.{host.id}", "l3hv_id")
+    if host.kind == "hypervisor":
+        yield Claim("hypervisor", host.name, "inventory_hostname")
+    if host.kind != "route_reflector":
+        yield Claim("id", f"{_EVERYWHERE}.{host.id}", "l3hv_id")
+    for uplink in host.uplinks:
+        place = f"{uplink.path}.{uplink.domain}"
+        if host.kind == "route_reflector":
+            yield Claim("reflector", place, "l3hv_uplinks")
+        else:
+            yield Claim("path", place, "l3hv_uplinks")
+    for own in host.path_addresses:
+        where = f"l3hv_path_addresses.{own.path}.{own.domain}.{family_of_text(own.address)}"
+        yield Claim("address", f"{own.path}.{own.domain}.{own.address}", where)
+
+
+def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
+    where = f"l3hv_guests[{guest.name}]"
+    yield Claim("guest", guest.name, f"{where}.name")
+    yield Claim("mac", guest.mac, f"{where}.mac")
+    if guest.moves_from is not None:
+        yield Claim("moves_from", guest.moves_from, f"{where}.moves_from")
+    if guest.ipv4 is not None:
+        yield Claim("prefix", f"{guest.ipv4}/32", f"{where}.ipv4")
+    if guest.ipv6 is not None:
+        yield Claim("prefix", guest.ipv6, f"{where}.ipv6")
+    for prefix in guest.addresses:
+        yield Claim("prefix", prefix, f"{where}.addresses")
+    for prefix in guest.subnets:
+        yield Claim("prefix", prefix, f"{where}.subnets")
+    for address in guest.transparent:
+        yield Claim("prefix", f"{address}/32", f"{where}.transparent")
+    for prefix in guest.anycast:
+        yield Claim("prefix", prefix, f"{where}.anycast", shared=True)
+
+
+def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> list[Problem]:
+    """Return the problems between hosts: what two of them claim, and paths without a reflector.
+
+    Of two claims the one of the host that comes later by name is blamed; anycast before anything else, and
+    what lies inside another prefix before that.
+    """
+    unique: dict[tuple[str, str], tuple[str, Claim]] = {}
+    prefixes: list[_Place] = []
+    places: dict[str, dict[str, list[str]]] = {"path": {}, "reflector": {}, "hypervisor": {}}
+    moves: list[tuple[str, Claim]] = []
+    problems: dict[tuple[str, str], Problem] = {}
+    for rank, host in enumerate(sorted(claims_by_host, key=natural_key)):
+        for claim in claims_by_host[host]:
+            if claim.kind == "prefix":
+                prefixes.append(_place(host, rank, claim))
+            elif claim.kind == "moves_from":
+                moves.append((host, claim))
+            elif claim.kind in places:
+                places[claim.kind].setdefault(claim.value, []).append(host)
+            else:
+                first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
+                if other is not claim:
+                    problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+    for (kind, _), (host, claim) in unique.items():
+        if kind == "address" and (problem := _taken_by_id(host, claim, unique, common)) is not None:
+            problems.setdefault((host, claim.field), problem)
+    return [
+        *_unreflected(places["path"], places["reflector"], common),
+        *_homeless(moves, places["hypervisor"]),
+        *problems.values(),
+        *_overlaps(prefixes),
+    ]
+
+
+def _taken_by_id(
+    host: str, claim: Claim, unique: Mapping[tuple[str, str], tuple[str, Claim]], common: Common
+) -> Problem | None:
+    """Return a problem where the address that ``host`` declares on a path follows from another host's id."""
+    path, domain, address = claim.value.split(".", 2)
+    network = common.network(path, domain, family_of_text(address))
+    if network is None:
+        return None
+    number = int(ip_address(address)) - int(network.prefix.network_address)
+    other, _ = unique.get(("id", f"{path}.{number}"), (host, claim))
+    if other == host:
+        return None
+    message = f"{address} has the number {number} of {network.prefix}, the id of {other} (path {path})."
+    remedy = f"Choose an address that no other host has, or another l3hv_id for {other}."
+    return Problem(host, claim.field, address, message, remedy)
+
+
+def _homeless(moves: Iterable[tuple[str, Claim]], hypervisors: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for each guest that would move from where none can be, or from where it is."""
+    for host, claim in moves:
+        if claim.value == host or claim.value not in hypervisors:
+            message = f"There is no hypervisor {claim.value}."
+            if claim.value == host:
+                message = f"The guest is on {host} already."
+            remedy = "Name the hypervisor that it is leaving, or remove moves_from."
+            yield Problem(host, claim.field, claim.value, message, remedy)
+
+
+def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owner, ...]:
+    """Return what each hypervisor with guests may announce for them; ``ids`` has those of all hosts.
+
+    A guest that moves has two homes until the one that it leaves is not named any more.
+    """
+    found: dict[str, dict[str, _Place]] = {}
+    for host in claims_by_host:
+        several = tuple(claims_by_host[host])
+        leaving = {_guest_of(claim): claim.value for claim in several if claim.kind == "moves_from"}
+        for claim in several:
+            if claim.kind == "prefix":
+                place = _place(host, 0, claim)
+                found.setdefault(host, {})[claim.value] = place
+                if (other := leaving.get(_guest_of(claim))) is not None:
+                    found.setdefault(other, {})[claim.value] = place
+    return tuple(
+        Owner(ids[host], host, ipv4=_in_order(found[host], 4), ipv6=_in_order(found[host], 6))
+        for host in sorted(found, key=lambda host: ids[host])
+    )
+
+
+def _in_order(places: Mapping[str, _Place], version: int) -> tuple[str, ...]:
+    return tuple(sorted((p for p in places if places[p][0] == version), key=lambda p: places[p][1:3]))
+
+
+def largest(claims_by_host: Mapping[str, Iterable[Claim]]) -> Largest:
+    """Return how many prefixes the host with the most of them has."""
+    counts = [
+        Counter(family_of_text(claim.value) for claim in several if claim.kind == "prefix")
+        for several in claims_by_host.values()
+    ]
+    return Largest(*(max((count[family] for count in counts), default=0) for family in FAMILIES))
+
+
+def holders(claims_by_host: Mapping[str, Iterable[Claim]]) -> dict[str, int]:
+    """Return how many hypervisors hold each anycast prefix."""
+    return Counter(
+        prefix
+        for several in claims_by_host.values()
+        for prefix in {claim.value for claim in several if claim.shared}
+    )
+
+
+def _guest_of(claim: Claim) -> str:
+    """Return the guest that a claim like ``l3hv_guests[vm1].ipv4`` is about."""
+    return claim.field.partition("[")[2].partition("]")[0]
+
+
+def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Problem:
+    value = claim.value
+    match claim.kind:
+        case "symbol":
+            message = f"BIRD would call it {value}, like {other_host}."
+            remedy = "Rename one of them: only letters, digits and '_' tell names apart there."
+        case "id":
+            path, _, value = value.rpartition(".")
+            where = "" if path == _EVERYWHERE else f" on path {path}"
+            message = f"{value} is the id of {other_host}{where}."
+            remedy = "Choose an id that no other host has."
+        case "address":
+            path, _, value = value.split(".", 2)
+            message = f"{value} is that of {other_host} on path {path}."
+            remedy = "Choose an address that no other host has."
+        case "guest":
+            message = f"{value} is the name of a guest of {other_host}."
+            remedy = "Rename one: guests may move, so their names are unique in the fabric."
+        case _:
+            message = f"{value} is that of {_owner(other_host, other)}."
+            remedy = "Choose a MAC that no other guest has."
+    return Problem(host, claim.field, value, message, remedy)
+
+
+def _owner(host: str, claim: Claim) -> str:
+    return f"{claim.field} of {host}"
+
+
+# Prefixes.
+
+_Place = tuple[int, int, int, bool, int, str, Claim]
+"""Version, first address, length, shared, the host's rank, the host, and the claim."""
+
+
+def _place(host: str, rank: int, claim: Claim) -> _Place:
+    # A large fabric has 200,000 prefixes, and objects of ipaddress take ten times as long.
+    address, _, length = claim.value.partition("/")
+    version, family = (6, socket.AF_INET6) if ":" in address else (4, socket.AF_INET)
+    first = int.from_bytes(socket.inet_pton(family, address))
+    return (version, first, int(length), claim.shared, rank, host, claim)
+
+
+def _overlaps(places: list[_Place]) -> Iterator[Problem]:
+    """Yield a problem for each prefix that lies in another, unless both are shared.
+
+    In the order of their addresses prefixes form a tree: the chain of those that enclose the current one
+    is kept, and with each the nearest in the chain that is not shared.
+    """
+    places.sort(key=lambda place: place[:5])
+    chain: list[tuple[_Place, _Place | None]] = []
+    same_ipv4: set[tuple[str, str, str, str]] = set()
+    for place in places:
+        while chain and not _encloses(chain[-1][0], place):
+            chain.pop()
+        shared = place[3]
+        owned = chain[-1][1] if chain else None
+        nearest = owned if shared else (chain[-1][0] if chain else None)
+        chain.append((place, owned if shared else place))
+        if nearest is None:
+            continue
+        # A guest's /64 follows from its IPv4 address: two with the same one have one problem, not two.
+        (host, claim), (other_host, other) = place[5:], nearest[5:]
+        fields = (host, claim.field, other_host, other.field)
+        if tuple(field.removesuffix(".ipv6") for field in fields) in same_ipv4:
+            continue
+        if all(field.endswith(".ipv4") for field in (claim.field, other.field)):
+            same_ipv4.add(tuple(field.removesuffix(".ipv4") for field in fields))  # type: ignore[arg-type] # mypy sees no length
+        yield _overlap(place, nearest)
+
+
+def _encloses(outer: _Place, inner: _Place) -> bool:
+    (version, first, length), (inner_version, inner_first, inner_length) = outer[:3], inner[:3]
+    if version != inner_version or length > inner_length:
+        return False
+    shift = (32 if version == 4 else 128) - length
+    return first >> shift == inner_first >> shift
+
+
+def _overlap(place: _Place, other: _Place) -> Problem:
+    (host, claim), (other_host, other_claim) = place[5:], other[5:]
+    value, other_value = brief(claim.value), brief(other_claim.value)
+    if value == other_value:
+        message = f"{value} is that of {_owner(other_host, other_claim)}."
+    else:
+        message = f"{value} is in {other_value}, that of {_owner(other_host, other_claim)}."
+    if claim.shared or other_claim.shared:
+        remedy = "Choose what is free: only guests that all list it under anycast may share it."
+    else:
+        remedy = "Choose one that is free."
+    return Problem(host, claim.field, value, message, remedy)
+
+
+# Paths.
+
+
+def _unreflected(
+    users: Mapping[str, list[str]], reflectors: Mapping[str, list[str]], common: Common
+) -> Iterator[Problem]:
+    """Yield a problem for each path and domain that is used and has no reflector."""
+    for network in dict.fromkeys((network.path, network.domain) for network in common.networks):
+        path, domain = network
+        hosts = users.get(f"{path}.{domain}", [])
+        if hosts and not reflectors.get(f"{path}.{domain}"):
+            who = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"
+            yield Problem(
+                FABRIC,
+                f"l3hv_paths.{path}.{domain}",
+                path,
+                f"There is no reflector for {domain} on path {path}, which {who} would need.",
+                f"Add a host with an uplink there to the group route_reflectors, or remove path {path}.",
+            )

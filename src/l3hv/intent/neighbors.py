@@ -1,0 +1,114 @@
+"""The neighbours of each host in BGP, from the few facts that they need of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from l3hv.model.intent import HostIntent, Link, Member, Peer
+from l3hv.model.text import natural_key
+
+
+def member(host: HostIntent) -> Member:
+    """Return the part of a host that its neighbours in BGP need to know."""
+    domains: dict[str, list[str]] = {}
+    for uplink in host.uplinks:
+        domains.setdefault(uplink.path, []).append(uplink.domain)
+    links = tuple(
+        Link(
+            path,
+            tuple(names),
+            host.bgp_key(path),
+            tuple(own for own in host.path_addresses if own.path == path),
+        )
+        for path, names in domains.items()
+    )
+    settings = host.settings
+    return Member(
+        name=host.name,
+        kind=host.kind,
+        id=host.id,
+        daemon=settings.daemon,
+        failure_profile=settings.failure_profile,
+        session_layout=settings.session_layout,
+        neighbors=settings.neighbors,
+        links=links,
+        managed=settings.managed,
+        ttl_security=settings.ttl_security,
+        prefix_limit=settings.prefix_limit,
+    )
+
+
+class Roster:
+    """The members of a fabric, by the path that they are on."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._reflectors: dict[str, list[Peer]] = {}
+        self._clients: dict[str, list[Peer]] = {}
+        self._edges: dict[str, list[Peer]] = {}
+        for host in sorted(members, key=lambda host: natural_key(host.name)):
+            side = self._reflectors if host.kind == "route_reflector" else self._clients
+            for link in host.links:
+                side.setdefault(link.path, []).append(_peer(host, link))
+                if host.kind == "edge_router":
+                    self._edges.setdefault(link.path, []).append(_peer(host, link))
+
+    def reflectors(self, path: str) -> list[Peer]:
+        return self._reflectors.get(path, [])
+
+    def clients(self, path: str) -> list[Peer]:
+        """Return the hypervisors and edge routers on ``path``."""
+        return self._clients.get(path, [])
+
+    def edges(self, path: str) -> list[Peer]:
+        return self._edges.get(path, [])
+
+
+def _peer(host: Member, link: Link) -> Peer:
+    return Peer(
+        name=host.name,
+        kind=host.kind,
+        id=host.id,
+        daemon=host.daemon,
+        failure_profile=host.failure_profile,
+        session_layout=host.session_layout,
+        bgp_key=link.bgp_key,
+        path=link.path,
+        domains=link.domains,
+        addresses=link.addresses,
+        managed=host.managed,
+        ttl_security=host.ttl_security,
+        prefix_limit=host.prefix_limit,
+    )
+
+
+def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
+    """Return the neighbours of a host, sorted by path and name, reflectors first.
+
+    Hypervisors and edge routers have sessions with the reflectors on their paths only, and a reflector
+    that takes its clients from a range knows none of them.
+    """
+    found: list[Peer] = []
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        found += (peer for peer in roster.reflectors(path) if peer.name != host.name)
+        if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
+            found += roster.clients(path)
+    return tuple(found)
+
+
+def neighbors(host: HostIntent, roster: Roster) -> list[str]:
+    """Return the names of all hosts that have sessions with ``host``, also where it knows them by a range."""
+    found: dict[str, None] = {}
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        clients = roster.clients(path) if host.kind == "route_reflector" else []
+        found.update(
+            (peer.name, None) for peer in [*roster.reflectors(path), *clients] if peer.name != host.name
+        )
+    return list(found)
+
+
+def edges(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
+    """Return the edge routers on the paths of a hypervisor that prefers one default route to the others."""
+    if host.kind != "hypervisor" or "without_default" not in dict(host.ecmp).values():
+        return ()
+    paths = dict.fromkeys(uplink.path for uplink in host.uplinks)
+    return tuple(peer for path in paths for peer in roster.edges(path))

@@ -1,0 +1,1 @@
+"""Inventories as Ansible resolves them, and the memory that makes a run linear in what it touches."""

@@ -1,0 +1,141 @@
+"""Anycast that a hypervisor's guests hold, as others do, and that it is told to spread (``l3hv_anycast``).
+
+A packet that a guest sends is spread once, by the hypervisor that it comes from: one flow in as many as there
+are holders stays, the others are marked and looked up among the routes to other holders first.  What comes by
+a path, and what the hypervisor sends itself, is never marked and goes to the guest that is here: so two
+hypervisors cannot pass a packet back and forth, however old their numbers of holders are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network, summarize_address_range
+from typing import Any
+
+from l3hv.model.addressing import HOST_LENGTH, Network, by_address, family_of, is_inside, outermost
+from l3hv.model.choices import DomainKind, Family
+from l3hv.model.intent import Common, Domain, HostIntent
+from l3hv.model.plan import PrefixesOfLength, PrefixMatch, SpreadDomain, SpreadShare
+
+MARKS: dict[DomainKind, str] = {"public": "0x20000000", "private": "0x40000000"}
+"""The bit of a packet's mark that sends it to others' guests; all other bits are somebody else's."""
+
+FLOW_HASHES = 1 << 16
+"""Flows are told apart by a number below this."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The anycast prefixes of a host in one domain and family, if some of them are to be spread.
+
+    ``held`` maps all that its guests hold to the number of hypervisors that do.
+    """
+
+    domain: Domain
+    family: Family
+    held: Mapping[Network, int]
+
+    @property
+    def others(self) -> tuple[PrefixMatch, ...]:
+        """What other hypervisors hold too, with what they may hold inside of it: the outermost prefixes."""
+        shared = (prefix for prefix, holders in self.held.items() if holders > 1)
+        length = HOST_LENGTH[self.family]
+        return tuple(
+            PrefixMatch(str(prefix), prefix.prefixlen, length, "anycast that is held here too")
+            for prefix in outermost(shared)
+        )
+
+
+def spreads(common: Common, host: HostIntent, holders: Mapping[str, int]) -> tuple[Spread, ...]:
+    """Return what a host spreads: ``holders`` has how many hypervisors hold a prefix, where others do too."""
+    if host.settings.anycast != "spread":
+        return ()
+    held: dict[tuple[str, Family], dict[Network, int]] = {}
+    for guest in host.guests:
+        for text in guest.anycast:
+            prefix = ip_network(text)
+            place = (guest.domain, family_of(prefix))
+            held.setdefault(place, {})[prefix] = holders.get(text, 1)
+    places = ((domain, family) for domain in common.domains for family in domain.families)
+    found = (Spread(domain, family, held.get((domain.name, family), {})) for domain, family in places)
+    return tuple(spread for spread in found if spread.others)
+
+
+def spread_domains(host: HostIntent, found: Iterable[Spread]) -> tuple[SpreadDomain, ...]:
+    """Return, for each domain, whose flows are spread and how."""
+    domains: dict[str, list[Spread]] = {}
+    for spread in found:
+        domains.setdefault(spread.domain.name, []).append(spread)
+    return tuple(
+        SpreadDomain(
+            name=name,
+            mark=MARKS[several[0].domain.kind],
+            guests=tuple(guest.interface for guest in host.guests if guest.domain == name),
+            shares=tuple(
+                _share(spread.family, holders, prefixes)
+                for spread in several
+                for holders, prefixes in shares(spread.held).items()
+            ),
+        )
+        for name, several in domains.items()
+    )
+
+
+def _share(family: Family, holders: int, prefixes: list[Network]) -> SpreadShare:
+    by_length: dict[int, list[Network]] = {}
+    for prefix in prefixes:
+        by_length.setdefault(prefix.prefixlen, []).append(prefix)
+    return SpreadShare(
+        family=family,
+        holders=holders,
+        local=-(-FLOW_HASHES // holders),
+        lengths=tuple(
+            PrefixesOfLength(
+                length, str(several[0].netmask), tuple(str(prefix.network_address) for prefix in several)
+            )
+            for length, several in sorted(by_length.items())
+        ),
+    )
+
+
+def shares(held: Mapping[Network, int]) -> dict[int, list[Network]]:
+    """Return, for each number of holders, the addresses that have as many, as disjoint prefixes.
+
+    ``held`` are prefixes of one family.  An address belongs to the longest of them that it is in; what nobody
+    else holds is left out.
+
+    >>> shares({ip_network("203.0.113.8/30"): 2, ip_network("203.0.113.9/32"): 3})
+    {2: [IPv4Network('203.0.113.8/32'), IPv4Network('203.0.113.10/31')], 3: [IPv4Network('203.0.113.9/32')]}
+    """
+    found: dict[int, list[Any]] = {}
+    for prefix, inner in _with_inner(held):
+        found.setdefault(held[prefix], []).extend(_between(prefix, inner))
+    return {holders: outermost(found[holders]) for holders in sorted(found) if holders > 1}
+
+
+def _between(prefix: Network, inner: Iterable[Network]) -> Iterator[Any]:
+    """Yield what is left of a prefix without those inside it, which are in order and disjoint."""
+    address, end = type(prefix.network_address), int(prefix.broadcast_address)
+    at = int(prefix.network_address)
+    for one in inner:
+        begin = int(one.network_address)
+        if at < begin:
+            yield from summarize_address_range(address(at), address(begin - 1))
+        at = int(one.broadcast_address) + 1
+    if at <= end:
+        yield from summarize_address_range(address(at), address(end))
+
+
+def _with_inner(prefixes: Iterable[Network]) -> Iterator[tuple[Network, list[Network]]]:
+    """Yield each prefix with those that lie in it and in no other inside it."""
+    inner: dict[Network, list[Network]] = {}
+    chain: list[Network] = []
+    for prefix in sorted(prefixes, key=by_address):
+        while chain and not is_inside(prefix, chain[-1]):
+            chain.pop()
+        if chain:
+            inner[chain[-1]].append(prefix)
+        inner[prefix] = []
+        chain.append(prefix)
+    yield from inner.items()

@@ -1,0 +1,117 @@
+"""Guest ports: what a hypervisor configures and offers on each, and the routes towards each guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from l3hv.model.addressing import LINK_LOCAL_GATEWAY, family_of_text
+from l3hv.model.choices import Family
+from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
+from l3hv.model.names import LOCAL_OUT
+from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute
+
+GUEST_METRIC = 10
+"""Kernel metric of guest routes; BIRD's own have 32, so that a guest that is here is reached here."""
+
+
+def guests(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[Guest, ...]:
+    """Return the ports of a hypervisor's guests.
+
+    ``prefsrc`` is the source of the hypervisor's own traffic to them.
+    """
+    pools = {pool.name: pool for pool in common.pools}
+    ports = []
+    holders: dict[str, int] = {}
+    for guest in host.guests:
+        port = _port(common, guest, pools[guest.pool], prefsrc)
+        if guest.anycast:
+            port = replace(port, routes=tuple(_apart(route, holders) for route in port.routes))
+        ports.append(port)
+    return tuple(ports)
+
+
+def _apart(route: GuestRoute, holders: dict[str, int]) -> GuestRoute:
+    """Give each further guest of this host that holds an anycast prefix a higher metric.
+
+    A table has one route per prefix and metric: the next guest's is used when the first one's is gone.
+    """
+    if route.kind != "anycast":
+        return route
+    metric = holders.get(route.prefix, GUEST_METRIC)
+    holders[route.prefix] = metric + 1
+    return replace(route, metric=metric)
+
+
+def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> Guest:
+    lease = GuestLease(pool.name, guest.ipv4) if guest.ipv4 is not None else None
+    prefix = None
+    if guest.ipv6 is not None:
+        prefix = GuestPrefix(guest.ipv6, guest.ipv6_on_link, tuple(s for s in pool.dns if ":" in s))
+    gateways = []
+    if lease is not None:
+        gateways.append(f"{pool.gateway}/32")
+    if guest.link_local is not None:
+        gateways.append(f"{LINK_LOCAL_GATEWAY}/64")
+    return Guest(
+        name=guest.name,
+        interface=guest.interface,
+        mac=guest.mac,
+        domain=guest.domain,
+        mtu=guest.mtu,
+        gateway_mac=common.gateway_mac,
+        gateways=tuple(gateways),
+        link_local=guest.link_local,
+        lease=lease,
+        prefix=prefix,
+        routes=tuple(_routes(guest, prefsrc)),
+        transparent=tuple((address, guest.ipv4 or "") for address in guest.transparent),
+        withdraw_without_carrier=guest.withdraw_without_carrier,
+    )
+
+
+def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
+    ipv4_tables, ipv6_tables = (guest.domain, LOCAL_OUT), (guest.domain,)
+    if guest.ipv4 is not None:
+        main = f"{guest.ipv4}/32"
+        yield GuestRoute("ipv4", main, None, ipv4_tables, GUEST_METRIC, "main", prefsrc)
+    if guest.ipv6 is not None:
+        via = None if guest.ipv6_on_link else guest.link_local
+        yield GuestRoute("ipv6", guest.ipv6, via, ipv6_tables, GUEST_METRIC, "main")
+    for kind, prefixes in (
+        ("address", guest.addresses),
+        ("subnet", guest.subnets),
+        ("anycast", guest.anycast),
+    ):
+        for prefix in prefixes:
+            # mypy: a guest with prefixes of a family has an address of it, which guests.py has checked.
+            family: Family = family_of_text(prefix)
+            if family == "ipv4":
+                yield GuestRoute("ipv4", prefix, guest.ipv4, ipv4_tables, GUEST_METRIC, kind, prefsrc)  # type: ignore[arg-type] # see above
+            else:
+                yield GuestRoute("ipv6", prefix, guest.link_local, ipv6_tables, GUEST_METRIC, kind)  # type: ignore[arg-type] # see above
+    for address in guest.transparent:
+        yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
+
+
+def dhcp_pools(common: Common, ports: tuple[Guest, ...]) -> tuple[DhcpPool, ...]:
+    """Return the pools that DHCP offers addresses of on this host."""
+    mtus = {port.lease.pool: port.mtu for port in ports if port.lease is not None}
+    return tuple(_dhcp_pool(pool, mtus[pool.name]) for pool in common.pools if pool.name in mtus)
+
+
+def _dhcp_pool(pool: Pool, mtu: int) -> DhcpPool:
+    assert pool.ipv4 is not None, "a pool that DHCP offers addresses of has IPv4"
+    routes = pool.routes
+    if routes and not any(prefix == "0.0.0.0/0" for prefix, _ in routes):
+        routes = (("0.0.0.0/0", str(pool.gateway)), *routes)
+    return DhcpPool(
+        name=pool.name,
+        subnet=str(pool.ipv4.network_address),
+        netmask=str(pool.ipv4.netmask),
+        gateway=str(pool.gateway),
+        mtu=mtu,
+        dns=tuple(server for server in pool.dns if ":" not in server),
+        search=pool.search,
+        routes=routes,
+    )

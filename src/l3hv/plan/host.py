@@ -1,0 +1,53 @@
+"""The plan of one host, from its slice of the intent."""
+
+from __future__ import annotations
+
+from l3hv.model.intent import HostSlice
+from l3hv.model.plan import HostPlan
+from l3hv.plan.anycast import spreads
+from l3hv.plan.guest_ports import dhcp_pools, guests
+from l3hv.plan.kernel import sysctls
+from l3hv.plan.packet_filter import packet_filter
+from l3hv.plan.routing import routing
+from l3hv.plan.rules import policy_rules
+from l3hv.plan.sessions import ranges, sessions
+from l3hv.plan.tables import last_resorts, table_names
+from l3hv.plan.uplinks import loopback_addresses, nics, preferred_source, uplinks
+from l3hv.plan.warnings import warnings
+
+
+def host_plan(part: HostSlice) -> HostPlan:
+    """Return the plan of the host whose slice of the intent this is."""
+    common, host = part.common, part.host
+    loopbacks = loopback_addresses(common, host)
+    ports = guests(common, host, preferred_source(common, loopbacks))
+    spread = spreads(common, host, dict(part.holders))
+    known = sessions(common, host, part.peers, part.largest)
+    return HostPlan(
+        host=host.name,
+        kind=host.kind,
+        id=host.id,
+        fabric=common.fabric,
+        main_default_route=host.settings.main_default_route,
+        nics=nics(host),
+        uplinks=uplinks(common, host),
+        loopbacks=loopbacks,
+        table_names=table_names(common, host, spread),
+        rules=policy_rules(common, host, spread),
+        last_resorts=last_resorts(common, host),
+        sysctls=sysctls(common, host),
+        guests=ports,
+        dhcp_pools=dhcp_pools(common, ports),
+        packet_filter=packet_filter(common, host, ports, spread, known),
+        routing=routing(
+            part,
+            known=known,
+            ranges=ranges(common, host, part.largest),
+            loopbacks=loopbacks,
+            ports=ports,
+            spread=spread,
+        ),
+        warnings=warnings(part),
+        managed=host.settings.managed,
+        after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],
+    )

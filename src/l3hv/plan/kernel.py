@@ -1,0 +1,150 @@
+"""The kernel settings (sysctls) of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from l3hv.model.addressing import FAMILIES, numbers_of
+from l3hv.model.choices import Family
+from l3hv.model.intent import Common, HostIntent
+from l3hv.model.plan import Sysctl
+
+LEAST_NEIGHBOURS = 1024
+"""A neighbour table smaller than this overflows with the fabrics that it is meant for."""
+
+MOST_NEIGHBOURS_OF_UPLINK = 4096
+"""An uplink's prefix may be a /64: what can really be attached to an L2 path is less."""
+
+NEIGHBOURS_OF_GUEST = 8
+"""In each family: a guest's own addresses, and additional ones that it is asked for while it is down."""
+
+
+def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
+    """Return the settings of a host; those of guest ports hold for every interface that appears later."""
+    everywhere = (*_answers(host), *_neighbour_tables(common, host))
+    if host.kind == "route_reflector":
+        return everywhere
+    return (*_routing(), *everywhere, *_ports(host), *_uplinks(host))
+
+
+def _routing() -> Iterator[Sysctl]:
+    yield Sysctl("net.ipv6.conf.all.forwarding", "1", "a router; in IPv6 this is per host")
+    ports = "all flows of a pair of hosts would share one path without their ports in the hash"
+    yield Sysctl("net.ipv4.fib_multipath_hash_policy", "1", ports)
+    yield Sysctl("net.ipv6.fib_multipath_hash_policy", "1", ports)
+    yield Sysctl(
+        "net.ipv4.icmp_errors_use_inbound_ifaddr", "1", "traceroute shows the path that the packet came by"
+    )
+    yield Sysctl(
+        "net.ipv4.conf.all.rp_filter", "0", "the kernel takes the stricter of this and the interface's own"
+    )
+    yield Sysctl("net.ipv4.conf.all.send_redirects", "0", "all guests are reached through this router")
+    yield Sysctl("net.ipv4.conf.all.accept_redirects", "0", "routes come from BGP only")
+    yield Sysctl("net.ipv6.conf.all.accept_redirects", "0", "routes come from BGP only")
+    yield Sysctl(
+        "net.ipv6.route.max_size", "2147483647", "Linux before 6.3 stops at 4096 cached routes by default"
+    )
+    # The kernel takes source routes where both this and the interface's own are on.
+    source_routes = "senders do not choose the way; with this at 0 an interface's own does not count"
+    yield Sysctl("net.ipv4.conf.all.accept_source_route", "0", source_routes)
+    yield Sysctl("net.ipv6.conf.all.accept_source_route", "0", source_routes)
+    # Linux's defaults; that of icmp.ratelimit was 1000 in older versions.
+    errors = "at least so many ms between two errors to one address: traceroute needs them"
+    yield Sysctl("net.ipv4.icmp_ratelimit", "1000", errors)
+    yield Sysctl("net.ipv6.icmp.ratelimit", "100", errors)
+    limited = "which types are limited: errors, no answers to pings"
+    yield Sysctl("net.ipv4.icmp_ratemask", "6168", limited)
+    yield Sysctl("net.ipv6.icmp.ratemask", "0-1,3-127", limited)
+
+
+_ARP_ANSWERS = (
+    ("arp_ignore", "at 2 only senders in the prefix of our address get an answer, at 8 nobody"),
+    ("arp_filter", "at 1 nobody gets an answer whose address is routed by another interface"),
+)
+
+
+def _answers(host: HostIntent) -> Iterator[Sysctl]:
+    """Yield what answers to ARP and pings need, on gateways and paths; hardening tools change it."""
+    for setting, why in _ARP_ANSWERS:
+        yield Sysctl(f"net.ipv4.conf.all.{setting}", "0", why)
+        for uplink in host.uplinks:
+            yield Sysctl(f"net.ipv4.conf.{_sysctl_name(uplink.interface)}.{setting}", "0", why)
+    pings = "guests ping their gateway, and machines of the fabric each other on each path"
+    yield Sysctl("net.ipv4.icmp_echo_ignore_all", "0", pings)
+    yield Sysctl("net.ipv6.icmp.echo_ignore_all", "0", pings)
+
+
+def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
+    why = "below this number neighbours are never dropped; others on the paths, and the guests"
+    for family in FAMILIES:
+        least = neighbours(common, host, family)
+        key = f"net.{family}.neigh.default.gc_thresh"
+        yield Sysctl(f"{key}1", str(least), why)
+        yield Sysctl(f"{key}2", str(2 * least), "above this number they are dropped after 5 s")
+        yield Sysctl(f"{key}3", str(4 * least), "above this number there are no new ones")
+
+
+def neighbours(common: Common, host: HostIntent, family: Family) -> int:
+    """Return how many neighbours the host must be able to keep, as a power of two.
+
+    All that fit on its paths (:data:`MOST_NEIGHBOURS_OF_UPLINK` at most) and
+    :data:`NEIGHBOURS_OF_GUEST` for each guest, but no less than :data:`LEAST_NEIGHBOURS`.  Kernel
+    defaults (128, 512, 1024) are for the whole machine and overflow with a few hundred guests.
+    """
+    count = NEIGHBOURS_OF_GUEST * len(host.guests)
+    for uplink in host.uplinks:
+        network = common.network(uplink.path, uplink.domain, family)
+        if network is not None:
+            # len() of a range fails beyond 2^63.
+            numbers = numbers_of(network.prefix)
+            count += min(numbers.stop - numbers.start, MOST_NEIGHBOURS_OF_UPLINK)
+    return 1 << (max(count, LEAST_NEIGHBOURS) - 1).bit_length()
+
+
+_PORT_SETTINGS = (
+    ("net.ipv4.conf.{}.rp_filter", "1", "a guest sends with its own addresses only"),
+    ("net.ipv4.conf.{}.send_redirects", "0", "guests are never told to talk to each other directly"),
+    ("net.ipv4.conf.{}.accept_redirects", "0", "guests do not change our routes"),
+    ("net.ipv6.conf.{}.accept_redirects", "0", "guests do not change our routes"),
+    (
+        "net.ipv4.conf.{}.arp_announce",
+        "2",
+        "a guest is asked by its gateway, not by the hypervisor's loopback",
+    ),
+    *((f"net.ipv4.conf.{{}}.{setting}", "0", why) for setting, why in _ARP_ANSWERS),
+    ("net.ipv4.neigh.{}.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s"),
+)
+
+_FORWARDING = ("net.ipv4.conf.{}.forwarding", "1", "a guest is routed")
+"""What systemd-networkd sets itself, by interface, from 256 on."""
+
+
+def _ports(host: HostIntent) -> Iterator[Sysctl]:
+    """Yield the settings of guest ports: as defaults, in force at the moment that one appears, and by name.
+
+    The name is for ports that were there first, and for what has no default of its own in a container
+    (``neigh``); udev has systemd-sysctl apply it to each interface that appears.
+    """
+    if host.kind != "hypervisor":
+        return
+    settings = _PORT_SETTINGS if host.settings.system != "debian12" else (*_PORT_SETTINGS, _FORWARDING)
+    for name in ("default", *(_sysctl_name(guest.interface) for guest in host.guests)):
+        for key, value, why in settings:
+            yield Sysctl(key.format(name), value, why)
+
+
+def _sysctl_name(interface: str) -> str:
+    """Return an interface's name as a part of a key: a dot in it is a slash there (sysctl.d(5))."""
+    return interface.replace(".", "/")
+
+
+def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
+    for uplink in host.uplinks:
+        interface = _sysctl_name(uplink.interface)
+        for setting, value, why in (
+            ("forwarding", "1", f"path {uplink.path} of {uplink.domain}"),
+            ("rp_filter", "0", "what leaves by one path may come back by another"),
+            ("send_redirects", "0", "traffic turns around here on purpose when a path fails"),
+            ("arp_announce", "2", "neighbours on the path know our address there, not our loopback"),
+        ):
+            yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)

@@ -1,0 +1,206 @@
+"""Which packets pass the fabric's interfaces: what a guest sends with and reaches, and who routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from l3hv.model.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, outermost
+from l3hv.model.choices import Family
+from l3hv.model.intent import Common, HostIntent
+from l3hv.model.plan import DropReason, FilteredDomain, Guest, PacketFilter, Session
+from l3hv.plan.anycast import Spread, spread_domains
+
+Pairs = tuple[tuple[str, str], ...]
+
+ROUTING = DropReason("routing", "BGP or BFD from beyond the path (TTL, source)", is_logged=True)
+TO_HOST = DropReason("to_host", "to the host itself, which offers nothing there", is_logged=True)
+MULTICAST = DropReason("multicast", "broadcasts and multicasts that nobody here listens to", is_logged=False)
+OTHER_DOMAIN = DropReason("other_domain", "forwarded out of its domain", is_logged=True)
+OWN_ICMP = DropReason("own_icmp", "ICMP of this host to beyond the fabric that is no error", is_logged=False)
+
+FROM_GUESTS = (
+    DropReason("mac", "a guest with a MAC that is not its own", is_logged=True),
+    DropReason("source", "a guest with a source address that is not its own", is_logged=True),
+    DropReason("rogue_dhcp", "a guest that offers DHCP", is_logged=True),
+    DropReason("rogue_ra", "a guest that advertises itself as a router", is_logged=True),
+    DropReason("icmp_redirect", "a guest that redirects others (ICMP, ICMPv6)", is_logged=True),
+    DropReason("fragment", "an IPv6 fragment that hides the headers it is judged by", is_logged=True),
+    DropReason("nd_rate", "more neighbour discovery than a guest needs", is_logged=False),
+    DropReason("dhcp_rate", "more DHCP than a guest needs", is_logged=False),
+    DropReason("ping_rate", "more pings of the gateway than a guest needs", is_logged=False),
+    DropReason("fabric", "a guest that wants to reach the fabric's own machines", is_logged=True),
+    DropReason("link_local", "a guest that wants to reach link-local addresses elsewhere", is_logged=False),
+    DropReason("isolation", "between guests of this host, one of which has port_isolation", is_logged=False),
+    DropReason("not_allowed", "to a guest with allowed_sources, from elsewhere", is_logged=False),
+    DropReason("new_neighbours", "too many new addresses behind a port (a scan of its /64)", is_logged=False),
+)
+ARP_REASONS = (
+    DropReason("arp_mac", "ARP in the name of a MAC that is not the guest's own", is_logged=False),
+    DropReason("arp_sender", "ARP in the name of an address that is not the guest's own", is_logged=False),
+    DropReason("arp_target", "ARP for what a guest cannot reach, or holds itself", is_logged=False),
+    DropReason("arp_rate", "more ARP than a guest needs", is_logged=False),
+)
+
+
+def packet_filter(
+    common: Common,
+    host: HostIntent,
+    guests: tuple[Guest, ...],
+    spread: tuple[Spread, ...],
+    sessions: tuple[Session, ...] = (),
+) -> PacketFilter:
+    """Return what passes the interfaces of ``host``, whose guest ports are ``guests``.
+
+    ``sessions`` are its BGP sessions: the filter checks the TTL of their packets where they ask for it.
+    An edge router leads to everywhere: only its routing is guarded.
+    """
+    closed = tuple(
+        uplink.interface
+        for uplink in host.uplinks
+        if uplink.domain == common.public.name and host.kind != "edge_router"
+    )
+    own = _sources(guests)
+    transparent = tuple(pair for guest in guests for pair in guest.transparent)
+    allowed = {guest.interface: guest.allowed_sources for guest in host.guests if guest.allowed_sources}
+    isolated = tuple(guest.interface for guest in host.guests if guest.port_isolation)
+    on_link6 = tuple(g.interface for g in guests if g.prefix is not None and g.prefix.on_link)
+    macs = {guest.interface: guest.mac for guest in guests}
+    return PacketFilter(
+        uplinks=tuple(uplink.interface for uplink in host.uplinks),
+        closed_uplinks=closed,
+        neighbours4=tuple(_neighbours(common, host, "ipv4")),
+        neighbours6=tuple(_neighbours(common, host, "ipv6")),
+        any_ttl4=tuple(_any_ttl(sessions, "ipv4")),
+        any_ttl6=tuple(_any_ttl(sessions, "ipv6")),
+        fabric4=_fabric(common, "ipv4"),
+        fabric6=_fabric(common, "ipv6"),
+        management4=_of_family(host.management_sources, "ipv4"),
+        management6=_of_family(host.management_sources, "ipv6"),
+        domains=tuple(_domains(common, host, guests, {*isolated, *allowed, *on_link6})),
+        guests=tuple(guest.interface for guest in guests),
+        macs=tuple(macs.items()),
+        sources4=tuple(own.addresses4),
+        source_prefixes4=tuple(own.prefixes4),
+        sources6=tuple(own.addresses6),
+        senders4=tuple((port, macs[port], address) for port, address in own.addresses4),
+        sender_networks6=tuple((port, macs[port], network) for port, network in own.networks6),
+        source_prefixes6=tuple(own.prefixes6),
+        gateways4=tuple(
+            dict.fromkeys(
+                (guest.interface, gateway.partition("/")[0])
+                for guest in guests
+                for gateway in guest.gateways
+                if "." in gateway
+            )
+        ),
+        probers4=tuple((guest.interface, guest.lease.address) for guest in guests if guest.lease is not None),
+        on_link6=on_link6,
+        isolated=isolated,
+        restricted=tuple(allowed),
+        allowed4=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv4")),
+        allowed6=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv6")),
+        transparent=transparent,
+        tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
+        spread=spread_domains(host, spread),
+        reasons=_reasons(host),
+        arp_reasons=ARP_REASONS if host.kind == "hypervisor" else (),
+    )
+
+
+def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
+    if host.kind == "edge_router":
+        return (ROUTING,)
+    if host.kind == "route_reflector":
+        return (ROUTING, TO_HOST, MULTICAST)
+    return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
+
+
+def _neighbours(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
+    for uplink in host.uplinks:
+        network = common.network(uplink.path, uplink.domain, family)
+        if network is not None:
+            yield uplink.interface, str(network.prefix)
+
+
+def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str, str]]:
+    """Yield the neighbours, each with its uplink, whose packets of BGP may have any TTL."""
+    for session in sessions:
+        if not session.ttl_security and family_of_text(session.neighbor) == family:
+            yield session.interface, session.neighbor
+
+
+def _fabric(common: Common, family: Family) -> tuple[str, ...]:
+    """Return where the fabric's own machines are: on the paths, and on their loopbacks."""
+    paths = (str(network.prefix) for network in common.networks)
+    loopbacks = (str(prefix) for domain in common.domains for prefix in domain.loopbacks)
+    return _of_family((*paths, *loopbacks), family)
+
+
+def _domains(
+    common: Common, host: HostIntent, guests: Iterable[Guest], conditional: set[str]
+) -> Iterator[FilteredDomain]:
+    """Yield the domains of a hypervisor.  ``conditional`` are the ports of guests that not all may reach."""
+    if host.kind != "hypervisor":
+        return
+    ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]
+    guest_ports = [(guest.domain, guest.interface) for guest in guests]
+    ports += guest_ports
+    open_ports = [port for port in ports if port[1] not in conditional]
+    for domain in common.domains:
+        if domain.name in host.domains:
+            yield FilteredDomain(
+                domain.name,
+                tuple(port for name, port in ports if name == domain.name),
+                tuple(port for name, port in open_ports if name == domain.name),
+                tuple(port for name, port in guest_ports if name == domain.name and port not in conditional),
+                _of_family(map(str, common.pool_prefixes(domain.name, "ipv4")), "ipv4"),
+            )
+
+
+@dataclass
+class _Sources:
+    """What guests may send with, by how it is looked up: a whole address, a whole /64, or an interval."""
+
+    addresses4: list[tuple[str, str]] = field(default_factory=list)
+    prefixes4: list[tuple[str, str]] = field(default_factory=list)
+    addresses6: list[tuple[str, str]] = field(default_factory=list)
+    networks6: list[tuple[str, str]] = field(default_factory=list)
+    prefixes6: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _sources(guests: Iterable[Guest]) -> _Sources:
+    """Sort the addresses of guests.
+
+    Intervals cost more with each one that there is, and whole values do not: they are kept apart.
+    """
+    found = _Sources()
+    for guest in guests:
+        port = guest.interface
+        # The routes towards a guest are all that it may send from.
+        prefixes = dict.fromkeys(route.prefix for route in guest.routes)
+        for prefix in _disjoint(prefixes, "ipv4"):
+            if prefix.prefixlen == prefix.max_prefixlen:
+                found.addresses4.append((port, str(prefix.network_address)))
+            else:
+                found.prefixes4.append((port, str(prefix)))
+        for prefix in _disjoint(prefixes, "ipv6"):
+            if prefix.prefixlen == prefix.max_prefixlen:
+                found.addresses6.append((port, str(prefix.network_address)))
+            elif prefix.prefixlen == GUEST_PREFIX_LENGTH:
+                found.networks6.append((port, str(prefix.network_address)))
+            else:
+                found.prefixes6.append((port, str(prefix)))
+    return found
+
+
+def _of_family(prefixes: Iterable[str], family: Family) -> tuple[str, ...]:
+    """Return the prefixes of one family without those inside others: intervals must not overlap."""
+    return tuple(map(str, _disjoint(prefixes, family)))
+
+
+def _disjoint(prefixes: Iterable[str], family: Family) -> list[Network]:
+    networks = [ip_network(prefix) for prefix in prefixes if family_of_text(prefix) == family]
+    # Most guests have one of a family: what sorts them costs much more.
+    return networks if len(networks) < 2 else outermost(networks)

@@ -1,0 +1,162 @@
+"""Import policies: the announcements that a host accepts from its neighbours, table by table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
+
+from l3hv.model.addressing import HOST_LENGTH, is_inside, longer_than
+from l3hv.model.choices import Announcer, Family
+from l3hv.model.intent import Common, Domain, HostSlice
+from l3hv.model.names import bird_table, own_policy_name, policy_name
+from l3hv.model.plan import ImportPolicy, NextHop, Owner, PrefixMatch, Refusal, Session
+from l3hv.model.text import natural_key
+from l3hv.plan.sessions import has_own_policies
+from l3hv.plan.tables import DEFAULT_ROUTE, exact, extra_matches, loopback_matches, pool_matches
+
+REFUSALS = tuple(
+    Refusal(number, name, why)
+    for number, (name, why) in enumerate(
+        (
+            ("path", "it has an AS path, but nothing here comes from beyond this AS"),
+            ("reflected", "it says that somebody reflected it, but only reflectors do"),
+            ("loopback", "it is the loopback of somebody else"),
+            ("prefix", "no neighbour of this kind announces this prefix"),
+            ("owner", "the inventory gives it to somebody else, or to nobody"),
+            ("next_hop", "its next hop is not an address of who announces it"),
+            ("domain", "it is in none of the domains of its session, or in several"),
+            (
+                "reserved",
+                "it has the gateway, network or broadcast address of a pool, which no guest can have",
+            ),
+        ),
+        start=1,
+    )
+)
+"""Why an announcement is refused."""
+
+
+def import_policies(part: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
+    """Return what is taken from each kind of neighbours that the host has, table by table.
+
+    Where each hypervisor has a policy of its own, the owners say what is in it.
+    """
+    own: dict[str, Owner | None] = {}
+    if has_own_policies(part.host):
+        by_name = {owner.host: owner for owner in part.owners}
+        own = {peer.name: by_name.get(peer.name) for peer in part.peers if peer.kind == "hypervisor"}
+    channels = (channel for session in sessions for channel in session.channels)
+    used = {carried.policy for channel in channels for carried in channel.carries}
+    return tuple(
+        policy
+        for domain in part.common.domains
+        for family in domain.families
+        for policy in _policies(part, domain, family, own)
+        if policy.name in used
+    )
+
+
+def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refusal, ...]:
+    """Return the reasons to refuse an announcement that ``policies`` have, and sessions that are shared."""
+    names = {"domain"} if is_shared else set()
+    for policy in policies:
+        names |= {"prefix", "next_hop"}
+        names |= {"path", "reflected"} if policy.is_original else set()
+        names |= {"loopback"} if policy.loopbacks is not None else set()
+        names |= {"owner"} if policy.is_owned else set()
+        names |= {"reserved"} if policy.reserved else set()
+    return tuple(refusal for refusal in REFUSALS if refusal.name in names)
+
+
+def _policies(
+    part: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
+) -> Iterator[ImportPolicy]:
+    """Yield the policies of one table; ``own`` has the hypervisors that have one each.
+
+    A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
+    say is reduced to prefixes.  Edge routers may know the whole Internet, with attributes that mean something
+    to whoever runs them.  The clients of a range may be either.
+    """
+    common, host = part.common, part.host
+    pools = tuple(pool_matches(common, domain, family))
+    reserved = tuple(_reserved_matches(common, domain, family))
+    homes = (*pools, *loopback_matches(domain, family))
+    beyond = (
+        exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
+        *extra_matches(domain, family),
+    )
+    loopbacks = domain.loopback(family)
+    table = bird_table(domain.name, family)
+    default = tuple(default_next_hops(part, domain, family))
+
+    def policy(
+        neighbors: Announcer,
+        accepts: tuple[PrefixMatch, ...],
+        *,
+        is_judged: bool = False,
+        name: str | None = None,
+    ) -> ImportPolicy:
+        return ImportPolicy(
+            name=name or policy_name(table, neighbors),
+            table=table,
+            family=family,
+            neighbors=neighbors,
+            accepts=accepts,
+            reserved=reserved if neighbors in ("hypervisors", "clients") and name is None else (),
+            loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
+            is_owned=is_judged and name is None and host.settings.origin_validation == "strict",
+            is_original=is_judged,
+            is_silent=neighbors == "edge_routers",
+            default_next_hops=default if neighbors == "reflectors" else (),
+        )
+
+    yield policy("hypervisors", pools, is_judged=True)
+    for hypervisor, owner in own.items():
+        guests = tuple(_owned_matches(common, domain, family, owner)) if owner is not None else ()
+        yield policy("hypervisors", guests, is_judged=True, name=own_policy_name(table, hypervisor))
+    yield policy("edge_routers", beyond)
+    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
+    yield policy("clients", (*homes, *beyond))
+
+
+def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
+    """Yield the next hops of the default route in the order of preference, where it may have only one.
+
+    Those on the first path come first, and there the edge router with the lowest number.
+    """
+    if part.host.kind != "hypervisor" or part.host.ecmp_of(domain.name) != "without_default":
+        return
+    for edge in sorted(part.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
+        network = part.common.network(edge.path, domain.name, family)
+        if network is not None and domain.name in edge.domains:
+            yield NextHop(edge.address_in(network), f"{edge.name}, path {edge.path}")
+
+
+def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    """Yield the parts of pools that no guest can have, as :mod:`l3hv.intent.guests` refuses them in an intent.
+
+    A guest that was routed one of these would get what others send to their gateway or to all of them.
+    """
+    if family != "ipv4":
+        return
+    for pool in common.pools:
+        if pool.domain != domain.name or pool.ipv4 is None or pool.gateway is None:
+            continue
+        reasons: dict[str, str] = {}
+        for address, role in (
+            (pool.gateway, "gateway"),
+            (pool.ipv4.network_address, "network address"),
+            (pool.ipv4.broadcast_address, "broadcast address"),
+        ):
+            for length in range(HOST_LENGTH[family], longer_than(pool.ipv4) - 1, -1):
+                prefix = str(ip_network(f"{address}/{length}", strict=False))
+                reasons.setdefault(prefix, f"{role} of the pool {pool.name}")
+        yield from (exact(prefix, why) for prefix, why in reasons.items())
+
+
+def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:
+    """Yield what a hypervisor's guests have in one domain: an owner's prefixes are those of all domains."""
+    pools = [prefix for pool in common.pools if pool.domain == domain.name for prefix in pool.prefixes]
+    for prefix in getattr(owner, family):
+        if any(is_inside(ip_network(prefix), pool) for pool in pools):
+            yield exact(prefix, f"guests of {owner.host}")

@@ -1,0 +1,61 @@
+"""The routing daemon of a host: its tables, policies and sessions."""
+
+from __future__ import annotations
+
+from l3hv.model.daemons import DAEMONS, OVERLOOKING, WITH_OWNERS, programs
+from l3hv.model.intent import HostSlice
+from l3hv.model.plan import Guest, LoopbackAddress, Routing, Session
+from l3hv.model.profiles import FAILURE_PROFILES
+from l3hv.plan.anycast import Spread
+from l3hv.plan.communities import domain_communities
+from l3hv.plan.policy import import_policies, refusals
+from l3hv.plan.sessions import router_id, session_shapes
+from l3hv.plan.tables import routing_tables, shared_tables
+from l3hv.plan.uplinks import awaited_interfaces
+
+
+def routing(
+    part: HostSlice,
+    *,
+    known: tuple[Session, ...],
+    ranges: tuple[Session, ...],
+    loopbacks: tuple[LoopbackAddress, ...],
+    ports: tuple[Guest, ...],
+    spread: tuple[Spread, ...],
+) -> Routing:
+    """Return what the routing daemon of a host is told.
+
+    ``known`` are its sessions with neighbours that it knows by name, ``ranges`` those with any client of a
+    prefix.
+    """
+    common, host, settings = part.common, part.host, part.host.settings
+    daemon = DAEMONS[settings.daemon, settings.system]
+    identity = router_id(common, host)
+    tables = routing_tables(common, host, loopbacks, ports, spread)
+    policies = import_policies(part, (*known, *ranges))
+    profiles = {session.failure_profile for session in (*known, *ranges)}
+    is_shared = any(session.layout == "shared" for session in (*known, *ranges))
+    return Routing(
+        daemon=daemon,
+        programs=programs(settings.daemon, (table.family for table in tables)),
+        asn=common.asn,
+        router_id=identity,
+        cluster_id=identity if host.kind == "route_reflector" else None,
+        failure_profile=settings.failure_profile,
+        failure_profiles=tuple(profile for profile in FAILURE_PROFILES if profile in profiles),
+        timers=settings.timers,
+        ecmp_limit=settings.ecmp_limit,
+        rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
+        session_shapes=session_shapes(known, settings.timers, daemon),
+        session_keys=tuple(sorted({session.key for session in known if session.key is not None})),
+        awaited_interfaces=awaited_interfaces(common, host),
+        tables=tables,
+        communities=domain_communities(common, host.domains) if is_shared else (),
+        shared_tables=shared_tables(host, tables) if is_shared else (),
+        refusals=refusals(policies, is_shared=is_shared),
+        policies=policies,
+        owners=part.owners if settings.daemon in WITH_OWNERS else (),
+        sessions=known,
+        ranges=ranges,
+        monitoring_group=settings.monitoring_group,
+    )

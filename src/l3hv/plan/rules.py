@@ -1,0 +1,219 @@
+"""Which table a packet is looked up in: a number of rules that does not depend on the guests.
+
+The kernel's rule of ``local`` (priority 0) stays; those of ``main`` and ``default`` (32766, 32767) go.
+Private guest ports are told by the source address, not by a rule per port.  The reverse-path check looks
+the source up with the interface that the packet would leave by as ``iif`` (Linux 3.15 and later), so the
+same rules give it the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from l3hv.model.addressing import FAMILIES
+from l3hv.model.choices import Family
+from l3hv.model.errors import Problem
+from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
+from l3hv.model.names import LOCAL_OUT, spread_name
+from l3hv.model.plan import Rule
+from l3hv.plan.anycast import MARKS, Spread, spreads
+
+RULE_STEP = 10
+UDP = 17
+DHCP_SERVER = 67
+ICMP = 1
+"""IANA's number of the protocol."""
+KERNEL_RULES = 32766
+"""Priority of the kernel's own rule of ``main``; ours come before it."""
+
+
+def policy_rules(common: Common, host: HostIntent, spread: Collection[Spread] = ()) -> tuple[Rule, ...]:
+    """Return the rules of a host that spreads ``spread`` in the order of their priorities, IPv4 first.
+
+    A reflector forwards nothing and gets none; neither does a family that no domain of the host has.
+    """
+    if host.kind == "route_reflector":
+        return ()
+    return tuple(
+        replace(rule, priority=common.rule_priority + index * RULE_STEP)
+        for family in FAMILIES
+        for index, rule in enumerate(_rules(common, host, family, spread))
+    )
+
+
+def rule_problems(part: HostSlice) -> list[Problem]:
+    """Return a problem where the last rule of a host would come after the kernel's own ones."""
+    common, host = part.common, part.host
+    rules = policy_rules(common, host, spreads(common, host, dict(part.holders)))
+    highest = max((rule.priority for rule in rules), default=0)
+    if highest < KERNEL_RULES:
+        return []
+    return [
+        Problem(
+            host.name,
+            "l3hv_rule_priority",
+            str(common.rule_priority),
+            f"The last rule would have the priority {highest}; {KERNEL_RULES} is the kernel's rule of main.",
+            f"Choose at most {KERNEL_RULES - 1 - (highest - common.rule_priority)}.",
+        )
+    ]
+
+
+def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[Spread]) -> Iterator[Rule]:
+    domains = [
+        domain for domain in common.domains if domain.name in host.domains and family in domain.families
+    ]
+    if not domains:
+        return
+    yield from _rules_of_own_traffic(common, host, family, domains)
+    for one in spread:
+        # A table without a route leads on to the next rule: what is in place first does not matter.
+        if one.family == family:
+            yield _rule(
+                family,
+                spread_name(one.domain.name),
+                f"anycast of {one.domain.name} for other holders than the guests here",
+                mark=MARKS[one.domain.kind],
+            )
+    for domain in domains:
+        if domain.kind == "private":
+            yield from _rules_of_private(common, host, family, domain)
+    for domain in domains:
+        if domain.kind == "public":
+            yield _rule(family, domain.name, f"all other traffic is {domain.name}")
+
+
+def _rules_of_own_traffic(
+    common: Common, host: HostIntent, family: Family, domains: list[Domain]
+) -> Iterator[Rule]:
+    """Yield the rules of what the host itself sends.
+
+    ``main`` holds what is directly attached: the uplinks' prefixes, without which no next hop of BGP can
+    be resolved, and the management network.  In IPv6 it comes first for all traffic, because there the
+    kernel resolves next hops without ``iif``.
+    """
+    own = None if family == "ipv6" else "lo"
+    if host.settings.main_default_route:
+        yield _rule(
+            family,
+            "main",
+            "what is directly attached, not the default route of the management",
+            iif=own,
+            suppress_prefixlength=0,
+        )
+        yield from _rules_of_dhcp(common, host, family, domains)
+        yield from _rules_of_errors(common, host, family)
+        for domain in domains:
+            yield from _rules_to(common, host, family, domain)
+        yield _rule(family, "main", "the host's own traffic to elsewhere is management", iif="lo")
+    else:
+        yield _rule(family, "main", "what is directly attached", iif=own)
+        yield from _rules_of_dhcp(common, host, family, domains)
+        yield from _rules_of_errors(common, host, family)
+        for domain in domains:
+            if domain.kind == "private" and not _has_local_out(host, family):
+                yield from _rules_to(common, host, family, domain)
+    if _has_local_out(host, family):
+        yield _rule(
+            family,
+            LOCAL_OUT,
+            "the host's own traffic is to its guests or private",
+            iif="lo",
+        )
+
+
+def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: list[Domain]) -> Iterator[Rule]:
+    """Yield the rules of DHCP's answers to the guests.
+
+    ``local-out`` would give them the private loopback for their source.  In the domain's table the kernel
+    takes the address of the port, which is the gateway's.  They are bound to the pools, since other
+    programs of the host may serve DHCP, too.
+    """
+    if not _has_local_out(host, family):
+        return
+    for domain in domains:
+        for prefix in common.pool_prefixes(domain.name, family):
+            yield _rule(
+                family,
+                domain.name,
+                f"DHCP answers to guests of {domain.name} from their gateway",
+                iif="lo",
+                destination=str(prefix),
+                ip_protocol=UDP,
+                source_port=DHCP_SERVER,
+            )
+
+
+def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
+    """Yield the rules of ICMP errors about public packets, which go to whoever sent those.
+
+    Their source is the address of the interface that the packet came by (``icmp_errors_use_inbound_ifaddr``),
+    which tells the domain: a pool's gateway on guest ports, the own address on a path.  The host's other
+    packets have no source yet when they are looked up; the packet filter stops pings that are bound to one.
+    Errors about private packets follow local-out, and in IPv6 the domains' own rules are for errors as well.
+    """
+    if not _has_local_out(host, family):
+        return
+    public = common.public
+    networks = [
+        common.network(uplink.path, public.name, family)
+        for uplink in host.uplinks
+        if uplink.domain == public.name
+    ]
+    pools = [pool for pool in common.pools if pool.domain == public.name and pool.gateway is not None]
+    sources = [str(pool.ipv4) for pool in pools]
+    sources += [str(network.prefix) for network in networks if network is not None]
+    for source in sources:
+        why = f"errors about packets of {public.name}"
+        yield _rule(family, public.name, why, iif="lo", source=source, ip_protocol=ICMP)
+
+
+def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
+    table = LOCAL_OUT if _has_local_out(host, family) else domain.name
+    why = f"the host's own traffic to {domain.name}"
+    for prefix in common.home_prefixes(domain, family):
+        yield _rule(family, table, why, iif="lo", destination=str(prefix))
+
+
+def _rules_of_private(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
+    for uplink in host.uplinks:
+        if uplink.domain == domain.name:
+            yield _rule(family, domain.name, f"path {uplink.path} of {domain.name}", iif=uplink.interface)
+    if host.kind == "hypervisor":
+        for prefix in common.pool_prefixes(domain.name, family):
+            yield _rule(family, domain.name, f"guests of {domain.name}", source=str(prefix))
+
+
+def _has_local_out(host: HostIntent, family: Family) -> bool:
+    """Hypervisors have a table of their own for IPv4; in IPv6 they use those of the domains."""
+    return host.kind == "hypervisor" and family == "ipv4"
+
+
+def _rule(
+    family: Family,
+    table: str,
+    why: str,
+    *,
+    iif: str | None = None,
+    source: str | None = None,
+    destination: str | None = None,
+    suppress_prefixlength: int | None = None,
+    mark: str | None = None,
+    ip_protocol: int | None = None,
+    source_port: int | None = None,
+) -> Rule:
+    """Return a rule whose priority is still to be given."""
+    return Rule(
+        family,
+        0,
+        table,
+        why,
+        iif,
+        source,
+        destination,
+        suppress_prefixlength,
+        mark,
+        ip_protocol,
+        source_port,
+    )

@@ -1,0 +1,363 @@
+"""The BGP sessions of a host: one per path and neighbour, or one for each domain of that, or for each family.
+
+A path has reflectors of its own: a reflector that saw several paths would pass on the one it prefers, and
+hide the others from clients that cannot use that one.  Where both ends could open a session the passive
+one waits: a collision after a restart would drop the routes that graceful restart keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+
+from l3hv.model.addressing import FAMILIES, Network, family_of_text, numbered
+from l3hv.model.choices import Announcer, FailureProfile, Kind, Relation, SessionLayout
+from l3hv.model.daemons import DAEMONS, WITH_OWNERS, WITHOUT_PEER_ADDRESS
+from l3hv.model.intent import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
+from l3hv.model.names import (
+    CLIENTS,
+    SHARED,
+    bird_symbol,
+    bird_table,
+    own_policy_name,
+    policy_name,
+    shared_table,
+)
+from l3hv.model.plan import CarriedDomain, Channel, Daemon, PrefixLimit, Session, Timers
+from l3hv.model.profiles import (
+    BFD_PROFILES,
+    FAILURE_PROFILES,
+    KEEPING_PROFILES,
+    SESSION_LAYOUTS,
+    layout_between,
+    profile_between,
+)
+from l3hv.model.text import natural_key
+
+ANNOUNCERS: dict[Kind, Announcer] = {
+    "hypervisor": "hypervisors",
+    "edge_router": "edge_routers",
+    "route_reflector": "reflectors",
+}
+
+LEAST_PREFIX_LIMIT = 128
+"""What is taken from each hypervisor of a small fabric."""
+
+
+def has_own_policies(host: HostIntent) -> bool:
+    """Return whether what a hypervisor may announce is a list of its own on this host."""
+    settings = host.settings
+    return settings.origin_validation == "strict" and settings.daemon not in WITH_OWNERS
+
+
+def sessions(
+    common: Common, host: HostIntent, peers: tuple[Peer, ...], largest: Largest
+) -> tuple[Session, ...]:
+    """Return the sessions of a host in the order of its uplinks and their neighbours."""
+    return tuple(
+        session
+        for uplink in host.uplinks
+        for peer in peers
+        if peer.path == uplink.path and uplink.domain in peer.domains
+        for session in _sessions(common, host, uplink, peer, largest)
+    )
+
+
+def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session, ...]:
+    """Return the sessions that any host of a path can have with a reflector that knows none of them by name.
+
+    Their neighbour is a prefix: that of the path in the domain that the session runs in.
+    """
+    found = []
+    for session in sessions(common, host, anybody(host), largest):
+        network = common.network(session.path, session.domain, family_of_text(session.local))
+        assert network is not None
+        found.append(replace(session, peer="", neighbor=str(network.prefix)))
+    return tuple(found)
+
+
+def anybody(host: HostIntent) -> tuple[Peer, ...]:
+    """Return who stands for all clients of a reflector with a range: one that has what the reflector has."""
+    if host.settings.neighbors != "range":
+        return ()
+    return (
+        Peer(
+            name=CLIENTS,
+            kind="hypervisor",
+            id=host.id,
+            daemon=host.settings.daemon,
+            failure_profile=host.settings.failure_profile,
+            session_layout=host.settings.session_layout,
+            bgp_key=None,
+            path=host.uplinks[0].path,
+            domains=host.domains,
+            addresses=host.path_addresses,
+        ),
+    )
+
+
+def _sessions(
+    common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer, largest: Largest
+) -> Iterator[Session]:
+    """Yield the sessions with one neighbour that run in one domain's network, IPv4 first."""
+    networks = _networks(common, uplink.path, uplink.domain)
+    layout = session_layout(host, peer)
+    symbol, domain = bird_symbol(peer.name), bird_symbol(uplink.domain)
+    several: dict[str, list[PathNetwork]] = {}
+    match layout:
+        case "per_family":
+            for network in networks:
+                several[bird_table(uplink.domain, network.family)] = [network]
+        case "multiprotocol":
+            several[domain] = networks
+        case "shared":
+            here = [u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains]
+            if uplink.domain == here[0]:
+                several[SHARED] = [n for name in here for n in _networks(common, uplink.path, name)]
+    for name, carried in several.items():
+        channels = tuple(_channels(common, host, peer, carried, layout=layout, largest=largest))
+        yield _session(
+            host,
+            uplink,
+            peer,
+            name=f"{symbol}_{name}",
+            layout=layout,
+            network=carried[0],
+            channels=channels,
+        )
+
+
+def _networks(common: Common, path: str, domain: str) -> list[PathNetwork]:
+    found = (common.network(path, domain, family) for family in FAMILIES)
+    return [network for network in found if network is not None]
+
+
+def _session(
+    host: HostIntent,
+    uplink: UplinkIntent,
+    peer: Peer,
+    *,
+    name: str,
+    layout: SessionLayout,
+    network: PathNetwork,
+    channels: tuple[Channel, ...],
+) -> Session:
+    """Return the session with ``channels`` that runs in ``network``."""
+    is_reflector = host.kind == "route_reflector"
+    profile = failure_profile(host, peer)
+    return Session(
+        name=name,
+        peer=peer.name,
+        path=uplink.path,
+        domain=uplink.domain,
+        domains=tuple(dict.fromkeys(part.domain for channel in channels for part in channel.carries)),
+        layout=layout,
+        interface=uplink.interface,
+        local=host.address_in(network),
+        neighbor=peer.address_in(network),
+        relation=_relation(host, peer),
+        passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
+        failure_profile=profile,
+        bfd=profile in BFD_PROFILES,
+        key=session_key(host, peer),
+        ttl_security=host.settings.ttl_security and peer.ttl_security,
+        channels=channels,
+    )
+
+
+def _channels(
+    common: Common,
+    host: HostIntent,
+    peer: Peer,
+    networks: list[PathNetwork],
+    *,
+    layout: SessionLayout,
+    largest: Largest,
+) -> Iterator[Channel]:
+    """Yield the channels of a session that carries the routes of ``networks`` over the first of them."""
+    for family in FAMILIES:
+        carries = tuple(
+            _carried(common, host, peer, network, is_direct=network == networks[0])
+            for network in networks
+            if network.family == family
+        )
+        if carries:
+            table = shared_table(family) if layout == "shared" else carries[0].table
+            yield Channel(family, table, carries, prefix_limit(host, peer, getattr(largest, family)))
+
+
+def _carried(
+    common: Common, host: HostIntent, peer: Peer, network: PathNetwork, *, is_direct: bool
+) -> CarriedDomain:
+    """Return how one domain is carried: a reflector's clients are judged one by one, reflectors are trusted.
+
+    ``is_direct`` says that the session runs in ``network`` itself.  Where any client can be at the other end
+    that tells its address.
+    """
+    neighbors = _announcer(peer)
+    table = bird_table(network.domain, network.family)
+    is_known = neighbors in ("hypervisors", "edge_routers")
+    loopbacks = common.domain(network.domain).loopback(network.family)
+    is_hypervisor = neighbors == "hypervisors"
+    is_listed = is_hypervisor and has_own_policies(host)
+    is_owned = is_hypervisor and not is_listed and host.settings.origin_validation == "strict"
+    return CarriedDomain(
+        domain=network.domain,
+        table=table,
+        next_hop=None if host.kind == "route_reflector" else host.address_in(network),
+        policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
+        next_hops=f"{peer.address_in(network)}/{network.prefix.max_prefixlen}"
+        if is_known
+        else str(network.prefix),
+        is_direct=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
+        loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
+        owner=peer.id if is_owned else None,
+    )
+
+
+def _version(host: HostIntent) -> str:
+    return DAEMONS[host.settings.daemon, host.settings.system].version
+
+
+def _announcer(peer: Peer) -> Announcer:
+    if peer.name == CLIENTS:
+        return "clients"
+    return ANNOUNCERS[peer.kind]
+
+
+def _own(prefix: Network, peer: Peer) -> str:
+    """Return a neighbour's own address among the loopbacks, as a prefix."""
+    return f"{numbered(prefix, peer.id)}/{prefix.max_prefixlen}"
+
+
+def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
+    """Return how many prefixes a reflector takes from a client in one family.
+
+    A number that is said of the client counts before the reflector's own, and that before what follows from
+    the inventory, where no hypervisor has more than ``most``.  Of an edge router only the first limits.
+    """
+    settings = host.settings
+    if host.kind != "route_reflector" or peer.kind == "route_reflector":
+        return None
+    accepted = peer.prefix_limit
+    if accepted is None and peer.kind == "hypervisor":
+        accepted = settings.prefix_limit or _limit(most, settings.prefix_limit_margin)
+    return None if accepted is None else PrefixLimit(accepted, 2 * accepted, settings.prefix_limit_action)
+
+
+def _limit(most: int, margin: int) -> int:
+    """Return how many prefixes are taken from a hypervisor where no other has more than ``most``.
+
+    Any hypervisor can take in the guests of any other, with a margin in percent, and a loopback.  In steps
+    of a power of two, so that a guest more rarely changes a reflector.
+
+    >>> _limit(3, 50), _limit(100, 50)
+    (128, 512)
+    """
+    needed = (2 * most + 1) * (100 + margin) // 100
+    return max(LEAST_PREFIX_LIMIT, 1 << needed.bit_length())
+
+
+def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
+    """Return what both ends of a session do about failures: a reflector does what its client does.
+
+    Two reflectors of one path agree on what comes later in :data:`FAILURE_PROFILES`, which asks for less.
+    BFD is left out where one of the ends has none.
+    """
+    return profile_between(_agreed_profile(host, peer), {host.settings.daemon, peer.daemon})
+
+
+def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
+    if host.kind != "route_reflector":
+        return host.settings.failure_profile
+    if peer.kind != "route_reflector":
+        return peer.failure_profile
+    return max(host.settings.failure_profile, peer.failure_profile, key=FAILURE_PROFILES.index)
+
+
+def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
+    """Return what the sessions of two hosts carry each: a reflector does what its client does.
+
+    Two reflectors of one path agree on what comes first in :data:`SESSION_LAYOUTS`, which asks for less.
+    A daemon that is a process for each family knows no other layout, at whichever end it is; one that is an
+    instance for each domain cannot share a session between them.
+    """
+    return layout_between(_agreed_layout(host, peer), {host.settings.daemon, peer.daemon})
+
+
+def _agreed_layout(host: HostIntent, peer: Peer) -> SessionLayout:
+    if host.kind != "route_reflector":
+        return host.settings.session_layout
+    if peer.kind != "route_reflector":
+        return peer.session_layout
+    return min(host.settings.session_layout, peer.session_layout, key=SESSION_LAYOUTS.index)
+
+
+def session_key(host: HostIntent, peer: Peer) -> str | None:
+    """Return the name of the key that the sessions of two hosts have: a reflector does what its client does.
+
+    Between two reflectors of one path it is that of the first by name that has one.
+    """
+    own = host.bgp_key(peer.path)
+    if host.kind != "route_reflector":
+        return own
+    if peer.kind != "route_reflector":
+        return peer.bgp_key
+    keys = {host.name: own, peer.name: peer.bgp_key}
+    return next((keys[name] for name in sorted(keys, key=natural_key) if keys[name] is not None), None)
+
+
+def _relation(host: HostIntent, peer: Peer) -> Relation:
+    if host.kind != "route_reflector":
+        return "reflector"
+    return "peer" if peer.kind == "route_reflector" else "client"
+
+
+def router_id(common: Common, host: HostIntent) -> str:
+    """Return the host's BGP identifier: an IPv4 address of its own, or one made of its id.
+
+    Preferred is the loopback in the private domain, which no uplink can take away.  In a fabric without
+    IPv4 reflectors, which may share an id on different paths, put the number of their path first.
+    """
+    return next(_router_ids(common, host))
+
+
+def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
+    for domain in _private_first(common):
+        loopback = domain.loopback("ipv4")
+        if host.kind == "hypervisor" and loopback is not None and domain.name in host.domains:
+            yield str(numbered(loopback, host.id))
+    for domain in common.domains:
+        for uplink in host.uplinks:
+            network = common.network(uplink.path, uplink.domain, "ipv4")
+            if uplink.domain == domain.name and network is not None:
+                yield host.address_in(network)
+    path = common.paths.index(host.uplinks[0].path) + 1 if host.kind == "route_reflector" else 0
+    yield ".".join(map(str, (path, *host.id.to_bytes(3, "big"))))
+
+
+def _private_first(common: Common) -> tuple[Domain, ...]:
+    return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
+
+
+def session_shapes(own: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
+    """Return a digest of the sessions of each path, `a=0a1b2c3d`: they begin anew when it changes.
+
+    Nothing where a host had better not vanish to begin them anew: its neighbours would not keep its routes,
+    or it reflects and forwards nothing.
+    """
+    on_path: dict[str, list[str]] = {}
+    for session in own:
+        if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
+            return ()
+        ends = (session.name, session.local, session.neighbor, session.passive, session.ttl_security)
+        agreed = (session.layout, session.failure_profile)  # not the key: keys change path by path
+        channels = [(channel.family, channel.table) for channel in session.channels]
+        told = f"{ends} {agreed} {channels} {daemon.bounds_restart}"
+        on_path.setdefault(session.path, []).append(told)
+    negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's can change while it runs
+    return tuple(
+        f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"
+        for path, texts in sorted(on_path.items())
+    )

@@ -1,0 +1,240 @@
+"""The routing tables of a host: in BIRD, in the kernel, and the routes that end them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from l3hv.model.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
+from l3hv.model.choices import Family
+from l3hv.model.daemons import DAEMONS, DELETING
+from l3hv.model.intent import Common, Domain, HostIntent
+from l3hv.model.names import LOCAL_OUT, bird_table, shared_table, spread_name, spread_table
+from l3hv.model.plan import (
+    Guest,
+    LastResort,
+    LoopbackAddress,
+    PrefixMatch,
+    RoutingTable,
+    SharedPart,
+    SharedTable,
+    TableName,
+)
+from l3hv.plan.anycast import Spread
+from l3hv.plan.uplinks import preferred_source
+
+DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
+
+
+def routing_tables(
+    common: Common,
+    host: HostIntent,
+    loopbacks: tuple[LoopbackAddress, ...],
+    guests: tuple[Guest, ...],
+    spread: tuple[Spread, ...],
+) -> tuple[RoutingTable, ...]:
+    """Return the tables of each domain and family, then the host's own (``local_out4``), then of anycast."""
+    tables = [
+        _domain_table(common, host, domain, family, loopbacks=loopbacks, guests=guests)
+        for domain in common.domains
+        if domain.name in host.domains
+        for family in domain.families
+    ]
+    if host.kind == "hypervisor":
+        tables += _local_out_tables(common, host, loopbacks)
+    tables += (_spread_table(host, one) for one in spread)
+    return tuple(tables)
+
+
+def shared_tables(host: HostIntent, tables: Iterable[RoutingTable]) -> tuple[SharedTable, ...]:
+    """Return the tables that shared sessions have in common with the tables of domains among ``tables``."""
+    of_domains = [table for table in tables if table.domain in host.domains]
+    return tuple(
+        SharedTable(
+            shared_table(family),
+            family,
+            tuple(SharedPart(table.domain, table.name) for table in of_domains if table.family == family),
+        )
+        for family in dict.fromkeys(table.family for table in of_domains)
+    )
+
+
+def _domain_table(
+    common: Common,
+    host: HostIntent,
+    domain: Domain,
+    family: Family,
+    *,
+    loopbacks: tuple[LoopbackAddress, ...],
+    guests: tuple[Guest, ...],
+) -> RoutingTable:
+    homes = (*pool_matches(common, domain, family), *loopback_matches(domain, family))
+    default = exact(DEFAULT_ROUTE[family], "default route, if an edge router has one")
+    beyond = (default, *extra_matches(domain, family))
+    originates: tuple[str, ...] = ()
+    accepts: tuple[PrefixMatch, ...] = (*homes, *beyond)
+    announces = accepts
+    if host.kind == "hypervisor":
+        own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
+        originates = tuple(f"{loopback.address}/{loopback.length}" for loopback in own)
+        announces = (
+            *(exact(prefix, "loopback") for prefix in originates),
+            *_guest_matches(guests, domain, family),
+        )
+    if host.kind == "edge_router":
+        is_served = domain.name in host.edge_domains
+        originates = (DEFAULT_ROUTE[family],) if is_served else ()
+        announces = tuple(exact(prefix, "default route of this edge router") for prefix in originates)
+        accepts = homes
+    return RoutingTable(
+        name=bird_table(domain.name, family),
+        domain=domain.name,
+        family=family,
+        kernel_table=None if host.kind == "route_reflector" else domain.table,
+        learn=host.kind == "hypervisor",
+        fed_by=None,
+        prefsrc=None,
+        persists=True,
+        ecmp=host.ecmp_of(domain.name),
+        originates=originates,
+        accepts=accepts,
+        announces=announces,
+    )
+
+
+def _local_out_tables(
+    common: Common, host: HostIntent, loopbacks: Iterable[LoopbackAddress]
+) -> Iterator[RoutingTable]:
+    """Yield the table of the hypervisor's own traffic, a copy of what BGP says of the private domain.
+
+    The guests' routes in the kernel's table are not made here: they must not vanish with the daemon,
+    or the reverse-path check drops the guests' ARP for their gateway.
+    """
+    private = common.private
+    if private is None or private.name not in host.domains or "ipv4" not in private.families:
+        return
+    yield RoutingTable(
+        name=bird_table(LOCAL_OUT, "ipv4"),
+        domain=LOCAL_OUT,
+        family="ipv4",
+        kernel_table=common.local_out_table,
+        learn=False,
+        fed_by=bird_table(private.name, "ipv4"),
+        prefsrc=preferred_source(common, loopbacks),
+        persists=True,
+        ecmp=host.ecmp_of(private.name),
+        originates=(),
+        accepts=(),
+        announces=(),
+    )
+
+
+def _spread_table(host: HostIntent, spread: Spread) -> RoutingTable:
+    """Return the table of what BGP says of the anycast prefixes that guests here hold as well.
+
+    In the domain's own table such routes are there too, but the one to the guest is preferred to them.
+    """
+    return RoutingTable(
+        name=spread_table(spread.domain.name, spread.family),
+        domain=spread_name(spread.domain.name),
+        family=spread.family,
+        kernel_table=spread.domain.spread_table,
+        learn=False,
+        fed_by=bird_table(spread.domain.name, spread.family),
+        prefsrc=None,
+        persists=False,
+        ecmp=host.ecmp_of(spread.domain.name),
+        originates=(),
+        accepts=spread.others,
+        announces=(),
+    )
+
+
+def exact(prefix: str, why: str) -> PrefixMatch:
+    length = int(prefix.partition("/")[2])
+    return PrefixMatch(prefix, length, length, why)
+
+
+def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    """Yield what guests have of the pools, never all of one: in IPv6 up to /64, and single addresses."""
+    for pool in common.pools:
+        if pool.domain != domain.name:
+            continue
+        if family == "ipv4" and pool.ipv4 is not None:
+            low = longer_than(pool.ipv4)
+            yield PrefixMatch(str(pool.ipv4), low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
+        if family == "ipv6" and pool.ipv6 is not None:
+            prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
+            yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
+
+
+def loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    prefix = domain.loopback(family)
+    if prefix is not None:
+        length = HOST_LENGTH[family]
+        yield PrefixMatch(str(prefix), length, length, "loopbacks of the hypervisors")
+
+
+def extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+    for prefix in domain.accept:
+        if family_of(prefix) == family:
+            yield exact(str(prefix), "prefix of the edge routers")
+
+
+def _guest_matches(guests: Iterable[Guest], domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
+    """Return the prefixes of the guests, each once: guests of one host may share an anycast prefix."""
+    reasons: dict[str, str] = {}
+    for guest in guests:
+        if guest.domain == domain.name:
+            for route in guest.routes:
+                if route.family == family:
+                    reasons.setdefault(route.prefix, f"{guest.name}, {route.kind}")
+    return tuple(exact(prefix, why) for prefix, why in reasons.items())
+
+
+LINK_LOCAL4 = "169.254.0.0/16"
+"""RFC 3927, section 2.6.2: a router does not forward to it."""
+
+
+def host_domains(common: Common, host: HostIntent) -> list[Domain]:
+    return [domain for domain in common.domains if domain.name in host.domains]
+
+
+def table_names(common: Common, host: HostIntent, spread: Iterable[Spread]) -> tuple[TableName, ...]:
+    """Return the names that the host needs in ``rt_tables``; a reflector has nothing in the kernel."""
+    if host.kind == "route_reflector":
+        return ()
+    names = [TableName(domain.table, domain.name, True) for domain in host_domains(common, host)]
+    if host.kind == "hypervisor":
+        names.append(TableName(common.local_out_table, LOCAL_OUT, True))
+    names += [TableName(one.domain.spread_table, spread_name(one.domain.name), False) for one in spread]
+    return tuple(dict.fromkeys(names))
+
+
+def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
+    """Return the routes that end each table, but for those of spread anycast: there the domain's comes next.
+
+    Guests' packets to nowhere are dropped (an answer to each would help an attacker); the hypervisor's
+    own programs are told at once that there is no way.  On a hypervisor a packet to an address of a pool that
+    no guest has ends here, not at an edge router that would send it back; the gateway answers no ARP for it.
+    Not where the daemon deletes a route before it adds the new one: packets that arrive in between follow the
+    default route to an edge router, which knows the guest; a route for the pool would drop them.
+    """
+    if host.kind == "route_reflector":
+        return ()
+    domains = host_domains(common, host)
+    routes = [
+        LastResort(family, domain.name, "blackhole") for domain in domains for family in domain.families
+    ]
+    if host.kind == "hypervisor":
+        daemon = DAEMONS[host.settings.daemon, host.settings.system]
+        keeps_routes = daemon.version not in DELETING
+        for domain in domains:
+            for family in domain.families:
+                prefixes = [*map(str, common.pool_prefixes(domain.name, family))] if keeps_routes else []
+                if family == "ipv4":
+                    prefixes.append(LINK_LOCAL4)
+                routes += [LastResort(family, domain.name, "blackhole", prefix=prefix) for prefix in prefixes]
+        if any("ipv4" in domain.families for domain in domains):
+            routes.append(LastResort("ipv4", LOCAL_OUT, "unreachable"))
+    return tuple(routes)

@@ -1,0 +1,75 @@
+"""The settings of systemd units that the fabric relies on, by unit.
+
+The units' own files say the same (a test compares them).  An operator's drop-in can change what systemd makes
+of them: verification reads the effective settings.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+
+Settings = Mapping[str, str]
+
+_ALWAYS = {"Restart": "always", "StartLimitIntervalSec": "0"}
+# One that says goodbye makes its neighbours withdraw its routes, or guests forget their router.
+_VANISHES = {"KillSignal": "SIGKILL"}
+_OF_DHCP = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW"
+_BIRD = {**_ALWAYS, **_VANISHES, "User": "bird", "CapabilityBoundingSet": _OF_DHCP}
+
+PROMISES: Mapping[str, Settings] = {
+    "systemd-networkd.service": _ALWAYS,
+    "bird.service": _BIRD,
+    "bird6.service": _BIRD,
+    "l3hv-bird-rescan.service": {**_ALWAYS, "User": "bird", "CapabilityBoundingSet": "CAP_NET_ADMIN"},
+    "frr.service": {**_ALWAYS, **_VANISHES},
+    "l3hv-gobgp.service": {
+        **_ALWAYS,
+        **_VANISHES,
+        "User": "gobgp",
+        "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
+    },
+    "l3hv-dhcp.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": _OF_DHCP},
+    "l3hv-dhcp-checksums.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
+    "radvd.service": {**_ALWAYS, **_VANISHES, "DynamicUser": "yes", "CapabilityBoundingSet": "CAP_NET_RAW"},
+    "l3hv-tables.service": {"CapabilityBoundingSet": "CAP_NET_ADMIN"},
+    "l3hv-nftables.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
+}
+
+
+def settings_of(unit: str) -> Settings:
+    """Return the settings of a unit that the fabric relies on.
+
+    >>> settings_of("l3hv-gobgp-public.service")["User"]
+    'gobgp'
+    """
+    name = "l3hv-gobgp.service" if unit.startswith("l3hv-gobgp-") else unit
+    return PROMISES.get(name, {})
+
+
+def settings_words(settings: Settings) -> str:
+    """Return settings in an order and notation that do not depend on where they were read.
+
+    >>> settings_words({"Restart": "always", "CapabilityBoundingSet": "CAP_NET_RAW CAP_NET_ADMIN"})
+    'CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW, Restart=always'
+    """
+    return ", ".join(f"{key}={' '.join(sorted(settings[key].split()))}" for key in sorted(settings))
+
+
+def effective(unit: str, shown: Mapping[str, str]) -> dict[str, str]:
+    """Return of a unit's promised settings what ``systemctl show`` says of them.
+
+    >>> effective("radvd.service", {"CapabilityBoundingSet": "cap_net_raw", "StartLimitIntervalUSec": "0"})
+    {'StartLimitIntervalSec': '0', 'CapabilityBoundingSet': 'CAP_NET_RAW'}
+    """
+    found = {}
+    for key in settings_of(unit):
+        value = shown.get(key.replace("IntervalSec", "IntervalUSec"))
+        if value is None:
+            continue
+        if key == "KillSignal" and value.isdecimal():
+            value = signal.Signals(int(value)).name
+        if key == "CapabilityBoundingSet":
+            value = value.upper()
+        found[key] = value
+    return found

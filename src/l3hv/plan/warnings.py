@@ -1,0 +1,129 @@
+"""Warnings about an intent that works, but probably not as meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from l3hv.model.choices import FailureProfile
+from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, SLEEPY, TITLES, WITHOUT_BFD
+from l3hv.model.intent import HostIntent, HostSlice
+from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
+from l3hv.model.text import natural_key
+from l3hv.plan.sessions import anybody, failure_profile
+
+NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
+"""Prefixes of the names that libvirt gives itself: it drops one that was asked for."""
+
+
+def warnings(part: HostSlice) -> tuple[str, ...]:
+    """Return sentences about an intent that works, but probably not as meant."""
+    return (
+        *_missing_paths(part),
+        *_renamed_by_libvirt(part.host),
+        *_without_bfd(part),
+        *_unbounded_restart(part),
+        *_frr_as_reflector(part),
+        *_late_bird(part),
+    )
+
+
+def _missing_paths(part: HostSlice) -> Iterator[str]:
+    """Yield the families that a path lacks, and the domains that depend on one path."""
+    common, host = part.common, part.host
+    for domain in common.domains:
+        if domain.name not in host.domains:
+            continue
+        used = {uplink.path for uplink in host.uplinks if uplink.domain == domain.name}
+        for path in sorted(used, key=natural_key):
+            for family in domain.families:
+                if common.network(path, domain.name, family) is None:
+                    yield f"path {path} does not carry {family} of {domain.name}"
+        if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
+            yield f"{domain.name} hangs on path {used.pop()} alone"
+
+
+def _failure_profiles(part: HostSlice) -> set[FailureProfile]:
+    return {failure_profile(part.host, peer) for peer in (*part.peers, *anybody(part.host))}
+
+
+def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
+    """Yield what FRR 8 and 10 do not offer to the clients of a reflector."""
+    if part.host.settings.daemon != "frr" or part.host.kind != "route_reflector":
+        return
+    profiles = _failure_profiles(part)
+    if "bfd_llgr" in profiles:
+        yield (
+            "FRR withdraws the routes of a client that BFD has lost; as a last resort it keeps only those of "
+            "a daemon that is gone: let BIRD reflect on another path"
+        )
+    if "link" in profiles:
+        yield (
+            "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
+            f"the hold time of {part.host.settings.timers.hold_s} s"
+        )
+    if "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
+        yield (
+            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr or llgr: "
+            "those with graceful_restart lose the routes of this path while it restarts"
+        )
+
+
+def _late_bird(part: HostSlice) -> Iterator[str]:
+    daemon = DAEMONS[part.host.settings.daemon, part.host.settings.system]
+    if daemon.version not in SLEEPY or daemon.device_scan_s is None:
+        return
+    if "bfd_llgr" in _failure_profiles(part):
+        yield (
+            f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
+            "2.14 and later do not, nor does the profile bfd"
+        )
+
+
+def _unbounded_restart(part: HostSlice) -> Iterator[str]:
+    """Yield the neighbours, not managed here, whose routes this host could keep although they are gone."""
+    daemon = DAEMONS[part.host.settings.daemon, part.host.settings.system]
+    if (
+        part.host.settings.daemon in REFLECTORS_ONLY
+        or daemon.bounds_restart
+        or not part.host.settings.managed
+    ):
+        return
+    for peer in part.peers:
+        if not peer.managed and failure_profile(part.host, peer) in LLGR_PROFILES:
+            host = part.host.name if part.host.kind != "route_reflector" else peer.name
+            yield (
+                f"BIRD {daemon.version} keeps the routes of {peer.name} (path {peer.path}) for the restart "
+                f"time that {peer.name} asks for, if it has no long-lived graceful restart: write "
+                f"l3hv_failure_profile: bfd for {host}, or use BIRD 2.17 or later"
+            )
+
+
+def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
+    """Yield the ports whose names libvirt replaces (``virDomainNetDefParseXML``): they would never appear."""
+    named = [
+        f"{guest.interface} ({guest.name})"
+        for guest in host.guests
+        if guest.interface.startswith(NAMES_OF_LIBVIRT)
+    ]
+    if named:
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        yield (
+            f"libvirt replaces interface names that begin with {', '.join(NAMES_OF_LIBVIRT)}: "
+            f"choose others for {', '.join(named[:3])}{more}"
+        )
+
+
+def _without_bfd(part: HostSlice) -> Iterator[str]:
+    """Yield what it costs that a reflector has no BFD, where a profile with BFD is wanted."""
+    host, timers = part.host, part.host.settings.timers
+    if host.settings.daemon in WITHOUT_BFD:
+        title = TITLES[host.settings.daemon]
+        if any(peer.failure_profile in BFD_PROFILES for peer in part.peers):
+            yield f"{title} has no BFD: a neighbour that is gone shows by the hold time of {timers.hold_s} s"
+    elif host.settings.failure_profile in BFD_PROFILES:
+        for peer in part.peers:
+            if peer.daemon in WITHOUT_BFD:
+                yield (
+                    f"{peer.name} has no BFD ({TITLES[peer.daemon]}): that path {peer.path} is dead "
+                    "shows by its carrier, or by the shorter hold time of the two"
+                )
