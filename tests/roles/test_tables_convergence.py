@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles/tables/files/tables"
-GOLDENS = sorted((ROOT / "tests/roles/expected").glob("*/*/etc/l3hv/tables.conf"))
+GOLDENS = sorted((ROOT / "tests/golden").glob("*/expected/*/etc/l3hv/tables.conf"))
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 

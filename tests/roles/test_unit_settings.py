@@ -9,7 +9,7 @@ from rendered import ROOT
 
 from l3hv.plan.units import PROMISES, settings_words
 
-EXPECTED = ROOT / "tests/roles/expected"
+GOLDEN = ROOT / "tests/golden"
 UNITS = "etc/systemd/system"
 
 
@@ -18,7 +18,10 @@ def files_of(unit: str) -> list[Path]:
     short = unit.removeprefix("systemd-").removesuffix(".service")
     ours = [*ROOT.glob(f"roles/*/files/{unit}"), *ROOT.glob(f"roles/*/files/{short}.drop-in.conf")]
     name = unit.replace("l3hv-gobgp.service", "l3hv-gobgp-*.service")
-    found = [*EXPECTED.glob(f"*/*/{UNITS}/{name}"), *EXPECTED.glob(f"*/*/{UNITS}/{name}.d/zz-l3hv.conf")]
+    found = [
+        *GOLDEN.glob(f"*/expected/*/{UNITS}/{name}"),
+        *GOLDEN.glob(f"*/expected/*/{UNITS}/{name}.d/zz-l3hv.conf"),
+    ]
     return [path for path in (*ours, *found) if path.is_file()]
 
 
@@ -56,7 +59,7 @@ def test_a_start_that_looks_at_the_main_process_waits_until_it_has_its_account()
     """With Type=simple ExecStartPost can begin while the new process is root's: it may not ask."""
     asking = [
         path
-        for path in EXPECTED.glob(f"*/*/{UNITS}/**/*")
+        for path in GOLDEN.glob(f"*/expected/*/{UNITS}/**/*")
         if path.is_file() and "$MAINPID" in path.read_text()
     ]
     assert asking
