@@ -181,10 +181,10 @@ EXAMPLES = r"""
     set: guest_ports
     files:
       - src: port.network.j2
-        dest: /etc/systemd/network/30-l3hv-port-{interface}.network
+        dest: /etc/systemd/network/05-l3hv-port-{interface}.network
         each: "{{ guest_ports_guests }}"
         as: guest
-    owned: [/etc/systemd/network/30-l3hv-port-*.network]
+    owned: [/etc/systemd/network/05-l3hv-port-*.network]
     units: [systemd-networkd.service]
   notify: Apply the guest ports
 

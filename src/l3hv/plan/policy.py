@@ -133,7 +133,7 @@ def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterat
 
 
 def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    """Yield the parts of pools that no guest can have, as :mod:`l3hv.intent.guests` refuses them in an intent.
+    """Yield the parts of pools that no guest can have: :mod:`l3hv.intent.guests` refuses them.
 
     A guest that was routed one of these would get what others send to their gateway or to all of them.
     """

@@ -26,7 +26,7 @@ Row = tuple[str, ...]
 
 
 def plan_summary(plan: Mapping[str, Any]) -> str:
-    """Return the text of a plan (:func:`~l3hv.model.plain.as_plain` of a :class:`~l3hv.model.plan.HostPlan`)."""
+    """Return the text of a plan, which is plain data (:func:`~l3hv.model.plain.as_plain`)."""
     return "\n".join(_lines(from_plain(HostPlan, plan))) + "\n"
 
 

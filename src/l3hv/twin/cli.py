@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -69,14 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="twin",
-        description="Boot an inventory's machines as real machines on this host. Needs root.",
-    )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+class _Verbs:
+    """The verbs of the command line, in groups that the help shows."""
 
-    def verb(
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+        self._verbs = parser.add_subparsers(metavar="VERB", required=True, help=argparse.SUPPRESS)
+        self._lines: list[str] = []
+        self.names: list[str] = []
+
+    def group(self, title: str) -> None:
+        """Begin a group of verbs."""
+        self._lines += ["", f"{title}:"]
+        self._parser.epilog = "\n".join(self._lines).lstrip()
+
+    def add(
+        self,
         name: str,
         run: Callable[[argparse.Namespace], int | None],
         summary: str,
@@ -86,32 +95,57 @@ def _parser() -> argparse.ArgumentParser:
         takes: str | None = None,
         parents: Sequence[argparse.ArgumentParser] = (),
     ) -> argparse.ArgumentParser:
+        """Add a verb and return its parser.
+
+        ``takes`` names what may follow ``--``: a command of the twin's machines, or arguments of a program.
+        """
         usage = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'} -- COMMAND"
-        added = verbs.add_parser(
+        added = self._verbs.add_parser(
             name,
-            help=summary,
             description=summary,
             usage=usage if takes == "command" else None,
             allow_abbrev=False,
             parents=parents,
         )
+        self.names.append(name)
         added.set_defaults(run=run, takes=takes)
         if twin:
-            added.add_argument("--name", default="lab", help="which twin (default: lab)")
+            added.add_argument("--name", default="lab", help="the name of the twin (default: lab)")
         if as_json:
             added.add_argument("--json", action="store_true", help="print JSON")
+        self._lines += textwrap.wrap(summary, 78, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
+        self._parser.epilog = "\n".join(self._lines).lstrip()
         return added
 
-    added = verb("image", _image, "Build a base image unless it is cached.", twin=False)
-    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.SUITES))
-    added.add_argument(
-        "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
-    )
-    added.add_argument("--bare", action="store_true", help="without the routing packages")
-    added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
-    added.add_argument("--all", action="store_true", help="all images that there are, some at the same time")
 
-    added = verb(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="twin",
+        usage="twin [-h] VERB ...",
+        description="Boot an inventory's machines as real machines on this host. Needs root.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_verbs(parser)
+    return parser
+
+
+def _add_verbs(parser: argparse.ArgumentParser) -> _Verbs:
+    verbs = _Verbs(parser)
+    _add_building(verbs)
+    _add_running(verbs)
+    _add_breaking(verbs)
+    _add_measuring(verbs)
+    return verbs
+
+
+def verbs() -> list[str]:
+    """Return the names of all verbs."""
+    return _add_verbs(argparse.ArgumentParser()).names
+
+
+def _add_building(verbs: _Verbs) -> None:
+    verbs.group("build")
+    added = verbs.add(
         "up",
         _up,
         "Start a twin, or bring it to its changed inventory.",
@@ -132,28 +166,44 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--adopt",
         action="store_true",
-        help="provision routers of somebody else (l3hv_managed: false) like our own; "
+        help="provision routers that others manage (l3hv_managed: false) like our own; "
         "by default they have uplinks and nothing else",
     )
 
-    added = verb(
+    added = verbs.add("down", _down, "Remove a twin and everything that it made.")
+    added.add_argument("--all", action="store_true", help="all twins of this host")
+
+    added = verbs.add("image", _image, "Build a base image unless it is cached.", twin=False)
+    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.SUITES))
+    added.add_argument(
+        "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
+    )
+    added.add_argument("--bare", action="store_true", help="without the routing packages")
+    added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
+    added.add_argument("--all", action="store_true", help="all images that there are, some at the same time")
+
+    verbs.add("packages", _packages, "Print the Debian packages that the host needs.", twin=False)
+
+
+def _add_running(verbs: _Verbs) -> None:
+    verbs.group("run")
+    added = verbs.add(
         "play",
         _play,
-        "Run a playbook against the twin's machines; what the twin does not know of the "
-        "arguments goes to ansible-playbook.",
+        "Run a playbook against the twin's machines; ansible-playbook gets the other arguments.",
         takes="arguments",
     )
     added.add_argument("playbook")
 
-    verb("status", _status, "Show machines, ports and guests.", as_json=True)
+    verbs.add("status", _status, "Show machines, ports and guests.", as_json=True)
 
-    added = verb("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
+    added = verbs.add("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
     added.add_argument("machine")
 
-    added = verb("guest", _guest, "Run a command as a guest (default: bash).", takes="command")
+    added = verbs.add("guest", _guest, "Run a command as a guest (default: bash).", takes="command")
     added.add_argument("guest")
 
-    added = verb("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
+    added = verbs.add("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
     added.add_argument("guest")
     added.add_argument("--on", metavar="HYPERVISOR", help="default: where it was last")
     runs_as = added.add_mutually_exclusive_group()
@@ -162,38 +212,44 @@ def _parser() -> argparse.ArgumentParser:
         "--client", choices=guest_system.CLIENTS, help="with a Debian user space that runs this client"
     )
 
-    added = verb("unplug", _unplug, "Stop a guest and remove its interface.")
+    added = verbs.add("unplug", _unplug, "Stop a guest and remove its interface.")
     added.add_argument("guest")
 
+
+def _add_breaking(verbs: _Verbs) -> None:
+    verbs.group("break and mend")
     for name, run, summary in (
         ("cut", _cut, "Lose all frames of a machine on a path, silently: carriers stay."),
         ("heal", _heal, "Undo a cut."),
     ):
-        added = verb(name, run, summary)
+        added = verbs.add(name, run, summary)
         added.add_argument("machine")
         added.add_argument("path")
         added.add_argument("--domain", help="one domain of the path (default: all)")
 
-    added = verb("carrier", _carrier, "Take a machine's carrier on a path, or give it back.")
+    added = verbs.add("carrier", _carrier, "Take a machine's carrier on a path, or give it back.")
     added.add_argument("machine")
     added.add_argument("path")
     added.add_argument("state", choices=("up", "down"))
     added.add_argument("--domain", help="one domain of the path (default: all)")
 
-    added = verb("crash", _crash, "Cut a machine's power.")
+    added = verbs.add("kill", _kill, "SIGKILL a daemon of a machine.")
+    added.add_argument("machine")
+    added.add_argument("daemon", help="the name of its program: bird, dnsmasq, …")
+
+    added = verbs.add("crash", _crash, "Cut a machine's power.")
     added.add_argument("machine")
 
-    added = verb("boot", _boot, "Switch a machine on and wait until it is up.")
+    added = verbs.add("boot", _boot, "Switch a machine on and wait until it is up.")
     added.add_argument("machine")
 
-    added = verb("kill", _kill, "SIGKILL a daemon of a machine.")
-    added.add_argument("machine")
-    added.add_argument("daemon", help="its program's name: bird, dnsmasq, …")
 
-    added = verb(
+def _add_measuring(verbs: _Verbs) -> None:
+    verbs.group("measure")
+    added = verbs.add(
         "probe",
         _probe,
-        "Send parallel UDP echo flows between two ends, and tell what an event cost them.",
+        "Send parallel UDP echo flows between two ends, and measure what an event costs them.",
         as_json=True,
     )
     added.add_argument("source", metavar="FROM", help="a guest, a machine or an address")
@@ -206,12 +262,6 @@ def _parser() -> argparse.ArgumentParser:
         "--event", help="a verb to run meanwhile ('cut hv2 a'), or a shell command ('! COMMAND')"
     )
     added.add_argument("--at", type=float, default=5, help="when, in seconds (default: 5)")
-
-    added = verb("down", _down, "Remove a twin and everything that it made.")
-    added.add_argument("--all", action="store_true", help="all twins of this host")
-
-    verb("packages", _packages, "Print the Debian packages that the host needs.", twin=False)
-    return parser
 
 
 def _twin(options: argparse.Namespace) -> Twin:
