@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,3 +269,29 @@ def test_a_file_of_variables_that_is_no_yaml_is_named_with_the_line(play: Play, 
     done = play("playbooks/plan.yml", inventory=lab)
     assert done.returncode != 0
     assert f"{lab}/{file}:3:1: YAML parsing failed" in said(done)
+
+
+def test_the_output_ends_with_a_summary(play: Play):
+    done = play("playbooks/plan.yml", "--limit", "hv1")
+    assert done.returncode == 0, said(done)
+    assert "PLAY RECAP" not in done.stdout
+    summary = done.stdout.rpartition("SUMMARY")[2]
+    assert re.search(r"^hosts +1: 0 changed$", summary, re.MULTILINE), summary
+    assert re.search(r"^time +\d+ s$", summary, re.MULTILINE), summary
+    assert not re.search(r"^ok: \[hv1\]$", done.stdout, re.MULTILINE)
+
+
+def test_the_summary_names_hosts_that_failed_and_their_tasks(play: Play):
+    local = ["-e", "ansible_connection=local", "-e", "ansible_python_interpreter=/bin/false"]
+    done = play("site.yml", *local, "--limit", "hv1")
+    assert done.returncode != 0
+    summary = done.stdout.rpartition("SUMMARY")[2]
+    assert re.search(r"^hosts +1: 0 changed, 1 failed$", summary, re.MULTILINE), summary
+    assert re.search(r"^  hv1 +failed: Take the lock of each host$", summary, re.MULTILINE), summary
+
+
+def test_a_verbose_run_prints_what_ansible_does(play: Play):
+    done = play("playbooks/plan.yml", "--limit", "hv1", "-v")
+    assert "PLAY RECAP" in done.stdout
+    assert "SUMMARY" in done.stdout
+    assert "ok: [hv1]" in done.stdout

@@ -31,6 +31,9 @@ from l3hv.twin.state import Twin
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
+"""Ansible's own output, which has a line for each host at the end."""
+
 TWIN = REPOSITORY / "twin"
 INVENTORY = Path(os.environ.get("L3HV_INVENTORY", REPOSITORY / "inventories" / "lab"))
 """What the twin was made of: the lab, or a copy in which its reflectors run another daemon."""
@@ -534,7 +537,13 @@ class Lab:
         command = self.ansible_command(program, inventory, *arguments)
         begin = time.monotonic()
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            timeout=600,
+            env=os.environ | WITH_RECAP,
         )
         return Run(done.stdout, time.monotonic() - begin, done.stderr), done.returncode
 

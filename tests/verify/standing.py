@@ -23,6 +23,8 @@ from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
+"""Ansible's own output, which has a line for each host at the end."""
 LEARNED = ("learned ", "received ", "sent ")
 MODULE = REPOSITORY / "plugins" / "modules" / "l3hv_observe.py"
 

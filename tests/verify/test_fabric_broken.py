@@ -7,6 +7,7 @@ comparison, without Ansible. One break goes the whole way, through ``playbooks/v
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from standing import REPOSITORY, Standing
+from standing import REPOSITORY, WITH_RECAP, Standing
 
 from l3hv.verify.find import absent_guests
 
@@ -478,4 +479,12 @@ def verify_playbook(lab: Standing, reports: Path) -> subprocess.CompletedProcess
         *("-e", json.dumps({"verify_report_directory": str(reports), "verify_settle_seconds": 5})),
         "playbooks/verify.yml",
     ]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | WITH_RECAP,
+    )

@@ -6,13 +6,14 @@ routes and ports of others, a session that was disabled, a guest with another MA
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from standing import REPOSITORY, Standing
+from standing import REPOSITORY, WITH_RECAP, Standing
 
 pytestmark = pytest.mark.fabric
 
@@ -119,6 +120,7 @@ def playbook(lab: Standing) -> str:
         text=True,
         check=False,
         timeout=600,
+        env=os.environ | WITH_RECAP,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     return done.stdout
