@@ -9,7 +9,11 @@ from ansible.module_utils.l3hv.observe.nft import element_words, inner_element
 
 VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
 REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt")
-"""The nft statements that rewrite addresses or ports. In capitals they are targets of iptables."""
+"""The nft statements that rewrite addresses or ports. In capitals they are targets of iptables.
+
+``l3hv.verify.rewriting`` has these names, too: an observation carries the verdict of a rule, and the controller
+decides which verdicts rewrite packets. Hosts have no package ``l3hv``, and the controller imports no module.
+"""
 
 ENDS_OF_PACKETS = {"drop", "reject", "queue"}
 """The verdicts that leave nothing of a rewrite before them in the same rule."""
