@@ -53,7 +53,7 @@ def active(config: ConfigSet) -> dict[str, Any]:
 
 
 def outcome_of_going_back(config: ConfigSet) -> str:
-    """Activate the previous files; tell what came of it."""
+    """Activate the previous files, and return the outcome as a sentence."""
     if not any(config.transaction.files.values()):
         return "There was nothing before them, and there is nothing now"
     try:

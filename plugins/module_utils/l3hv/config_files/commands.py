@@ -10,7 +10,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 COMMAND_SECONDS = 300
-"""How long a command may take: a daemon that hangs must not hang the run. The roles' programs wait less."""
+"""The limit of a command: a daemon that hangs must not hang the run. The roles' programs wait less."""
 
 
 class Commands:

@@ -24,7 +24,7 @@ class ConfigSet:
         self.transaction = Transaction(os.path.join(parameters["state_dir"], self.name))
 
     def difference_from_what_runs(self) -> str:
-        """Return the complaint of the command ``running``; empty where what runs is what the files say."""
+        """Return the complaint of the command ``running``; empty where it has none."""
         if not self.running:
             return ""
         code, output = self.commands.run(self.running)

@@ -18,10 +18,10 @@ from ansible.module_utils.l3hv.config_files.refused import Refused
 from ansible.module_utils.l3hv.write_errors import unwritable
 
 STAGED = ".config_files"
-"""What the name of a file ends in until it replaces another one."""
+"""The end of the name of a file until it replaces another one."""
 
 MOST_OF_NAME = 200
-"""How many characters of a file's name its temporary name has: 255 bytes are the limit."""
+"""The most characters of a file's name that its temporary name has: 255 bytes are the limit."""
 
 LEFT_OVER_S = 3600
 
@@ -62,7 +62,7 @@ class Found:
         if stat.S_ISREG(status.st_mode):
             with open(path, "rb") as stream:
                 self.content = stream.read()
-        else:  # a link, say to /dev/null: replaced by a file, never followed
+        else:  # a link, perhaps to /dev/null: replaced by a file, never followed
             self.content = b""
             self.mode = None
 
@@ -116,7 +116,7 @@ def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int |
 
 @functools.cache
 def remove_left_over(directory: str) -> None:
-    """Remove what processes that were killed while they wrote have left, once for each directory."""
+    """Remove unfinished files of processes that were killed, once for each directory."""
     for staged in glob.glob(os.path.join(glob.escape(directory), f".*{STAGED}")):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - os.lstat(staged).st_mtime > LEFT_OVER_S:

@@ -10,10 +10,10 @@ import os
 from ansible.module_utils.l3hv.config_files.refused import Refused
 
 LOCKS = "/run/l3hv/*.lock"
-"""Where the module l3hv_lock keeps which run may change this host."""
+"""The locks of the module l3hv_lock. Each names the run that may change this host."""
 
 LOCK_TEXTS = ("id", "owner", "host", "command")
-"""What is read of a lock here."""
+"""The texts of a lock that are read here."""
 
 
 def renew_lock(run: str) -> None:

@@ -10,7 +10,7 @@ from ansible.module_utils.l3hv.config_files.files import Found, reporting_write_
 
 
 class Transaction:
-    """What changed since the set was last active, and what was there before.
+    """The files that changed since the set was last active, and their content before.
 
     ``files`` maps each path to the mode, uid and gid it had, or to ``None`` when there was no such file.
     """
@@ -28,7 +28,7 @@ class Transaction:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError):
-            # Whether something waits for its activation, and what was there before it, is lost.
+            # The record is lost: a change may wait for its activation.
             self.pending = self.is_broken = True
 
     def save(self) -> None:
@@ -36,7 +36,7 @@ class Transaction:
         write_file(self.record, content.encode("utf-8"), 0o600, None, None)
 
     def begin(self, found: dict[str, Found]) -> None:
-        """Keep what is there now; while a change waits for its activation, what was there before *that*."""
+        """Keep the present files; while a change waits for its activation, those before *that*."""
         with reporting_write_errors(self.directory):
             if not self.pending or self.is_broken:
                 self.files = {}
@@ -59,7 +59,7 @@ class Transaction:
         return os.path.join(self.directory, path.lstrip("/"))
 
     def put_back(self, path: str) -> None:
-        """Write what was there before, unless it still is: that needs room, which may be lacking."""
+        """Write the previous file unless it is in place: writing needs room, which may be lacking."""
         with open(self.kept(path), "rb") as stream:
             content = stream.read()
         now = Found(path)

@@ -113,7 +113,7 @@ class Bird:
 
 
 def parse_status(lines: list[tuple[int, str]]) -> dict[str, str]:
-    """Return what ``show status`` says, whatever the order in which a version says it."""
+    """Return the fields of ``show status``, whose order differs between versions."""
     text = "\n".join(line for _, line in lines)
 
     def find(pattern: str) -> str:
@@ -173,7 +173,7 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
 def limits_hit(channel: dict[str, str]) -> list[str]:
     """Return the limits of a channel that it has reached, each with the number that it has now.
 
-    BIRD marks a limit for as long as it acts on it; BIRD 3 until the session ends, whatever became of it.
+    BIRD marks a limit for as long as it acts on it; BIRD 3 until the session ends.
 
     >>> limits_hit({"Import limit": "128 [HIT]", "Routes": "128 imported, 2 filtered"})
     ['import limit of 128 (130 now)']
@@ -213,7 +213,7 @@ def read_refused(path: str, session: str, table: str) -> list[dict[str, Any]]:
 
 
 def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
-    """Return the digest of what BIRD runs, and those of its file at ``path``."""
+    """Return the digest of the configuration that BIRD runs, and those of its file at ``path``."""
     try:
         running = bird.ask("eval l3hv_config")[-1][1].strip().strip('"')
     except BirdError as error:
@@ -222,7 +222,7 @@ def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
 
 
 def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
-    """Return the channels of a BGP protocol by family; BIRD 1.6 has none, and says it of the protocol."""
+    """Return the channels of a BGP protocol by family; those of BIRD 1.6 are the protocol itself."""
     own = {"State": protocol["state"].upper(), "Table": protocol["table"], **protocol["fields"]}
     return {
         name: {
@@ -236,7 +236,7 @@ def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
 
 
 def read_bird(name: str, family: str) -> dict[str, Any]:
-    """Return what one BIRD says of itself, or ``{"error": …}``; ``family`` is its only one, if it has one."""
+    """Return the state of one BIRD, or ``{"error": …}``. ``family`` is the only one of a BIRD 1.6."""
     path = BIRD_SOCKET.format(name)
     try:
         bird = Bird(path)
@@ -278,7 +278,7 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
 
 
 def read_birds(plan: Plan) -> dict[str, Any]:
-    """Return what the BIRDs of a host say of themselves, as one: a family may have its own."""
+    """Return the state of the BIRDs of a host as that of one: with BIRD 1.6 each family has its own."""
     programs = plan["routing"]["programs"]
     several = [read_bird(program["name"], program["families"][0]) for program in programs]
     for program, bird in zip(programs, several, strict=True):

@@ -31,7 +31,7 @@ def unknown_callers(messages: str) -> dict[str, int]:
 
 
 def read_strangers(plan: Plan) -> dict[str, int]:
-    """Return who has called the daemon of a reflector of late without having a session there."""
+    """Return the addresses that the daemon of a reflector has refused of late, and how often."""
     if plan["kind"] != "route_reflector":
         return {}
     units = [word for unit in ("bird*", "frr", "l3hv-gobgp-*") for word in ("--unit", f"{unit}.service")]

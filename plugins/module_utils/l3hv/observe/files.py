@@ -8,7 +8,7 @@ import re
 
 
 def read_text(path: str) -> str | None:
-    """Return what is in a small file, or None where there is none."""
+    """Return the words of a small file, or None where there is no such file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return " ".join(file.read().split())
@@ -17,7 +17,7 @@ def read_text(path: str) -> str | None:
 
 
 def read_lines(path: str) -> list[str]:
-    """Return the lines of a file, or none where there is none."""
+    """Return the lines of a file, or none where there is no such file."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()

@@ -18,14 +18,14 @@ HOOKS_OF_GUESTS = {
     "arp": ("input", "output"),
     "netdev": ("ingress", "egress"),
 }
-"""The hooks, by family of table, at which a chain of somebody else sees packets of guests."""
+"""The hooks, by family of table, at which chains of others see packets of guests."""
 
 HOOKS_OF_SESSIONS = ("input", "output")
 """The hooks at which a chain of family inet, ip or ip6 sees packets of the host's own BGP sessions."""
 
 LEGACY_TABLES = {"filter", "mangle", "nat", "raw", "security"}
 RULES_OF_OTHERS = 2000
-"""How many rules of others are looked at: a host may have tens of thousands for its containers."""
+"""The most rules of others that are read: a host may have tens of thousands for its containers."""
 
 
 def is_passed(chain: dict[str, Any]) -> bool:
@@ -125,7 +125,7 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": unread}]
     tables = []
     left = RULES_OF_OTHERS
-    # First what guests pass: the rules of a host's own firewall must not use up the limit.
+    # Tables that guests pass come first: the rules of a host's own firewall must not use up the limit.
     for family, name in sorted(passed, key=lambda key: (not passed[key], key)):
         table_of_other, count = read_table_of_other(family, name, left)
         left -= count
@@ -135,7 +135,7 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         ("/proc/net/ip_tables_names", "iptables-legacy"),
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
     ):
-        # Asked only where the old tables are in use: the question itself would load them.
+        # Listed only where the old tables are in use: listing them would load them.
         for table in sorted(LEGACY_TABLES.intersection(read_lines(names))):
             chains: dict[str, dict[str, Any]] = {}
             unread = None

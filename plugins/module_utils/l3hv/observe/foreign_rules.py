@@ -11,8 +11,8 @@ VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
 REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt")
 """The nft statements that rewrite addresses or ports. In capitals they are targets of iptables.
 
-``l3hv.verify.rewriting`` has these names, too: an observation carries the verdict of a rule, and the controller
-decides which verdicts rewrite packets. Hosts have no package ``l3hv``, and the controller imports no module.
+``l3hv.verify.rewriting`` has these names, too: an observation carries the verdict of a rule as its name, and
+the controller decides which of them rewrite packets. Neither side can import the other.
 """
 
 ENDS_OF_PACKETS = {"drop", "reject", "queue"}
@@ -29,12 +29,12 @@ PORTS_OF_THE_HOST = {
     "CNI-HOSTPORT-DNAT",
     "KUBE-NODEPORTS",
 }
-"""Chains for packets to the host's own addresses: what jumps there asks for ``--dst-type LOCAL``."""
+"""Chains for packets to the host's own addresses: rules that jump there match ``--dst-type LOCAL``."""
 
 ETHERTYPES = {"ip": "ipv4", "ip6": "ipv6"}
 INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
 UNREAD = "unread"
-"""The verdict of a rule that may do anything: nft has no JSON for what it does, or it is not understood."""
+"""The verdict of a rule that may do anything: nft has no JSON for it, or the JSON is not understood."""
 
 ODD_SHAPES = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 """The exceptions that Python raises when a listing does not have the expected shape."""
@@ -57,7 +57,7 @@ def unread_rule() -> dict[str, Any]:
 def rules_of_other(expressions: Any) -> list[dict[str, Any]]:
     """Return the effects of a rule, from nft's JSON: one for each element of a verdict map.
 
-    Whatever the shape of the JSON is, it raises nothing: what is not understood is ``UNREAD``.
+    JSON of any shape raises nothing: a rule that is not understood is ``UNREAD``.
     """
     try:
         rules = [rule_of_other(each) for each in alternatives(expressions)]
@@ -94,7 +94,7 @@ def alternatives(expressions: list[Any], most: int = ALTERNATIVES) -> list[list[
 
 
 def equals(left: Any, right: Any) -> dict[str, Any]:
-    """Return the match of nft's JSON for what is equal, or in a set."""
+    """Return a match of nft's JSON for one value, or for the elements of a set."""
     return {"match": {"op": "==", "left": left, "right": right}}
 
 
@@ -123,7 +123,7 @@ def rule_of_other(expressions: list[Any]) -> dict[str, Any] | None:
         implied: list[list[Any]] = []
         if kind in VERDICTS:
             if rule["verdict"] is not None and kind not in ENDS_OF_PACKETS:
-                continue  # what was rewritten goes on like that
+                continue  # a rewritten packet goes on
             rule["verdict"] = kind
             rule["target"] = chain_jumped_to(value) if kind in {"jump", "goto"} else None
         elif kind in REWRITES:
@@ -150,7 +150,7 @@ def rule_of_other(expressions: list[Any]) -> dict[str, Any] | None:
     if asks_type and rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
         rule["selects"].append(["type", "==", ["local"]])
     elif asks_type:
-        # nft does not say of which end it is, which type, and whether negated.
+        # nft does not show which end and which type it matches, and whether it is negated.
         rule["asks_unknown"] = True
     rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
     if is_unread and rule["verdict"] is None:

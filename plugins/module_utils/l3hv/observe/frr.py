@@ -20,7 +20,7 @@ class FrrError(Exception):
 
 
 def ask_frr(*commands: str) -> list[Any]:
-    """Return what FRR answers to commands that ask for JSON; one without an answer is an empty object."""
+    """Return the JSON answers of FRR to commands; one without an answer is an empty object."""
     arguments = [word for command in commands for word in ("-c", command)]
     try:
         done = asked(["vtysh", *arguments])
@@ -96,7 +96,7 @@ def frr_bfd(told: dict[str, Any]) -> dict[str, str]:
 
 
 def read_frr(plan: Plan) -> dict[str, Any]:
-    """Return what FRR says of itself, or ``{"error": …}``. It has a BGP view for each domain."""
+    """Return the state of FRR, which has a BGP view for each domain, or ``{"error": …}``."""
     views = sorted({table["domain"] for table in plan["routing"]["tables"]})
     try:
         bfd, *answers = ask_frr(
@@ -126,7 +126,7 @@ def read_frr(plan: Plan) -> dict[str, Any]:
 
 
 def frr_configuration() -> dict[str, str | None]:
-    """Return the digests of FRR's file, and that of what runs: the file's, where FRR sees no difference."""
+    """Return the digests of FRR's file, and the running one: the same where FRR sees no difference."""
     digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
     try:
         done = asked(FRR_IN_FORCE, seconds=6 * ANSWER_SECONDS)

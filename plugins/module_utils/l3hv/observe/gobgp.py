@@ -23,11 +23,11 @@ GOBGP_MULTIPROTOCOL = {"ipv4": "CgQIARAB", "ipv6": "CgQIAhAB"}
 
 
 class GobgpError(Exception):
-    """What GoBGP's own client could not do."""
+    """A failure of GoBGP's own client."""
 
 
 def ask_gobgp(domain: str, *words: str) -> Any:
-    """Return what the GoBGP of a domain answers, as JSON."""
+    """Return the answer of the GoBGP of a domain, from JSON."""
     command = ["gobgp", "--target", GOBGP_API.format(domain), "--json", *words]
     try:
         return json.loads(asked(command, check=True).stdout)
@@ -40,7 +40,7 @@ def ask_gobgp(domain: str, *words: str) -> Any:
 def taken_by_gobgp(domain: str) -> collections.Counter[tuple[str, str]]:
     """Return how many routes of each neighbour are in the table: (neighbour, family) → number.
 
-    GoBGP itself counts what has arrived, before the policy that refuses.
+    GoBGP itself counts routes as they arrive, before its policy refuses some of them.
     """
     taken: collections.Counter[tuple[str, str]] = collections.Counter()
     for family in FAMILIES:
@@ -56,7 +56,7 @@ def gobgp_session(
     address = neighbour["state"]["neighbor_address"]
     state = GOBGP_STATES.get(neighbour["state"].get("session_state", 0), "Idle")
     if state == "Established":
-        # What is sent is counted for one neighbour only.
+        # GoBGP counts the routes that it sends only in the answer for one neighbour.
         neighbour = ask_gobgp(domain, "neighbor", address)
     ends_of_rib = int(neighbour.get("graceful_restart", {}).get("enabled", False))
     channels = {}
@@ -89,7 +89,7 @@ def gobgp_session(
 
 
 def gobgp_ranges(domain: str) -> dict[str, Any]:
-    """Return what clients can call by, as sessions: :data:`GOBGP` notes it when it starts one."""
+    """Return the ranges of dynamic neighbours as sessions: :data:`GOBGP` records them at its start."""
     listening = {"state": "Passive", "info": "", "error": "", "neighbor": "", "local": "", "channels": {}}
     return dict.fromkeys(json.loads(read_text(GOBGP_RANGES.format(domain)) or "{}"), listening)
 
@@ -109,7 +109,7 @@ def read_gobgp(plan: Plan) -> dict[str, Any]:
             for neighbour in ask_gobgp(domain, "neighbor") or ():
                 session = gobgp_session(domain, neighbour, taken)
                 address = session["neighbor"]
-                # Who called once, and did not come back, stays in the list.
+                # A dynamic neighbour stays in the list after its session has ended.
                 if "peer_group" not in neighbour["conf"] or session["state"] == "Established":
                     sessions[names.get((domain, address), f"{domain} {address}")] = session
     except GobgpError as error:

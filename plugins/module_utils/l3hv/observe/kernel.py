@@ -16,7 +16,7 @@ RULE_IS_INVERTED = 0x2
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
 NEIGHBOR_IS_FIXED = 0x80 | 0x40  # NUD_PERMANENT, NUD_NOARP: the kernel never asks again
-# What must be on at a guest port, besides the sysctls of the plan.
+# Settings of a guest port that must be on, besides the sysctls of the plan.
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
 
 
@@ -99,15 +99,15 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
 
 
 def is_group_mac(mac: str | None) -> bool:
-    """Whether a MAC is a broadcast or multicast: the lowest bit of its first byte."""
+    """Tell whether a MAC is a broadcast or multicast: the lowest bit of its first byte."""
     return bool(mac) and bool(int(mac[:2], 16) & 1)
 
 
 def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
     """Return the fixed neighbours on guest ports that lead to another MAC than the guest's.
 
-    ``guests`` are those whose port is there, by its index. What the kernel has learned it checks by itself,
-    and what it sends to all is no neighbour.
+    ``guests`` are those whose port is there, by its index. The kernel checks the entries that it has
+    learned by itself. Groups are no neighbours.
     """
     return [
         {"guest": guest["name"], "address": str(address), "mac": mac or "no MAC"}
@@ -173,7 +173,7 @@ class Kernel:
         return sorted(names & self.links.keys())
 
     def like_ports(self, plan: Plan) -> set[str]:
-        """Return the links that have the MAC or an address of a guest port, whatever their names are."""
+        """Return the links that have the MAC or an address of a guest port, under any name."""
         gateways = {
             address
             for guest in plan["guests"]

@@ -17,7 +17,7 @@ SENDING_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
 def listening_sockets() -> dict[str, str]:
-    """Return what listens on this host: ``tcp 179`` or the like, by the number of the socket's inode."""
+    """Return the listening sockets of this host (``tcp 179``) by the number of their inode."""
     found = {}
     first_to_send_from = int((read_text(SENDING_PORTS) or "32768").split()[0])
     for table, kind in (
@@ -37,7 +37,7 @@ def listening_sockets() -> dict[str, str]:
 
 
 def read_listeners() -> dict[str, list[str]]:
-    """Return what listens by the unit of its process, or by the name of a process that belongs to none."""
+    """Return the listening sockets by the unit of their process, or by its name where it has no unit."""
     sockets = listening_sockets()
     listeners: dict[str, set[str]] = {}
     for process in glob.glob("/proc/[0-9]*"):

@@ -10,7 +10,7 @@ from ansible.module_utils.l3hv.observe.programs import asked
 
 
 def nft_objects(*words: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return what nft lists: kind and fields of each object; nothing where there is no such thing.
+    """Return the kind and the fields of each object that nft lists; none where there is no such thing.
 
     Raises Hangs where nft does not answer.
     """

@@ -23,7 +23,7 @@ RA_HEADER = struct.Struct("!BBHBBHII")
 RA_PREFIX = struct.Struct("!BBBBIII16s")
 OFFER_SECONDS = 1.5
 """How long a daemon may take to answer. They need a millisecond; radvd answers a solicitation at once because
-the reply goes to the one who asked, which is the host itself: the guest does not see it."""
+the reply goes to the sender, which is the host itself: the guest does not see it."""
 
 
 def dhcp_discover(mac: str, transaction: bytes) -> bytes:
@@ -72,7 +72,7 @@ def classless_routes(data: bytes) -> list[list[str]]:
 
 
 def parse_offer(data: bytes) -> dict[str, Any] | None:
-    """Return what a DHCPOFFER offers, or None if ``data`` is something else."""
+    """Return the lease that a DHCPOFFER offers, or None if ``data`` is something else."""
     if len(data) < DHCP_HEADER.size or data[0] != 2 or data[236:240] != DHCP_MAGIC:
         return None
     options = dhcp_options(data)
@@ -91,7 +91,7 @@ def parse_offer(data: bytes) -> dict[str, Any] | None:
 
 
 def parse_advertisement(data: bytes) -> dict[str, Any] | None:
-    """Return what a router advertisement offers (RFC 4861, RFC 8106), or None for something else."""
+    """Return the fields of a router advertisement (RFC 4861, RFC 8106), or None for something else."""
     if len(data) < RA_HEADER.size or data[0] != ROUTER_ADVERTISEMENT:
         return None
     found: dict[str, Any] = {
@@ -129,7 +129,7 @@ def parse_advertisement(data: bytes) -> dict[str, Any] | None:
 
 
 def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Ask on every guest port for a lease and for a router, and return by guest what was offered.
+    """Solicit a lease and a router on every guest port, and return the offers by guest.
 
     Multicasts and broadcasts come back to the host that sends them, on the interface that they leave by: the
     daemons cannot tell such a question from one of the guest.

@@ -1,4 +1,4 @@
-"""The packet filter of l3hv: its tables in the kernel, and how they differ from their file."""
+"""The packet filter of l3hv: its tables in the kernel, and their differences from their file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_translations() -> dict[str, str]:
 
 
 def read_packet_filter() -> dict[str, Any]:
-    """Return the tables of the packet filter, or none of them and why where nft does not answer."""
+    """Return the tables of the packet filter; none of them, with the reason, where nft does not answer."""
     try:
         return {**packet_filter_tables(), "unread": None}
     except Hangs as error:
@@ -30,7 +30,7 @@ def read_packet_filter() -> dict[str, Any]:
 
 
 def packet_filter_tables() -> dict[str, Any]:
-    """Return the tables of the packet filter as they are, and in what they differ from what was placed.
+    """Return the tables of the packet filter as they are, and their differences from the placed file.
 
     ``drops`` are the packets that each counter counts, ``sets`` the elements of the static sets, by family
     and name, and ``strangers`` the MACs, by port, whose frames were dropped there within the last minute.
@@ -64,7 +64,7 @@ def packet_filter_tables() -> dict[str, Any]:
 
 
 def filter_differences() -> list[str]:
-    """Return in what the kernel's tables differ from their file; elements of sets are read themselves."""
+    """Return the differences of the kernel's tables from their file, without the elements of sets."""
     try:
         done = asked([PACKET_FILTER, "in-force", "--without-set-elements", PACKET_FILTER_RULES])
     except OSError as error:

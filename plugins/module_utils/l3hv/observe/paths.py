@@ -16,14 +16,14 @@ ECHO_REQUEST = {"ipv4": 8, "ipv6": 128}
 ECHO_REPLY = {"ipv4": 0, "ipv6": 129}
 IP_HEADER = {"ipv4": 20, "ipv6": 40}
 ECHO = struct.Struct("!BBHHH")
-# What the socket module has no names for.
+# The socket module has no names for these.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PROBE = 10, 23, 3
 PING_TIMES = (0.0, 0.1, 0.25)
-"""When a ping is sent, and sent again, in seconds: one that is lost says nothing of its size."""
+"""When a ping is sent, and sent again, in seconds: a loss alone is no sign that it is too large."""
 
 PING_SECONDS = 0.4
 SMALL_PING = 128
-"""Bytes of a packet that every path carries: who does not answer it answers no ping."""
+"""Bytes of a packet that every path carries: a reflector that does not answer it answers no ping."""
 
 
 def checksum(data: bytes) -> int:
@@ -66,7 +66,7 @@ class Far:
             self.socket.sendto(header + payload, (self._address, 0))
 
     def is_answer(self, identifier: int) -> bool:
-        """Read one packet and tell whether it answers an echo request of the present size."""
+        """Read one packet, and return True where it answers an echo request of the present size."""
         data, sender = self.socket.recvfrom(65536)
         if self.family == "ipv4":
             data = data[(data[0] & 0x0F) * 4 :]
@@ -76,7 +76,7 @@ class Far:
         return (kind, theirs, size) == (ECHO_REPLY[self.family], identifier, self.size)
 
     def narrow(self, has_answered: bool) -> bool:
-        """Choose the next size, and tell whether there is one: the largest, the smallest, then by halves."""
+        """Choose the next size: the largest, the smallest, then by halves. False where none is left."""
         if has_answered:
             self.passes = self.size
         else:

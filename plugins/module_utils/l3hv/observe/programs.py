@@ -1,11 +1,11 @@
-"""Programs and daemons that are asked for their state, each with a limit of time."""
+"""Programs that read the state of a daemon, each with a limit of time."""
 
 from __future__ import annotations
 
 import subprocess
 
 ANSWER_SECONDS = 10
-"""How long a daemon may take to answer. One that hangs would otherwise never end the run."""
+"""The time in which a daemon must answer. The run would otherwise wait forever for one that hangs."""
 
 POLL_SECONDS = 0.2
 
@@ -17,7 +17,7 @@ class Hangs(Exception):
 def asked(
     command: list[str], *, seconds: float | None = None, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command that asks a daemon something, for ``seconds`` at most (ANSWER_SECONDS)."""
+    """Run a command that queries a daemon, for ``seconds`` at most (ANSWER_SECONDS)."""
     seconds = ANSWER_SECONDS if seconds is None else seconds
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=check)

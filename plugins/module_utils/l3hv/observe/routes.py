@@ -28,7 +28,7 @@ MISDIRECTED_SHOWN = 10
 
 
 def next_hops_of(route: nlmsg_base, links: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return where a route leads: gateway (or None), interface and whether it is assumed on-link."""
+    """Return the next hops of a route: gateway (or None), interface, and whether it is assumed on-link."""
 
     def hop(attributes: nlmsg_base, index: int | None, flags: int) -> dict[str, Any]:
         via = attributes.get_attr("RTA_GATEWAY")
@@ -152,7 +152,7 @@ def read_tables(
                     learned[bird_tables[family, identifier]] = by_bird
                 else:
                     here += [dict(route, protocol=PROTOCOL_BIRD) for route in by_bird.routes]
-            # Of main only what the plan speaks of: its own interfaces, and whether there is a default route.
+            # Of main only the routes of the plan's interfaces, and the default route.
             interfaces = {uplink["interface"] for uplink in plan["uplinks"]}
             own[f"main {family}"] = [
                 route

@@ -1,4 +1,4 @@
-"""The routing daemon of a host, of whatever program, and the wait until its sessions are as expected."""
+"""The state of a routing daemon in one shape for all programs, and the wait until it is as expected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible.module_utils.l3hv.observe.programs import POLL_SECONDS, Hangs
 
 REST_SECONDS = 2.0
 YOUNG_SECONDS = 15.0
-"""A BIRD that was started or reconfigured takes what is left in the kernel away at its scan, every 10 s."""
+"""A BIRD that was started or reconfigured removes stale routes from the kernel at its scan, every 10 s."""
 
 READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "bird1": read_birds,
@@ -25,11 +25,11 @@ READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "gobgp": read_gobgp,
     "frr": read_frr,
 }
-"""What asks a routing daemon, by its name in the plan."""
+"""The function that reads a routing daemon, by its name in the plan."""
 
 
 def read_routing(plan: Plan) -> dict[str, Any]:
-    """Return what the routing daemon of the plan says of itself, or ``{"error": …}``.
+    """Return the state of the routing daemon of the plan, or ``{"error": …}``.
 
     The shape is the same for every daemon::
 
@@ -77,7 +77,7 @@ def has_sessions(daemon: dict[str, Any], plan: Plan) -> bool:
 
 
 def received_by(daemon: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Return how many prefixes have come by each session, by family."""
+    """Return the number of prefixes received from each session, by family."""
     return {
         name: {
             family: channel["routes"].get("imported", 0) for family, channel in session["channels"].items()
@@ -91,7 +91,7 @@ def settle(
 ) -> dict[str, Any]:
     """Return the routing daemon's state once it is as expected, at the latest after ``seconds``.
 
-    Once all sessions are up, what they brought is not waited for any longer than it keeps changing.
+    Once all sessions are up, the wait ends when their routes do not change any more.
     """
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None

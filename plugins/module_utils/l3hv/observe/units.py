@@ -31,14 +31,14 @@ def watched_units() -> list[str]:
 
 
 def networkd_state(index: int) -> str | None:
-    """Return what systemd-networkd says of an interface: ``configured``, ``configuring``, ``failed``, …"""
+    """Return the state of an interface in systemd-networkd: ``configured``, ``configuring``, ``failed``, …"""
     state = read_text(f"/run/systemd/netif/links/{index}") or ""
     match = re.search(r"ADMIN_STATE=(\S+)", state)
     return match[1] if match else None
 
 
 def silent_units() -> dict[str, str]:
-    """Return the units of systemd that are asked for a sign of life and give none, and how long they had."""
+    """Return the units that do not answer a ping over D-Bus, with the time that they had."""
     ping = ["org.freedesktop.network1", "/org/freedesktop/network1", "org.freedesktop.DBus.Peer", "Ping"]
     try:
         # One that is stopped is not started by the question.
@@ -51,7 +51,7 @@ def silent_units() -> dict[str, str]:
 
 
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return what systemd says of units: state, start at boot, process, and the settings that matter."""
+    """Return the properties of units: state, start at boot, process, and the settings that matter."""
     properties = (
         "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,DropInPaths,"
         "KillSignal,Restart,StartLimitIntervalUSec,User,DynamicUser,CapabilityBoundingSet"
