@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.l3hv.write_errors import unwritable
 
 DOCUMENTATION = r"""
 module: l3hv_lock
@@ -96,24 +96,6 @@ class Busy(Exception):
 
 class Unwritable(Exception):
     """A file of the locks cannot be written. str() is the message for the operator."""
-
-
-def unwritable(path: str, error: OSError, done: str) -> str:
-    """Return which file cannot be ``done`` (written, removed) on which host, why, and what to do.
-
-    l3hv_lock.py and config_files.py have the same function: each module is sent to the host as one file.
-    """
-    sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return sentence
-    directory = path
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
-    remedy = "make room"
-    if error.errno == errno.EROFS:
-        remedy = "look at `journalctl -k` for errors of the disk before it is mounted writable"
-    return f"{sentence}. {show}: {remedy}, and run again"
 
 
 @contextlib.contextmanager

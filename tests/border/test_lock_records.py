@@ -75,6 +75,7 @@ def play(tmp_path: Path) -> Play:
                 "COLUMNS": "1000",
                 "ANSIBLE_ACTION_PLUGINS": str(ROOT / "plugins" / "action"),
                 "ANSIBLE_LIBRARY": str(ROOT / "plugins" / "modules"),
+                "ANSIBLE_MODULE_UTILS": str(ROOT / "plugins" / "module_utils"),
                 "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "plugins" / "callback"),
             },
             capture_output=True,

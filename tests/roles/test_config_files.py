@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_modules import FINDING, MODULES, program_of
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "plugins/modules/config_files.py"
+COMMANDS = "module_utils/l3hv/config_files/commands.py"
 
 Run = Callable[..., dict[str, Any]]
 
@@ -50,18 +52,20 @@ def converge(tmp_path: Path) -> Run:
         }
         if parameters.get("state") == "active":
             del arguments["files"]
-        module = MODULE
+        modules = MODULES
         if seconds is not None:
-            module = tmp_path / "config_files.py"
-            text = MODULE.read_text()
+            plugins = shutil.copytree(MODULES.parent, tmp_path / "plugins", dirs_exist_ok=True)
+            modules = plugins / "modules"
+            text = (MODULES.parent / COMMANDS).read_text()
             assert "\nCOMMAND_SECONDS = 300\n" in text
-            module.write_text(
+            assert "--kill-after=10" in text
+            (plugins / COMMANDS).write_text(
                 text.replace("COMMAND_SECONDS = 300", f"COMMAND_SECONDS = {seconds}").replace(
                     "--kill-after=10", "--kill-after=1"
                 )
             )
         done = subprocess.run(
-            [sys.executable, str(module)],
+            [sys.executable, str(program_of("config_files", tmp_path, modules))],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             capture_output=True,
             text=True,
@@ -570,8 +574,9 @@ def test_two_writers_never_show_an_unfinished_file(etc: Path) -> None:
     contents = [letter * 200_000 for letter in "ab"]
     path.write_text(contents[0])
     program = (
-        f"import sys; sys.path.insert(0, {str(MODULE.parent)!r}); import config_files as c\n"
-        f"for _ in range(300): c.write_file({str(path)!r}, sys.argv[1].encode() * 200_000, 0o644, None, None)"
+        f"import sys; {FINDING.format(str(MODULES.parent / 'module_utils'))}\n"
+        "from ansible.module_utils.l3hv.config_files.files import write_file\n"
+        f"for _ in range(300): write_file({str(path)!r}, sys.argv[1].encode() * 200_000, 0o644, None, None)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, letter]) for letter in "ab"]
     reads = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_modules import MODULES, program_of
 from images import loaded
 from test_config_files import me
 
@@ -51,7 +52,7 @@ def test_a_lock_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Pat
         "/run",
         'mkdir /run/l3hv; fill; "$1" "$2" <"$3"; echo; ls -A /run/l3hv',
         sys.executable,
-        ROOT / "plugins/modules/l3hv_lock.py",
+        program_of("l3hv_lock", tmp_path),
         arguments_of(tmp_path, run=run, fabric="lab"),
     )
     answer = json.loads(said[0])
@@ -72,7 +73,7 @@ def test_files_that_find_no_room_are_named_and_leave_nothing(tmp_path: Path) -> 
         etc,
         f'echo before >{etc}/a; fill; ! "$1" "$2" <"$3"; echo; ls -A {etc}; cat {etc}/a',
         sys.executable,
-        ROOT / "plugins/modules/config_files.py",
+        program_of("config_files", tmp_path),
         arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=files),
     )
     assert json.loads(said[0])["msg"] == (
@@ -101,7 +102,7 @@ def test_a_disk_with_errors_is_looked_at_before_it_is_mounted_writable(tmp_path:
         f'echo before >{etc}/a; mount -o remount,ro {etc}; for file in "$3" "$4"; do'
         ' ! "$1" "$2" <"$file"; echo; done',
         sys.executable,
-        ROOT / "plugins/modules/config_files.py",
+        program_of("config_files", tmp_path),
         change,
         removal,
     )
@@ -113,7 +114,7 @@ def test_a_disk_with_errors_is_looked_at_before_it_is_mounted_writable(tmp_path:
 
 
 def test_a_lock_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = loaded(ROOT / "plugins/modules/l3hv_lock.py")
+    module = loaded(MODULES / "l3hv_lock.py")
     run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x")
     lock = module.Lock("lab", str(tmp_path))
     assert lock.take(run) is None
@@ -141,7 +142,7 @@ def test_a_directory_for_temporary_files_is_named_itself(tmp_path: Path) -> None
         full,
         f'mount -o remount,ro {full}; ! "$1" "$2" <"$3"',
         sys.executable,
-        ROOT / "plugins/modules/config_files.py",
+        program_of("config_files", tmp_path),
         arguments,
     )
     sentence = f"{full} cannot be written on {HOST}: {READ_ONLY}. `findmnt --target {full}`, `df"

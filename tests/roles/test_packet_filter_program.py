@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.l3hv.observe.nft import element_words
 from images import ROOT, in_an_image
 from rendered import PLANS, read_plan, rendered_files
 
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
 from l3hv.verify.sets import planned_sets
-
-sys.path.append(str(ROOT / "plugins/modules"))
-
-from l3hv_observe import element_words
 
 PROGRAM = ROOT / "roles/packet_filter/files/packet-filter"
 FILE = "/etc/l3hv/nftables.conf"

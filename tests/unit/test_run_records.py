@@ -21,6 +21,10 @@ from l3hv.run.identity import LEAST_LEASE_S, describe_run, has_ended, lease_seco
 
 pytest.importorskip("ansible", reason="the module needs Ansible's part of modules")
 
+from ansible.module_utils.l3hv.config_files.lock import renew_lock
+from ansible.module_utils.l3hv.config_files.refused import Refused
+
+CONFIG_FILES = "ansible.module_utils.l3hv.config_files"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -127,20 +131,19 @@ def test_a_lock_is_one_run_s_until_it_is_released_or_lapses(module: ModuleType, 
 def test_a_run_whose_lock_was_broken_places_no_file(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config_files = load("config_files")
-    monkeypatch.setattr(config_files, "LOCKS", f"{tmp_path}/*.lock")
+    monkeypatch.setattr(f"{CONFIG_FILES}.lock.LOCKS", f"{tmp_path}/*.lock")
     monkeypatch.setenv("L3HV_FABRIC", "lab")
     alice, bob = (describe_run(name, os.getpid()) for name in ("alice", "bob"))
     lock = module.Lock("lab", str(tmp_path))
-    config_files.renew_lock(alice["id"])
+    renew_lock(alice["id"])
     lock.take(alice)
     os.utime(lock.path, (0, 0))
-    config_files.renew_lock(alice["id"])
+    renew_lock(alice["id"])
     assert lock.holder()["idle"] < 60, "placing files renews the lock"
     lock.take(bob, force=True)
-    with pytest.raises(config_files.Refused, match="this run has lost the lock of the host to"):
-        config_files.renew_lock(alice["id"])
-    config_files.renew_lock("")  # a role that is used alone
+    with pytest.raises(Refused, match="this run has lost the lock of the host to"):
+        renew_lock(alice["id"])
+    renew_lock("")  # a role that is used alone
 
 
 def test_fabrics_do_not_lock_each_other(module: ModuleType, tmp_path: Path):
@@ -157,10 +160,9 @@ def test_a_broken_lock_stops_no_run(
     module: ModuleType, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "lab.lock").write_text(content)
-    config_files = load("config_files")
-    monkeypatch.setattr(config_files, "LOCKS", f"{tmp_path}/*.lock")
+    monkeypatch.setattr(f"{CONFIG_FILES}.lock.LOCKS", f"{tmp_path}/*.lock")
     monkeypatch.setenv("L3HV_FABRIC", "lab")
-    config_files.renew_lock("0123456789abcdef")
+    renew_lock("0123456789abcdef")
     run = describe_run("site.yml", os.getpid())
     assert module.Lock("lab", str(tmp_path)).holder() is None
     module.Lock("lab", str(tmp_path)).release(run)

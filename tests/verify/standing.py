@@ -26,22 +26,36 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
 """Ansible's own output, which has a line for each host at the end."""
 LEARNED = ("learned ", "received ", "sent ")
-MODULE = REPOSITORY / "plugins" / "modules" / "l3hv_observe.py"
+PLUGINS = REPOSITORY / "plugins"
 
-# Runs the module's own code where Ansible is not: what it would import from there is only needed by main().
+# Runs the module's own code where Ansible is not: only main() needs what it would import of Ansible itself.
+# The first line of the input has its files. All are imported when their directory is removed.
 # Answers one request per line: a Python that has its imports done answers in a tenth of the time.
 RUNNER = """
-import json, sys, types
+import json, pathlib, sys, tempfile, types
 basic = types.ModuleType("ansible.module_utils.basic")
 basic.AnsibleModule = basic.missing_required_lib = None
 for name in ("ansible", "ansible.module_utils"):
     sys.modules[name] = types.ModuleType(name)
 sys.modules[basic.__name__] = basic
 module = types.ModuleType("l3hv_observe")
-exec(compile(json.loads(sys.stdin.readline()), "l3hv_observe.py", "exec"), module.__dict__)
+with tempfile.TemporaryDirectory() as directory:
+    for path, text in json.loads(sys.stdin.readline()).items():
+        file = pathlib.Path(directory, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    sys.modules["ansible.module_utils"].__path__ = [f"{directory}/module_utils"]
+    text = pathlib.Path(directory, "modules/l3hv_observe.py").read_text(encoding="utf-8")
+    exec(compile(text, "l3hv_observe.py", "exec"), module.__dict__)
 for line in sys.stdin:
     print(json.dumps(module.observe(*json.loads(line))), flush=True)
 """
+
+
+def module_files() -> dict[str, str]:
+    """Return the texts of the module and of what it imports, by their paths below ``plugins``."""
+    paths = [PLUGINS / "modules/l3hv_observe.py", *PLUGINS.glob("module_utils/**/*.py")]
+    return {str(path.relative_to(PLUGINS)): path.read_text(encoding="utf-8") for path in paths}
 
 
 @dataclass
@@ -88,7 +102,7 @@ class Standing:
             command = power.inside(leader, ["python3", "-c", RUNNER])
             pipes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             known = self._observers[host] = Observer(leader, pipes)
-            known.tell(MODULE.read_text(encoding="utf-8"))
+            known.tell(module_files())
         return known
 
     def look(self, host: str) -> list[Check]:

@@ -1,10 +1,12 @@
-"""What the module understands of what daemons and packets say; the netlink part is tested in the twin."""
+"""Answers of daemons, and packets, as the observation reads them; the twin tests what it reads by netlink."""
 
 from __future__ import annotations
 
 import contextlib
+import doctest
 import errno
-import importlib.util
+import hashlib
+import importlib
 import json
 import os
 import random
@@ -15,11 +17,44 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.l3hv.observe.bird import (
+    REFUSED_SHOWN,
+    Bird,
+    BirdError,
+    configuration_digests,
+    parse_bfd,
+    parse_protocols,
+    parse_status,
+    read_bird,
+    read_birds,
+    read_refused,
+    routes_of,
+)
+from ansible.module_utils.l3hv.observe.callers import unknown_callers
+from ansible.module_utils.l3hv.observe.foreign_chains import devices_of, read_chains_of_others
+from ansible.module_utils.l3hv.observe.foreign_rules import (
+    legacy_chains,
+    legacy_rule,
+    rule_of_other,
+    rules_of_other,
+)
+from ansible.module_utils.l3hv.observe.kernel import sysctl_path
+from ansible.module_utils.l3hv.observe.offers import (
+    DHCP_HEADER,
+    dhcp_discover,
+    parse_advertisement,
+    parse_offer,
+)
+from ansible.module_utils.l3hv.observe.packet_filter import read_packet_filter, read_translations
+from ansible.module_utils.l3hv.observe.programs import Hangs, asked
+from ansible.module_utils.l3hv.observe.routes import route_digest
+from ansible.module_utils.l3hv.observe.routing import is_young
+from ansible.module_utils.l3hv.observe.units import UNITS
+from ansible_modules import FINDING, MODULES
 
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
@@ -30,24 +65,20 @@ from l3hv.verify.foreign import blocked
 from l3hv.verify.rewriting import flows_of, rewritten
 
 ROOT = Path(__file__).parents[2]
-MODULE = ROOT / "plugins" / "modules" / "l3hv_observe.py"
+OBSERVE = "ansible.module_utils.l3hv.observe"
+FILES = sorted((ROOT / "plugins/module_utils/l3hv/observe").glob("[a-z]*.py"))
 PLANS = sorted((ROOT / "tests" / "golden").glob("*/expected/*/plan.yml"))
 
 
-@pytest.fixture(scope="module")
-def observe() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("l3hv_observe", MODULE)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_examples_in_the_documentation_are_true(path: Path) -> None:
+    assert doctest.testmod(importlib.import_module(f"{OBSERVE}.{path.stem}")).failed == 0
 
 
-def test_all_units_that_a_plan_expects_are_read(observe: ModuleType) -> None:
+def test_all_units_that_a_plan_expects_are_read() -> None:
     plans = [from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader)) for path in PLANS]
     expected = {unit for plan in plans if plan.managed for unit in units(plan)} | PROMISES.keys()
-    missing = {unit for unit in expected - {*observe.UNITS} if not unit.startswith("l3hv-gobgp")}
+    missing = {unit for unit in expected - {*UNITS} if not unit.startswith("l3hv-gobgp")}
     assert missing == set()
 
 
@@ -149,15 +180,15 @@ def control(tmp_path: Path) -> str:
     return path
 
 
-def test_protocols_and_their_channels(observe: ModuleType, control: str) -> None:
-    bird = observe.Bird(control)
-    protocols = observe.parse_protocols(bird.ask("show protocols all"))
+def test_protocols_and_their_channels(control: str) -> None:
+    bird = Bird(control)
+    protocols = parse_protocols(bird.ask("show protocols all"))
     bird.close()
     assert list(protocols) == ["device1", "kernel_public4", "rr1_public", "rr2_public"]
     session = protocols["rr1_public"]
     assert (session["type"], session["state"], session["info"]) == ("BGP", "up", "Established")
     assert session["fields"]["Neighbor address"] == "198.51.100.126"
-    assert observe.routes_of(session["channels"]["ipv6"]) == {
+    assert routes_of(session["channels"]["ipv6"]) == {
         "imported": 4,
         "filtered": 1,
         "exported": 3,
@@ -179,25 +210,25 @@ REFUSED = """\
 """
 
 
-def test_refused_routes_and_why(observe: ModuleType, tmp_path: Path) -> None:
+def test_refused_routes_and_why(tmp_path: Path) -> None:
     path = str(tmp_path / "bird.ctl")
     Daemon(path, {"show route all filtered table public4 protocol hv3_public": REFUSED}).start()
-    assert observe.read_refused(path, "hv3_public", "public4") == [
+    assert read_refused(path, "hv3_public", "public4") == [
         {"prefix": "203.0.113.3/32", "reason": 5},
         {"prefix": "2001:db8:cb00:7103::/64", "reason": None},
     ]
 
 
-def test_of_many_refused_routes_the_first_are_enough(observe: ModuleType, tmp_path: Path) -> None:
+def test_of_many_refused_routes_the_first_are_enough(tmp_path: Path) -> None:
     path = str(tmp_path / "bird.ctl")
     rows = "".join(f"1007-10.0.{n >> 8}.{n & 255}/32 unicast [x]\n" for n in range(2000))
     Daemon(path, {"show route all filtered table public4 protocol hv3_public": f"{rows}0000 OK\n"}).start()
-    assert len(observe.read_refused(path, "hv3_public", "public4")) == observe.REFUSED_SHOWN
+    assert len(read_refused(path, "hv3_public", "public4")) == REFUSED_SHOWN
 
 
-def test_bfd_sessions_whatever_the_form_of_the_time(observe: ModuleType, control: str) -> None:
-    bird = observe.Bird(control)
-    up, down = observe.parse_bfd(bird.ask("show bfd sessions"))
+def test_bfd_sessions_whatever_the_form_of_the_time(control: str) -> None:
+    bird = Bird(control)
+    up, down = parse_bfd(bird.ask("show bfd sessions"))
     bird.close()
     assert (up["address"], up["state"], up["interval"], up["timeout"]) == (
         "198.51.100.126",
@@ -208,11 +239,11 @@ def test_bfd_sessions_whatever_the_form_of_the_time(observe: ModuleType, control
     assert (down["state"], down["interval"]) == ("Down", "1.000")
 
 
-def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType, control: str) -> None:
-    bird = observe.Bird(control)
-    with pytest.raises(observe.BirdError, match="syntax error"):
+def test_a_refusal_is_an_error_and_the_conversation_goes_on(control: str) -> None:
+    bird = Bird(control)
+    with pytest.raises(BirdError, match="syntax error"):
         bird.ask("show nonsense")
-    assert observe.parse_status(bird.ask("show status")) == {
+    assert parse_status(bird.ask("show status")) == {
         "version": "2.17.5",
         "router_id": "172.22.2.1",
         "now": "2026-11-21 03:26:31.408",
@@ -222,10 +253,10 @@ def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType,
     bird.close()
 
 
-def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_birds_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """BIRD 1.6: no channels, a process for each family."""
-    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
-    monkeypatch.setattr(observe, "BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
     status = STATUS.replace("2.17.5", "1.6.8")
     for number, name in (("4", "bird"), ("6", "bird6")):
         replies = {
@@ -236,7 +267,7 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
         }
         Daemon(str(tmp_path / f"{name}.ctl"), replies).start()
     programs = [{"name": "bird", "families": ["ipv4"]}, {"name": "bird6", "families": ["ipv6"]}]
-    bird = observe.read_birds({"routing": {"programs": programs}})
+    bird = read_birds({"routing": {"programs": programs}})
     assert bird["configuration"]["running"] == "digest4 and digest6"
     assert bird["router_id"] == "172.22.2.1"
     assert bird["protocols"] == {"bfd1": "up", "bfd1 of bird6": "up"}
@@ -257,7 +288,7 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
             }
         },
     }
-    assert observe.read_birds({"routing": {"programs": [{"name": "none", "families": ["ipv6"]}]}})[
+    assert read_birds({"routing": {"programs": [{"name": "none", "families": ["ipv6"]}]}})[
         "error"
     ].startswith("none: ")
 
@@ -267,50 +298,48 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
     [("2026-11-21 03:26:20.1", True), ("2026-11-21 03:25:51.408", False), ("", False), ("yesterday", False)],
 )
 def test_a_bird_that_has_just_started_or_taken_a_configuration_is_given_time(
-    observe: ModuleType, reconfigured: str, expected: bool
+    reconfigured: str, expected: bool
 ) -> None:
     now = "2026-11-21 03:26:31.408"
-    assert observe.is_young({"now": now, "reconfigured": reconfigured}) is expected
+    assert is_young({"now": now, "reconfigured": reconfigured}) is expected
 
 
-def test_a_bird_that_is_not_there_is_told(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
-    assert "No such file" in observe.read_bird("none", "ipv4")["error"]
+def test_a_bird_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    assert "No such file" in read_bird("none", "ipv4")["error"]
 
 
-def test_the_configuration_is_known_by_its_digest(observe: ModuleType, control: str, tmp_path: Path) -> None:
+def test_the_configuration_is_known_by_its_digest(control: str, tmp_path: Path) -> None:
     text = 'router id 1.1.1.1;\ndefine l3hv_config = "@digest@";\n'
-    digest = observe.hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = tmp_path / "bird.conf"
-    bird = observe.Bird(control)
+    bird = Bird(control)
     file.write_text(text.replace("@digest@", digest))
-    assert observe.configuration_digests(bird, str(file)) == {
+    assert configuration_digests(bird, str(file)) == {
         "running": "0123456789abcdef",
         "placed": digest,
         "file": digest,
     }
     file.write_text(text.replace("@digest@", digest) + "# changed\n")
-    assert observe.configuration_digests(bird, str(file))["file"] != digest
+    assert configuration_digests(bird, str(file))["file"] != digest
     file.unlink()
-    assert observe.configuration_digests(bird, str(file))["placed"] is None
+    assert configuration_digests(bird, str(file))["placed"] is None
     bird.close()
 
 
-def test_the_digest_of_a_route_is_that_of_the_expectation(observe: ModuleType) -> None:
+def test_the_digest_of_a_route_is_that_of_the_expectation() -> None:
     for prefix, hops in (("203.0.113.1/32", ["198.51.100.2", "198.51.100.130"]), ("::/0", ["2001:db8::1"])):
-        assert observe.route_digest(prefix, hops) == route_total(prefix, hops).digest
-        assert observe.route_digest(prefix, [*reversed(hops), hops[0]]) == route_total(prefix, hops).digest
+        assert route_digest(prefix, hops) == route_total(prefix, hops).digest
+        assert route_digest(prefix, [*reversed(hops), hops[0]]) == route_total(prefix, hops).digest
 
 
-def test_an_offer_is_understood(observe: ModuleType) -> None:
+def test_an_offer_is_understood() -> None:
     transaction = os.urandom(4)
-    discover = observe.dhcp_discover("50:54:33:00:00:07", transaction)
+    discover = dhcp_discover("50:54:33:00:00:07", transaction)
     assert len(discover) == 300
     assert discover[4:8] == transaction
     assert discover[28:34] == bytes.fromhex("505433000007")
-    header = list(observe.DHCP_HEADER.unpack(discover[: observe.DHCP_HEADER.size]))
+    header = list(DHCP_HEADER.unpack(discover[: DHCP_HEADER.size]))
     header[0], header[8] = 2, socket.inet_aton("203.0.113.1")
     options = [
         (53, b"\x02"),
@@ -322,8 +351,8 @@ def test_an_offer_is_understood(observe: ModuleType) -> None:
         (121, bytes((22, 10, 0, 4)) + socket.inet_aton("203.0.113.253")),
         (51, struct.pack("!I", 3600)),
     ]
-    data = observe.DHCP_HEADER.pack(*header) + b"".join(bytes((c, len(v))) + v for c, v in options) + b"\xff"
-    assert observe.parse_offer(data) == {
+    data = DHCP_HEADER.pack(*header) + b"".join(bytes((c, len(v))) + v for c, v in options) + b"\xff"
+    assert parse_offer(data) == {
         "address": "203.0.113.1",
         "server": None,
         "netmask": "255.255.255.0",
@@ -336,10 +365,10 @@ def test_an_offer_is_understood(observe: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 239, 240, 243, 250])
-def test_a_message_that_is_cut_short_is_no_offer(observe: ModuleType, cut: int) -> None:
-    discover = observe.dhcp_discover("50:54:33:00:00:07", b"abcd")
-    assert observe.parse_offer(discover[:cut]) is None
-    assert observe.parse_offer(b"\x02" + discover[1:cut]) is None
+def test_a_message_that_is_cut_short_is_no_offer(cut: int) -> None:
+    discover = dhcp_discover("50:54:33:00:00:07", b"abcd")
+    assert parse_offer(discover[:cut]) is None
+    assert parse_offer(b"\x02" + discover[1:cut]) is None
 
 
 ADVERTISEMENT = bytes.fromhex(
@@ -348,8 +377,8 @@ ADVERTISEMENT = bytes.fromhex(
 )
 
 
-def test_an_advertisement_is_understood(observe: ModuleType) -> None:
-    assert observe.parse_advertisement(ADVERTISEMENT) == {
+def test_an_advertisement_is_understood() -> None:
+    assert parse_advertisement(ADVERTISEMENT) == {
         "lifetime": 1800,
         "mac": "50:54:33:00:00:01",
         "mtu": 1500,
@@ -367,9 +396,9 @@ def test_an_advertisement_is_understood(observe: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, len(ADVERTISEMENT), 7))
-def test_a_cut_or_other_packet_is_no_error(observe: ModuleType, cut: int) -> None:
-    observe.parse_advertisement(ADVERTISEMENT[:cut])
-    assert observe.parse_advertisement(b"\x85" + ADVERTISEMENT[1:]) is None
+def test_a_cut_or_other_packet_is_no_error(cut: int) -> None:
+    parse_advertisement(ADVERTISEMENT[:cut])
+    assert parse_advertisement(b"\x85" + ADVERTISEMENT[1:]) is None
 
 
 @pytest.mark.parametrize(
@@ -380,22 +409,22 @@ def test_a_cut_or_other_packet_is_no_error(observe: ModuleType, cut: int) -> Non
         ("net/ipv4/conf/eno1.90/forwarding", "/proc/sys/net/ipv4/conf/eno1.90/forwarding"),
     ],
 )
-def test_settings_are_found_where_sysctl_d_says(observe: ModuleType, key: str, path: str) -> None:
-    assert observe.sysctl_path(key) == path
+def test_settings_are_found_where_sysctl_d_says(key: str, path: str) -> None:
+    assert sysctl_path(key) == path
 
 
 def meta(key: str, operator: str, value: object) -> dict[str, object]:
     return {"match": {"op": operator, "left": {"meta": {"key": key}}, "right": value}}
 
 
-def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(observe: ModuleType) -> None:
+def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read() -> None:
     docker = [
         meta("iifname", "!=", "docker0"),
         meta("oifname", "==", "docker0"),
         {"counter": {}},
         {"drop": None},
     ]
-    assert observe.rule_of_other(docker) == {
+    assert rule_of_other(docker) == {
         "interfaces": [["iif", "!=", "docker0"], ["oif", "==", "docker0"]],
         "selects": [],
         "asks_more": False,
@@ -403,13 +432,13 @@ def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(obse
         "verdict": "drop",
         "target": None,
     }
-    jump = observe.rule_of_other([{"counter": {}}, {"jump": {"target": "DOCKER-USER"}}])
+    jump = rule_of_other([{"counter": {}}, {"jump": {"target": "DOCKER-USER"}}])
     assert (jump["verdict"], jump["target"], jump["asks_more"]) == ("jump", "DOCKER-USER", False)
     state = [{"xt": {"type": "match", "name": "conntrack"}}, {"accept": None}]
-    assert observe.rule_of_other(state)["asks_more"] is True
-    reject = observe.rule_of_other([{"xt": {"type": "target", "name": "REJECT"}}])
+    assert rule_of_other(state)["asks_more"] is True
+    reject = rule_of_other([{"xt": {"type": "target", "name": "REJECT"}}])
     assert reject["verdict"] == "reject"
-    assert observe.rule_of_other([{"counter": {}}]) is None
+    assert rule_of_other([{"counter": {}}]) is None
 
 
 def field(protocol: str, name: str, right: Any, operator: str = "==") -> dict[str, Any]:
@@ -450,23 +479,21 @@ SELECTS: dict[str, tuple[list[dict[str, Any]], list[list[Any]] | None]] = {
 
 @pytest.mark.parametrize(("matches", "selects"), SELECTS.values(), ids=SELECTS)
 def test_of_a_rule_of_somebody_else_addresses_and_ports_are_read(
-    observe: ModuleType, matches: list[dict[str, Any]], selects: list[list[Any]] | None
+    matches: list[dict[str, Any]], selects: list[list[Any]] | None
 ) -> None:
-    rule = observe.rule_of_other([*matches, {"masquerade": None}])
+    rule = rule_of_other([*matches, {"masquerade": None}])
     assert (rule["verdict"], rule["selects"]) == ("masquerade", selects or [])
     assert rule["asks_unknown"] is (selects is None)
     assert rule["asks_more"] is True
 
 
 @pytest.mark.parametrize(("target", "is_known"), [("DOCKER", True), ("MY-CHAIN", False)])
-def test_what_jumps_to_ports_of_the_host_is_for_its_addresses(
-    observe: ModuleType, target: str, is_known: bool
-) -> None:
+def test_what_jumps_to_ports_of_the_host_is_for_its_addresses(target: str, is_known: bool) -> None:
     """nft does not tell the words of iptables' addrtype."""
-    rule = observe.rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
+    rule = rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
     assert rule["selects"] == ([["type", "==", ["local"]]] if is_known else [])
     assert rule["asks_unknown"] is not is_known
-    rule = observe.rule_of_other([ADDRESS_TYPE, {"masquerade": None}])
+    rule = rule_of_other([ADDRESS_TYPE, {"masquerade": None}])
     assert (rule["selects"], rule["asks_unknown"]) == ([], True)
 
 
@@ -487,17 +514,17 @@ MARK = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
     ],
 )
 def test_what_is_accepted_after_a_rewrite_stays_rewritten(
-    observe: ModuleType, statements: list[dict[str, Any]], verdict: str
+    statements: list[dict[str, Any]], verdict: str
 ) -> None:
-    assert observe.rule_of_other(statements)["verdict"] == verdict
+    assert rule_of_other(statements)["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
     "statement", [TPROXY, SET_DESTINATION, {"dnat": {"family": "ip", "addr": "1.2.3.4"}}]
 )
-def test_what_rewrites_ipv4_is_not_for_ipv6(observe: ModuleType, statement: dict[str, Any]) -> None:
+def test_what_rewrites_ipv4_is_not_for_ipv6(statement: dict[str, Any]) -> None:
     for several in ([statement], [meta("nfproto", "==", "ipv4"), statement]):
-        assert observe.rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
+        assert rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
 
 
 @pytest.mark.parametrize(
@@ -515,10 +542,8 @@ def test_what_rewrites_ipv4_is_not_for_ipv6(observe: ModuleType, statement: dict
         ({"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}, None),
     ],
 )
-def test_what_rewrites_is_told_from_what_does_not(
-    observe: ModuleType, statement: dict[str, Any], verdict: str | None
-) -> None:
-    rule = observe.rule_of_other([statement])
+def test_what_rewrites_is_told_from_what_does_not(statement: dict[str, Any], verdict: str | None) -> None:
+    rule = rule_of_other([statement])
     assert (rule and rule["verdict"]) == verdict
 
 
@@ -603,10 +628,10 @@ READ_WHOLE: dict[str, tuple[list[Any], list[tuple[str, list[Any], list[Any], boo
 
 @pytest.mark.parametrize(("statements", "effects"), READ_WHOLE.values(), ids=READ_WHOLE)
 def test_what_a_rule_of_somebody_else_may_do_is_read(
-    observe: ModuleType, statements: list[Any], effects: list[tuple[str, list[Any], list[Any], bool]]
+    statements: list[Any], effects: list[tuple[str, list[Any], list[Any], bool]]
 ) -> None:
     keys = ("verdict", "interfaces", "selects", "asks_unknown")
-    rules = observe.rules_of_other(statements)
+    rules = rules_of_other(statements)
     assert [tuple(rule[key] for key in keys) for rule in rules] == effects
 
 
@@ -653,7 +678,7 @@ def broken(value: Any, chance: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, seed: int) -> None:
+def test_no_rule_of_somebody_else_ends_the_verification(seed: int) -> None:
     """Neither its reading nor its judgement."""
     chance = random.Random(seed)
     usual = [statements for statements, _ in READ_WHOLE.values()]
@@ -662,7 +687,7 @@ def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, see
     plan = from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader))
     flows = flows_of(plan)
     for _ in range(1500):
-        rules = observe.rules_of_other(broken(chance.choice(usual), chance))
+        rules = rules_of_other(broken(chance.choice(usual), chance))
         chain = {"hook": "prerouting", "type": "nat", "policy": "accept", "devices": None, "rules": rules}
         table = json.loads(json.dumps({"family": "inet", "table": "t", "chains": {"C": chain}}))
         list(rewritten(table, flows))
@@ -681,23 +706,23 @@ def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, see
     ],
 )
 def test_a_listing_that_is_not_understood_is_told(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str
 ) -> None:
     nft_that(f"echo '{listing}'", tmp_path, monkeypatch)
-    tables = observe.read_chains_of_others()
+    tables = read_chains_of_others()
     assert [table["unread"] for table in tables if table["family"] in {"nft", "ip"} and table["unread"]]
 
 
 @pytest.mark.parametrize(
     "words", ["-A", "-A C", "-A C -j", '-A C --comment "a', "-A C -s", "-A C !", "", "-P"]
 )
-def test_no_rule_of_the_old_iptables_ends_the_verification(observe: ModuleType, words: str) -> None:
-    observe.legacy_chains(f"{words}\n-A D -j DROP\n")["D"]
+def test_no_rule_of_the_old_iptables_ends_the_verification(words: str) -> None:
+    legacy_chains(f"{words}\n-A D -j DROP\n")["D"]
 
 
-def test_a_prefix_translated_by_the_old_iptables_is_named(observe: ModuleType) -> None:
+def test_a_prefix_translated_by_the_old_iptables_is_named() -> None:
     words = "-s 2001:db8:1::/48 -j SNPT --src-pfx 2001:db8:1::/48 --dst-pfx fd00::/48"
-    assert observe.legacy_rule(words.split())["verdict"] == "snpt"
+    assert legacy_rule(words.split())["verdict"] == "snpt"
 
 
 LEGACY_NAT = """\
@@ -711,8 +736,8 @@ LEGACY_NAT = """\
 """
 
 
-def test_translations_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
-    chains = observe.legacy_chains(LEGACY_NAT)
+def test_translations_of_the_old_iptables_have_the_same_shape() -> None:
+    chains = legacy_chains(LEGACY_NAT)
     containers, marked = chains["POSTROUTING"]["rules"]
     assert (containers["verdict"], containers["asks_unknown"]) == ("masquerade", False)
     assert containers["selects"] == [["saddr", "==", ["172.17.0.0/16"]]]
@@ -725,10 +750,8 @@ def test_translations_of_the_old_iptables_have_the_same_shape(observe: ModuleTyp
 @pytest.mark.parametrize(
     ("words", "verdict"), [("-j DOCKER", "jump"), ("-g DOCKER", "goto"), ("-g MASQUERADE", "goto")]
 )
-def test_a_goto_of_the_old_iptables_is_told_from_a_jump(
-    observe: ModuleType, words: str, verdict: str
-) -> None:
-    rule = observe.legacy_rule(words.split())
+def test_a_goto_of_the_old_iptables_is_told_from_a_jump(words: str, verdict: str) -> None:
+    rule = legacy_rule(words.split())
     assert (rule["verdict"], rule["target"]) == (verdict, words.split()[1])
 
 
@@ -742,9 +765,9 @@ def test_a_goto_of_the_old_iptables_is_told_from_a_jump(
     ],
 )
 def test_of_address_types_of_the_old_iptables_the_hosts_own_are_known(
-    observe: ModuleType, words: str, selects: list[list[Any]], asks_unknown: bool
+    words: str, selects: list[list[Any]], asks_unknown: bool
 ) -> None:
-    rule = observe.legacy_rule([*words.split(), "-j", "DOCKER"])
+    rule = legacy_rule([*words.split(), "-j", "DOCKER"])
     assert (rule["selects"], rule["asks_unknown"]) == (selects, asks_unknown)
 
 
@@ -760,8 +783,8 @@ LEGACY = """\
 """
 
 
-def test_chains_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
-    chains = observe.legacy_chains(LEGACY)
+def test_chains_of_the_old_iptables_have_the_same_shape() -> None:
+    chains = legacy_chains(LEGACY)
     assert (chains["FORWARD"]["hook"], chains["FORWARD"]["policy"]) == ("forward", "drop")
     known = ("interfaces", "asks_more", "verdict", "target")
     assert [{key: rule[key] for key in known} for rule in chains["FORWARD"]["rules"]] == [
@@ -772,7 +795,7 @@ def test_chains_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> 
     assert chains["DOCKER"]["rules"][0]["verdict"] == "drop"
 
 
-def test_callers_that_nobody_knows_are_counted_by_address(observe: ModuleType) -> None:
+def test_callers_that_nobody_knows_are_counted_by_address() -> None:
     messages = """\
 hv1_public: Received: Connection collision resolution
 BGP: Unexpected connect from unknown address 198.51.100.9 (port 41234)
@@ -780,7 +803,7 @@ BGP: Unexpected connect from unknown address 198.51.100.9 (port 41236)
 BGP: Unexpected connect from unknown address 2001:db8:1::9 (port 41238)
 level=info msg="Can't find configuration for a new passive connection" Key=198.51.100.10 Topic=Peer
 """
-    assert observe.unknown_callers(messages) == {
+    assert unknown_callers(messages) == {
         "198.51.100.9": 2,
         "2001:db8:1::9": 1,
         "198.51.100.10": 1,
@@ -788,26 +811,24 @@ level=info msg="Can't find configuration for a new passive connection" Key=198.5
 
 
 def test_a_daemon_that_says_nothing_is_not_waited_for(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its socket takes the call, as that of a stopped process does, and never says a word."""
-    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
     path = str(tmp_path / "bird.ctl")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
-        with pytest.raises(observe.Hangs, match="no answer within"):
-            observe.Bird(path)
-    with pytest.raises(observe.Hangs, match="no answer within"):
-        observe.asked(["sleep", "10"], seconds=0.1)
+        with pytest.raises(Hangs, match="no answer within"):
+            Bird(path)
+    with pytest.raises(Hangs, match="no answer within"):
+        asked(["sleep", "10"], seconds=0.1)
 
 
-def test_a_daemon_that_accepts_no_call_hangs_too(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_that_accepts_no_call_hangs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel refuses at once who calls a stopped process for which others wait already."""
-    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as callers:
         listening.bind(str(tmp_path / "bird.ctl"))
         listening.listen(1)
@@ -816,7 +837,7 @@ def test_a_daemon_that_accepts_no_call_hangs_too(
             caller = callers.enter_context(socket.socket(socket.AF_UNIX))
             caller.setblocking(False)
             is_full = caller.connect_ex(str(tmp_path / "bird.ctl")) == errno.EAGAIN
-        seen = observe.read_bird("bird", "")
+        seen = read_bird("bird", "")
     assert seen["hangs"]
     assert "no answer within" in seen["error"]
 
@@ -828,20 +849,20 @@ def nft_that(does: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_nft_that_hangs_is_told_from_no_packet_filter(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nft_that("exec sleep 10", tmp_path, monkeypatch)
-    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.1)
-    seen = observe.read_packet_filter()
+    monkeypatch.setattr(f"{OBSERVE}.programs.ANSWER_SECONDS", 0.1)
+    seen = read_packet_filter()
     assert not seen["is_loaded"]
     assert "got no answer within 0.1 s" in seen["unread"]
-    (table,) = observe.read_chains_of_others()
+    (table,) = read_chains_of_others()
     assert "got no answer within 0.1 s" in table["unread"]
-    assert observe.read_translations() == {}
+    assert read_translations() == {}
 
 
 def test_rules_of_others_beyond_the_limit_are_no_secret(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = {"family": "ip", "table": "filter", "name": "FORWARD"}
     base = {"chain": {**chain, "type": "filter", "hook": "forward", "policy": "accept"}}
@@ -849,12 +870,18 @@ def test_rules_of_others_beyond_the_limit_are_no_secret(
     (tmp_path / "listing").write_text(json.dumps({"nftables": [base, rule, rule, rule]}))
     nft_that(f"cat {tmp_path}/listing", tmp_path, monkeypatch)
     for most, is_whole in ((2, False), (3, True)):
-        monkeypatch.setattr(observe, "RULES_OF_OTHERS", most)
-        table = observe.read_chains_of_others()[0]
+        monkeypatch.setattr(f"{OBSERVE}.foreign_chains.RULES_OF_OTHERS", most)
+        table = read_chains_of_others()[0]
         assert len(table["chains"]["FORWARD"]["rules"]) == most
         assert (table["unread"] is None) is is_whole
 
 
+READING = f"""
+import json
+{FINDING.format(str(MODULES.parent / "module_utils"))}
+from {OBSERVE}.foreign_chains import read_chains_of_others
+print(json.dumps(read_chains_of_others()))
+"""
 IN_A_NAMESPACE = """
 nft -f - <<END
 table ip fabric {
@@ -868,18 +895,18 @@ table netdev on_devices {
     chain one { type filter hook ingress device "lo" priority 0; ip saddr set 192.0.2.1; }
 }
 END
-exec %s -c "import json, l3hv_observe; print(json.dumps(l3hv_observe.read_chains_of_others()))"
+exec %s -c "$READING"
 """
 
 
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
-def test_chains_that_sessions_pass_are_read_after_those_of_guests(observe: ModuleType) -> None:
+def test_chains_that_sessions_pass_are_read_after_those_of_guests() -> None:
     """With the devices of a chain, which the JSON of nft 1.0 lacks."""
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", IN_A_NAMESPACE % sys.executable],
-        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        env={**os.environ, "READING": READING},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -913,7 +940,7 @@ table ip sleeping {
     chain pre { type nat hook prerouting priority -100; redirect; }
 }
 END
-exec %s -c "import json, l3hv_observe; print(json.dumps(l3hv_observe.read_chains_of_others()))"
+exec %s -c "$READING"
 """
 IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin/nft"))
 
@@ -923,14 +950,14 @@ IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin
 )
 @pytest.mark.parametrize("image", [None, *(path.parents[2] for path in IMAGES[:1])])
 def test_what_nft_itself_lists_is_understood(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
 ) -> None:
     """By the nft of this machine, and by that of the other Debian where its image is there."""
     if image is not None:
         nft_that(f'exec chroot {image} /usr/sbin/nft "$@"', tmp_path, monkeypatch)
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", OF_NFT % sys.executable],
-        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        env={**os.environ, "READING": READING},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -955,7 +982,6 @@ def test_what_nft_itself_lists_is_understood(
     ],
 )
 def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
-    observe: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     header: str,
@@ -964,6 +990,6 @@ def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
     (tmp_path / "listing").write_text(header)
     nft_that(f"cat {tmp_path}/listing", tmp_path, monkeypatch)
     chain = {"family": "netdev", "table": "n", "name": "c", "hook": "ingress"}
-    assert observe.devices_of(chain) == devices
-    assert observe.devices_of({**chain, "dev": "lo"}) == ["lo"]
-    assert observe.devices_of({**chain, "dev": ["lo", "d2"]}) == ["lo", "d2"]
+    assert devices_of(chain) == devices
+    assert devices_of({**chain, "dev": "lo"}) == ["lo"]
+    assert devices_of({**chain, "dev": ["lo", "d2"]}) == ["lo", "d2"]

@@ -1,0 +1,51 @@
+"""A set of files with the units that read them, and the way back to its previous files."""
+
+from __future__ import annotations
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.l3hv.config_files.commands import Commands
+from ansible.module_utils.l3hv.config_files.files import reporting_write_errors
+from ansible.module_utils.l3hv.config_files.transaction import Transaction
+from ansible.module_utils.l3hv.config_files.units import UNIT_DIRECTORY, UNIT_SUFFIXES, Units
+
+
+class ConfigSet:
+    """The set of a task; its arguments are ``module.params``."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        parameters = module.params
+        self.name = parameters["set"]
+        self.running = parameters["running"]
+        self.commands = Commands(module)
+        self.units = Units(parameters["units"], self.commands)
+        self.transaction = Transaction(os.path.join(parameters["state_dir"], self.name))
+
+    def difference_from_what_runs(self) -> str:
+        """Return the complaint of the command ``running``; empty where it has none."""
+        if not self.running:
+            return ""
+        code, output = self.commands.run(self.running)
+        return "" if code == 0 else f"what runs is not what the files say: {output}"
+
+    def remove(self, path: str) -> None:
+        """Remove a file of ours; a unit is stopped and disabled while systemd still knows how."""
+        if (
+            path.startswith(UNIT_DIRECTORY)
+            and os.path.dirname(path) + "/" == UNIT_DIRECTORY
+            and path.endswith(UNIT_SUFFIXES)
+        ):
+            self.commands.limited(["systemctl", "disable", "--now", os.path.basename(path)])
+        if os.path.lexists(path):
+            with reporting_write_errors(path, "removed"):
+                os.unlink(path)
+
+    def put_back(self) -> None:
+        """Bring back the files as they were before the change."""
+        for path, attributes in self.transaction.files.items():
+            if attributes is None:
+                self.remove(path)
+            else:
+                self.transaction.put_back(path)

@@ -1,0 +1,84 @@
+"""Units of systemd that read the files of a set: their states and their journal."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from ansible.module_utils.l3hv.config_files.commands import Commands
+from ansible.module_utils.l3hv.config_files.refused import Refused
+
+UNIT_DIRECTORY = "/etc/systemd/system/"
+UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
+UP = ("active", "reloading")
+STARTS_AT_BOOT = ("enabled", "enabled-runtime", "static", "indirect", "generated")
+
+
+def is_of_started_units(command: str, started: list[str]) -> bool:
+    """Tell whether a command restarts or reloads units that were just started with the files as they are.
+
+    A second start would only cost what the first has done meanwhile, such as a lease given by dnsmasq.
+    """
+    words = shlex.split(command)
+    units = {*words[2:]}
+    return (
+        words[:2] in (["systemctl", "restart"], ["systemctl", "reload"])
+        and units != set()
+        and units <= {*started}
+    )
+
+
+class Units:
+    """The units of a set, which must be enabled and active."""
+
+    def __init__(self, names: list[str], commands: Commands) -> None:
+        self.names = names
+        self.commands = commands
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Return, by unit, its state in systemd now (`active` ...) and at boot (`enabled` ...)."""
+        if not self.names:
+            return {}
+        code, out, err = self.commands.limited(
+            ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *self.names]
+        )
+        if code != 0:
+            raise Refused(f"systemctl show {shlex.join(self.names)}: {(out + err).strip()}")
+        states = {}
+        for unit, block in zip(self.names, out.strip().split("\n\n"), strict=True):
+            facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            states[unit] = (
+                facts.get("ActiveState") or "missing",
+                facts.get("UnitFileState") or "not enabled",
+            )
+        return states
+
+    def down(self) -> dict[str, str]:
+        """Return each unit that is not enabled or not active, with what it is instead."""
+        return {
+            unit: now if now not in UP else boot
+            for unit, (now, boot) in self.states().items()
+            if now not in UP or boot not in STARTS_AT_BOOT
+        }
+
+    def that_do_not_stay_up(self) -> str:
+        """Return a complaint of the units that are down, with their journal; empty where none is."""
+        if not self.names:
+            return ""
+        if not self.down():
+            # A daemon that ends while it reads its configuration is up for a moment, too.
+            time.sleep(0.3)
+        states = ", ".join(f"{unit} is {state}" for unit, state in self.down().items())
+        return f"{states}{self.journal()}" if states else ""
+
+    def journal(self, command: str = "") -> str:
+        """Return the last lines of units that are down, and of those that a command of systemctl names."""
+        program, *words = shlex.split(command) or [""]
+        told = [word for word in words if word.endswith(UNIT_SUFFIXES)] if program == "systemctl" else []
+        lines = []
+        for unit in dict.fromkeys([*told, *self.down()]):
+            out = self.commands.limited(
+                ["journalctl", "--unit", unit, "--lines", "8", "--no-pager", "--output", "cat"]
+            )[1]
+            lines.append(f"\n{unit}:\n{self.commands.scrub(out.strip())}")
+        return "".join(lines)

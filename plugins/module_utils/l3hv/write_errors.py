@@ -1,0 +1,24 @@
+"""Sentences for files of a host that cannot be written or removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+def unwritable(path: str, error: OSError, done: str) -> str:
+    """Return which file cannot be ``done`` (written, removed) on which host, why, and what to do.
+
+    Programs of roles have shorter forms of it: each of them is placed on the host as one file.
+    """
+    sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return sentence
+    directory = path
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
+    remedy = "make room"
+    if error.errno == errno.EROFS:
+        remedy = "look at `journalctl -k` for errors of the disk before it is mounted writable"
+    return f"{sentence}. {show}: {remedy}, and run again"
