@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import family_of_text
+from l3hv.model.choices import Family
 from l3hv.model.daemons import ECHOING, UNITS
 from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import Guest, HostPlan, RoutingTable, Session
@@ -251,9 +252,9 @@ def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
         yield f"mac {guest.name}", guest.mac
 
 
-def families(guest: Guest) -> set[str]:
-    """Return the address families that a guest's port has a gateway in."""
-    return {"ipv6" if ":" in gateway else "ipv4" for gateway in guest.gateways}
+def families(guest: Guest) -> list[Family]:
+    """Return the address families that a guest's port has a gateway in, IPv4 first."""
+    return sorted({family_of_text(gateway) for gateway in guest.gateways})
 
 
 def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
