@@ -29,36 +29,55 @@ from breaks import (
     without,
 )
 from fabrics import lab
+from in_words import compared
 
-from l3hv.verify.check import Check
-from l3hv.verify.compare import REMEDIES, compare, patience, remedy
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, Kind
+from l3hv.verify.compare import compare, patience
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
-from l3hv.verify.report import TOPICS
+from l3hv.verify.report.entry import Entry
+from l3hv.verify.report.kinds import WORDING
+from l3hv.verify.report.remedies import REMEDIES, remedy
+from l3hv.verify.values import Drops, FlowName, OtherRule, Rewrite, Rewrites
 
 SEEN = {host: as_planned.observation(plan, FABRIC) for host, plan in LAB.items()}
 
 
-def different(checks: list[Check]) -> dict[str, str]:
+def different(checks: list[Entry]) -> dict[str, str]:
     """Return what was found where a check fails."""
     return {check.what: check.found for check in checks if check.state == "failed"}
 
 
 @pytest.mark.parametrize("host", LAB)
 def test_a_host_as_planned_has_no_difference(host: str) -> None:
-    checks = compare(LAB[host], SEEN[host], FABRIC)
+    checks = compared(LAB[host], SEEN[host], FABRIC)
     assert [check.sentence for check in checks if check.state != "ok"] == []
     assert len({check.what for check in checks}) == len(checks)
-    assert all(check.what.split()[0] in REMEDIES.keys() & TOPICS.keys() for check in checks)
+    assert {check.kind for check in compare(LAB[host], SEEN[host], FABRIC)} <= REMEDIES.keys()
+
+
+WITHOUT_REMEDY = {
+    Kind.MORE_ROUTES,
+    Kind.PING,
+    Kind.SILENCE,
+    Kind.GUEST_ADDRESS,
+    Kind.OBSERVATION,
+}
+"""Kinds whose remedy is in their context, or in the check before."""
+
+
+def test_every_kind_has_words_and_a_remedy() -> None:
+    assert WORDING.keys() == set(Kind)
+    assert REMEDIES.keys() | WITHOUT_REMEDY == set(Kind)
 
 
 @pytest.mark.parametrize("rule", HARMLESS.values(), ids=HARMLESS)
 def test_a_rule_of_somebody_else_that_takes_nothing_of_ours_is_a_warning(rule: dict[str, Any]) -> None:
-    checks = compare(LAB["hv1"], seen_with("hv1", added(rule, "rules", "ipv4")), FABRIC)
+    checks = compared(LAB["hv1"], seen_with("hv1", added(rule, "rules", "ipv4")), FABRIC)
     assert [(check.what, check.state) for check in checks if check.state != "ok"] == [
         ("foreign rules ipv4", "warning")
     ]
-    assert "foreign" in REMEDIES.keys() & TOPICS.keys()
 
 
 SPREADING = lab(hv1={"l3hv_anycast": "spread"})["hv1"]
@@ -84,14 +103,14 @@ def test_what_spreads_anycast_is_looked_at(
     change: Callable[[dict[str, Any]], Any], expected: set[str]
 ) -> None:
     seen = as_planned.observation(SPREADING, FABRIC)
-    assert different(compare(SPREADING, seen, FABRIC)) == {}
+    assert different(compared(SPREADING, seen, FABRIC)) == {}
     change(seen)
-    assert different(compare(SPREADING, seen, FABRIC)).keys() == expected
+    assert different(compared(SPREADING, seen, FABRIC)).keys() == expected
 
 
 @pytest.mark.parametrize(("change", "expected"), DIFFERENCES.values(), ids=DIFFERENCES.keys())
 def test_each_difference_is_named(change: Callable[[dict[str, Any]], Any], expected: set[str]) -> None:
-    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found.keys() == expected
 
 
@@ -102,7 +121,7 @@ def test_a_set_that_differs_is_named_with_the_elements() -> None:
         sets["inet senders4"] += [f"vm2 . 192.0.2.{number}" for number in range(1, 13)]
         seen["packet_filter"]["strangers"] = {"vm2": ["50:54:33:00:00:09"]}
 
-    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found.pop("set senders4").splitlines() == [
         *(f"has vm2 . 192.0.2.{number} too much" for number in range(1, 11)),
         "and 2 more differences",
@@ -116,7 +135,7 @@ def test_a_set_that_differs_is_named_with_the_elements() -> None:
 def test_a_refused_announcement_is_told_with_the_reason() -> None:
     path = ("routing", "sessions", "hv3_public", "channels", "ipv4", "refused")
     routes = [{"prefix": "0.0.0.0/0", "reason": 4}, {"prefix": "203.0.113.8/32", "reason": None}]
-    checks = compare(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
+    checks = compared(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
     assert [check.sentence for check in checks if not check.ok] == [
         "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
         "no neighbour of this kind announces this prefix",
@@ -126,7 +145,7 @@ def test_a_refused_announcement_is_told_with_the_reason() -> None:
 
 def test_a_bird_that_does_not_answer_is_said_once() -> None:
     seen = seen_with("hv1", lambda seen: seen.update(routing={"error": "bird.ctl: Connection refused"}))
-    found = different(compare(LAB["hv1"], seen, FABRIC))
+    found = different(compared(LAB["hv1"], seen, FABRIC))
     paths = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
     assert found.keys() == {"running configuration", *paths}
     assert "Connection refused" in found["running configuration"]
@@ -139,7 +158,7 @@ def test_learned_routes_that_differ_are_named_one_by_one() -> None:
     routes["203.0.113.4/32"] = ["198.51.100.3"]
     routes["203.0.113.99/32"] = ["198.51.100.2"]
     seen = seen_with("hv1", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
-    found = different(compare(LAB["hv1"], seen, FABRIC))
+    found = different(compared(LAB["hv1"], seen, FABRIC))
     assert found.pop("learned routes in public ipv4").startswith("4 routes")
     assert found == {
         "route 203.0.113.3/32 in public": "nothing",
@@ -153,7 +172,7 @@ def test_of_many_different_routes_the_first_are_named_and_the_others_counted() -
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
     routes = FABRIC.routes(LAB["hv1"], table) | extra
     seen = seen_with("hv1", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
-    found = different(compare(LAB["hv1"], seen, FABRIC))
+    found = different(compared(LAB["hv1"], seen, FABRIC))
     assert sum(what.startswith("route ") for what in found) == 10
     assert found["more routes in public ipv4"] == "15 more routes differ"
 
@@ -166,7 +185,7 @@ def test_a_guest_that_is_not_started_is_a_warning_and_expected_nowhere() -> None
     }
     assert absent_guests(LAB["hv1"], seen["hv1"]) == {"vm1"}
     for host, plan in LAB.items():
-        checks = compare(plan, seen[host], fabric)
+        checks = compared(plan, seen[host], fabric)
         assert different(checks) == {}
         warned = [check.what for check in checks if check.state == "warning"]
         assert warned == (["guest vm1"] if host == "hv1" else [])
@@ -176,7 +195,7 @@ def test_routes_of_a_guest_that_is_not_started_must_not_be_there() -> None:
     fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm2"})})
     seen = as_planned.observation(LAB["hv1"], fabric, frozenset({"vm2"}))
     seen["routes"]["public ipv4"].append(as_planned.route("203.0.113.2/32", "eth0", metric=10))
-    assert different(compare(LAB["hv1"], seen, fabric)).keys() == {"route 203.0.113.2/32 in public"}
+    assert different(compared(LAB["hv1"], seen, fabric)).keys() == {"route 203.0.113.2/32 in public"}
 
 
 def test_guests_of_a_host_that_nobody_looked_at_may_be_missing() -> None:
@@ -186,7 +205,7 @@ def test_guests_of_a_host_that_nobody_looked_at_may_be_missing() -> None:
     for name in ("public4", "public6"):
         table = next(t for t in LAB["hv1"].routing.tables if t.name == name)
         seen["learned"][name] = as_planned.listed(without_vm4.routes(LAB["hv1"], table))
-    checks = compare(LAB["hv1"], seen, FABRIC, least)
+    checks = compared(LAB["hv1"], seen, FABRIC, least)
     assert different(checks) == {}
     warned = {check.what for check in checks if check.state == "warning"}
     assert {"route 203.0.113.4/32 in public", "received rr1_public ipv4"} <= warned
@@ -199,7 +218,7 @@ def test_missing_guests_explain_neither_sources_nor_interfaces() -> None:
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
     routes = as_planned.listed(without_vm4.routes(LAB["hv1"], table))
     seen["learned"]["public4"] = {**routes, "attributes": {"metric 20": len(routes["routes"])}}
-    found = different(compare(LAB["hv1"], seen, FABRIC, least))
+    found = different(compared(LAB["hv1"], seen, FABRIC, least))
     assert not any(what.startswith("route ") for what in found)
     assert found["learned routes in public ipv4"].endswith(", metric 20")
 
@@ -210,10 +229,10 @@ def test_a_guest_may_be_on_its_way_between_hosts_that_were_not_looked_at() -> No
     routes = FABRIC.routes(LAB["hv3"], table)
     routes["203.0.113.1/32"] = routes["203.0.113.3/32"]
     seen = seen_with("hv3", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
-    checks = compare(LAB["hv3"], seen, FABRIC, least)
+    checks = compared(LAB["hv3"], seen, FABRIC, least)
     assert different(checks) == {}
     assert "route 203.0.113.1/32 in public" in {c.what for c in checks if c.state == "warning"}
-    assert "route 203.0.113.1/32 in public" in different(compare(LAB["hv3"], seen, FABRIC))
+    assert "route 203.0.113.1/32 in public" in different(compared(LAB["hv3"], seen, FABRIC))
 
 
 def test_a_prefix_of_nobody_is_not_on_its_way() -> None:
@@ -223,7 +242,7 @@ def test_a_prefix_of_nobody_is_not_on_its_way() -> None:
     routes["203.0.113.99/32"] = routes["203.0.113.3/32"]
     routes["0.0.0.0/0"] = sorted([*routes["0.0.0.0/0"], routes["203.0.113.3/32"][0]])
     seen = seen_with("hv3", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
-    found = different(compare(LAB["hv3"], seen, FABRIC, least))
+    found = different(compared(LAB["hv3"], seen, FABRIC, least))
     assert {"route 203.0.113.99/32 in public", "route 0.0.0.0/0 in public"} <= found.keys()
 
 
@@ -233,7 +252,7 @@ def test_the_default_route_is_never_explained_by_a_guest() -> None:
     routes = FABRIC.routes(LAB["hv1"], table)
     del routes["0.0.0.0/0"]
     seen = seen_with("hv1", lambda seen: seen["learned"].update(public4=as_planned.listed(routes)))
-    found = different(compare(LAB["hv1"], seen, FABRIC, least))
+    found = different(compared(LAB["hv1"], seen, FABRIC, least))
     assert found.keys() == {"learned routes in public ipv4", "route 0.0.0.0/0 in public"}
 
 
@@ -245,10 +264,10 @@ def test_more_next_hops_than_a_route_may_have_are_a_choice() -> None:
     routes["203.0.113.10/32"] = ["198.51.100.1", "198.51.100.2"]
     seen = as_planned.observation(limited, FABRIC)
     seen["learned"]["public4"] = as_planned.listed(routes)
-    assert different(compare(limited, seen, FABRIC)) == {}
+    assert different(compared(limited, seen, FABRIC)) == {}
     routes["203.0.113.10/32"] = ["198.51.100.1", "198.51.100.99"]
     seen["learned"]["public4"] = as_planned.listed(routes)
-    assert "route 203.0.113.10/32 in public" in different(compare(limited, seen, FABRIC))
+    assert "route 203.0.113.10/32 in public" in different(compared(limited, seen, FABRIC))
 
 
 @pytest.mark.parametrize("choice", ["without_default", "none"])
@@ -267,7 +286,7 @@ def test_one_next_hop_of_those_that_there_are(choice: str) -> None:
         }
         seen = as_planned.observation(plan, FABRIC)
         seen["learned"]["public4"] = as_planned.listed(single | changes)
-        return {what for what in different(compare(plan, seen, FABRIC)) if what.startswith("route ")}
+        return {what for what in different(compared(plan, seen, FABRIC)) if what.startswith("route ")}
 
     default = routes["0.0.0.0/0"]
     assert len(default) == 2
@@ -306,9 +325,9 @@ def test_settings_of_the_machine_are_not_asked_of_a_container() -> None:
     seen = seen_with(
         "hv1", lambda seen: (seen["sysctls"].update({key: None}), seen.update(is_container=True))
     )
-    assert all(check.state == "ok" for check in compare(LAB["hv1"], seen, FABRIC))
+    assert all(check.state == "ok" for check in compared(LAB["hv1"], seen, FABRIC))
     seen["is_container"] = False
-    warned = [check.what for check in compare(LAB["hv1"], seen, FABRIC) if check.state == "warning"]
+    warned = [check.what for check in compared(LAB["hv1"], seen, FABRIC) if check.state == "warning"]
     assert warned == [f"sysctl {key}"]
 
 
@@ -325,7 +344,7 @@ def test_a_second_look_waits_for_what_is_expected() -> None:
 
 def test_bfd_at_one_end_only_is_said_where_the_session_is_up_without_it() -> None:
     seen = seen_with("hv1", with_value("Down", "routing", "bfd", 0, "state"))
-    found = different(compare(LAB["hv1"], seen, FABRIC))
+    found = different(compared(LAB["hv1"], seen, FABRIC))
     assert found == {
         "bfd rr1 a public": "Down, but the BGP session is up: the neighbour has no BFD, "
         "a dead path is left after the hold time"
@@ -334,21 +353,21 @@ def test_bfd_at_one_end_only_is_said_where_the_session_is_up_without_it() -> Non
 
 def test_a_caller_that_no_session_is_for_is_a_warning_with_its_address() -> None:
     seen = seen_with("rr1", with_value(3, "strangers", "198.51.100.9"))
-    checks = [check for check in compare(LAB["rr1"], seen, FABRIC) if check.state != "ok"]
+    checks = [check for check in compared(LAB["rr1"], seen, FABRIC) if check.state != "ok"]
     assert [(check.what, check.state) for check in checks] == [("stranger 198.51.100.9", "warning")]
     assert "3 times" in checks[0].found
 
 
 def test_a_caller_that_a_session_is_for_by_now_is_none() -> None:
     seen = seen_with("rr1", with_value(3, "strangers", LAB["rr1"].routing.sessions[0].neighbor))
-    assert [check.what for check in compare(LAB["rr1"], seen, FABRIC) if check.state != "ok"] == []
+    assert [check.what for check in compared(LAB["rr1"], seen, FABRIC) if check.state != "ok"] == []
 
 
 @pytest.mark.parametrize(("chains", "state"), OTHERS.values(), ids=OTHERS)
 def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], state: str | None) -> None:
     table = {"family": "ip", "table": "filter", "chains": chains, "unread": None}
     seen = seen_with("hv1", added(table, "chains"))
-    checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
+    checks = [check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
     assert [check.state for check in checks] == ([] if state is None else [state])
     assert all(f"ip filter {next(iter(chains))}" in check.what for check in checks)
 
@@ -357,7 +376,7 @@ def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], st
 def test_a_chain_of_somebody_else_that_rewrites_is_named(chains: dict[str, Any], state: str | None) -> None:
     table = {"family": "inet", "table": "other", "chains": chains, "unread": None}
     seen = seen_with("hv1", added(table, "chains"))
-    checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
+    checks = [check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
     assert [check.state for check in checks] == ([] if state is None else [state])
     assert all(f"inet other {next(iter(chains))}" in check.what for check in checks)
     assert all("rewrite" in check.found for check in checks)
@@ -366,7 +385,7 @@ def test_a_chain_of_somebody_else_that_rewrites_is_named(chains: dict[str, Any],
 def test_the_rule_that_rewrites_is_named() -> None:
     chains = nat("postrouting", does("jump", target="MORE"), MORE=[asks(does("masquerade", BEYOND), *WEB)])
     table = {"family": "ip", "table": "nat", "chains": chains, "unread": None}
-    found = different(compare(LAB["hv1"], seen_with("hv1", added(table, "chains")), FABRIC))
+    found = different(compared(LAB["hv1"], seen_with("hv1", added(table, "chains")), FABRIC))
     rule = "in MORE: oifname != docker0 protocol tcp dport 80, 443-445 masquerade"
     assert found == {
         "chain ip nat NAT": f"rewrites what guests send in postrouting ({rule})\n"
@@ -379,14 +398,14 @@ def test_translation_elsewhere_than_on_hypervisors(host: str, state: str | None)
     """An edge router may translate on purpose; a reflector has nothing to translate but BGP."""
     table = {"family": "ip", "table": "nat", "chains": nat("postrouting", does("masquerade")), "unread": None}
     seen = seen_with(host, added(table, "chains"))
-    states = [check.state for check in compare(LAB[host], seen, FABRIC) if check.state != "ok"]
+    states = [check.state for check in compared(LAB[host], seen, FABRIC) if check.state != "ok"]
     assert states == ([] if state is None else [state])
 
 
 def test_a_reflector_whose_bgp_is_rewritten_is_named() -> None:
     chains = nat("prerouting", asks(does("redirect"), *BGP))
     table = {"family": "ip", "table": "nat", "chains": chains, "unread": None}
-    found = different(compare(LAB["rr1"], seen_with("rr1", added(table, "chains")), FABRIC))
+    found = different(compared(LAB["rr1"], seen_with("rr1", added(table, "chains")), FABRIC))
     assert found == {
         "chain ip nat NAT": "rewrites received BGP in prerouting (protocol tcp dport 179 redirect)"
     }
@@ -395,31 +414,50 @@ def test_a_reflector_whose_bgp_is_rewritten_is_named() -> None:
 def test_a_reflector_whose_bgp_is_rewritten_on_its_device_is_named() -> None:
     uplink = LAB["rr1"].uplinks[0].interface
     table = {"family": "netdev", "table": "t", "chains": on_devices("ingress", uplink), "unread": None}
-    found = different(compare(LAB["rr1"], seen_with("rr1", added(table, "chains")), FABRIC))
+    found = different(compared(LAB["rr1"], seen_with("rr1", added(table, "chains")), FABRIC))
     assert found == {"chain netdev t SET": "rewrites received BGP in ingress (rewrite)"}
 
 
+REWRITING = Rewrites(
+    (Rewrite(FlowName.FROM_GUESTS, "postrouting", None, OtherRule((), (), False, "masquerade")),)
+)
+
+
 @pytest.mark.parametrize(
-    ("what", "listing"),
+    ("kind", "subject", "listing"),
     [
-        ("chain ip filter FORWARD", "nft list chain ip filter FORWARD;"),
-        ("chain iptables-legacy nat POSTROUTING", "iptables-legacy -t nat -S POSTROUTING;"),
-        ("foreign chain inet nat POST", "nft list chain inet nat POST;"),
-        ("foreign chain ip6tables-legacy nat POSTROUTING", "ip6tables-legacy -t nat -S POSTROUTING;"),
-        ("foreign nftables ip nat", "nft list table ip nat;"),
-        ("foreign nftables iptables-legacy nat", "iptables-legacy -t nat -S;"),
-        ("foreign nftables nft ruleset", "nft list ruleset;"),
+        (Kind.CHAIN, subjects.Chain("ip", "filter", "FORWARD"), "nft list chain ip filter FORWARD;"),
+        (
+            Kind.CHAIN,
+            subjects.Chain("iptables-legacy", "nat", "POSTROUTING"),
+            "iptables-legacy -t nat -S POSTROUTING;",
+        ),
+        (Kind.FOREIGN_CHAIN, subjects.Chain("inet", "nat", "POST"), "nft list chain inet nat POST;"),
+        (
+            Kind.FOREIGN_CHAIN,
+            subjects.Chain("ip6tables-legacy", "nat", "POSTROUTING"),
+            "ip6tables-legacy -t nat -S POSTROUTING;",
+        ),
+        (Kind.FOREIGN_TABLE, subjects.FilterTable("ip", "nat"), "nft list table ip nat;"),
+        (Kind.FOREIGN_TABLE, subjects.FilterTable("iptables-legacy", "nat"), "iptables-legacy -t nat -S;"),
+        (Kind.FOREIGN_TABLE, subjects.FilterTable("nft", "ruleset"), "nft list ruleset;"),
     ],
 )
-def test_a_chain_of_somebody_else_is_listed_by_the_command_of_its_family(what: str, listing: str) -> None:
-    assert remedy(what).startswith(f"{listing} ")
-    assert "a rule before it" in remedy(what, found="rewrites what guests send in postrouting (masquerade)")
+def test_a_chain_of_somebody_else_is_listed_by_the_command_of_its_family(
+    kind: Kind, subject: subjects.Subject, listing: str
+) -> None:
+    drops = (Drops("forward", "everything", "drop"),)
+    assert remedy(Check("hv1", kind, subject, None, drops, "failed")).startswith(f"{listing} ")
+    rewrites = remedy(Check("hv1", kind, subject, None, (REWRITING, *drops), "failed"))
+    assert rewrites.startswith(f"{listing} ")
+    assert "a rule before it" in rewrites
+    assert "a rule before it" not in remedy(Check("hv1", kind, subject, None, drops, "failed"))
 
 
 def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
     table = {"family": "ip", "table": "nat", "chains": {}, "unread": "not all rules were read"}
     seen = seen_with("hv1", added(table, "chains"))
-    checks = [check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
+    checks = [check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
     assert [(check.what, check.state, check.found) for check in checks] == [
         ("foreign nftables ip nat", "warning", "not all rules were read")
     ]
@@ -427,7 +465,7 @@ def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
 
 def test_a_networkd_that_hangs_is_named_with_what_restarts_it() -> None:
     seen = seen_with("hv1", with_value("no answer within 10 s", "silent", "systemd-networkd.service"))
-    (check,) = (check for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok")
+    (check,) = (check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok")
     assert (check.what, check.found) == ("unit systemd-networkd", "active, enabled, no answer within 10 s")
     assert "systemctl restart systemd-networkd" in check.remedy
 
@@ -437,13 +475,13 @@ def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:
         seen["packet_filter"].update(is_loaded=False, sets={}, unread=words)
 
     words = "`nft --json` got no answer within 10 s"
-    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found == {"packet filter": words}
 
 
 def test_a_reflector_that_answers_no_ping_is_no_difference() -> None:
     seen = seen_with("hv1", with_value(0, "sizes", "a-public 198.51.100.126"))
-    assert [check.sentence for check in compare(LAB["hv1"], seen, FABRIC) if check.state != "ok"] == []
+    assert [check.sentence for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"] == []
 
 
 def test_a_path_carries_what_the_smaller_end_of_it_does() -> None:
@@ -452,7 +490,7 @@ def test_a_path_carries_what_the_smaller_end_of_it_does() -> None:
     for passes, is_enough in ((9000, True), (1500, True), (1400, False)):
         seen = as_planned.observation(large, FABRIC)
         seen["sizes"] = dict.fromkeys(seen["sizes"], passes)
-        assert (different(compare(large, seen, FABRIC)) == {}) is is_enough
+        assert (different(compared(large, seen, FABRIC)) == {}) is is_enough
 
 
 def test_a_drop_in_that_changes_a_setting_is_named() -> None:
@@ -464,7 +502,7 @@ def test_a_drop_in_that_changes_a_setting_is_named() -> None:
             "DropInPaths": f"/etc/systemd/system/bird.service.d/zz-l3hv.conf {path}",
         }
 
-    found = different(compare(LAB["hv1"], seen_with("hv1", change), FABRIC))
+    found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found["unit bird settings"].endswith(f"StartLimitIntervalSec=0, User=bird ({path})")
     assert "KillSignal=SIGTERM" in found["unit bird settings"]
 
@@ -482,7 +520,7 @@ def test_a_guest_without_carrier_is_a_warning_and_its_routes_are_not_expected() 
 
     seen = seen_with("hv1", change)
     assert absent_guests(LAB["hv1"], seen) == {"vm1"}
-    checks = {check.what: check for check in compare(LAB["hv1"], seen, FABRIC)}
+    checks = {check.what: check for check in compared(LAB["hv1"], seen, FABRIC)}
     assert (checks["guest vm1"].state, checks["guest vm1"].found) == ("warning", "without carrier")
     assert not [what for what in checks if what.startswith(("port vm1", "lease vm1", "networkd vm1"))]
     assert "route 203.0.113.1/32 in public" not in checks
