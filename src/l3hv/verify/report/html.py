@@ -143,8 +143,6 @@ def _path_of(check: Check, plan: HostPlan) -> str | None:
             | Key(Kind.BFD, subjects.Bfd(path=path))
         ):
             return path
-        case Key(Kind.BFD):
-            return ""
         case Key(Kind.SESSION, subjects.Session(name)) | Key(
             Kind.RECEIVED | Kind.SENT, subjects.SessionFamily(name)
         ):
