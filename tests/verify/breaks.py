@@ -14,6 +14,7 @@ from l3hv.verify.fabric import Fabric
 LAB = lab()
 ANNOUNCED = {host: announcements(plan) for host, plan in LAB.items()}
 FABRIC = Fabric(ANNOUNCED)
+SEEN = {host: as_planned.observation(plan, FABRIC) for host, plan in LAB.items()}
 
 
 def seen_with(host: str, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:

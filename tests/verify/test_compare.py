@@ -17,6 +17,7 @@ from breaks import (
     HARMLESS,
     LAB,
     OTHERS,
+    SEEN,
     TRANSLATING,
     WEB,
     added,
@@ -40,8 +41,6 @@ from l3hv.verify.report.entry import Entry
 from l3hv.verify.report.kinds import WORDING
 from l3hv.verify.report.remedies import REMEDIES, remedy
 from l3hv.verify.values import Drops, FlowName, OtherRule, Rewrite, Rewrites
-
-SEEN = {host: as_planned.observation(plan, FABRIC) for host, plan in LAB.items()}
 
 
 def different(checks: list[Entry]) -> dict[str, str]:

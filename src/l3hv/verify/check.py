@@ -15,7 +15,7 @@ State = Literal["ok", "warning", "failed"]
 
 
 class Kind(Enum):
-    """What a check compares of its subject; docs/verification.md describes each."""
+    """The kinds of checks: each compares one property of its subject (docs/verification.md)."""
 
     SESSION = auto()
     PATH = auto()
@@ -109,7 +109,7 @@ class InTwin:
 
 
 Context = Unanswered | OfUnseenGuests | AnnouncedBy | SentTo | InTwin
-"""What else is known about a check, and its remedy depends on."""
+"""A fact beside the comparison that the remedy of a check depends on."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ from l3hv.verify.values import (
 )
 
 ROUTES_NAMED = 10
+UNKNOWN = (Unread.OF_THE_MACHINE, Unread.NO_PING)
+"""Findings that nothing can be compared with: such a check is no difference."""
+HARMLESS = (Unread.NOT_IN_KERNEL, Presence.ABSENT, Presence.WITHOUT_CARRIER)
+"""Findings that are warnings."""
 NEVER_JUDGED = frozenset({Kind.OTHER_LISTENERS})
 ONLY_WARNINGS = frozenset({Kind.FOREIGN_RULES, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE, Kind.STRANGER})
 OF_A_DAEMON = frozenset({Kind.ROUTER_ID, Kind.SESSION, Kind.BFD, Kind.RECEIVED, Kind.SENT})
@@ -81,10 +85,9 @@ def patience(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     received: dict[str, dict[str, int]] = {}
     for session in plan.routing.sessions:
         for channel in session.channels:
-            key = Key(Kind.RECEIVED, subjects.SessionFamily(session.name, channel.family))
-            match expected[key]:
-                case Prefixes(count):
-                    received.setdefault(session.name, {})[channel.family] = count
+            count = expected[Key(Kind.RECEIVED, subjects.SessionFamily(session.name, channel.family))]
+            if isinstance(count, Prefixes):
+                received.setdefault(session.name, {})[channel.family] = count.count
     learned = {
         table.name: fabric.total(plan, table).text
         for table in plan.routing.tables
@@ -117,7 +120,7 @@ def _check(plan: HostPlan, key: Key, expected: Value | None, found: Value | None
 
 
 def _agrees(expected: Value | None, found: Value | None) -> bool:
-    if found in {Unread.OF_THE_MACHINE, Unread.NO_PING}:
+    if found in UNKNOWN:
         return True
     if isinstance(expected, AtLeast) and found is not None:
         return _number(found) >= expected.count
@@ -125,12 +128,8 @@ def _agrees(expected: Value | None, found: Value | None) -> bool:
 
 
 def _is_doubtful(kind: Kind, found: Value | None) -> bool:
-    """Tell whether a difference is no error for sure."""
-    return kind in ONLY_WARNINGS or found in {
-        Unread.NOT_IN_KERNEL,
-        Presence.ABSENT,
-        Presence.WITHOUT_CARRIER,
-    }
+    """Tell whether a difference is a warning and no failure."""
+    return kind in ONLY_WARNINGS or found in HARMLESS
 
 
 def _is_consequence(key: Key, found: Mapping[Key, Value]) -> bool:

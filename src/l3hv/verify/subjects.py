@@ -1,4 +1,4 @@
-"""The things of a host that checks are about; their fields are those that tell one from another."""
+"""Subjects of checks: things of a host, each with the fields that identify it."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Session:
 
 @dataclass(frozen=True)
 class SessionFamily:
-    """What a BGP session carries of one address family."""
+    """The prefixes that a BGP session carries in one address family."""
 
     session: str
     family: Family

@@ -1,4 +1,4 @@
-"""The states of things on a host: what a plan expects and an observation finds, to be compared with ``==``.
+"""Values: the states of things on a host that a plan expects and an observation finds, compared with ``==``.
 
 Lists whose order has no meaning are sorted.  :mod:`l3hv.verify.report.words` puts values into words.
 """
@@ -25,7 +25,7 @@ class Unread(Enum):
 
 
 class Presence(Enum):
-    """The state of a guest as its hypervisor sees it: its interface is there or not, or has no carrier."""
+    """The presence of a guest on its hypervisor: its interface is there or not, or has no carrier."""
 
     PRESENT = auto()
     ABSENT = auto()
@@ -164,7 +164,7 @@ def in_order(routes: Iterable[KernelRoute]) -> KernelRoutes:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a route leads that has no gateway of its own here: its type, or its next hops."""
+    """The destination of a default route: its next hops, or its type where it has none."""
 
     type: str
     hops: tuple[Hop, ...]
@@ -219,7 +219,7 @@ class Drops:
 
 
 class FlowName(Enum):
-    """The packets that nobody else may rewrite."""
+    """The packets that rules of others must leave as they are."""
 
     FROM_GUESTS = auto()
     TO_GUESTS = auto()
@@ -259,7 +259,7 @@ class Rewrites:
 
 
 Effects = tuple[Drops | Rewrites, ...]
-"""What a base chain of others does to packets of the fabric."""
+"""The effects of a base chain of others on packets of the fabric."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class SeenMac:
 
 
 class Configuration(Enum):
-    """A configuration that needs no more words: it is the intended one, or there is none that was placed."""
+    """The state of a configuration that nothing more is known of."""
 
     INTENDED = auto()
     WITHOUT_DIGEST = auto()

@@ -1,4 +1,4 @@
-"""Values in words: how what was expected and what was found reads in a report."""
+"""Words for values: the text of what was expected and of what was found."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from l3hv.verify.values import (
 )
 
 NOTHING = "nothing"
-"""How it reads where a thing that was expected is not there, or one that is there was not expected."""
+"""The text where a thing that was expected is not there, or one that is there was not expected."""
 INTENDED = "the intended one"
 
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 12: "bird", 16: "dhcp", 107: "l3hv"}
