@@ -118,7 +118,7 @@ def silent_daemons(seen: Mapping[str, Any]) -> set[str]:
 
 
 class Play:
-    """What the hosts of the running play have registered."""
+    """The looks that the hosts of the running play have registered."""
 
     def __init__(self, variables: Mapping[str, Any], names: list[str]) -> None:
         self._hostvars = variables["hostvars"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum, auto
 from typing import Literal, NamedTuple
 
 from l3hv.model.choices import DaemonName
@@ -14,7 +14,7 @@ from l3hv.verify.values import Value
 State = Literal["ok", "warning", "failed"]
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """The kinds of checks: each compares one property of its subject (docs/verification.md)."""
 
     SESSION = auto()

@@ -51,7 +51,7 @@ WATCH = "l3hv-bird-watch.timer"
 LISTENING = "Passive"
 """The state of a range: sessions with its clients have protocols of their own."""
 PORT_SETTINGS: dict[Family, tuple[str, ...]] = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
-"""What must be on at a guest's port in each family; the rest is among the plan's sysctls."""
+"""The settings that must be on at a guest's port; the rest is among the plan's sysctls."""
 DIGITS = 16
 """The digits of a digest that are compared."""
 

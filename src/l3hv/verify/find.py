@@ -378,8 +378,7 @@ def _hops(route: Mapping[str, Any]) -> tuple[Hop, ...]:
     """Return the next hops of a route; only those of type unicast have any."""
     if route["type"] != "unicast":
         return ()
-    hops = (Hop(hop["via"] or None, hop["dev"] or None) for hop in route["next_hops"])
-    return tuple(sorted(hops, key=repr))
+    return in_order(Hop(hop["via"] or None, hop["dev"] or None) for hop in route["next_hops"])
 
 
 def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:

@@ -27,7 +27,7 @@ DEEPEST = 16
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule does to packets of the fabric that it may match.
+    """The effect of a rule on packets of the fabric that it may match.
 
     ``is_sure`` where it matches all packets of some port of the fabric, ``is_named`` where it names the port.
     """

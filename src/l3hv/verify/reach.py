@@ -1,4 +1,4 @@
-"""Who must reach whom, and who must not: as many pings as there are guests, not as there are pairs.
+"""The pings that must be answered and those that must not: their number is that of guests, not of pairs.
 
 What is expected follows from the intent: what the packet filter forbids must stay without an answer, and what
 the intent does not decide (which of several edge routers a flow takes) is not tried.

@@ -81,7 +81,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Match:
-    """How many packets of a flow a rule matches: any (``may``), all (``every``).
+    """The share of a flow's packets that a rule matches: any (``may``), all (``every``).
 
     Not known where it asks for what is not known here.
     """

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, TypeVar
 
 from l3hv.model.choices import DaemonName, LimitAction
+
+T = TypeVar("T")
 
 
 class Unread(Enum):
@@ -157,9 +159,10 @@ class KernelRoute:
 KernelRoutes = tuple[KernelRoute, ...]
 
 
-def in_order(routes: Iterable[KernelRoute]) -> KernelRoutes:
-    """Return the routes of one prefix in an order that does not depend on where they were read."""
-    return tuple(sorted(routes, key=repr))
+def in_order(values: Iterable[T]) -> tuple[T, ...]:
+    """Return routes or next hops in an order that does not depend on where they were read."""
+    several = tuple(values)
+    return tuple(sorted(several, key=repr)) if len(several) > 1 else several
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ class SetDifference:
 
 @dataclass(frozen=True)
 class Drops:
-    """What a chain of others drops in ``hook``; ``verdict`` is that of the rule that drops everything."""
+    """The packets that a chain of others drops in ``hook``; ``verdict`` is that of a rule for all packets."""
 
     hook: str
     extent: Literal["unaccepted", "everything", "ports", "some", "unread"]
@@ -353,7 +356,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Lease:
-    """What DHCP offers. ``routes`` are pairs of a prefix and a gateway."""
+    """The offer of DHCP. ``routes`` are pairs of a prefix and a gateway."""
 
     address: str
     netmask: str | None
@@ -365,7 +368,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Advertisement:
-    """What a router advertisement offers.
+    """The offer of a router advertisement.
 
     ``prefixes`` are those that guests make addresses of, each with whether it is on link; ``is_router``:
     it has a lifetime as a default router.
