@@ -20,14 +20,16 @@ from l3hv.inventory.ansible import plain
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
 from l3hv.run.actions import ControllerAction
+from l3hv.verify import subjects
 from l3hv.verify.causes import Group, groups
-from l3hv.verify.check import Check, failures
+from l3hv.verify.check import Check, Kind, failures
 from l3hv.verify.compare import compare, patience
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.packets import check_packets, standing_twin
 from l3hv.verify.ranges import with_clients, with_names
 from l3hv.verify.report import Report
+from l3hv.verify.report.entry import entry_of
 from l3hv.verify.report.files import write_reports
 from l3hv.verify.report.table import table
 
@@ -102,7 +104,7 @@ def second_look(
     """
     has_session_down: dict[str, bool] = dict.fromkeys(silent, True)
     for check in differing:
-        is_down = check.what.startswith("session ")
+        is_down = check.kind is Kind.SESSION
         has_session_down[check.host] = has_session_down.get(check.host, False) or is_down
     return {
         host: {**patience(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
@@ -116,7 +118,7 @@ def silent_daemons(seen: Mapping[str, Any]) -> set[str]:
 
 
 class Play:
-    """What the hosts of the running play have registered."""
+    """The looks that the hosts of the running play have registered."""
 
     def __init__(self, variables: Mapping[str, Any], names: list[str]) -> None:
         self._hostvars = variables["hostvars"]
@@ -143,7 +145,7 @@ class Play:
     def unseen(self) -> list[Check]:
         """Return a failed check for each host that could not be looked at."""
         return [
-            Check(host, "observation", "possible", self._reason(host), "failed", f"ansible -m ping {host}")
+            Check(host, Kind.OBSERVATION, subjects.Host(), "possible", self._reason(host), "failed")
             for host in self._hosts
             if self._look(host) is None
         ]
@@ -153,7 +155,7 @@ class Play:
         names: dict[str, list[str]] = {}
         causes: dict[str, Check] = {}
         for group in found:
-            names.setdefault(group.check.host, []).append(group.check.what)
+            names.setdefault(group.check.host, []).append(entry_of(group.check).what)
             for check in group.follows:
                 causes.setdefault(check.host, group.check)
         lines = {
@@ -162,7 +164,7 @@ class Play:
             for host, what in names.items()
         }
         followed = {
-            host: f"{host} is not as planned: this follows from {cause.host}: {cause.what}"
+            host: f"{host} is not as planned: this follows from {cause.host}: {entry_of(cause).what}"
             for host, cause in causes.items()
         }
         return followed | lines

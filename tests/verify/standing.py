@@ -17,15 +17,16 @@ from l3hv.model.plan import HostPlan
 from l3hv.plan.announcements import announcements
 from l3hv.twin import power
 from l3hv.twin.state import Twin
-from l3hv.verify.check import Check
+from l3hv.verify.check import Check, Kind
 from l3hv.verify.compare import compare, patience
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
+from l3hv.verify.report.entry import Entry, entry_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
 """Ansible's own output, which has a line for each host at the end."""
-LEARNED = ("learned ", "received ", "sent ")
+LEARNED = {Kind.LEARNED, Kind.RECEIVED, Kind.SENT}
 PLUGINS = REPOSITORY / "plugins"
 
 # Runs the module's own code where Ansible is not: only main() needs what it would import of Ansible itself.
@@ -105,14 +106,18 @@ class Standing:
             known.tell(module_files())
         return known
 
-    def look(self, host: str) -> list[Check]:
-        """Return the checks of one host, looked at as if by ``--limit``; what is wrong is looked at twice."""
+    def look(self, host: str) -> list[Entry]:
+        """Return the checks of one host in words, looked at as if by ``--limit``."""
+        return [entry_of(check) for check in self._checks(host)]
+
+    def _checks(self, host: str) -> list[Check]:
+        """Return the checks of one host; what is wrong is looked at twice."""
         plan = self.plans[host]
         seen = self.observe(host)
         fabric = Fabric(self.announced, {host: absent_guests(plan, seen)})
         least = fabric.without_guests_of(self.announced.keys() - {host})
         checks = compare(plan, seen, fabric, least)
-        if all(check.ok or not check.what.startswith(LEARNED) for check in checks):
+        if all(check.ok or check.kind not in LEARNED for check in checks):
             return checks
         return compare(plan, self.observe(host, **patience(plan, fabric)), fabric, least)
 

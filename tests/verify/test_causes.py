@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import as_planned
+import in_words
 from fabrics import fabric, lab
 
 from l3hv.model.plan import HostPlan
 from l3hv.plan.announcements import announcements
 from l3hv.verify.causes import Group, groups
-from l3hv.verify.check import Check, failures
+from l3hv.verify.check import Check, Kind, failures
 from l3hv.verify.compare import compare
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.report import Report
-from l3hv.verify.report.table import table
+from l3hv.verify.report.table import consequence, table
+from l3hv.verify.subjects import Host
 
 LAB = lab()
 WHOLE = Fabric({host: announcements(plan) for host, plan in LAB.items()})
@@ -55,7 +57,7 @@ def judged(plans: dict[str, HostPlan], seen: dict[str, Any]) -> tuple[list[Check
 
 
 def names(found: list[Group]) -> list[tuple[str, str]]:
-    return [(group.check.host, group.check.what) for group in found]
+    return in_words.names(group.check for group in found)
 
 
 def test_a_dead_daemon_is_one_finding_with_all_that_follows_from_it() -> None:
@@ -70,8 +72,8 @@ def test_the_table_has_the_cause_alone_unless_it_is_asked_for_more() -> None:
     report = Report("lab", "", 1.0, tuple(checks), tuple(found))
     short, long = table(report).splitlines(), table(report, is_verbose=True)
     assert [line for line in short if line.startswith("FAILED")] == ["FAILED  hv2: unit bird"]
-    assert f"    then      {found[0].consequence} (ansible-playbook -v shows them)" in short
-    assert all(f"{check.host}: {check.what}\n" in long for check in failures(checks))
+    assert f"    then      {consequence(found[0])} (ansible-playbook -v shows them)" in short
+    assert all(f"{host}: {what}\n" in long for host, what in in_words.names(failures(checks)))
     assert report.counts()["failed"] == len(failures(checks))
     assert len(report.as_plain()["checks"]) == len(checks)
 
@@ -111,7 +113,7 @@ def test_an_interface_that_is_down_explains_the_sessions_on_it_at_both_ends() ->
 
     found = on_lab(change)
     assert names(found) == [("hv1", "link a-public")]
-    assert {(check.host, check.what) for check in found[0].follows} == {
+    assert set(in_words.names(found[0].follows)) == {
         ("hv1", "session rr1_public"),
         ("rr1", "session hv1_public"),
         ("hv1", "path a has a reflector for public"),
@@ -132,7 +134,7 @@ def test_the_two_ends_of_a_session_are_one_finding() -> None:
 def test_a_host_that_cannot_be_looked_at_explains_its_sessions() -> None:
     seen = {host: as_planned.observation(plan, WHOLE) for host, plan in LAB.items()}
     down(seen, "hv1", "rr1_public")
-    lost = Check("rr1", "observation", "possible", "unreachable", "failed")
+    lost = Check("rr1", Kind.OBSERVATION, Host(), "possible", "unreachable", "failed")
     checks = [check for host in ("hv1", "hv2") for check in compare(LAB[host], seen[host], WHOLE)]
     plans = {host: LAB[host] for host in ("hv1", "hv2")}
     found = groups([lost, *checks], plans, WHOLE, set())
@@ -147,7 +149,7 @@ def test_a_service_explains_what_it_does_not_offer() -> None:
 
     found = on_lab(change)
     assert names(found) == [("hv1", "unit radvd")]
-    assert found[0].consequence == "2 more checks on 1 host follow from it"
+    assert consequence(found[0]) == "2 more checks on 1 host follow from it"
 
 
 def test_a_failure_on_every_host_is_grouped_in_linear_time() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from fabrics import LAB, fabric, lab
+from in_words import ping_name
 
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestPort
@@ -36,7 +37,7 @@ def all_pings(plans: dict[str, HostPlan], only: set[str] | None = None) -> list[
 
 
 def test_the_lab_is_tried_in_every_way() -> None:
-    found = {ping.what for ping in all_pings(lab())}
+    found = {ping_name(ping) for ping in all_pings(lab())}
     assert {
         "ping vm1 → vm2 ipv4",
         "ping vm4 → vm1 ipv6",
@@ -54,7 +55,7 @@ def test_the_lab_is_tried_in_every_way() -> None:
 
 
 def test_their_names_are_unique_on_a_host() -> None:
-    found = [(ping.host, ping.what) for ping in all_pings(lab())]
+    found = [(ping.host, ping_name(ping)) for ping in all_pings(lab())]
     assert len(set(found)) == len(found)
 
 
@@ -63,7 +64,7 @@ def test_every_guest_sends_and_is_reached_in_both_families() -> None:
     names = {guest.name for guest in live(plans)}
     found = all_pings(plans)
     for family in ("ipv4", "ipv6"):
-        between = [ping for ping in found if ping.source in names and ping.what.endswith(family)]
+        between = [ping for ping in found if ping.source in names and ping_name(ping).endswith(family)]
         assert {ping.source for ping in between} == names
         assert names <= {ping.target for ping in between}
 
@@ -84,7 +85,7 @@ def test_a_guest_of_another_domain_is_not_to_be_reached() -> None:
         LiveGuest("db", "hv2", "private", ("10.0.0.1",)),
     ]
     announced = {host: announcements(plan) for host, plan in plans.items()}
-    silent = {ping.what for ping in pings(plans.values(), announced, guests) if not ping.is_answered}
+    silent = {ping_name(ping) for ping in pings(plans.values(), announced, guests) if not ping.is_answered}
     assert {"silence web → db ipv4", "silence db → web ipv4", "silence web → hv2's loopback ipv4"} <= silent
     assert "silence db → hv1's loopback ipv4" not in silent
 
@@ -104,7 +105,7 @@ def test_packets_are_sent_only_where_connections_lead_into_a_twin() -> None:
 
 def expected_of(plans: dict[str, HostPlan]) -> dict[str, bool]:
     """Return the pings that are sent, and whether an answer is expected."""
-    return {ping.what.split(maxsplit=1)[1]: ping.is_answered for ping in all_pings(plans)}
+    return {ping_name(ping).split(maxsplit=1)[1]: ping.is_answered for ping in all_pings(plans)}
 
 
 def changed(host: str, **settings: dict[str, Any]) -> dict[str, HostPlan]:

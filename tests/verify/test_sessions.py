@@ -7,14 +7,17 @@ from typing import Any
 import as_planned
 import pytest
 from fabrics import lab
+from in_words import compared
 
 from l3hv.model.plan import HostPlan
 from l3hv.model.profiles import SESSION_LAYOUTS
 from l3hv.plan.announcements import announcements
-from l3hv.verify.compare import compare
-from l3hv.verify.expect import AT_LEAST, expectation
+from l3hv.verify.check import Kind
+from l3hv.verify.expect import expectation
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.ranges import with_clients, with_names
+from l3hv.verify.subjects import SessionFamily
+from l3hv.verify.values import AtLeast
 
 CLIENTS = ("hv1", "hv2", "hv3", "internet")
 RANGE = {"rr1": {"l3hv_neighbors": "range"}}
@@ -30,7 +33,7 @@ def with_layout(layout: str) -> dict[str, HostPlan]:
 
 def different(plan: HostPlan, seen: Any, fabric: Fabric) -> dict[str, str]:
     """Return what was found where a check fails."""
-    return {check.what: check.found for check in compare(plan, seen, fabric) if not check.ok}
+    return {check.what: check.found for check in compared(plan, seen, fabric) if not check.ok}
 
 
 @pytest.mark.parametrize("layout", SESSION_LAYOUTS)
@@ -40,7 +43,7 @@ def test_a_host_as_planned_has_no_difference(layout: str) -> None:
     for plan in plans.values():
         assert different(plan, as_planned.observation(plan, fabric), fabric) == {}
     checks = {
-        check.what for check in compare(plans["hv1"], as_planned.observation(plans["hv1"], fabric), fabric)
+        check.what for check in compared(plans["hv1"], as_planned.observation(plans["hv1"], fabric), fabric)
     }
     assert sum(check.startswith("session ") for check in checks) == len(plans["hv1"].routing.sessions)
     assert "path a has a reflector for private" in checks
@@ -64,15 +67,15 @@ def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_ses
     rr3 = {"l3hv_id": 100, "l3hv_daemon": "gobgp", "l3hv_uplinks": uplinks}
     plans = lab({"rr3": ("route_reflector", rr3)}, hv1={"l3hv_session_layout": "shared"})
     expected = expectation(plans["hv1"], fabric_of(plans), frozenset())
-    received = {what: count for what, count in expected.items() if what.startswith("received ")}
-    assert {what: count.startswith(AT_LEAST) for what, count in received.items()} == {
-        "received rr1_shared ipv4": False,
-        "received rr1_shared ipv6": False,
-        "received rr2_shared ipv4": True,
-        "received rr2_shared ipv6": True,
-        "received rr3_public ipv4": True,
-        "received rr3_public ipv6": True,
-        "received rr3_private ipv4": True,
+    received = {key.subject: count for key, count in expected.items() if key.kind is Kind.RECEIVED}
+    assert {subject: isinstance(count, AtLeast) for subject, count in received.items()} == {
+        SessionFamily("rr1_shared", "ipv4"): False,
+        SessionFamily("rr1_shared", "ipv6"): False,
+        SessionFamily("rr2_shared", "ipv4"): True,
+        SessionFamily("rr2_shared", "ipv6"): True,
+        SessionFamily("rr3_public", "ipv4"): True,
+        SessionFamily("rr3_public", "ipv6"): True,
+        SessionFamily("rr3_private", "ipv4"): True,
     }
 
 

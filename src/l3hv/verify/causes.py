@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from l3hv.model.plan import HostPlan, Session
-from l3hv.model.text import counted
-from l3hv.verify.check import Check, failures
-from l3hv.verify.expect import bfd_name, routing_units
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, Key, Kind, failures
+from l3hv.verify.expect import HOST, bfd_of, routing_units, unit_of
 from l3hv.verify.fabric import Fabric, source_of
 
 OFFERED_BY = {
-    "radvd": ("ra ", "listeners radvd"),
-    "l3hv-dhcp": ("lease ", "listeners l3hv-dhcp"),
-    "l3hv-nftables": ("packet filter", "drops ", "translation "),
-    "l3hv-tables": ("rules ", "last resort "),
+    subjects.Unit("radvd"): {Kind.ADVERTISEMENT, Kind.LISTENERS},
+    subjects.Unit("l3hv-dhcp"): {Kind.LEASE, Kind.LISTENERS},
+    subjects.Unit("l3hv-nftables"): {Kind.PACKET_FILTER, Kind.DROPS, Kind.TRANSLATION},
+    subjects.Unit("l3hv-tables"): {Kind.RULES, Kind.LAST_RESORT},
 }
-"""The beginnings of the checks of a host that follow from a unit that does not run there."""
+"""The checks of a host that follow from a unit that does not run there; its own listeners among them."""
 
-OF_ALL_ROUTES = ("received", "sent", "learned", "more")
+OF_ALL_ROUTES = {Kind.RECEIVED, Kind.SENT, Kind.LEARNED, Kind.MORE_ROUTES}
 
 
 @dataclass
@@ -40,18 +40,6 @@ class Group:
     follows: list[Check] = field(default_factory=list)
     reached: set[str] = field(default_factory=set)
     is_cut: bool = False
-
-    @property
-    def consequence(self) -> str:
-        """What follows, in one sentence.
-
-        >>> bird = Check("hv2", "unit bird", "active", "failed", "failed")
-        >>> Group(bird, frozenset({"hv2"}), [Check("rr1", "session hv2", "up", "down", "failed")]).consequence
-        '1 more check on 1 host follows from it'
-        """
-        hosts = {check.host for check in self.follows}
-        verb = "follows" if len(self.follows) == 1 else "follow"
-        return f"{counted(len(self.follows), 'more check')} on {counted(len(hosts), 'host')} {verb} from it"
 
 
 def groups(
@@ -74,15 +62,15 @@ class _Grouping:
         self._plans = plans
         self._fabric = fabric
         self._silent = silent
-        self._by_name = {(check.host, check.what): check for check in failed}
-        self._group_of: dict[tuple[str, str], Group] = {}
+        self._by_key = {(check.host, check.key): check for check in failed}
+        self._group_of: dict[tuple[str, Key], Group] = {}
         self._cuts: list[Group] = []
         self._of_host: dict[str, Group] = {}
 
     def groups(self) -> list[Group]:
         """Return the groups: causes are looked for from the machine to the single session."""
         for check in self._failed:
-            if check.what == "observation":
+            if check.kind is Kind.OBSERVATION:
                 self._of_host[check.host] = self._begin(check, is_cut=True)
         for host in sorted(self._silent & self._plans.keys()):
             self._begin_daemon(host)
@@ -99,41 +87,46 @@ class _Grouping:
         return sorted(unique, key=lambda group: -len(group.follows))
 
     def _group(self, check: Check) -> Group | None:
-        return self._group_of.get((check.host, check.what))
+        return self._group_of.get((check.host, check.key))
 
     def _begin(self, check: Check, *, is_cut: bool) -> Group:
         group = Group(check, frozenset({check.host}), is_cut=is_cut)
-        self._group_of[check.host, check.what] = group
+        self._group_of[check.host, check.key] = group
         if is_cut:
             self._cuts.append(group)
         return group
 
     def _add(self, group: Group, check: Check) -> None:
         group.follows.append(check)
-        self._group_of[check.host, check.what] = group
+        self._group_of[check.host, check.key] = group
 
     def _begin_daemon(self, host: str) -> None:
         """Make the daemon of ``host`` a cause: its unit, or that it does not answer."""
-        units = [unit.removesuffix(".service") for unit in routing_units(self._plans[host])]
-        names = [*(f"unit {unit}" for unit in units), "running configuration"]
-        found = [check for name in names if (check := self._by_name.get((host, name))) is not None]
+        units = [unit_of(unit) for unit in routing_units(self._plans[host])]
+        keys = [*(Key(Kind.UNIT, unit) for unit in units), Key(Kind.CONFIGURATION, HOST)]
+        found = [check for key in keys if (check := self._by_key.get((host, key))) is not None]
         if found:
             group = self._of_host[host] = self._begin(found[0], is_cut=True)
-            listeners = [self._by_name.get((host, f"listeners {unit}")) for unit in units]
+            listeners = [self._by_key.get((host, Key(Kind.LISTENERS, unit))) for unit in units]
             for check in [*found[1:], *listeners]:
                 if check is not None:
                     self._add(group, check)
 
     def _begin_service(self, check: Check) -> None:
         """Make a unit that offers something else than routing a cause, if that fails."""
-        kind, _, unit = check.what.partition(" ")
-        if kind != "unit" or self._group(check) is not None:
+        unit = check.subject
+        if (
+            check.kind is not Kind.UNIT
+            or not isinstance(unit, subjects.Unit)
+            or self._group(check) is not None
+        ):
             return
-        beginnings = OFFERED_BY.get(unit, ())
+        offered = OFFERED_BY.get(unit, set())
         following = [
             other
             for other in self._failed
-            if beginnings and other.host == check.host and other.what.startswith(beginnings)
+            if other.host == check.host and other.kind in offered
+            if other.kind is not Kind.LISTENERS or other.subject == unit
         ]
         if following:
             group = self._begin(check, is_cut=False)
@@ -143,20 +136,23 @@ class _Grouping:
     # Sessions.
 
     @cached_property
-    def _sessions(self) -> dict[tuple[str, str], Session]:
-        """The session that a check is about, by its host and name."""
+    def _sessions(self) -> dict[tuple[str, Key], Session]:
+        """The session that a check is about, by its host and key."""
         return {
-            (host, name): session
+            (host, key): session
             for host, plan in self._plans.items()
             for session in plan.routing.sessions
-            for name in (f"session {session.name}", bfd_name(session))
+            for key in (
+                Key(Kind.SESSION, subjects.Session(session.name)),
+                Key(Kind.BFD, bfd_of(session)),
+            )
         }
 
     def _join_sessions(self) -> None:
         """Put failed sessions and their BFD into the group of what cuts them, or of the first on the path."""
         pairs: dict[tuple[str, frozenset[str]], Group] = {}
         for check in self._failed:
-            session = self._sessions.get((check.host, check.what))
+            session = self._sessions.get((check.host, check.key))
             if session is None:
                 continue
             group = self._of_machine(check.host, session) or self._of_link(check.host, session)
@@ -177,8 +173,8 @@ class _Grouping:
         """Return the group of an interface that fails at one end of a session."""
         for end in (host, session.peer):
             for interface in self._interfaces(end, session):
-                for kind in ("link", "addresses"):
-                    check = self._by_name.get((end, f"{kind} {interface}"))
+                for kind in (Kind.LINK, Kind.ADDRESSES):
+                    check = self._by_key.get((end, Key(kind, subjects.Interface(interface))))
                     if check is not None:
                         group = self._group(check) or self._begin(check, is_cut=True)
                         group.is_cut = True
@@ -198,19 +194,19 @@ class _Grouping:
 
     def _cause_of(self, check: Check) -> Group | None:
         """Return the group that a check belongs to, if it is none of its own."""
-        words = check.what.split()
         here = [group for group in self._cuts if check.host in group.hosts or check.host in group.reached]
-        if words[0] in {"link", "networkd", "addresses"}:
-            return self._of_interface(check.host, words[1])
-        if words[0] == "path":
-            return next(iter(here), None)
-        if words[0] in OF_ALL_ROUTES:
+        if check.kind in OF_ALL_ROUTES:
             return next(iter(here), next(iter(self._cuts), None))
-        if words[0] == "route":
-            return self._of_route(check.host, words[1], words[3], here)
-        if words[0] == "ping":
-            ends = {check.host, self._homes.get(words[3], words[3])}
-            return next((group for group in self._cuts if group.hosts & ends), None)
+        match check.key:
+            case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(interface)):
+                return self._of_interface(check.host, interface)
+            case Key(Kind.PATH):
+                return next(iter(here), None)
+            case Key(Kind.ROUTE, subjects.Route(prefix, table)):
+                return self._of_route(check.host, prefix, table, here)
+            case Key(Kind.PING, subjects.Flight(_, target)):
+                ends = {check.host, self._homes.get(target, target)}
+                return next((group for group in self._cuts if group.hosts & ends), None)
         return None
 
     def _of_interface(self, host: str, interface: str) -> Group | None:
@@ -225,7 +221,8 @@ class _Grouping:
             (
                 group
                 for name in (*below, interface)
-                if (group := self._group_of.get((host, f"link {name}"))) is not None and group.is_cut
+                if (group := self._group_of.get((host, Key(Kind.LINK, subjects.Interface(name))))) is not None
+                and group.is_cut
             ),
             None,
         )

@@ -52,7 +52,7 @@ def route_total(prefix: str, next_hops: Iterable[str]) -> Total:
 
 
 class Fabric:
-    """What all hosts of a fabric announce, and what is expected of each to have learned.
+    """The announcements of all hosts of a fabric, and the routes that each should have learned.
 
     ``announced`` maps hosts to their :func:`l3hv.plan.announcements.announcements`; ``absent`` maps hosts
     to those of their guests whose ports are not there, and which are therefore not announced.  Of ``unseen``

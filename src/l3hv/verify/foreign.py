@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from l3hv.verify.values import Drops
+
 Rule = Mapping[str, Any]
 
 DROPS = frozenset({"drop", "reject", "queue"})
@@ -25,7 +27,7 @@ DEEPEST = 16
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule does to packets of the fabric that it may match.
+    """The effect of a rule on packets of the fabric that it may match.
 
     ``is_sure`` where it matches all packets of some port of the fabric, ``is_named`` where it names the port.
     """
@@ -35,7 +37,7 @@ class Verdict:
     is_named: bool
 
 
-def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[tuple[str, str, bool]]:
+def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[tuple[str, Drops, bool]]:
     """Yield the base chains of a table that drop packets of ``interfaces``: name, effect, whether surely.
 
     Not surely: the chain lets some packets through that it names a port of the fabric for, or drops some by
@@ -53,15 +55,15 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
         first = next((v for v in verdicts if v.is_sure and not v.is_named and v.kind in DROPS), None)
         hook = chain["hook"]
         if chain["policy"] == "drop" and first is None:
-            yield name, f"drops in {hook} what it does not accept (policy drop)", not accepts
+            yield name, Drops(hook, "unaccepted"), not accepts
         elif first is not None:
-            yield name, f"drops everything in {hook} ({first.kind})", not accepts
+            yield name, Drops(hook, "everything", first.kind), not accepts
         elif any(v.kind in DROPS and v.is_sure for v in verdicts):
-            yield name, f"drops in {hook} what comes from or leaves by ports of the fabric", True
+            yield name, Drops(hook, "ports"), True
         elif any(v.kind in DROPS for v in verdicts):
-            yield name, f"drops some packets in {hook}", False
+            yield name, Drops(hook, "some"), False
         elif is_unread:
-            yield name, f"may drop packets in {hook} (a rule was not understood)", False
+            yield name, Drops(hook, "unread"), False
 
 
 def of_devices(interfaces: Collection[str], chain: Mapping[str, Any]) -> frozenset[str]:

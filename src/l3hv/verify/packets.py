@@ -19,12 +19,14 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from l3hv.model.addressing import link_local_of
+from l3hv.model.choices import Family
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestPort
 from l3hv.twin import guests as twin_guests
 from l3hv.twin import network
 from l3hv.twin.state import RUN, Standing, Twin
-from l3hv.verify.check import Check
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, InTwin, Kind, SentTo
 from l3hv.verify.reach import LiveGuest, Ping, pings
 
 PATIENCE = 10.0
@@ -34,7 +36,6 @@ INTERVAL, SILENCE = 0.25, 0.8
 ICMP_FILTER, ICMP6_FILTER, SOL_RAW = 1, 1, 255
 ECHO4, REPLY4, ECHO6, REPLY6 = 8, 0, 128, 129
 HEADER = struct.Struct("!BBHHH")
-ANSWERED, UNANSWERED = "an answer", "no answer"
 
 
 def standing_twin(name: str | None, connection: str) -> tuple[Twin, Standing] | None:
@@ -62,11 +63,12 @@ def check_packets(
     checks = [
         Check(
             places[guest.name],
-            f"address {guest.name} {family}",
-            address,
-            address if address in held[guest.name] else " ".join(held[guest.name]) or "none",
+            Kind.GUEST_ADDRESS,
+            subjects.GuestFamily(guest.name, family),
+            (address,),
+            (address,) if address in held[guest.name] else tuple(held[guest.name]),
             "ok" if address in held[guest.name] else "failed",
-            f"./twin --name {twin.name} guest {guest.name} -- ip address",
+            context=InTwin(twin.name),
         )
         for guest in here
         if places[guest.name] in plans
@@ -92,19 +94,19 @@ def check_packets(
     return checks + [
         Check(
             ping.host,
-            ping.what,
-            ANSWERED if ping.is_answered else UNANSWERED,
-            ANSWERED if ping in answered else UNANSWERED,
+            *ping.key,
+            ping.is_answered,
+            ping in answered,
             "ok" if (ping in answered) == ping.is_answered else "failed",
-            f"{ping.address} from {ping.source}",
+            context=SentTo(ping.address),
         )
         for ping in wanted
     ]
 
 
-def planned_addresses(guest: GuestPort) -> dict[str, str]:
+def planned_addresses(guest: GuestPort) -> dict[Family, str]:
     """Return the addresses that a guest should get from DHCP and make by SLAAC, by family."""
-    addresses = {}
+    addresses: dict[Family, str] = {}
     if guest.ipv4 is not None:
         addresses["ipv4"] = guest.ipv4
     if guest.ipv6_prefix is not None:

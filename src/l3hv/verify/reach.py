@@ -1,4 +1,4 @@
-"""Who must reach whom, and who must not: as many pings as there are guests, not as there are pairs.
+"""The pings that must be answered and those that must not: their number is that of guests, not of pairs.
 
 What is expected follows from the intent: what the packet filter forbids must stay without an answer, and what
 the intent does not decide (which of several edge routers a flow takes) is not tried.
@@ -14,6 +14,8 @@ from l3hv.model.addressing import family_of_text
 from l3hv.model.choices import Family
 from l3hv.model.names import LOCAL_OUT, bird_table
 from l3hv.model.plan import HostPlan
+from l3hv.verify import subjects
+from l3hv.verify.check import Key, Kind
 from l3hv.verify.passage import Passage
 
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
@@ -49,10 +51,10 @@ class Ping:
     is_answered: bool = True
 
     @property
-    def what(self) -> str:
-        """The name of the check."""
-        kind = "ping" if self.is_answered else "silence"
-        return f"{kind} {self.source} → {self.target} {family_of_text(self.address)}"
+    def key(self) -> Key:
+        """The identity of its check."""
+        kind = Kind.PING if self.is_answered else Kind.SILENCE
+        return Key(kind, subjects.Flight(self.source, self.target, family_of_text(self.address)))
 
 
 def pings(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from l3hv.model.plan import HostPlan
 from l3hv.verify.foreign import DEEPEST, DEVICES_OF, UNREAD, is_named_by, of_devices
+from l3hv.verify.values import FlowName, OtherRule, Rewrite, Rewrites
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Rule = Mapping[str, Any]
@@ -33,7 +33,6 @@ VERSIONS: dict[str, set[int]] = {
     "ip6tables-legacy": {6},
 }
 """The IP versions in the tables of a family; both in others."""
-NAMED = 3
 BGP = 179
 
 
@@ -45,7 +44,7 @@ class Flow:
     that they go to, ``None`` where they are of every protocol.
     """
 
-    words: str
+    name: FlowName
     hooks: frozenset[str]
     iif: frozenset[str] | None
     oif: frozenset[str] | None
@@ -82,7 +81,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Match:
-    """How many packets of a flow a rule matches: any (``may``), all (``every``).
+    """The share of a flow's packets that a rule matches: any (``may``), all (``every``).
 
     Not known where it asks for what is not known here.
     """
@@ -166,7 +165,7 @@ class _Walk:
         self.unknown_left = self.unknown_left or not match.is_known
 
 
-def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, str, bool]]:
+def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, Rewrites, bool]]:
     """Yield the base chains of a table that rewrite packets of ``flows``: name, effect, whether surely.
 
     Not surely: where a rule asks for what is not known here (marks, connections), or others before it do.
@@ -174,7 +173,7 @@ def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple
     versions = VERSIONS.get(table["family"], {4, 6})
     ours = [flow.in_versions(versions) for flow in flows]
     for name, chain in table["chains"].items():
-        found: dict[str, bool] = {}
+        found: dict[Rewrite, bool] = {}
         for flow in (flow for flow in ours if chain["hook"] in flow.hooks and flow.networks):
             passing = flow.on_devices(chain)
             if passing is None:
@@ -182,14 +181,12 @@ def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple
             walk = _Walk(passing, table["chains"])
             walk.enter(name)
             for where, rule, is_sure in walk.found:
-                inside = "" if where == name else f"in {where}: "
-                effect = "may rewrite" if rule["verdict"] == UNREAD else "rewrites"
-                words = f"{effect} {flow.words} in {chain['hook']} ({inside}{_words(rule)})"
-                found[words] = found.get(words, False) or is_sure
+                inside = None if where == name else where
+                rewrite = Rewrite(flow.name, chain["hook"], inside, _understood(rule))
+                found[rewrite] = found.get(rewrite, False) or is_sure
         if found:
-            in_order = sorted(found, key=lambda words: not found[words])
-            more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
-            yield name, "\n".join([*in_order[:NAMED], *more]), any(found.values())
+            in_order = sorted(found, key=lambda rewrite: not found[rewrite])
+            yield name, Rewrites(tuple(in_order)), any(found.values())
 
 
 def flows_of(plan: HostPlan) -> list[Flow]:
@@ -200,20 +197,20 @@ def flows_of(plan: HostPlan) -> list[Flow]:
     guests = _guests(plan)
     if plan.kind == "hypervisor":
         ports = frozenset(guest.interface for guest in plan.guests)
-        to_guests = Flow("what guests receive", passing, uplinks | ports, ports, None, guests)
-        flows = [Flow("what guests send", passing, ports, uplinks | ports, guests, None), to_guests]
+        to_guests = Flow(FlowName.TO_GUESTS, passing, uplinks | ports, ports, None, guests)
+        flows = [Flow(FlowName.FROM_GUESTS, passing, ports, uplinks | ports, guests, None), to_guests]
     elif plan.kind == "edge_router":
         flows = [
-            Flow("what guests send", passing, uplinks, None, guests, None),
-            Flow("what guests receive", passing, None, uplinks, None, guests),
+            Flow(FlowName.FROM_GUESTS, passing, uplinks, None, guests, None),
+            Flow(FlowName.TO_GUESTS, passing, None, uplinks, None, guests),
         ]
     sessions = plan.routing.sessions
     near = tuple(dict.fromkeys(ipaddress.ip_network(session.local) for session in sessions))
     far = tuple(dict.fromkeys(ipaddress.ip_network(session.neighbor) for session in sessions))
     received = frozenset({"ingress", "prerouting", "input"})
     sent = frozenset({"output", "postrouting", "egress"})
-    flows.append(Flow("received BGP", received, uplinks, frozenset(), far, near, BGP, is_local=True))
-    flows.append(Flow("sent BGP", sent, frozenset(), uplinks, near, far, BGP))
+    flows.append(Flow(FlowName.RECEIVED_BGP, received, uplinks, frozenset(), far, near, BGP, is_local=True))
+    flows.append(Flow(FlowName.SENT_BGP, sent, frozenset(), uplinks, near, far, BGP))
     return flows
 
 
@@ -368,21 +365,14 @@ def _holds(network: Network, pair: Range) -> bool:
     return is_same and first <= int(network[0]) and int(network[-1]) <= last
 
 
-def _words(rule: Rule) -> str:
-    """Return a rule nearly as nft lists it.
-
-    >>> containers = [["nfproto", "==", ["ipv4"]], ["saddr", "==", ["172.17.0.0/16"]]]
-    >>> _words({"interfaces": [["oif", "!=", "docker0"]], "selects": containers,
-    ...         "asks_unknown": True, "verdict": "masquerade"})
-    'oifname != docker0 ip saddr 172.17.0.0/16 … masquerade'
-    """
-    words = []
-    for key, operator, pattern in rule["interfaces"]:
-        names = pattern if isinstance(pattern, str) else ", ".join(pattern)
-        words += [f"{key}name", *(["!="] if operator == "!=" else []), names]
-    for key, operator, values in rule["selects"]:
-        words += [key, *(["!="] if operator == "!=" else []), ", ".join(values)]
-    text = " ".join([*words, *(["…"] if rule["asks_unknown"] else []), rule["verdict"]])
-    for version, family in (("ipv4", "ip"), ("ipv6", "ip6")):
-        text = re.sub(rf"nfproto {version} (?=[sd]addr )", f"{family} ", text)
-    return text
+def _understood(rule: Rule) -> OtherRule:
+    """Return what is understood of a rule."""
+    return OtherRule(
+        tuple(
+            (key, operator, (pattern,) if isinstance(pattern, str) else tuple(pattern))
+            for key, operator, pattern in rule["interfaces"]
+        ),
+        tuple((key, operator, tuple(values)) for key, operator, values in rule["selects"]),
+        bool(rule["asks_unknown"]),
+        rule["verdict"],
+    )

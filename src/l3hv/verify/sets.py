@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from l3hv.model.plan import PacketFilter
-from l3hv.model.text import counted, natural_key
+from l3hv.model.text import natural_key
+from l3hv.verify.values import SetDifference
 
-AS_PLANNED = "as planned"
-NAMED = 10
+AS_PLANNED = SetDifference()
 IN_BOTH_TABLES = ("guests", "macs", "source_prefixes4")
 VALUES = (
     "uplinks",
@@ -77,24 +77,14 @@ def _listed(element: str) -> str:
     return element.removesuffix("/128" if ":" in value else "/32")
 
 
-def difference(planned: frozenset[str], found: Iterable[str]) -> str:
-    """Return in what the elements of a set differ from the plan, in one line for each.
+def difference(planned: frozenset[str], found: Iterable[str]) -> SetDifference:
+    """Return in what the elements of a set differ from the plan.
 
-    >>> print(difference(frozenset({"vm1 . 203.0.113.1", "vm2 . 203.0.113.2"}),
-    ...                  ["vm1 . 203.0.113.1", "vm2 . 192.0.2.66"]))
-    lacks vm2 . 203.0.113.2
-    has vm2 . 192.0.2.66 too much
+    >>> difference(frozenset({"vm1 . 203.0.113.1", "vm2 . 203.0.113.2"}),
+    ...            ["vm1 . 203.0.113.1", "vm2 . 192.0.2.66"])
+    SetDifference(lacks=('vm2 . 203.0.113.2',), too_much=('vm2 . 192.0.2.66',))
     """
     there = frozenset(found)
-    lines = [f"lacks {element}" for element in sorted(planned - there, key=natural_key)]
-    lines += [f"has {element} too much" for element in sorted(there - planned, key=natural_key)]
-    more = len(lines) - NAMED
-    return (
-        "\n".join([*lines[:NAMED], *([f"and {counted(more, 'more difference')}"] if more > 0 else [])])
-        or AS_PLANNED
+    return SetDifference(
+        tuple(sorted(planned - there, key=natural_key)), tuple(sorted(there - planned, key=natural_key))
     )
-
-
-def set_name(name: str) -> str:
-    """Return what the check of a set is called; those of ``table inet l3hv`` go without the family."""
-    return f"set {name.removeprefix('inet ')}"
