@@ -90,7 +90,7 @@ options:
       sensitive:
         description:
           - Neither a diff nor any other output shows what is, was or will be in the file.
-          - Give it the mode C(0600): when it is removed that is what tells that it is not to be shown.
+          - Give it the mode C(0600). Of a removed file only the mode tells that it is not to be shown.
         type: bool
         default: false
   owned:

@@ -24,10 +24,10 @@ from ansible.module_utils.l3hv.observe.units import networkd_state, read_units, 
 
 DOCUMENTATION = r"""
 module: l3hv_observe
-short_description: Read what the kernel and the daemons of one host say
+short_description: Read the state of the kernel and the daemons of one host
 description:
   - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and asks the routing
-    daemon, systemd, the DHCP and the router advertisement daemon what they do. It compares and changes
+    daemon, systemd, the DHCP and the router advertisement daemon for their state. It compares and changes
     nothing.
   - The DHCP server and the router advertisement daemon are asked on each guest port for what they offer, as
     the guest would ask them. The guest sees a DHCP offer and a router solicitation that it did not cause; no
@@ -36,13 +36,13 @@ description:
     does not depend on their order, and listed only where the digest is not the one of O(learned).
 options:
   plan:
-    description: The plan of this host. It says which tables, settings, ports and sessions are worth reading.
+    description: The plan of this host. It names the tables, settings, ports and sessions to read.
     type: dict
     required: true
   settle:
     description:
-      - How many seconds to wait at most until the sessions of the plan are up, and what O(learned) and
-        O(received) say has come true. It costs nothing where everything is as expected.
+      - How many seconds to wait at most until the sessions of the plan are up, and routes are as O(learned)
+        and O(received) expect them. It costs nothing where everything is as expected.
       - Where the sessions are up but not all is as expected, the wait ends when nothing changes any more.
     type: float
     default: 0
@@ -75,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 observation:
-  description: What was read, as plain data.
+  description: The state of the host, as plain data.
   returned: success
   type: dict
 """

@@ -15,6 +15,16 @@ MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
 BESIDE_A_PLAYBOOK = ("action_plugins", "library", "module_utils")
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_documentation_of_a_module_can_be_read(module: str) -> None:
+    program = str(Path(sys.executable).with_name("ansible-doc"))
+    done = subprocess.run(
+        [program, "-t", "module", module], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MODULE" in done.stdout
+
+
 @pytest.mark.parametrize("directory", [".", "playbooks"])
 def test_modules_find_their_files_without_a_configuration(tmp_path: Path, directory: str) -> None:
     """Each module has imported all of them when it refuses a task without arguments."""
