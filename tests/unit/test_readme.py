@@ -1,4 +1,4 @@
-"""What the README shows of an intent and of the files that it becomes is what there is."""
+"""The intent and the files that the README shows are those of the lab."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RENDERED = REPOSITORY / "tests" / "roles" / "expected" / "lab" / "hv3"
+RENDERED = REPOSITORY / "tests" / "golden" / "lab" / "expected" / "hv3"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
