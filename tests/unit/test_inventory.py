@@ -93,7 +93,7 @@ def test_a_limited_run_finds_what_another_host_has_already(
 ) -> None:
     read()
     edit(lab / "host_vars" / "hv2.yml", "203.0.113.3", "203.0.113.4")
-    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is already used by"):
         read("hv2")
 
 
@@ -360,7 +360,7 @@ def test_an_edit_that_keeps_time_and_size_is_seen(
         write()
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
-        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is already used by"):
             read("hv3")
 
 
@@ -446,8 +446,8 @@ def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> Non
         " Write it without leading zeros and quotes: 10.",
         "hv1: l3hv_managed: expected true or false, found the text 'false'."
         " Write true or false without quotes; in an INI inventory, True or False.",
-        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. It is text: an INI",
-        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. It is text: an INI",
+        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. INI inventories and -e",
+        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. INI inventories and -e",
     ):
         assert sentence in str(raised.value)
 
