@@ -22,7 +22,7 @@ CLIENTS_S = 10 * 60
 
 
 def describe_run(command: str, pid: int, lease: int = LEAST_LEASE_S) -> dict[str, Any]:
-    """Return the identity of the run of process ``pid``; on this machine it shows whether the run still lives.
+    """Return the identity of the run of process ``pid``; on this machine it shows whether it still runs.
 
     ``command`` is the text by which an operator recognises the run.  It has no extra variables, because they
     may be secrets.  ``lease`` is the result of :func:`lease_seconds`.
