@@ -1,8 +1,8 @@
-"""Measures planning: intent of a whole fabric → checked → plans → every file that site.yml would place.
+"""Measures planning: from the intent of a whole fabric to its plans and every file that site.yml would place.
 
-The same code as in a run, without the machines: the reader of inventories, the filter's function, and the
-roles' own templates as site.yml calls them, with two workers.  Cost per hypervisor is compared with that of a
-fabric of a tenth of the size, in the same run.
+It runs the code of a real run without the machines: the reader of inventories, the planner, and the roles'
+templates as site.yml calls them, with two workers.  It compares the cost per hypervisor with the cost in a
+fabric of a tenth of the size, measured at the same time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Figures:
-    """What one fabric cost, in seconds of wall time, MiB and bytes."""
+    """The cost of one fabric, in seconds of wall time, MiB and bytes."""
 
     hypervisors: int
     guests: int
@@ -121,7 +121,7 @@ def expression(text: str) -> Any:
 
 
 def resolved(value: Any, ask: Any) -> Any:
-    """Resolve a role's variable. Ansible's own resolution is not what is measured here."""
+    """Resolve a role's variable. The benchmark leaves out Ansible's own resolution."""
     if isinstance(value, str):
         return expression(value).render({ASK: ask}) if "{{" in value else value
     if isinstance(value, list):
@@ -132,7 +132,7 @@ def resolved(value: Any, ask: Any) -> Any:
 
 
 def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
-    """Do a worker's share: hosts' plans → files."""
+    """Render the files of a worker's hosts from their plans; return their number and their size in bytes."""
     plans, hosts = arguments
     sets: dict[str, Any] = {}
     files = size = 0
@@ -147,7 +147,7 @@ def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
 
 
 def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
-    """Plan a fabric of this size from nothing, and then one host of it."""
+    """Plan a fabric of this size without an index, and then one host of it with the index."""
     inventory_path = directory / f"inventory-{hypervisors}"
     inventory_path.mkdir()
     write_inventory(inventory_path, hypervisors, guests)
@@ -164,7 +164,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
         results = pool.map(plan_and_render, shares)
     rendered = time.monotonic() - started
 
-    # A limited run: another process, which reads one host's variables and remembers the others.
+    # A limited run: it reads the variables of one host, and the others from the index.
     inventory = open_inventory(inventory_path)
     started = time.monotonic()
     run = read_fabric(inventory, {hosts[len(hosts) // 2]}, directory / "fabric")
