@@ -103,14 +103,14 @@ def plug(name: str, hypervisor: str, guest: dict[str, Any]) -> None:
     ip(hypervisor, f"link set {port} address {mac}")
     ip(name, f"link set eth0 address {guest['mac']}")
     for family, options, gateway in (("IPv4", "", "198.18.0.1"), ("IPv6", " nodad", "fe80::1")):
-        own = address_of(guest, family)
-        ip(name, f"address add {own} dev eth0{options}")
+        address = address_of(guest, family)
+        ip(name, f"address add {address} dev eth0{options}")
         ip(name, f"neighbor replace {gateway} lladdr {mac} dev eth0")
         ip(name, f"route add default via {gateway} dev eth0 onlink")
         ip(
             hypervisor,
-            f"route add {own} dev {port}",
-            f"neighbor replace {own} lladdr {guest['mac']} dev {port}",
+            f"route add {address} dev {port}",
+            f"neighbor replace {address} lladdr {guest['mac']} dev {port}",
         )
 
 
@@ -259,13 +259,13 @@ def main() -> None:
     for (way, words), base in (
         (case, "one bridge" if "one" in case[0] else "three bridges") for case in cases
     ):
-        bases = [rates[base, "", family] for family in FAMILIES]
-        found = [rates[way, words, family] for family in FAMILIES]
+        of_bridges = [rates[base, "", family] for family in FAMILIES]
+        of_way = [rates[way, words, family] for family in FAMILIES]
         if words:
-            ratios = [max(ours) / max(base) for ours, base in zip(found, bases, strict=True)]
+            ratios = [max(routed) / max(bridged) for routed, bridged in zip(of_way, of_bridges, strict=True)]
             print(f"{way}, {words:20} {ratios[0]:.2f}  {ratios[1]:.2f}")
         else:
-            print(f"{way:36} " + "  ".join(f"{max(each):,.0f}" for each in bases) + " packets/s")
+            print(f"{way:36} " + "  ".join(f"{max(each):,.0f}" for each in of_bridges) + " packets/s")
 
 
 if __name__ == "__main__":

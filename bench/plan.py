@@ -170,7 +170,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
     run = read_fabric(inventory, {hosts[len(hosts) // 2]}, directory / "fabric")
     plan_and_render((run.plans, [hosts[len(hosts) // 2]]))
     limited = time.monotonic() - started
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    this_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return Figures(
         hypervisors=hypervisors,
@@ -180,7 +180,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
         files=sum(count for count, _ in results),
         size=sum(length for _, length in results),
         limited_s=limited,
-        peak_mib=max(own, workers) / 1024,
+        peak_mib=max(this_process, workers) / 1024,
     )
 
 
@@ -198,7 +198,7 @@ def main() -> None:
         return
 
     sizes = [max(arguments.hypervisors // 10, 1), arguments.hypervisors]
-    found = []
+    figures_by_size = []
     for size in sizes:
         print(f"planning {size} hypervisors with {arguments.guests} guests each ...", file=sys.stderr)
         done = subprocess.run(
@@ -207,14 +207,14 @@ def main() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        found.append(Figures(**json.loads(done.stdout)))
-    small, large = found
+        figures_by_size.append(Figures(**json.loads(done.stdout)))
+    small, large = figures_by_size
     print(
         "| hypervisors | guests each | read, check (s) | plan, render (s) "
         "| files | MiB written | one host (s) | peak MiB |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for row in found:
+    for row in figures_by_size:
         print(
             f"| {row.hypervisors} | {row.guests} | {row.read_s:.1f} | {row.render_s:.1f} | {row.files} "
             f"| {row.size / 2**20:.1f} | {row.limited_s:.2f} | {row.peak_mib:.0f} |"

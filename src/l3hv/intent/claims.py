@@ -158,7 +158,7 @@ def _impossible_moves(moves: Iterable[tuple[str, Claim]], hypervisors: Collectio
 
 
 def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owner, ...]:
-    """Return the prefixes that each hypervisor may originate for its guests; ``ids`` has those of all hosts.
+    """Return the prefixes that each hypervisor may originate for its guests; ``ids`` has every host's id.
 
     The prefixes of a guest with ``moves_from`` have two owners: its host and the hypervisor that it leaves.
     """

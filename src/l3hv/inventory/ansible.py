@@ -251,7 +251,7 @@ def open_inventory(*sources: Path, options: Options | None = None) -> Inventory:
 
 
 def _set_vault_secrets(loader: DataLoader, options: Options) -> None:
-    """Give a loader the vault passwords: those of the process if it has any, else those of ``options``."""
+    """Give a loader the vault passwords of the process, or those of ``options`` on the first call."""
     from ansible.cli import CLI
     from ansible.constants import config
     from ansible.parsing.vault import VaultSecretsContext

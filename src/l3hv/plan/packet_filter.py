@@ -196,7 +196,7 @@ def _sources(guests: Iterable[Guest]) -> _Sources:
 
 
 def _of_family(prefixes: Iterable[str], family: Family) -> tuple[str, ...]:
-    """Return the prefixes of one family without those inside others: intervals must not overlap."""
+    """Return the prefixes of one family that lie inside no other: intervals must not overlap."""
     return tuple(map(str, _disjoint(prefixes, family)))
 
 

@@ -245,11 +245,11 @@ class _Drawing:
 
     def _height(self, machine: Machine) -> int:
         height = HEADER + LINE * len(self.names.machines.get(machine.name, ()))
-        shown, more = self._shown_guests(machine)
-        height += sum(LINE * len(_guest_lines(guest)) + PADDING + 6 for guest in shown)
-        return height + (LINE + 4 if more else 0) + (4 if shown else 0)
+        drawn, more = self._drawn_guests(machine)
+        height += sum(LINE * len(_guest_lines(guest)) + PADDING + 6 for guest in drawn)
+        return height + (LINE + 4 if more else 0) + (4 if drawn else 0)
 
-    def _shown_guests(self, machine: Machine) -> tuple[list[GuestPort], int]:
+    def _drawn_guests(self, machine: Machine) -> tuple[list[GuestPort], int]:
         guests = self.guests.get(machine.name, [])
         if len(guests) <= GUESTS_DRAWN:
             return guests, 0
@@ -274,8 +274,8 @@ class _Drawing:
         for line in self.names.machines.get(machine.name, ()):
             yield f'<text class="address" x="{x + PADDING}" y="{at + 3}">{escape(line)}</text>'
             at += LINE
-        shown, more = self._shown_guests(machine)
-        for guest in shown:
+        drawn, more = self._drawn_guests(machine)
+        for guest in drawn:
             lines = _guest_lines(guest)
             height = LINE * len(lines) + PADDING
             yield from self._guest(guest, lines, x + PADDING, at, height)

@@ -16,7 +16,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 LEAST_LEASE_S = 30 * 60
 REFLECTOR_S = 5 * 60
-"""Maximum time for one reflector. Reflectors change one after the other; each waits for those before it."""
+"""Maximum time for one reflector. Reflectors change one after the other; each waits for the ones before."""
 CLIENTS_S = 10 * 60
 """Maximum time for one batch of clients (as many as Ansible's forks), with packages to install."""
 
