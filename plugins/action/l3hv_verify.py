@@ -116,7 +116,7 @@ def silent_daemons(seen: Mapping[str, Any]) -> set[str]:
 
 
 class Play:
-    """The registered results of the running play's hosts."""
+    """What the hosts of the running play have registered."""
 
     def __init__(self, variables: Mapping[str, Any], names: list[str]) -> None:
         self._hostvars = variables["hostvars"]
@@ -148,11 +148,11 @@ class Play:
             if self._look(host) is None
         ]
 
-    def by_host(self, failed: Iterable[Group]) -> dict[str, str]:
+    def by_host(self, found: Iterable[Group]) -> dict[str, str]:
         """Return one line for each host of the play that is not as planned; the table has the details."""
         names: dict[str, list[str]] = {}
         causes: dict[str, Check] = {}
-        for group in failed:
+        for group in found:
             names.setdefault(group.check.host, []).append(group.check.what)
             for check in group.follows:
                 causes.setdefault(check.host, group.check)
