@@ -1,8 +1,8 @@
-"""Measures planning: intent of a whole fabric → checked → plans → every file that site.yml would place.
+"""Measures planning: from the intent of a whole fabric to its plans and every file that site.yml would place.
 
-The same code as in a run, without the machines: the reader of inventories, the filter's function, and the
-roles' own templates as site.yml calls them, with two workers.  Cost per hypervisor is compared with that of a
-fabric of a tenth of the size, in the same run.
+It runs the code of a real run without the machines: the reader of inventories, the planner, and the roles'
+templates as site.yml calls them, with two workers.  It compares the cost per hypervisor with the cost in a
+fabric of a tenth of the size, measured at the same time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Figures:
-    """What one fabric cost, in seconds of wall time, MiB and bytes."""
+    """The cost of one fabric, in seconds of wall time, MiB and bytes."""
 
     hypervisors: int
     guests: int
@@ -121,7 +121,7 @@ def expression(text: str) -> Any:
 
 
 def resolved(value: Any, ask: Any) -> Any:
-    """Resolve a role's variable. Ansible's own resolution is not what is measured here."""
+    """Resolve a role's variable. The benchmark leaves out Ansible's own resolution."""
     if isinstance(value, str):
         return expression(value).render({ASK: ask}) if "{{" in value else value
     if isinstance(value, list):
@@ -132,7 +132,7 @@ def resolved(value: Any, ask: Any) -> Any:
 
 
 def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
-    """Do a worker's share: hosts' plans → files."""
+    """Render the files of a worker's hosts from their plans; return their number and their size in bytes."""
     plans, hosts = arguments
     sets: dict[str, Any] = {}
     files = size = 0
@@ -147,7 +147,7 @@ def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
 
 
 def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
-    """Plan a fabric of this size from nothing, and then one host of it."""
+    """Plan a fabric of this size without an index, and then one host of it with the index."""
     inventory_path = directory / f"inventory-{hypervisors}"
     inventory_path.mkdir()
     write_inventory(inventory_path, hypervisors, guests)
@@ -164,13 +164,13 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
         results = pool.map(plan_and_render, shares)
     rendered = time.monotonic() - started
 
-    # A limited run: another process, which reads one host's variables and remembers the others.
+    # A limited run: it reads the variables of one host, and the others from the index.
     inventory = open_inventory(inventory_path)
     started = time.monotonic()
     run = read_fabric(inventory, {hosts[len(hosts) // 2]}, directory / "fabric")
     plan_and_render((run.plans, [hosts[len(hosts) // 2]]))
     limited = time.monotonic() - started
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    this_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return Figures(
         hypervisors=hypervisors,
@@ -180,7 +180,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
         files=sum(count for count, _ in results),
         size=sum(length for _, length in results),
         limited_s=limited,
-        peak_mib=max(own, workers) / 1024,
+        peak_mib=max(this_process, workers) / 1024,
     )
 
 
@@ -198,7 +198,7 @@ def main() -> None:
         return
 
     sizes = [max(arguments.hypervisors // 10, 1), arguments.hypervisors]
-    found = []
+    figures_by_size = []
     for size in sizes:
         print(f"planning {size} hypervisors with {arguments.guests} guests each ...", file=sys.stderr)
         done = subprocess.run(
@@ -207,14 +207,14 @@ def main() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        found.append(Figures(**json.loads(done.stdout)))
-    small, large = found
+        figures_by_size.append(Figures(**json.loads(done.stdout)))
+    small, large = figures_by_size
     print(
         "| hypervisors | guests each | read, check (s) | plan, render (s) "
         "| files | MiB written | one host (s) | peak MiB |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for row in found:
+    for row in figures_by_size:
         print(
             f"| {row.hypervisors} | {row.guests} | {row.read_s:.1f} | {row.render_s:.1f} | {row.files} "
             f"| {row.size / 2**20:.1f} | {row.limited_s:.2f} | {row.peak_mib:.0f} |"

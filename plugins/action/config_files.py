@@ -1,4 +1,4 @@
-"""Renders the templates of a set on the controller, and hands the contents to the module of the same name."""
+"""Renders the templates of a file set on the controller, and passes the texts to the module config_files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PASSED_ON = ("mode", "owner", "group", "validate")
 FIELDS = frozenset({"src", "dest", "each", "as", "sensitive", *PASSED_ON})
 HEADER = re.compile(r"#jinja2:[^\n]*\n")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-# What may become a part of a file's name: nothing that leaves the directory or hides the file.
+# A value that may become a part of a file's name: it cannot leave the directory or hide the file.
 FILE_NAME_PART = re.compile(r"[A-Za-z0-9_+:@%-][A-Za-z0-9_.+:@%-]*\Z")
 
 
@@ -44,25 +44,25 @@ def destination(pattern: str, element: dict[str, Any]) -> str:
 
 
 def with_digest(text: str) -> str:
-    """Return ``text`` with its digest in the place of ``@digest@``, so that what runs can be asked for it."""
+    """Return ``text`` with its digest in the place of ``@digest@``, which a daemon reports on request."""
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[:16]) if DIGEST in text else text
 
 
 class Context(jinja2.runtime.Context):
-    """Asks Ansible for a variable when a template names it: most templates name two, a host has hundreds."""
+    """Asks Ansible for a variable only when a template names it: a host has hundreds, a template uses few."""
 
     def resolve_or_missing(self, key: str) -> Any:
-        found = super().resolve_or_missing(key)
-        return self.parent[ASK](key) if found is jinja2.runtime.missing and ASK in self.parent else found
+        value = super().resolve_or_missing(key)
+        return self.parent[ASK](key) if value is jinja2.runtime.missing and ASK in self.parent else value
 
 
 @functools.cache
 def template_at(path: str, *searchpath: str) -> jinja2.Template:
-    """Return the template at ``path``; what it includes is found in ``searchpath``.
+    """Return the template at ``path``; its includes are searched in ``searchpath``.
 
-    Loops, conditions and fields are all that templates have, so the environment is Jinja's own and not
-    Ansible's, whose engine looks into every value for templates: that takes ten times as long.  A value
-    can never become a template, what is undefined is an error, and ``none`` shows as what it is.
+    Templates have only loops, conditions and fields, so the environment is Jinja's own.  Ansible's engine
+    looks for templates in every value, which takes ten times as long.  Here a value can never become a
+    template, an undefined variable is an error, and ``none`` is printed as ``None``.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(searchpath),
@@ -75,14 +75,14 @@ def template_at(path: str, *searchpath: str) -> jinja2.Template:
     environment.filters["comment"] = comment
     with open(path, encoding="utf-8") as file:
         source = file.read()
-    # The first line tells Ansible's own template module, and ansible-lint, what holds here anyway.
+    # The first line sets these options for Ansible's own template module and for ansible-lint.
     return environment.from_string(HEADER.sub("", source, count=1))
 
 
 def texts(
     template: jinja2.Template, name: str, elements: Iterable[Any], ask: Callable[[str], Any]
 ) -> list[str]:
-    """Return the text that ``template`` gives for each of ``elements``, known to it as ``name``.
+    """Return the text of ``template`` for each of ``elements``, which the template knows as ``name``.
 
     ``ask`` returns the value of any other variable, or ``jinja2.runtime.missing``.
     """
@@ -108,7 +108,7 @@ class ActionModule(ActionBase):
         return result
 
     def _render(self, file: dict[str, Any], variables: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what the module needs of each file that the entry ``file`` of the set stands for."""
+        """Return the module's arguments for each file that the entry ``file`` of the set describes."""
         unknown = sorted(set(file) - FIELDS)
         if unknown:
             raise AnsibleActionFail(f"files: unknown: {', '.join(unknown)}")
@@ -116,7 +116,7 @@ class ActionModule(ActionBase):
             if not file.get(field):
                 raise AnsibleActionFail(f"files: {field} is required")
         passed_on = {field: file[field] for field in PASSED_ON if file.get(field) is not None}
-        # The module keeps what it gets under this name to itself, however talkative Ansible is told to be.
+        # Ansible logs no argument of this name (no_log), at any verbosity.
         holder = "secret_content" if file.get("sensitive") else "content"
         elements = file.get("each")
         if elements is not None and not isinstance(elements, list):

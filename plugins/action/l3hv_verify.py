@@ -1,4 +1,4 @@
-"""Compares what was observed on the hosts of a play with their plans, and reports the difference."""
+"""Compares the observations of a play's hosts with their plans, and reports the differences."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ SECOND_LOOK_SECONDS = 20
 class ActionModule(ControllerAction):
     """Run once for a play, after ``l3hv_observe`` on each of its hosts.
 
-    ``announcements`` is the file of what all hosts announce.  ``observed`` names the variables in which the
-    hosts' observations are registered, the latest first.  ``is_final`` tells that there will be no second
-    look: before that, hosts that differ are returned as ``again``, with what the next look should wait for.
-    ``report`` is the directory for the reports (none where it is empty) and ``report_name`` one in it for
-    those of this fabric, ``packets`` whether guests send packets where the hosts are machines of a twin.
+    ``announcements`` is the file with the announcements of all hosts.  ``observed`` names the variables in
+    which the hosts' observations are registered, the latest first.  Without ``is_final`` hosts that differ
+    are returned as ``again``, with the conditions that the next observation should wait for.  ``report`` is
+    the directory for reports (none if it is empty), and ``report_name`` a directory in it for this fabric.
+    With ``packets`` guests send packets if the hosts are machines of a twin.
     """
 
     _supports_check_mode = True
 
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Return ``again``, and once that is empty the counts and, by host, in what it is ``different``."""
+        """Return ``again``; if that is empty, also the counts and, by host, the text of its difference."""
         started = time.monotonic()
         arguments = self._task.args
         play = Play(task_vars, arguments["observed"])
@@ -98,9 +98,9 @@ class ActionModule(ControllerAction):
 def second_look(
     differing: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the hosts that differ, and what the next look at each should wait for, and how long.
+    """Return the hosts that differ, each with the conditions and times that its next observation waits for.
 
-    The first look has waited for sessions: where one is still down nothing more will come by itself.
+    The first observation has waited for sessions: if one is still down, more waiting does not help.
     """
     has_session_down: dict[str, bool] = dict.fromkeys(silent, True)
     for check in differing:
@@ -113,7 +113,7 @@ def second_look(
 
 
 def silent_daemons(seen: Mapping[str, Any]) -> set[str]:
-    """Return the hosts with a routing daemon that gives no answer."""
+    """Return the hosts whose routing daemon does not answer."""
     return {host for host, observation in seen.items() if "error" in observation["routing"]}
 
 
@@ -130,20 +130,20 @@ class Play:
         return plain(self._hostvars[host][name])
 
     def twin(self) -> tuple[str | None, str]:
-        """Return the twin's name, if the run was started by it, and how the first host is connected to."""
+        """Return the twin's name, if the twin started the run, and the SSH arguments of the first host."""
         variables = self._hostvars[self._hosts[0]]
         return variables.get("l3hv_twin"), str(variables.get("ansible_ssh_common_args", ""))
 
     def observations(self) -> dict[str, Any]:
-        """Return the latest observation of each host that was looked at."""
+        """Return the latest observation of each host that was observed."""
         return {host: look["observation"] for host in self._hosts if (look := self._look(host)) is not None}
 
     def longest_look(self) -> float:
-        """Return how long the slowest host took to read."""
+        """Return the seconds that the slowest observation took."""
         return max((look["seconds"] for host in self._hosts if (look := self._look(host))), default=0.0)
 
     def unseen(self) -> list[Check]:
-        """Return a failed check for each host that could not be looked at."""
+        """Return a failed check for each host that could not be observed."""
         return [
             Check(host, Kind.OBSERVATION, subjects.Host(), "possible", self._reason(host), "failed")
             for host in self._hosts
@@ -151,7 +151,7 @@ class Play:
         ]
 
     def by_host(self, found: Iterable[Group]) -> dict[str, str]:
-        """Return one line for each host of the play that is not as planned; the table has the rest."""
+        """Return one line for each host of the play that is not as planned; the table has the details."""
         names: dict[str, list[str]] = {}
         causes: dict[str, Check] = {}
         for group in found:

@@ -1,4 +1,4 @@
-"""The output of a run: the tasks that do something, and a summary of the fabric at the end."""
+"""Prints the output of a run: the tasks that change something or fail, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from l3hv.model.text import counted, first_of, natural_key
 DOCUMENTATION = r"""
 name: l3hv_output
 type: stdout
-short_description: Tasks with an effect, and a summary
+short_description: Print tasks with changes or failures, and a summary
 description:
   - Prints what P(ansible.builtin.default#callback) prints, but no line for a host
     on which a task changes nothing.
@@ -31,13 +31,13 @@ extends_documentation_fragment:
 """
 
 MOST_HOSTS = 20
-"""The number of hosts that a list names."""
+"""Maximum number of hosts in a list."""
 
 CHECKED_ARGUMENTS = "ansible.builtin.validate_argument_spec"
 
 
 class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no types
-    """Print the tasks that do something, and a summary."""
+    """Print the tasks that change something or fail, and a summary."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -87,7 +87,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             self._display.display(f"{subject:<14}{words}", color=colour)
 
     def _is_worth_a_line(self, result: Any) -> bool:
-        """Tell whether a result has more to show than that the host is as it was."""
+        """Tell whether a result shows more than an unchanged host."""
         return bool(
             self._display.verbosity > 0
             or result.result.get("changed")

@@ -92,7 +92,7 @@ def test_a_limit_to_hosts_outside_of_the_fabric_is_refused(play: Play, lab: Path
         hosts.write("others: {hosts: {printer: }}\n")
     done = play("site.yml", "--limit", "printer", inventory=lab)
     assert done.returncode != 0
-    assert "--limit: printer is not in hypervisors" in said(done)
+    assert "--limit: The run has no host of hypervisors" in said(done)
 
 
 def test_a_misspelt_group_is_refused(play: Play, lab: Path):

@@ -105,7 +105,7 @@ def test_an_expression_without_a_value_is_refused_by_its_field(place: str, text:
     old, field = PLACES[place]
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(renamed(lab(), old, text))), encoding="utf-8")
-    with pytest.raises(IntentError, match=r"Ansible finds no value for") as raised:
+    with pytest.raises(IntentError, match=r"Ansible cannot resolve") as raised:
         read(source, tmp_path / "fabric")
     assert all(problem.field for problem in raised.value.problems)
     assert {problem.field for problem in raised.value.problems} == {field.replace("vm2", "0")}
@@ -124,5 +124,5 @@ UNREADABLE = {
 def test_what_ansible_cannot_read_is_no_inventory(variables: str, tmp_path: Path) -> None:
     source = tmp_path / "hosts.yml"
     source.write_text(f"hypervisors: {{hosts: {{hv1: {variables}}}}}")
-    with pytest.raises(IntentError, match=r"Ansible cannot read all of it"):
+    with pytest.raises(IntentError, match=r"Ansible cannot read all of the inventory"):
         open_inventory(source)

@@ -49,8 +49,8 @@ def test_an_address_that_follows_from_the_id_of_another_host_is_taken() -> None:
     hosts["hv1"][1]["l3hv_path_addresses"] = {"b": {"public": {"ipv4": "198.18.64.2"}}}
     problems = clashes({name: claims(host) for name, host in intents(hosts).items()}, common_of())
     assert [str(problem) for problem in problems] == [
-        "hv1: l3hv_path_addresses.b.public.ipv4: 198.18.64.2 has the number 2 of 198.18.64.0/18, the id of "
-        "hv2 (path b). Choose an address that no other host has, or another l3hv_id for hv2."
+        "hv1: l3hv_path_addresses.b.public.ipv4: 198.18.64.2 has the host number 2 in 198.18.64.0/18, the id "
+        "of hv2 (path b). Choose an address that no other host has, or another l3hv_id for hv2."
     ]
 
 

@@ -93,7 +93,7 @@ def test_a_limited_run_finds_what_another_host_has_already(
 ) -> None:
     read()
     edit(lab / "host_vars" / "hv2.yml", "203.0.113.3", "203.0.113.4")
-    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is already used by"):
         read("hv2")
 
 
@@ -177,7 +177,7 @@ def test_a_fact_of_the_fabric_that_one_host_has_otherwise_is_a_problem(
 ) -> None:
     with (lab / "host_vars" / "hv2.yml").open("a", encoding="utf-8") as text:
         text.write("l3hv_asn: 65009\n")
-    with pytest.raises(IntentError, match="hv2: l3hv_asn: This is not what hv1 has"):
+    with pytest.raises(IntentError, match="hv2: l3hv_asn: The value differs from the one of hv1"):
         read()
 
 
@@ -237,7 +237,7 @@ def test_a_misspelt_group_is_a_problem(
     lab: Path, read: Callable[..., tuple[Run, set[str]]], group: str
 ) -> None:
     edit(lab / "hosts.yml", f"{group}:", f"{group[:-1]}:")
-    with pytest.raises(IntentError, match=f"It is in {group[:-1]}: did you mean {group}\\?"):
+    with pytest.raises(IntentError, match=f"The host is in {group[:-1]}: did you mean {group}\\?"):
         read()
 
 
@@ -251,7 +251,8 @@ def test_a_host_of_no_group_is_a_problem_until_it_has_none_of_our_variables(
     assert "printer" not in read("hv1")[1], "it was looked at again although nothing had changed"
     edit(lab / "host_vars" / "printer.yml", "paper: a4", "l3hv_id: 9")
     with pytest.raises(
-        IntentError, match=r"printer: groups: The host is in none of .* Put it into one of them"
+        IntentError,
+        match=r"printer: groups: The host has .* in none of the groups .* Put it into one",
     ):
         read("hv1")
 
@@ -286,7 +287,7 @@ def test_a_run_limited_to_other_hosts_is_a_problem(
 ) -> None:
     with (lab / "hosts.yml").open("a") as hosts:
         hosts.write("others: {hosts: {printer: }}\n")
-    with pytest.raises(IntentError, match=r"--limit: printer is not in hypervisors"):
+    with pytest.raises(IntentError, match=r"--limit: The run has no host of .*: it selects printer"):
         read("printer")
 
 
@@ -360,7 +361,7 @@ def test_an_edit_that_keeps_time_and_size_is_seen(
         write()
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
-        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is already used by"):
             read("hv3")
 
 
@@ -446,8 +447,8 @@ def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> Non
         " Write it without leading zeros and quotes: 10.",
         "hv1: l3hv_managed: expected true or false, found the text 'false'."
         " Write true or false without quotes; in an INI inventory, True or False.",
-        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. It is text: an INI",
-        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. It is text: an INI",
+        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. INI inventories and -e",
+        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. INI inventories and -e",
     ):
         assert sentence in str(raised.value)
 

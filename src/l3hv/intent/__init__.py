@@ -1,1 +1,1 @@
-"""From the variables of an inventory to facts: read, checked, and reported together where they are wrong."""
+"""Read the variables of an inventory, check them, and report all their problems together."""

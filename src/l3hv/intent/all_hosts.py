@@ -1,4 +1,4 @@
-"""All hosts of a fabric: the problems between them, and what the plan of each needs of the others."""
+"""All hosts of a fabric: the problems between hosts, and the facts that a host's plan needs about others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from l3hv.model.plan import Owner
 
 
 class Remembered(Protocol):
-    """What is known of a host that was not read in this run."""
+    """The facts of an earlier run about a host that this run did not read."""
 
     @property
     def member(self) -> Member: ...
@@ -30,7 +30,10 @@ class Remembered(Protocol):
 
 @dataclass(frozen=True)
 class AllHosts:
-    """All hosts of an inventory; the intent of those that were read, and of each what the others need."""
+    """All hosts of an inventory.
+
+    ``hosts`` has the intent of the hosts that were read; ``members`` and ``claims`` have every host.
+    """
 
     common: Common
     hosts: Mapping[str, HostIntent]
@@ -44,7 +47,7 @@ class AllHosts:
         hosts: Mapping[str, HostIntent],
         remembered: Mapping[str, Remembered] = MappingProxyType({}),
     ) -> AllHosts:
-        """Return the hosts that were read together with those that are ``remembered`` of an earlier run."""
+        """Return the hosts that were read together with the hosts that an earlier run ``remembered``."""
         return cls(
             common=common,
             hosts=hosts,
@@ -56,7 +59,8 @@ class AllHosts:
 
     @functools.cached_property
     def guests(self) -> set[str]:
-        return {claim.value for several in self.claims.values() for claim in several if claim.kind == "guest"}
+        every_claim = (claim for host_claims in self.claims.values() for claim in host_claims)
+        return {claim.value for claim in every_claim if claim.kind == "guest"}
 
     @functools.cached_property
     def _roster(self) -> Roster:
@@ -80,7 +84,7 @@ class AllHosts:
         return [*clashes(self.claims, self.common), *range_problems(members), *key_problems(members)]
 
     def slice_of(self, intent: HostIntent, *, is_written: bool = True) -> HostSlice:
-        """Return the slice of a host; without the owners of prefixes where its plan is not written."""
+        """Return the slice of a host; the owners of prefixes are left out if its plan is not written."""
         return host_slice(
             self.common,
             intent,
@@ -92,7 +96,7 @@ class AllHosts:
         )
 
     def left_by(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:
-        """Return what the run leaves on each host that it touches, as plain data."""
+        """Return the guests and neighbours that the run leaves on each host in ``touched``, as plain data."""
         return {
             host: {
                 "guests": [guest.name for guest in intent.guests],

@@ -1,8 +1,8 @@
-"""What must be unique in a fabric: each host's claims, and where they clash.
+"""The values that must be unique in a fabric: each host's claims, and the clashes between claims.
 
-Claims are small and can be kept as JSON: a run that is limited to one host compares its claims with those
-that the others made when they were last read.  Everything here is linear in the number of claims, but for
-the sorting of prefixes.
+Claims are small and can be stored as JSON: a run that is limited to one host compares its claims with the
+stored claims of the other hosts.  Everything here is linear in the number of claims, except the sorting of
+prefixes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _EVERYWHERE = "*"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One value that a host needs for itself, and the field of its intent that says so.
+    """One value that a host needs for itself, and the field of its intent that it comes from.
 
-    ``shared`` prefixes (anycast) may be claimed by others who share them too.  The kinds ``path`` (needs a
-    reflector there) and ``reflector`` (is one) are about ``<path>.<domain>``, ``moves_from`` (needs a
-    hypervisor of that name) and ``hypervisor`` (is one) about names; they clash with nothing.  An ``address``
-    on a path (``<path>.<domain>.<address>``) is claimed where it does not follow from the host's id.
+    Several hosts may claim the same ``shared`` prefix (anycast).  The value of the kinds ``path`` (needs a
+    reflector there) and ``reflector`` (is one) is ``<path>.<domain>``; the value of ``moves_from`` (needs a
+    hypervisor of that name) and ``hypervisor`` (is one) is a name.  These four kinds clash with nothing.  An
+    ``address`` on a path (``<path>.<domain>.<address>``) is claimed if it does not follow from the host's id.
     """
 
     kind: ClaimKind
@@ -50,10 +50,11 @@ def claims(host: HostIntent) -> tuple[Claim, ...]:
 
 
 def _host_claims(host: HostIntent) -> Iterator[Claim]:
-    """Yield a host's name, ids and paths.
+    """Yield the claims of a host's name, ids and paths.
 
-    Its addresses on a path follow from its id, and so do a hypervisor's loopbacks and BGP identifier:
-    on their paths reflectors must differ from all others, hypervisors and edge routers everywhere.
+    A host's addresses on a path follow from its id, and so do a hypervisor's loopbacks and BGP identifier.
+    The id of a reflector must therefore be unique on its path.  The ids of hypervisors and edge routers must
+    also be unique among all of these in the fabric.
     """
     yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
@@ -68,9 +69,10 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
             yield Claim("reflector", place, "l3hv_uplinks")
         else:
             yield Claim("path", place, "l3hv_uplinks")
-    for own in host.path_addresses:
-        where = f"l3hv_path_addresses.{own.path}.{own.domain}.{family_of_text(own.address)}"
-        yield Claim("address", f"{own.path}.{own.domain}.{own.address}", where)
+    for declared in host.path_addresses:
+        place = f"{declared.path}.{declared.domain}"
+        where = f"l3hv_path_addresses.{place}.{family_of_text(declared.address)}"
+        yield Claim("address", f"{place}.{declared.address}", where)
 
 
 def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
@@ -94,10 +96,10 @@ def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
 
 
 def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> list[Problem]:
-    """Return the problems between hosts: what two of them claim, and paths without a reflector.
+    """Return the problems between hosts: clashing claims, paths without a reflector, and impossible moves.
 
-    Of two claims the one of the host that comes later by name is blamed; anycast before anything else, and
-    what lies inside another prefix before that.
+    A problem names one of the two claims: of nested prefixes the inner one; of equal prefixes the anycast
+    one; otherwise the claim of the host whose name sorts later.
     """
     unique: dict[tuple[str, str], tuple[str, Claim]] = {}
     prefixes: list[_Place] = []
@@ -121,7 +123,7 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
             problems.setdefault((host, claim.field), problem)
     return [
         *_unreflected(places["path"], places["reflector"], common),
-        *_homeless(moves, places["hypervisor"]),
+        *_impossible_moves(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
     ]
@@ -139,62 +141,62 @@ def _taken_by_id(
     other, _ = unique.get(("id", f"{path}.{number}"), (host, claim))
     if other == host:
         return None
-    message = f"{address} has the number {number} of {network.prefix}, the id of {other} (path {path})."
+    message = f"{address} has the host number {number} in {network.prefix}, the id of {other} (path {path})."
     remedy = f"Choose an address that no other host has, or another l3hv_id for {other}."
     return Problem(host, claim.field, address, message, remedy)
 
 
-def _homeless(moves: Iterable[tuple[str, Claim]], hypervisors: Collection[str]) -> Iterator[Problem]:
-    """Yield a problem for each guest that would move from where none can be, or from where it is."""
+def _impossible_moves(moves: Iterable[tuple[str, Claim]], hypervisors: Collection[str]) -> Iterator[Problem]:
+    """Yield a problem for each guest whose ``moves_from`` is no hypervisor, or is the guest's own host."""
     for host, claim in moves:
         if claim.value == host or claim.value not in hypervisors:
             message = f"There is no hypervisor {claim.value}."
             if claim.value == host:
-                message = f"The guest is on {host} already."
-            remedy = "Name the hypervisor that it is leaving, or remove moves_from."
+                message = f"The guest is already on {host}."
+            remedy = "Name the hypervisor that the guest is leaving, or remove moves_from."
             yield Problem(host, claim.field, claim.value, message, remedy)
 
 
 def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owner, ...]:
-    """Return what each hypervisor with guests may announce for them; ``ids`` has those of all hosts.
+    """Return the prefixes that each hypervisor may originate for its guests; ``ids`` has every host's id.
 
-    A guest that moves has two homes until the one that it leaves is not named any more.
+    The prefixes of a guest with ``moves_from`` have two owners: its host and the hypervisor that it leaves.
     """
-    found: dict[str, dict[str, _Place]] = {}
+    owned: dict[str, dict[str, _Place]] = {}
     for host in claims_by_host:
-        several = tuple(claims_by_host[host])
-        leaving = {_guest_of(claim): claim.value for claim in several if claim.kind == "moves_from"}
-        for claim in several:
+        host_claims = tuple(claims_by_host[host])
+        leaving = {_guest_of(claim): claim.value for claim in host_claims if claim.kind == "moves_from"}
+        for claim in host_claims:
             if claim.kind == "prefix":
                 place = _place(host, 0, claim)
-                found.setdefault(host, {})[claim.value] = place
+                owned.setdefault(host, {})[claim.value] = place
                 if (other := leaving.get(_guest_of(claim))) is not None:
-                    found.setdefault(other, {})[claim.value] = place
+                    owned.setdefault(other, {})[claim.value] = place
     return tuple(
-        Owner(ids[host], host, ipv4=_in_order(found[host], 4), ipv6=_in_order(found[host], 6))
-        for host in sorted(found, key=lambda host: ids[host])
+        Owner(ids[host], host, ipv4=_sorted_prefixes(owned[host], 4), ipv6=_sorted_prefixes(owned[host], 6))
+        for host in sorted(owned, key=lambda host: ids[host])
     )
 
 
-def _in_order(places: Mapping[str, _Place], version: int) -> tuple[str, ...]:
+def _sorted_prefixes(places: Mapping[str, _Place], version: int) -> tuple[str, ...]:
     return tuple(sorted((p for p in places if places[p][0] == version), key=lambda p: places[p][1:3]))
 
 
 def largest(claims_by_host: Mapping[str, Iterable[Claim]]) -> Largest:
-    """Return how many prefixes the host with the most of them has."""
+    """Return the largest number of prefixes that any host has, in each family."""
     counts = [
-        Counter(family_of_text(claim.value) for claim in several if claim.kind == "prefix")
-        for several in claims_by_host.values()
+        Counter(family_of_text(claim.value) for claim in host_claims if claim.kind == "prefix")
+        for host_claims in claims_by_host.values()
     ]
     return Largest(*(max((count[family] for count in counts), default=0) for family in FAMILIES))
 
 
 def holders(claims_by_host: Mapping[str, Iterable[Claim]]) -> dict[str, int]:
-    """Return how many hypervisors hold each anycast prefix."""
+    """Return the number of hypervisors that hold each anycast prefix."""
     return Counter(
         prefix
-        for several in claims_by_host.values()
-        for prefix in {claim.value for claim in several if claim.shared}
+        for host_claims in claims_by_host.values()
+        for prefix in {claim.value for claim in host_claims if claim.shared}
     )
 
 
@@ -207,8 +209,8 @@ def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Proble
     value = claim.value
     match claim.kind:
         case "symbol":
-            message = f"BIRD would call it {value}, like {other_host}."
-            remedy = "Rename one of them: only letters, digits and '_' tell names apart there."
+            message = f"BIRD's name for the host would be {value}, as for {other_host}."
+            remedy = "Rename one of them: BIRD's names can differ only in letters, digits and '_'."
         case "id":
             path, _, value = value.rpartition(".")
             where = "" if path == _EVERYWHERE else f" on path {path}"
@@ -216,19 +218,19 @@ def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Proble
             remedy = "Choose an id that no other host has."
         case "address":
             path, _, value = value.split(".", 2)
-            message = f"{value} is that of {other_host} on path {path}."
+            message = f"{value} is the address of {other_host} on path {path}."
             remedy = "Choose an address that no other host has."
         case "guest":
             message = f"{value} is the name of a guest of {other_host}."
             remedy = "Rename one: guests may move, so their names are unique in the fabric."
         case _:
-            message = f"{value} is that of {_owner(other_host, other)}."
+            message = f"{value} is already used by {_user(other_host, other)}."
             remedy = "Choose a MAC that no other guest has."
     return Problem(host, claim.field, value, message, remedy)
 
 
-def _owner(host: str, claim: Claim) -> str:
-    return f"{claim.field} of {host}"
+def _user(host: str, claim: Claim) -> str:
+    return f"{host} ({claim.field})"
 
 
 # Prefixes.
@@ -246,10 +248,10 @@ def _place(host: str, rank: int, claim: Claim) -> _Place:
 
 
 def _overlaps(places: list[_Place]) -> Iterator[Problem]:
-    """Yield a problem for each prefix that lies in another, unless both are shared.
+    """Yield a problem for each prefix that lies inside another, unless both are shared.
 
-    In the order of their addresses prefixes form a tree: the chain of those that enclose the current one
-    is kept, and with each the nearest in the chain that is not shared.
+    In the order of their addresses prefixes form a tree.  ``chain`` holds the prefixes that enclose the
+    current one, each with the nearest prefix up the chain (itself included) that is not shared.
     """
     places.sort(key=lambda place: place[:5])
     chain: list[tuple[_Place, _Place | None]] = []
@@ -258,12 +260,12 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
         while chain and not _encloses(chain[-1][0], place):
             chain.pop()
         shared = place[3]
-        owned = chain[-1][1] if chain else None
-        nearest = owned if shared else (chain[-1][0] if chain else None)
-        chain.append((place, owned if shared else place))
+        unshared = chain[-1][1] if chain else None
+        nearest = unshared if shared else (chain[-1][0] if chain else None)
+        chain.append((place, unshared if shared else place))
         if nearest is None:
             continue
-        # A guest's /64 follows from its IPv4 address: two with the same one have one problem, not two.
+        # A guest's /64 follows from its IPv4 address: guests with the same IPv4 address have one problem.
         (host, claim), (other_host, other) = place[5:], nearest[5:]
         fields = (host, claim.field, other_host, other.field)
         if tuple(field.removesuffix(".ipv6") for field in fields) in same_ipv4:
@@ -285,13 +287,13 @@ def _overlap(place: _Place, other: _Place) -> Problem:
     (host, claim), (other_host, other_claim) = place[5:], other[5:]
     value, other_value = brief(claim.value), brief(other_claim.value)
     if value == other_value:
-        message = f"{value} is that of {_owner(other_host, other_claim)}."
+        message = f"{value} is already used by {_user(other_host, other_claim)}."
     else:
-        message = f"{value} is in {other_value}, that of {_owner(other_host, other_claim)}."
+        message = f"{value} is in {other_value}, which {_user(other_host, other_claim)} uses."
     if claim.shared or other_claim.shared:
-        remedy = "Choose what is free: only guests that all list it under anycast may share it."
+        remedy = "Choose a free one: guests may share a prefix only if all of them list it under anycast."
     else:
-        remedy = "Choose one that is free."
+        remedy = "Choose a free one."
     return Problem(host, claim.field, value, message, remedy)
 
 
@@ -301,16 +303,16 @@ def _overlap(place: _Place, other: _Place) -> Problem:
 def _unreflected(
     users: Mapping[str, list[str]], reflectors: Mapping[str, list[str]], common: Common
 ) -> Iterator[Problem]:
-    """Yield a problem for each path and domain that is used and has no reflector."""
+    """Yield a problem for each domain of a path that hosts use and no reflector serves."""
     for network in dict.fromkeys((network.path, network.domain) for network in common.networks):
         path, domain = network
         hosts = users.get(f"{path}.{domain}", [])
         if hosts and not reflectors.get(f"{path}.{domain}"):
-            who = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"
+            clients = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"
             yield Problem(
                 FABRIC,
                 f"l3hv_paths.{path}.{domain}",
                 path,
-                f"There is no reflector for {domain} on path {path}, which {who} would need.",
+                f"Path {path} has no reflector for {domain}, and {clients} would need one.",
                 f"Add a host with an uplink there to the group route_reflectors, or remove path {path}.",
             )

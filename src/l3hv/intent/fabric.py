@@ -43,7 +43,7 @@ COMMON_KEYS = frozenset(
 """The variables that must be the same for every host."""
 
 SPREAD_TABLE_OFFSET = 1000
-"""How far above a domain's kernel table the one of its spread anycast is, if nobody says which."""
+"""Default distance from a domain's kernel table to its table of spread anycast."""
 
 DEFAULT_FABRIC = "l3hv"
 DEFAULT_LOCAL_OUT_TABLE = 100
@@ -55,9 +55,10 @@ LEAST_IPV6_MTU = 1280
 """RFC 8200, section 5."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
-# rt_tables(5): the kernel's own names; "all" and "cache" are words of ip-route(8).  With "4" or "6" after
-# them the rest become keywords or predefined tables of BIRD, or the tables of shared sessions; the tables of
-# spread anycast end in "_spread", as sessions end in "_" and the name of a domain.
+# Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
+# "cache", which are keywords of ip-route(8).  The second row, followed by "4" or "6", gives keywords or
+# predefined tables of BIRD, or the tables of shared sessions.  A domain "spread" would give sessions that end
+# in "_spread", as BIRD's tables of spread anycast do.
 _RESERVED_DOMAINS = frozenset(
     {
         *("all", "cache", "default", "local", "main", "unspec"),
@@ -107,15 +108,15 @@ rule_priority = WholeNumber(1, 32765, "a rule priority")
 
 
 def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Problem]]:
-    """Read the fabric-wide variables; everything but :data:`COMMON_KEYS` is left to the hosts.
+    """Read the fabric-wide variables (:data:`COMMON_KEYS`); return the facts and their problems.
 
-    ``None`` stands for facts that are too incomplete for hosts to be checked against.
+    The facts are ``None`` if they are too incomplete to check hosts against them.
     """
     notes = Notes(FABRIC)
     fields = Fields(notes, "", {key: variables[key] for key in COMMON_KEYS if key in variables})
     local_out = fields.mapping("l3hv_local_out", {"table"})
     number = fields.need("l3hv_asn", asn, "Give the fabric an AS number, for example 65000.")
-    remedy = "Describe all paths of the fabric in it; the path of a reflector is its l3hv_path."
+    remedy = "Describe all paths of the fabric here; name the path of a reflector in l3hv_path."
     networks = _networks(fields.mapping("l3hv_paths", remedy=remedy))
     local_out_table = local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE)
     domains = _with_spread_tables(_domains(fields.mapping("l3hv_domains"), networks), local_out_table)
@@ -163,25 +164,25 @@ def _check_presence(fields: Fields, notes: Notes) -> None:
 
 
 def _bgp_keys(fields: Fields) -> tuple[str, ...]:
-    """Return the names of the keys that sessions can have, all of one kind.
+    """Return the names of the keys that sessions can use, all of the kind ``md5``.
 
-    What is written instead of the kind, or of all of it, may be a secret, so no problem repeats it.
+    A wrong value may be a secret that was written in the wrong place, so no problem repeats it.
     """
     if not isinstance(fields.raw.get("l3hv_bgp_keys", {}), dict | None):
         message = "expected a mapping from each key's name to its kind."
-        remedy = "Write it as 'fabric: md5'; its secret belongs into l3hv_bgp_secrets."
+        remedy = "Write it as 'fabric: md5'; put its secret into l3hv_bgp_secrets."
         fields.notes.add("l3hv_bgp_keys", None, message, remedy)
         return ()
     keys = fields.mapping("l3hv_bgp_keys")
-    found = list(keys.names(key_name))
-    for name, kind in found:
+    kinds = list(keys.names(key_name))
+    for name, kind in kinds:
         if kind == "ao":
             message = "No kernel of Debian 12 or 13 is built with TCP-AO (CONFIG_TCP_AO)."
             keys.notes.add(keys.path(name), None, message, "Use md5.")
         elif kind != "md5":
             message = "expected the kind of the key, md5."
-            keys.notes.add(keys.path(name), None, message, "Its secret belongs into l3hv_bgp_secrets.")
-    return tuple(name for name, _ in found)
+            keys.notes.add(keys.path(name), None, message, "Put its secret into l3hv_bgp_secrets.")
+    return tuple(name for name, _ in kinds)
 
 
 def _networks(paths: Fields) -> tuple[PathNetwork, ...]:
@@ -211,8 +212,8 @@ def _domains(domains: Fields, networks: tuple[PathNetwork, ...]) -> tuple[Domain
 
 def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Domain:
     loopbacks = fields.mapping("loopbacks", _FAMILY_KEYS)
-    here = {net.family for net in networks if net.domain == name}
-    families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or here
+    path_families = {net.family for net in networks if net.domain == name}
+    families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or path_families
     table = fields.need("table", table_number, "Give the domain a kernel table, for example 90.") or 0
     return Domain(
         name=name,
@@ -227,24 +228,24 @@ def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Dom
 
 
 def _with_spread_tables(domains: tuple[Domain, ...], local_out_table: int) -> tuple[Domain, ...]:
-    """Give each domain a table for spread anycast that says nothing of it: one that nobody else has."""
+    """Assign a free table for spread anycast to each domain whose intent names none."""
     taken = {*_KERNEL_TABLES, local_out_table}
     taken.update(number for domain in domains for number in (domain.table, domain.spread_table))
-    found = []
+    assigned = []
     for domain in domains:
         number = domain.spread_table
         if not number:
             above = range(domain.table + SPREAD_TABLE_OFFSET, table_number.high + 1)
             number = next(free for free in chain(above, count(1)) if free not in taken)
             taken.add(number)
-        found.append(replace(domain, spread_table=number))
-    return tuple(found)
+        assigned.append(replace(domain, spread_table=number))
+    return tuple(assigned)
 
 
 def _domain_kind(name: str, fields: Fields) -> DomainKind:
     kinds = OneOf[DomainKind]("public", "private")
     if fields.raw.get("kind") is None and name not in kinds.words:
-        fields.need("kind", kinds, "Say whether the domain is public or private: its name does not.")
+        fields.need("kind", kinds, "Set it to public or private: it does not follow from the domain's name.")
     return fields.take("kind", kinds, "private" if name == "private" else "public")
 
 
@@ -283,7 +284,10 @@ def _pool_routes(fields: Fields, gateway: IPv4Address | None) -> tuple[tuple[str
         ]
     if pairs and gateway is None and any(via is None for _, via in pairs):
         fields.notes.add(
-            fields.path("routes"), None, "The pool has no gateway for its routes.", "Give each route one."
+            fields.path("routes"),
+            None,
+            "The pool has no gateway for its routes.",
+            "Give each route a gateway.",
         )
     return tuple((str(prefix), str(via)) for prefix, via in sorted(pairs, key=lambda p: _by_address(p[0])))
 
@@ -320,7 +324,7 @@ def _in_order(networks: Iterable[PathNetwork], domains: tuple[Domain, ...]) -> t
 
 
 def _check_domain_kinds(common: Common, notes: Notes) -> None:
-    """One public domain and at most one private one: what else the facts say depends on it."""
+    """Note a problem unless one domain is public and at most one private: all other checks depend on it."""
     for kind, least in (("public", 1), ("private", 0)):
         names = [domain.name for domain in common.domains if domain.kind == kind]
         if len(names) > 1:
@@ -347,8 +351,8 @@ def _check_references(common: Common, notes: Notes) -> None:
 def _check_domains(common: Common, notes: Notes) -> None:
     for domain in common.domains:
         where = f"l3hv_domains.{domain.name}"
-        here = {net.family for net in common.networks if net.domain == domain.name}
-        if not here:
+        path_families = {net.family for net in common.networks if net.domain == domain.name}
+        if not path_families:
             notes.add(
                 where,
                 None,
@@ -356,7 +360,7 @@ def _check_domains(common: Common, notes: Notes) -> None:
                 "Give it a prefix on a path in l3hv_paths.",
             )
         for family in domain.families:
-            if here and family not in here:
+            if path_families and family not in path_families:
                 notes.add(
                     f"{where}.families",
                     family,
@@ -387,7 +391,7 @@ def _check_paths(common: Common, notes: Notes) -> None:
                 f"{where}.{net.family}",
                 net.prefix,
                 f"{net.prefix} has no room for hosts.",
-                "Choose a shorter prefix: hosts take its addresses by their l3hv_id.",
+                "Choose a shorter prefix: each host gets the address with its l3hv_id.",
             )
 
 
@@ -419,7 +423,7 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
                 f"{where}.routes",
                 via,
                 f"The gateway {via} of {destination} is not in the pool.",
-                "Guests reach only gateways of their own subnet.",
+                "Choose a gateway in the pool's IPv4 prefix: guests reach no other.",
             )
 
 
@@ -446,7 +450,7 @@ def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -
 
 
 def _check_numbers(common: Common, notes: Notes) -> None:
-    """Table numbers and VLANs: each is used once, and not by the kernel."""
+    """Note a reserved AS number, and table numbers and VLANs that are used twice or by the kernel."""
     if common.asn in (23456, 65535):
         notes.add("l3hv_asn", common.asn, f"AS {common.asn} is reserved.", "Choose another, such as 65000.")
     tables = [(f"l3hv_domains.{domain.name}.table", domain.table) for domain in common.domains]
@@ -463,17 +467,17 @@ def _check_numbers(common: Common, notes: Notes) -> None:
 
 
 def _check_unique(
-    numbers: Iterable[tuple[str, int]], taken: Mapping[int, str], choose: str, notes: Notes
+    numbers: Iterable[tuple[str, int]], taken: Mapping[int, str], choice: str, notes: Notes
 ) -> None:
     users = dict(taken)
     for field, number in numbers:
         if number in users:
-            notes.add(field, number, f"{number} is that of {users[number]}.", f"Choose {choose}.")
+            notes.add(field, number, f"{number} is already used by {users[number]}.", f"Choose {choice}.")
         users.setdefault(number, field)
 
 
 def _check_overlaps(common: Common, notes: Notes) -> None:
-    """No two prefixes of the fabric share an address; only ``accept`` may contain others."""
+    """Note prefixes of the fabric that overlap; only prefixes of ``accept`` may contain others."""
     places: list[tuple[Network, str, bool]] = []
     for net in common.networks:
         places.append((net.prefix, f"l3hv_paths.{net.path}.{net.domain}.{net.family}", False))

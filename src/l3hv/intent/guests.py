@@ -36,7 +36,7 @@ from l3hv.model.addressing import (
 )
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, Pool
-from l3hv.model.text import natural_key
+from l3hv.model.text import counted, natural_key
 
 GUEST_KEYS = frozenset(
     {
@@ -64,7 +64,7 @@ LONGEST_INTERFACE = 15
 """Bytes in an interface name: IFNAMSIZ less the zero at its end."""
 
 MOST_HOLDERS = 16
-"""Guests of one hypervisor that may share an anycast prefix: each needs a metric below those of BGP."""
+"""Most guests of one hypervisor that can share an anycast prefix: each needs a metric below that of BGP."""
 
 _LINK_LOCAL = IPv6Network("fe80::/64")
 
@@ -73,7 +73,8 @@ guest_name = Text(
     "a guest's name of letters, digits, '.', '_' and '-' (at most 63)",
     "Choose a name of these characters, beginning with a letter or digit.",
 )
-# What systemd takes for the number of an interface and radvd for any number, and the words of radvd.conf(5).
+# Names that no interface can have: systemd or radvd would read them as a number, or radvd.conf(5) has them as
+# keywords.
 _NUMBER = r"[0-9]+(\.[0-9]+)?|0[BOXbox][0-9A-Fa-f]+"
 _WORDS_OF_RADVD = (
     "abro|adv(autonomous|curhoplimit|intervalopt|linkmtu|managedflag|onlink|rasrcaddress|retranstimer|routeraddr"
@@ -83,7 +84,7 @@ _WORDS_OF_RADVD = (
 )
 interface_name = Text(
     rf"(?!({_NUMBER}|(?i:{_WORDS_OF_RADVD}))\Z)[A-Za-z0-9][A-Za-z0-9._-]{{0,14}}",
-    "an interface name of letters, digits, '.', '_' and '-' (at most 15 bytes) that daemons take for a name",
+    "an interface name of letters, digits, '.', '_' and '-' (at most 15 bytes), no number and no keyword",
     "Choose a name that the kernel accepts, such as eno1 or vm-web1.",
     # "all" and "default" are directories of /proc/sys/net/*/conf beside the interfaces.
     {"all", "default", "lo"},
@@ -99,7 +100,7 @@ reference = Text(
 
 @dataclass(frozen=True)
 class Written:
-    """A guest as it was written: the right types, nothing looked up yet."""
+    """A guest as the inventory has it: its types are checked, its domain and pool are not looked up yet."""
 
     where: str
     name: str
@@ -144,12 +145,12 @@ def _read_guest(notes: Notes, index: int, value: object) -> Written | None:
     if name is not None:
         where = f"l3hv_guests[{name}]"
     fields = Fields(notes, where, value, GUEST_KEYS)
-    hardware = fields.need("mac", mac, "Give the MAC of the guest's interface.")
+    mac_address = fields.need("mac", mac, "Give the MAC of the guest's interface.")
     written = Written(
         where=where,
         name=name or "",
         interface=_interface(fields, name),
-        mac=hardware or "",
+        mac=mac_address or "",
         domain=fields.take("domain", reference),
         pool=fields.take("pool", reference),
         ipv4=fields.take("ipv4", ipv4_address),
@@ -212,9 +213,10 @@ def _single_address(value: object) -> Network:
 
 
 class Home:
-    """What the guests of one hypervisor are checked against, and the notes about what does not fit.
+    """The facts that the guests of one hypervisor are checked against, and the notes of their problems.
 
-    ``domains`` are those that the hypervisor has uplinks in; ``mtu`` is theirs, ``guest_mtu`` the default.
+    ``domains`` are the domains of the hypervisor's uplinks.  ``mtu`` is the MTU of these uplinks and
+    ``guest_mtu`` the default MTU of guests, in bytes.
     """
 
     def __init__(
@@ -242,9 +244,9 @@ class Home:
 
 
 def resolve_guests(written: Iterable[Written], home: Home) -> tuple[GuestIntent, ...]:
-    """Return the guests with everything that follows from the fabric, noting what does not fit it.
+    """Return the guests with all values that follow from the fabric; note the guests that do not fit it.
 
-    They are sorted by name: the order in which they were written does not matter.
+    Guests are sorted by name: their order in the inventory does not matter.
     """
     in_order = sorted(written, key=lambda guest: natural_key(guest.name))
     guests = [_Resolution(guest, home).guest_intent() for guest in in_order]
@@ -254,7 +256,7 @@ def resolve_guests(written: Iterable[Written], home: Home) -> tuple[GuestIntent,
 
 
 class _Resolution:
-    """One guest on its way from what was written to what it means."""
+    """The resolution of one guest: its checks, and the values that follow from its domain and pool."""
 
     def __init__(self, guest: Written, home: Home) -> None:
         self.guest = guest
@@ -265,7 +267,7 @@ class _Resolution:
         self.home.notes.add(f"{self.guest.where}.{key}", value, message, remedy)
 
     def guest_intent(self) -> GuestIntent | None:
-        """Return the guest, or ``None`` after noting why not."""
+        """Return the guest, or ``None`` if it has problems, which are noted."""
         guest, problems = self.guest, self.home.notes.problems
         before = len(problems)
         self.check_mac()
@@ -305,12 +307,12 @@ class _Resolution:
             self.note(
                 "mac",
                 self.guest.mac,
-                f"{self.guest.mac} is that of the gateway on every guest port.",
+                f"{self.guest.mac} is the MAC of the gateway on every guest port.",
                 "Choose another MAC, or another l3hv_gateway_mac.",
             )
 
     def has_domain(self) -> bool:
-        """Note a domain that the fabric or the hypervisor does not have."""
+        """Tell whether the hypervisor has the guest's domain; note a problem if it does not."""
         known = [domain.name for domain in self.home.common.domains]
         if self.domain not in known:
             self.note(
@@ -329,7 +331,7 @@ class _Resolution:
         return self.domain in self.home.domains
 
     def main_pool(self) -> Pool | None:
-        """Return the pool of the guest's main address: the IPv4 one, else its /64."""
+        """Return the pool of the guest's main address: its IPv4 address, or its /64 if it has none."""
         guest = self.guest
         if guest.ipv4 is None:
             if isinstance(guest.ipv6, IPv6Network):
@@ -355,53 +357,53 @@ class _Resolution:
         return pool if self.is_usable(guest.ipv4, pool, "ipv4") else None
 
     def pool_of(self, main: Address | Network, key: str) -> Pool | None:
-        """Return the pool that contains the main address, and is the one that the guest names."""
-        around = self.home.pool_around(self.domain, main)
+        """Return the pool that contains the main address; note a problem if the guest names another pool."""
+        containing = self.home.pool_around(self.domain, main)
         name = self.guest.pool
         if name is None:
-            if around is None:
-                self.note_homeless(main, key)
-            return around
-        named = self.home.pools.get(name)
-        if named is not None and named is around:
-            return around
-        if named is None:
+            if containing is None:
+                self.note_outside_pools(main, key)
+            return containing
+        chosen = self.home.pools.get(name)
+        if chosen is not None and chosen is containing:
+            return containing
+        if chosen is None:
             known = ", ".join(self.home.pools)
             remedy = f"Choose one of {known}." if known else "Describe it in l3hv_pools."
             self.note("pool", name, f"There is no pool {name}.", remedy)
-        elif named.domain != self.domain:
+        elif chosen.domain != self.domain:
             self.note(
                 "pool",
                 name,
-                f"The pool {name} is in {named.domain}, the guest in {self.domain}.",
-                f"Choose a pool of {self.domain}, or move the guest with 'domain: {named.domain}'.",
+                f"The pool {name} is in {chosen.domain}, but the guest is in {self.domain}.",
+                f"Choose a pool of {self.domain}, or move the guest with 'domain: {chosen.domain}'.",
             )
         else:
             self.note(
                 key,
                 main,
                 f"{main} is not in the pool {name}.",
-                f"Choose an address of {' or '.join(map(str, named.prefixes))}, or another pool.",
+                f"Choose an address of {' or '.join(map(str, chosen.prefixes))}, or another pool.",
             )
         return None
 
-    def note_homeless(self, prefix: Address | Network, key: str) -> None:
+    def note_outside_pools(self, prefix: Address | Network, key: str) -> None:
         """Note a prefix that is in no pool of the guest's domain."""
         family = family_of(prefix)
         message = f"{brief(prefix)} is in no pool of {self.domain}."
         for pool in self.home.common.pools:
             if any(is_inside(prefix, other) for other in pool.prefixes):
                 place = f"the pool {pool.name} of {pool.domain}"
-                message = f"{brief(prefix)} is in {place}, the guest in {self.domain}."
+                message = f"{brief(prefix)} is in {place}, but the guest is in {self.domain}."
         prefixes = self.home.common.pool_prefixes(self.domain, family)
         remedy = f"Add a pool with {family} to l3hv_pools."
         if prefixes:
-            some = ", ".join(map(str, prefixes[:3]))
-            remedy = f"Choose an address of {some}{' or another pool' if len(prefixes) > 3 else ''}."
+            listed = ", ".join(map(str, prefixes[:3]))
+            remedy = f"Choose an address of {listed}{' or another pool' if len(prefixes) > 3 else ''}."
         self.note(key, prefix, message, remedy)
 
     def is_usable(self, prefix: Address | Network, pool: Pool, key: str) -> bool:
-        """Note a prefix with an address that the subnet of its pool needs for itself."""
+        """Tell whether guests can have a prefix; note one with an address that its pool's subnet needs."""
         if pool.gateway is None or pool.ipv4 is None or prefix.version == 6:
             return True
         first, last = bounds(prefix)
@@ -420,11 +422,11 @@ class _Resolution:
         return True
 
     def ipv6_prefix(self, pool: Pool) -> IPv6Network | None:
-        """Return the guest's /64: the one it asks for, else the one with the number of its IPv4 address."""
+        """Return the guest's /64: the one of its intent, else the one with its IPv4 address's host number."""
         guest = self.guest
         if isinstance(guest.ipv6, IPv6Network):
             if guest.ipv4 is not None and self.home.pool_around(self.domain, guest.ipv6) is None:
-                self.note_homeless(guest.ipv6, "ipv6")
+                self.note_outside_pools(guest.ipv6, "ipv6")
             return guest.ipv6
         if not guest.ipv6 or pool.ipv6 is None or pool.ipv4 is None or guest.ipv4 is None:
             return None
@@ -435,13 +437,13 @@ class _Resolution:
             self.note(
                 "ipv6",
                 None,
-                f"{guest.ipv4} has the number {number}, and {pool.ipv6} only {count} prefixes of 64 bits.",
+                f"{guest.ipv4} has host number {number}, but {pool.ipv6} has {counted(count, '/64 prefix')}.",
                 "Give the guest a /64 with ipv6, or 'ipv6: false' for none.",
             )
         return prefix
 
     def families_of_extras(self, main_prefix: IPv6Network | None) -> set[Family]:
-        """Check what is routed to the guest beside its main addresses; return the families of it."""
+        """Check the prefixes that are routed to the guest besides its main ones; return their families."""
         guest = self.guest
         seen: set[Network] = set()
         for key, prefixes in (
@@ -460,7 +462,7 @@ class _Resolution:
     def check_extra(self, prefix: Network, key: str, main_prefix: IPv6Network | None) -> None:
         pool = self.home.pool_around(self.domain, prefix)
         if pool is None:
-            self.note_homeless(prefix, key)
+            self.note_outside_pools(prefix, key)
             return
         if not self.is_usable(prefix, pool, key):
             return
@@ -468,7 +470,7 @@ class _Resolution:
             self.note(
                 key,
                 prefix,
-                f"{prefix} is all of the pool {pool.name}, which no hypervisor may announce.",
+                f"{prefix} is the whole pool {pool.name}, which no hypervisor may originate.",
                 "Choose a part of it.",
             )
         elif prefix.version == 4:
@@ -476,8 +478,8 @@ class _Resolution:
                 self.note(
                     key,
                     prefix,
-                    f"{brief(prefix)} is routed through the guest's main IPv4 address, and it has none.",
-                    "Give the guest ipv4, or remove this.",
+                    f"{brief(prefix)} is routed to the guest's main IPv4 address, but the guest has none.",
+                    "Give the guest ipv4, or remove this prefix.",
                 )
         elif GUEST_PREFIX_LENGTH < prefix.prefixlen < prefix.max_prefixlen:
             self.note(
@@ -491,7 +493,7 @@ class _Resolution:
                 key,
                 prefix,
                 f"{brief(prefix)} is in the guest's own {main_prefix}.",
-                "Remove it: it is routed already.",
+                "Remove it: the whole /64 is routed to the guest.",
             )
 
     def check_link_local(self, has_ipv6: bool) -> None:
@@ -499,7 +501,7 @@ class _Resolution:
             self.note(
                 "link_local",
                 self.guest.link_local,
-                "Nothing of IPv6 is routed to the guest.",
+                "No IPv6 prefix is routed to the guest.",
                 "Remove link_local, or give the guest a /64 with ipv6.",
             )
 
@@ -508,14 +510,14 @@ class _Resolution:
             self.home.notes.add(
                 "l3hv_mtu",
                 self.home.mtu,
-                f"The uplinks have an MTU of {self.home.mtu}, the pool {pool.name} of guests {pool.mtu}.",
+                f"The uplinks have an MTU of {self.home.mtu}, but the pool {pool.name} has {pool.mtu}.",
                 f"Choose at least {pool.mtu}, or lower l3hv_pools.{pool.name}.mtu.",
             )
         return self.home.guest_mtu if pool.mtu is None else pool.mtu
 
 
 def _check_holders(guests: Iterable[GuestIntent], notes: Notes) -> None:
-    """An anycast prefix has a metric per guest of the host that holds it, and there are not many."""
+    """Note anycast prefixes that too many guests of the host hold: each of these needs its own metric."""
     holders: dict[str, int] = {}
     for guest in guests:
         for prefix in guest.anycast:
@@ -525,5 +527,5 @@ def _check_holders(guests: Iterable[GuestIntent], notes: Notes) -> None:
                     f"l3hv_guests[{guest.name}].anycast",
                     prefix,
                     f"More than {MOST_HOLDERS} guests of the hypervisor share {prefix}.",
-                    "Spread them over other hypervisors.",
+                    "Move some of these guests to other hypervisors.",
                 )

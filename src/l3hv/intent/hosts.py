@@ -1,4 +1,4 @@
-"""The facts of one host: read, then checked against themselves and the facts of the fabric."""
+"""The facts of one host: read, then checked against each other and against the facts of the fabric."""
 
 from __future__ import annotations
 
@@ -121,18 +121,18 @@ DEFAULT_LAYOUT: SessionLayout = "multiprotocol"
 DEFAULT_DAEMON: DaemonName = "bird2"
 DEFAULT_SYSTEM: System = "debian13"
 JUNOS: Literal["junos"] = "junos"
-"""A daemon that is a system of its own, and the one that is not provisioned."""
+"""The daemon that is a system of its own. l3hv renders its configuration and does not provision it."""
 
 LEAST_BFD_INTERVAL_MS = 10
-"""BIRD sends and expects BFD packets no faster than this."""
+"""The shortest interval at which BIRD sends and expects BFD packets."""
 
 LEAST_BFD_PACKETS = 3
-"""Fewer packets of that pace that are late are no sign of a dead path."""
+"""At that interval fewer late packets do not show that a path is dead."""
 
 LEAST_DETECTION_MS = LEAST_BFD_PACKETS * LEAST_BFD_INTERVAL_MS
 
 REDUCED_HOLD_S = 9
-"""The default hold time where it alone finds a path that is dead without anybody noticing its carrier go."""
+"""The default hold time where nothing but the hold time detects a dead path whose carrier stays up."""
 
 REDUCED_HOLD_PROFILES: tuple[FailureProfile, ...] = ("llgr", "graceful_restart")
 
@@ -146,8 +146,9 @@ TIMERS: dict[str, tuple[WholeNumber, int]] = {
 }
 """Bounds and default of each timer: RFC 4271 (hold), RFC 4724 (restart, 12 bits), RFC 9494 (stale)."""
 
-# Names that, followed by "_" and a domain, could be an attribute or function of BIRD, or something that its
-# configuration names itself (kernel_public4, accept_public4, …); and Ansible's own groups.
+# Names that no host can have.  Followed by "_" and a domain they could be an attribute or function of BIRD,
+# or a name that its configuration uses (kernel_public4, accept_public4, …).  "all" and "ungrouped" are groups
+# of Ansible.
 _RESERVED_HOSTS = frozenset(
     {
         *("aspa", "babel", "bfd", "bgp", "igp", "krt", "mpls", "ospf", "ra", "rip", "roa", "rta", "rts"),
@@ -200,39 +201,39 @@ prefix_limit_margin = WholeNumber(0, 1000, "a margin in percent")
 
 
 def host_kind(name: str, groups: Iterable[str]) -> tuple[Kind | None, list[Problem]]:
-    """Return what a host is by the inventory groups that it is in.
+    """Return the kind of a host that follows from its inventory groups, and the problems of these.
 
     >>> host_kind("hv1", ["all", "hypervisors"])
     ('hypervisor', [])
     """
     groups = set(groups)
-    ours = [group for group in KINDS if group in groups]
-    if len(ours) == 1:
-        return KINDS[ours[0]], []
+    fabric_groups = [group for group in KINDS if group in groups]
+    if len(fabric_groups) == 1:
+        return KINDS[fabric_groups[0]], []
     notes = Notes(name)
-    if ours:
-        message, remedy = f"The host is in {' and in '.join(ours)}.", "Keep it in one of them."
+    if fabric_groups:
+        message, remedy = f"The host is in {' and in '.join(fabric_groups)}.", "Keep it in one of them."
     else:
         message, remedy = "The host is in no group of the fabric.", f"Add it to {_one_of(KINDS)}."
-    notes.add("groups", ours or None, message, remedy)
+    notes.add("groups", fabric_groups or None, message, remedy)
     return None, notes.problems
 
 
 def parse_host(
     name: str, kind: Kind, variables: Mapping[str, Any], common: Common | None
 ) -> tuple[HostIntent | None, list[Problem]]:
-    """Read the variables of one host: first their shape, then how they relate.
+    """Read the variables of one host: check first their shape, then their relations.
 
-    Variables that are not ours (without ``l3hv_``) and those of the fabric are passed over.  Without
-    ``common``, whose own shape is broken then, only the shape is checked.
+    Variables without the prefix ``l3hv_`` and fabric-wide variables are ignored.  Without ``common``, because
+    the shape of the fabric-wide variables is wrong, only the shape is checked.
     """
     notes = Notes(name)
     try:
         host_name(name)
     except Unfit as unfit:
         notes.unfit("inventory_hostname", name, unfit)
-    ours = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
-    fields = Fields(notes, "", ours, COMMON_KEYS | HOST_KEYS)
+    own_variables = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
+    fields = Fields(notes, "", own_variables, COMMON_KEYS | HOST_KEYS)
     settings = _read_settings(fields)
     uplinks = _read_uplinks(fields, junos_interface if settings.daemon == JUNOS else interface_name)
     guests = read_guests(fields)
@@ -322,7 +323,7 @@ def _read_settings(fields: Fields) -> Settings:
 
 def _own_path(value: object) -> str:
     if isinstance(value, dict):
-        raise Unfit("the name of one path", "The paths of the fabric are described in l3hv_paths.")
+        raise Unfit("the name of one path", "Describe the paths of the fabric in l3hv_paths.")
     return path_name(value)
 
 
@@ -331,7 +332,10 @@ def _daemon(value: object) -> DaemonName:
 
 
 def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) -> Timers:
-    """Read the timers. Of two ends the shorter hold time counts: one without BFD asks for a short one."""
+    """Read the timers.
+
+    A session uses the shorter hold time of its two ends: a host without BFD asks for a short one.
+    """
     defaults = {name: default for name, (_, default) in TIMERS.items()}
     if profile in REDUCED_HOLD_PROFILES or daemon in WITHOUT_BFD:
         defaults["hold_s"] = REDUCED_HOLD_S
@@ -341,7 +345,7 @@ def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) ->
 
 
 def _read_uplinks(fields: Fields, name_of_interface: Text) -> dict[str, str | dict[str, str]]:
-    """Return, by path, the NIC that carries all domains or an interface for each of them."""
+    """Return, by path, the NIC that carries all domains, or the interface of each domain."""
     uplinks: dict[str, str | dict[str, str]] = {}
     nested = fields.mapping("l3hv_uplinks")
     if not nested.raw and isinstance(fields.raw.get("l3hv_uplinks", {}), dict | None):
@@ -362,16 +366,16 @@ def _read_uplinks(fields: Fields, name_of_interface: Text) -> dict[str, str | di
 
 
 def _read_path_addresses(fields: Fields) -> dict[tuple[str, str], dict[Family, Address]]:
-    """Return the addresses by path and domain, and there by family."""
-    found: dict[tuple[str, str], dict[Family, Address]] = {}
+    """Return the declared addresses by path and domain, and there by family."""
+    declared: dict[tuple[str, str], dict[Family, Address]] = {}
     for path, domains in fields.mapping("l3hv_path_addresses").named(path_name):
         for domain, families in domains.named(reference, frozenset(FAMILIES)):
-            here = found[path, domain] = {}
+            by_family = declared[path, domain] = {}
             if (ipv4 := families.take("ipv4", ipv4_address)) is not None:
-                here["ipv4"] = ipv4
+                by_family["ipv4"] = ipv4
             if (ipv6 := families.take("ipv6", ipv6_address)) is not None:
-                here["ipv6"] = ipv6
-    return found
+                by_family["ipv6"] = ipv6
+    return declared
 
 
 # Relations.
@@ -382,66 +386,66 @@ def _path_addresses(
 ) -> tuple[PathAddress, ...]:
     """Return the addresses that do not follow from the host's id, in the order of paths and domains.
 
-    A group may set them for paths that not all of its hosts are on.
+    A group may declare addresses on paths that some of its hosts do not use.
     """
-    found = []
+    valid = []
     for (path, domain), families in declared.items():
-        for family, own in families.items():
+        for family, declared_one in families.items():
             where = f"l3hv_path_addresses.{path}.{domain}.{family}"
             network = common.network(path, domain, family)
             if network is None:
                 notes.add(
                     where,
-                    own,
+                    declared_one,
                     f"{domain} has no {family} prefix on path {path}.",
                     "Remove the address, or add the prefix to l3hv_paths.",
                 )
-            elif not is_inside(own, network.prefix) or (
-                int(own) - int(network.prefix.network_address) not in numbers_of(network.prefix)
+            elif not is_inside(declared_one, network.prefix) or (
+                int(declared_one) - int(network.prefix.network_address) not in numbers_of(network.prefix)
             ):
                 notes.add(
                     where,
-                    own,
-                    f"{own} is no host address of {network.prefix} (path {path}, {domain}).",
+                    declared_one,
+                    f"{declared_one} is not a host address of {network.prefix} (path {path}, {domain}).",
                     f"Choose an address of {network.prefix}.",
                 )
             else:
-                found.append(PathAddress(path, domain, str(own)))
-    return tuple(sorted(found, key=lambda own: (natural_key(own.path), own.domain, ":" in own.address)))
+                valid.append(PathAddress(path, domain, str(declared_one)))
+    return tuple(sorted(valid, key=lambda one: (natural_key(one.path), one.domain, ":" in one.address)))
 
 
 def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) -> None:
-    """Some variables make sense for one kind of host only."""
-    for key, owner, plural in (
-        ("l3hv_guests", "hypervisor", "hypervisors have guests"),
-        ("l3hv_anycast", "hypervisor", "hypervisors have guests whose flows they spread"),
-        ("l3hv_path", "route_reflector", "route reflectors have a path of their own"),
-        ("l3hv_neighbors", "route_reflector", "route reflectors have clients"),
-        ("l3hv_edge_domains", "edge_router", "edge routers announce default routes"),
-        ("l3hv_addresses", "edge_router", "edge routers have such addresses"),
+    """Note variables that apply to another kind of host."""
+    for key, owner, group, reason in (
+        ("l3hv_guests", "hypervisor", "hypervisors", "hypervisors have guests"),
+        ("l3hv_anycast", "hypervisor", "hypervisors", "hypervisors spread the flows of guests"),
+        ("l3hv_path", "route_reflector", "route_reflectors", "route reflectors belong to one path"),
+        ("l3hv_neighbors", "route_reflector", "route_reflectors", "route reflectors have clients"),
+        ("l3hv_edge_domains", "edge_router", "edge_routers", "edge routers originate default routes"),
+        ("l3hv_addresses", "edge_router", "edge_routers", "edge routers have addresses outside the fabric"),
     ):
         value = fields.raw.get(key)
         if value and kind != owner:
-            notes.add(key, value, f"Only {plural}.", "Remove it, or move the host to the other group.")
+            notes.add(key, value, f"Only {reason}.", f"Remove it, or move the host to the group {group}.")
     if kind == "edge_router" and fields.raw.get("l3hv_management_sources"):
         notes.add(
             "l3hv_management_sources",
             fields.raw["l3hv_management_sources"],
-            "The uplinks of an edge router are open to all but routing.",
+            "The packet filter of an edge router protects only its routing: all other services are open.",
             "Remove it: it is for hypervisors and route reflectors.",
         )
     if settings.managed and settings.daemon == JUNOS:
         notes.add(
             "l3hv_managed",
             True,
-            "A router of Junos is not provisioned: its configuration is rendered.",
+            "l3hv does not provision a Junos router: it only renders its configuration.",
             "Remove it, and run playbooks/render_junos.yml.",
         )
     if settings.managed and not settings.ttl_security:
         notes.add(
             "l3hv_ttl_security",
             False,
-            "A managed host sends BGP with a TTL of 255 (RFC 5082) and checks that of its neighbours.",
+            "A managed host sends BGP with a TTL of 255 (RFC 5082) and requires it of its neighbours.",
             "Remove it: it is for hosts with l3hv_managed: false whose daemon sends another TTL.",
         )
 
@@ -449,10 +453,10 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
 def _bgp_keys(
     value: object, paths: Collection[str], common: Common, notes: Notes
 ) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of a path and the name of its key: one name for all paths, or one for each.
+    """Return the pairs of a path and the name of its key; ``value`` is one name, or a mapping by path.
 
-    A group can name keys of paths that not all of its hosts are on.  What is written instead of the name of
-    a path or a key may be a secret, so no problem repeats it.
+    A group may name keys of paths that some of its hosts do not use.  A wrong value may be a secret that was
+    written in the wrong place, so no problem repeats it.
     """
     if isinstance(value, Mapping):
         names = value
@@ -460,9 +464,9 @@ def _bgp_keys(
             if path in common.paths:
                 _check_key(f"l3hv_bgp_key.{path}", name, common, notes)
                 continue
-            key = f"The key {name} is" if name in common.bgp_keys else "There is a key"
-            message = f"{key} for a path that the fabric has not."
-            notes.add("l3hv_bgp_key", None, message, f"Choose of {', '.join(common.paths)}.")
+            key = f"The key {name} is" if name in common.bgp_keys else "A key is"
+            message = f"{key} set for a path that the fabric does not have."
+            notes.add("l3hv_bgp_key", None, message, f"Choose one of {', '.join(common.paths)}.")
     else:
         names = {} if value is None else dict.fromkeys(common.paths, value)
         if names:
@@ -473,18 +477,18 @@ def _bgp_keys(
 def _check_key(where: str, name: object, common: Common, notes: Notes) -> None:
     if name in common.bgp_keys:
         return
-    remedy = "Name its key in l3hv_bgp_keys."
+    remedy = "Add the name of the key to l3hv_bgp_keys."
     if common.bgp_keys:
         close = get_close_matches(name, common.bgp_keys, n=1) if isinstance(name, str) else []
-        meant = f"Did you mean '{close[0]}'? " if close else ""
-        remedy = f"{meant}Choose one of {', '.join(common.bgp_keys)}."
-    notes.add(where, None, "This is not the name of one of the fabric's keys.", remedy)
+        suggestion = f"Did you mean '{close[0]}'? " if close else ""
+        remedy = f"{suggestion}Choose one of {', '.join(common.bgp_keys)}."
+    notes.add(where, None, "The value is not the name of a key of the fabric.", remedy)
 
 
 def _ecmp(fields: Fields, common: Common) -> tuple[tuple[str, Ecmp], ...]:
-    """Return the pairs of a domain and which of its routes may have several next hops.
+    """Return the pairs of a domain and the choice of its routes that may have several next hops.
 
-    One word is for all domains.  A group can speak of domains that not all of its hosts are in.
+    One word applies to all domains.  A group may name domains that some of its hosts are not in.
     """
     word = OneOf[Ecmp]("all", "without_default", "none")
     domains = [domain.name for domain in common.domains]
@@ -526,23 +530,23 @@ def _resolve_uplinks(
         if path not in common.paths:
             notes.add(where, path, f"There is no path {path}.", f"Choose one of {', '.join(common.paths)}.")
             continue
-        here = common.domains_of_path(path)
+        path_domains = common.domains_of_path(path)
         uplink = uplinks[path]
         if isinstance(uplink, str):
-            served = [d for d in here if kind != "edge_router" or d.name in edge_domains]
+            served = [d for d in path_domains if kind != "edge_router" or d.name in edge_domains]
             resolved += _vlan_uplinks(path, uplink, served, notes)
             continue
         resolved += [
             UplinkIntent(path, domain.name, uplink[domain.name], None)
-            for domain in here
+            for domain in path_domains
             if domain.name in uplink
         ]
-        for name in uplink.keys() - {domain.name for domain in here}:
+        for name in uplink.keys() - {domain.name for domain in path_domains}:
             notes.add(
                 f"{where}.{name}",
                 name,
                 f"The path {path} has no domain {name}.",
-                f"Choose one of {', '.join(domain.name for domain in here)}.",
+                f"Choose one of {', '.join(domain.name for domain in path_domains)}.",
             )
     return tuple(resolved)
 
@@ -566,7 +570,7 @@ def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) 
         notes.add(
             where,
             nic,
-            f"The VLAN interface {longest} would have {len(longest)} bytes in its name.",
+            f"The name of the VLAN interface {longest} would have {len(longest)} bytes.",
             f"The kernel allows {LONGEST_INTERFACE}: give the NIC a shorter name with a systemd.link file.",
         )
 
@@ -578,14 +582,14 @@ def _check_uplinks(host: HostIntent, path: str | None, notes: Notes) -> None:
             notes.add(
                 "l3hv_uplinks",
                 paths,
-                f"A reflector on {len(paths)} paths would hide those that it does not prefer.",
+                f"A reflector on {len(paths)} paths would advertise only its best path and hide the others.",
                 "Give each path a reflector of its own.",
             )
         elif path is not None and paths and path != paths[0]:
             notes.add(
                 "l3hv_path",
                 path,
-                f"The uplink is on path {paths[0]}.",
+                f"The reflector's uplink is on path {paths[0]}.",
                 "Name that path, or remove l3hv_path.",
             )
     for name in host.edge_domains:
@@ -604,7 +608,7 @@ def _networks(host: HostIntent, common: Common) -> list[PathNetwork]:
 
 
 def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
-    """The id must be a host number in every prefix that it is added to."""
+    """Note an id that is not a host number in every prefix from which the host gets an address."""
     prefixes = [
         (n.prefix, f"{n.prefix} (path {n.path}, {n.domain})")
         for n in _networks(host, common)
@@ -614,7 +618,7 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
         for domain in common.domains:
             if domain.name in host.domains:
                 prefixes += [(p, f"{p} (loopbacks, {domain.name})") for p in domain.loopbacks]
-    # Prefixes without room for any host are a problem of the fabric, and noted there.
+    # Prefixes without room for any host are a problem of the fabric, which fabric.py notes.
     prefixes = [(prefix, place) for prefix, place in prefixes if numbers_of(prefix)]
     if not prefixes:
         return
@@ -635,7 +639,7 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
         notes.add(
             "l3hv_guest_mtu",
             guest,
-            f"Guests would have an MTU of {guest}, the uplinks {uplink}.",
+            f"Guests would have an MTU of {guest}, but the uplinks have {uplink}.",
             f"Choose at most {uplink}, or raise l3hv_mtu.",
         )
     has_ipv6 = any("ipv6" in domain.families for domain in common.domains)
@@ -652,7 +656,7 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         notes.add(
             "l3hv_daemon",
             settings.daemon,
-            f"{TITLES[settings.daemon]} only reflects here: it puts no routes into kernel tables.",
+            f"l3hv uses {TITLES[settings.daemon]} only on route reflectors, without routes in the kernel.",
             f"Use {_one_of(usable)}, or make the host a route reflector.",
         )
     elif (settings.daemon, settings.system) not in DAEMONS:
@@ -667,8 +671,8 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         notes.add(
             "l3hv_session_layout",
             settings.session_layout,
-            f"A session of {settings.daemon} carries one family: it is a process for each.",
-            "Say per_family for this host, or nothing, or choose bird2.",
+            f"{settings.daemon} has one process per family, so each of its sessions carries one family.",
+            "Set per_family for this host, remove the variable, or choose bird2.",
         )
     daemon = DAEMONS.get((settings.daemon, settings.system))
     if (
@@ -681,9 +685,9 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         notes.add(
             "l3hv_monitoring_group",
             settings.monitoring_group,
-            f"{TITLES[daemon.name]} {daemon.version} has no control socket that only answers questions: "
-            "its one socket allows changes as well.",
-            f"Write null for this host, or choose {_one_of(readable)}.",
+            f"{TITLES[daemon.name]} {daemon.version} has no read-only control socket: "
+            "its only socket also allows changes.",
+            f"Set null for this host, or choose {_one_of(readable)}.",
         )
     if kind == "route_reflector" and settings.origin_validation == "strict":
         _check_validation(settings, notes)
@@ -691,7 +695,7 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         notes.add(
             "l3hv_neighbors",
             settings.neighbors,
-            f"{TITLES[settings.daemon]} is given its neighbours one by one here.",
+            f"l3hv configures the neighbours of {TITLES[settings.daemon]} one by one, not as a range.",
             "Use explicit, or choose bird2.",
         )
 
@@ -701,20 +705,20 @@ def _check_validation(settings: Settings, notes: Notes) -> None:
         notes.add(
             "l3hv_origin_validation",
             settings.origin_validation,
-            f"{settings.daemon} is not told whose the guests' prefixes are.",
+            f"The configuration of {settings.daemon} cannot contain the owners of the guests' prefixes.",
             f"Use pool for this host, or choose {_one_of(sorted(VALIDATING))}.",
         )
     elif settings.neighbors == "range":
         notes.add(
             "l3hv_origin_validation",
             settings.origin_validation,
-            "The reflector takes clients from a range, and does not know who of them is who.",
+            "The reflector accepts clients from a range and cannot tell which client is which hypervisor.",
             "Use pool for this host, or l3hv_neighbors: explicit.",
         )
 
 
 def _check_timers(host: HostIntent, notes: Notes) -> None:
-    """BFD's timers count where the host uses BFD; a reflector does what its clients do."""
+    """Note timers of BFD that cannot work, if the host uses BFD. A reflector uses BFD if its clients do."""
     timers = host.settings.timers
     if host.settings.failure_profile not in BFD_PROFILES and host.kind != "route_reflector":
         return
@@ -723,56 +727,57 @@ def _check_timers(host: HostIntent, notes: Notes) -> None:
         notes.add(
             "l3hv_timers",
             detection_ms,
-            f"A path that BFD hears nothing of for {detection_ms} ms may be alive: BIRD sends every "
+            f"After {detection_ms} ms without BFD packets a path may still work: BIRD sends one every "
             f"{LEAST_BFD_INTERVAL_MS} ms at best, and {LEAST_BFD_PACKETS} packets can be late.",
-            f"Raise bfd_interval_ms or bfd_multiplier: {LEAST_DETECTION_MS} ms will do.",
+            f"Raise bfd_interval_ms or bfd_multiplier to a product of at least {LEAST_DETECTION_MS} ms.",
         )
     daemon = DAEMONS.get((host.settings.daemon, host.settings.system))
     if daemon and daemon.version in WITHOUT_SINGLE_BFD_MISS and timers.bfd_multiplier == 1:
-        message = f"{TITLES[daemon.name]} {daemon.version} takes 2 at least."
-        notes.add("l3hv_timers.bfd_multiplier", 1, message, "Write 2, and halve bfd_interval_ms.")
+        message = f"{TITLES[daemon.name]} {daemon.version} needs a multiplier of at least 2."
+        notes.add("l3hv_timers.bfd_multiplier", 1, message, "Set 2, and halve bfd_interval_ms.")
     if detection_ms >= timers.hold_s * 1000:
         notes.add(
             "l3hv_timers",
             detection_ms,
-            f"BFD would need {detection_ms} ms to see what the hold time of {timers.hold_s} s ends anyway.",
+            f"BFD would detect a failure after {detection_ms} ms, but the hold time of {timers.hold_s} s "
+            "ends the session by then.",
             "Lower bfd_interval_ms or bfd_multiplier, or raise hold_s.",
         )
 
 
 def _check_name(name: str, common: Common, notes: Notes) -> None:
-    """BIRD calls a session by the names of the host and the domain."""
+    """Note a name that is too long: the names of BIRD's sessions have the host's and the domain's name."""
     longest = max((len(domain.name) for domain in common.domains), default=0)
     room = LONGEST_SYMBOL - len("_") - longest
     if len(bird_symbol(name)) > room:
         notes.add(
             "inventory_hostname",
             name,
-            f"{name} is too long for BIRD, which would add the domain to it.",
-            f"Rename the host: {room} characters are left for it.",
+            f"{name} is too long: the names of BIRD's sessions contain the host's and the domain's name.",
+            f"Rename the host: its name can have at most {room} characters.",
         )
 
 
 def _check_addresses(addresses: tuple[Address, ...], common: Common, notes: Notes) -> None:
-    """What an edge router answers for itself is not part of the fabric, and named once."""
-    for own in (own for own, times in Counter(addresses).items() if times > 1):
-        notes.add("l3hv_addresses", own, f"{own} is listed twice.", "Keep one of them.")
-    ours = [network.prefix for network in common.networks]
-    ours += [prefix for domain in common.domains for prefix in domain.loopbacks]
-    ours += [prefix for pool in common.pools for prefix in pool.prefixes]
-    for own in addresses:
-        for prefix in ours:
-            if own.version == prefix.version and own in prefix:
+    """Note addresses of an edge router that are listed twice, or that are part of the fabric."""
+    for repeated in (one for one, times in Counter(addresses).items() if times > 1):
+        notes.add("l3hv_addresses", repeated, f"{repeated} is listed twice.", "Keep one of them.")
+    fabric_prefixes = [network.prefix for network in common.networks]
+    fabric_prefixes += [prefix for domain in common.domains for prefix in domain.loopbacks]
+    fabric_prefixes += [prefix for pool in common.pools for prefix in pool.prefixes]
+    for listed in addresses:
+        for prefix in fabric_prefixes:
+            if listed.version == prefix.version and listed in prefix:
                 notes.add(
                     "l3hv_addresses",
-                    own,
-                    f"{own} is in {prefix} of the fabric.",
+                    listed,
+                    f"{listed} is in {prefix} of the fabric.",
                     "Choose an address that is outside the fabric.",
                 )
 
 
 def _check_interfaces(host: HostIntent, guests: Iterable[Written], notes: Notes) -> None:
-    """Each interface is used once: a NIC by its path, the others by their domain or guest."""
+    """Note interfaces that are used twice: a path uses its NIC, a domain or a guest its interface."""
     places: dict[str, str] = {}
     used: dict[str, str] = {}
     for uplink in host.uplinks:
@@ -789,7 +794,7 @@ def _check_interfaces(host: HostIntent, guests: Iterable[Written], notes: Notes)
             notes.add(
                 field,
                 interface,
-                f"The interface {interface} is that of {used[interface]} already.",
+                f"The interface {interface} is already used by {used[interface]}.",
                 "Choose another interface.",
             )
         used.setdefault(interface, field)

@@ -1,4 +1,4 @@
-"""Keys of sessions (RFC 2385) whose other end is not given any."""
+"""Keys of sessions (TCP MD5, RFC 2385) with reflectors that use no keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from l3hv.model.intent import Member
 
 
 def key_problems(members: Iterable[Member]) -> list[Problem]:
-    """Return a problem for each key on a path with a reflector that would not use it."""
+    """Return a problem for each key on a path with a reflector that uses no keys."""
     hosts = tuple(members)
     without: dict[str, list[Member]] = {}
     for host in hosts:
@@ -21,7 +21,7 @@ def key_problems(members: Iterable[Member]) -> list[Problem]:
             host.name,
             "l3hv_bgp_key",
             link.bgp_key,
-            f"The reflector {reflector.name} runs {TITLES[reflector.daemon]}, which is given no keys here.",
+            f"The reflector {reflector.name} runs {TITLES[reflector.daemon]}, which gets no keys from l3hv.",
             f"Remove the key of path {link.path}, or choose another l3hv_daemon for {reflector.name}.",
         )
         for host in hosts

@@ -1,4 +1,4 @@
-"""The neighbours of each host in BGP, from the few facts that they need of each other."""
+"""The BGP neighbours of each host, computed from the few facts that neighbours need about each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from l3hv.model.text import natural_key
 
 
 def member(host: HostIntent) -> Member:
-    """Return the part of a host that its neighbours in BGP need to know."""
+    """Return the facts about a host that its BGP neighbours need."""
     domains: dict[str, list[str]] = {}
     for uplink in host.uplinks:
         domains.setdefault(uplink.path, []).append(uplink.domain)
@@ -18,7 +18,7 @@ def member(host: HostIntent) -> Member:
             path,
             tuple(names),
             host.bgp_key(path),
-            tuple(own for own in host.path_addresses if own.path == path),
+            tuple(declared for declared in host.path_addresses if declared.path == path),
         )
         for path, names in domains.items()
     )
@@ -39,16 +39,16 @@ def member(host: HostIntent) -> Member:
 
 
 class Roster:
-    """The members of a fabric, by the path that they are on."""
+    """The reflectors, clients and edge routers of a fabric, by path."""
 
     def __init__(self, members: Iterable[Member]) -> None:
         self._reflectors: dict[str, list[Peer]] = {}
         self._clients: dict[str, list[Peer]] = {}
         self._edges: dict[str, list[Peer]] = {}
         for host in sorted(members, key=lambda host: natural_key(host.name)):
-            side = self._reflectors if host.kind == "route_reflector" else self._clients
+            by_path = self._reflectors if host.kind == "route_reflector" else self._clients
             for link in host.links:
-                side.setdefault(link.path, []).append(_peer(host, link))
+                by_path.setdefault(link.path, []).append(_peer(host, link))
                 if host.kind == "edge_router":
                     self._edges.setdefault(link.path, []).append(_peer(host, link))
 
@@ -84,30 +84,30 @@ def _peer(host: Member, link: Link) -> Peer:
 def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
-    Hypervisors and edge routers have sessions with the reflectors on their paths only, and a reflector
-    that takes its clients from a range knows none of them.
+    Hypervisors and edge routers have sessions only with the reflectors on their paths.  The clients of a
+    reflector that accepts them from a range are not listed.
     """
-    found: list[Peer] = []
+    neighbours: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
-        found += (peer for peer in roster.reflectors(path) if peer.name != host.name)
+        neighbours += (peer for peer in roster.reflectors(path) if peer.name != host.name)
         if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
-            found += roster.clients(path)
-    return tuple(found)
+            neighbours += roster.clients(path)
+    return tuple(neighbours)
 
 
 def neighbors(host: HostIntent, roster: Roster) -> list[str]:
-    """Return the names of all hosts that have sessions with ``host``, also where it knows them by a range."""
-    found: dict[str, None] = {}
+    """Return the names of all hosts that have sessions with ``host``, the clients of a range included."""
+    names: dict[str, None] = {}
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         clients = roster.clients(path) if host.kind == "route_reflector" else []
-        found.update(
+        names.update(
             (peer.name, None) for peer in [*roster.reflectors(path), *clients] if peer.name != host.name
         )
-    return list(found)
+    return list(names)
 
 
 def edges(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
-    """Return the edge routers on the paths of a hypervisor that prefers one default route to the others."""
+    """Return the edge routers on the paths of a hypervisor that prefers one default route; else none."""
     if host.kind != "hypervisor" or "without_default" not in dict(host.ecmp).values():
         return ()
     paths = dict.fromkeys(uplink.path for uplink in host.uplinks)

@@ -1,7 +1,7 @@
-"""Reflectors that take their clients from a range of addresses, and what they cannot tell apart.
+"""Clients of reflectors that accept any client of a range of addresses: their settings must be equal.
 
-Such a reflector has one configuration for all of its clients and knows none of them, so a new one changes
-nothing on it.  What a client could otherwise choose is then the reflector's choice.
+Such a reflector has one configuration for all clients and lists none: a new client changes nothing on it.
+Its settings apply to every client, also settings that a client could otherwise choose.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from l3hv.model.profiles import layout_between, profile_between
 
 
 def range_problems(members: Iterable[Member]) -> list[Problem]:
-    """Return a problem for each choice of a client that a reflector with a range does not share."""
+    """Return a problem for each setting of a client that its reflector with a range does not share."""
     hosts = tuple(members)
     reflectors: dict[str, list[Member]] = {}
     for host in hosts:
@@ -36,27 +36,27 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
             client.name,
             "l3hv_bgp_key",
             link.bgp_key,
-            f"The reflector {reflector.name} takes clients from a range, in which none can have a key.",
-            f"Remove it, or write l3hv_neighbors: explicit for {reflector.name}.",
+            f"The reflector {reflector.name} accepts clients from a range, and these cannot have keys.",
+            f"Remove the key, or set l3hv_neighbors: explicit for {reflector.name}.",
         )
-    # Not what is said counts, but what becomes of it between these daemons.
+    # Compare the values that these two daemons agree on, not the configured ones.
     ends = {client.daemon, reflector.daemon}
     profiles = [profile_between(member.failure_profile, ends) for member in (client, reflector)]
     layouts = (
         layout_between(client.session_layout, ends),
         layout_between(reflector.session_layout, {reflector.daemon}),
     )
-    for field, own, common, (theirs, ours) in (
+    for field, client_value, reflector_value, (client_result, reflector_result) in (
         ("l3hv_failure_profile", client.failure_profile, reflector.failure_profile, profiles),
         ("l3hv_session_layout", client.session_layout, reflector.session_layout, layouts),
     ):
-        if theirs != ours:
+        if client_result != reflector_result:
             yield Problem(
                 client.name,
                 field,
-                own,
-                f"{own} is not what the reflector {reflector.name} has for its whole range, {common}.",
-                f"Give both the same, or write l3hv_neighbors: explicit for {reflector.name}.",
+                client_value,
+                f"{client_value} differs from {reflector_value}, which {reflector.name} has for its range.",
+                f"Set the same for both, or set l3hv_neighbors: explicit for {reflector.name}.",
             )
     missing = [name for name in reflector.links[0].domains if name not in link.domains]
     if set(layouts) == {"shared"} and missing:
@@ -64,7 +64,7 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
             client.name,
             "l3hv_session_layout",
             client.session_layout,
-            f"The reflector {reflector.name} would tell it the routes of {', '.join(missing)} too, "
-            "like everybody in its range.",
-            f"Choose another layout for both, or write l3hv_neighbors: explicit for {reflector.name}.",
+            f"The reflector {reflector.name} would also advertise the routes of {', '.join(missing)} to this "
+            "host, as to every client in its range.",
+            f"Choose another layout for both, or set l3hv_neighbors: explicit for {reflector.name}.",
         )

@@ -1,7 +1,7 @@
-"""Reading what an operator wrote, key by key: the right types, no unknown keys, every problem noted.
+"""The shape of the intent: variables are read key by key, and wrong types and unknown keys are noted.
 
-Nothing here raises for bad input.  A converter turns one value into what the intent needs or raises
-:class:`Unfit`; :class:`Fields` applies converters and writes down what did not fit.
+A converter turns one value into the type that the intent needs, or raises :class:`Unfit`.  :class:`Fields`
+applies converters and notes the values that they refuse: it raises nothing for bad input.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
 
 class Unfit(Exception):
-    """A value is not what is expected: ``expected`` completes "expected …", ``remedy`` is a sentence."""
+    """A value is refused: ``expected`` completes the words "expected …", ``remedy`` is a sentence."""
 
     def __init__(self, expected: str, remedy: str) -> None:
         super().__init__(expected)
@@ -41,7 +41,7 @@ class Unfit(Exception):
 
 
 class Notes:
-    """The problems found so far at one host."""
+    """The problems of one host that were found so far."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -53,7 +53,7 @@ class Notes:
         self.problems.append(Problem(self.host, field, shown(value), message, remedy, is_unfit_text))
 
     def distinct(self) -> list[Problem]:
-        """Return the problems without repetitions: many guests can share the cause of one."""
+        """Return each problem once: many guests can have the same problem of their host."""
         return list(dict.fromkeys(self.problems))
 
     def unfit(self, field: str, value: object, unfit: Unfit) -> None:
@@ -62,7 +62,7 @@ class Notes:
 
 
 def shown(value: object, longest: int = _LONGEST_SHOWN) -> str:
-    """Return ``value`` as printable text of ``longest`` characters at most, whatever it is.
+    """Return ``value`` of any type as printable text of at most ``longest`` characters.
 
     >>> shown("two\\nlines"), shown(1500), shown(None)
     ('two\\\\nlines', '1500', '')
@@ -88,12 +88,12 @@ def shown(value: object, longest: int = _LONGEST_SHOWN) -> str:
 
 
 def on_one_line(field: str) -> str:
-    """Return the name of a field; one that cannot be printed is spelled."""
+    """Return the name of a field on one line; a name that is not printable is escaped."""
     return field if field.isprintable() else shown(field)
 
 
 def found(value: object) -> str:
-    """Return what ``value`` is, in the words that complete "found …".
+    """Return a description of ``value`` that completes the words "found …".
 
     >>> found("abc"), found(True), found([])
     ("the text 'abc'", 'true', 'a list')
@@ -114,21 +114,21 @@ def did_you_mean(key: str, known: Collection[str]) -> str:
     >>> did_you_mean("tabel", ["table", "vlan"])
     "Did you mean 'table'?"
     """
-    # What all our variables begin with makes none of them more alike.
+    # Without the prefix that all variables have in common: it makes none of them more similar.
     names = {name.removeprefix(_PREFIX): name for name in sorted(known)}
     close = difflib.get_close_matches(key.removeprefix(_PREFIX), names, n=1)
     if close:
         return f"Did you mean '{names[close[0]]}'?"
     if len(known) > _MOST_NAMED:
-        return "Remove it; docs/intent.md describes the keys that there are."
-    return f"Remove it; known here are {', '.join(sorted(known))}."
+        return "Remove it; docs/intent.md describes all keys."
+    return f"Remove it; the keys here are {', '.join(sorted(known))}."
 
 
 def made_text(value: object, opening: str) -> str:
-    """Return a remedy for a list or mapping that became text on its way; nothing if ``value`` is none."""
+    """Return a remedy for a list or mapping that Ansible passed on as text; "" for any other value."""
     if isinstance(value, str) and value.lstrip().startswith(opening):
         return (
-            "It is text: an INI inventory and -e KEY=VALUE make that of it. Write it in a YAML file"
+            "INI inventories and -e KEY=VALUE turn it into text. Write it in a YAML file"
             " (host_vars, group_vars), or as -e '{\"KEY\": VALUE}'."
         )
     return ""
@@ -171,7 +171,7 @@ class Fields:
     @overload
     def take(self, key: str, convert: Converter[T], default: D) -> T | D: ...
     def take(self, key: str, convert: Converter[T], default: Any = None) -> Any:
-        """Return what ``convert`` makes of the key; ``default`` without it, or if it does not fit."""
+        """Return the converted value of ``key``; ``default`` if it is missing or refused (and noted)."""
         value = self.raw.get(key)
         if value is None:
             return default
@@ -182,19 +182,19 @@ class Fields:
             return default
 
     def need(self, key: str, convert: Converter[T], remedy: str) -> T | None:
-        """Return what ``convert`` makes of the key, which may not be missing."""
+        """Return the converted value of ``key``; note a missing key with ``remedy``."""
         if self.raw.get(key) is None:
             self.notes.add(self.path(key), None, "is missing.", remedy)
             return None
         return self.take(key, convert)
 
     def take_all(self, key: str, convert: Converter[T]) -> tuple[T, ...]:
-        """Return what ``convert`` makes of each item of a list; no list is an empty one."""
+        """Return the converted items of a list; a missing key is an empty list."""
         values = self.raw.get(key)
         if values is None:
             return ()
         if not isinstance(values, (list, tuple)):
-            remedy = made_text(values, "[") or "Write it as a list, even of one: [value]."
+            remedy = made_text(values, "[") or "Write it as a list, also for one value: [value]."
             self.notes.unfit(self.path(key), values, Unfit("a list", remedy))
             return ()
         items = []
@@ -206,7 +206,7 @@ class Fields:
         return tuple(items)
 
     def mapping(self, key: str, known: Set[str] = frozenset(), remedy: str = _AS_LINES) -> Fields:
-        """Return a nested mapping; an empty one without it, or if it is something else."""
+        """Return a nested mapping; an empty one if the key is missing or has another type (and is noted)."""
         return self.nested(self.path(key), self.raw.get(key), known, remedy)
 
     def nested(
@@ -218,12 +218,12 @@ class Fields:
         return Fields(self.notes, where, value or {}, known)
 
     def named(self, convert: Converter[str], known: Set[str] = frozenset()) -> Iterator[tuple[str, Fields]]:
-        """Yield the name and the nested mapping of each key, for keys that are names."""
+        """Yield the name and the nested mapping of each key that is a valid name; note the other keys."""
         for name, value in self.names(convert):
             yield name, self.nested(self.path(name), value, known)
 
     def names(self, convert: Converter[str]) -> Iterator[tuple[str, Any]]:
-        """Yield each key that is a name, with its value."""
+        """Yield each key that is a valid name, with its value; note the other keys."""
         for key, value in self.raw.items():
             try:
                 yield convert(key), value
@@ -232,9 +232,9 @@ class Fields:
 
 
 class Text:
-    """A converter to text that a pattern allows as a whole, but for the ``forbidden`` words.
+    """A converter for text that matches a pattern as a whole and is none of the ``forbidden`` words.
 
-    ``reason`` completes "are reserved, because …".
+    ``reason`` completes the words "are reserved, because …".
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class Text:
                     words += f" and {len(self.forbidden) - _RESERVED_NAMED} more words (docs/intent.md)"
                 raise Unfit(
                     "a name that is not reserved",
-                    f"{self.remedy} Reserved are {words}, because {self.reason}.",
+                    f"{self.remedy} The names {words} are reserved, because {self.reason}.",
                 )
             if self.matches(value) and value not in self.forbidden:
                 return str(value)
@@ -263,12 +263,12 @@ class Text:
 
 
 class WholeNumber:
-    """A converter to a whole number within bounds."""
+    """A converter for a whole number within bounds."""
 
-    def __init__(self, low: int, high: int, what: str = "a whole number") -> None:
+    def __init__(self, low: int, high: int, noun: str = "a whole number") -> None:
         self.low = low
         self.high = high
-        self.expected = f"{what} from {low} to {high}"
+        self.expected = f"{noun} from {low} to {high}"
 
     def __call__(self, value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -285,7 +285,7 @@ class WholeNumber:
 
 
 class OneOf(Generic[T]):
-    """A converter to one of a few words."""
+    """A converter for one of a few words."""
 
     def __init__(self, *words: T) -> None:
         self.words = words
@@ -314,7 +314,7 @@ def mac(value: object) -> str:
     if not is_unicast_mac(address):
         raise Unfit(
             "the MAC address of one interface",
-            "The lowest bit of the first byte must be 0 (that of multicast is 1), and not all bytes 0.",
+            "The lowest bit of the first byte must be 0 (multicast has 1), and not all bytes may be 0.",
         )
     return address
 

@@ -1,4 +1,4 @@
-"""The slice of the intent that the plan of one host is made of."""
+"""The slice of the intent from which the plan of one host is computed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def host_slice(
     edges: Iterable[Peer] = (),
     holders: Callable[[], Mapping[str, int]] = dict,
 ) -> HostSlice:
-    """Return everything that the plan of ``host`` is made of (:func:`l3hv.plan.host.host_plan`).
+    """Return all facts from which the plan of ``host`` is computed (:func:`l3hv.plan.host.host_plan`).
 
-    The functions of :mod:`l3hv.intent.claims` tell what other hypervisors have.  ``largest`` and ``owners``
-    are for reflectors, the latter only where they validate strictly: the slice of no other host changes with
-    guests elsewhere.  ``holders`` is for hypervisors that spread the anycast prefixes of their own guests:
-    their slices change with the number of other holders.  ``edges`` are those of
-    :func:`l3hv.intent.neighbors.edges`.
+    ``largest``, ``owners`` and ``holders`` are results of :mod:`l3hv.intent.claims`, ``edges`` of
+    :func:`l3hv.intent.neighbors.edges`.  Only reflectors get ``largest``, and only reflectors with strict
+    origin validation get ``owners``: guests on other hosts change the slice of no other host.  Only
+    hypervisors that spread their guests' anycast prefixes get ``holders``: their slices change with the
+    number of other holders.
     """
     is_reflector = host.kind == "route_reflector"
     is_strict = is_reflector and host.settings.origin_validation == "strict"

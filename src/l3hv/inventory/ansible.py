@@ -1,4 +1,4 @@
-"""An inventory as Ansible resolves it: groups, and the variables of each host."""
+"""An inventory as Ansible resolves it: its groups, and the variables of each host."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MARKS = ("l3hv_id", "l3hv_uplinks")
 _LONGEST_REASON = 160
 
 OPTIONS = frozenset({"l3hv_break_lock", "l3hv_build", "l3hv_removals"})
-"""Variables that tell one run what to do, and nothing about the fabric."""
+"""Options of one run; they are no facts of the fabric."""
 INTERNAL = OPTIONS | {"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"}
-"""Variables with the prefix that are no intent: options and facts of a run, secrets, which only their files
-get, and what the twin says of itself."""
+"""Variables with the prefix ``l3hv_`` that are no intent: options and facts of a run, the twin's name, and
+secrets, which only the files of secrets contain."""
 
 
 def plain(value: Any) -> Any:
@@ -53,7 +53,7 @@ def plain(value: Any) -> Any:
 
 
 def needs_ansible(value: Any) -> bool:
-    """Tell whether only Ansible can say what ``value`` is: a Jinja expression or a vaulted text is in it."""
+    """Tell whether only Ansible can resolve ``value``: it contains a Jinja expression or a vaulted text."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, Mapping):
@@ -79,7 +79,7 @@ class Inventory:
     extra: frozenset[str] = frozenset()
 
     def kinds(self) -> tuple[dict[str, Kind], list[Problem]]:
-        """Return what each host of the fabric's groups is, and a problem for each that is in two of them."""
+        """Return the kind of each host in the fabric's groups, and a problem for each host in two of them."""
         groups_of: dict[str, list[str]] = {}
         for group in KINDS:
             for host in self.groups.get(group, ()):
@@ -87,8 +87,8 @@ class Inventory:
         kinds: dict[str, Kind] = {}
         problems: list[Problem] = []
         for host, groups in sorted(groups_of.items()):
-            kind, found = host_kind(host, groups)
-            problems += found
+            kind, kind_problems = host_kind(host, groups)
+            problems += kind_problems
             if kind is not None:
                 kinds[host] = kind
         return kinds, problems
@@ -99,31 +99,32 @@ class Inventory:
         files: Mapping[str, Files],
         known: Mapping[str, Files],
     ) -> tuple[dict[str, Files], list[Problem]]:
-        """Return the hosts outside the fabric's groups, with their files; a problem for each that belongs in.
+        """Return the hosts outside the fabric's groups, with their files; a problem for each misplaced host.
 
-        ``known`` are those of an earlier run: one with the same files is not looked at again.
+        A host is misplaced if it has variables of the fabric (:data:`MARKS`).  ``known`` are the results of
+        an earlier run: a host whose files have not changed since is not checked again.
         """
         hosts = [str(host) for host in self.groups["all"] if host not in kinds]
-        found: dict[str, Files] = {}
+        outside: dict[str, Files] = {}
         problems: list[Problem] = []
         groups_of: dict[str, list[str]] = {}
         for host in hosts:
-            own = files.get(host, {})
-            if known.get(host) != own:
+            host_files = files.get(host, {})
+            if known.get(host) != host_files:
                 raw = self.raw(host)
                 marks = [name for name in MARKS if raw.get(name) is not None]
                 if marks:
                     if not groups_of:
                         for group, members in sorted(self.groups.items()):
-                            for each in members:
-                                groups_of.setdefault(str(each), []).append(str(group))
+                            for member in members:
+                                groups_of.setdefault(str(member), []).append(str(group))
                     problems.append(_misplaced(host, marks, groups_of.get(host, ())))
                     continue
-            found[host] = own
-        return found, problems
+            outside[host] = host_files
+        return outside, problems
 
     def variables(self, host: str) -> tuple[dict[str, Any], bool, list[Problem]]:
-        """Return the intent of ``host`` as plain values, whether any was templated, and what has no value."""
+        """Return the intent of ``host`` as plain values, whether any was templated, and the problems."""
         from ansible.errors import AnsibleError
 
         raw = self.raw(host)
@@ -142,7 +143,7 @@ class Inventory:
                     if has_octal(raw[key]):
                         problems += octals(host, str(key), raw[key])
             except RecursionError:
-                message = "Lists and mappings lie too deep in each other."
+                message = "Lists and mappings are nested too deeply."
                 problems.append(
                     Problem(host, on_one_line(str(key)), "", message, "Look for one that contains itself.")
                 )
@@ -151,7 +152,7 @@ class Inventory:
         return values, is_templated, problems
 
     def _unresolved(self, host: str, raw: Mapping[str, Any], field: str, value: Any) -> Iterator[Problem]:
-        """Yield a problem for each part of ``value`` that Ansible finds no value for."""
+        """Yield a problem for each part of ``value`` that Ansible cannot resolve."""
         from ansible.errors import AnsibleError
 
         if isinstance(value, (Mapping, list, tuple)):
@@ -167,27 +168,24 @@ class Inventory:
             self.template(raw, value)
         except AnsibleError as error:
             reason = shown(error.message.partition("\n")[0].rstrip("."), longest=_LONGEST_REASON)
-            expression = f" for {found(value)}" if isinstance(value, str) else ""
+            expression = found(value) if isinstance(value, str) else "the value"
             yield Problem(
                 host,
                 on_one_line(field),
                 shown(value),
-                f"Ansible finds no value{expression}: {reason}.",
-                "Define what it refers to, or correct the expression.",
+                f"Ansible cannot resolve {expression}: {reason}.",
+                "Define the variables that it uses, or correct the expression.",
             )
 
 
 def _misplaced(host: str, marks: Sequence[str], groups: Iterable[str]) -> Problem:
-    """Return the problem of a host with variables of the fabric that is in none of its groups."""
+    """Return the problem of a host that has variables of the fabric but is in none of its groups."""
     others = [group for group in groups if group not in ("all", "ungrouped")]
-    verb = "belong" if len(marks) > 1 else "belongs"
-    message = (
-        f"The host is in none of {', '.join(KINDS)}, and {' and '.join(marks)} {verb} to hosts of these."
-    )
+    message = f"The host has {' and '.join(marks)}, but it is in none of the groups {', '.join(KINDS)}."
     for group in others:
         close = difflib.get_close_matches(group, KINDS, n=1)
         if close:
-            remedy = f"It is in {group}: did you mean {close[0]}?"
+            remedy = f"The host is in {group}: did you mean {close[0]}?"
             return Problem(host, "groups", ", ".join(others), message, remedy)
     remedy = "Put it into one of them, or remove the variables."
     return Problem(host, "groups", ", ".join(others), message, remedy)
@@ -195,7 +193,7 @@ def _misplaced(host: str, marks: Sequence[str], groups: Iterable[str]) -> Proble
 
 @dataclass(frozen=True)
 class Options:
-    """What ansible-playbook is told of an inventory besides where it is: its options of the same names."""
+    """Options for loading an inventory; ansible-playbook has options of the same names."""
 
     extra_vars: tuple[str, ...] = ()
     vault_ids: tuple[str, ...] = ()
@@ -204,11 +202,11 @@ class Options:
 
 
 def open_inventory(*sources: Path, options: Options | None = None) -> Inventory:
-    """Load an inventory of files, directories and lists of hosts (``hv1,``) outside any playbook run.
+    """Load an inventory of files, directories and lists of hosts (``hv1,``) outside a playbook run.
 
-    Passwords of the vault are also read from where ansible.cfg and the environment say.  They and the extra
-    variables of the first call hold for the process.  Raises IntentError when there is nothing at one of the
-    ``sources``, or nothing that Ansible can read.
+    Vault passwords are also read from the places that ansible.cfg and the environment name.  The passwords
+    and extra variables of the first call apply to the whole process.  Raises IntentError if one of the
+    ``sources`` does not exist, or if Ansible cannot read it.
     """
     from ansible import context
     from ansible.errors import AnsibleError
@@ -226,19 +224,19 @@ def open_inventory(*sources: Path, options: Options | None = None) -> Inventory:
         message = "There is no such file or directory."
         raise IntentError([Problem("inventory", source, "", message, "Check -i.") for source in missing])
     if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader()  # Without it no plugin has its full name.
+        init_plugin_loader()  # Without it Ansible finds no plugin by its full name.
     if options.extra_vars:
         context.CLIARGS = CLIArgs({**context.CLIARGS, "extra_vars": options.extra_vars})
     loader = DataLoader()
-    # group_vars and host_vars beside the inventory count, not those of wherever one happens to be.
+    # Ansible reads group_vars and host_vars beside the inventory, not in the working directory.
     loader.set_basedir(str(sources[0] if sources[0].is_dir() else sources[0].parent))
     _set_vault_secrets(loader, options)
     try:
         manager = InventoryManager(loader=loader, sources=[str(source) for source in sources])
-    except AnsibleError as error:  # it has told why, plugin by plugin
-        named = " ".join(f"-i {source}" for source in sources)
-        message = "Ansible cannot read all of it."
-        remedy = f"Run ansible-inventory --list {named}."
+    except AnsibleError as error:  # Ansible has already printed the reason of each plugin.
+        options_text = " ".join(f"-i {source}" for source in sources)
+        message = "Ansible cannot read all of the inventory."
+        remedy = f"Run ansible-inventory --list {options_text}."
         raise IntentError([Problem("inventory", " ".join(map(str, sources)), "", message, remedy)]) from error
     variables = VariableManager(loader=loader, inventory=manager)
     hostvars = HostVars(manager, variables, loader)
@@ -253,7 +251,7 @@ def open_inventory(*sources: Path, options: Options | None = None) -> Inventory:
 
 
 def _set_vault_secrets(loader: DataLoader, options: Options) -> None:
-    """Give a loader the passwords of the vault.  There is one set of them for a process."""
+    """Give a loader the vault passwords of the process, or those of ``options`` on the first call."""
     from ansible.cli import CLI
     from ansible.constants import config
     from ansible.parsing.vault import VaultSecretsContext

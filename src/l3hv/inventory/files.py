@@ -1,4 +1,4 @@
-"""The files of an inventory: when each was changed, which of them nothing reads, which are broken."""
+"""The files of an inventory: their state on disk, files that Ansible does not read, and invalid files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ansible.parsing.dataloader import DataLoader
 
 VARIABLE_FILES = frozenset({".yml", ".yaml", ".json"})
-"""What a file of host_vars can end with, if it ends with anything but its host's name."""
+"""The extensions that a file in host_vars or group_vars can have; it may also have none."""
 MOST_STRAYS = 3
-"""How many files without a host or group are named."""
+"""Maximum number of names in a list of files or hosts."""
 
 
 Files = dict[str, list[int]]
@@ -27,10 +27,10 @@ Files = dict[str, list[int]]
 
 @dataclass
 class Stamp:
-    """What the inventory's files looked like, those of each host apart: path → how it was last changed.
+    """The state of the inventory's files by path: times, size and inode; ``hosts`` has the files of one host.
 
-    The time of modification and the size alone are not enough: ``cp -p`` and ``rsync -t`` set the former, and
-    an edit may keep the latter.  No program can set the time of change, and a renamed file has another inode.
+    Modification time and size are not enough: ``cp -p`` and ``rsync -t`` set the time, and an edit may keep
+    the size.  No program can set the time of change (ctime), and a renamed file has another inode.
     """
 
     shared: Files = field(default_factory=dict)
@@ -39,23 +39,23 @@ class Stamp:
 
 
 def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
-    """Look at every file that variables can come from.
+    """Return the state of every file that variables can come from.
 
-    ``extra`` are directories whose group_vars and host_vars count too (beside the playbook).  An inventory
-    that is a program or a plugin's configuration is not ``static``: nothing is remembered about it.
+    ``extra`` are further directories with group_vars and host_vars (beside the playbook).  An inventory that
+    is a program or a plugin's configuration is not ``static``: the index stores nothing about it.
     """
-    found = Stamp()
+    state = Stamp()
 
     def note(path: Path, host: str | None) -> None:
         try:
             status = path.stat()
         except FileNotFoundError:
-            return  # an editor's lock is a link to nowhere
+            return  # the lock file of an editor can be a dangling link
         entry = [status.st_mtime_ns, status.st_size, status.st_ctime_ns, status.st_ino]
         if host is None:
-            found.shared[str(path)] = entry
+            state.shared[str(path)] = entry
         else:
-            found.hosts.setdefault(host, {})[str(path)] = entry
+            state.hosts.setdefault(host, {})[str(path)] = entry
 
     def walk(directory: Path, host: str | None) -> None:
         for path in sorted(directory.iterdir()):
@@ -92,36 +92,36 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
             elif path.is_dir():
                 walk(path, None)
             else:
-                found.static = found.static and is_static(path)
+                state.static = state.static and is_static(path)
                 note(path, None)
 
     for source in sources:
         if source.is_dir():
             walk_inventory(source)
         elif source.is_file():
-            found.static = found.static and is_static(source)
+            state.static = state.static and is_static(source)
             note(source, None)
             extra = [*extra, source.parent]
         else:
-            found.static = False
+            state.static = False
     for directory in dict.fromkeys(extra):
         if (directory / "group_vars").is_dir():
             walk(directory / "group_vars", None)
         if (directory / "host_vars").is_dir():
             walk_host_vars(directory / "host_vars")
-    return found
+    return state
 
 
 def strays(
     seen: Stamp, sources: Sequence[Path], hosts: Collection[str], groups: Collection[str] = ()
 ) -> list[tuple[Path, str]]:
-    """Return the files and directories of host_vars and group_vars that nothing reads, each with a remedy.
+    """Return the files and directories of host_vars and group_vars that are not read, each with a remedy.
 
-    Those beside a playbook, or beside one of several inventories, may be of hosts that are elsewhere.
-    Without ``groups`` nothing is told of group_vars.
+    Files beside a playbook, or beside one of several inventories, are not checked: they may belong to hosts
+    of another inventory.  Without ``groups`` the files of group_vars are not checked.
     """
     places = [source if source.is_dir() else source.parent for source in sources if _is_alone(source)]
-    found: dict[Path, str] = {}
+    remedies: dict[Path, str] = {}
     for place in places:
         for folder, names, kind in (("host_vars", hosts, "host"), ("group_vars", groups, "group")):
             if not names or not (place / folder).is_dir():
@@ -129,15 +129,15 @@ def strays(
             owners = {path: _owner(path) for path in sorted((place / folder).iterdir())}
             for path, name in owners.items():
                 if name and not name.startswith(".") and name not in names:
-                    # One that has a file of its own was not meant.
+                    # Suggest only names without a file: the others have theirs.
                     close = difflib.get_close_matches(name, {*names} - {*owners.values()}, n=1)
                     remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove the file."
-                    found[path] = remedy
-    return [(path, found[path]) for path in sorted(found) if path.is_file() or any(path.iterdir())]
+                    remedies[path] = remedy
+    return [(path, remedies[path]) for path in sorted(remedies) if path.is_file() or any(path.iterdir())]
 
 
 def place_of_error(error: BaseException | None) -> str:
-    """Return the file, line and column that an error of Ansible or its cause is about, or nothing."""
+    """Return the file, line and column that an error of Ansible, or its cause, refers to; "" without them."""
     while error is not None:
         origin = getattr(error, "obj", None)
         if getattr(origin, "path", None) is not None:
@@ -147,9 +147,9 @@ def place_of_error(error: BaseException | None) -> str:
 
 
 def unreadable_files(sources: Sequence[Path], loader: DataLoader) -> list[str]:
-    """Return what is wrong in each file of variables that ``loader`` cannot read, with its line and column.
+    """Return an error with line and column for each file of variables that ``loader`` cannot read.
 
-    Ansible names no file where it reads the variables of a host for a task (ansible-core 2.19).
+    Ansible's own error names no file if it reads the variables of a host for a task (ansible-core 2.19).
     """
     from ansible.errors import AnsibleError
 
@@ -166,37 +166,40 @@ def unreadable_files(sources: Sequence[Path], loader: DataLoader) -> list[str]:
 
 
 def _owner(path: Path) -> str:
-    """Return whose variables a file or directory holds: nobody's, if it is a file with another ending."""
+    """Return the host or group that a file or directory belongs to; "" for a file with another extension."""
     if path.is_dir():
         return path.name
     return path.stem if path.suffix in VARIABLE_FILES else ""
 
 
-def stray_sentences(found: Sequence[tuple[Path, str]]) -> list[str]:
+def stray_sentences(unread: Sequence[tuple[Path, str]]) -> list[str]:
+    """Return a warning for each file that is not read (:func:`strays`)."""
     sentences = [
         f"{path} is not read: the inventory has no such {path.parent.name.removesuffix('_vars')}. {remedy}"
-        for path, remedy in found[:MOST_STRAYS]
+        for path, remedy in unread[:MOST_STRAYS]
     ]
-    more = len(found) - MOST_STRAYS
-    return [*sentences, f"There are {more} more like these."] if more > 0 else sentences
+    more = len(unread) - MOST_STRAYS
+    if more > 0:
+        sentences.append(f"The same applies to {more} more {'files' if more > 1 else 'file'}.")
+    return sentences
 
 
-def stray_problems(found: Sequence[tuple[Path, str]]) -> list[Problem]:
-    """Return a problem for each such file: where something is missing, it is what was meant to be there."""
+def stray_problems(unread: Sequence[tuple[Path, str]]) -> list[Problem]:
+    """Return a problem for each file that is not read: its wrong name may be the cause of other problems."""
     return [
         Problem(
             "inventory",
             f"{path.parent.name}/{path.name}",
             "",
-            f"The inventory has no such {path.parent.name.removesuffix('_vars')}, and this is not read.",
+            f"The inventory has no such {path.parent.name.removesuffix('_vars')}: this file is not read.",
             remedy,
         )
-        for path, remedy in found[:MOST_STRAYS]
+        for path, remedy in unread[:MOST_STRAYS]
     ]
 
 
 def _is_alone(source: Path) -> bool:
-    """Tell whether what is beside an inventory is of that alone."""
+    """Tell whether the files beside an inventory can only belong to this inventory."""
     if source.is_file():
         return [entry for entry in source.parent.iterdir() if entry.is_file()] == [source]
     return source.is_dir()

@@ -1,4 +1,4 @@
-"""The hosts that a run reads from the inventory, and the facts that they share."""
+"""The hosts that a run reads from the inventory, and their common facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from l3hv.model.plain import as_plain
 
 @dataclass
 class Reading:
-    """The hosts that were read in this run, and the facts that they share."""
+    """The hosts that this run has read, and their common facts.
+
+    ``seen`` are all hosts that were read, also those with problems; ``templated`` are those with templates.
+    """
 
     common: Common | None = None
     hosts: dict[str, HostIntent] = field(default_factory=dict)
@@ -30,7 +33,7 @@ class Reading:
 
     @property
     def basis(self) -> str:
-        """A digest of what every host's announcements depend on: the common facts and the reflectors."""
+        """A digest of the facts that all hosts' announcements depend on: the common ones, and reflectors."""
         reflectors = [
             as_plain(member(host)) for host in self.hosts.values() if host.kind == "route_reflector"
         ]
@@ -43,7 +46,10 @@ def read_hosts(
     wanted: Iterable[str],
     override: Mapping[str, Any] | None = None,
 ) -> Reading:
-    """Read the hosts in ``wanted``. The first one's common facts count; who has others is told."""
+    """Read the hosts in ``wanted``; note each host whose common facts differ from the first host's.
+
+    ``override`` replaces variables of every host.
+    """
     reading = Reading()
     first = ""
     for host in wanted:
@@ -63,7 +69,7 @@ def read_hosts(
                 host,
                 key,
                 str(shared.get(key)),
-                f"This is not what {first} has, but it must be the same on every host.",
+                f"The value differs from the one of {first}, but it must be the same on every host.",
                 "Set it once, in group_vars/all.",
             )
             for key in sorted(shared.keys() | reading.shared.keys())
@@ -79,11 +85,11 @@ def read_hosts(
 
 
 def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Problem]:
-    """Return the problems, those of text from the command line with what makes it text.
+    """Return the problems; where the command line turned a value into text, the remedy explains it.
 
-    ``-e NAME=VALUE`` makes text of a whole variable, and never of a part of one.
+    ``-e NAME=VALUE`` turns a whole variable into text, never a part of one.
     """
-    found = []
+    explained = []
     for problem in problems:
         name = problem.field
         if name in inventory.extra and problem.is_unfit_text:
@@ -91,7 +97,7 @@ def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Pro
             is_plain = value.isdigit() or value in ("true", "false")
             example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'
             remedy = f"-e {name}=… is always text: write -e '{example}'."
-            found.append(replace(problem, remedy=remedy))
+            explained.append(replace(problem, remedy=remedy))
         else:
-            found.append(problem)
-    return found
+            explained.append(problem)
+    return explained

@@ -1,4 +1,4 @@
-"""The memory of hosts that a run does not touch, good for as long as their files have not changed."""
+"""The index: stored facts about hosts that a run does not touch, valid until one of their files changes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from l3hv.run.files import write_json
 
 @dataclass
 class Known:
-    """What is remembered of one host: its files when it was read, what it claims, who it is to others.
+    """The stored facts about one host: its files when it was read, its claims, the facts for its neighbours.
 
-    ``announcements`` is what :func:`l3hv.plan.announcements.announcements` says of its plan.
+    ``guests`` is their number; ``announcements`` is the result of
+    :func:`l3hv.plan.announcements.announcements` for its plan.
     """
 
     files: Files
@@ -32,13 +33,13 @@ class Known:
     announcements: dict[str, Any]
 
     def is_fresh(self, kind: Kind, files: Files | None) -> bool:
-        """Tell whether the host is of the same kind still, and its files have not changed."""
+        """Tell whether the host still has the same kind, and its files have not changed."""
         return self.kind == kind and self.files == (files or {})
 
 
 @dataclass
 class Index:
-    """What earlier runs knew of an inventory.
+    """The facts that earlier runs stored about an inventory.
 
     ``others`` are hosts outside the fabric's groups, with their files.  ``basis`` is a digest of what the
     announcements of all hosts depend on (:attr:`l3hv.inventory.hosts.Reading.basis`).
@@ -50,18 +51,18 @@ class Index:
 
 
 def digest(value: Any) -> str:
-    """Return a short name for ``value``, which is made of plain data."""
+    """Return a short digest of ``value``, which consists of plain data."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def _code_stamp() -> list[list[Any]]:
-    """Tell this version of the package from others: what they remembered may mean something else."""
+    """Return the state of the package's files: the facts of another version may have another meaning."""
     package = Path(__file__).parents[1]
     return [[path.name, path.stat().st_mtime_ns] for path in sorted(package.rglob("*.py"))]
 
 
 def load_index(place: Path, seen: Stamp) -> Index:
-    """Return what is remembered in ``place``: nothing when a file that all hosts share has changed."""
+    """Return the index that is stored in ``place``; an empty one if a file of all hosts has changed."""
     if not seen.static:
         return Index()
     try:
@@ -81,17 +82,17 @@ def load_index(place: Path, seen: Stamp) -> Index:
                 announcements=announced[path.stem],
             )
     except (OSError, ValueError, KeyError, TypeError):
-        return Index()  # Written by another version, or half removed: it is only a memory.
+        return Index()  # Another version wrote it, or it is incomplete: the run reads all hosts instead.
     return index
 
 
 def save_index(
     place: Path, seen: Stamp, index: Index, before: Mapping[str, Known], templated: Collection[str]
 ) -> None:
-    """Keep of each host what has changed since it was remembered (``before``).
+    """Store the entries of ``index`` that differ from those stored ``before``.
 
-    The hosts in ``templated`` are not kept: the result of a template depends on more than files, and the
-    inventory of a program on anything.
+    The hosts in ``templated`` are not stored, because the result of a template depends on more than files.
+    Nor is any host of an inventory that is a program.
     """
     if index.hosts != before or not (place / "announcements.json").exists():
         announced = {host: entry.announcements for host, entry in index.hosts.items()}

@@ -1,4 +1,4 @@
-"""Numbers with leading zeros, which YAML 1.1 reads as octal without a word."""
+"""Numbers with leading zeros, which YAML 1.1 silently reads as octal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def has_octal(value: Any) -> bool:
 
 
 def octals(host: str, field: str, value: Any) -> Iterator[Problem]:
-    """Yield a problem for each number with leading zeros: YAML 1.1 reads it as octal, without a word."""
+    """Yield a problem for each number with leading zeros: YAML 1.1 silently reads it as octal."""
     if isinstance(value, Mapping):
         for key in value:
             yield from octals(host, f"{field}.{shown(key)}", value[key])
@@ -40,7 +40,7 @@ def octals(host: str, field: str, value: Any) -> Iterator[Problem]:
 
 
 def _octal_of(value: int) -> str | None:
-    """Return how a number is written in its file, if that has leading zeros and another decimal value."""
+    """Return a number as its file has it, if that has leading zeros and another decimal value."""
     place = _place_of(value)
     if place is None:
         return None
@@ -54,8 +54,8 @@ def _octal_of(value: int) -> str | None:
 def _place_of(value: int) -> tuple[str, int, int] | None:
     """Return the file, line and column that Ansible has read a value from, if it knows them.
 
-    Ansible has no public interface for that.  Where its internal one has changed, the check of leading zeros
-    is left out, and a warning says so.
+    Ansible has no public interface for them.  If its internal interface has changed, leading zeros are not
+    checked, and a warning is printed.
     """
     tag = _origin_tag()
     try:
@@ -83,7 +83,7 @@ def _warn_of_octals() -> None:
     from ansible.utils.display import Display
 
     Display().warning(
-        "This ansible-core does not say where it has read a value. Numbers with leading zeros, which YAML"
+        "This ansible-core does not show the file and line of a value. Numbers with leading zeros, which YAML"
         " reads as octal, are not refused in this run."
     )
 

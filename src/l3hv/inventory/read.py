@@ -1,9 +1,9 @@
-"""From an inventory to the plans of the hosts that a run touches.
+"""The steps from an inventory to the plans of the hosts that a run touches.
 
-Ansible resolves a host's variables in about 10 ms when its file has a hundred guests, so a thousand hosts
-take some ten seconds: right for a run that touches them all, far too long for the dozen runs a day that
-touch one.  What a run needs to know of the hosts that it does *not* touch is small (the claims that must be
-unique, and who peers with whom), so it is kept in an index (:mod:`l3hv.inventory.index`), host by host.
+Ansible resolves the variables of a host with a hundred guests in about 10 ms, so a thousand hosts take about
+ten seconds.  That is acceptable for a run that touches all hosts, and too long for the many runs that touch
+one.  A run needs few facts about the hosts that it does *not* touch (their claims, which must be unique, and
+their part in BGP sessions): an index (:mod:`l3hv.inventory.index`) stores these facts for each host.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ KEEP_RUNS_S = 24 * 3600
 
 @dataclass(frozen=True)
 class Run:
-    """What :func:`read_fabric` left on disk, how large the fabric is, and what is worth a warning.
+    """The result of :func:`read_fabric`: the files that it wrote, the size of the fabric, and warnings.
 
     ``plans`` is the directory of the plans, one JSON file for each host that the run touches.  ``applied`` is
-    what :func:`l3hv.run.removals.record_applied` keeps in ``memory`` when the run has been applied;
-    ``removals`` is what the run takes out of service.
+    the file that :func:`l3hv.run.removals.record_applied` copies to the directory ``memory`` once the run has
+    been applied.  ``removals`` are the hosts and guests that the run takes out of service.
     """
 
     plans: Path
@@ -62,9 +62,9 @@ class Run:
 
 @contextlib.contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Do not look for cyclic garbage: among the millions of objects of a large fabric each look takes longer.
+    """Turn off the cyclic garbage collector: each collection scans the millions of objects of a large fabric.
 
-    One host of 1,000 with 100 guests each took 2.6 s, and takes 1.2 s without.
+    A run for one host of 1,000 with 100 guests each takes 2.6 s with the collector and 1.2 s without.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -86,9 +86,10 @@ def read_fabric(
 ) -> Run:
     """Read and check the intent of the whole fabric, and write the plans of the hosts in ``touched``.
 
-    ``directory`` keeps what belongs to each inventory, and to each ``variant`` of it (a twin, other extra
-    variables), in a folder of its own; ``beside`` are the directories of playbooks, whose group_vars count
-    too.  Raises IntentError with all problems before it writes anything.
+    ``directory`` has a folder for each inventory, and for each ``variant`` of it (a twin, other extra
+    variables).  ``beside`` are the directories of playbooks, whose group_vars and host_vars apply too.
+
+    Raises IntentError with all problems before it writes anything.
     """
     place = directory / digest([*map(str, inventory.sources), *([variant] * bool(variant))])
     seen = stamp(inventory.sources, beside)
@@ -116,7 +117,7 @@ def read_fabric(
         host: fabric.slice_of(intent, is_written=host in touched) for host, intent in reading.hosts.items()
     }
     problems += fabric.problems()
-    problems += (problem for part in slices.values() for problem in rule_problems(part))
+    problems += (problem for host_slice in slices.values() for problem in rule_problems(host_slice))
     before = load_applied(place / "applied")
     removed = removals(before, touched, kinds, fabric.guests)
     if problems or (unread and _lacks_something(kinds, before)):
@@ -124,14 +125,14 @@ def read_fabric(
 
     run = _run_directory(place)
     known = dict(remembered)
-    for host, part in slices.items():
-        plan = host_plan(part)
+    for host, host_slice in slices.items():
+        plan = host_plan(host_slice)
         if host in touched:
             write_json(run / "plans" / f"{host}.json", as_plain(plan))
         known[host] = Known(
             files=seen.hosts.get(host, {}),
             kind=plan.kind,
-            guests=len(part.host.guests),
+            guests=len(host_slice.host.guests),
             member=fabric.members[host],
             claims=fabric.claims[host],
             announcements=announcements(plan),
@@ -155,10 +156,10 @@ def read_fabric(
 def read_topology(
     *sources: Path, options: Options | None = None, override: Mapping[str, object] | None = None
 ) -> Topology:
-    """Read an inventory whole and return the machines and guests to cable.
+    """Read a whole inventory and return the machines and guests to cable.
 
-    ``override`` are variables of the intent that all hosts have whatever the inventory says.  Raises
-    IntentError with every problem of the intent.
+    ``override`` replaces variables of the inventory on all hosts.  Raises IntentError with every problem of
+    the intent.
     """
     inventory = open_inventory(*sources, options=options)
     kinds, problems = inventory.kinds()
@@ -178,10 +179,10 @@ def read_topology(
 def _read(
     inventory: Inventory, kinds: Mapping[str, Kind], touched: Collection[str], seen: Stamp, index: Index
 ) -> Reading:
-    """Read the hosts that the run touches, those that have changed, and the reflectors.
+    """Read the hosts that the run touches, the hosts that have changed, and the reflectors.
 
-    Reflectors are few, and the announcements of all others depend on them: where these have changed, all
-    hosts are read.
+    Reflectors are few, and the announcements of all other hosts depend on them: if a reflector or a common
+    fact has changed, all hosts are read.
     """
     wanted = [
         host
@@ -199,28 +200,28 @@ def _read(
 
 
 def _nothing_to_do(inventory: Inventory, kinds: Collection[str], touched: Collection[str]) -> Problem:
-    """Return why a run would do nothing: the inventory has no fabric, or --limit leaves nothing of it."""
+    """Return the problem of a run without hosts: the inventory has no fabric, or --limit excludes it."""
     if kinds:
         hosts = sorted(set(touched) & set(inventory.groups["all"]), key=natural_key)
+        selected = f": it selects {', '.join(hosts[:MOST_STRAYS])}" if hosts else ""
         return Problem(
             "inventory",
             "--limit",
             "",
-            f"{', '.join(hosts[:MOST_STRAYS]) or 'None of the hosts'} is not in {', '.join(KINDS)}.",
+            f"The run has no host of {', '.join(KINDS)}{selected}.",
             "Limit the run to hosts of the fabric.",
         )
-    close = [
-        f"{group} for {near[0]}"
+    similar = [
+        f" It has the group {group}: did you mean {close[0]}?"
         for group in sorted(set(inventory.groups) - {"all", "ungrouped"})
-        if (near := difflib.get_close_matches(group, KINDS, n=1))
+        if (close := difflib.get_close_matches(group, KINDS, n=1))
     ]
-    named = f" The inventory has {', '.join(close)}." if close else ""
     sources = ", ".join(map(str, inventory.sources)) or "no inventory"
     return Problem(
         "inventory",
         "groups",
         "",
-        f"No host of {sources} is in a group of the fabric.{named}",
+        f"No host of {sources} is in a group of the fabric.{''.join(similar)}",
         f"Put hosts into {', '.join(KINDS)}, or name another inventory with -i.",
     )
 
@@ -233,14 +234,14 @@ def _lacks_something(kinds: Mapping[str, Kind], before: Collection[str]) -> bool
 
 
 def _run_directory(place: Path) -> Path:
-    """Return a directory of this run's own: another one, with other extra variables, may be under way.
+    """Return a new directory for this run: another run, with other extra variables, may be in progress.
 
-    Those of runs that ended long ago are removed.
+    Directories of runs that are older than :data:`KEEP_RUNS_S` seconds are removed.
     """
     runs = place / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
         with contextlib.suppress(FileNotFoundError):
             if time.time() - old.stat().st_mtime > KEEP_RUNS_S:
-                shutil.rmtree(old, ignore_errors=True)  # another run may remove it as well
+                shutil.rmtree(old, ignore_errors=True)  # another run may remove it at the same time
     return Path(tempfile.mkdtemp(dir=runs))

@@ -1,8 +1,8 @@
 """The rotation of session keys: one path after the other gets the keys of the inventory.
 
-TCP MD5 (RFC 2385) has no time in which two keys are good, and daemons start a session over when its key
-changes.  So each path changes while the others carry the traffic.  What has which key is read from the
-configuration that runs, not remembered: a rotation that was interrupted goes on where it was.
+TCP MD5 (RFC 2385) accepts only one key at a time, and daemons restart a session when its key changes.
+Therefore each path changes while the other paths carry the traffic.  The keys in use are read from the
+running configuration and not stored: an interrupted rotation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ _FRR_SESSION = re.compile(
 )
 _FRR_RANGE = re.compile(r"^ neighbor (\w+) peer-group$", re.MULTILINE)
 _FRR_OURS = re.compile(r"^! l3hv_config ", re.MULTILINE)
-"""A comment of the role's.  What FRR writes itself (``write memory``) has none, and secrets for names."""
+"""A comment that the role prints.  A file that FRR wrote itself (``write memory``) lacks it, and has secrets
+in the place of the names of keys."""
 _FRR_SECRET = re.compile(r'^(\w+) = ("[^"\n]*")$', re.MULTILINE)
 
 ROTATED: frozenset[DaemonName] = frozenset({"bird1", "bird2", "bird3", "frr"})
-"""Daemons whose configuration is changed path by path."""
+"""Daemons whose keys are rotated path by path."""
 
 
 def keys_in_use(files: Iterable[str]) -> dict[str, str | None]:
@@ -41,18 +42,18 @@ def keys_in_use(files: Iterable[str]) -> dict[str, str | None]:
     >>> keys_in_use(["protocol bgp rr1 from fabric_bfd {\\n  password key_rack7;\\n}\\n"])
     {'rr1': 'rack7'}
     """
-    found: dict[str, str | None] = {}
+    keys: dict[str, str | None] = {}
     for text in files:
         for session, body in _SESSION.findall(text):
             key = _KEY.search(body)
-            found[session] = key[1] if key else None
-        found |= {session: name or None for _, session, name in _FRR_SESSION.findall(text)}
-        found |= dict.fromkeys(_FRR_RANGE.findall(text))
-    return found
+            keys[session] = key[1] if key else None
+        keys |= {session: name or None for _, session, name in _FRR_SESSION.findall(text)}
+        keys |= dict.fromkeys(_FRR_RANGE.findall(text))
+    return keys
 
 
 def _secrets_in(placed: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and secrets of a host's file of secrets: BIRD's take them as they are."""
+    """Yield the names and secrets in a host's file of secrets: BIRD's file has no escapes, FRR's is JSON."""
     for name, quoted in _SECRET.findall(placed):
         yield name, quoted[1:-1]
     for name, quoted in _FRR_SECRET.findall(placed):
@@ -60,16 +61,16 @@ def _secrets_in(placed: str) -> Iterator[tuple[str, str]]:
 
 
 def key_changes(routing: Plain, in_use: InUse) -> dict[str, list[str]]:
-    """Return, by path, the sessions of ``routing`` (a plan's, as plain data) that have another key yet."""
-    found: dict[str, list[str]] = {}
+    """Return, by path, the sessions of ``routing`` (a plan's, as plain data) that still use another key."""
+    changes: dict[str, list[str]] = {}
     for session in routing["sessions"]:
         if in_use.get(session["name"], session["key"]) != session["key"]:
-            found.setdefault(session["path"], []).append(session["name"])
-    return found
+            changes.setdefault(session["path"], []).append(session["name"])
+    return changes
 
 
 def routing_until(routing: Plain, in_use: InUse, paths: Collection[str]) -> dict[str, Any]:
-    """Return ``routing`` as it is when only ``paths`` have the keys of the plan; other paths keep theirs."""
+    """Return ``routing`` with the keys of the plan on ``paths``, and the keys in use on all other paths."""
     sessions = [
         session
         if session["path"] in paths
@@ -92,9 +93,9 @@ def rotation_problems(
 ) -> Iterator[str]:
     """Yield a sentence for each reason not to rotate the keys of one host.
 
-    ``told`` are the files that ``in_use`` was read from, ``placed`` is the host's file of secrets; no
-    sentence repeats one.  ``unmanaged`` are the hosts of others, ``may_cut`` allows to cut a host that is on
-    one path alone.
+    ``told`` are the files from which ``in_use`` was read.  ``placed`` is the host's file of secrets; no
+    sentence repeats a secret.  ``unmanaged`` are the hosts that l3hv does not configure.  ``may_cut`` allows
+    the rotation to cut off a host with a single path.
     """
     routing = plan["routing"]
     is_rotated = routing["daemon"]["name"] in ROTATED
@@ -102,13 +103,13 @@ def rotation_problems(
         title = TITLES[routing["daemon"]["name"]]
         yield (
             f"{plan['host']} runs {title}, and its sessions have keys: only BIRD's and FRR's are rotated."
-            " Change these by site.yml, while traffic takes the other paths."
+            " Change these keys with site.yml while traffic uses the other paths."
         )
     if routing["daemon"]["name"] == "frr" and in_use and not all(map(_FRR_OURS.search, told)):
-        # Its sessions look as if they had no keys, and would lose them, all at once.
+        # All sessions seem to have no key: the rotation would restart them all at the same time.
         yield (
-            f"FRR has written /etc/frr/frr.conf of {plan['host']} itself (`write memory`), and keys have"
-            " no names there: run site.yml with the keys that are in use (l3hv_bgp_key), then rotate."
+            f"FRR has written /etc/frr/frr.conf of {plan['host']} itself (`write memory`), without the names"
+            " of keys: run site.yml with the keys that are in use (l3hv_bgp_key), then rotate."
         )
         return
     planned = {session["name"] for session in (*routing["sessions"], *routing["ranges"])}
@@ -123,49 +124,49 @@ def rotation_problems(
         return
     old = sorted({key for key in in_use.values() if key is not None})
     for problem in secret_problems(old, secrets):
-        yield f"{problem} It is in use on {plan['host']} until its last path has another."
+        yield f"{problem} {plan['host']} uses this key until its last path has another."
     for name, secret in _secrets_in(placed):
         if name in secrets and secrets[name] != secret:
             yield (
                 f"The secret of the key {name} is not the one that {plan['host']} uses:"
-                " give back the old one, and the new one a name of its own."
+                " restore the old secret, and add the new one as another key."
             )
     changed = {name for names in changes.values() for name in names}
     for session in routing["sessions"]:
         if session["name"] in changed and session["peer"] in unmanaged:
             yield (
                 f"{session['peer']} is managed by somebody else, and the session {session['name']} of"
-                f" {plan['host']} needs another key: it would be down until both ends have it."
-                " Leave that key as it is (l3hv_bgp_key), or change it by site.yml when they do."
+                f" {plan['host']} needs another key: it would be down until both ends have that key."
+                " Leave the key as it is (l3hv_bgp_key), or change it with site.yml at the same time."
             )
     if plan["kind"] != "route_reflector" and not may_cut:
         yield from _cuts(plan, changed)
 
 
 def _cuts(plan: Plain, changed: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each domain in which a session has no other path beside it."""
+    """Yield a sentence for each domain in which the host has no path but the one that changes."""
     paths: dict[str, set[str]] = {}
     for session in plan["routing"]["sessions"]:
         for domain in session["domains"]:
             paths.setdefault(domain, set()).add(session["path"])
-    hit = {
+    affected = {
         domain
         for session in plan["routing"]["sessions"]
         if session["name"] in changed
         for domain in session["domains"]
         if len(paths[domain]) == 1
     }
-    for domain in sorted(hit):
+    for domain in sorted(affected):
         yield (
-            f"{plan['host']} is on path {min(paths[domain])} alone in {domain}, and would be cut for some"
-            " seconds. Give it another path, or say -e rotation_may_cut=true."
+            f"{plan['host']} is on path {min(paths[domain])} alone in {domain}, and would be cut off for some"
+            " seconds. Give it another path, or allow this with -e rotation_may_cut=true."
         )
 
 
 def sessions_missed(routing: Plain, seen: Mapping[str, Plain], path: str) -> list[str]:
-    """Return the sessions that are needed while ``path`` changes, and are not up.
+    """Return the sessions of other paths that are not established: they are needed while ``path`` changes.
 
-    ``seen`` is what :mod:`l3hv_observe` found of them, by name.
+    ``seen`` has the sessions that :mod:`l3hv_observe` found, by name.
     """
     return [
         session["name"]

@@ -1,4 +1,4 @@
-"""The arithmetic of addresses: which address, prefix or name follows from which number."""
+"""Address arithmetic: the addresses and prefixes that follow from numbers, and comparisons of prefixes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Network = IPv4Network | IPv6Network
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
 HOST_LENGTH: dict[Family, int] = {"ipv4": 32, "ipv6": 128}
 GUEST_PREFIX_LENGTH = 64
-"""Length of a guest's IPv6 prefix: SLAAC (RFC 4862) works with nothing else."""
+"""Length of a guest's IPv6 prefix: SLAAC (RFC 4862) works with no other length."""
 
 PIECE_LENGTH: dict[Family, int] = {"ipv4": HOST_LENGTH["ipv4"], "ipv6": GUEST_PREFIX_LENGTH}
-"""The length of the smallest prefix that a pool can be."""
+"""Length of the smallest part of a pool: one IPv4 address, or one guest's IPv6 prefix."""
 
 LINK_LOCAL_GATEWAY = "fe80::1"
-"""The address of every guest port, and with it the IPv6 gateway of every guest."""
+"""The link-local address of every guest port, which is the IPv6 gateway of every guest."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _MAC_BASE = 60
@@ -57,8 +57,8 @@ def family_of_text(address: str) -> Family:
 def numbers_of(prefix: Network) -> range:
     """Return the host numbers that can be used in ``prefix``.
 
-    Neither the network's own address (in IPv6 the subnet-router anycast address, RFC 4291) nor
-    IPv4's broadcast address is one.
+    The network address (in IPv6 the subnet-router anycast address, RFC 4291) and IPv4's broadcast
+    address are excluded.
 
     >>> numbers_of(IPv4Network("198.51.100.0/25"))
     range(1, 127)
@@ -88,9 +88,9 @@ def guest_prefix_numbers(pool: IPv6Network) -> range:
 
 
 def guest_prefix(pool: IPv6Network, number: int) -> IPv6Network | None:
-    """Return the /64 with this number inside ``pool``, or ``None`` if it has none.
+    """Return the /64 with this number inside ``pool``, or ``None`` if the pool has no such /64.
 
-    It is counted, not spelled: 10 is ``…0a::/64``.
+    The number counts the /64s: number 10 is ``…0a::/64``, not ``…10::/64``.
 
     >>> guest_prefix(IPv6Network("2001:db8:cb00:7100::/56"), 3)
     IPv6Network('2001:db8:cb00:7103::/64')
@@ -114,9 +114,10 @@ def link_local_of(mac: str) -> str:
 
 
 def mac_of(value: object) -> str | None:
-    """Return a MAC in canonical form, or ``None`` if ``value`` is none.
+    """Return a MAC in canonical form, or ``None`` if ``value`` is not a MAC.
 
-    YAML 1.1 reads ``50:54:33:00:00:07`` without quotes as a number in base 60: it is turned back.
+    YAML 1.1 reads ``50:54:33:00:00:07`` without quotes as a number in base 60. Such a number is
+    converted back.
 
     >>> mac_of("50-54-33-00-00-0F")
     '50:54:33:00:00:0f'
@@ -127,17 +128,17 @@ def mac_of(value: object) -> str | None:
         mac = value.lower().replace("-", ":")
         return mac if _MAC.fullmatch(mac) else None
     if isinstance(value, int) and not isinstance(value, bool):
-        parts: list[int] = []
+        octets: list[int] = []
         for _ in range(5):
-            value, part = divmod(value, _MAC_BASE)
-            parts.insert(0, part)
+            value, octet = divmod(value, _MAC_BASE)
+            octets.insert(0, octet)
         if 10 <= value <= 99:
-            return ":".join(f"{part:02}" for part in (value, *parts))
+            return ":".join(f"{octet:02}" for octet in (value, *octets))
     return None
 
 
 def is_unicast_mac(mac: str) -> bool:
-    """Tell whether a canonical MAC can be that of one interface.
+    """Tell whether a canonical MAC can belong to one interface: it is not multicast and not all zeros.
 
     >>> is_unicast_mac("50:54:33:00:00:07"), is_unicast_mac("01:00:5e:00:00:01")
     (True, False)
@@ -156,7 +157,7 @@ def is_unicast(prefix: Network) -> bool:
 
 
 def bounds(prefix: Address | Network) -> tuple[int, int]:
-    """Return the first and last address of a prefix as numbers; those of an address are equal.
+    """Return the first and last address of a prefix as numbers; for a single address they are equal.
 
     >>> bounds(IPv4Network("0.0.1.0/24"))
     (256, 511)
@@ -167,7 +168,7 @@ def bounds(prefix: Address | Network) -> tuple[int, int]:
 
 
 def brief(prefix: Address | Network | str) -> str:
-    """Return a prefix as text, that of a single address without its length.
+    """Return a prefix as text; a single address (/32, /128) is written without its length.
 
     >>> brief("192.0.2.1/32"), brief(IPv6Network("2001:db8::/64"))
     ('192.0.2.1', '2001:db8::/64')
@@ -177,7 +178,7 @@ def brief(prefix: Address | Network | str) -> str:
 
 
 def is_inside(inner: Address | Network, outer: Network) -> bool:
-    """Tell whether all of an address or prefix is part of ``outer``.
+    """Tell whether an address or a whole prefix lies inside ``outer``.
 
     >>> is_inside(IPv4Address("192.0.2.1"), IPv4Network("192.0.2.0/24"))
     True
@@ -189,12 +190,12 @@ def is_inside(inner: Address | Network, outer: Network) -> bool:
 
 
 def by_address(prefix: Network) -> tuple[int, int]:
-    """Return what prefixes of one family are sorted by: those that lie in another come after it."""
+    """Return the sort key for prefixes of one family: a prefix sorts before the prefixes inside it."""
     return (int(prefix.network_address), prefix.prefixlen)
 
 
 def outermost(prefixes: Iterable[Network]) -> list[Network]:
-    """Return the prefixes of one family without those inside others, in the order of their addresses."""
+    """Return the prefixes of one family that lie inside no other, in the order of their addresses."""
     kept: list[Network] = []
     for prefix in sorted(prefixes, key=by_address):
         if not kept or not is_inside(prefix, kept[-1]):
@@ -203,7 +204,10 @@ def outermost(prefixes: Iterable[Network]) -> list[Network]:
 
 
 def longer_than(prefix: Network) -> int:
-    """Return the least length of what is a part of ``prefix`` and not all of it, unless it has no parts.
+    """Return the shortest length of a part of ``prefix`` that is smaller than ``prefix`` itself.
+
+    The smallest parts are one IPv4 address and one /64 (:data:`PIECE_LENGTH`). Their length is returned for
+    a prefix that has no smaller part.
 
     >>> longer_than(IPv4Network("203.0.113.0/24")), longer_than(IPv6Network("2001:db8::/64"))
     (25, 64)
@@ -212,10 +216,12 @@ def longer_than(prefix: Network) -> int:
 
 
 def first_host(prefix: Network) -> Address:
-    """Return the first address that a machine would hold of a prefix that is routed to it.
+    """Return the first host address of a prefix that is routed to a machine.
+
+    A single address, a /31 and a /127 have no network address: their first address is a host address.
 
     >>> str(first_host(IPv4Network("203.0.113.64/28"))), str(first_host(IPv4Network("203.0.113.10/32")))
     ('203.0.113.65', '203.0.113.10')
     """
-    beyond_point_to_point = prefix.prefixlen < prefix.max_prefixlen - 1
-    return prefix.network_address + (1 if beyond_point_to_point else 0)
+    has_network_address = prefix.prefixlen < prefix.max_prefixlen - 1
+    return prefix.network_address + (1 if has_network_address else 0)

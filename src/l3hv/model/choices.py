@@ -1,4 +1,4 @@
-"""The values that fields of the intent and the plan can have."""
+"""The allowed values of fields in the intent and the plan."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ KINDS: dict[str, Kind] = {
     "route_reflectors": "route_reflector",
     "edge_routers": "edge_router",
 }
-"""The inventory group that makes a host what it is."""
+"""The kind of a host, by the inventory group that it is in."""
 
 Relation = Literal["reflector", "client", "peer"]

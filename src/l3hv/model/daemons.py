@@ -1,4 +1,4 @@
-"""The routing daemons: which system has which, in what version, and what that version has to be told."""
+"""The routing daemons: package and version on each system, and the limits of each daemon and version."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _BUILT = (
         device_scan_s=1,
         kernel_scan_s=10,
     ),
-    # BIRD before 2.14 goes to sleep, for 3 s at most, with work that a timer has left to be done, such as to
-    # mark routes as stale. Any timer wakes it up; the cheapest is the one that looks at the interfaces.
+    # BIRD before 2.14 can sleep for up to 3 s before it finishes work that a timer started, such as marking
+    # routes as stale. Any timer wakes it up. The scan of interfaces is the cheapest, so it runs every 1 s.
     Daemon(
         "bird2",
         "debian12",
@@ -46,7 +46,7 @@ _BUILT = (
         package="bird3",
         version="3.1",
         device_scan_s=10,
-        kernel_scan_s=60,  # bird31-routes has it scan more often
+        kernel_scan_s=60,  # the role's program bird31-routes requests further scans
         asks_for_authentication=True,
         bounds_restart=True,
         reading_socket="restrict;",
@@ -54,9 +54,9 @@ _BUILT = (
     Daemon("frr", "debian12", package="frr", version="8.4"),
     Daemon("frr", "debian13", package="frr", version="10.3"),
     Daemon("gobgp", "debian12", package="gobgpd", version="3.10"),
-    # 3.36 serves figures to everybody on the host unless it is told not to; 3.10 does not know the option.
+    # GoBGP 3.36 serves metrics to every user of the host unless this path is empty; 3.10 has no such option.
     Daemon("gobgp", "debian13", package="gobgpd", version="3.36", options=("--metrics-path=",)),
-    # What is rendered is in the grammar of this version; nothing is installed.
+    # l3hv renders the configuration in the grammar of this version and installs no package.
     Daemon("junos", "junos", package="", version="24.4"),
 )
 DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
@@ -69,67 +69,70 @@ TITLES: dict[DaemonName, str] = {
     "gobgp": "GoBGP",
     "junos": "Junos",
 }
-"""What people call them."""
+"""The name of each daemon in sentences for operators."""
 
 UNITS: dict[DaemonName, str] = {"frr": "frr.service", "gobgp": "l3hv-gobgp-{domain}.service"}
-"""The units of those that are no BIRD; where one cannot keep domains apart it runs once for each."""
+"""The systemd units of daemons other than BIRD; a daemon that cannot separate domains runs once for each."""
 
 REFLECTORS_ONLY: frozenset[DaemonName] = frozenset({"frr", "gobgp", "junos"})
-"""Daemons that reflect, and are not made to put routes into the kernel's tables.
+"""Daemons that l3hv uses only on route reflectors: they export no routes to the kernel's tables.
 
-They keep domains apart by an instance for each: no session carries several.
+They separate domains by one instance per domain, so no session carries several domains.
 """
 
 PER_FAMILY: frozenset[DaemonName] = frozenset({"bird1"})
-"""Daemons that are a process for each family, so that none of their sessions can carry both."""
+"""Daemons with one process per address family: none of their sessions can carry both families."""
 
 WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
-"""Daemons that have no BFD: nothing but the hold time shows them that a neighbour is gone."""
+"""Daemons without BFD: they detect only by the hold time that a neighbour is gone."""
 
 VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp", "junos"})
-"""Daemons that are told whose the guests' prefixes are."""
+"""Daemons whose configuration can have the owner of each guest prefix (strict origin validation)."""
 
 WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
-"""Of these, those that have a table of owners to ask (RFC 6482); the others get a list for each neighbour."""
+"""Validating daemons with a ROA table (RFC 6482) for owners; the others get a prefix list per neighbour."""
 
 WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"junos"})
-"""Daemons that are given their neighbours one by one: they take no clients from a range."""
+"""Daemons whose neighbours are configured one by one: they accept no clients from a range."""
 
 WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"junos"})
-"""Daemons that get no keys: whoever sees what changes in their configuration would see them."""
+"""Daemons that get no keys: every diff of their configuration would show the keys."""
 
 KEYS_WITHOUT_SPACES: frozenset[DaemonName] = frozenset({"frr"})
-"""Daemons that take a secret to be one word."""
+"""Daemons that read a secret as one word: a space ends it."""
 
 ECHOING: frozenset[DaemonName] = frozenset({"frr"})
-"""Reflectors that tell clients of one kind the same, what came from themselves included: the client drops it
-(RFC 4456, section 8). So how many prefixes are sent to a client depends on the others."""
+"""Reflectors that advertise the same routes to all clients of one kind, also a client's own routes.
+
+The client drops its own routes (RFC 4456, section 8).  The number of prefixes that a reflector sends to one
+client therefore depends on the other clients.
+"""
 
 SLEEPY = frozenset({"1.6.8", "2.0.12"})
-"""Versions that finish late what a timer has left to be done."""
+"""Versions that finish work that a timer started up to 3 s late (BIRD before 2.14)."""
 
 WITHOUT_PEER_ADDRESS = frozenset({"3.10"})
-"""Versions that can see that a next hop is a neighbour's own only where they know the neighbour."""
+"""Versions that can compare a next hop with the neighbour's address only if that address is configured."""
 
 WITHOUT_SINGLE_BFD_MISS = frozenset({"8.4"})
-"""Versions that do not give a path up after one missed BFD packet (a multiplier of 1)."""
+"""Versions that cannot declare a path down after one missed BFD packet (a multiplier of 1)."""
 
 OVERLOOKING = frozenset({"3.1"})
-"""Versions that leave a route in the kernel as it is when other paths to its prefix than the best one change.
+"""Versions that do not update a route in the kernel when a path to its prefix changes, but not the best one.
 
-They see that when they scan the kernel's table, and can be asked to.
+They update the route at the next scan of the kernel's table, and a scan can be requested.
 """
 
 DELETING = frozenset({"1.6.8", "3.1"})
 """Versions that replace a route in the kernel by deleting and adding it again: 1.6 always, 3.1 in some scans.
 
-3.1 does it for up to 8 ms when a scan that it begins itself meets a changed best path, not exported yet
-(`krt_export_net` in 3.1.7). In between a packet takes the next best route.
+In 3.1 the route is missing for up to 8 ms when a scan that BIRD starts itself meets a changed best path that
+is not exported yet (`krt_export_net` in 3.1.7).  Meanwhile a packet follows the next less specific route.
 """
 
 
 def built_daemons() -> list[DaemonName]:
-    """Return the daemons that there is a configuration for.
+    """Return the daemons that l3hv has a configuration for.
 
     >>> built_daemons()
     ['bird1', 'bird2', 'bird3', 'frr', 'gobgp', 'junos']
@@ -138,7 +141,7 @@ def built_daemons() -> list[DaemonName]:
 
 
 def systems_with(daemon: DaemonName) -> list[System]:
-    """Return the systems that have a daemon.
+    """Return the systems that offer ``daemon``.
 
     >>> systems_with("bird3")
     ['debian13']
@@ -147,18 +150,18 @@ def systems_with(daemon: DaemonName) -> list[System]:
 
 
 def programs(daemon: DaemonName, families: Iterable[Family]) -> tuple[Program, ...]:
-    """Return the processes of a BIRD on a host that routes these families; other daemons look after theirs.
+    """Return the BIRD processes of a host that routes ``families``; none for daemons other than BIRD.
 
     >>> [program.name for program in programs("bird1", ["ipv4", "ipv6"])]
     ['bird', 'bird6']
     """
     if daemon in REFLECTORS_ONLY:
         return ()
-    wanted = set(families)
-    used = tuple(family for family in FAMILIES if family in wanted)
+    given = set(families)
+    routed = tuple(family for family in FAMILIES if family in given)
     if daemon not in PER_FAMILY:
-        return (Program("bird", "birdc", used),)
-    return tuple(_PROGRAMS[family] for family in used)
+        return (Program("bird", "birdc", routed),)
+    return tuple(_PROGRAMS[family] for family in routed)
 
 
 _PROGRAMS: dict[Family, Program] = {

@@ -1,4 +1,4 @@
-"""What is wrong with an intent, in sentences that an operator can act on."""
+"""Problems of an intent, in sentences that an operator can act on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HOSTS_NAMED = 3
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to correct: where it is, what was found there, what is wrong with it, and what to do.
+    """One problem of an intent: its host and field, the refused value, the message and the remedy.
 
-    ``value`` is what was found, as text; ``message`` and ``remedy`` are whole sentences.  ``is_unfit_text``
-    tells that text was found where something else is needed, or text of another form.
+    ``value`` is the refused value as text; ``message`` and ``remedy`` are whole sentences.  ``is_unfit_text``
+    is true if the value is text, and another type or text of another form is expected.
 
     >>> print(Problem("hv3", "l3hv_id", "300", "300 does not fit in 198.51.100.0/25.", "Choose 1 to 126."))
     hv3: l3hv_id: 300 does not fit in 198.51.100.0/25. Choose 1 to 126.
@@ -49,7 +49,7 @@ class Problem:
 class IntentError(ValueError):
     """The intent cannot be planned; ``problems`` holds every reason, sorted.
 
-    A problem that several hosts share (they have it from a group) is shown once.
+    A problem that several hosts share, because they inherit a variable from a group, is shown once.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -58,7 +58,7 @@ class IntentError(ValueError):
 
 
 def describe(problems: Iterable[Problem]) -> str:
-    """Return the list of ``problems`` that an operator reads, headed by their number."""
+    """Return ``problems`` as a list for an operator, headed by their number."""
     hosts_by_sentence: dict[str, list[str]] = {}
     for problem in problems:
         hosts_by_sentence.setdefault(problem.sentence, []).append(problem.host)

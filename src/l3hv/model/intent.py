@@ -1,7 +1,7 @@
-"""What an operator says about a fabric and its hosts, once it has been read and found sound.
+"""The facts of a fabric and its hosts, after they were read and checked.
 
-Addresses and prefixes of the fabric are objects of :mod:`ipaddress`: there are few, and much is computed
-from them.  Those of hosts and guests are canonical text: there are many, and they are mostly printed.
+Addresses and prefixes of the fabric are objects of :mod:`ipaddress`: they are few, and much is computed
+from them.  Addresses and prefixes of hosts and guests are canonical text: they are many, and mostly printed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from l3hv.model.plan import Owner, Timers
 class Domain:
     """A routing domain: a kernel table of its own, and the prefixes that belong to it alone.
 
-    ``loopbacks`` (one per family at most) hold an address of each hypervisor; ``accept`` are prefixes
-    that are taken from edge routers beside the default route.  ``spread_table`` is the kernel table of what
-    other hypervisors hold of the anycast prefixes that a hypervisor holds itself.
+    ``loopbacks`` (at most one prefix per family) contain one address of each hypervisor.  ``accept`` are
+    the prefixes that are accepted from edge routers besides the default route.  ``spread_table`` is the
+    kernel table of a hypervisor's routes to other holders of its guests' anycast prefixes.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class PathNetwork:
-    """The prefix that a domain has on a path in one family."""
+    """The prefix of a domain on a path, in one family."""
 
     path: str
     domain: str
@@ -67,7 +67,11 @@ class PathNetwork:
 
 @dataclass(frozen=True)
 class Pool:
-    """A subnet that guests believe to be in, or without ``gateway`` a store of additional addresses."""
+    """A subnet as guests see it; without ``gateway`` the pool has only additional addresses of guests.
+
+    ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs of a prefix and its gateway
+    that DHCP gives to guests.
+    """
 
     name: str
     domain: str
@@ -86,9 +90,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Common:
-    """The facts that all hosts of a fabric share. Domains are sorted public first, the rest by name.
+    """The facts that all hosts of a fabric share. The public domain is first, the others follow by name.
 
-    ``bgp_keys`` are the names of the keys that BGP sessions can have.
+    ``bgp_keys`` are the names of the keys that BGP sessions can use.
     """
 
     fabric: str
@@ -104,7 +108,7 @@ class Common:
 
     @cached_property
     def public(self) -> Domain:
-        """The domain of the kind ``public``: what is not known to be private belongs to it."""
+        """The domain of the kind ``public``: all traffic that is not known to be private belongs to it."""
         return next(domain for domain in self.domains if domain.kind == "public")
 
     @cached_property
@@ -132,14 +136,17 @@ class Common:
         return tuple(sorted(p for p in prefixes if family_of(p) == family))
 
     def home_prefixes(self, domain: Domain, family: Family) -> tuple[Network, ...]:
-        """Return where a domain's guests and hypervisors live: its pools, then its loopbacks."""
+        """Return the prefixes of a domain's guests and hypervisors: its pools, then its loopbacks."""
         loopback = domain.loopback(family)
         return self.pool_prefixes(domain.name, family) + ((loopback,) if loopback is not None else ())
 
 
 @dataclass(frozen=True)
 class UplinkIntent:
-    """One interface of a host on one path for one domain; ``nic`` carries it as a VLAN, if there is one."""
+    """One interface of a host on one path for one domain.
+
+    ``nic`` carries the interface as a VLAN; it is ``None`` where the intent names the interface itself.
+    """
 
     path: str
     domain: str
@@ -151,11 +158,11 @@ class UplinkIntent:
 class GuestIntent:
     """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
 
-    ``pool`` is the one of the main address (of the /64 for a guest without IPv4).
-    ``link_local`` is ``None`` where nothing of IPv6 is routed to the guest.  ``moves_from`` names the
-    hypervisor that the guest is leaving, and may still be announced from.  Where there are
-    ``allowed_sources`` nobody else may send to the guest, with ``port_isolation`` no guest of its host.
-    ``withdraw_without_carrier`` says whether the guest is announced only while its port has a carrier.
+    ``mtu`` is in bytes.  ``pool`` is the pool of the main address (of the /64 for a guest without IPv4).
+    ``link_local`` is ``None`` where no IPv6 prefix is routed to the guest.  ``moves_from`` names the
+    hypervisor that the guest is leaving and that may still advertise it.  If ``allowed_sources`` is not
+    empty, only these prefixes may send to the guest; with ``port_isolation`` no guest of the same host may.
+    With ``withdraw_without_carrier`` the guest is advertised only while its port has a carrier.
     """
 
     name: str
@@ -180,7 +187,7 @@ class GuestIntent:
 
 @dataclass(frozen=True)
 class PathAddress:
-    """An address of a host on a path, in one domain, that does not follow from its id."""
+    """A declared address of a host on a path, in one domain; it replaces the one that follows from the id."""
 
     path: str
     domain: str
@@ -188,26 +195,27 @@ class PathAddress:
 
 
 def declared_address(network: PathNetwork, declared: tuple[PathAddress, ...]) -> str | None:
-    """Return the address that is declared for a path's network, if there is one."""
-    for own in declared:
-        place = (own.path, own.domain, family_of_text(own.address))
+    """Return the address that is declared in a path's network, or ``None``."""
+    for candidate in declared:
+        place = (candidate.path, candidate.domain, family_of_text(candidate.address))
         if place == (network.path, network.domain, network.family):
-            return own.address
+            return candidate.address
     return None
 
 
 def path_address(network: PathNetwork, number: int, declared: tuple[PathAddress, ...]) -> str:
-    """Return the address of a host in a path's network: the declared one, else the one with its number."""
+    """Return the address of a host in a path's network: the declared one, else the one with ``number``."""
     return declared_address(network, declared) or str(numbered(network.prefix, number))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a host has of its own or from its groups, with the defaults filled in. MTUs are in bytes.
+    """The settings of a host from its own variables and its groups, with the defaults filled in.
 
-    ``neighbors`` is how a reflector knows its clients.  ``prefix_limit_margin`` is in percent;
-    ``prefix_limit`` is a number instead of what follows from the inventory.
-    ``anycast`` is what is done with flows of guests to an anycast address that a guest beside them holds.
+    MTUs are in bytes.  ``neighbors`` is ``explicit`` where a reflector lists its clients, ``range`` where it
+    accepts any client of a prefix.  ``prefix_limit_margin`` is in percent; ``prefix_limit`` replaces the
+    number of prefixes that follows from the inventory.  ``anycast`` applies to flows of guests to an anycast
+    address that a guest of the same host holds: they stay there (``local``) or are spread over all holders.
     """
 
     mtu: int
@@ -235,11 +243,11 @@ class Settings:
 class HostIntent:
     """One host of the fabric; ``guests`` are sorted by name.
 
-    ``edge_domains`` are those that an edge router announces a default route into, ``addresses`` those
-    that it answers for itself.  ``path_addresses`` replace those that follow from its id.
-    ``management_sources`` may reach its services by public uplinks.
-    ``bgp_keys`` are pairs of a path and the name of the key of the sessions there, ``ecmp`` pairs of a domain
-    and which of its routes may have several next hops.
+    ``edge_domains`` are the domains for which an edge router originates a default route.  ``addresses`` are
+    the addresses that an edge router holds on its loopback.  ``path_addresses`` replace the addresses that
+    follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
+    ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
+    domain and the choice of routes that may have several next hops.
     """
 
     name: str
@@ -280,9 +288,9 @@ class HostIntent:
 
 @dataclass(frozen=True)
 class Link:
-    """The domains that a host has uplinks for on one path, and the name of the key that it wants there.
+    """The domains of a host's uplinks on one path, and the name of the key that its sessions there use.
 
-    ``addresses`` are those on the path that do not follow from the host's id.
+    ``addresses`` are the declared addresses on the path, which do not follow from the host's id.
     """
 
     path: str
@@ -293,7 +301,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Member:
-    """The part of a host that its neighbours in BGP need to know."""
+    """The facts about a host that its BGP neighbours need."""
 
     name: str
     kind: Kind
@@ -310,7 +318,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Peer:
-    """A neighbour in BGP, on one path."""
+    """A BGP neighbour on one path."""
 
     name: str
     kind: Kind
@@ -333,7 +341,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Largest:
-    """How many prefixes the hypervisor with the most of them has, in each family."""
+    """The largest number of prefixes that any hypervisor has, in each family."""
 
     ipv4: int = 0
     ipv6: int = 0
@@ -341,12 +349,12 @@ class Largest:
 
 @dataclass(frozen=True)
 class HostSlice:
-    """Everything that the plan of one host is made of.
+    """All facts from which the plan of one host is computed.
 
-    Only reflectors are told of ``largest``, and only those that validate strictly of ``owners``.  Only
-    hypervisors that prefer one default route are told of ``edges``, the edge routers on their paths, and only
-    those that spread anycast of ``holders``: the prefixes that their guests and other hypervisors hold, each
-    with the number of hypervisors that do.
+    ``largest`` is set only for reflectors, ``owners`` only for reflectors with strict origin validation.
+    ``edges``, the edge routers on the host's paths, is set only for hypervisors that prefer one default
+    route.  ``holders`` is set only for hypervisors that spread anycast: each prefix that both their guests
+    and other hypervisors hold, with the number of hypervisors that hold it.
     """
 
     common: Common

@@ -1,4 +1,4 @@
-"""Names that BIRD and the kernel have for tables, sessions and policies."""
+"""Names of tables, sessions and policies in BIRD and in the kernel."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ LOCAL_OUT = "local-out"
 """The name of the kernel table that a hypervisor's own IPv4 traffic uses."""
 
 CLIENTS = "clients"
-"""What stands for all clients of a range where a neighbour has its name; no host can be called so."""
+"""The neighbour's name in sessions with any client of a range; no host can have this name."""
 
 SHARED = "shared"
-"""What stands for all domains where a domain has its name; no domain can be called so."""
+"""The domain's name in sessions and tables that carry all domains; no domain can have this name."""
 
 LONGEST_SYMBOL = 64
-"""Characters in a symbol of BIRD, in every version from 2.0 on."""
+"""Maximum number of characters in a symbol of BIRD, in every version from 2.0 on."""
 
 _NOT_IN_SYMBOLS = re.compile(r"[^A-Za-z0-9_]")
 
@@ -50,7 +50,7 @@ def shared_table(family: Family) -> str:
 
 
 def spread_table(domain: str, family: Family) -> str:
-    """Return the name of the BIRD table of other holders of a domain's anycast in one family.
+    """Return the name of the BIRD table of routes to other holders of a domain's anycast, in one family.
 
     >>> spread_table("public", "ipv4")
     'public4_spread'
@@ -59,12 +59,12 @@ def spread_table(domain: str, family: Family) -> str:
 
 
 def policy_name(table: str, neighbors: Announcer) -> str:
-    """Return the name of the import policy of a table for neighbours of one kind."""
+    """Return the name of a table's import policy for one kind of neighbours."""
     return f"accept_{table}_from_{neighbors}"
 
 
 def own_policy_name(table: str, hypervisor: str) -> str:
-    """Return the name of the import policy of a table for one hypervisor alone.
+    """Return the name of a table's import policy for one hypervisor.
 
     >>> own_policy_name("public4", "hv-1")
     'accept_public4_of_hv_1'
@@ -73,7 +73,7 @@ def own_policy_name(table: str, hypervisor: str) -> str:
 
 
 def spread_name(domain: str) -> str:
-    """Return the name of the kernel table of other holders of a domain's anycast.
+    """Return the name of the kernel table of routes to other holders of a domain's anycast.
 
     >>> spread_name("public")
     'public-spread'

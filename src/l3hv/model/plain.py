@@ -1,4 +1,4 @@
-"""Dataclasses as plain data, which travels through Ansible, and back."""
+"""Conversion of dataclasses to plain data, which Ansible and JSON can carry, and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_plain(value: Any) -> Any:
     if kind is tuple or kind is list:
         return [item if type(item) in _SCALARS else as_plain(item) for item in value]
     if dataclasses.is_dataclass(kind):
-        # Most of a plan is scalars: they are copied at once, because a call for each would double the time.
+        # Most values of a plan are scalars. They are copied together: a call for each would double the time.
         names, values_of, nested = _printer(kind)
         plain = dict(zip(names, values_of(value), strict=True))
         for name in nested:
@@ -40,9 +40,9 @@ def as_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], data: object) -> T:
-    """Return the dataclass of ``kind`` that :func:`as_plain` made ``data`` of.
+    """Rebuild a dataclass of ``kind`` from the plain data of :func:`as_plain`.
 
-    ``data`` comes from :func:`as_plain`, perhaps by way of JSON: it is rebuilt, not checked.
+    ``data`` may have been stored as JSON in between. It is not checked.
 
     >>> from l3hv.model.plan import Nic
     >>> from_plain(Nic, {"interface": "eno1", "mtu": 1500, "vlans": ["eno1.90"]})
@@ -62,10 +62,10 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 @functools.cache
 def _printer(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
-    """Return the names of a dataclass's fields, what gets their values, and the names that hold no scalar."""
+    """Return a dataclass's field names, a reader of their values, and the names of nested fields."""
     names = _field_names(kind)
     hints = get_type_hints(kind)
-    # The first name once more: with a single name an attrgetter returns no tuple.
+    # The first name is repeated: with a single name an attrgetter returns the value alone, not a tuple.
     values_of = attrgetter(*names, names[0])
     nested = tuple(name for name in names if not _is_scalar(hints[name]))
     return (*names, names[0]), values_of, nested
@@ -95,11 +95,11 @@ def _builder(hint: object) -> Callable[[Any], Any]:
 def _dataclass_builder(kind: type) -> Callable[[Any], Any]:
     hints = get_type_hints(kind)
     builders = [(name, _builder(hints[name])) for name in _field_names(kind)]
-    changed = [(name, build) for name, build in builders if build is not _unchanged]
+    converted = [(name, build) for name, build in builders if build is not _unchanged]
 
     def build(data: Mapping[str, Any]) -> object:
         values = dict(data)
-        for name, build_field in changed:
+        for name, build_field in converted:
             values[name] = build_field(values[name])
         return kind(**values)
 
@@ -115,7 +115,7 @@ def _tuple_builder(items: tuple[Any, ...]) -> Callable[[Any], Any]:
 
 
 def _union_builder(members: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """Build an optional value, or an address or prefix of either family."""
+    """Return the builder of an optional value, or of an address or prefix of either family."""
     (*others,) = (member for member in members if member is not type(None))
     if set(others) == {IPv4Network, IPv6Network}:
         build_other: Callable[[Any], Any] = ip_network

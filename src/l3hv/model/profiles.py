@@ -1,4 +1,4 @@
-"""Failure profiles and session layouts: what each includes, and what two daemons agree on."""
+"""Failure profiles and session layouts, and the ones that both ends of a session support."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ FAILURE_PROFILES: tuple[FailureProfile, ...] = (
     "link",
     "none",
 )
-"""What is done about a dead path, neighbour or daemon, the more demanding first."""
+"""The reactions to a dead path, neighbour or daemon, the most demanding first."""
 
 SESSION_LAYOUTS: tuple[SessionLayout, ...] = ("per_family", "multiprotocol", "shared")
-"""What one session carries, the least first."""
+"""The families and domains that one session carries, the smallest selection first."""
 
 BFD_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "bfd")
 LLGR_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "llgr")
 KEEPING_PROFILES: tuple[FailureProfile, ...] = (*LLGR_PROFILES, "graceful_restart")
-"""Those with which the neighbours of a daemon that vanishes keep its routes until it is back."""
+"""Profiles with which neighbours keep the routes of a daemon that vanishes until it is back."""
 
 LESS_BFD: dict[FailureProfile, FailureProfile] = {"bfd_llgr": "llgr", "bfd": "none"}
-"""What is left of a profile where one of the two ends has no BFD: with it at one end no session comes up."""
+"""The profile that remains where one end has no BFD: with BFD at the other end alone, no session comes up."""
 
 
 def profile_between(agreed: FailureProfile, ends: set[DaemonName]) -> FailureProfile:
-    """Return what two daemons do about failures of what is ``agreed``.
+    """Return the failure profile of a session: the ``agreed`` one, without BFD if one end has no BFD.
 
     >>> profile_between("bfd_llgr", {"bird2", "gobgp"})
     'llgr'
@@ -37,7 +37,7 @@ def profile_between(agreed: FailureProfile, ends: set[DaemonName]) -> FailurePro
 
 
 def layout_between(agreed: SessionLayout, ends: set[DaemonName]) -> SessionLayout:
-    """Return what the sessions between two daemons carry each where ``agreed`` is wanted.
+    """Return the layout of the sessions of two daemons: the ``agreed`` one, reduced to what both support.
 
     >>> layout_between("shared", {"bird2", "gobgp"}), layout_between("shared", {"bird1", "bird2"})
     ('multiprotocol', 'per_family')

@@ -15,17 +15,17 @@ def natural_key(text: str) -> tuple[tuple[int, str], ...]:
     >>> sorted(["hv10", "hv9", "hv1"], key=natural_key)
     ['hv1', 'hv9', 'hv10']
     """
-    parts = _DIGITS.split(text)
-    # int() refuses thousands of digits; such a thing is no name of ours and sorts as text.
-    numbered = tuple(
-        (int(part), "") if index % 2 and len(part) < _LONGEST_NUMBER else (-1, part)
-        for index, part in enumerate(parts)
+    pieces = _DIGITS.split(text)
+    # int() refuses thousands of digits. No real name has so many: they sort as text.
+    keys = tuple(
+        (int(piece), "") if index % 2 and len(piece) < _LONGEST_NUMBER else (-1, piece)
+        for index, piece in enumerate(pieces)
     )
-    return (*numbered, (-1, text))
+    return (*keys, (-1, text))
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line, whatever is in it: what is not ASCII, or not printed, is spelled.
+    """Return ``text`` on one line: characters that are not printable ASCII are escaped.
 
     >>> printable("hv1\\nhv2")
     'hv1\\\\nhv2'
@@ -34,7 +34,7 @@ def printable(text: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things.
+    """Return a number with its noun, in the plural unless the number is 1.
 
     >>> counted(1, "route"), counted(7, "prefix")
     ('1 route', '7 prefixes')
@@ -50,6 +50,6 @@ def first_of(names: Collection[str], most: int) -> str:
     >>> first_of(["hv1", "hv2", "hv3"], 2)
     'hv1, hv2 and 1 more'
     """
-    named = ", ".join(list(names)[:most])
+    listed = ", ".join(list(names)[:most])
     more = len(names) - most
-    return f"{named} and {more} more" if more > 0 else named
+    return f"{listed} and {more} more" if more > 0 else listed

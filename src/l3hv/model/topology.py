@@ -1,4 +1,4 @@
-"""The machines, ports and guests of a fabric, as somebody who has to cable them sees them."""
+"""The machines, ports and guests of a fabric, with the facts that cabling them needs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Port:
     """One interface that a machine has on an L2 segment.
 
     ``interface`` is the name that the routing configuration uses (``eno1.90`` for a VLAN,
-    ``eth1`` for a plain uplink); whoever cables it decides whether that is a VLAN interface
-    or a port of that name.  ``segment`` is ``<path>-<domain>``.
+    ``eth1`` for a plain uplink). The cabling decides whether it is a VLAN interface or a port
+    of that name.  ``mtu`` is in bytes.  ``segment`` is ``<path>-<domain>``.
     """
 
     interface: str
@@ -28,10 +28,10 @@ class Port:
 class GuestPort:
     """One guest and the interface that it has on its hypervisor.
 
-    ``mac`` is the guest's own; ``mtu`` is that of the guest's interface, in bytes.  ``addresses`` are
-    those (with prefix length 32 or 128, or a subnet's first address) that the guest must hold on its
-    loopback to answer for what is routed through it (additional and anycast addresses).
-    ``transparent`` are the addresses that reach it translated, with no guest configuration.
+    ``mac`` is the guest's own; ``mtu`` is the MTU of the guest's interface, in bytes.  ``addresses``
+    are the additional and anycast addresses (with prefix length 32 or 128; of a subnet the first)
+    that the guest must have on its loopback to answer for them.  ``transparent`` are the addresses
+    that the hypervisor translates to the guest's own; the guest needs no configuration for them.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Machine:
 
     ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
     that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router
-    of somebody else, which nothing is configured on.
+    that l3hv does not configure.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Machine:
 
     @property
     def image(self) -> str:
-        """What the machine boots: its system, with the daemon's name after it where that is not bird2."""
+        """The image that the machine boots: its system, followed by the daemon unless that is bird2."""
         return self.system if self.daemon == "bird2" else f"{self.system}-{self.daemon}"
 
 

@@ -1,1 +1,1 @@
-"""From the slice of one host to its plan: all decisions about networking are made here."""
+"""The step from the slice of one host to its plan, with all decisions about networking."""

@@ -1,4 +1,4 @@
-"""What one host announces to the fabric: all that the others have to know of it to expect its routes."""
+"""The announcements of one host: the facts from which verification expects its routes on other hosts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from l3hv.model.plan import HostPlan
 
 
 def announcements(plan: HostPlan) -> dict[str, Any]:
-    """Return what ``plan``'s host announces, as plain data.
+    """Return the announcements of ``plan``'s host as plain data.
 
     The shape is::
 
@@ -20,12 +20,13 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
          "tables": {"public4": {"next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"},
                                 "prefixes": {"203.0.113.1/32": ["vm1"], "0.0.0.0/0": []}}}}
 
-    ``tables`` has BIRD's table names. A prefix names the guests of the host that it leads to: it is announced
-    while the port of one of them is there.  The host's own prefixes name nobody and are always announced.
+    ``tables`` has BIRD's table names.  A prefix names the guests that it leads to: the host advertises it
+    while the port of one of these guests exists.  The host's own prefixes name no guest and are always
+    advertised.
     ``calls`` are the addresses of its sessions with reflectors: its own and the reflector's.
-    ``guarded`` are its guests whose ports do not let everything through that the domain carries.
-    ``mtus`` are those of its interfaces, by path and domain.
-    ``bfd`` is what it asks of its neighbours: two ends agree on the slower interval.
+    ``guarded`` are its guests whose ports drop some traffic of their domain (isolation, allowed sources).
+    ``mtus`` are the MTUs of its interfaces in bytes, by path and domain.
+    ``bfd`` are the host's own timers: the two ends of a session agree on the slower interval.
     """
     kernel_names = {table.id: table.name for table in plan.table_names}
     tables: dict[str, Any] = {}
@@ -50,6 +51,6 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     calls = [[s.local, s.neighbor] for s in plan.routing.sessions if s.relation == "reflector"]
     closed = {*plan.packet_filter.isolated, *plan.packet_filter.restricted}
     guarded = [guest.name for guest in plan.guests if guest.interface in closed]
-    # Of a host that is left alone the MTU is not known.
+    # The MTU of a host that l3hv does not configure is unknown.
     mtus = {f"{uplink.path} {uplink.domain}": uplink.mtu for uplink in plan.uplinks if plan.managed}
     return {"kind": plan.kind, "bfd": bfd, "calls": calls, "guarded": guarded, "mtus": mtus, "tables": tables}

@@ -1,9 +1,9 @@
-"""Anycast that a hypervisor's guests hold, as others do, and that it is told to spread (``l3hv_anycast``).
+"""Anycast prefixes that guests of several hypervisors hold, and whose flows are spread (``l3hv_anycast``).
 
-A packet that a guest sends is spread once, by the hypervisor that it comes from: one flow in as many as there
-are holders stays, the others are marked and looked up among the routes to other holders first.  What comes by
-a path, and what the hypervisor sends itself, is never marked and goes to the guest that is here: so two
-hypervisors cannot pass a packet back and forth, however old their numbers of holders are.
+Only the hypervisor of the sending guest spreads a flow.  With *N* holders one flow in *N* stays on it.  The
+packets of the other flows are marked, and the mark selects the table of routes to other holders first.
+Packets that arrive on a path, and the hypervisor's own packets, are never marked: they go to the local guest.
+Therefore two hypervisors cannot pass a packet back and forth, even if their numbers of holders are outdated.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from l3hv.model.intent import Common, Domain, HostIntent
 from l3hv.model.plan import PrefixesOfLength, PrefixMatch, SpreadDomain, SpreadShare
 
 MARKS: dict[DomainKind, str] = {"public": "0x20000000", "private": "0x40000000"}
-"""The bit of a packet's mark that sends it to others' guests; all other bits are somebody else's."""
+"""The bit of a packet's mark that selects routes to other holders; other programs may use the other bits."""
 
 FLOW_HASHES = 1 << 16
-"""Flows are told apart by a number below this."""
+"""The number of values of a flow's hash."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The anycast prefixes of a host in one domain and family, if some of them are to be spread.
+    """The anycast prefixes of a host in one domain and family, some of which are spread.
 
-    ``held`` maps all that its guests hold to the number of hypervisors that do.
+    ``held`` maps each prefix that the host's guests hold to the number of hypervisors that hold it.
     """
 
     domain: Domain
@@ -38,7 +38,7 @@ class Spread:
 
     @property
     def others(self) -> tuple[PrefixMatch, ...]:
-        """What other hypervisors hold too, with what they may hold inside of it: the outermost prefixes."""
+        """The outermost prefixes that other hypervisors hold too, with all prefixes inside them."""
         shared = (prefix for prefix, holders in self.held.items() if holders > 1)
         length = HOST_LENGTH[self.family]
         return tuple(
@@ -48,7 +48,7 @@ class Spread:
 
 
 def spreads(common: Common, host: HostIntent, holders: Mapping[str, int]) -> tuple[Spread, ...]:
-    """Return what a host spreads: ``holders`` has how many hypervisors hold a prefix, where others do too."""
+    """Return the anycast that a host spreads; ``holders`` has the number of holders of shared prefixes."""
     if host.settings.anycast != "spread":
         return ()
     held: dict[tuple[str, Family], dict[Network, int]] = {}
@@ -63,7 +63,7 @@ def spreads(common: Common, host: HostIntent, holders: Mapping[str, int]) -> tup
 
 
 def spread_domains(host: HostIntent, found: Iterable[Spread]) -> tuple[SpreadDomain, ...]:
-    """Return, for each domain, whose flows are spread and how."""
+    """Return, for each domain, the guests whose flows are spread, and the shares of the prefixes."""
     domains: dict[str, list[Spread]] = {}
     for spread in found:
         domains.setdefault(spread.domain.name, []).append(spread)
@@ -100,10 +100,10 @@ def _share(family: Family, holders: int, prefixes: list[Network]) -> SpreadShare
 
 
 def shares(held: Mapping[Network, int]) -> dict[int, list[Network]]:
-    """Return, for each number of holders, the addresses that have as many, as disjoint prefixes.
+    """Return, for each number of holders, the addresses with that many holders, as disjoint prefixes.
 
-    ``held`` are prefixes of one family.  An address belongs to the longest of them that it is in; what nobody
-    else holds is left out.
+    ``held`` are prefixes of one family.  An address belongs to the longest of these prefixes that contains
+    it.  Addresses with a single holder are left out.
 
     >>> shares({ip_network("203.0.113.8/30"): 2, ip_network("203.0.113.9/32"): 3})
     {2: [IPv4Network('203.0.113.8/32'), IPv4Network('203.0.113.10/31')], 3: [IPv4Network('203.0.113.9/32')]}
@@ -115,7 +115,7 @@ def shares(held: Mapping[Network, int]) -> dict[int, list[Network]]:
 
 
 def _between(prefix: Network, inner: Iterable[Network]) -> Iterator[Any]:
-    """Yield what is left of a prefix without those inside it, which are in order and disjoint."""
+    """Yield the rest of a prefix without the prefixes ``inner``, which are sorted and disjoint."""
     address, end = type(prefix.network_address), int(prefix.broadcast_address)
     at = int(prefix.network_address)
     for one in inner:
@@ -128,7 +128,7 @@ def _between(prefix: Network, inner: Iterable[Network]) -> Iterator[Any]:
 
 
 def _with_inner(prefixes: Iterable[Network]) -> Iterator[tuple[Network, list[Network]]]:
-    """Yield each prefix with those that lie in it and in no other inside it."""
+    """Yield each prefix with the prefixes directly inside it, not those nested deeper."""
     inner: dict[Network, list[Network]] = {}
     chain: list[Network] = []
     for prefix in sorted(prefixes, key=by_address):

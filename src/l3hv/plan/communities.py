@@ -1,6 +1,6 @@
-"""Large communities (RFC 8092) of a fabric, which say what domain a route of a shared session belongs to.
+"""Large communities (RFC 8092) of a fabric, which mark the domain of a route in a shared session.
 
-They are ``AS number : DOMAIN : number of the domain's kind``, and mean nothing in any other session.
+Their form is ``AS number : DOMAIN : number of the domain's kind``. Other sessions do not use them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DOMAIN = 1
 """The second part of a community that names a domain."""
 
 NUMBERS: dict[DomainKind, int] = {"public": 1, "private": 2}
-"""The third part: there is one domain of each kind at most."""
+"""The third part of the community: a fabric has at most one domain of each kind."""
 
 
 def domain_communities(common: Common, domains: Iterable[str]) -> tuple[DomainCommunity, ...]:

@@ -1,4 +1,4 @@
-"""Guest ports: what a hypervisor configures and offers on each, and the routes towards each guest."""
+"""Guest ports: their settings and services on the hypervisor, and the routes towards each guest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute
 
 GUEST_METRIC = 10
-"""Kernel metric of guest routes; BIRD's own have 32, so that a guest that is here is reached here."""
+"""Kernel metric of guest routes, below the 32 of BIRD's routes: a local guest is reached on its port."""
 
 
 def guests(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[Guest, ...]:
     """Return the ports of a hypervisor's guests.
 
-    ``prefsrc`` is the source of the hypervisor's own traffic to them.
+    ``prefsrc`` is the source address of the hypervisor's own traffic to the guests.
     """
     pools = {pool.name: pool for pool in common.pools}
     ports = []
@@ -34,7 +34,7 @@ def guests(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[Guest
 def _apart(route: GuestRoute, holders: dict[str, int]) -> GuestRoute:
     """Give each further guest of this host that holds an anycast prefix a higher metric.
 
-    A table has one route per prefix and metric: the next guest's is used when the first one's is gone.
+    A table has one route per prefix and metric: the next guest's route is used once the first one is gone.
     """
     if route.kind != "anycast":
         return route
@@ -84,7 +84,7 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
         ("anycast", guest.anycast),
     ):
         for prefix in prefixes:
-            # mypy: a guest with prefixes of a family has an address of it, which guests.py has checked.
+            # For mypy: guests.py has checked that a guest with prefixes of a family has an address of it.
             family: Family = family_of_text(prefix)
             if family == "ipv4":
                 yield GuestRoute("ipv4", prefix, guest.ipv4, ipv4_tables, GUEST_METRIC, kind, prefsrc)  # type: ignore[arg-type] # see above
@@ -95,7 +95,7 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
 
 
 def dhcp_pools(common: Common, ports: tuple[Guest, ...]) -> tuple[DhcpPool, ...]:
-    """Return the pools that DHCP offers addresses of on this host."""
+    """Return the pools from which DHCP offers addresses on this host."""
     mtus = {port.lease.pool: port.mtu for port in ports if port.lease is not None}
     return tuple(_dhcp_pool(pool, mtus[pool.name]) for pool in common.pools if pool.name in mtus)
 

@@ -17,7 +17,7 @@ from l3hv.plan.warnings import warnings
 
 
 def host_plan(part: HostSlice) -> HostPlan:
-    """Return the plan of the host whose slice of the intent this is."""
+    """Return the plan of one host, computed from its slice of the intent."""
     common, host = part.common, part.host
     loopbacks = loopback_addresses(common, host)
     ports = guests(common, host, preferred_source(common, loopbacks))

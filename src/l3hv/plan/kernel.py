@@ -10,17 +10,17 @@ from l3hv.model.intent import Common, HostIntent
 from l3hv.model.plan import Sysctl
 
 LEAST_NEIGHBOURS = 1024
-"""A neighbour table smaller than this overflows with the fabrics that it is meant for."""
+"""Minimum size of a neighbour table: a smaller one overflows in a fabric of the intended size."""
 
 MOST_NEIGHBOURS_OF_UPLINK = 4096
-"""An uplink's prefix may be a /64: what can really be attached to an L2 path is less."""
+"""Maximum number of neighbours of an uplink: its prefix may be a /64, but an L2 path has fewer machines."""
 
 NEIGHBOURS_OF_GUEST = 8
-"""In each family: a guest's own addresses, and additional ones that it is asked for while it is down."""
+"""Entries per guest and family: its own addresses, and unanswered requests for additional ones."""
 
 
 def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
-    """Return the settings of a host; those of guest ports hold for every interface that appears later."""
+    """Return the settings of a host; those of guest ports also apply to interfaces that appear later."""
     everywhere = (*_answers(host), *_neighbour_tables(common, host))
     if host.kind == "route_reflector":
         return everywhere
@@ -44,11 +44,11 @@ def _routing() -> Iterator[Sysctl]:
     yield Sysctl(
         "net.ipv6.route.max_size", "2147483647", "Linux before 6.3 stops at 4096 cached routes by default"
     )
-    # The kernel takes source routes where both this and the interface's own are on.
+    # The kernel accepts source routes only if both this setting and the interface's own are on.
     source_routes = "senders do not choose the way; with this at 0 an interface's own does not count"
     yield Sysctl("net.ipv4.conf.all.accept_source_route", "0", source_routes)
     yield Sysctl("net.ipv6.conf.all.accept_source_route", "0", source_routes)
-    # Linux's defaults; that of icmp.ratelimit was 1000 in older versions.
+    # The defaults of Linux; older versions had 1000 for icmp.ratelimit.
     errors = "at least so many ms between two errors to one address: traceroute needs them"
     yield Sysctl("net.ipv4.icmp_ratelimit", "1000", errors)
     yield Sysctl("net.ipv6.icmp.ratelimit", "100", errors)
@@ -64,7 +64,7 @@ _ARP_ANSWERS = (
 
 
 def _answers(host: HostIntent) -> Iterator[Sysctl]:
-    """Yield what answers to ARP and pings need, on gateways and paths; hardening tools change it."""
+    """Yield the settings for answers to ARP and pings on gateways and paths; hardening tools change them."""
     for setting, why in _ARP_ANSWERS:
         yield Sysctl(f"net.ipv4.conf.all.{setting}", "0", why)
         for uplink in host.uplinks:
@@ -85,11 +85,11 @@ def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
 
 
 def neighbours(common: Common, host: HostIntent, family: Family) -> int:
-    """Return how many neighbours the host must be able to keep, as a power of two.
+    """Return the number of neighbours that the host must be able to keep, as a power of two.
 
-    All that fit on its paths (:data:`MOST_NEIGHBOURS_OF_UPLINK` at most) and
-    :data:`NEIGHBOURS_OF_GUEST` for each guest, but no less than :data:`LEAST_NEIGHBOURS`.  Kernel
-    defaults (128, 512, 1024) are for the whole machine and overflow with a few hundred guests.
+    It is the number of host addresses on the paths (at most :data:`MOST_NEIGHBOURS_OF_UPLINK` each) plus
+    :data:`NEIGHBOURS_OF_GUEST` for each guest, and at least :data:`LEAST_NEIGHBOURS`.  The kernel's defaults
+    (128, 512, 1024) are for the whole machine and overflow with a few hundred guests.
     """
     count = NEIGHBOURS_OF_GUEST * len(host.guests)
     for uplink in host.uplinks:
@@ -116,14 +116,14 @@ _PORT_SETTINGS = (
 )
 
 _FORWARDING = ("net.ipv4.conf.{}.forwarding", "1", "a guest is routed")
-"""What systemd-networkd sets itself, by interface, from 256 on."""
+"""The setting that systemd-networkd makes itself for each interface, from version 256 on."""
 
 
 def _ports(host: HostIntent) -> Iterator[Sysctl]:
-    """Yield the settings of guest ports: as defaults, in force at the moment that one appears, and by name.
+    """Yield the settings of guest ports twice: as defaults, which apply once a port appears, and by name.
 
-    The name is for ports that were there first, and for what has no default of its own in a container
-    (``neigh``); udev has systemd-sysctl apply it to each interface that appears.
+    Settings by name are for ports that exist already, and for settings without a default in a container
+    (``neigh``).  When an interface appears, udev lets systemd-sysctl apply the settings with its name.
     """
     if host.kind != "hypervisor":
         return
@@ -134,7 +134,7 @@ def _ports(host: HostIntent) -> Iterator[Sysctl]:
 
 
 def _sysctl_name(interface: str) -> str:
-    """Return an interface's name as a part of a key: a dot in it is a slash there (sysctl.d(5))."""
+    """Return an interface's name as a part of a key, in which a slash stands for a dot (sysctl.d(5))."""
     return interface.replace(".", "/")
 
 

@@ -1,4 +1,4 @@
-"""Which packets pass the fabric's interfaces: what a guest sends with and reaches, and who routes."""
+"""The packet filter: the sources and destinations of guests' packets, and the sources of routing packets."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def packet_filter(
     spread: tuple[Spread, ...],
     sessions: tuple[Session, ...] = (),
 ) -> PacketFilter:
-    """Return what passes the interfaces of ``host``, whose guest ports are ``guests``.
+    """Return the packet filter of ``host``, whose guest ports are ``guests``.
 
-    ``sessions`` are its BGP sessions: the filter checks the TTL of their packets where they ask for it.
-    An edge router leads to everywhere: only its routing is guarded.
+    ``sessions`` are its BGP sessions: the filter checks the TTL of their packets if they have TTL security.
+    An edge router forwards traffic of the whole Internet: its filter protects only routing.
     """
     closed = tuple(
         uplink.interface
@@ -132,7 +132,7 @@ def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str,
 
 
 def _fabric(common: Common, family: Family) -> tuple[str, ...]:
-    """Return where the fabric's own machines are: on the paths, and on their loopbacks."""
+    """Return the prefixes of the fabric's own machines: those of the paths and of the loopbacks."""
     paths = (str(network.prefix) for network in common.networks)
     loopbacks = (str(prefix) for domain in common.domains for prefix in domain.loopbacks)
     return _of_family((*paths, *loopbacks), family)
@@ -141,7 +141,7 @@ def _fabric(common: Common, family: Family) -> tuple[str, ...]:
 def _domains(
     common: Common, host: HostIntent, guests: Iterable[Guest], conditional: set[str]
 ) -> Iterator[FilteredDomain]:
-    """Yield the domains of a hypervisor.  ``conditional`` are the ports of guests that not all may reach."""
+    """Yield the domains of a hypervisor; ``conditional`` are ports of guests that only some may reach."""
     if host.kind != "hypervisor":
         return
     ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]
@@ -161,7 +161,7 @@ def _domains(
 
 @dataclass
 class _Sources:
-    """What guests may send with, by how it is looked up: a whole address, a whole /64, or an interval."""
+    """The source addresses of guests, by the kind of lookup: a whole address, a whole /64, or an interval."""
 
     addresses4: list[tuple[str, str]] = field(default_factory=list)
     prefixes4: list[tuple[str, str]] = field(default_factory=list)
@@ -171,14 +171,14 @@ class _Sources:
 
 
 def _sources(guests: Iterable[Guest]) -> _Sources:
-    """Sort the addresses of guests.
+    """Return the allowed sources of guests, sorted by the kind of lookup.
 
-    Intervals cost more with each one that there is, and whole values do not: they are kept apart.
+    The cost of a lookup among intervals grows with their number; the cost among whole values does not.
     """
     found = _Sources()
     for guest in guests:
         port = guest.interface
-        # The routes towards a guest are all that it may send from.
+        # A guest may send only from addresses that are routed to it.
         prefixes = dict.fromkeys(route.prefix for route in guest.routes)
         for prefix in _disjoint(prefixes, "ipv4"):
             if prefix.prefixlen == prefix.max_prefixlen:
@@ -196,11 +196,11 @@ def _sources(guests: Iterable[Guest]) -> _Sources:
 
 
 def _of_family(prefixes: Iterable[str], family: Family) -> tuple[str, ...]:
-    """Return the prefixes of one family without those inside others: intervals must not overlap."""
+    """Return the prefixes of one family that lie inside no other: intervals must not overlap."""
     return tuple(map(str, _disjoint(prefixes, family)))
 
 
 def _disjoint(prefixes: Iterable[str], family: Family) -> list[Network]:
     networks = [ip_network(prefix) for prefix in prefixes if family_of_text(prefix) == family]
-    # Most guests have one of a family: what sorts them costs much more.
+    # Most guests have one prefix of a family: outermost() would cost much more than this test.
     return networks if len(networks) < 2 else outermost(networks)

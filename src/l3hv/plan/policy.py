@@ -33,13 +33,13 @@ REFUSALS = tuple(
         start=1,
     )
 )
-"""Why an announcement is refused."""
+"""The reasons to refuse an announcement."""
 
 
 def import_policies(part: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
-    """Return what is taken from each kind of neighbours that the host has, table by table.
+    """Return the import policies for each kind of neighbours that the host has, table by table.
 
-    Where each hypervisor has a policy of its own, the owners say what is in it.
+    Where each hypervisor has a policy of its own, the policy accepts the prefixes of the hypervisor's guests.
     """
     own: dict[str, Owner | None] = {}
     if has_own_policies(part.host):
@@ -57,7 +57,7 @@ def import_policies(part: HostSlice, sessions: Iterable[Session]) -> tuple[Impor
 
 
 def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refusal, ...]:
-    """Return the reasons to refuse an announcement that ``policies`` have, and sessions that are shared."""
+    """Return the refusals that ``policies`` use, and with ``is_shared`` those of shared sessions."""
     names = {"domain"} if is_shared else set()
     for policy in policies:
         names |= {"prefix", "next_hop"}
@@ -71,11 +71,11 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
 def _policies(
     part: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
 ) -> Iterator[ImportPolicy]:
-    """Yield the policies of one table; ``own`` has the hypervisors that have one each.
+    """Yield the policies of one table; ``own`` has the hypervisors with a policy of their own.
 
-    A reflector is trusted with all that anybody announces.  Hypervisors may have been taken over: what they
-    say is reduced to prefixes.  Edge routers may know the whole Internet, with attributes that mean something
-    to whoever runs them.  The clients of a range may be either.
+    A reflector is trusted with the prefixes of all kinds of hosts.  A hypervisor may have been taken over:
+    only the prefixes of its announcements are used, not their attributes.  An edge router may know the whole
+    Internet, with attributes that mean something to its operator.  A client of a range may be of either kind.
     """
     common, host = part.common, part.host
     pools = tuple(pool_matches(common, domain, family))
@@ -120,9 +120,9 @@ def _policies(
 
 
 def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
-    """Yield the next hops of the default route in the order of preference, where it may have only one.
+    """Yield the next hops of the default route in the order of preference, if it may have only one.
 
-    Those on the first path come first, and there the edge router with the lowest number.
+    Next hops on the first path come first, and on one path the edge router with the lowest id.
     """
     if part.host.kind != "hypervisor" or part.host.ecmp_of(domain.name) != "without_default":
         return
@@ -135,7 +135,7 @@ def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterat
 def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
     """Yield the parts of pools that no guest can have: :mod:`l3hv.intent.guests` refuses them.
 
-    A guest that was routed one of these would get what others send to their gateway or to all of them.
+    A guest with such a route would receive the packets of other guests to their gateway or to all guests.
     """
     if family != "ipv4":
         return
@@ -155,7 +155,7 @@ def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterato
 
 
 def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:
-    """Yield what a hypervisor's guests have in one domain: an owner's prefixes are those of all domains."""
+    """Yield the prefixes of a hypervisor's guests in one domain; ``owner`` has those of all domains."""
     pools = [prefix for pool in common.pools if pool.domain == domain.name for prefix in pool.prefixes]
     for prefix in getattr(owner, family):
         if any(is_inside(ip_network(prefix), pool) for pool in pools):

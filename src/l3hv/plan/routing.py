@@ -23,10 +23,10 @@ def routing(
     ports: tuple[Guest, ...],
     spread: tuple[Spread, ...],
 ) -> Routing:
-    """Return what the routing daemon of a host is told.
+    """Return the plan of a host's routing daemon.
 
-    ``known`` are its sessions with neighbours that it knows by name, ``ranges`` those with any client of a
-    prefix.
+    ``known`` are its sessions with neighbours that the inventory names, ``ranges`` its sessions with any
+    client of a prefix.
     """
     common, host, settings = part.common, part.host, part.host.settings
     daemon = DAEMONS[settings.daemon, settings.system]

@@ -1,9 +1,9 @@
-"""Which table a packet is looked up in: a number of rules that does not depend on the guests.
+"""The policy rules that select a packet's table: their number does not depend on the number of guests.
 
-The kernel's rule of ``local`` (priority 0) stays; those of ``main`` and ``default`` (32766, 32767) go.
-Private guest ports are told by the source address, not by a rule per port.  The reverse-path check looks
-the source up with the interface that the packet would leave by as ``iif`` (Linux 3.15 and later), so the
-same rules give it the same table.
+The kernel's rule of ``local`` (priority 0) stays; its rules of ``main`` and ``default`` (32766, 32767) are
+removed.  Packets of private guests are recognised by their source address, not by a rule per port.  The
+reverse-path check looks up the source with the interface that the packet would leave by as ``iif`` (Linux
+3.15 and later), so the same rules select the same table.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KERNEL_RULES = 32766
 def policy_rules(common: Common, host: HostIntent, spread: Collection[Spread] = ()) -> tuple[Rule, ...]:
     """Return the rules of a host that spreads ``spread`` in the order of their priorities, IPv4 first.
 
-    A reflector forwards nothing and gets none; neither does a family that no domain of the host has.
+    A reflector forwards nothing and has no rules; nor has a family that no domain of the host has.
     """
     if host.kind == "route_reflector":
         return ()
@@ -43,7 +43,7 @@ def policy_rules(common: Common, host: HostIntent, spread: Collection[Spread] = 
 
 
 def rule_problems(part: HostSlice) -> list[Problem]:
-    """Return a problem where the last rule of a host would come after the kernel's own ones."""
+    """Return a problem if the last rule of a host would come after the kernel's own rules."""
     common, host = part.common, part.host
     rules = policy_rules(common, host, spreads(common, host, dict(part.holders)))
     highest = max((rule.priority for rule in rules), default=0)
@@ -68,7 +68,7 @@ def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[
         return
     yield from _rules_of_own_traffic(common, host, family, domains)
     for one in spread:
-        # A table without a route leads on to the next rule: what is in place first does not matter.
+        # If the table has no route, the lookup continues with the next rule: either may be in place first.
         if one.family == family:
             yield _rule(
                 family,
@@ -87,10 +87,10 @@ def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[
 def _rules_of_own_traffic(
     common: Common, host: HostIntent, family: Family, domains: list[Domain]
 ) -> Iterator[Rule]:
-    """Yield the rules of what the host itself sends.
+    """Yield the rules of the host's own traffic.
 
-    ``main`` holds what is directly attached: the uplinks' prefixes, without which no next hop of BGP can
-    be resolved, and the management network.  In IPv6 it comes first for all traffic, because there the
+    ``main`` has the directly attached prefixes: the uplinks' prefixes, without which no next hop of BGP can
+    be resolved, and the management network.  In IPv6 its rule comes first for all traffic, because there the
     kernel resolves next hops without ``iif``.
     """
     own = None if family == "ipv6" else "lo"
@@ -126,9 +126,9 @@ def _rules_of_own_traffic(
 def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: list[Domain]) -> Iterator[Rule]:
     """Yield the rules of DHCP's answers to the guests.
 
-    ``local-out`` would give them the private loopback for their source.  In the domain's table the kernel
-    takes the address of the port, which is the gateway's.  They are bound to the pools, since other
-    programs of the host may serve DHCP, too.
+    ``local-out`` would give the answers the private loopback as source.  In the domain's table the kernel
+    uses the address of the port, which is the gateway's.  The rules apply only to destinations in the pools,
+    because other programs of the host may serve DHCP, too.
     """
     if not _has_local_out(host, family):
         return
@@ -146,12 +146,13 @@ def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: li
 
 
 def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
-    """Yield the rules of ICMP errors about public packets, which go to whoever sent those.
+    """Yield the rules of ICMP errors about public packets, which go to the senders of these packets.
 
-    Their source is the address of the interface that the packet came by (``icmp_errors_use_inbound_ifaddr``),
-    which tells the domain: a pool's gateway on guest ports, the own address on a path.  The host's other
-    packets have no source yet when they are looked up; the packet filter stops pings that are bound to one.
-    Errors about private packets follow local-out, and in IPv6 the domains' own rules are for errors as well.
+    The source of an error is the address of the interface on which the packet arrived
+    (``icmp_errors_use_inbound_ifaddr``).  It identifies the domain: it is a pool's gateway on a guest port,
+    and the host's own address on a path.  Other packets of the host have no source yet at their lookup; the
+    packet filter drops pings that are bound to such a source.  Errors about private packets use local-out.
+    In IPv6 the domains' own rules apply to errors, too.
     """
     if not _has_local_out(host, family):
         return
@@ -186,7 +187,10 @@ def _rules_of_private(common: Common, host: HostIntent, family: Family, domain: 
 
 
 def _has_local_out(host: HostIntent, family: Family) -> bool:
-    """Hypervisors have a table of their own for IPv4; in IPv6 they use those of the domains."""
+    """Tell whether the host's own traffic has a table: a hypervisor has one for IPv4.
+
+    In IPv6 its own traffic uses the tables of the domains.
+    """
     return host.kind == "hypervisor" and family == "ipv4"
 
 
@@ -203,7 +207,7 @@ def _rule(
     ip_protocol: int | None = None,
     source_port: int | None = None,
 ) -> Rule:
-    """Return a rule whose priority is still to be given."""
+    """Return a rule with priority 0, which the caller replaces."""
     return Rule(
         family,
         0,

@@ -1,8 +1,8 @@
-"""The BGP sessions of a host: one per path and neighbour, or one for each domain of that, or for each family.
+"""The BGP sessions of a host: one per path and neighbour, or one for each domain there, or for each family.
 
-A path has reflectors of its own: a reflector that saw several paths would pass on the one it prefers, and
-hide the others from clients that cannot use that one.  Where both ends could open a session the passive
-one waits: a collision after a restart would drop the routes that graceful restart keeps.
+Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
+the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
+the session after a restart, the collision would drop the routes that graceful restart keeps.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ ANNOUNCERS: dict[Kind, Announcer] = {
 }
 
 LEAST_PREFIX_LIMIT = 128
-"""What is taken from each hypervisor of a small fabric."""
+"""The minimum prefix limit of a hypervisor, which applies in small fabrics."""
 
 
 def has_own_policies(host: HostIntent) -> bool:
-    """Return whether what a hypervisor may announce is a list of its own on this host."""
+    """Tell whether this host has a list of allowed prefixes of its own for each hypervisor."""
     settings = host.settings
     return settings.origin_validation == "strict" and settings.daemon not in WITH_OWNERS
 
@@ -65,9 +65,9 @@ def sessions(
 
 
 def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session, ...]:
-    """Return the sessions that any host of a path can have with a reflector that knows none of them by name.
+    """Return the sessions of a reflector with a range: any host of the path can be their other end.
 
-    Their neighbour is a prefix: that of the path in the domain that the session runs in.
+    The neighbour of such a session is a prefix: the path's prefix in the domain that the session runs in.
     """
     found = []
     for session in sessions(common, host, anybody(host), largest):
@@ -78,7 +78,7 @@ def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session,
 
 
 def anybody(host: HostIntent) -> tuple[Peer, ...]:
-    """Return who stands for all clients of a reflector with a range: one that has what the reflector has."""
+    """Return a peer for all clients of a reflector with a range, with the reflector's settings."""
     if host.settings.neighbors != "range":
         return ()
     return (
@@ -190,10 +190,11 @@ def _channels(
 def _carried(
     common: Common, host: HostIntent, peer: Peer, network: PathNetwork, *, is_direct: bool
 ) -> CarriedDomain:
-    """Return how one domain is carried: a reflector's clients are judged one by one, reflectors are trusted.
+    """Return one domain of a channel: its import policy, next hops and loopback of the peer.
 
-    ``is_direct`` says that the session runs in ``network`` itself.  Where any client can be at the other end
-    that tells its address.
+    The next hop of a named client must be its own address; a reflector may use any address of the path.  With
+    ``is_direct`` the session runs in ``network`` itself: the next hop of a client of a range can then be
+    compared with the address of the session's other end.
     """
     neighbors = _announcer(peer)
     table = bird_table(network.domain, network.family)
@@ -232,10 +233,11 @@ def _own(prefix: Network, peer: Peer) -> str:
 
 
 def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
-    """Return how many prefixes a reflector takes from a client in one family.
+    """Return the prefix limit of a reflector for a client in one family.
 
-    A number that is said of the client counts before the reflector's own, and that before what follows from
-    the inventory, where no hypervisor has more than ``most``.  Of an edge router only the first limits.
+    The client's own number takes precedence over the reflector's, and that over the number that follows from
+    the inventory, where no hypervisor has more than ``most`` prefixes.  For an edge router only the first
+    applies.
     """
     settings = host.settings
     if host.kind != "route_reflector" or peer.kind == "route_reflector":
@@ -247,10 +249,10 @@ def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
 
 
 def _limit(most: int, margin: int) -> int:
-    """Return how many prefixes are taken from a hypervisor where no other has more than ``most``.
+    """Return the prefix limit of a hypervisor where no hypervisor has more than ``most`` prefixes.
 
-    Any hypervisor can take in the guests of any other, with a margin in percent, and a loopback.  In steps
-    of a power of two, so that a guest more rarely changes a reflector.
+    It allows a hypervisor to take over all guests of another one, and one loopback, plus a margin in percent.
+    It grows in powers of two, so that a new guest rarely changes the configuration of a reflector.
 
     >>> _limit(3, 50), _limit(100, 50)
     (128, 512)
@@ -260,10 +262,10 @@ def _limit(most: int, margin: int) -> int:
 
 
 def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
-    """Return what both ends of a session do about failures: a reflector does what its client does.
+    """Return the failure profile of both ends of a session: a reflector uses the profile of its client.
 
-    Two reflectors of one path agree on what comes later in :data:`FAILURE_PROFILES`, which asks for less.
-    BFD is left out where one of the ends has none.
+    Two reflectors of one path use the one that comes later in :data:`FAILURE_PROFILES`, which demands less.
+    BFD is left out if one of the ends has none.
     """
     return profile_between(_agreed_profile(host, peer), {host.settings.daemon, peer.daemon})
 
@@ -277,11 +279,11 @@ def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
 
 
 def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
-    """Return what the sessions of two hosts carry each: a reflector does what its client does.
+    """Return the layout of the sessions of two hosts: a reflector uses the layout of its client.
 
-    Two reflectors of one path agree on what comes first in :data:`SESSION_LAYOUTS`, which asks for less.
-    A daemon that is a process for each family knows no other layout, at whichever end it is; one that is an
-    instance for each domain cannot share a session between them.
+    Two reflectors of one path use the one that comes first in :data:`SESSION_LAYOUTS`, which carries less.
+    If either end is a daemon with a process per family, each session carries one family.  If either end is a
+    daemon with an instance per domain, no session carries several domains.
     """
     return layout_between(_agreed_layout(host, peer), {host.settings.daemon, peer.daemon})
 
@@ -295,9 +297,9 @@ def _agreed_layout(host: HostIntent, peer: Peer) -> SessionLayout:
 
 
 def session_key(host: HostIntent, peer: Peer) -> str | None:
-    """Return the name of the key that the sessions of two hosts have: a reflector does what its client does.
+    """Return the name of the key of the sessions of two hosts: a reflector uses the key of its client.
 
-    Between two reflectors of one path it is that of the first by name that has one.
+    Two reflectors of one path use the key of the first by name that has one.
     """
     own = host.bgp_key(peer.path)
     if host.kind != "route_reflector":
@@ -315,10 +317,11 @@ def _relation(host: HostIntent, peer: Peer) -> Relation:
 
 
 def router_id(common: Common, host: HostIntent) -> str:
-    """Return the host's BGP identifier: an IPv4 address of its own, or one made of its id.
+    """Return the host's BGP identifier: one of its IPv4 addresses, or a value made of its id.
 
-    Preferred is the loopback in the private domain, which no uplink can take away.  In a fabric without
-    IPv4 reflectors, which may share an id on different paths, put the number of their path first.
+    The loopback in the private domain is preferred, because it does not depend on an uplink.  Without IPv4
+    the value of a reflector begins with the number of its path: reflectors on different paths may have the
+    same id.
     """
     return next(_router_ids(common, host))
 
@@ -342,21 +345,21 @@ def _private_first(common: Common) -> tuple[Domain, ...]:
 
 
 def session_shapes(own: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
-    """Return a digest of the sessions of each path, `a=0a1b2c3d`: they begin anew when it changes.
+    """Return a digest of the sessions of each path, `a=0a1b2c3d`: the sessions restart when it changes.
 
-    Nothing where a host had better not vanish to begin them anew: its neighbours would not keep its routes,
-    or it reflects and forwards nothing.
+    The result is empty for a host that must not vanish to restart its sessions: its neighbours would not keep
+    its routes, or it is a reflector, which forwards nothing.
     """
     on_path: dict[str, list[str]] = {}
     for session in own:
         if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
             return ()
         ends = (session.name, session.local, session.neighbor, session.passive, session.ttl_security)
-        agreed = (session.layout, session.failure_profile)  # not the key: keys change path by path
+        agreed = (session.layout, session.failure_profile)  # without the key: keys change path by path
         channels = [(channel.family, channel.table) for channel in session.channels]
         told = f"{ends} {agreed} {channels} {daemon.bounds_restart}"
         on_path.setdefault(session.path, []).append(told)
-    negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's can change while it runs
+    negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's timers can change at run time
     return tuple(
         f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"
         for path, texts in sorted(on_path.items())

@@ -1,4 +1,4 @@
-"""The routing tables of a host: in BIRD, in the kernel, and the routes that end them."""
+"""The routing tables of a host in BIRD and in the kernel, and the routes of last resort that end them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def routing_tables(
     guests: tuple[Guest, ...],
     spread: tuple[Spread, ...],
 ) -> tuple[RoutingTable, ...]:
-    """Return the tables of each domain and family, then the host's own (``local_out4``), then of anycast."""
+    """Return the tables of each domain and family, then ``local_out4``, then the tables of spread anycast."""
     tables = [
         _domain_table(common, host, domain, family, loopbacks=loopbacks, guests=guests)
         for domain in common.domains
@@ -46,7 +46,7 @@ def routing_tables(
 
 
 def shared_tables(host: HostIntent, tables: Iterable[RoutingTable]) -> tuple[SharedTable, ...]:
-    """Return the tables that shared sessions have in common with the tables of domains among ``tables``."""
+    """Return the tables between the shared sessions and the tables of domains among ``tables``."""
     of_domains = [table for table in tables if table.domain in host.domains]
     return tuple(
         SharedTable(
@@ -104,10 +104,10 @@ def _domain_table(
 def _local_out_tables(
     common: Common, host: HostIntent, loopbacks: Iterable[LoopbackAddress]
 ) -> Iterator[RoutingTable]:
-    """Yield the table of the hypervisor's own traffic, a copy of what BGP says of the private domain.
+    """Yield the table of the hypervisor's own traffic, a copy of the BGP routes of the private domain.
 
-    The guests' routes in the kernel's table are not made here: they must not vanish with the daemon,
-    or the reverse-path check drops the guests' ARP for their gateway.
+    The daemon does not add the guests' routes to the kernel's table: they must not vanish with the daemon,
+    because without them the reverse-path check drops the guests' ARP for their gateway.
     """
     private = common.private
     if private is None or private.name not in host.domains or "ipv4" not in private.families:
@@ -129,9 +129,9 @@ def _local_out_tables(
 
 
 def _spread_table(host: HostIntent, spread: Spread) -> RoutingTable:
-    """Return the table of what BGP says of the anycast prefixes that guests here hold as well.
+    """Return the table of the BGP routes for anycast prefixes that guests of this host hold as well.
 
-    In the domain's own table such routes are there too, but the one to the guest is preferred to them.
+    The domain's own table has these routes too, but there the route to the local guest is preferred.
     """
     return RoutingTable(
         name=spread_table(spread.domain.name, spread.family),
@@ -155,7 +155,7 @@ def exact(prefix: str, why: str) -> PrefixMatch:
 
 
 def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    """Yield what guests have of the pools, never all of one: in IPv6 up to /64, and single addresses."""
+    """Yield the parts of pools that guests can have, never a whole pool: in IPv6 up to /64, and /128."""
     for pool in common.pools:
         if pool.domain != domain.name:
             continue
@@ -193,7 +193,7 @@ def _guest_matches(guests: Iterable[Guest], domain: Domain, family: Family) -> t
 
 
 LINK_LOCAL4 = "169.254.0.0/16"
-"""RFC 3927, section 2.6.2: a router does not forward to it."""
+"""Link-local prefix, to which a router does not forward packets (RFC 3927, section 2.6.2)."""
 
 
 def host_domains(common: Common, host: HostIntent) -> list[Domain]:
@@ -201,7 +201,7 @@ def host_domains(common: Common, host: HostIntent) -> list[Domain]:
 
 
 def table_names(common: Common, host: HostIntent, spread: Iterable[Spread]) -> tuple[TableName, ...]:
-    """Return the names that the host needs in ``rt_tables``; a reflector has nothing in the kernel."""
+    """Return the names that the host needs in ``rt_tables``; a reflector has no routes in the kernel."""
     if host.kind == "route_reflector":
         return ()
     names = [TableName(domain.table, domain.name, True) for domain in host_domains(common, host)]
@@ -212,13 +212,14 @@ def table_names(common: Common, host: HostIntent, spread: Iterable[Spread]) -> t
 
 
 def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
-    """Return the routes that end each table, but for those of spread anycast: there the domain's comes next.
+    """Return the routes that end each table.  Tables of spread anycast have none: the domain's table is next.
 
-    Guests' packets to nowhere are dropped (an answer to each would help an attacker); the hypervisor's
-    own programs are told at once that there is no way.  On a hypervisor a packet to an address of a pool that
-    no guest has ends here, not at an edge router that would send it back; the gateway answers no ARP for it.
-    Not where the daemon deletes a route before it adds the new one: packets that arrive in between follow the
-    default route to an edge router, which knows the guest; a route for the pool would drop them.
+    Guests' packets without a route are dropped, because an answer to each would help an attacker.  The
+    hypervisor's own programs get an error at once.  A hypervisor drops packets to addresses of a pool that no
+    guest has: an edge router would send them back.  Its gateway answers no ARP for these addresses.
+
+    A hypervisor has no such route for a pool if its daemon deletes a route before it adds the new one.
+    Packets that arrive in between must follow the default route to an edge router, which knows the guest.
     """
     if host.kind == "route_reflector":
         return ()

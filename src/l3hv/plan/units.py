@@ -1,7 +1,7 @@
 """The settings of systemd units that the fabric relies on, by unit.
 
-The units' own files say the same (a test compares them).  An operator's drop-in can change what systemd makes
-of them: verification reads the effective settings.
+The units' own files have the same settings (a test compares them).  An operator's drop-in can override them,
+so verification reads the effective settings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 Settings = Mapping[str, str]
 
 _ALWAYS = {"Restart": "always", "StartLimitIntervalSec": "0"}
-# One that says goodbye makes its neighbours withdraw its routes, or guests forget their router.
+# A daemon that shuts down cleanly makes its neighbours drop its routes, or guests forget their router.
 _VANISHES = {"KillSignal": "SIGKILL"}
 _OF_DHCP = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW"
 _BIRD = {**_ALWAYS, **_VANISHES, "User": "bird", "CapabilityBoundingSet": _OF_DHCP}
@@ -48,7 +48,7 @@ def settings_of(unit: str) -> Settings:
 
 
 def settings_words(settings: Settings) -> str:
-    """Return settings in an order and notation that do not depend on where they were read.
+    """Return settings as text in a fixed order and notation, to compare settings from different sources.
 
     >>> settings_words({"Restart": "always", "CapabilityBoundingSet": "CAP_NET_RAW CAP_NET_ADMIN"})
     'CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW, Restart=always'
@@ -57,7 +57,7 @@ def settings_words(settings: Settings) -> str:
 
 
 def effective(unit: str, shown: Mapping[str, str]) -> dict[str, str]:
-    """Return of a unit's promised settings what ``systemctl show`` says of them.
+    """Return the values that ``systemctl show`` reports for the promised settings of a unit.
 
     >>> effective("radvd.service", {"CapabilityBoundingSet": "cap_net_raw", "StartLimitIntervalUSec": "0"})
     {'StartLimitIntervalSec': '0', 'CapabilityBoundingSet': 'CAP_NET_RAW'}

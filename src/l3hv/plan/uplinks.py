@@ -9,11 +9,11 @@ from l3hv.model.intent import Common, HostIntent, UplinkIntent
 from l3hv.model.plan import LoopbackAddress, Nic, Uplink, UplinkAddress, Vlan
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
-"""Priorities that VLANs keep, inward and outward: routing protocols and BFD (6), network control (7)."""
+"""Priorities that VLANs keep for received and sent packets: routing protocols and BFD (6), control (7)."""
 
 
 def nics(host: HostIntent) -> tuple[Nic, ...]:
-    """Return the NICs that carry VLANs; none where others create the VLAN interfaces."""
+    """Return the NICs that carry VLANs; none if the operator creates the VLAN interfaces."""
     if host.settings.vlan_interfaces == "external":
         return ()
     vlans: dict[str, list[str]] = {}
@@ -56,7 +56,7 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
 def awaited_interfaces(common: Common, host: HostIntent) -> tuple[str, ...]:
     """Return the interfaces that need their IPv6 address before the daemon starts.
 
-    BIRD resolves a next hop once, when the route arrives, by the addresses that it has then.
+    BIRD resolves a next hop only once, when the route arrives, with the addresses of that moment.
     """
     return tuple(
         uplink.interface
@@ -66,7 +66,7 @@ def awaited_interfaces(common: Common, host: HostIntent) -> tuple[str, ...]:
 
 
 def loopback_addresses(common: Common, host: HostIntent) -> tuple[LoopbackAddress, ...]:
-    """Return the addresses of a host on ``lo``: its loopbacks, then those that an edge router answers for."""
+    """Return the addresses of a host on ``lo``: its loopbacks, then the addresses of an edge router."""
     return (*_loopbacks(common, host), *_answered_addresses(common, host))
 
 
@@ -87,7 +87,7 @@ def _answered_addresses(common: Common, host: HostIntent) -> Iterator[LoopbackAd
 
 
 def preferred_source(common: Common, loopbacks: Iterable[LoopbackAddress]) -> str | None:
-    """Return the IPv4 source of the hypervisor's own traffic: its loopback, the private one first."""
+    """Return the IPv4 source of the hypervisor's own traffic: its private loopback, else its public one."""
     own = {lo.domain: lo.address for lo in loopbacks if lo.announced and lo.family == "ipv4"}
     if common.private is not None and common.private.name in own:
         return own[common.private.name]

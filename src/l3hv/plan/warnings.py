@@ -1,4 +1,4 @@
-"""Warnings about an intent that works, but probably not as meant."""
+"""Warnings about an intent that works, but probably not as intended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from l3hv.model.text import natural_key
 from l3hv.plan.sessions import anybody, failure_profile
 
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
-"""Prefixes of the names that libvirt gives itself: it drops one that was asked for."""
+"""Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
 
 
 def warnings(part: HostSlice) -> tuple[str, ...]:
-    """Return sentences about an intent that works, but probably not as meant."""
+    """Return sentences about an intent that works, but probably not as intended."""
     return (
         *_missing_paths(part),
         *_renamed_by_libvirt(part.host),
@@ -47,7 +47,7 @@ def _failure_profiles(part: HostSlice) -> set[FailureProfile]:
 
 
 def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
-    """Yield what FRR 8 and 10 do not offer to the clients of a reflector."""
+    """Yield a warning for each limit of FRR 8 and 10 that affects the clients of a reflector."""
     if part.host.settings.daemon != "frr" or part.host.kind != "route_reflector":
         return
     profiles = _failure_profiles(part)
@@ -80,7 +80,7 @@ def _late_bird(part: HostSlice) -> Iterator[str]:
 
 
 def _unbounded_restart(part: HostSlice) -> Iterator[str]:
-    """Yield the neighbours, not managed here, whose routes this host could keep although they are gone."""
+    """Yield a warning for each unmanaged neighbour whose routes this host could keep after it has gone."""
     daemon = DAEMONS[part.host.settings.daemon, part.host.settings.system]
     if (
         part.host.settings.daemon in REFLECTORS_ONLY
@@ -99,7 +99,7 @@ def _unbounded_restart(part: HostSlice) -> Iterator[str]:
 
 
 def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
-    """Yield the ports whose names libvirt replaces (``virDomainNetDefParseXML``): they would never appear."""
+    """Yield a warning for port names that libvirt replaces (``virDomainNetDefParseXML``), so never appear."""
     named = [
         f"{guest.interface} ({guest.name})"
         for guest in host.guests
@@ -114,7 +114,7 @@ def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
 
 
 def _without_bfd(part: HostSlice) -> Iterator[str]:
-    """Yield what it costs that a reflector has no BFD, where a profile with BFD is wanted."""
+    """Yield a warning for a reflector without BFD, if a host or client has a profile with BFD."""
     host, timers = part.host, part.host.settings.timers
     if host.settings.daemon in WITHOUT_BFD:
         title = TITLES[host.settings.daemon]

@@ -1,7 +1,7 @@
-"""A route reflector of Junos: its plan in the terms of Junos's hierarchy, which its template prints.
+"""The plan of a Junos route reflector in the terms of Junos's hierarchy, for the template that prints it.
 
-Each domain is a routing instance (``virtual-router``).  Sessions that differ in nothing but the neighbour are
-a group.  Names begin with ``l3hv-``: a router has others of its own.
+Each domain is a routing instance (``virtual-router``).  Sessions that differ only in the neighbour form a
+group.  Names begin with ``l3hv-``, so that they differ from the router's own names.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from l3hv.model.plan import CarriedDomain, HostPlan, ImportPolicy, PrefixLimit, 
 from l3hv.model.profiles import LLGR_PROFILES
 
 ETHERNET_BYTES = 18
-"""What a frame has beside its packet: two addresses, the VLAN and the type. Junos counts them as MTU."""
+"""Bytes of a frame besides its packet: two addresses, VLAN tag and type. Junos's MTU includes them."""
 
 JunosFamily = Literal["inet", "inet6"]
 JUNOS_FAMILIES: dict[Family, JunosFamily] = {"ipv4": "inet", "ipv6": "inet6"}
 
 LEAST_RESTART_S = 1
-"""RFC 4724's time, where stale routes are kept as a last resort (RFC 9494) and nothing is to wait for it."""
+"""Restart time (RFC 4724) where routes are kept as long-lived stale (RFC 9494), which then begins at once."""
 
 LIMITS: dict[LimitAction, str | None] = {
     "warn": None,
@@ -31,7 +31,7 @@ LIMITS: dict[LimitAction, str | None] = {
     "restart": "teardown idle-timeout 1",
     "disable": "teardown idle-timeout forever",
 }
-"""What is done about more prefixes than a session may have, in Junos's words; the time is in minutes."""
+"""The actions on more prefixes than a session may have, in Junos's syntax; the time is in minutes."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class JunosAddress:
 
 @dataclass(frozen=True)
 class JunosUnit:
-    """A logical interface; ``vlan`` is ``None`` where somebody else says what it carries.
+    """A logical interface; ``vlan`` is ``None`` where the router's own configuration sets it.
 
-    ``mtu`` is that of its packets, in bytes.
+    ``mtu`` is the maximum size of its packets, in bytes.
     """
 
     number: str
@@ -58,7 +58,10 @@ class JunosUnit:
 
 @dataclass(frozen=True)
 class JunosInterface:
-    """A physical interface; ``mtu`` (of frames, in bytes) is ``None`` where somebody else looks after it."""
+    """A physical interface.
+
+    ``mtu`` (of frames, in bytes) is ``None`` where the router's own configuration sets it.
+    """
 
     name: str
     mtu: int | None
@@ -78,8 +81,8 @@ class JunosRoute:
 class JunosTerm:
     """The routes of one family that a policy accepts, if they have one of the next hops (empty: any).
 
-    ``is_original``: what has an AS path is not accepted, and no attribute is taken as it is.  ``rejects``:
-    the routes are rejected instead, and later terms do not see them.
+    With ``is_original`` routes with an AS path are not accepted, and no attribute is kept as it was received.
+    With ``rejects`` the routes are rejected instead, and later terms do not see them.
     """
 
     name: str
@@ -92,7 +95,7 @@ class JunosTerm:
 
 @dataclass(frozen=True)
 class JunosPolicy:
-    """A policy that rejects what none of its terms accepts."""
+    """A policy that rejects every route that none of its terms accepts."""
 
     name: str
     terms: tuple[JunosTerm, ...]
@@ -100,7 +103,7 @@ class JunosPolicy:
 
 @dataclass(frozen=True)
 class JunosNeighbor:
-    """A neighbour in BGP, the name that the plan has for the session, and what is accepted of it."""
+    """A BGP neighbour, the plan's name of the session, and the import policy of that session."""
 
     address: str
     description: str
@@ -109,9 +112,9 @@ class JunosNeighbor:
 
 @dataclass(frozen=True)
 class JunosLimit:
-    """How many prefixes are taken and remembered, and what is done about more; ``None``: it is logged.
+    """The maximum numbers of accepted and of remembered prefixes, and the action on more (``None``: log it).
 
-    ``teardown`` and ``drop-excess`` are Junos's words (24.4).
+    ``teardown`` and ``drop-excess`` are statements of Junos (24.4).
     """
 
     accepted: int
@@ -129,9 +132,9 @@ class JunosFamilyOfGroup:
 
 @dataclass(frozen=True)
 class JunosGroup:
-    """Sessions that have everything in common but the neighbour.
+    """Sessions that differ only in the neighbour.
 
-    ``restart_s`` is ``None`` without graceful restart, ``stale_s`` without the long-lived one.
+    ``restart_s`` is ``None`` without graceful restart, ``stale_s`` without long-lived graceful restart.
     """
 
     name: str
@@ -148,7 +151,7 @@ class JunosGroup:
 
 @dataclass(frozen=True)
 class JunosInstance:
-    """A domain: its logical interfaces and groups, and what all of them are told."""
+    """A domain: its logical interfaces, its groups, and the export policy of all groups."""
 
     name: str
     interfaces: tuple[str, ...]
@@ -158,7 +161,7 @@ class JunosInstance:
 
 @dataclass(frozen=True)
 class JunosPath:
-    """Where routing comes from: by this logical interface, from these prefixes (a prefix list)."""
+    """The allowed source of routing packets: a logical interface, and prefixes (a prefix list)."""
 
     name: str
     family: JunosFamily
@@ -168,7 +171,10 @@ class JunosPath:
 
 @dataclass(frozen=True)
 class JunosReflector:
-    """All that a reflector is given. ``management`` are (family, prefixes) that may reach it by SSH."""
+    """The configuration of a reflector.
+
+    ``management`` has, for each family, the prefixes that may reach the reflector by SSH.
+    """
 
     host: str
     fabric: str
@@ -184,7 +190,7 @@ class JunosReflector:
 
 
 def junos_reflector(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return, as plain data, what the reflector of ``plan`` (plain data, too) is given."""
+    """Return the configuration of the reflector of ``plan``; both are plain data."""
     result: dict[str, Any] = as_plain(_reflector(from_plain(HostPlan, plan)))
     return result
 
@@ -212,7 +218,7 @@ def _reflector(plan: HostPlan) -> JunosReflector:
 
 
 def logical(interface: str) -> tuple[str, str]:
-    """Return the physical interface and the unit of a name; without one it is unit 0.
+    """Return the physical interface and the unit of an interface name; the default unit is 0.
 
     >>> logical("ae0.90"), logical("xe-0/0/1")
     (('ae0', '90'), ('xe-0/0/1', '0'))
@@ -226,9 +232,9 @@ def _interfaces(plan: HostPlan) -> Iterator[JunosInterface]:
     for uplink in plan.uplinks:
         name, number = logical(uplink.interface)
         units.setdefault(name, []).append(_unit(uplink, number))
-    of_frames = {nic.interface: nic.mtu + ETHERNET_BYTES for nic in plan.nics}
-    for name, here in units.items():
-        yield JunosInterface(name, of_frames.get(name), tuple(here))
+    frame_mtus = {nic.interface: nic.mtu + ETHERNET_BYTES for nic in plan.nics}
+    for name, units_of_nic in units.items():
+        yield JunosInterface(name, frame_mtus.get(name), tuple(units_of_nic))
 
 
 def _unit(uplink: Uplink, number: str) -> JunosUnit:
@@ -238,8 +244,8 @@ def _unit(uplink: Uplink, number: str) -> JunosUnit:
         vlan=uplink.vlan.id if uplink.vlan is not None else None,
         mtu=uplink.mtu,
         addresses=tuple(
-            JunosAddress(JUNOS_FAMILIES[own.family], f"{own.address}/{own.length}")
-            for own in uplink.addresses
+            JunosAddress(JUNOS_FAMILIES[address.family], f"{address.address}/{address.length}")
+            for address in uplink.addresses
         ),
     )
 
@@ -271,7 +277,7 @@ def _match_words(match: PrefixMatch) -> str:
 
 
 def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
-    alike: dict[str, list[Session]] = {}
+    by_group: dict[str, list[Session]] = {}
     policies = {policy.name: policy for policy in plan.routing.policies}
     for session in plan.routing.sessions:
         if session.domain == domain:
@@ -279,8 +285,8 @@ def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
             announcer = policies[session.channels[0].carries[0].policy].neighbors.replace("_", "-")
             neighbors = announcer + ("" if session.passive else "-called")
             name = "-".join(("l3hv", neighbors, session.failure_profile, *families))
-            alike.setdefault(name, []).append(session)
-    for name, sessions in alike.items():
+            by_group.setdefault(name, []).append(session)
+    for name, sessions in by_group.items():
         first = sessions[0]
         yield JunosGroup(
             name=name,
@@ -303,26 +309,30 @@ def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
 
 
 def _accept(session: Session, policies: Mapping[str, ImportPolicy]) -> JunosPolicy:
-    """Return what is accepted of one neighbour. A term that lists no route would accept every one."""
+    """Return the import policy of one neighbour, without empty terms: a term without routes accepts all."""
     terms = (
         term
         for channel in session.channels
-        for part in channel.carries
-        for term in (_reserved(policies[part.policy]), _accepted(part, policies[part.policy]))
+        for carried in channel.carries
+        for term in (_reserved(policies[carried.policy]), _accepted(carried, policies[carried.policy]))
     )
     return JunosPolicy(f"l3hv-accept-{session.name}", tuple(term for term in terms if term.routes))
 
 
 def _reserved(policy: ImportPolicy) -> JunosTerm:
-    """Return what of a table's pools no guest can have."""
+    """Return the term that rejects the parts of a table's pools that no guest can have."""
     name = f"{policy.table}-reserved"
     return JunosTerm(name, JUNOS_FAMILIES[policy.family], _routes(policy.reserved), rejects=True)
 
 
-def _accepted(part: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
-    """Return what is accepted of one neighbour in one table. Junos compares next hops with addresses only."""
-    loopback = (JunosRoute(part.loopback, "exact", "its loopback"),) if part.loopback is not None else ()
-    hop, _, length = part.next_hops.partition("/")
+def _accepted(carried: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
+    """Return the term that accepts one neighbour's routes in one table.
+
+    Junos can compare next hops with addresses, but not with prefixes.
+    """
+    own_loopback = carried.loopback
+    loopback = (JunosRoute(own_loopback, "exact", "its loopback"),) if own_loopback is not None else ()
+    hop, _, length = carried.next_hops.partition("/")
     return JunosTerm(
         name=policy.table,
         family=JUNOS_FAMILIES[policy.family],
@@ -343,14 +353,14 @@ def _restart_s(profile: FailureProfile, restart_s: int) -> int | None:
 
 
 def _paths(plan: HostPlan) -> Iterator[JunosPath]:
-    speaking = {(session.interface, family_of_text(session.local)) for session in plan.routing.sessions}
+    with_sessions = {(session.interface, family_of_text(session.local)) for session in plan.routing.sessions}
     for uplink in plan.uplinks:
         for family in dict.fromkeys(address.family for address in uplink.addresses):
-            if (uplink.interface, family) not in speaking:
+            if (uplink.interface, family) not in with_sessions:
                 continue
             yield JunosPath(
                 name=f"l3hv-{uplink.path}-{uplink.domain}-{JUNOS_FAMILIES[family]}",
                 family=JUNOS_FAMILIES[family],
                 interface=".".join(logical(uplink.interface)),
-                prefixes=tuple(own.prefix for own in uplink.addresses if own.family == family),
+                prefixes=tuple(address.prefix for address in uplink.addresses if address.family == family),
             )

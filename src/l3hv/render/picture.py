@@ -1,7 +1,7 @@
-"""The fabric as a picture: paths, the machines on them, guests behind them, and what is broken.
+"""The fabric as a picture: paths, the machines on them, the guests behind them, and marks on broken parts.
 
-The drawing is an SVG that stands alone, follows the reader's light or dark preference, and stays legible: of
-many machines or guests some are drawn (broken ones first) and the others counted.
+The drawing is a self-contained SVG that follows the reader's light or dark preference.  To stay legible, it
+shows only some of many machines or guests (broken ones first) and the number of the others.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ text.broken, text.mark { fill: #cf2f2f; stroke: none; }
 
 @dataclass(frozen=True)
 class Marks:
-    """What to mark, each with the reason that is shown when one points at it.
+    """The parts to mark, each with the reason that appears under the pointer.
 
-    ``links`` are (machine, path) pairs. ``doubtful`` guests are drawn, but not as broken.
+    ``links`` are (machine, path) pairs.  ``doubtful`` guests are marked, but not as broken.
     """
 
     machines: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Names:
-    """What is written beside machines and paths: addresses and prefixes, one per line."""
+    """The labels of machines and paths: addresses and prefixes, one per line."""
 
     machines: Mapping[str, Sequence[str]] = field(default_factory=dict)
     paths: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def topology_of(plans: Iterable[HostPlan]) -> Topology:
         ports = tuple(Port(u.interface, u.path, u.domain, u.mtu) for u in plan.uplinks)
         machines.append(Machine(plan.host, plan.kind, "", ports))
         for guest in plan.guests:
-            beside = [
+            further = [
                 route.prefix for route in guest.routes if route.kind in {"address", "subnet", "anycast"}
             ]
             guests.append(
@@ -98,7 +98,7 @@ def topology_of(plans: Iterable[HostPlan]) -> Topology:
                     mtu=guest.mtu,
                     ipv4=guest.lease.address if guest.lease else None,
                     ipv6_prefix=guest.prefix.prefix if guest.prefix else None,
-                    addresses=tuple(prefix.removesuffix("/32").removesuffix("/128") for prefix in beside),
+                    addresses=tuple(prefix.removesuffix("/32").removesuffix("/128") for prefix in further),
                     transparent=tuple(address for address, _ in guest.transparent),
                 )
             )
@@ -106,7 +106,7 @@ def topology_of(plans: Iterable[HostPlan]) -> Topology:
 
 
 def names_of(plans: Iterable[HostPlan]) -> Names:
-    """Return what is written beside the machines and paths of ``plans``."""
+    """Return the labels of the machines and paths of ``plans``."""
     machines: dict[str, list[str]] = {}
     paths: dict[str, list[str]] = {}
     for plan in plans:
@@ -148,7 +148,7 @@ class _Drawing:
         self.width = 2 * MARGIN + self.gutter + columns * BOX + (columns - 1) * GAP
 
     def _chosen(self, machines: list[Machine], most: int) -> tuple[list[Machine], int]:
-        """Return the machines to draw, broken ones before others, and how many are left out."""
+        """Return the machines to draw, broken ones before others, and the number of machines left out."""
         if len(machines) <= most:
             return machines, 0
         broken = {host for host, _ in self.marks.links} | set(self.marks.machines)
@@ -215,7 +215,7 @@ class _Drawing:
             yield f'<text class="name" x="{MARGIN}" y="{at + 4}">path {escape(path)}</text>'
 
     def _legend(self, y: int) -> Iterator[str]:
-        """Yield the prefixes of each path, a line each."""
+        """Yield one line for each path with its prefixes."""
         for number, path in enumerate(self.paths):
             at = y + number * (LINE + 3)
             colour = _colour(number)
@@ -227,10 +227,10 @@ class _Drawing:
 
     def _risers(self, machine: Machine, x: int, edge: int, bars: int) -> Iterator[str]:
         """Yield the lines from a machine's edge to its paths."""
-        mine = [path for path in self.paths if any(port.path == path for port in machine.ports)]
-        for index, path in enumerate(mine, 1):
+        connected = [path for path in self.paths if any(port.path == path for port in machine.ports)]
+        for index, path in enumerate(connected, 1):
             number = self.paths.index(path)
-            at = x + BOX * index // (len(mine) + 1)
+            at = x + BOX * index // (len(connected) + 1)
             bar, colour = bars + number * PATH_STEP, _colour(number)
             ends = f'x1="{at}" x2="{at}" y1="{edge}" y2="{bar}"'
             yield f'<line class="halo" {ends}/>'
@@ -245,11 +245,11 @@ class _Drawing:
 
     def _height(self, machine: Machine) -> int:
         height = HEADER + LINE * len(self.names.machines.get(machine.name, ()))
-        shown, more = self._shown_guests(machine)
-        height += sum(LINE * len(_guest_lines(guest)) + PADDING + 6 for guest in shown)
-        return height + (LINE + 4 if more else 0) + (4 if shown else 0)
+        drawn, more = self._drawn_guests(machine)
+        height += sum(LINE * len(_guest_lines(guest)) + PADDING + 6 for guest in drawn)
+        return height + (LINE + 4 if more else 0) + (4 if drawn else 0)
 
-    def _shown_guests(self, machine: Machine) -> tuple[list[GuestPort], int]:
+    def _drawn_guests(self, machine: Machine) -> tuple[list[GuestPort], int]:
         guests = self.guests.get(machine.name, [])
         if len(guests) <= GUESTS_DRAWN:
             return guests, 0
@@ -274,8 +274,8 @@ class _Drawing:
         for line in self.names.machines.get(machine.name, ()):
             yield f'<text class="address" x="{x + PADDING}" y="{at + 3}">{escape(line)}</text>'
             at += LINE
-        shown, more = self._shown_guests(machine)
-        for guest in shown:
+        drawn, more = self._drawn_guests(machine)
+        for guest in drawn:
             lines = _guest_lines(guest)
             height = LINE * len(lines) + PADDING
             yield from self._guest(guest, lines, x + PADDING, at, height)
@@ -312,7 +312,7 @@ class _Drawing:
 
 
 def _guest_lines(guest: GuestPort) -> list[str]:
-    """Return what a guest's box says: its name, its addresses, and those it has besides."""
+    """Return the lines of a guest's box: its name, its main addresses, and its further addresses."""
     lines = [guest.name, *(address for address in (guest.ipv4, guest.ipv6_prefix) if address)]
     lines += [f"+ {address}" for address in guest.addresses[:3]]
     lines += [f"⇢ {address}" for address in guest.transparent[:2]]

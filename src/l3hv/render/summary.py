@@ -1,4 +1,4 @@
-"""A host's plan as an operator reads it on a terminal."""
+"""A host's plan as text for an operator's terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan_summary(plan: Mapping[str, Any]) -> str:
 
 def _lines(plan: HostPlan) -> Iterator[str]:
     routing = plan.routing
-    owner = "" if plan.managed else ", managed by somebody else"
+    owner = "" if plan.managed else ", not configured by l3hv"
     yield f"{plan.host}: {plan.kind.replace('_', ' ')} {plan.id} of {plan.fabric}{owner}"
     yield f"AS {routing.asn}, router id {routing.router_id}, failure profile {routing.failure_profile}"
     daemon = routing.daemon
@@ -104,7 +104,7 @@ def _session(session: Session) -> Row:
 
 
 def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:
-    """Yield what has one next hop of several (``l3hv_ecmp``), and the order in which they are preferred."""
+    """Yield the routes that use one of several next hops (``l3hv_ecmp``), and the order of preference."""
     if table.ecmp == "none":
         yield (table.name, "all routes")
     for policy in routing.policies:
@@ -114,7 +114,7 @@ def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:
 
 
 def _shares(domain: SpreadDomain) -> Iterator[Row]:
-    """Yield what is spread over how many hypervisors (``l3hv_anycast``)."""
+    """Yield each anycast prefix whose flows are spread (``l3hv_anycast``), and the share that stays here."""
     for share in domain.shares:
         for prefixes in share.lengths:
             for address in prefixes.addresses:

@@ -1,1 +1,1 @@
-"""One run of a playbook: its name, its lock, what it removes, and its files on the controller."""
+"""One run of a playbook: its identity, its lock, its removals, and its files on the controller."""

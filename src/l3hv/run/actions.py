@@ -1,4 +1,4 @@
-"""What the project's plugins that work on the controller have in common."""
+"""The base of the project's plugins that work on the controller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ansible.plugins.action import ActionBase
 
 
 class ControllerAction(ActionBase):  # type: ignore[misc]  # Ansible has no types
-    """An action that connects to no host: ``act`` returns what is new in its result."""
+    """An action that connects to no host: ``act`` returns the entries that it adds to the result."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -25,6 +25,6 @@ class ControllerAction(ActionBase):  # type: ignore[misc]  # Ansible has no type
 
 
 def inventory_of(variables: Any) -> Any:
-    """Return the inventory of a run, which Ansible gives a callback in no public way; None without one."""
+    """Return the inventory of a run, or ``None``: Ansible has no public interface to it for callbacks."""
     inventory = getattr(variables, "_inventory", None)
     return inventory if hasattr(inventory, "remove_restriction") else None

@@ -11,10 +11,10 @@ from typing import Any
 
 
 def write_json(path: Path, value: Any, *, is_durable: bool = False) -> None:
-    """Replace ``path`` by ``value`` as JSON: a reader sees the old or the new content, and nothing else.
+    """Replace ``path`` with ``value`` as JSON: a reader sees the whole old or the whole new content.
 
-    Each writer has a temporary file of its own.  With ``is_durable`` the content survives a power cut;
-    without it the file may be empty afterwards, so its readers must be able to do without it.
+    Each writer has a temporary file of its own.  With ``is_durable`` the content survives a power cut.
+    Without it the file may be empty afterwards, and its readers must accept that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")

@@ -1,4 +1,4 @@
-"""A run of a playbook, as the hosts that it locks know it."""
+"""The identity of a playbook run, which the locks on its hosts store."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where programs on hosts are found: an account's own PATH may lack sbin."""
+"""The PATH of programs on hosts: the account's own PATH may lack sbin."""
 
 LEAST_LEASE_S = 30 * 60
 REFLECTOR_S = 5 * 60
-"""How long a reflector may take. They are changed one after the other, and each waits for those before it."""
+"""Maximum time for one reflector. Reflectors change one after the other; each waits for the ones before."""
 CLIENTS_S = 10 * 60
-"""How long as many clients may take as Ansible changes at a time (forks), with packages to install."""
+"""Maximum time for one batch of clients (as many as Ansible's forks), with packages to install."""
 
 
 def describe_run(command: str, pid: int, lease: int = LEAST_LEASE_S) -> dict[str, Any]:
-    """Return what names the run of the process ``pid``, and lets others on this machine see whether it lives.
+    """Return the identity of the run of process ``pid``; on this machine it shows whether it still runs.
 
-    ``command`` is what an operator recognises it by.  It holds no extra variables: they may be secrets.
-    ``lease`` is :func:`lease_seconds`.
+    ``command`` is the text by which an operator recognises the run.  It has no extra variables, because they
+    may be secrets.  ``lease`` is the result of :func:`lease_seconds`.
     """
     return {
         "id": secrets.token_hex(8),
@@ -39,10 +39,10 @@ def describe_run(command: str, pid: int, lease: int = LEAST_LEASE_S) -> dict[str
 
 
 def lease_seconds(reflectors: int, clients: int, forks: int) -> int:
-    """Return how long a lock of a run of so many hosts holds without being renewed.
+    """Return the time in seconds after which the lock of a run lapses if nothing renews it.
 
-    A host renews its lock only while the run works on that host.  Meanwhile the run may work on all others:
-    the last reflector waits for all clients and for all other reflectors.
+    A host's lock is renewed only while the run works on that host.  In between the run may work on all other
+    hosts: the last reflector waits for all clients and for all other reflectors.
 
     >>> lease_seconds(reflectors=2, clients=4, forks=5) // 60
     50
@@ -52,15 +52,15 @@ def lease_seconds(reflectors: int, clients: int, forks: int) -> int:
 
 
 def environment(fabric: str, run: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment of a run's modules: they compare fabric and run with the lock of the host."""
+    """Return the environment of a run's modules, which compare its fabric and run with the host's lock."""
     return {"PATH": PATH, "L3HV_FABRIC": fabric, "L3HV_RUN": str(run["id"])}
 
 
 def has_ended(run: Mapping[str, Any]) -> bool:
-    """Tell whether the process of ``run`` is known to be gone; of another machine's nothing is known.
+    """Tell whether the process of ``run`` is known to have ended; processes of other machines are not known.
 
-    Containers have process numbers of their own: those of another PID namespace are another machine's.
-    A process that cannot be seen in /proc may live: with hidepid (proc(5)) those of other users are hidden.
+    Containers have process numbers of their own: another PID namespace counts as another machine.  A process
+    that is not visible in /proc may still run: hidepid (proc(5)) hides the processes of other users.
     """
     try:
         machine, number, started = run["process"]
@@ -74,16 +74,16 @@ def has_ended(run: Mapping[str, Any]) -> bool:
     except ProcessLookupError:
         return True
     except (PermissionError, OverflowError):
-        pass  # It is another user's, or no number of a process.
-    found = _started(pid)
-    return found is not None and found != started
+        pass  # The process belongs to another user, or the number is too large for a process.
+    actual = _started(pid)
+    return actual is not None and actual != started
 
 
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return str(os.getuid())  # In containers a user need not have a name.
+        return str(os.getuid())  # In a container the user may have no name.
 
 
 def _machine() -> str:
@@ -92,15 +92,15 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began, in ticks since the machine booted.
+    """Return the start time of a process, in ticks since the machine booted.
 
-    The text is empty where the process has ended and its parent has not asked for it yet; None where it
-    cannot be read.
+    The text is empty for a process that has ended and that its parent has not reaped yet.  The result is
+    ``None`` if /proc cannot be read.
     """
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, PermissionError, ProcessLookupError):
         return None
-    # The name of the program is in parentheses, and may hold some. proc(5): the start time is field 22.
+    # The program's name is in parentheses and may contain parentheses. proc(5): the start time is field 22.
     fields = status.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]

@@ -1,4 +1,4 @@
-"""What a run would take out of service: hosts and guests of the last run that the intent lacks now."""
+"""The hosts and guests that a run takes out of service: the last run had them, and the intent has not."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ REFUSED_ABOVE = Fraction(1, 5)
 """A run that removes a larger share of all hosts, or of all guests, is refused unless it is confirmed."""
 
 REFUSED_FROM = 2
-"""Fewer removals are never refused: one host or guest of a small fabric is work of every day."""
+"""Fewer removals are never refused: to remove one host or guest of a small fabric is routine work."""
 
 _MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What the last run left on a host: its ``guests``, and its ``neighbors`` in BGP, by name."""
+    """The names of the ``guests`` and BGP ``neighbors`` that the last run left on a host."""
 
     guests: tuple[str, ...]
     neighbors: tuple[str, ...]
@@ -30,10 +30,10 @@ class Applied:
 
 @dataclass(frozen=True)
 class Removals:
-    """What a run removes, and of how many.
+    """The hosts and guests that a run removes, and the numbers of all hosts and guests.
 
-    ``hosts`` are those that left the inventory, each with the hosts of the run that end their sessions with
-    it; ``guests`` are those that no host has any more, each with the host that had it.
+    ``hosts`` are the hosts that left the inventory, each with the hosts of the run that end their sessions
+    with it.  ``guests`` are the guests that no host has any more, each with the host that had it.
     """
 
     hosts: tuple[tuple[str, tuple[str, ...]], ...]
@@ -51,7 +51,7 @@ class Removals:
         return bool(self.exceeding())
 
     def exceeding(self) -> list[str]:
-        """Return which of the two the run removes too many of: "hosts", "guests", both or none."""
+        """Return the kinds of which the run removes too many: "hosts", "guests", both or none."""
         numbers = {
             "hosts": (len(self.hosts), self.all_hosts),
             "guests": (len(self.guests), self.all_guests),
@@ -63,28 +63,29 @@ class Removals:
         ]
 
     def sentences(self) -> list[str]:
-        """Return what is cut, host by host: first the hosts that left, then guests of hosts that stay."""
+        """Return a sentence for each host: first for hosts that left, then for hosts that lose guests."""
         guests: dict[str, list[str]] = {}
         for guest, host in self.guests:
             guests.setdefault(host, []).append(guest)
-        found = []
+        sentences = []
         for host, others in self.hosts:
-            own = guests.pop(host, [])
-            cut = f"and cuts off {'its guest' if len(own) == 1 else 'its guests'} {_named(own)}"
-            ends = f"This run ends its {'session' if len(others) == 1 else 'sessions'} with {_named(others)}"
-            found.append(f"{host} has left the inventory. {ends}{f', {cut}' if own else ''}.")
-        found += [
+            lost = guests.pop(host, [])
+            cut = f"and cuts off {'its guest' if len(lost) == 1 else 'its guests'} {_listed(lost)}"
+            ends = f"This run ends its {'session' if len(others) == 1 else 'sessions'} with {_listed(others)}"
+            sentences.append(f"{host} has left the inventory. {ends}{f', {cut}' if lost else ''}.")
+        sentences += [
             f"This run removes"
-            f" {f'the guest {names[0]}' if len(names) == 1 else f'{len(names)} guests ({_named(names)})'}"
+            f" {f'the guest {names[0]}' if len(names) == 1 else f'{len(names)} guests ({_listed(names)})'}"
             f" from {host}."
             for host, names in guests.items()
         ]
-        if len(found) > _MOST_NAMED:
-            found = [*found[:_MOST_NAMED], f"{len(found) - _MOST_NAMED} more hosts lose guests or sessions."]
-        return found
+        more = len(sentences) - _MOST_NAMED
+        if more > 0:
+            sentences = [*sentences[:_MOST_NAMED], f"{more} more hosts lose guests or sessions."]
+        return sentences
 
     def totals(self) -> str:
-        """Return the numbers as the words that complete "removes …"."""
+        """Return the numbers as text that completes the words "removes …"."""
         return (
             f"{len(self.hosts)} of {self.all_hosts} hosts and {len(self.guests)} of {self.all_guests} guests"
         )
@@ -93,10 +94,10 @@ class Removals:
 def removals(
     before: Mapping[str, Applied], touched: Iterable[str], hosts: Collection[str], guests: Collection[str]
 ) -> Removals:
-    """Compare what the last run left with the ``hosts`` and ``guests`` that the intent has now.
+    """Compare the state that the last run left with the ``hosts`` and ``guests`` of the intent.
 
-    Only what the hosts in ``touched`` do counts: they remove guests of their own, and end sessions with hosts
-    that have left.  A guest that another host has now has moved, and is not removed.
+    Only the hosts in ``touched`` count: they remove their own guests and end their sessions with hosts that
+    have left.  A guest that another host has now was moved, and is not removed.
     """
     ended: dict[str, list[str]] = {}
     removed: dict[str, str] = {}
@@ -109,7 +110,7 @@ def removals(
     for host in ended:
         if host in before:
             removed.update((guest, host) for guest in before[host].guests if guest not in present)
-    # The total counts a host that left, also one that is not provisioned.
+    # The total includes the hosts that left, also hosts that l3hv does not provision.
     return Removals(
         hosts=tuple((host, tuple(ended[host])) for host in sorted(ended, key=natural_key)),
         guests=tuple(sorted(removed.items(), key=lambda item: (natural_key(item[1]), natural_key(item[0])))),
@@ -119,21 +120,21 @@ def removals(
 
 
 def load_applied(directory: Path) -> dict[str, Applied]:
-    """Return what the last run left on each host, as far as ``directory`` tells."""
-    found = {}
+    """Return the state that the last run left on each host, from the files in ``directory``."""
+    left = {}
     for path in directory.glob("*.json"):
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            found[path.stem] = Applied(tuple(entry["guests"]), tuple(entry["neighbors"]))
+            left[path.stem] = Applied(tuple(entry["guests"]), tuple(entry["neighbors"]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # Another run may just have removed it; a broken one cannot tell anything.
-    return found
+            continue  # Another run has just removed the file, or its content is not valid.
+    return left
 
 
 def record_applied(directory: Path, run: Path, done: Iterable[str], hosts: Collection[str]) -> None:
-    """Remember that a run has been applied to the hosts in ``done``; ``run`` holds what it left on each.
+    """Record in ``directory`` the state that a run left on the hosts in ``done``; its file is ``run``.
 
-    A host that left the inventory is forgotten when none of the others has a session with it any more.
+    The record of a host that left the inventory is removed once no other host has a session with it.
     """
     planned = json.loads(run.read_text(encoding="utf-8"))
     known = load_applied(directory)
@@ -148,5 +149,5 @@ def record_applied(directory: Path, run: Path, done: Iterable[str], hosts: Colle
         (directory / f"{host}.json").unlink(missing_ok=True)
 
 
-def _named(names: Collection[str]) -> str:
+def _listed(names: Collection[str]) -> str:
     return first_of(names, _MOST_NAMED)
