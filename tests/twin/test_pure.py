@@ -35,7 +35,7 @@ def test_packages_print_with_nothing_but_python():
 
 @pytest.mark.parametrize("name", ["", "Lab", "a-b", "1st", "x" * 13])
 def test_names_that_no_twin_has(name):
-    with pytest.raises(TwinError, match="no name for a twin"):
+    with pytest.raises(TwinError, match="not a valid name of a twin"):
         Twin(name, print)
 
 
