@@ -1,4 +1,4 @@
-"""Guests that not everybody may send to: allowed_sources, port_isolation."""
+"""Guests with restricted senders: allowed_sources, port_isolation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_
 def condition(
     standing: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The lab in which vm2 has one of the two. Afterwards all is as it was."""
+    """Apply one of the two conditions to vm2, and remove it afterwards."""
     words = {
         "allowed_sources": "allowed_sources: [203.0.113.3, '2001:db8:cb00:7103::/64']",
         "port_isolation": "port_isolation: true",
