@@ -24,7 +24,7 @@ ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
 
 DETECTION_MS = 300
 SLEEP_MS = 2000
-"""The delays of BIRD before 2.14 after BFD: 1 s to mark routes as stale, on a reflector 1 s more to advertise."""
+"""Delay of BIRD before 2.14 after BFD: 1 s to mark routes as stale, a reflector 1 s more to advertise."""
 GAP_MS = 20
 """The gap in which BIRD 1.6 replaces a route in the kernel: it deletes the route and adds it again."""
 
