@@ -118,10 +118,10 @@ class Exchange:
 def main() -> None:
     with contextlib.suppress(OSError):  # This program itself must lose no packets.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    told = json.loads(sys.stdin.readline())
-    exchange = Exchange(told["pairs"])
+    request = json.loads(sys.stdin.readline())
+    exchange = Exchange(request["pairs"])
     exchange.poll.register(sys.stdin.fileno(), select.EPOLLIN)
-    step = told["interval"] / len(exchange.flows)
+    step = request["interval"] / len(exchange.flows)
     begin = time.monotonic()
     asked: int | None = len(exchange.flows)
     while True:

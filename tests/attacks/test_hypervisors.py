@@ -53,7 +53,7 @@ ATTACKS = (
     public("an anycast address that it does not share", "owner", "203.0.113.10/32"),
     public("a more specific of another guest's /64", "owner", "2001:db8:cb00:7103:5254:33ff:fe00:f/128"),
     public("half of another guest's neighbourhood", "owner", "203.0.113.2/31", "2001:db8:cb00:7102::/63"),
-    public("an address that nobody has", "owner", "203.0.113.99/32"),
+    public("an address that no guest has", "owner", "203.0.113.99/32"),
     public("the gateway", "reserved", "203.0.113.254/32"),
     public("the network address of the pool", "reserved", "203.0.113.0/32"),
     public("the broadcast address of the pool", "reserved", "203.0.113.255/32"),

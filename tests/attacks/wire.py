@@ -46,8 +46,8 @@ class Looker:
             if sender[2] != socket.PACKET_OUTGOING:
                 for mark in self._marks:
                     counts[mark] += mark in data
-        told = self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-        assert struct.unpack("II", told)[1] == 0, "the kernel dropped packets before they were counted"
+        statistics = self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        assert struct.unpack("II", statistics)[1] == 0, "the kernel dropped packets before they were counted"
         return counts
 
 

@@ -33,7 +33,7 @@ table inet strict {{
 """The firewall of a guest that accepts only answers to its own requests."""
 
 RENEW = {
-    "udhcpc": None,  # the twin's own client, told by a signal
+    "udhcpc": None,  # the client of the twin renews on a signal
     "dhcpcd": ["dhcpcd", "-N", "eth0"],
     "networkd": ["networkctl", "renew", "eth0"],
 }

@@ -84,7 +84,7 @@ LIES = (
 """Announcements that every reflector refuses."""
 
 OWNERS_LIE = Lie(
-    "prefixes that the inventory gives to others, or to nobody",
+    "prefixes of other guests, or of no guest",
     {
         "public4": ["203.0.113.1/32", "203.0.113.0/31", "203.0.113.99/32"],
         "public6": [
@@ -252,13 +252,13 @@ def assert_forgery_is_dropped(attacker: Attacker) -> None:
     try:
         time.sleep(2)
         shown = "birdc show route 203.0.113.2/32 all table public4 protocol {}_public"
-        told = "".join(lab.run("hv1", shown.format(reflector)) for reflector in LIED_TO).lower()
+        shown_routes = "".join(lab.run("hv1", shown.format(reflector)) for reflector in LIED_TO).lower()
     finally:
         attacker.tell(HONESTY)
-    lines = [line.strip().replace("bgp.", "bgp_") for line in told.splitlines()]
+    lines = [line.strip().replace("bgp.", "bgp_") for line in shown_routes.splitlines()]
     marks = ("bgp_community", "bgp_large_community", "bgp_local_pref", "bgp_med")
     said = {line for line in lines if line.startswith(marks)}
-    assert told.count("next_hop") == len(LIED_TO)
+    assert shown_routes.count("next_hop") == len(LIED_TO)
     assert said <= {"bgp_local_pref: 100", "bgp_med: 0"}
 
 

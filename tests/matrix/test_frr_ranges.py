@@ -37,9 +37,9 @@ def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
 
 def neighbors(fabric: Lab, reflector: str, view: str) -> dict[str, dict[str, object]]:
     """Return a reflector's neighbours in a view, by their names."""
-    told = fabric.read_json(reflector, f"vtysh -c 'show bgp view {view} neighbors json'")
+    shown = fabric.read_json(reflector, f"vtysh -c 'show bgp view {view} neighbors json'")
     names = {number + (128 if REFLECTORS[reflector] == "b" else 0): name for name, number in NUMBERS.items()}
-    return {names[int(address.rpartition(".")[2])]: each for address, each in told.items() if "." in address}
+    return {names[int(address.rpartition(".")[2])]: each for address, each in shown.items() if "." in address}
 
 
 def states(fabric: Lab, reflector: str, view: str = "public") -> dict[str, str]:
@@ -56,9 +56,9 @@ def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
         for view, clients in CLIENTS.items():
             found = neighbors(fabric, reflector, view)
             assert found.keys() == clients | ({"rr3"} if path == "b" else set())
-            for name, told in found.items():
-                assert told["bgpState"] == "Established", (reflector, view, name)
-                assert told["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
+            for name, session in found.items():
+                assert session["bgpState"] == "Established", (reflector, view, name)
+                assert session["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
     shown = fabric.run("hv1", "birdc show protocols all rr1_public")
     # BIRD's own capabilities come first: it receives several paths of a prefix, and FRR sends them.
     assert "TX: ipv4 ipv6" in shown.partition("Neighbor capabilities")[2]

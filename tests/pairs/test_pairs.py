@@ -303,7 +303,7 @@ def test_the_others_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None
     rest = [name for machine, name in HOLDERS.items() if machine != "hv3"]
     fabric.twin("unplug", HOLDERS["hv3"])
     try:
-        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"))
+        wait_for("no hypervisor to send to hv3", lambda: not uses(fabric, "hv3"))
         with answering(fabric, rest):
             for family in ANYCAST:
                 for machine in GUESTS:
@@ -347,8 +347,8 @@ def test_a_hypervisor_that_is_cut_off_keeps_its_flows(fabric: Lab) -> None:
     try:
         for path in REFLECTORS:
             fabric.twin("cut", "hv3", path)
-        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"), 40)
-        wait_for("hv3 sends to nobody", lambda: spread_routes(fabric, "hv3") == "", 40)
+        wait_for("no hypervisor to send to hv3", lambda: not uses(fabric, "hv3"), 40)
+        wait_for("hv3 to send to no other hypervisor", lambda: spread_routes(fabric, "hv3") == "", 40)
         with answering(fabric, HOLDERS.values()):
             for family in ANYCAST:
                 assert set(holders_of_flows(fabric, "hv3", family)) == {"any3"}
