@@ -1,4 +1,4 @@
-"""Who took over a hypervisor: a BIRD that says what the attacker likes, and sessions that are spoken by hand.
+"""An attacker on a hypervisor: a BIRD with the attacker's configuration, and hand-made BGP sessions.
 
 The BIRD is the attacker's own, of Debian 13, whichever daemon the hypervisor runs: it lives in the image of
 such a machine, with the network of the hypervisor.
@@ -33,7 +33,7 @@ OWN: dict[Table, list[str]] = {
     ("public", 6): ["2001:db8:cb00:7104::/64"],
     ("private", 4): ["172.22.2.3/32"],
 }
-"""What hv3 announces rightly."""
+"""The prefixes that hv3 may announce."""
 
 ADDRESSES: dict[Table, dict[str, str]] = {
     ("public", 4): {"a": "198.51.100.3", "b": "198.51.100.131"},
@@ -49,7 +49,7 @@ REFLECTOR_ADDRESSES: dict[Table, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Attack:
-    """What the attacker's BIRD announces beside what is its own, or says of it; and why it is refused.
+    """Announcements of the attacker's BIRD beside its own prefixes, or attributes of these, and the refusal.
 
     ``statements`` are of an export filter.  Without a ``reason`` the announcement is taken, and what is wrong
     with it is not.
@@ -64,7 +64,7 @@ class Attack:
 
     @property
     def prefixes(self) -> list[str]:
-        """What is refused: what it adds, or else what is its own, said in a way that is not."""
+        """Return the refused prefixes: the added ones, or else its own prefixes with forged attributes."""
         added = [prefix for prefixes in self.routes.values() for prefix in prefixes]
         return added or [prefix for key in self.next_hop or OWN for prefix in OWN[key]]
 
@@ -73,7 +73,7 @@ HONEST = Attack("nothing", None)
 
 
 def configuration(attack: Attack, *, per_family: bool) -> str:
-    """Return what the attacker's BIRD is told, whose sessions carry one family or those of a domain."""
+    """Return the configuration of the attacker's BIRD, with sessions per family or per domain."""
     lines = ["log stderr all;", f"router id {attack.router_id};", "protocol device {}"]
     for (domain, family), own in OWN.items():
         table, routes = f"{domain}{family}", [*own, *attack.routes.get((domain, family), ())]
@@ -103,7 +103,7 @@ def configuration(attack: Attack, *, per_family: bool) -> str:
 
 
 def carried(*, per_family: bool) -> list[list[Table]]:
-    """Return what each session of a path carries."""
+    """Return the domains and families of each session of a path."""
     if per_family:
         return [[table] for table in OWN]
     return [
@@ -122,7 +122,7 @@ class OwnBird:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Let it run, and wait until its sessions are up."""
+        """Start it, and wait until its sessions are up."""
         if self._process is None:
             image = ensure_image(recipe("debian13", "bird2"), print)
             self._write(HONEST)
@@ -138,20 +138,20 @@ class OwnBird:
         wait_for("the attacker's sessions", self.is_up)
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Stop it, if it runs."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
 
     def tell(self, attack: Attack) -> None:
-        """Let it do something else."""
+        """Reconfigure it with another attack."""
         self._write(attack)
         reply = self._ask("configure")
         assert "Reconfigur" in reply, reply
 
     def is_up(self) -> bool:
-        """Whether it has all the sessions that hv3 has."""
+        """Return whether it has all sessions of hv3."""
         sessions = sum(len(REFLECTOR_ADDRESSES[tables[0]]) for tables in carried(per_family=self._per_family))
         return self._ask("show protocols").count("Established") == sessions
 
@@ -160,7 +160,7 @@ class OwnBird:
         (self._directory / "bird.conf").write_text(text)
 
     def _ask(self, command: str) -> str:
-        """Return what it replies: as birdc does, lines until one whose number is followed by a space."""
+        """Return its reply: as for birdc, the last line has a space after its number."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(10)
             control.connect(str(self._control))
@@ -181,7 +181,7 @@ class OwnBird:
 
 @dataclass
 class Speaker:
-    """A session that is spoken by hand with a reflector."""
+    """A hand-made BGP session with a reflector."""
 
     process: subprocess.Popen[str]
     said: list[str]
@@ -206,7 +206,7 @@ def speaking(
     asn: int = ASN,
     patience_s: float = 15,
 ) -> Iterator[Speaker]:
-    """Speak BGP by hand with rr1, as hv3 would or otherwise."""
+    """Open a hand-made BGP session with rr1, by default as hv3 does."""
     process = subprocess.Popen(
         in_namespace(lab, NAME, sys.executable, str(SPEAKER)),
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Guests that not everybody may send to: allowed_sources, port_isolation."""
+"""Guests with restricted senders: allowed_sources, port_isolation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fabric
 VM2 = '  - name: vm2\n    interface: vm2\n    mac: "50:54:33:00:00:09"\n'
 VM1_AND_VM2 = ("vm1", "vm2")
 SMALL_MTU = 1300
-SEND_UNTIL_TOLD = """
+SEND_UNTIL_TOO_LONG = """
 import errno, socket, sys, time
 version6 = ":" in sys.argv[1]
 with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_DGRAM) as wire:
@@ -25,7 +25,7 @@ with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_
             wire.send(bytes(1400))
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                print("told")
+                print("too long")
                 break
         time.sleep(0.1)
 """
@@ -35,7 +35,7 @@ with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_
 def condition(
     standing: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The lab in which vm2 has one of the two. Afterwards all is as it was."""
+    """Apply one of the two conditions to vm2, and remove it afterwards."""
     words = {
         "allowed_sources": "allowed_sources: [203.0.113.3, '2001:db8:cb00:7103::/64']",
         "port_isolation": "port_isolation: true",
@@ -99,4 +99,4 @@ def narrow(restarted: Lab) -> Iterator[Lab]:
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 def test_such_a_guest_learns_the_mtu_of_the_way_to_who_may_send_to_it(narrow: Lab, family: int) -> None:
     address = narrow.guest_address("vm3", family)
-    assert narrow.run_as_guest("vm2", f"python3 -c '{SEND_UNTIL_TOLD}' {address}") == "told\n"
+    assert narrow.run_as_guest("vm2", f"python3 -c '{SEND_UNTIL_TOO_LONG}' {address}") == "too long\n"

@@ -1,4 +1,4 @@
-"""Guests that start and stop without any Ansible run."""
+"""Guests that start and stop without an Ansible run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PORT = "-e /sys/class/net/vm2"
 
 
 def shown(family: int, table: str = "public") -> str:
-    """A shell condition: vm2's prefix is in a table of a machine."""
+    """Return a shell condition that is true while vm2's prefix is in a table of a machine."""
     return f"ip -{family} route show table {table} {PREFIXES[family]} | grep -q ."
 
 

@@ -1,4 +1,4 @@
-"""Two operators at once, and a host whose files two runs would write."""
+"""Locks of hosts: two operators start runs at the same time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def held(standing: Lab) -> Iterator[Lab]:
     standing.run("hv2", f"rm -f {LOCK}")
 
 
-def test_a_second_run_is_told_who_has_the_lock_and_changes_nothing(held: Lab) -> None:
+def test_a_second_run_names_the_holder_of_the_lock_and_changes_nothing(held: Lab) -> None:
     held.run("hv1", "rm /etc/l3hv/tables.conf")
     text = failed_run(held)
     assert "alice on ctrl1 runs site.yml -i /srv/site since 2026-11-29 12:01:07 UTC" in text
@@ -76,7 +76,7 @@ def test_a_lock_that_was_not_renewed_lapses(held: Lab) -> None:
 
 
 def test_a_run_that_fails_releases_its_locks(standing: Lab) -> None:
-    """A file cannot be written on hv2: that host fails in the middle of the run."""
+    """hv2 fails in the middle of the run, because one of its files cannot be written."""
     standing.run("hv2", "rm /etc/l3hv/tables.conf && mkdir /etc/l3hv/tables.conf")
     try:
         assert "failed=1" in failed_run(standing)

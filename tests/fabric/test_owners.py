@@ -1,4 +1,4 @@
-"""A guest moves where reflectors know whose prefixes are whose: in the runbook's order nobody is cut off."""
+"""A guest moves between clients of strict reflectors in the order of the runbook, and stays reachable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENTRY = """\
 
 @pytest.fixture
 def inventory(lab: Lab, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the lab's inventory with strict reflectors, applied. Afterwards all is as it was."""
+    """Apply a copy of the lab's inventory with strict reflectors, and restore the lab afterwards."""
     copy = tmp_path / "lab"
     shutil.copytree(REPOSITORY / "inventories" / "lab", copy)
     (copy / "group_vars" / "route_reflectors.yml").write_text("l3hv_origin_validation: strict\n")
@@ -46,7 +46,7 @@ def move_entry(inventory: Path, moves_from: str) -> None:
 
 
 def restarted(lab: Lab, begin: str) -> dict[str, str]:
-    """Return the sessions that reflectors ended for a new configuration, as their BIRDs say."""
+    """Return the log lines of sessions that reflectors restarted for a new configuration."""
     command = f"journalctl --quiet --output cat --unit bird --since '{begin}'"
     logs = lab.on_each(REFLECTORS.values(), lambda machine: lab.run(machine, command))
     assert all("Reconfigured" in log for log in logs.values())

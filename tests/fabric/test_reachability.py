@@ -1,4 +1,4 @@
-"""Who reaches whom, in both families, and who must not."""
+"""Reachability between guests, hypervisors and the Internet, in both families."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_internet_reaches_all_guests(lab: Lab, family: int) -> None:
 
 
 @pytest.mark.parametrize("guest", GUESTS)
-def test_a_guest_holds_what_the_inventory_says(lab: Lab, guest: str) -> None:
+def test_a_guest_has_the_addresses_of_the_inventory(lab: Lab, guest: str) -> None:
     number = int(guest[2:])
     addresses = lab.guest_addresses(guest)
     assert f"203.0.113.{number}" in addresses

@@ -1,6 +1,6 @@
-"""Runs of site.yml on a fabric at work: unchanged, rehearsed, with guests and with a hypervisor less or more.
+"""Runs of site.yml under traffic: unchanged, in check mode, with changed guests, with a removed hypervisor.
 
-The changes are made in copies of the inventory; the last fixture brings everything back.
+The changes are made in copies of the inventory; the fixture `restored` restores the lab.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from lab import (
 pytestmark = pytest.mark.fabric
 
 FLOWS = both_families("vm1", "vm3")
-# The bar is 15 times as long as a ping of all hosts; `make bench-run` measures it. Here both share the cores
-# with the flows that are sent meanwhile, and one ping is no measurement: twice the bar is let through.
+# The bar is 15 times the duration of a ping of all hosts; `make bench-run` measures it. Here both share the
+# cores with the flows, and a single ping is not precise: the test permits twice the bar.
 TIMES_PING = 30
 
 REMOVED_GUEST = r"vm2|50:54:33:00:00:09|203\.0\.113\.2([^0-9]|$)|cb00:7102:"
@@ -50,10 +50,10 @@ def save(path: Path, content: object) -> None:
 
 
 def state_of(lab: Lab, machine: str) -> str:
-    """Files, rules, own routes, packet filter, since when units run, and how often BIRD was reconfigured.
+    """Return files, rules, own routes, packet filter, starts of units, and how often BIRD was reconfigured.
 
-    A rehearsal must touch none of it. When BIRD was reconfigured it tells by the host's clock, which may be
-    slewed meanwhile: its journal is counted.
+    Check mode must change none of these. BIRD's own time of its last reconfiguration depends on the host's
+    clock, which may be slewed meanwhile, so count the lines in its journal.
     """
     return lab.run(
         machine,
@@ -72,7 +72,7 @@ def states(lab: Lab) -> dict[str, str]:
 
 
 def watched_run(lab: Lab, *arguments: str, inventory: Path | None = None) -> tuple[Run, Traffic]:
-    """A run of site.yml while packets flow."""
+    """Run site.yml while packets flow."""
     with lab.steady_traffic(*FLOWS) as traffic:
         run = lab.playbook("site.yml", *arguments, inventory=inventory)
         lab.wait_until_sessions(HYPERVISORS)
@@ -102,7 +102,7 @@ def test_an_unchanged_run_changes_and_loses_nothing(lab: Lab, figures: dict[str,
 
 @dataclass(frozen=True)
 class GuestChange:
-    """A run that removes one guest, adds one and changes one, rehearsed before."""
+    """A run that removes one guest, adds one and changes one, after the same run in check mode."""
 
     before: dict[str, str]
     rehearsal: Run
@@ -130,11 +130,11 @@ def guest_change(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> Gue
     return GuestChange(before, rehearsal, after_rehearsal, run, traffic)
 
 
-def test_a_rehearsal_changes_nothing(guest_change: GuestChange) -> None:
+def test_check_mode_changes_nothing(guest_change: GuestChange) -> None:
     assert guest_change.after_rehearsal == guest_change.before
 
 
-def test_a_rehearsal_tells_what_the_run_will_change(guest_change: GuestChange) -> None:
+def test_check_mode_shows_the_changes_of_the_run(guest_change: GuestChange) -> None:
     assert guest_change.rehearsal.changes(), "nothing would change"
     assert guest_change.rehearsal.changes() == guest_change.run.changes()
     assert set(guest_change.rehearsal.changed_hosts()) == set(guest_change.run.changed_hosts())
@@ -201,7 +201,7 @@ def removal(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> Hypervis
     del hosts["hypervisors"]["hosts"]["hv3"]
     save(inventory / "hosts.yml", hosts)
     (inventory / "host_vars" / "hv3.yml").unlink()
-    # Everything but the removal itself is brought about before.
+    # Apply all other changes first, so that the next run only removes hv3.
     standing.playbook("site.yml")
     standing.wait_until_whole()
     sessions = standing.on_each(MACHINES, standing.protocols)
@@ -241,7 +241,7 @@ def test_a_hypervisor_comes_back_with_its_guests(standing: Lab, removal: Hypervi
 
 @pytest.fixture(scope="module")
 def hang(standing: Lab) -> Iterator[Run]:
-    """A run while BIRD on hv2 is stopped: it is there, and answers nobody."""
+    """Run site.yml while BIRD on hv2 is stopped (SIGSTOP) and does not answer."""
     process = standing.run("hv2", "systemctl show --property=MainPID --value bird").strip()
     standing.run("hv2", f"kill -STOP {process}")
     try:
@@ -259,7 +259,7 @@ def test_a_daemon_that_hangs_does_not_hang_the_run(hang: Run) -> None:
 
 
 @pytest.mark.matrix
-def test_the_other_hosts_are_verified_beside_one_that_hangs(hang: Run) -> None:
-    """hv2 could not be looked at; what fails elsewhere follows from that."""
+def test_the_other_hosts_are_verified_if_one_hangs(hang: Run) -> None:
+    """The only failure is the observation of hv2; failures on other hosts are folded under it."""
     findings = re.findall(r"FAILED\S*  (\S+): (.+)$", hang.output, re.MULTILINE)
     assert findings == [("hv2", "observation")]

@@ -1,6 +1,6 @@
-"""hv2 of the fabric with three paths was taken over, and lies to the reflectors of two of them.
+"""Attacks of hv2 on the reflectors of two of three paths.
 
-An attacker's BIRD takes the place of its own.  What hv1 and the edge router know must stay as it was, their
+An attacker's BIRD takes the place of hv2's own.  The routes of hv1 and the edge router must not change, their
 sessions must stay up, and vm1 must lose no packet to or from the Internet.
 """
 
@@ -28,7 +28,7 @@ OWN = {
     "public6": ["2001:db8:cb00:7102::/64", "2001:db8:cb00:710a::/64"],
     "private4": ["172.22.2.2/32"],
 }
-"""What hv2 announces rightly, by table."""
+"""The prefixes that hv2 may announce, by table."""
 
 NETWORKS = {
     "a": {"public4": "198.51.100.{}", "public6": "2001:db8:c633:6400::{:x}", "private4": "172.22.15.{}"},
@@ -38,17 +38,17 @@ OFFSETS = {"a": 0, "c": 128}
 
 
 def address(path: str, table: str, number: int) -> str:
-    """The address of the host of a number, on a path."""
+    """Return the address on a path of the host with a number."""
     offset = 0 if table.endswith("6") else OFFSETS[path]
     return NETWORKS[path][table].format(number + offset)
 
 
 @dataclass(frozen=True)
 class Lie:
-    """What the attacker announces beside what is its own, by table, or says of its own.
+    """Announcements of the attacker beside its own prefixes, by table, or attributes of its own prefixes.
 
-    ``next_hop_of`` is the number of the host whose addresses it gives as its own; ``statements`` are of an
-    export filter.
+    ``next_hop_of`` is the number of the host whose addresses it sends as next hops; ``statements`` are part
+    of its export filter.
     """
 
     name: str
@@ -81,10 +81,10 @@ LIES = (
     Lie("an edge router as its next hop", next_hop_of=60),
     Lie("an AS path", statements="bgp_path.prepend(65009);"),
 )
-"""What no reflector believes."""
+"""Announcements that every reflector refuses."""
 
 OWNERS_LIE = Lie(
-    "prefixes that the inventory gives to others, or to nobody",
+    "prefixes of other guests, or of no guest",
     {
         "public4": ["203.0.113.1/32", "203.0.113.0/31", "203.0.113.99/32"],
         "public6": [
@@ -93,7 +93,7 @@ OWNERS_LIE = Lie(
         ],
     },
 )
-"""What none believes that knows whose prefixes are whose."""
+"""Announcements that reflectors with `strict` refuse."""
 
 FORGERY = Lie(
     "forged attributes",
@@ -103,7 +103,7 @@ FORGERY = Lie(
 
 
 def configuration(lie: Lie, *, has_bfd: bool) -> str:
-    """Return what the attacker's BIRD is told."""
+    """Return the configuration of the attacker's BIRD."""
     lines = ["log stderr all;", "router id 172.22.2.2;", "protocol device {}"]
     if has_bfd:
         lines.append('protocol bfd { interface "*" { interval 100 ms; multiplier 3; }; }')
@@ -136,13 +136,13 @@ def configuration(lie: Lie, *, has_bfd: bool) -> str:
 
 @dataclass
 class Attacker:
-    """hv2 with the attacker's BIRD, and what others knew before it lied."""
+    """hv2 with the attacker's BIRD."""
 
     lab: Lab
     has_bfd: bool
 
     def tell(self, lie: Lie) -> None:
-        """Let the attacker's BIRD say something else."""
+        """Restart or reconfigure the attacker's BIRD with other announcements."""
         text = shlex.quote(configuration(lie, has_bfd=self.has_bfd))
         start = f"systemd-run --quiet --unit {UNIT} bird -f -c /run/attacker.conf -s {SOCKET}"
         self.lab.run(
@@ -155,7 +155,7 @@ class Attacker:
         wait_for("the attacker's sessions", lambda: self._show("protocols").count("Established") == 4)
 
     def sent(self) -> int:
-        """How many announcements were sent, in all sessions."""
+        """Return the number of announcements in all sessions."""
         lines = self._show("protocols all").splitlines()
         return sum(int(line.split()[-1]) for line in lines if line.strip().startswith("Export updates:"))
 
@@ -165,7 +165,7 @@ class Attacker:
 
 @contextmanager
 def taken_over(lab: Lab, *, has_bfd: bool) -> Iterator[Attacker]:
-    """hv2 is not ours while the block runs: whatever its BIRD announces comes from the attacker."""
+    """Replace hv2's BIRD by the attacker's while the block runs."""
     await_whole(lab)
     lab.run(ATTACKER, "systemctl stop bird")
     attacker = Attacker(lab, has_bfd)
@@ -179,7 +179,7 @@ def taken_over(lab: Lab, *, has_bfd: bool) -> Iterator[Attacker]:
 
 
 def known(lab: Lab) -> dict[str, dict[str, list[str]]]:
-    """Return the routes that the witnesses' kernels have by BGP, but for hv2's own: prefix → next hops."""
+    """Return the BGP routes in the witnesses' kernels, except hv2's own: prefix → next hops."""
     own = {prefix.removesuffix("/32") for prefixes in OWN.values() for prefix in prefixes}
 
     def ask(machine: str) -> dict[str, list[str]]:
@@ -197,9 +197,9 @@ def known(lab: Lab) -> dict[str, dict[str, list[str]]]:
 
 
 def believed_of_hv2(lab: Lab) -> set[str]:
-    """The next hops of hv1 towards hv2's guest, in both families, on the paths of those that are lied to.
+    """Return hv1's next hops to hv2's guest, in both families, on the paths of the attacked reflectors.
 
-    The other reflector keeps what hv2's own BIRD has told it, as a last resort.
+    The other reflector keeps the routes of hv2's own BIRD as a last resort.
     """
     shown = [
         *lab.read_json("hv1", "ip -4 -json route show table public proto bird 203.0.113.2"),
@@ -212,13 +212,13 @@ def believed_of_hv2(lab: Lab) -> set[str]:
 
 
 def sessions_of_others(lab: Lab) -> dict[str, str]:
-    """The sessions of the witnesses with the reflectors, and since when they are up."""
+    """Return the witnesses' sessions with the reflectors, and the times of their last changes."""
     found = lab.on_each(WITNESSES, lab.protocols)
     return {f"{machine} {name}": state for machine, of in found.items() for name, state in of.items()}
 
 
 def believe_strictly(lab: Lab, intent: Path, validation: str = "strict") -> None:
-    """Tell the reflectors whose prefixes are whose, or not any more."""
+    """Apply a value of l3hv_origin_validation to the attacked reflectors."""
     variable = f"l3hv_origin_validation={validation}"
     lab.playbook(
         "site.yml", "--limit", ",".join(LIED_TO), "--skip-tags", "verify", "-e", variable, inventory=intent
@@ -226,7 +226,7 @@ def believe_strictly(lab: Lab, intent: Path, validation: str = "strict") -> None
 
 
 def assert_unbelieved(attacker: Attacker, lie: Lie) -> None:
-    """Say it, and see that nobody believes it, that no session ended and no packet was lost."""
+    """Announce it, and assert that no host has a route, that no session ended and no packet was lost."""
     lab = attacker.lab
     before, sessions, sent = known(lab), sessions_of_others(lab), attacker.sent()
     with lab.traffic(*FLOWS, seconds=6 if lie.routes else 12, each=4) as traffic:
@@ -246,31 +246,31 @@ def assert_unbelieved(attacker: Attacker, lie: Lie) -> None:
 
 
 def assert_forgery_is_dropped(attacker: Attacker) -> None:
-    """Its own prefixes are believed, and nothing else that it says of them."""
+    """Assert that reflectors accept its own prefixes, and remove their forged attributes."""
     lab = attacker.lab
     attacker.tell(FORGERY)
     try:
         time.sleep(2)
         shown = "birdc show route 203.0.113.2/32 all table public4 protocol {}_public"
-        told = "".join(lab.run("hv1", shown.format(reflector)) for reflector in LIED_TO).lower()
+        shown_routes = "".join(lab.run("hv1", shown.format(reflector)) for reflector in LIED_TO).lower()
     finally:
         attacker.tell(HONESTY)
-    lines = [line.strip().replace("bgp.", "bgp_") for line in told.splitlines()]
+    lines = [line.strip().replace("bgp.", "bgp_") for line in shown_routes.splitlines()]
     marks = ("bgp_community", "bgp_large_community", "bgp_local_pref", "bgp_med")
     said = {line for line in lines if line.startswith(marks)}
-    assert told.count("next_hop") == len(LIED_TO)
+    assert shown_routes.count("next_hop") == len(LIED_TO)
     assert said <= {"bgp_local_pref: 100", "bgp_med: 0"}
 
 
 def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> None:
-    """Reflectors come to know whose prefixes are whose, and of a guest that moves, and no session notices."""
+    """Enable `strict` on reflectors, then move a guest, and assert that no session ends."""
     lab = attacker.lab
     before, sessions = known(lab), sessions_of_others(lab)
     attacker.tell(OWNERS_LIE)
     wait_for("it to be believed in the pools", lambda: known(lab) != before, 5)
     attacker.tell(HONESTY)
     wait_for("it to be forgotten", lambda: known(lab) == before, 5)
-    # One way and all the time: guests do not answer an edge router that begins.
+    # Send in one direction only: guests do not answer probes of the edge router.
     with lab.traffic(*FLOWS, seconds=150, interval_ms=20, each=8) as traffic:
         believe_strictly(lab, intent)
         sent = attacker.sent()
@@ -283,7 +283,7 @@ def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> 
         moved = Path(shutil.copytree(intent, copy))
         leave(moved / "host_vars" / "hv2.yml", moved / "host_vars" / "hv1.yml")
         believe_strictly(lab, moved)
-        time.sleep(6)  # as long as FRR waits until it applies its lists again
+        time.sleep(6)  # FRR applies changed lists after 5 s
     assert traffic.lost() == {}, traffic.lost()
     assert known(lab) == before
     assert len(believed_of_hv2(lab)) == 2 * len(LIED_TO)
@@ -291,7 +291,7 @@ def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> 
 
 
 def leave(old: Path, new: Path) -> None:
-    """Let vm2 be on its way from hv2 to hv1: both may announce it."""
+    """Move vm2 from hv2 to hv1 in the intent, with moves_from: both may announce it."""
     guest = next(line for line in old.read_text().splitlines() if "name: vm2" in line)
     old.write_text(old.read_text().replace("l3hv_guests:\n", "").replace(f"{guest}\n", ""))
     new.write_text(f"{new.read_text()}{guest.replace('}', ', moves_from: hv2}')}\n")

@@ -30,11 +30,11 @@ FABRICS: dict[str, dict[str, dict[str, str]]] = {
     "BIRD 2.0": {"hypervisors": BIRD2_0, "edge_routers": BIRD2_0, "route_reflectors": BIRD2_0},
     "BIRD 3": {"hypervisors": BIRD3, "edge_routers": BIRD3, "route_reflectors": BIRD3},
 }
-"""What each group of hosts runs. With BIRD 2.17 everywhere it is the lab, which `make test` attacks."""
+"""The daemons of each group of hosts. `make test` attacks the lab, which runs BIRD 2.17 on all hosts."""
 
 
 def inventory_of(fabric: str, directory: Path) -> Path:
-    """Write the lab's inventory with what this fabric runs."""
+    """Write the lab's inventory with the daemons of this fabric."""
     inventory = Path(shutil.copytree(LAB, directory / "lab"))
     for group, variables in FABRICS[fabric].items():
         text = "".join(f"{name}: {value}\n" for name, value in variables.items())
@@ -44,7 +44,7 @@ def inventory_of(fabric: str, directory: Path) -> Path:
 
 @pytest.fixture(params=FABRICS)
 def fabric(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, Path]]:
-    """A fabric that stands and is provisioned, and its inventory."""
+    """Boot and provision a fabric, and yield it with its inventory."""
     inventory = inventory_of(request.param, tmp_path)
     with booted("attacks", inventory) as made:
         made.playbook("site.yml", inventory=inventory)
@@ -52,7 +52,7 @@ def fabric(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab
 
 
 def test_all_attacks_fail(fabric: tuple[Lab, Path]) -> None:
-    """The tests say which did not."""
+    """The output of the inner tests names attacks that succeed."""
     made, inventory = fabric
     environment = os.environ | {"L3HV_TWIN": made.name, "L3HV_INVENTORY": str(inventory)}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "attacks", "tests/attacks"]

@@ -1,6 +1,6 @@
-"""BIRD 1.6 on every kind of host: provisioned, verified, broken, and changed for BIRD 2.
+"""BIRD 1.6 on every kind of host: provisioned, verified, broken, and replaced by BIRD 2.
 
-The machines are bare: their packages come by the roles, and go when a host changes its daemon.
+The machines are bare: the roles install their packages, and remove them when a host changes its daemon.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
 
 DETECTION_MS = 300
 SLEEP_MS = 2000
-"""What BIRD before 2.14 may need beyond BFD: 1 s to mark routes as stale, a reflector 1 s more to tell."""
+"""Delay of BIRD before 2.14 after BFD: 1 s to mark routes as stale, a reflector 1 s more to advertise."""
 GAP_MS = 20
-"""BIRD 1.6 deletes a route from the kernel and adds it with other next hops: a packet in between is lost."""
+"""The gap in which BIRD 1.6 replaces a route in the kernel: it deletes the route and adds it again."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric on machines without a routing daemon."""
+    """Boot the fabric on machines without a routing daemon."""
     with booted("bird1", INTENT, "--bare") as made:
         yield made
 
 
 def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up, and each hypervisor has both paths to the guests of the others."""
+    """Return whether all sessions are up, and each hypervisor has both paths to the others' guests."""
 
     def has_both_paths(machine: str) -> bool:
         if not fabric.established(machine):
@@ -75,8 +75,8 @@ def test_packets_reach_all_guests(fabric: Lab) -> None:
     fabric.playbook("playbooks/verify.yml", inventory=INTENT)
 
 
-def test_anycast_is_heard_from_every_hypervisor_that_has_it(fabric: Lab) -> None:
-    """hv2 has two ways to each of hv1 (BIRD 1.6) and hv3 (BIRD 3), told by reflectors of both kinds."""
+def test_anycast_routes_come_from_every_hypervisor_with_a_holder(fabric: Lab) -> None:
+    """hv2 has two next hops to each of hv1 (BIRD 1.6) and hv3 (BIRD 3), from reflectors of both kinds."""
     for family, address in ANYCAST.items():
         prefix = address if family == 4 else "2001:db8:cb00:7163::/64"
         assert fabric.routes("hv2", family)[prefix] == 4
@@ -84,7 +84,7 @@ def test_anycast_is_heard_from_every_hypervisor_that_has_it(fabric: Lab) -> None
 
 
 def default_paths(fabric: Lab, machine: str) -> dict[int, set[str]]:
-    """The paths that the default routes of a machine lead over."""
+    """Return the paths of a machine's default routes, by family."""
     shown = {
         family: fabric.run(machine, f"ip -{family} route show table public default proto bird")
         for family in (4, 6)
@@ -93,7 +93,7 @@ def default_paths(fabric: Lab, machine: str) -> dict[int, set[str]]:
 
 
 def test_a_default_route_that_is_preferred_yields_when_it_is_stale(fabric: Lab) -> None:
-    """On BIRD 1.6, 2.0 and 3.1; guests' routes keep both paths until nothing has them."""
+    """Test BIRD 1.6, 2.0 and 3.1; guests' routes keep both paths with `without_default`."""
 
     def say(ecmp: str) -> None:
         variables = json.dumps({"l3hv_ecmp": ecmp})
@@ -133,7 +133,7 @@ def test_a_silent_cut_costs_what_bfd_needs_and_a_sleep(fabric: Lab, machine: str
 @pytest.mark.parametrize("program", ["bird", "bird6"])
 @pytest.mark.parametrize("machine", ["hv1", "rr1", "gw"])
 def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) -> None:
-    """But what BIRD 1.6 loses on a hypervisor or edge router where a path's routes are stale for a moment."""
+    """Only BIRD 1.6 may lose packets, in the gaps in which it replaces stale routes in the kernel."""
     await_whole(fabric)
     with fabric.traffic(*both_families("vm1", "vm2"), *both_families("vm1", "gw"), seconds=6) as traffic:
         fabric.twin("kill", machine, program)
@@ -144,19 +144,19 @@ def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) 
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """A copy of the intent to change."""
+    """Return a copy of the intent that the test may change."""
     return Path(shutil.copytree(INTENT, tmp_path / "intent"))
 
 
 def say(intent: Path, where: str, variable: str, value: str) -> None:
-    """Give a variable another value in a file of the intent, or a first one."""
+    """Set a variable in a file of the intent."""
     file = intent / where
     text = re.sub(rf"^{variable}: .*\n", "", file.read_text(), flags=re.MULTILINE)
     file.write_text(f"{text}{variable}: {value}\n")
 
 
 def run_without_loss(fabric: Lab, intent: Path) -> None:
-    """Run site.yml, which verifies what it made, under traffic that loses nothing; then once more."""
+    """Run and verify site.yml under traffic without packet loss, then run it again without changes."""
     await_whole(fabric)
     with fabric.steady_traffic(*both_families("vm1", "vm2")) as traffic:
         assert fabric.playbook("site.yml", inventory=intent).changed_hosts()
@@ -165,7 +165,7 @@ def run_without_loss(fabric: Lab, intent: Path) -> None:
 
 
 def assert_has(fabric: Lab, machine: str, daemon: str) -> None:
-    """It runs that daemon, and nothing of the other one is left."""
+    """Assert that a machine runs that daemon, without remains of the other one."""
     assert version(fabric, machine) == {"bird1": "1.6.8", "bird2": "2.0.12"}[daemon]
     programs = fabric.run(machine, "ps -C bird,bird6 -o comm= | sort | xargs").strip()
     assert programs == {"bird1": "bird bird6", "bird2": "bird"}[daemon]
@@ -175,7 +175,7 @@ def assert_has(fabric: Lab, machine: str, daemon: str) -> None:
 
 
 def test_a_hypervisor_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path) -> None:
-    """To BIRD 2 in one run; back in two, because BIRD 1.6 does not take over sessions of both families."""
+    """Change to BIRD 2 in one run, and back in two: BIRD 1.6 does not take over sessions of both families."""
     own = "host_vars/hv1.yml"
     say(changed, own, "l3hv_daemon", "bird2")
     run_without_loss(fabric, changed)
@@ -196,7 +196,7 @@ def test_a_hypervisor_changes_its_daemon_without_losing_a_packet(fabric: Lab, ch
 
 
 def test_a_reflector_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path) -> None:
-    """There and back; what its sessions carry is its clients' choice."""
+    """Change to BIRD 2 and back; the clients choose the layout of the sessions."""
     say(changed, "group_vars/all.yml", "l3hv_session_layout", "per_family")
     assert fabric.playbook("site.yml", inventory=changed).changed_hosts()
     for daemon in ("bird2", "bird1"):

@@ -1,4 +1,4 @@
-"""Reflectors of FRR 10.3 and 8.4 that take their clients from a range: provisioned, broken, joined."""
+"""Reflectors of FRR 10.3 and 8.4 with clients from a range: provisioned, broken, and with a new client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range_frr" / "intent"
 
 REFLECTORS = {"rr1": "a", "rr2": "b"}
-"""Those of FRR, and their paths; rr3 is a BIRD on path b."""
+"""The FRR reflectors and their paths; rr3 is a BIRD reflector on path b."""
 CLIENTS = {"public": {"gw", "hv1", "hv2"}, "private": {"hv1", "hv2"}}
 NUMBERS = {"hv1": 1, "hv2": 2, "gw": 120, "rr3": 126}
 FLOWS = both_families("vm1", "vm2")
@@ -25,29 +25,29 @@ FLOWS = both_families("vm1", "vm2")
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, not provisioned yet."""
+    """Boot the fabric in a twin of its own, without provisioning it."""
     with booted("franges", INVENTORY) as made:
         yield made
 
 
 def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    """Run site.yml, which verifies the fabric; return the changed hosts."""
     return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
 
 
 def neighbors(fabric: Lab, reflector: str, view: str) -> dict[str, dict[str, object]]:
-    """Return what a reflector tells of its neighbours in a view, by their names."""
-    told = fabric.read_json(reflector, f"vtysh -c 'show bgp view {view} neighbors json'")
+    """Return a reflector's neighbours in a view, by their names."""
+    shown = fabric.read_json(reflector, f"vtysh -c 'show bgp view {view} neighbors json'")
     names = {number + (128 if REFLECTORS[reflector] == "b" else 0): name for name, number in NUMBERS.items()}
-    return {names[int(address.rpartition(".")[2])]: each for address, each in told.items() if "." in address}
+    return {names[int(address.rpartition(".")[2])]: each for address, each in shown.items() if "." in address}
 
 
 def states(fabric: Lab, reflector: str, view: str = "public") -> dict[str, str]:
     return {name: str(each["bgpState"]) for name, each in neighbors(fabric, reflector, view).items()}
 
 
-def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
-    """With BFD and add-path, and nobody was named."""
+def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
+    """All clients have sessions with BFD and add-path, without neighbours in the configuration."""
     provision(fabric)
     assert provision(fabric) == {}
     await_whole(fabric)
@@ -56,9 +56,9 @@ def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
         for view, clients in CLIENTS.items():
             found = neighbors(fabric, reflector, view)
             assert found.keys() == clients | ({"rr3"} if path == "b" else set())
-            for name, told in found.items():
-                assert told["bgpState"] == "Established", (reflector, view, name)
-                assert told["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
+            for name, session in found.items():
+                assert session["bgpState"] == "Established", (reflector, view, name)
+                assert session["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
     shown = fabric.run("hv1", "birdc show protocols all rr1_public")
     # BIRD's own capabilities come first: it receives several paths of a prefix, and FRR sends them.
     assert "TX: ipv4 ipv6" in shown.partition("Neighbor capabilities")[2]
@@ -69,7 +69,7 @@ def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
     [("cut", "a", 1.2 * 300 + 100), ("cut", "b", 1.2 * 300 + 100), ("kill", "a", 50)],
     ids=["cut of path a", "cut of path b", "kill"],
 )
-def test_what_breaks(fabric: Lab, event: str, path: str, bound: float) -> None:
+def test_failures_cost_what_is_permitted(fabric: Lab, event: str, path: str, bound: float) -> None:
     await_whole(fabric)
     try:
         with fabric.traffic(*FLOWS, seconds=5, each=8) as traffic:
@@ -91,8 +91,8 @@ def test_a_reflector_that_is_killed_costs_nothing(fabric: Lab, reflector: str) -
     assert max(traffic.outages_ms().values(), default=0) == 0
 
 
-def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -> None:
-    """On reflectors that had a session with it only because it called."""
+def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
+    """Test reflectors that know the client from a range only."""
     await_whole(fabric)
     fabric.run("hv2", "systemctl stop bird")
     try:
@@ -105,8 +105,8 @@ def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -
         await_whole(fabric)
 
 
-def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
-    """With BIRD's IPv4 sessions sent with a TTL of 254; FRR 8.4 would take them without the packet filter."""
+def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
+    """BIRD sends IPv4 sessions with a TTL of 254; without the packet filter FRR 8.4 would accept them."""
     await_whole(fabric)
     fabric.run("hv2", f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
     try:
@@ -128,7 +128,7 @@ def is_away(fabric: Lab, reflector: str, view: str) -> bool:
 
 
 def test_a_new_hypervisor_needs_nothing_on_its_reflectors(fabric: Lab, tmp_path: Path) -> None:
-    """hv2 was not there when they were provisioned; it comes alone."""
+    """hv2 is provisioned without the reflectors, whose inventory did not have it."""
     intent = tmp_path / "intent"
     shutil.copytree(INVENTORY, intent)
     hosts = intent / "hosts.yml"
@@ -136,7 +136,7 @@ def test_a_new_hypervisor_needs_nothing_on_its_reflectors(fabric: Lab, tmp_path:
     hosts.write_text(text[: text.index("    hv2:")] + text[text.index("route_reflectors:") :])
     fabric.run("hv2", "systemctl stop bird")
     for reflector in REFLECTORS:
-        fabric.run(reflector, "systemctl restart frr")  # so that nothing is remembered of it
+        fabric.run(reflector, "systemctl restart frr")  # so that it forgets hv2
     run = fabric.playbook("site.yml", inventory=intent)
     assert not set(run.changed_hosts()) & REFLECTORS.keys()
     before = {name: fabric.run(name, "sha256sum /etc/frr/frr.conf") for name in REFLECTORS}
@@ -148,7 +148,7 @@ def test_a_new_hypervisor_needs_nothing_on_its_reflectors(fabric: Lab, tmp_path:
 
 
 def test_sessions_of_one_family_have_ranges_of_their_own(fabric: Lab) -> None:
-    """A range of IPv6 addresses beside that of IPv4; and the way back, in which groups come and go."""
+    """Add ranges of IPv6 addresses to those of IPv4, and remove them again."""
     layout = ("-e", json.dumps({"l3hv_session_layout": "per_family"}))
     assert provision(fabric, *layout)
     assert provision(fabric, *layout) == {}
@@ -158,7 +158,7 @@ def test_sessions_of_one_family_have_ranges_of_their_own(fabric: Lab) -> None:
     await_whole(fabric)
 
 
-def test_a_reflector_that_gets_to_know_its_clients_and_forgets_them(fabric: Lab, tmp_path: Path) -> None:
+def test_a_reflector_changes_to_explicit_neighbours_and_back(fabric: Lab, tmp_path: Path) -> None:
     intent = tmp_path / "intent"
     shutil.copytree(INVENTORY, intent)
     hosts = intent / "hosts.yml"

@@ -1,4 +1,4 @@
-"""GoBGP of two distributions reflects beside BIRD: verified with packets, changed, killed and cut off."""
+"""Reflectors of GoBGP (two distributions) and BIRD: verified with packets, changed, killed and cut off."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KEYED = {
 }
 OTHERS = {"l3hv_bgp_secrets": {"fabric": OTHER}}
 HOLD_S = 9
-"""What a silent cut costs: the plan's default where there is no BFD."""
+"""The cost of a silent cut: the plan's default hold time without BFD."""
 RESTART_S = 1
-"""How long routes of a GoBGP that is gone stay fresh at its clients, at the least."""
+"""The minimum time for which routes of a stopped GoBGP stay fresh at its clients."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric, provisioned, which includes that it was verified."""
+    """Boot, provision and verify the fabric."""
     with booted("gobgp", INVENTORY, "--bare") as made:
         made.playbook("site.yml", inventory=INVENTORY)
         yield made
@@ -49,7 +49,7 @@ def test_packets_pass(fabric: Lab) -> None:
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
 def test_domains_share_nothing(fabric: Lab, reflector: str) -> None:
-    """Both have a default route, each by its own edge router, and neither has a prefix of the other."""
+    """Both have the default route of their own edge router, and neither has a prefix of the other."""
     own = {"public": "198.51.100.", "private": "172.22.15."}
     for domain, start in own.items():
         ask = f"gobgp --json --target unix:///run/l3hv-gobgp-{domain}/api global rib -a ipv4"
@@ -64,13 +64,13 @@ def test_domains_share_nothing(fabric: Lab, reflector: str) -> None:
         assert "0.0.0.0/0" in table
         assert hops
         assert all(hop.startswith(start) for hop in hops)
-        # Every path to an anycast prefix is kept.
+        # GoBGP keeps every path to an anycast prefix.
         if domain == "public":
             assert len(table["203.0.113.10/32"]) == 2
 
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
-def test_it_is_nobody_and_nobody_but_root_can_ask_it(fabric: Lab, reflector: str) -> None:
+def test_it_does_not_run_as_root_and_only_root_reaches_its_api(fabric: Lab, reflector: str) -> None:
     assert set(fabric.run(reflector, "ps -C gobgpd -o user=").split()) == {"gobgp"}
     listening = fabric.run(reflector, "ss -Hltnp | grep gobgpd | awk '{print $4}'").split()
     assert sorted(address.rpartition(":")[2] for address in listening) == ["179", "179"]
@@ -107,7 +107,7 @@ def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
 
 
 def test_every_neighbour_changed_at_once(fabric: Lab) -> None:
-    """GoBGP changes one of them by a reload: the role notices, restarts it, and nothing is lost."""
+    """A reload of GoBGP changes only one neighbour: the role detects this and restarts it without loss."""
     await_whole(fabric)
     longer = json.dumps({"l3hv_timers": {"hold_s": HOLD_S + 3}})
     with fabric.steady_traffic(*FLOWS) as traffic:
@@ -120,7 +120,7 @@ def test_every_neighbour_changed_at_once(fabric: Lab) -> None:
     assert traffic.lost() == {}
 
 
-def test_the_power_of_a_reflector_fails(fabric: Lab) -> None:
+def test_a_reflector_loses_power(fabric: Lab) -> None:
     await_whole(fabric)
     with fabric.steady_traffic(*FLOWS) as traffic:
         fabric.twin("crash", "rr1")
@@ -130,12 +130,12 @@ def test_the_power_of_a_reflector_fails(fabric: Lab) -> None:
 
 
 def test_a_reflector_changes_from_bird_to_gobgp_and_back(fabric: Lab, tmp_path: Path) -> None:
-    """The other daemon gives way, and the profile of its sessions changes at both ends."""
+    """The run replaces the daemon, and changes the profile of its sessions at both ends."""
     change_daemon_and_back(fabric, INVENTORY, tmp_path / "intent", "gobgp", "gobgpd")
 
 
 def test_its_sessions_have_keys(fabric: Lab) -> None:
-    """A key comes to its paths and goes under traffic; no output has it, nor a file for others."""
+    """Add and remove a key under traffic; no output and no file of other users has it."""
     await_whole(fabric)
     with fabric.steady_traffic(*FLOWS) as traffic:
         fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
@@ -162,7 +162,7 @@ def test_its_sessions_have_keys(fabric: Lab) -> None:
 
 
 def up_on_b_alone(protocols: dict[str, str]) -> bool:
-    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
+    """Return whether only the sessions of a hypervisor with rr2 are established."""
     return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
 
 
@@ -173,22 +173,20 @@ def attacker(fabric: Lab) -> Iterator[Attacker]:
 
 
 @pytest.mark.parametrize("lie", liar.LIES, ids=lambda lie: lie.name.replace(" ", "-"))
-def test_a_lie_is_not_believed(attacker: Attacker, lie: Lie) -> None:
+def test_forged_routes_are_refused(attacker: Attacker, lie: Lie) -> None:
     liar.assert_unbelieved(attacker, lie)
 
 
-def test_what_is_forged_reaches_nobody(attacker: Attacker) -> None:
+def test_forged_attributes_reach_no_other_host(attacker: Attacker) -> None:
     liar.assert_forgery_is_dropped(attacker)
 
 
-def test_whose_prefixes_are_whose_is_told_without_ending_a_session(
-    attacker: Attacker, tmp_path: Path
-) -> None:
+def test_strict_is_enabled_without_ending_a_session(attacker: Attacker, tmp_path: Path) -> None:
     liar.assert_owners_are_believed(attacker, INVENTORY, tmp_path / "intent")
 
 
 def test_too_many_prefixes_end_the_session_that_has_them(attacker: Attacker) -> None:
-    """Until somebody says otherwise; no other session notices."""
+    """The session stays down until an operator enables it; no other session is affected."""
     lab = attacker.lab
     many = liar.Lie("many", {"public6": [f"2001:db8:cb00:7102::{number:x}/128" for number in range(1, 300)]})
     before, sessions = liar.known(lab), liar.sessions_of_others(lab)

@@ -1,4 +1,4 @@
-"""GoBGP of two systems takes its clients from a range: verified, broken, lied to, joined by one more."""
+"""Reflectors of GoBGP (two systems) with clients from a range: verified, broken, attacked, extended."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range_gobgp" / "intent"
 
 BY_RANGE = ("rr1", "rr2")
-"""Reflectors that know none of their clients: of Debian 13 and 12."""
+"""Reflectors with ranges: of Debian 13 and 12."""
 OFFSETS = {"rr1": 0, "rr2": 128}
-"""What the number of a host is added to, in IPv4."""
+"""The base of the hosts' numbers on the path of each reflector, in IPv4."""
 CLIENTS = {"hv1": 4, "hv2": 4, "gw": 2}
-"""Sessions with them: hypervisors are in two domains, the edge router is in one; both are on two paths."""
+"""Sessions of each client on two paths: hypervisors are in two domains, the edge router is in one."""
 FLOWS = both_families("vm1", "vm2")
 HOLD_S = 9
-"""What a silent cut costs: the plan's default where there is no BFD."""
+"""The cost of a silent cut: the plan's default hold time without BFD."""
 STALE_S = 1
-"""How long routes of who is gone stay fresh, at the least."""
+"""The minimum time for which routes of a lost neighbour stay fresh."""
 BIRD = "/etc/bird/bird.conf"
 GOBGP = "gobgp --target unix:///run/l3hv-gobgp-public/api"
 
 
 @pytest.fixture(scope="module")
 def intent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fabric's inventory, in a place where it can change."""
+    """Return a copy of the fabric's inventory, which tests may change."""
     return Path(shutil.copytree(INVENTORY, tmp_path_factory.mktemp("ranges") / "intent"))
 
 
 @pytest.fixture(scope="module")
 def fabric(intent: Path) -> Iterator[Lab]:
-    """The fabric in a twin of its own, provisioned, which includes that it was verified."""
+    """Boot, provision and verify the fabric in a twin of its own."""
     with booted("granges", intent) as made:
         assert made.playbook("site.yml", inventory=intent).warnings == ""
         yield made
 
 
 def with_range(fabric: Lab, machine: str) -> list[str]:
-    """Return the states of a client's sessions with the reflectors that know none by name."""
+    """Return the states of a client's sessions with the reflectors that have ranges."""
     return [state for name, state in fabric.protocols(machine).items() if name.startswith(BY_RANGE)]
 
 
@@ -105,12 +105,12 @@ def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
 
 
 def address_of(reflector: str, number: int) -> str:
-    """The address of the host of a number on a reflector's path, in the public domain."""
+    """Return the address of the host with a number on a reflector's path, in the public domain."""
     return f"198.51.100.{number + OFFSETS[reflector]}"
 
 
 def is_up(fabric: Lab, reflector: str, number: int) -> bool:
-    """Whether a reflector says that it has its session with the host of a number, in the public domain."""
+    """Return whether a reflector has a session with the host with a number, in the public domain."""
     address = address_of(reflector, number)
     rows = (line.split() for line in fabric.run(reflector, f"{GOBGP} neighbor").splitlines())
     return any(row[0] == address and row[3] == "Establ" for row in rows)
@@ -118,7 +118,7 @@ def is_up(fabric: Lab, reflector: str, number: int) -> bool:
 
 @contextmanager
 def edited(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
-    """Edit a machine's BIRD as its attacker would, and give it back as it was."""
+    """Edit a machine's BIRD configuration as an attacker, and restore it afterwards."""
     fabric.run(machine, f"cp -p {BIRD} {BIRD}.kept")
     try:
         for edit in edits:
@@ -129,8 +129,8 @@ def edited(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
         fabric.run(machine, f"mv {BIRD}.kept {BIRD} && birdc configure")
 
 
-def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -> None:
-    """On reflectors that had a session with it only because it called."""
+def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
+    """Test reflectors that know the client from a range only."""
     await_whole(fabric)
     fabric.run("hv2", "systemctl stop bird")
     try:
@@ -146,8 +146,8 @@ def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -
         await_whole(fabric)
 
 
-def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
-    """By GoBGP's own doing: the packet filter, which drops such packets before, is away."""
+def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
+    """GoBGP itself refuses it: the packet filter, which drops such packets, is removed for this test."""
     await_whole(fabric)
     for reflector in BY_RANGE:
         fabric.run(reflector, "nft delete table inet l3hv")
@@ -157,7 +157,7 @@ def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
         for reflector in BY_RANGE:
             wait_for("the hold time", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
         time.sleep(8)  # longer than two attempts to connect
-        # BIRD may believe in one for a while: its first packet can come before GoBGP looks at TTLs.
+        # BIRD may show a session for a moment: its first packet can arrive before GoBGP checks TTLs.
         assert not any(is_up(fabric, reflector, 2) for reflector in BY_RANGE)
     finally:
         fabric.run("hv2", "nft delete table inet farther")
@@ -167,21 +167,19 @@ def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hops", "told"),
+    ("hops", "next_hops"),
     [
         ({1: "198.51.100.120", 129: "198.51.100.248"}, {"rr1": {"198.51.100.1"}, "rr2": {"198.51.100.248"}}),
         ({1: "192.0.2.1", 129: "192.0.2.1"}, {"rr1": set(), "rr2": set()}),
     ],
     ids=["of an edge router", "from elsewhere"],
 )
-def test_whoever_gives_the_next_hop_of_another(
-    fabric: Lab, hops: dict[int, str], told: dict[str, set[str]]
-) -> None:
-    """It gets the traffic itself, where GoBGP can see to that; none is believed from beyond the path."""
+def test_a_forged_next_hop(fabric: Lab, hops: dict[int, str], next_hops: dict[str, set[str]]) -> None:
+    """GoBGP 3.36 sends the traffic to the client itself; both versions refuse next hops outside the path."""
     await_whole(fabric)
     edits = [f"s/next hop address 198.51.100.{own};/next hop address {hop};/" for own, hop in hops.items()]
     with edited(fabric, "hv1", *edits):
-        for reflector, expected in told.items():
+        for reflector, expected in next_hops.items():
 
             def seen(reflector: str = reflector) -> set[str]:
                 show = f"birdc show route 203.0.113.1/32 all table public4 protocol {reflector}_public"
@@ -192,10 +190,10 @@ def test_whoever_gives_the_next_hop_of_another(
     await_whole(fabric)
 
 
-def test_a_reflector_comes_to_know_its_clients_and_forgets_them(
+def test_a_reflector_changes_to_explicit_neighbours_and_back(
     fabric: Lab, intent: Path, tmp_path: Path
 ) -> None:
-    """From a range to neighbours that are known, and back, under traffic."""
+    """Change from a range to explicit neighbours and back, under traffic."""
     await_whole(fabric)
     known = Path(shutil.copytree(intent, tmp_path / "known"))
     hosts = known / "hosts.yml"
@@ -209,7 +207,7 @@ def test_a_reflector_comes_to_know_its_clients_and_forgets_them(
 
 
 def test_another_hypervisor_needs_no_change_at_the_reflectors(fabric: Lab, intent: Path) -> None:
-    """Only rr3, which knows its clients by their addresses, is told of it."""
+    """Of the reflectors only rr3 changes, which has explicit clients."""
     await_whole(fabric)
     hosts = yaml.safe_load((intent / "hosts.yml").read_text())
     guest = {"name": "vm3", "mac": "50:54:33:00:00:03", "ipv4": "203.0.113.3"}
@@ -228,7 +226,7 @@ def test_another_hypervisor_needs_no_change_at_the_reflectors(fabric: Lab, inten
 
 
 def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
-    """Until somebody says otherwise; no other session notices. rr3 remembers that, and says so."""
+    """The session stays down until an operator enables it; no other session is affected. rr3 reports it."""
     await_whole(fabric)
     routes = " ".join(f"route 2001:db8:cb00:7102::{number:x}/128 blackhole;" for number in range(1, 300))
     many = f"$a protocol static many {{ ipv6 {{ table public6; }}; {routes} }}"

@@ -1,6 +1,6 @@
-"""One fabric under every session layout: provisioned, verified, broken, and lied to.
+"""One fabric with every session layout: provisioned, verified, broken, and attacked.
 
-Its hosts have a layout each, on different daemons; then all of them have the same.
+First each host has a layout of its own, on different daemons; then all hosts have the same.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ OWN = {"hv1": "per_family", "hv2": "multiprotocol", "hv3": "shared"}
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
 DETECTION_MS = 300
 SLEEPS_MS = 2200
-"""What BIRD 2.0.12 may need more than others: one of the reflectors runs it."""
+"""The additional delay of BIRD 2.0.12, which one of the reflectors runs."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, not provisioned yet."""
+    """Boot the fabric in a twin of its own, without provisioning it."""
     with booted("layouts", INVENTORY) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def as_written(fabric: Lab) -> Lab:
-    """The fabric as its inventory has it, whatever it was before. Who uses it leaves it so."""
+    """Provision the fabric with its inventory, after any other test. Tests restore its state."""
     provision(fabric)
     return fabric
 
 
 def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    """Run site.yml, which verifies the fabric; return the changed hosts."""
     return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
 
 
 def as_layout(layout: str) -> tuple[str, ...]:
-    """Return what gives every host a layout; none of it for the inventory's own."""
+    """Return the arguments that set a layout on every host; none for the inventory's own layouts."""
     return () if layout == "mixed" else ("-e", json.dumps({"l3hv_session_layout": layout}))
 
 
@@ -67,7 +67,7 @@ def routes(fabric: Lab, machine: str, domain: str) -> dict[str, int]:
 
 
 def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up, and both paths lead to all guests of others and out of both domains."""
+    """Return whether all sessions are up, and all remote guests and default routes have both paths."""
 
     def has_both_paths(machine: str) -> bool:
         if not fabric.established(machine):
@@ -106,7 +106,7 @@ def guest_address(fabric: Lab, guest: str, family: int) -> str:
 
 @pytest.mark.parametrize("layout", ["mixed", *SESSIONS])
 def test_layout(fabric: Lab, layout: str) -> None:
-    """Provision; count sessions; keep domains apart; cut a path; kill a daemon."""
+    """Provision, count sessions, check the separation of domains, cut a path, kill a daemon."""
     provision(fabric, *as_layout(layout))
     if layout in ("mixed", "shared"):
         assert provision(fabric, *as_layout(layout)) == {}
@@ -137,12 +137,12 @@ def test_layout(fabric: Lab, layout: str) -> None:
         )
 
 
-# --- lies under the layout that tells domains apart by what a route says of itself ----------------
+# --- attacks on shared sessions, whose routes carry their domain as a community -------------------
 
 
 @contextmanager
 def changed(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
-    """Edit a machine's BIRD as its attacker would, and give it back as it was."""
+    """Edit a machine's BIRD configuration as an attacker, and restore it afterwards."""
     path = "/etc/bird/bird.conf"
     fabric.run(machine, f"cp -p {path} {path}.kept")
     try:
@@ -156,7 +156,7 @@ def changed(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
 
 
 def tables_of(fabric: Lab, prefix: str) -> set[str]:
-    """Return where a prefix of hv3 is a route: machine and domain."""
+    """Return the machines and domains that have a route to a prefix of hv3."""
     return {
         f"{machine} {domain}"
         for machine in ("hv1", "hv2")
@@ -188,7 +188,7 @@ def test_a_route_gets_into_no_other_domain(as_written: Lab, forgery: str) -> Non
             assert "172.22.7.3" not in as_written.run(reflector, "birdc show route table shared4")
 
 
-def test_a_community_from_a_session_of_one_domain_means_nothing(as_written: Lab) -> None:
+def test_a_community_has_no_effect_in_a_session_of_one_domain(as_written: Lab) -> None:
     """hv2, whose sessions are not shared, puts the private domain's community on a public route."""
     await_whole(as_written)
     forge = "/^function announce_public4/a bgp_large_community.add((4200000000, 1, 2));"
@@ -206,14 +206,14 @@ def test_a_community_from_a_session_of_one_domain_means_nothing(as_written: Lab)
         assert "203.0.113.2" not in as_written.routes("hv3", 4, "private")
 
 
-# --- keys, and where a packet may come from --------------------------------------------------------
+# --- keys and TTLs ---------------------------------------------------------------------------------
 
 SECRETS = {"fabric": "for tests only", "rack2": "for tests only, too"}
 OTHERS = {"fabric": "another one", "rack2": "one more"}
 
 
 def test_no_output_and_no_file_of_the_controller_has_a_secret(as_written: Lab) -> None:
-    """Under the most talkative run there is, whether a secret changes or not."""
+    """Test the most verbose run, with a changed and an unchanged secret."""
     for secrets in (SECRETS, OTHERS):
         arguments = ("-e", json.dumps({"l3hv_bgp_secrets": secrets}), "--check", "--diff", "-vvv")
         said = as_written.playbook("site.yml", *arguments, inventory=INVENTORY).output
@@ -233,7 +233,7 @@ def test_no_output_and_no_file_of_the_controller_has_a_secret(as_written: Lab) -
 
 
 def assert_no_session(fabric: Lab, machine: str) -> None:
-    """Nothing comes up again at a machine, while the others have all of their sessions but those with it."""
+    """Assert that a machine gets no session, while the others have all sessions except those with it."""
     fabric.run(machine, "birdc restart all")
     time.sleep(8)  # longer than two attempts to connect
     assert not any("Established" in state for state in fabric.protocols(machine).values())
@@ -243,14 +243,14 @@ def assert_no_session(fabric: Lab, machine: str) -> None:
 
 @pytest.mark.parametrize("machine", HYPERVISORS)
 def test_without_the_key_there_is_no_session(as_written: Lab, machine: str) -> None:
-    """Under three daemons and layouts."""
+    """Test three daemons and layouts."""
     await_whole(as_written)
     with changed(as_written, machine, "/password key_/d", "/authentication md5/d"):
         assert_no_session(as_written, machine)
 
 
 @pytest.mark.parametrize("machine", HYPERVISORS)
-def test_from_farther_away_there_is_no_session(as_written: Lab, machine: str) -> None:
+def test_hosts_behind_a_router_get_no_session(as_written: Lab, machine: str) -> None:
     """Packets with a TTL of 254 have passed a router."""
     await_whole(as_written)
     as_written.run(machine, f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
@@ -262,7 +262,7 @@ def test_from_farther_away_there_is_no_session(as_written: Lab, machine: str) ->
 
 
 def test_a_key_is_rotated_without_losing_a_packet(fabric: Lab) -> None:
-    """A path at a time, as the runbook has it, with a session of each layout."""
+    """Change one path at a time by site.yml, with a session of each layout."""
     provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
     flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))
     for keys in ({"a": "rack2", "b": "fabric"}, {"a": "rack2", "b": "rack2"}):
@@ -273,15 +273,15 @@ def test_a_key_is_rotated_without_losing_a_packet(fabric: Lab) -> None:
 
 
 def rotate(fabric: Lab, key: object, *arguments: str, secrets: dict[str, str] = SECRETS) -> Run:
-    """Rotate to these keys, by the playbook."""
+    """Rotate to these keys with the playbook."""
     variables = json.dumps({"l3hv_bgp_key": key, "l3hv_bgp_secrets": secrets})
     return fabric.playbook("playbooks/rotate_keys.yml", "-e", variables, *arguments, inventory=INVENTORY)
 
 
 def interrupt(fabric: Lab, key: str) -> list[int]:
-    """Kill a rotation when a host has its files for path a and no BIRD has been told of them.
+    """Kill a rotation when a host has its files for path a and no BIRD has loaded them.
 
-    Return the processes that it has left: Ansible's workers finish what they do, and wait for ever then.
+    Return the remaining processes: Ansible's workers finish their tasks, and then wait without end.
     """
     variables = json.dumps({"l3hv_bgp_key": key, "l3hv_bgp_secrets": SECRETS})
     with subprocess.Popen(
@@ -307,13 +307,13 @@ def interrupt(fabric: Lab, key: str) -> list[int]:
 
 
 def running_modules(fabric: Lab) -> str:
-    """Return the processes of Ansible's modules, which go on without whom they answer."""
+    """Return the processes of Ansible's modules, which continue after the end of the run."""
     show = "pgrep -fx '/usr/bin/python3[0-9.]*' || true"
     return "".join(fabric.on_each(MACHINES, lambda machine: fabric.run(machine, show)).values())
 
 
 def placed(fabric: Lab, key: str) -> set[str]:
-    """Return the machines that have a key in BIRD's files, in force or not."""
+    """Return the machines with a key in BIRD's files, loaded or not."""
     found = fabric.on_each(
         (*HYPERVISORS, *REFLECTORS), lambda name: fabric.run(name, "cat /etc/bird/bird.conf")
     )
@@ -321,7 +321,7 @@ def placed(fabric: Lab, key: str) -> set[str]:
 
 
 def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None:
-    """In one command; what it cannot do it refuses before anything is touched."""
+    """One command rotates the key; a rotation that is not possible is refused before it changes anything."""
     provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
     await_whole(fabric)
     for refused, key, arguments, secrets in (
@@ -350,7 +350,7 @@ def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None
 
 
 def test_a_rotation_that_was_interrupted_goes_on(fabric: Lab) -> None:
-    """One reflector has the new key already, and its path is down; then the other path is down, too."""
+    """First one reflector has the new key and its path is down; then the other path is down too."""
     provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
     await_whole(fabric)
     half = json.dumps({"l3hv_bgp_key": {"a": "rack2", "b": "fabric"}})
@@ -366,7 +366,7 @@ def test_a_rotation_that_was_interrupted_goes_on(fabric: Lab) -> None:
 
 
 def test_a_rotation_that_was_killed_before_it_took_effect_goes_on(fabric: Lab) -> None:
-    """What is placed and not in force is told, and nothing is lost when it is brought into force."""
+    """The playbook reports files that are placed but not loaded, and loads them without packet loss."""
     provision(fabric, "-e", json.dumps({"l3hv_bgp_key": "fabric"}))
     await_whole(fabric)
     flows = (*both_families("vm1", "vm2"), *both_families("db3", "db1"))

@@ -26,21 +26,21 @@ PROFILES = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
 KILL = "kill"
 DETECTION_MS = 300
 HOLD_S = 3
-"""As short as BGP allows: what a silent cut costs where nothing but the hold time finds it."""
+"""The minimum of BGP: the cost of a silent cut that only the hold time detects."""
 SLEEPY = "2.0.12"
-"""What may need two seconds more to act on what a timer has left to be done, and to tell others."""
+"""The version that may need two seconds more to mark routes as stale and to advertise the change."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The mixed fabric in a twin of its own, not provisioned yet."""
+    """Boot the mixed fabric in a twin of its own, without provisioning it."""
     with booted("matrix", INVENTORY) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def figures() -> Iterator[dict[tuple[str, str, str], float]]:
-    """What each event cost: (profile, machine, event) → the worst flow's outage in ms."""
+    """Collect the outages: (profile, machine, event) → the worst flow's outage in ms."""
     seen: dict[tuple[str, str, str], float] = {}
     yield seen
     events = sorted({event for _, _, event in seen})
@@ -54,14 +54,14 @@ def figures() -> Iterator[dict[tuple[str, str, str], float]]:
 
 
 def provision(fabric: Lab, profile: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    """Run site.yml, which verifies the fabric; return the changed hosts."""
     variables = {"l3hv_failure_profile": profile, "l3hv_timers": {"hold_s": HOLD_S}}
     run = fabric.playbook("site.yml", "-e", json.dumps(variables), inventory=INVENTORY)
     return dict(run.changed_hosts())
 
 
 def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up and each hypervisor has both paths to the guests of the others."""
+    """Return whether all sessions are up and each hypervisor has both paths to the guests of the others."""
 
     def has_both_paths(machine: str) -> bool:
         if not fabric.established(machine):
@@ -83,7 +83,7 @@ def await_whole(fabric: Lab) -> None:
 
 
 def outage_ms(fabric: Lab, machine: str, *event: str, seconds: float) -> float:
-    """Let something happen to a hypervisor; how long the worst of 64 flows with its guest was cut."""
+    """Run an event on a hypervisor, and return the outage of the worst of 64 flows with its guest."""
     other = next(name for name in ("hv1", "hv3") if name != machine)
     try:
         with fabric.traffic(*both_families(GUESTS[machine], GUESTS[other]), seconds=seconds) as traffic:
@@ -95,7 +95,7 @@ def outage_ms(fabric: Lab, machine: str, *event: str, seconds: float) -> float:
 
 
 def bound_ms(profile: str, machine: str, event: str) -> float:
-    """What an event may cost the worst flow, on a machine that does other things too."""
+    """Return the permitted outage of the worst flow, on a host with other load."""
     if event == KILL:
         return 0 if profile in ("bfd_llgr", "graceful_restart") else 10_000
     if profile not in ("bfd_llgr", "bfd"):
@@ -104,7 +104,7 @@ def bound_ms(profile: str, machine: str, event: str) -> float:
     return 1.2 * DETECTION_MS + 100 + (2200 if sleeps else 0)
 
 
-def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
+def test_the_machines_run_the_daemons_of_the_inventory(fabric: Lab) -> None:
     for machine, version in DAEMONS.items():
         assert f"BIRD version {version}" in fabric.run(machine, "bird --version 2>&1")
 
@@ -113,7 +113,7 @@ def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
 def test_profile(
     fabric: Lab, figures: dict[tuple[str, str, str], float], profile: str, request: pytest.FixtureRequest
 ) -> None:
-    """Provision all machines, and see what a silent cut of each path and a killed daemon cost."""
+    """Provision all machines, and measure a silent cut of each path and a killed daemon."""
     assert provision(fabric, profile)
     if profile == PROFILES[0]:
         assert provision(fabric, profile) == {}

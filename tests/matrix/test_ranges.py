@@ -1,4 +1,4 @@
-"""Reflectors that take their clients from a range: provisioned, verified, broken, joined by one more."""
+"""Reflectors with clients from a range: provisioned, verified, broken, and with a new client."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, not provisioned yet."""
+    """Boot the fabric in a twin of its own, without provisioning it."""
     with booted("ranges", INVENTORY) as made:
         yield made
 
 
 def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    """Run site.yml, which verifies the fabric; return the changed hosts."""
     return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
 
 
@@ -40,7 +40,7 @@ def established(fabric: Lab, machine: str) -> int:
     return sum("Established" in state for state in dynamic(fabric, machine).values())
 
 
-def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
+def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
     provision(fabric)
     assert provision(fabric) == {}
     await_whole(fabric)
@@ -48,7 +48,7 @@ def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize(("event", "bound"), [("cut", 1.2 * 300 + 100), ("kill", 50)])
-def test_what_breaks(fabric: Lab, event: str, bound: float) -> None:
+def test_failures_cost_what_is_permitted(fabric: Lab, event: str, bound: float) -> None:
     await_whole(fabric)
     try:
         with fabric.traffic(*both_families("vm1", "vm2"), seconds=5, each=8) as traffic:
@@ -60,8 +60,8 @@ def test_what_breaks(fabric: Lab, event: str, bound: float) -> None:
     assert max(traffic.outages_ms().values()) <= bound + traffic.allowance_ms
 
 
-def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -> None:
-    """On reflectors that had a session with it only because it called."""
+def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
+    """Test reflectors that know the client from a range only."""
     await_whole(fabric)
     fabric.run("hv2", "systemctl stop bird")
     try:
@@ -74,7 +74,7 @@ def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -
         await_whole(fabric)
 
 
-def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
+def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
     await_whole(fabric)
     fabric.run("hv2", f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
     try:

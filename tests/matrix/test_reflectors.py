@@ -1,6 +1,6 @@
-"""Reflectors of other daemons beside one of BIRD: provisioned, verified, broken and measured.
+"""Reflectors of FRR and BIRD: provisioned, verified, broken and measured.
 
-Each path of the fabric has a reflector of another kind: the cut of a path shows what its reflector costs.
+Each path of the fabric has a different reflector, so the cut of a path measures its reflector.
 The figures go to `build/reflectors.md`; docs/reflectors.md has them.
 """
 
@@ -40,19 +40,19 @@ HIDDEN = ("/run/l3hv-frr", "/var/lib/l3hv/previous/frr")
 OTHERS = KEYED | {"l3hv_bgp_secrets": {"fabric": OTHER}}
 DETECTION_MS = 300
 BOUND_MS = 1.2 * DETECTION_MS + 500
-"""What the silent cut of a path may cost the worst flow, on a machine that does other things too."""
+"""The permitted outage of the worst flow after a silent cut of a path, on a host with other load."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric, not provisioned yet."""
+    """Boot the fabric without provisioning it."""
     with booted("reflect", INVENTORY, "--bare") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def figures() -> Iterator[dict[tuple[str, str, str], float]]:
-    """What each event cost: (profile, reflector, event) → the worst flow's outage in ms."""
+    """Collect the outages: (profile, reflector, event) → the worst flow's outage in ms."""
     seen: dict[tuple[str, str, str], float] = {}
     yield seen
     events = sorted({event for _, _, event in seen})
@@ -66,13 +66,13 @@ def figures() -> Iterator[dict[tuple[str, str, str], float]]:
 
 
 def provision(fabric: Lab, profile: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
+    """Run site.yml, which verifies the fabric; return the changed hosts."""
     variables = json.dumps({"l3hv_failure_profile": profile})
     return dict(fabric.playbook("site.yml", "-e", variables, inventory=INVENTORY).changed_hosts())
 
 
 def outage_ms(fabric: Lab, *event: str, seconds: float) -> float:
-    """Let something happen; how long the worst of 64 flows was cut."""
+    """Run an event under traffic, and return the outage of the worst of 64 flows."""
     await_whole(fabric)
     with fabric.traffic(*FLOWS, seconds=seconds) as traffic:
         fabric.twin(*event)
@@ -83,7 +83,7 @@ def outage_ms(fabric: Lab, *event: str, seconds: float) -> float:
 def test_each_reflector(
     fabric: Lab, figures: dict[tuple[str, str, str], float], profile: str, request: pytest.FixtureRequest
 ) -> None:
-    """A path is cut silently, a reflector's daemon is killed, and a hypervisor's BIRD."""
+    """Cut a path silently, and kill a reflector's daemon and a hypervisor's BIRD."""
     assert provision(fabric, profile)
     assert provision(fabric, profile) == {}
     seen: dict[tuple[str, str, str], float] = {}
@@ -108,15 +108,15 @@ def test_a_hypervisors_daemon_is_killed(provisioned: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def provisioned(fabric: Lab) -> Lab:
-    """The fabric as the inventory says it, whatever the tests before have made of it."""
+    """Provision the fabric with its inventory, after any other test."""
     fabric.playbook("site.yml", inventory=INVENTORY)
     return fabric
 
 
 def established_since(fabric: Lab, machine: str) -> dict[str, int]:
-    """Since when (Unix time) a reflector's public sessions are up, by their names."""
-    told = fabric.read_json(machine, "vtysh -c 'show bgp view public neighbors json'")
-    return {each["nbrDesc"]: each["bgpTimerUpEstablishedEpoch"] for each in told.values()}
+    """Return the times (Unix time) since which a reflector's public sessions are up, by name."""
+    neighbours = fabric.read_json(machine, "vtysh -c 'show bgp view public neighbors json'")
+    return {each["nbrDesc"]: each["bgpTimerUpEstablishedEpoch"] for each in neighbours.values()}
 
 
 def test_a_client_and_a_filter_change_while_other_sessions_stay_up(provisioned: Lab, tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ with open("/run/spied", "w") as found:
                 print(path, arguments.split(b"\\0")[0].decode(), file=found, flush=True)
         time.sleep(0.01)
 """
-"""Writes down who has a secret among its arguments, until `/run/secrets` is gone."""
+"""A program that records processes with a secret in their arguments, until `/run/secrets` is removed."""
 
 
-def test_a_key_comes_to_frr_without_losing_a_packet(provisioned: Lab) -> None:
+def test_a_key_is_added_to_frr_without_losing_a_packet(provisioned: Lab) -> None:
     fabric = provisioned
     await_whole(fabric)
     with fabric.steady_traffic(*FLOWS) as traffic:
@@ -176,7 +176,7 @@ def test_a_key_comes_to_frr_without_losing_a_packet(provisioned: Lab) -> None:
     assert fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY).changed_hosts() == {}
 
 
-def test_a_daemon_of_frr_that_is_killed_has_its_keys_again(provisioned: Lab) -> None:
+def test_a_killed_daemon_of_frr_restarts_with_its_keys(provisioned: Lab) -> None:
     fabric = provisioned
     fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
     await_whole(fabric)
@@ -187,8 +187,8 @@ def test_a_daemon_of_frr_that_is_killed_has_its_keys_again(provisioned: Lab) -> 
     assert traffic.lost() == {}
 
 
-def test_nothing_that_is_said_kept_or_run_shows_a_secret_of_frr(provisioned: Lab) -> None:
-    """While a key comes, changes, and goes."""
+def test_no_output_file_or_process_shows_a_secret_of_frr(provisioned: Lab) -> None:
+    """Add, change and remove a key, and search for its secret meanwhile."""
     fabric = provisioned
     fabric.playbook("site.yml", inventory=INVENTORY)
     for machine in BY_FRR:
@@ -212,7 +212,7 @@ def test_nothing_that_is_said_kept_or_run_shows_a_secret_of_frr(provisioned: Lab
 
 
 def found_at(fabric: Lab, machine: str) -> list[str]:
-    """Return which files have a secret, and lines of the journal that have one."""
+    """Return the files and the journal lines that contain a secret."""
     places = "/etc /run /tmp /var/log /var/tmp"
     files = f"grep -rlF -f /run/secrets --exclude=secrets {places}"
     journal = "journalctl --no-pager | grep -F -f /run/secrets"
@@ -221,7 +221,7 @@ def found_at(fabric: Lab, machine: str) -> list[str]:
 
 @pytest.mark.parametrize("variables", [{}, KEYED], ids=["no key", "a wrong key"])
 def test_without_the_key_there_is_no_session(provisioned: Lab, variables: dict[str, object]) -> None:
-    """And with it again there is."""
+    """A session needs the same key at both ends, and comes back with it."""
     fabric = provisioned
     fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
     await_whole(fabric)
@@ -234,12 +234,12 @@ def test_without_the_key_there_is_no_session(provisioned: Lab, variables: dict[s
 
 
 def up_on_b_alone(protocols: dict[str, str]) -> bool:
-    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
+    """Return whether only the sessions of a hypervisor with rr2 are established."""
     return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
 
 
 def test_the_playbook_rotates_keys_of_frr_without_losing_a_packet(provisioned: Lab) -> None:
-    """From one name to another, beside a path without keys; what FRR has is read from its own file."""
+    """Rotate from one name to another, with a path without keys; FRR's key is read from its own file."""
     fabric = provisioned
     names = {"l3hv_bgp_keys": {"fabric": "md5", "next": "md5"}}
     secrets = {"l3hv_bgp_secrets": {"fabric": OTHER, "next": SECRET}}
@@ -260,7 +260,7 @@ def test_the_playbook_rotates_keys_of_frr_without_losing_a_packet(provisioned: L
     await_whole(fabric)
 
 
-def test_the_last_key_is_taken_away(provisioned: Lab) -> None:
+def test_the_last_key_is_removed(provisioned: Lab) -> None:
     fabric = provisioned
     fabric.playbook("site.yml", "-e", json.dumps(OTHERS), inventory=INVENTORY)
     await_whole(fabric)
@@ -282,15 +282,13 @@ def attacker(provisioned: Lab) -> Iterator[Attacker]:
 
 
 @pytest.mark.parametrize("lie", liar.LIES, ids=lambda lie: lie.name.replace(" ", "-"))
-def test_a_lie_is_not_believed(attacker: Attacker, lie: Lie) -> None:
+def test_forged_routes_are_refused(attacker: Attacker, lie: Lie) -> None:
     liar.assert_unbelieved(attacker, lie)
 
 
-def test_what_is_forged_reaches_nobody(attacker: Attacker) -> None:
+def test_forged_attributes_reach_no_other_host(attacker: Attacker) -> None:
     liar.assert_forgery_is_dropped(attacker)
 
 
-def test_whose_prefixes_are_whose_is_told_without_ending_a_session(
-    attacker: Attacker, tmp_path: Path
-) -> None:
+def test_strict_is_enabled_without_ending_a_session(attacker: Attacker, tmp_path: Path) -> None:
     liar.assert_owners_are_believed(attacker, INVENTORY, tmp_path / "intent")

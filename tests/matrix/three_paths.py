@@ -1,4 +1,4 @@
-"""A fabric of three paths with a reflector of another kind on each: what the tests of these daemons share.
+"""A fabric of three paths with a different reflector on each, for the tests of these daemons.
 
 Two hypervisors, hv1 with vm1 and hv2 with vm2, and an edge router, gw, are on all of them.  The machines are
 bare: a reflector that changes its daemon installs the other one.
@@ -19,7 +19,7 @@ FLOWS = both_families("vm1", "vm2")
 
 
 def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up, and all three paths lead to the other's guest and to the Internet."""
+    """Return whether all sessions are up, and routes to the other guest and the Internet have three paths."""
 
     def looks_whole(machine: str) -> bool:
         if not fabric.established(machine):
@@ -42,7 +42,7 @@ def await_whole(fabric: Lab) -> None:
 
 
 def change_daemon_and_back(fabric: Lab, intent: Path, copy: Path, daemon: str, program: str) -> None:
-    """Let another daemon take the place of rr2's BIRD, and the other way round: in a run each."""
+    """Change rr2 from BIRD to another daemon and back, with one run each."""
     await_whole(fabric)
     changed = Path(shutil.copytree(intent, copy))
     with (changed / "host_vars" / "rr2.yml").open("a") as variables:

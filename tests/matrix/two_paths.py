@@ -1,4 +1,4 @@
-"""A fabric of two paths whose reflectors take clients from a range: what the tests of these daemons share.
+"""A fabric of two paths whose reflectors accept clients from a range, for the tests of these daemons.
 
 Two hypervisors, hv1 with vm1 and hv2 with vm2, are on both.
 """

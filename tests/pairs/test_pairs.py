@@ -1,7 +1,7 @@
 """Every daemon of a hypervisor with every daemon of a reflector, in one fabric: 4 × 8 pairs.
 
-Each path has two reflectors of a kind, each hypervisor another BIRD. What takes longer (all failure profiles,
-session layouts, changes of a daemon) is in tests/matrix.
+Each path has two reflectors with the same daemon, and each hypervisor has another BIRD. Longer tests (all
+failure profiles, session layouts, changes of a daemon) are in tests/matrix.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DETECTION_MS = 300
 
 
 def remote(machine: str) -> dict[int, set[str]]:
-    """What a hypervisor reaches by way of others, by family."""
+    """Return the prefixes that a hypervisor reaches through other hosts, by family."""
     numbers = [guest[2:] for hypervisor, guest in GUESTS.items() if hypervisor != machine]
     return {
         4: {"default", *(f"203.0.113.{number}" for number in numbers)},
@@ -58,9 +58,9 @@ def remote(machine: str) -> dict[int, set[str]]:
 
 
 def await_whole(fabric: Lab, seconds: float = 60) -> None:
-    """Wait until all sessions are up, and all four paths are in each hypervisor's routes to others.
+    """Wait until all sessions are up, and each hypervisor's routes to others have all four paths.
 
-    To anycast there are four to each of three other holders.
+    Anycast routes have four paths to each of the three other holders.
     """
 
     def broken(machine: str) -> str:
@@ -87,13 +87,13 @@ def await_whole(fabric: Lab, seconds: float = 60) -> None:
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, provisioned, which includes that it was verified."""
+    """Boot, provision and verify the fabric in a twin of its own."""
     with booted("pairs", INVENTORY) as made:
         made.playbook("site.yml", inventory=INVENTORY)
         yield made
 
 
-def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
+def test_the_machines_run_the_daemons_of_the_inventory(fabric: Lab) -> None:
     for machine, version in VERSIONS.items():
         assert f"BIRD version {version}" in fabric.run(machine, "bird --version 2>&1")
     for machine, program in {"rr-frr8": "bgpd", "rr-frr10": "bgpd", "rr-gobgp336": "gobgpd"}.items():
@@ -116,7 +116,7 @@ def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
 
 @pytest.mark.parametrize("machine", GUESTS)
 def test_no_hold_time_runs_out(fabric: Lab, machine: str) -> None:
-    """GoBGP's, on which both ends agree, has passed several times while the second run went on."""
+    """GoBGP's hold time, which both ends use, has passed several times during the second run."""
     assert "Hold timer expired" not in fabric.run(machine, "journalctl --boot --no-pager -u bird -u bird6")
 
 
@@ -142,7 +142,7 @@ def test_a_killed_hypervisors_daemon_costs_nothing(fabric: Lab, machine: str) ->
 
 
 def test_killed_reflectors_cost_nothing(fabric: Lab) -> None:
-    """All of them at once."""
+    """Kill the daemons of all reflectors at once."""
     await_whole(fabric)
     programs = fabric.on_each(
         [name for several in REFLECTORS.values() for name in several], fabric.routing_program
@@ -153,8 +153,8 @@ def test_killed_reflectors_cost_nothing(fabric: Lab) -> None:
 
 
 def bound_ms(machine: str, path: str) -> float:
-    """What the silent cut of a path may cost (docs/failover.md, reflectors.md), on a machine that is busy."""
-    sleeps = path == "a" or machine in ("hv1", "hv2")  # BIRD before 2.14 acts late on what BFD has found
+    """Return the permitted outage of a silent cut (docs/failover.md, reflectors.md) on a busy machine."""
+    sleeps = path == "a" or machine in ("hv1", "hv2")  # BIRD before 2.14 reacts late to BFD
     return 1.2 * DETECTION_MS + (2100 if sleeps else 500 if path == "c" else 100)
 
 
@@ -177,10 +177,7 @@ def test_a_silent_cut_costs_what_its_daemons_need(fabric: Lab, machine: str, pat
 
 @pytest.mark.parametrize("path", ["b", "c"])
 def test_a_dead_path_leaves_all_tables_of_bird31(fabric: Lab, path: str) -> None:
-    """Before its own scan, each 10 s: it can be asked for those as well that it takes nothing from.
-
-    On paths whose reflectors have BFD.
-    """
+    """On paths with BFD, BIRD 3.1 removes the routes before its own scan, from tables without import too."""
     await_whole(fabric)
     assert tables_with_path(fabric, "hv4", path) == {"public", "private", "local-out", "public-spread"}
     try:
@@ -191,7 +188,7 @@ def test_a_dead_path_leaves_all_tables_of_bird31(fabric: Lab, path: str) -> None
 
 
 def tables_with_path(fabric: Lab, machine: str, path: str) -> set[str]:
-    """The kernel's tables in which BIRD has routes that lead over a path, of either family."""
+    """Return the kernel's tables with BIRD's routes over a path, of either family."""
     tables = ("public", "private", "local-out", "public-spread")
     shown = "ip -{} -oneline route show table {} proto bird 2>/dev/null || :"
     return {
@@ -201,12 +198,12 @@ def tables_with_path(fabric: Lab, machine: str, path: str) -> set[str]:
     }
 
 
-# Anycast: a guest of each hypervisor holds it, and each hypervisor spreads what its own guests send there.
+# Anycast: a guest of each hypervisor holds the address, and each hypervisor spreads flows of its own guests.
 
 
 @contextmanager
 def answering(fabric: Lab, guests: Iterable[str]) -> Iterator[None]:
-    """Have guests that hold the anycast addresses say who they are."""
+    """Let guests with the anycast addresses answer requests with their names."""
     program = [sys.executable, str(WHO_ANSWERS), "answer"]
     running = [
         subprocess.Popen(
@@ -227,7 +224,7 @@ def answering(fabric: Lab, guests: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def all_answered(fabric: Lab) -> Iterator[None]:
-    """Let a guest of each hypervisor ask all the time who holds the anycast: none may go unanswered."""
+    """Let a guest of each hypervisor send requests to the anycast address; all must be answered."""
     program = [sys.executable, str(WHO_ANSWERS), "ask"]
     with answering(fabric, HOLDERS.values()):
         asking = [
@@ -253,7 +250,7 @@ def all_answered(fabric: Lab) -> Iterator[None]:
 
 
 def holders_of_flows(fabric: Lab, machine: str, family: int, rounds: int = 3) -> list[str]:
-    """Who answers each flow of a hypervisor's guest: always the same, at home or one hypervisor farther."""
+    """Return the holder that answers each flow of a hypervisor's guest: always the same, in one hop."""
     asking = f"{sys.executable} {WHO_ANSWERS} ask {ANYCAST[family]} {FLOWS} {rounds}"
     found = []
     for answers in json.loads(fabric.run_as_guest(GUESTS[machine], asking))[1]:
@@ -265,7 +262,7 @@ def holders_of_flows(fabric: Lab, machine: str, family: int, rounds: int = 3) ->
 
 
 def assert_shares(found: list[str], expected: dict[str, float]) -> None:
-    """As many flows as expected, within five standard deviations."""
+    """Assert the number of flows of each holder, within five standard deviations."""
     counts = Counter(found)
     assert counts.keys() == {name for name, share in expected.items() if share}
     for name, share in expected.items():
@@ -277,8 +274,8 @@ def dropped_by_reverse_path_check(fabric: Lab, machine: str) -> str:
 
 
 @pytest.mark.parametrize("machine", GUESTS)
-def test_flows_to_anycast_spread_over_all_who_hold_it(fabric: Lab, machine: str) -> None:
-    """A quarter each; the marks do not concern the reverse-path check of the ports, which is strict."""
+def test_flows_to_anycast_spread_over_all_holders(fabric: Lab, machine: str) -> None:
+    """Each holder gets a quarter, and the strict reverse-path check of the ports ignores the marks."""
     await_whole(fabric)
     before = dropped_by_reverse_path_check(fabric, machine)
     assert fabric.run(machine, f"cat /proc/sys/net/ipv4/conf/{GUESTS[machine]}/rp_filter") == "1\n"
@@ -301,16 +298,16 @@ def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: st
             assert set(flows.result()) == set(HOLDERS.values())
 
 
-def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> None:
+def test_the_others_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None:
     await_whole(fabric)
     rest = [name for machine, name in HOLDERS.items() if machine != "hv3"]
     fabric.twin("unplug", HOLDERS["hv3"])
     try:
-        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"))
+        wait_for("no hypervisor to send to hv3", lambda: not uses(fabric, "hv3"))
         with answering(fabric, rest):
             for family in ANYCAST:
                 for machine in GUESTS:
-                    # A quarter stays at home. Where nobody is there it goes the way of the others.
+                    # A quarter goes to the local holder; without one it spreads over the others.
                     expected = dict.fromkeys(rest, 1 / 3)
                     if machine != "hv3":
                         expected = {**dict.fromkeys(rest, 3 / 8), HOLDERS[machine]: 1 / 4}
@@ -327,7 +324,7 @@ def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> N
 
 
 def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
-    """The hypervisors that look for anycast behind another one, each with the families in which it does."""
+    """Return the hypervisors with anycast routes to another one, each with the families of these routes."""
     number = owner.removeprefix("hv")
     hops = {
         4: {f"198.51.100.{int(number) + offset}" for offset in (0, 64, 128, 192)},
@@ -344,14 +341,14 @@ def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
     return {(machine, family) for machine, used in found.items() for family in used}
 
 
-def test_a_hypervisor_that_is_cut_off_keeps_its_flows_at_home(fabric: Lab) -> None:
-    """And gets none of the others': what it has heard, and what was heard of it, is stale."""
+def test_a_hypervisor_that_is_cut_off_keeps_its_flows(fabric: Lab) -> None:
+    """Its own holder gets them, and no flows of others, because all routes in both directions are stale."""
     await_whole(fabric)
     try:
         for path in REFLECTORS:
             fabric.twin("cut", "hv3", path)
-        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"), 40)
-        wait_for("hv3 sends to nobody", lambda: spread_routes(fabric, "hv3") == "", 40)
+        wait_for("no hypervisor to send to hv3", lambda: not uses(fabric, "hv3"), 40)
+        wait_for("hv3 to send to no other hypervisor", lambda: spread_routes(fabric, "hv3") == "", 40)
         with answering(fabric, HOLDERS.values()):
             for family in ANYCAST:
                 assert set(holders_of_flows(fabric, "hv3", family)) == {"any3"}
@@ -369,7 +366,7 @@ def spread_routes(fabric: Lab, machine: str) -> str:
 
 
 def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
-    """What there is on a hypervisor of what spreads anycast."""
+    """Return the rules, routes and marks on a hypervisor that spread anycast."""
     look = {
         "rules": "ip rule; ip -6 rule",
         "names": "cat /etc/iproute2/rt_tables.d/l3hv.conf",
@@ -385,7 +382,7 @@ def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
 
 
 @pytest.mark.matrix
-def test_it_is_taken_back_and_said_again_and_costs_nothing(fabric: Lab, tmp_path: Path) -> None:
+def test_spreading_is_removed_and_configured_again_without_loss(fabric: Lab, tmp_path: Path) -> None:
     inventory = tmp_path / "intent"
     shutil.copytree(INVENTORY, inventory)
     hosts = inventory / "hosts.yml"
@@ -396,10 +393,10 @@ def test_it_is_taken_back_and_said_again_and_costs_nothing(fabric: Lab, tmp_path
         hosts.write_text(text.replace("l3hv_anycast: spread", f"l3hv_anycast: {value}"))
         await_whole(fabric)
         run = ("site.yml", "--limit", "hypervisors")
-        told = fabric.playbook(*run, "--check", "--diff", inventory=inventory).changed_hosts()
+        previewed = fabric.playbook(*run, "--check", "--diff", inventory=inventory).changed_hosts()
         with all_answered(fabric):
             done = fabric.playbook(*run, inventory=inventory).changed_hosts()
-        assert told.keys() == done.keys() == HOLDERS.keys()
+        assert previewed.keys() == done.keys() == HOLDERS.keys()
         assert fabric.playbook(*run, inventory=inventory).changed_hosts() == {}
         for machine in HOLDERS:
             assert traces_of_spreading(fabric, machine) == traces, machine

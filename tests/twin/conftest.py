@@ -26,7 +26,7 @@ def topology_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], P
 
 @pytest.fixture(scope="module")
 def lab(topology_file: Callable[[Any], Path]) -> Iterator[Lab]:
-    """Two machines on one segment, a guest on each; the machines carry no configuration."""
+    """Boot two machines without configuration on one segment, with a guest on each."""
     made = new_lab("test")
     made.do("down")
     made.do("up", "--topology", str(topology_file(TOPOLOGY)))

@@ -1,4 +1,4 @@
-"""What the twin computes before it touches anything."""
+"""Functions of the twin that change nothing on the host."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_examples_of_the_documentation(module):
     assert doctest.testmod(module).failed == 0
 
 
-def test_packages_print_with_nothing_but_python():
+def test_packages_print_with_the_standard_library_only():
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(REPOSITORY / "twin"), "packages"],
         capture_output=True, text=True, check=True,
@@ -35,7 +35,7 @@ def test_packages_print_with_nothing_but_python():
 
 @pytest.mark.parametrize("name", ["", "Lab", "a-b", "1st", "x" * 13])
 def test_names_that_no_twin_has(name):
-    with pytest.raises(TwinError, match="no name for a twin"):
+    with pytest.raises(TwinError, match="not a valid name of a twin"):
         Twin(name, print)
 
 
@@ -93,7 +93,7 @@ def test_host_names_are_valid_and_differ(names):
     assert all(re.fullmatch(rf"{label}(\.{label})*", name) and len(name) <= 64 for name in found)
 
 
-def test_a_topology_that_is_none():
+def test_an_invalid_topology():
     with pytest.raises(TwinError, match="no topology"):
         state.topology_from({"machines": [{"name": "m"}]})
 
@@ -105,7 +105,7 @@ def test_the_longest_outage_counts():
     assert probe.outage(sent, answered, step) == pytest.approx(3 * step)
 
 
-def test_nothing_answered_is_out_for_as_long_as_was_sent():
+def test_a_flow_without_answers_is_out_for_the_whole_probe():
     sent = [number * 0.01 for number in range(100)]
     assert probe.outage(sent, [0] * 100, 0.01) == pytest.approx(1.0)
 
@@ -145,7 +145,7 @@ def test_the_mirror_of_the_host(tmp_path, name, text, mirror):
     assert image.debian_mirror(apt=tmp_path) == mirror
 
 
-def test_images_differ_by_what_is_in_them():
+def test_images_with_different_content_have_different_names():
     recipes = [
         image.recipe(*each) for each in (("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3"))
     ]
@@ -182,7 +182,7 @@ def test_images_that_no_twin_wants_are_pruned(tmp_path: Path, monkeypatch: pytes
     assert left == {new.name, *others, "debian13-111111111111", "debian13-222222222222"}
 
 
-# Stands in for debootstrap: makes a directory, once as many of it run as the test wants at the same time.
+# Replaces debootstrap: creates a directory once the expected number of builds run at the same time.
 BUILDER = """\
 #!/bin/sh
 touch {place}/running-$$

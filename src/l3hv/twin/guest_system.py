@@ -1,8 +1,8 @@
 """Guests with a small Debian user space, in which one of Debian's network clients runs.
 
 The user space shares the guest's network namespace and has its own mounts, processes, host name and IPC.
-Its files are in memory over a cached image; they end with the guest, and so do its processes.  Its first
-process is a script that starts the client: another one could be a real init.
+Its files are in memory over a cached image; they and its processes end with the guest.  Its first
+process is a script that starts the client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ START_SECONDS = 10.0
 
 
 def ensure_guest_image(twin: Twin) -> Path:
-    """The root file system that guests with a client have, built first when it is not cached."""
+    """Return the root file system of guests with a client; build it if it is not cached."""
     return image.ensure_image(image.guest_recipe(SYSTEM), twin.say)
 
 
@@ -59,7 +59,7 @@ def start(twin: Twin, guest: GuestPort, client: str, interface: str) -> None:
 
 
 def inside(twin: Twin, guest: GuestPort, command: list[str]) -> list[str]:
-    """The command line that runs a command in the user space of a running guest."""
+    """Return the command line that runs a command in the user space of a running guest."""
     try:
         leader = int((twin.guest_directory(guest.name) / "leader").read_text())
     except FileNotFoundError:
