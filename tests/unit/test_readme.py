@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RENDERED = REPOSITORY / "tests" / "roles" / "expected" / "lab" / "hv3"
+RENDERED = REPOSITORY / "tests" / "golden" / "lab" / "expected" / "hv3"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 

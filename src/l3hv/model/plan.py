@@ -163,10 +163,19 @@ class GuestPrefix:
 
 
 @dataclass(frozen=True)
+class PortAddress:
+    """An address of a guest port: a gateway of the guest."""
+
+    family: Family
+    address: str
+    length: int
+
+
+@dataclass(frozen=True)
 class Guest:
     """One guest port of a hypervisor.
 
-    ``gateways`` are the addresses (``address/length``) that the port holds with scope link;
+    ``addresses`` are those that the port holds with scope link, ``gateways`` the same as ``address/length``;
     ``gateway_mac`` is the port's own MAC, the same on every hypervisor; ``mac`` is the guest's.
     ``link_local`` is the fe80:: address that its IPv6 is routed to: a permanent neighbour of the port, with
     the guest's MAC.  So it works whatever link-local addresses the guest has.  ``mtu`` is in bytes.
@@ -180,6 +189,7 @@ class Guest:
     domain: str
     mtu: int
     gateway_mac: str
+    addresses: tuple[PortAddress, ...]
     gateways: tuple[str, ...]
     link_local: str | None
     lease: GuestLease | None
@@ -210,12 +220,20 @@ class DhcpPool:
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """A prefix pattern as in BIRD: ``prefix`` or what is inside it, with a length of ``low`` to ``high``."""
+    """A prefix pattern as in BIRD: ``prefix`` or what is inside it, with a length of ``low`` to ``high``.
+
+    ``longer_from`` and ``longer_to`` are the same two, each ``None`` where it is the length of ``prefix``
+    itself: a pattern without ``longer_to`` matches exactly ``prefix``.  ``number`` is its line in a prefix
+    list (``None`` where the daemon has none).
+    """
 
     prefix: str
     low: int
     high: int
     why: str
+    longer_from: int | None = None
+    longer_to: int | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +254,29 @@ class NextHop:
 
 
 @dataclass(frozen=True)
+class RankedNextHop:
+    """A next hop, and what is ``added`` to the local preference of the default route by it."""
+
+    address: str
+    added: int
+    why: str
+
+
+@dataclass(frozen=True)
+class DefaultRanking:
+    """The order of default routes (to ``prefix``) that their routers prefer alike.
+
+    The local preference is multiplied by ``factor``, then each next hop of ``next_hops`` adds less than that:
+    a preference that a router sets still counts first.  The last of the next hops adds nothing, and is left
+    out.
+    """
+
+    prefix: str
+    factor: int
+    next_hops: tuple[RankedNextHop, ...]
+
+
+@dataclass(frozen=True)
 class ImportPolicy:
     """What is taken into ``table`` from neighbours of one kind; the rest is refused, for a :class:`Refusal`.
 
@@ -249,7 +290,8 @@ class ImportPolicy:
     reflected, or has an AS path, is refused, and no attribute is taken as it is.  ``is_silent``: what is not
     in ``accepts`` is left out without a word, because the neighbour may well know more.
     ``default_next_hops``: of default routes that are alike to their routers the one by the first of these is
-    preferred, so that no two of them are merged; without any they are left as they are.
+    preferred, so that no two of them are merged; without any they are left as they are.  ``default_ranking``
+    is how a daemon gets there (``None`` where there are no two to choose from).
     """
 
     name: str
@@ -263,6 +305,7 @@ class ImportPolicy:
     is_original: bool
     is_silent: bool
     default_next_hops: tuple[NextHop, ...]
+    default_ranking: DefaultRanking | None
 
 
 @dataclass(frozen=True)
@@ -273,6 +316,16 @@ class Owner:
     host: str
     ipv4: tuple[str, ...]
     ipv6: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PrefixOwner:
+    """An :class:`Owner` with (prefix, length) pairs: the entries of a table of origins (RFC 6482)."""
+
+    id: int
+    host: str
+    ipv4: tuple[tuple[str, int], ...]
+    ipv6: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -297,6 +350,7 @@ class CarriedDomain:
 
     What the neighbour announces is judged by the :class:`ImportPolicy` ``policy``, with ``next_hops`` (a
     prefix), ``loopback`` (a prefix) and ``owner`` (the neighbour's id), the last two where the policy asks.
+    ``next_hop_length`` is the length of a single address where ``next_hops`` has several, otherwise ``None``.
     ``is_direct``: the next hop must be the address that the neighbour speaks from.
     """
 
@@ -305,6 +359,7 @@ class CarriedDomain:
     next_hop: str | None
     policy: str
     next_hops: str
+    next_hop_length: int | None
     is_direct: bool
     loopback: str | None
     owner: int | None
@@ -369,7 +424,7 @@ class RoutingTable:
     ``fed_by`` names the BIRD table whose BGP routes are copied here, with ``prefsrc``: those in ``accepts``,
     or all where it is empty (local-out).
     ``persists``: its routes stay in the kernel when the table is configured away.
-    ``ecmp`` tells which of its routes may have several next hops in the kernel.
+    ``ecmp`` tells which of its routes may have several next hops in the kernel, ``ecmp_limit`` how many.
     ``originates`` are prefixes that this host announces itself (its loopback; an edge's default).
     ``accepts`` is what the host takes from its neighbours, ``announces`` what it may tell them.
     """
@@ -383,6 +438,7 @@ class RoutingTable:
     prefsrc: str | None
     persists: bool
     ecmp: Ecmp
+    ecmp_limit: int
     originates: tuple[str, ...]
     accepts: tuple[PrefixMatch, ...]
     announces: tuple[PrefixMatch, ...]
@@ -499,7 +555,7 @@ class Routing:
     shared_tables: tuple[SharedTable, ...]
     refusals: tuple[Refusal, ...]
     policies: tuple[ImportPolicy, ...]
-    owners: tuple[Owner, ...]
+    owners: tuple[PrefixOwner, ...]
     sessions: tuple[Session, ...]
     ranges: tuple[Session, ...]
     monitoring_group: str | None

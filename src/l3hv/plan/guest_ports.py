@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from l3hv.model.addressing import LINK_LOCAL_GATEWAY, family_of_text
+from l3hv.model.addressing import HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
 from l3hv.model.names import LOCAL_OUT
-from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute
+from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute, PortAddress
+
+LINK_LOCAL_LENGTH = 64
 
 GUEST_METRIC = 10
 """Kernel metric of guest routes; BIRD's own have 32, so that a guest that is here is reached here."""
@@ -48,11 +50,11 @@ def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -
     prefix = None
     if guest.ipv6 is not None:
         prefix = GuestPrefix(guest.ipv6, guest.ipv6_on_link, tuple(s for s in pool.dns if ":" in s))
-    gateways = []
+    addresses = []
     if lease is not None:
-        gateways.append(f"{pool.gateway}/32")
+        addresses.append(PortAddress("ipv4", str(pool.gateway), HOST_LENGTH["ipv4"]))
     if guest.link_local is not None:
-        gateways.append(f"{LINK_LOCAL_GATEWAY}/64")
+        addresses.append(PortAddress("ipv6", LINK_LOCAL_GATEWAY, LINK_LOCAL_LENGTH))
     return Guest(
         name=guest.name,
         interface=guest.interface,
@@ -60,7 +62,8 @@ def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -
         domain=guest.domain,
         mtu=guest.mtu,
         gateway_mac=common.gateway_mac,
-        gateways=tuple(gateways),
+        addresses=tuple(addresses),
+        gateways=tuple(f"{own.address}/{own.length}" for own in addresses),
         link_local=guest.link_local,
         lease=lease,
         prefix=prefix,

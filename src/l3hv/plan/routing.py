@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from l3hv.model.choices import DaemonName
 from l3hv.model.daemons import DAEMONS, OVERLOOKING, WITH_OWNERS, programs
 from l3hv.model.intent import HostSlice
-from l3hv.model.plan import Guest, LoopbackAddress, Routing, Session
+from l3hv.model.plan import Guest, LoopbackAddress, Owner, PrefixOwner, Routing, Session
 from l3hv.model.profiles import FAILURE_PROFILES
 from l3hv.plan.anycast import Spread
 from l3hv.plan.communities import domain_communities
+from l3hv.plan.patterns import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.policy import import_policies, refusals
 from l3hv.plan.sessions import router_id, session_shapes
 from l3hv.plan.tables import routing_tables, shared_tables
 from l3hv.plan.uplinks import awaited_interfaces
+
+WITH_PREFIX_LISTS: frozenset[DaemonName] = frozenset({"frr"})
+"""Daemons whose prefix lists have numbered lines."""
 
 
 def routing(
@@ -33,6 +40,9 @@ def routing(
     identity = router_id(common, host)
     tables = routing_tables(common, host, loopbacks, ports, spread)
     policies = import_policies(part, (*known, *ranges))
+    if settings.daemon in WITH_PREFIX_LISTS:
+        policies = tuple(map(policy_with_line_numbers, policies))
+        tables = tuple(map(table_with_line_numbers, tables))
     profiles = {session.failure_profile for session in (*known, *ranges)}
     is_shared = any(session.layout == "shared" for session in (*known, *ranges))
     return Routing(
@@ -54,8 +64,16 @@ def routing(
         shared_tables=shared_tables(host, tables) if is_shared else (),
         refusals=refusals(policies, is_shared=is_shared),
         policies=policies,
-        owners=part.owners if settings.daemon in WITH_OWNERS else (),
+        owners=tuple(map(_prefix_owner, part.owners)) if settings.daemon in WITH_OWNERS else (),
         sessions=known,
         ranges=ranges,
         monitoring_group=settings.monitoring_group,
     )
+
+
+def _prefix_owner(owner: Owner) -> PrefixOwner:
+    return PrefixOwner(owner.id, owner.host, _with_lengths(owner.ipv4), _with_lengths(owner.ipv6))
+
+
+def _with_lengths(prefixes: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    return tuple((prefix, int(prefix.rpartition("/")[2])) for prefix in prefixes)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from l3hv.model.addressing import HOST_LENGTH, family_of_text
+from l3hv.model.addressing import brief, family_of_text
 from l3hv.model.choices import FailureProfile, Family, LimitAction
 from l3hv.model.plain import as_plain, from_plain
 from l3hv.model.plan import CarriedDomain, HostPlan, ImportPolicy, PrefixLimit, PrefixMatch, Session, Uplink
@@ -322,12 +322,11 @@ def _reserved(policy: ImportPolicy) -> JunosTerm:
 def _accepted(part: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
     """Return what is accepted of one neighbour in one table. Junos compares next hops with addresses only."""
     loopback = (JunosRoute(part.loopback, "exact", "its loopback"),) if part.loopback is not None else ()
-    hop, _, length = part.next_hops.partition("/")
     return JunosTerm(
         name=policy.table,
         family=JUNOS_FAMILIES[policy.family],
         routes=(*loopback, *_routes(policy.accepts)),
-        next_hops=(hop,) if int(length) == HOST_LENGTH[policy.family] else (),
+        next_hops=(brief(part.next_hops),) if part.next_hop_length is None else (),
         is_original=policy.is_original,
     )
 
