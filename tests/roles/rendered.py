@@ -15,7 +15,7 @@ from jinja2.runtime import missing
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "plugins/action"))
 
-from config_files import destination, template_at, texts  # noqa: E402 - the action plugin that renders in a run
+from config_files import destination, is_wanted, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 
 PLANS = [
     path
@@ -89,7 +89,7 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
 
     files: dict[str, str] = {}
     for task in read(role / "tasks/main.yml"):
-        for entry in templar.template(task.get("config_files", {}).get("files", [])):
+        for entry in filter(is_wanted, templar.template(task.get("config_files", {}).get("files", []))):
             if not entry["src"].endswith(".j2"):
                 text = (role / "files" / entry["src"]).read_text(encoding="utf-8")
                 files.update((destination(entry["dest"], one), text) for one in entry.get("each", [{}]))
