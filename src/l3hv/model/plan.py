@@ -219,6 +219,14 @@ class DhcpPool:
 
 
 @dataclass(frozen=True)
+class GuestServices:
+    """What the daemons of a hypervisor offer to its guests: DHCPv4 to some, router advertisements to some."""
+
+    dhcp: bool
+    advertisements: bool
+
+
+@dataclass(frozen=True)
 class PrefixMatch:
     """A prefix pattern as in BIRD: ``prefix`` or what is inside it, with a length of ``low`` to ``high``.
 
@@ -531,6 +539,8 @@ class Routing:
     clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
     ``rescans``: it has to be asked to look at the kernel's tables whenever a route changes.
     ``session_shapes`` tell of which paths another configuration begins the sessions anew.
+    ``kernel_tables`` are those that ``tables`` are kept in, ``multipath`` the families in which a route there
+    may have several next hops.
     ``session_keys`` are the names of the secrets of its sessions. ``ranges`` are sessions that each host
     in the prefix ``neighbor`` can have; ``peer`` is empty there.
     ``communities`` and ``shared_tables`` are there where sessions are shared, ``owners`` where a policy asks
@@ -551,6 +561,8 @@ class Routing:
     session_keys: tuple[str, ...]
     awaited_interfaces: tuple[str, ...]
     tables: tuple[RoutingTable, ...]
+    kernel_tables: tuple[int, ...]
+    multipath: tuple[Family, ...]
     communities: tuple[DomainCommunity, ...]
     shared_tables: tuple[SharedTable, ...]
     refusals: tuple[Refusal, ...]
@@ -687,6 +699,7 @@ class PacketFilter:
 class HostPlan:
     """Everything that one host becomes.
 
+    It ``forwards`` packets unless it only reflects routes.
     ``warnings`` are sentences about what works, but probably not as meant.  A host that is not
     ``managed`` belongs to somebody else: others have sessions with it, nothing is configured on it.
     Reflectors that come ``after_clients`` are changed when hypervisors and edge routers have been: what
@@ -697,6 +710,7 @@ class HostPlan:
     kind: Kind
     id: int
     fabric: str
+    forwards: bool
     main_default_route: bool
     nics: tuple[Nic, ...]
     uplinks: tuple[Uplink, ...]
@@ -707,6 +721,7 @@ class HostPlan:
     sysctls: tuple[Sysctl, ...]
     guests: tuple[Guest, ...]
     dhcp_pools: tuple[DhcpPool, ...]
+    guest_services: GuestServices
     packet_filter: PacketFilter
     routing: Routing
     warnings: tuple[str, ...] = field(default=())

@@ -9,7 +9,7 @@ from l3hv.model.addressing import HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_tex
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
 from l3hv.model.names import LOCAL_OUT
-from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute, PortAddress
+from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute, GuestServices, PortAddress
 
 LINK_LOCAL_LENGTH = 64
 
@@ -95,6 +95,14 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
                 yield GuestRoute("ipv6", prefix, guest.link_local, ipv6_tables, GUEST_METRIC, kind)  # type: ignore[arg-type] # see above
     for address in guest.transparent:
         yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
+
+
+def guest_services(ports: tuple[Guest, ...]) -> GuestServices:
+    """Return which daemons serve the guests of this host."""
+    return GuestServices(
+        dhcp=any(port.lease is not None for port in ports),
+        advertisements=any(port.prefix is not None for port in ports),
+    )
 
 
 def dhcp_pools(common: Common, ports: tuple[Guest, ...]) -> tuple[DhcpPool, ...]:

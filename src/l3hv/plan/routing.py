@@ -39,6 +39,7 @@ def routing(
     daemon = DAEMONS[settings.daemon, settings.system]
     identity = router_id(common, host)
     tables = routing_tables(common, host, loopbacks, ports, spread)
+    in_kernel = [table for table in tables if table.kernel_table is not None]
     policies = import_policies(part, (*known, *ranges))
     if settings.daemon in WITH_PREFIX_LISTS:
         policies = tuple(map(policy_with_line_numbers, policies))
@@ -55,11 +56,13 @@ def routing(
         failure_profiles=tuple(profile for profile in FAILURE_PROFILES if profile in profiles),
         timers=settings.timers,
         ecmp_limit=settings.ecmp_limit,
-        rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
+        rescans=daemon.version in OVERLOOKING and len(in_kernel) > 0,
         session_shapes=session_shapes(known, settings.timers, daemon),
         session_keys=tuple(sorted({session.key for session in known if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
         tables=tables,
+        kernel_tables=tuple(dict.fromkeys(table.kernel_table for table in in_kernel if table.kernel_table)),
+        multipath=tuple(dict.fromkeys(table.family for table in in_kernel if table.ecmp == "all")),
         communities=domain_communities(common, host.domains) if is_shared else (),
         shared_tables=shared_tables(host, tables) if is_shared else (),
         refusals=refusals(policies, is_shared=is_shared),
