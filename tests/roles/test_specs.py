@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,13 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from rendered import PLANS, ROLE_VARIABLES, ROOT, read_plan, role_calls
 
+from l3hv.model import plan as plan_module
+from l3hv.render.role_specs import bindings, field_texts, role_spec
+
 ROLES = sorted(path.parents[1] for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 OURS = [role for role in ROLES if role.name != "verify"]
 
-# Which part of the plan each variable is, as playbooks/vars/roles.yml has it.
-SLICES = {
-    name: found[1]
-    for name, value in yaml.safe_load(ROLE_VARIABLES.read_text()).items()
-    if (found := re.search(r"\bl3hv_plan\.([a-z_.]+)", value))
-}
+SLICES = bindings()
 
 
 def options(role: Path) -> dict[str, Any]:
@@ -73,3 +71,24 @@ def test_every_variable_of_every_role_is_bound_to_the_plan_and_no_other() -> Non
 def test_tasks_carry_the_tag_of_their_role(role: Path) -> None:
     for task in yaml.safe_load((role / "tasks/main.yml").read_text()):
         assert role.name in task.get("tags", []), task["name"]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_specs_are_those_of_the_plans_dataclasses(role: Path) -> None:
+    path = role / "meta/argument_specs.yml"
+    assert path.read_text() == role_spec(path, SLICES), "make specs writes it"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(plan_module).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_field_of_a_plan_is_described(kind: type) -> None:
+    texts = field_texts(kind)
+    assert list(texts) == [field.name for field in dataclasses.fields(kind)]
+    assert [text for text in texts.values() if not text.endswith(".")] == []
