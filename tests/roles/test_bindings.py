@@ -1,4 +1,4 @@
-"""The variables of roles in a run are bound to the plan of their host; a value of the play counts before it."""
+"""The variables of roles in a run are bound to the plan of their host, unless a play sets another value."""
 
 from __future__ import annotations
 
