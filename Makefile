@@ -59,6 +59,10 @@ lab: root host venv ## Boot the lab in the twin, provision it, verify it (first 
 	@echo "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while a path dies; ./twin heal hv2 a"
 	@echo "  ansible-playbook playbooks/plan.yml --limit hv1           # what hv1 becomes, and why"
 
+.PHONY: specs
+specs: $(VENV)/.dev ## Write the argument specs of the roles anew, from the plan's dataclasses
+	@PYTHONPATH=src python -m l3hv.render.role_specs
+
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style and types
 	@ruff check . && ruff format --check .

@@ -65,6 +65,7 @@ def file_sets(kind: str) -> list[tuple[Path, dict[str, Any], Any]]:
     import yaml
 
     plays = yaml.safe_load((ROOT / "site.yml").read_text(encoding="utf-8"))
+    bound = yaml.safe_load((ROOT / "playbooks/vars/roles.yml").read_text(encoding="utf-8"))
     group = {
         "hypervisor": "hypervisors",
         "route_reflector": "route_reflectors",
@@ -74,16 +75,15 @@ def file_sets(kind: str) -> list[tuple[Path, dict[str, Any], Any]]:
     for play in plays:
         if group not in str(play.get("hosts", "")):
             continue
-        for call in play.get("roles", ()):
+        for entry in play.get("roles", ()):
+            call = {"role": entry} if isinstance(entry, str) else entry
             role = ROOT / "roles" / call["role"]
             variables: dict[str, Any] = {}
             for part in ("defaults", "vars"):
                 path = role / part / "main.yml"
                 if path.exists():
                     variables.update(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-            variables.update(
-                {key: value for key, value in call.items() if key not in {"role", "when", "tags"}}
-            )
+            variables.update(bound)
             for task in yaml.safe_load((role / "tasks" / "main.yml").read_text(encoding="utf-8")):
                 if "config_files" in task and (kind == "hypervisor" or "when" not in call):
                     sets.append((role, variables, task["config_files"].get("files", [])))
@@ -101,7 +101,7 @@ def render(plan: dict[str, Any], sets: list[tuple[Path, dict[str, Any], Any]]) -
 
         for entry in resolved(entries, ask):
             source = str(entry["src"])
-            if not source.endswith(".j2"):
+            if not source.endswith(".j2") or not entry.get("when", True):
                 continue
             path = role / "templates" / source
             template = template_at(str(path), str(role / "templates"), str(path.parent))

@@ -18,7 +18,7 @@ from ansible.plugins.filter.core import comment
 ASK = "config_files_ask"
 DIGEST = "@digest@"
 PASSED_ON = ("mode", "owner", "group", "validate")
-FIELDS = frozenset({"src", "dest", "each", "as", "sensitive", *PASSED_ON})
+FIELDS = frozenset({"src", "dest", "when", "each", "as", "sensitive", *PASSED_ON})
 HEADER = re.compile(r"#jinja2:[^\n]*\n")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # A value that may become a part of a file's name: it cannot leave the directory or hide the file.
@@ -41,6 +41,18 @@ def destination(pattern: str, element: dict[str, Any]) -> str:
         return value
 
     return PLACEHOLDER.sub(replace, pattern)
+
+
+def is_wanted(file: dict[str, Any]) -> bool:
+    """Return whether the entry ``file`` of a set stands for any file: its ``when``, if it has one.
+
+    >>> is_wanted({"src": "keys.j2", "when": False})
+    False
+    """
+    condition = file.get("when", True)
+    if not isinstance(condition, bool):
+        raise AnsibleActionFail(f"files: {file.get('src')}: when must be a boolean, not {condition!r}")
+    return condition
 
 
 def with_digest(text: str) -> str:
@@ -101,7 +113,9 @@ class ActionModule(ActionBase):
         files = arguments.get("files") or []
         if not isinstance(files, list):
             raise AnsibleActionFail("files: must be a list")
-        arguments["files"] = [rendered for file in files for rendered in self._render(dict(file), variables)]
+        arguments["files"] = [
+            rendered for file in files if is_wanted(file) for rendered in self._render(dict(file), variables)
+        ]
         result.update(
             self._execute_module(module_name="config_files", module_args=arguments, task_vars=variables)
         )

@@ -60,6 +60,12 @@ options:
           - With O(files[].each), C({field}) is replaced by the field of the element.
         type: path
         required: true
+      when:
+        description:
+          - Whether the entry is a part of the set. V(false) leaves it out, and does not render its template.
+          - It must be a boolean, such as the value of a comparison.
+        type: bool
+        default: true
       each:
         description: There is one file for each element of this list, and none where it is empty.
         type: list

@@ -170,3 +170,22 @@ def test_a_hundred_files_are_one_task(tmp_path: Path, templates: Path) -> None:
     # No handler ran: the change is still pending, and nothing is written again.
     assert "changed=0" not in play(tmp_path, arguments, {"guests": guests, "ballast": guests})
     assert len(list((tmp_path / "etc").iterdir())) == len(guests)
+
+
+def test_a_file_whose_condition_is_false_is_no_part_of_the_set(tmp_path: Path, templates: Path) -> None:
+    (templates / "a.j2").write_text("{{ undefined_here }}\n")
+    (templates / "b.j2").write_text("value\n")
+    files = [
+        {"src": "a.j2", "dest": f"{tmp_path}/etc/a", "when": "{{ keys | length > 0 }}"},
+        {"src": "b.j2", "dest": f"{tmp_path}/etc/b", "when": "{{ keys | length == 0 }}"},
+    ]
+    play(tmp_path, {"files": files}, {"keys": []})
+    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["b"]
+
+
+def test_a_condition_is_a_boolean(tmp_path: Path, templates: Path) -> None:
+    (templates / "a.j2").write_text("value\n")
+    file = {"src": "a.j2", "dest": f"{tmp_path}/etc/a", "when": "{{ keys }}"}
+    assert "a.j2: when must be a boolean, not []" in play(
+        tmp_path, {"files": [file]}, {"keys": []}, fails=True
+    )

@@ -114,7 +114,7 @@ def test_a_hypervisor_of_others_is_expected_like_any_other() -> None:
     planned = plans({"hv1": OTHERS | {"l3hv_daemon": "frr"}, "rr1": {"l3hv_origin_validation": "strict"}})
     assert not planned["hv1"].managed
     (owner,) = (owner for owner in planned["rr1"].routing.owners if owner.host == "hv1")
-    assert owner.ipv4 == ("10.0.0.2/32",)
+    assert owner.ipv4 == (("10.0.0.2/32", 32),)
     assert len(sessions_with(planned["rr1"], "hv1")) == 2
 
 

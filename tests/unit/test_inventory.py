@@ -106,7 +106,7 @@ def test_a_strict_reflector_is_told_of_a_guest_that_nobody_touches(
     run, _ = read("rr1")
     told = json.loads((run.plans / "rr1.json").read_text(encoding="utf-8"))
     owners = told["routing"]["owners"]
-    assert [each["host"] for each in owners if "203.0.113.5/32" in each["ipv4"]] == ["hv3"]
+    assert [each["host"] for each in owners if ["203.0.113.5/32", 32] in each["ipv4"]] == ["hv3"]
     run, _ = read("hv2")
     told = json.loads((run.plans / "hv2.json").read_text(encoding="utf-8"))
     assert told["routing"]["owners"] == []

@@ -1,9 +1,12 @@
-"""What one host becomes: the plan that every template, role and verification reads.
+"""The plan of one host: every template, role and verification reads it.
 
 A plan is made by :mod:`l3hv.plan`, travels through Ansible as plain dictionaries (``as_plain``)
-and is only ever printed after that: whoever reads it decides nothing about networking any more.
+and is only printed and compared after that: no role, template or check decides about networking any more.
 Addresses and prefixes are strings in canonical form (RFC 5952 for IPv6).  Sequences are sorted
 in the order in which they are printed.  Fields that do not apply are ``None`` or empty.
+
+The text below a field describes it; ``make specs`` copies it into the argument specs of the roles
+(:mod:`l3hv.render.role_specs`).
 """
 
 from __future__ import annotations
@@ -26,302 +29,448 @@ from l3hv.model.choices import (
 
 @dataclass(frozen=True)
 class Vlan:
-    """An 802.1Q interface to create on ``parent``; the QoS maps are networkd's ``from-to`` pairs."""
+    """An 802.1Q interface that the host creates."""
 
     parent: str
+    """The physical interface."""
     id: int
+    """The VLAN's number."""
     qos_maps: tuple[str, ...]
+    """Priorities that packets keep, as ``from-to`` pairs of systemd-networkd."""
 
 
 @dataclass(frozen=True)
 class UplinkAddress:
-    """One address of this host on an L2 path: ``address``/``length`` inside ``prefix``."""
+    """One address of this host on an L2 path."""
 
     family: Family
+    """The address family."""
     address: str
+    """The host's address."""
     length: int
+    """The length of ``prefix``."""
     prefix: str
+    """The path's prefix that the address is in."""
 
 
 @dataclass(frozen=True)
 class Uplink:
-    """One interface on one path for one domain. ``vlan`` is ``None`` when the interface exists already."""
+    """One interface on one path for one domain."""
 
     interface: str
+    """The interface's name."""
     path: str
+    """The L2 path."""
     domain: str
+    """The routing domain."""
     mtu: int
+    """The MTU in bytes."""
     vlan: Vlan | None
+    """The VLAN to create; none when the interface exists already."""
     addresses: tuple[UplinkAddress, ...]
+    """The host's addresses, one for each family that the path carries."""
 
 
 @dataclass(frozen=True)
 class Nic:
-    """A physical interface that carries VLANs (only where VLAN interfaces are made by the kernel)."""
+    """A physical interface that carries VLANs (only where the host creates the VLAN interfaces)."""
 
     interface: str
+    """The interface's name."""
     mtu: int
+    """The MTU in bytes."""
     vlans: tuple[str, ...]
+    """The names of the VLAN interfaces that it carries."""
 
 
 @dataclass(frozen=True)
 class LoopbackAddress:
-    """An address of this host on ``lo``.
-
-    ``announced`` ones are the host's loopbacks in ``domain`` (in the plan of a hypervisor: the preferred
-    source of its own traffic); the others are addresses that an edge router answers for.
-    """
+    """An address of this host on ``lo``."""
 
     family: Family
+    """The address family."""
     address: str
+    """The address."""
     length: int
+    """The prefix length: that of a single address."""
     domain: str
+    """The routing domain that the address belongs to."""
     announced: bool
+    """Whether the address is the host's loopback in its domain, which it announces and prefers as the source
+    of its own traffic. The others are addresses that an edge router answers for."""
 
 
 @dataclass(frozen=True)
 class TableName:
-    """A kernel routing table and its name in ``rt_tables``; systemd-networkd has routes in most of them."""
+    """A kernel routing table and its name in ``rt_tables``."""
 
     id: int
+    """The table's number."""
     name: str
+    """The table's name."""
     is_networkds: bool
+    """Whether systemd-networkd puts routes into the table."""
 
 
 @dataclass(frozen=True)
 class Rule:
     """One policy rule (``ip -4|-6 rule``).
 
-    ``iif``, ``source`` and ``destination`` select (``None``: any); ``table`` is looked up by name;
-    ``suppress_prefixlength`` as in ip-rule(8); ``why`` is the reason that is printed beside it.
-    ``mark`` is a bit, in hexadecimal, that the packet's mark must have; the others do not matter.
-    ``ip_protocol`` (IANA's number) and ``source_port`` select by the headers of the packet.  Only a rule with
-    ``iif lo`` may have them: any other one makes the kernel dissect every packet that it forwards.
+    ``ip_protocol`` and ``source_port`` select by the headers of the packet. Only a rule with ``iif lo`` may
+    have them: any other one makes the kernel dissect every packet that it forwards.
     """
 
     family: Family
+    """The address family."""
     priority: int
+    """The rule's priority."""
     table: str
+    """The name of the table that is looked up."""
     why: str
+    """The reason, printed beside the rule."""
     iif: str | None = None
+    """The interface that the packet came by; none: any."""
     source: str | None = None
+    """The prefix of the packet's source; none: any."""
     destination: str | None = None
+    """The prefix of the packet's destination; none: any."""
     suppress_prefixlength: int | None = None
+    """The table's routes with this prefix length or a shorter one are not used (ip-rule(8)); none: all are
+    used."""
     mark: str | None = None
+    """The bit, in hexadecimal, that the packet's mark must have; none: any mark."""
     ip_protocol: int | None = None
+    """IANA's number of the packet's protocol; none: any."""
     source_port: int | None = None
+    """The packet's source port; none: any."""
 
 
 @dataclass(frozen=True)
 class LastResort:
-    """A route that ends a table, or what is looked up there of ``prefix``, where no other route is known.
-
-    ``prefix`` is "default" or a prefix.  No route that a daemon knows has so high a metric.
-    """
+    """A route that ends a table, or the look-up of ``prefix`` there, where no other route is known."""
 
     family: Family
+    """The address family."""
     table: str
+    """The name of the table."""
     type: Literal["blackhole", "unreachable"]
+    """The type of the route: packets are dropped, or their sender gets an error."""
     metric: int = 4294967294
+    """The route's metric. No route of a daemon has such a high one."""
     prefix: str = "default"
+    """The destination: C(default) or a prefix."""
 
 
 @dataclass(frozen=True)
 class GuestRoute:
-    """One route towards a guest, in every table of ``tables`` (names).
-
-    ``via`` is ``None`` for a device route, otherwise the guest's own address, reached on-link.
-    ``prefsrc`` applies in the table ``local-out`` only (``None``: the kernel chooses, or the route is not
-    in that table).  ``metric`` is the kernel's: lower than that of routes learned by BGP (32), so that a
-    guest that is here is reached here; guests of one host that share an anycast prefix differ in it.
-    """
+    """One route towards a guest."""
 
     family: Family
+    """The address family."""
     prefix: str
+    """The destination."""
     via: str | None
+    """The guest's own address, reached on-link; none for a device route."""
     tables: tuple[str, ...]
+    """The names of the tables that have the route."""
     metric: int
+    """The kernel's metric, lower than that of routes learned by BGP (32): a guest that is here is reached
+    here. Guests of one host that share an anycast prefix differ in it."""
     kind: Literal["main", "address", "subnet", "anycast", "transparent"]
+    """The part of the guest's intent that the route comes from."""
     prefsrc: str | None = None
+    """The preferred source in the table local-out; none where the kernel chooses, or the route is not in that
+    table."""
 
 
 @dataclass(frozen=True)
 class GuestLease:
-    """What DHCPv4 offers to one guest: this address, with the options of the :class:`DhcpPool` ``pool``."""
+    """The offer of DHCPv4 to one guest."""
 
     pool: str
+    """The name of the pool whose options the guest gets."""
     address: str
+    """The guest's address."""
 
 
 @dataclass(frozen=True)
 class GuestPrefix:
-    """What router advertisements offer to one guest: its /64 (RFC 4862), and how it is reached."""
+    """The offer of router advertisements to one guest."""
 
     prefix: str
+    """The guest's /64 (RFC 4862)."""
     on_link: bool
+    """Whether the guest reaches the addresses of its prefix directly."""
     dns: tuple[str, ...]
+    """The IPv6 addresses of name servers."""
+
+
+@dataclass(frozen=True)
+class PortAddress:
+    """An address of a guest port: a gateway of the guest."""
+
+    family: Family
+    """The address family."""
+    address: str
+    """The address."""
+    length: int
+    """The prefix length."""
 
 
 @dataclass(frozen=True)
 class Guest:
-    """One guest port of a hypervisor.
-
-    ``gateways`` are the addresses (``address/length``) that the port holds with scope link;
-    ``gateway_mac`` is the port's own MAC, the same on every hypervisor; ``mac`` is the guest's.
-    ``link_local`` is the fe80:: address that its IPv6 is routed to: a permanent neighbour of the port, with
-    the guest's MAC.  So it works whatever link-local addresses the guest has.  ``mtu`` is in bytes.
-    ``transparent`` pairs an additional IPv4 address with the main one that it is translated to.
-    With ``withdraw_without_carrier`` the port has addresses and routes only while it has a carrier.
-    """
+    """One guest port of a hypervisor."""
 
     name: str
+    """The guest's name."""
     interface: str
+    """The port's name on the hypervisor."""
     mac: str
+    """The guest's MAC."""
     domain: str
+    """The routing domain that the guest is in."""
     mtu: int
+    """The MTU in bytes."""
     gateway_mac: str
+    """The port's own MAC, the same on every hypervisor."""
+    addresses: tuple[PortAddress, ...]
+    """The addresses that the port holds with scope link: the guest's gateways."""
     gateways: tuple[str, ...]
+    """The same as ``address/length``, as the kernel shows them."""
     link_local: str | None
+    """The link-local address that the guest's IPv6 is routed to: a permanent neighbour of the port with the
+    guest's MAC, so that it works with any link-local addresses of the guest. None without IPv6."""
     lease: GuestLease | None
+    """The offer of DHCPv4; none for a guest without IPv4."""
     prefix: GuestPrefix | None
+    """The offer of router advertisements; none for a guest without IPv6."""
     routes: tuple[GuestRoute, ...]
+    """The routes towards the guest."""
     transparent: tuple[tuple[str, str], ...]
+    """Pairs of an additional IPv4 address and the main one that it is translated to."""
     withdraw_without_carrier: bool
+    """Whether the port has addresses and routes only while it has a carrier."""
 
 
 @dataclass(frozen=True)
 class DhcpPool:
-    """A subnet that guests of this host believe to be in, as the DHCP server offers it.
-
-    ``mtu`` is that of its guests; ``routes`` are the (prefix, gateway) pairs of option 121.
-    They are complete: where there are any the default route is among them, because clients that
-    understand the option ignore the router option beside it (RFC 3442).
-    """
+    """A subnet that guests of this host believe to be in, as the DHCP server offers it."""
 
     name: str
+    """The pool's name."""
     subnet: str
+    """The first address of the subnet."""
     netmask: str
+    """The subnet's mask."""
     gateway: str
+    """The guests' gateway."""
     mtu: int
+    """The MTU of the guests in bytes."""
     dns: tuple[str, ...]
+    """The IPv4 addresses of name servers."""
     search: tuple[str, ...]
+    """The domains that names are looked up in."""
     routes: tuple[tuple[str, str], ...]
+    """The (prefix, gateway) pairs of option 121. The default route is among them if there are any: clients
+    that understand the option ignore the router option beside it (RFC 3442)."""
+
+
+@dataclass(frozen=True)
+class GuestServices:
+    """The services that the guests of a hypervisor need."""
+
+    dhcp: bool
+    """Whether a guest has a lease of DHCPv4."""
+    advertisements: bool
+    """Whether a guest gets router advertisements."""
 
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """A prefix pattern as in BIRD: ``prefix`` or what is inside it, with a length of ``low`` to ``high``."""
+    """A prefix pattern as in BIRD: a prefix, or what is inside it with a length in some range."""
 
     prefix: str
+    """The prefix."""
     low: int
+    """The least length of what matches."""
     high: int
+    """The greatest length of what matches."""
     why: str
+    """The reason, printed beside the pattern."""
+    longer_from: int | None = None
+    """``low`` where it is greater than the length of ``prefix``, otherwise none."""
+    longer_to: int | None = None
+    """``high`` where it is greater than the length of ``prefix``; none for a pattern that matches exactly
+    ``prefix``."""
+    number: int | None = None
+    """The line that the pattern has in a prefix list; none where the daemon has no prefix lists."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A reason not to take an announcement. ``number`` is what a daemon marks it with, ``why`` a sentence."""
+    """A reason to refuse an announcement."""
 
     number: int
+    """The number that the daemon marks the route with."""
     name: str
+    """The reason's name."""
     why: str
+    """The reason as a sentence."""
 
 
 @dataclass(frozen=True)
 class NextHop:
-    """The address of a router on a path; ``why`` is what is printed beside it."""
+    """The address of a router on a path."""
 
     address: str
+    """The address."""
     why: str
+    """The router's name and its path, printed beside the address."""
+
+
+@dataclass(frozen=True)
+class RankedNextHop:
+    """A next hop of the default route, and how much it is preferred."""
+
+    address: str
+    """The address."""
+    added: int
+    """The number that is added to the local preference of the default route by this next hop."""
+    why: str
+    """The router's name and its path, printed beside the address."""
+
+
+@dataclass(frozen=True)
+class DefaultRanking:
+    """The order of default routes that their routers prefer alike.
+
+    A preference that a router sets still counts first: the local preference is multiplied by ``factor``, and
+    each next hop adds less than that.
+    """
+
+    prefix: str
+    """The default route of the family."""
+    factor: int
+    """The number that the local preference is multiplied by."""
+    next_hops: tuple[RankedNextHop, ...]
+    """The next hops in the order of preference, without the last one, which adds nothing."""
 
 
 @dataclass(frozen=True)
 class ImportPolicy:
-    """What is taken into ``table`` from neighbours of one kind; the rest is refused, for a :class:`Refusal`.
+    """The routes that are taken into a table from neighbours of one kind.
 
-    Where hypervisors may announce exactly their own and the daemon has no table of ``owners`` to ask, each
-    of them has a policy of its own.
+    Others are refused, each for a :class:`Refusal`.
 
-    The prefix must lie in ``accepts`` and be none of ``reserved``, the next hop in what a
-    :class:`CarriedDomain` says of the neighbour.
-    ``loopbacks``: of this prefix only the neighbour's own loopback is taken.  ``is_owned``: the prefix must
-    be the neighbour's among the routing's ``owners``.  ``is_original``: what was
-    reflected, or has an AS path, is refused, and no attribute is taken as it is.  ``is_silent``: what is not
-    in ``accepts`` is left out without a word, because the neighbour may well know more.
-    ``default_next_hops``: of default routes that are alike to their routers the one by the first of these is
-    preferred, so that no two of them are merged; without any they are left as they are.
+    Where hypervisors may announce exactly their own and the daemon has no table of ``owners`` to ask, each of
+    them has a policy of its own.
     """
 
     name: str
+    """The name of the policy, as of a function in BIRD."""
     table: str
+    """The BIRD table that accepted routes go into."""
     family: Family
+    """The address family."""
     neighbors: Announcer
+    """The kind of the neighbours."""
     accepts: tuple[PrefixMatch, ...]
+    """The prefixes that are taken."""
     reserved: tuple[PrefixMatch, ...]
+    """Parts of pools that no guest can have: they are refused although they lie in ``accepts``."""
     loopbacks: str | None
+    """The prefix of which only the neighbour's own loopback is taken; none where no loopback is taken."""
     is_owned: bool
+    """Whether the prefix must be the neighbour's among ``owners``."""
     is_original: bool
+    """Whether what was reflected, or has an AS path, is refused, and no attribute is taken as it is."""
     is_silent: bool
+    """Whether other prefixes are left out without a line in the log: the neighbour may well know more."""
     default_next_hops: tuple[NextHop, ...]
+    """Of default routes that their routers prefer alike the one by the first of these is preferred, so that
+    no two of them are merged. Without any they are left as they are."""
+    default_ranking: DefaultRanking | None
+    """The same as numbers for a daemon; none where there are no two to choose from."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The prefixes of the guests of ``host``, which may announce them: in the order of their addresses."""
+    """A hypervisor and the prefixes of its guests, which it may announce: in the order of their addresses."""
 
     id: int
+    """The hypervisor's id."""
     host: str
+    """The hypervisor's name."""
     ipv4: tuple[str, ...]
+    """The IPv4 prefixes."""
     ipv6: tuple[str, ...]
+    """The IPv6 prefixes."""
+
+
+@dataclass(frozen=True)
+class PrefixOwner:
+    """An :class:`Owner` with the lengths of its prefixes, as a table of origins has them (RFC 6482)."""
+
+    id: int
+    """The hypervisor's id."""
+    host: str
+    """The hypervisor's name."""
+    ipv4: tuple[tuple[str, int], ...]
+    """Pairs of an IPv4 prefix and its length."""
+    ipv6: tuple[tuple[str, int], ...]
+    """Pairs of an IPv6 prefix and its length."""
 
 
 @dataclass(frozen=True)
 class PrefixLimit:
-    """How many prefixes are taken from a neighbour, and what is done about more.
-
-    ``remembered`` counts refused ones as well: further announcements are dropped, or end the session, as
-    ``action`` says; with ``warn`` they are only logged.
-    """
+    """The number of prefixes that are taken from a neighbour, and the reaction to more."""
 
     accepted: int
+    """The most prefixes that are accepted."""
     remembered: int
+    """The most prefixes with those that were refused."""
     action: LimitAction
+    """The reaction to more: further announcements are dropped (C(block)), the session ends (C(restart),
+    C(disable)), or a line in the log is all (C(warn))."""
 
 
 @dataclass(frozen=True)
 class CarriedDomain:
-    """What a channel carries of one domain: the routes of the BIRD table ``table`` (``public4``).
-
-    ``next_hop`` is the address that this host puts into its announcements (``None`` on a reflector, which
-    keeps the announced one).
-
-    What the neighbour announces is judged by the :class:`ImportPolicy` ``policy``, with ``next_hops`` (a
-    prefix), ``loopback`` (a prefix) and ``owner`` (the neighbour's id), the last two where the policy asks.
-    ``is_direct``: the next hop must be the address that the neighbour speaks from.
-    """
+    """The part of a channel that carries the routes of one domain."""
 
     domain: str
+    """The routing domain."""
     table: str
+    """The domain's BIRD table."""
     next_hop: str | None
+    """The address that this host puts into its announcements; none on a reflector, which keeps the announced
+    one."""
     policy: str
+    """The name of the import policy that judges the neighbour's announcements."""
     next_hops: str
+    """The prefix that the next hops of the neighbour's announcements must lie in."""
+    next_hop_length: int | None
+    """The length of a single address where ``next_hops`` has several addresses, otherwise none."""
     is_direct: bool
+    """Whether the next hop must be the address that the neighbour speaks from."""
     loopback: str | None
+    """The neighbour's own loopback as a prefix, where the policy asks for it; otherwise none."""
     owner: int | None
+    """The neighbour's id, where the policy asks for it; otherwise none."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One address family of a session.
-
-    ``table`` is the BIRD table that its routes are in: that of the one domain that it ``carries``, or, in a
-    shared session, a :class:`SharedTable` of several.
-    """
+    """One address family of a session."""
 
     family: Family
+    """The address family."""
     table: str
+    """The BIRD table of the channel: that of its domain, or a shared one where it carries several."""
     carries: tuple[CarriedDomain, ...]
+    """The domains whose routes it carries; several in shared sessions only."""
     limit: PrefixLimit | None
+    """The number of prefixes that are taken from the neighbour; none where there is no limit."""
 
     @property
     def next_hops(self) -> dict[str, str | None]:
@@ -331,77 +480,96 @@ class Channel:
 
 @dataclass(frozen=True)
 class Session:
-    """One BGP session: protocol ``name`` in BIRD, on ``interface``, from ``local`` to ``neighbor``.
-
-    ``domain`` is the one whose network it runs in, ``domains`` are those whose routes it carries.
-    ``relation`` is what the neighbour is to us: ``reflector`` (we are its client), ``client`` (we reflect
-    for it) or ``peer`` (another reflector of the path). ``passive`` sessions wait for the neighbour.
-    ``layout``, ``failure_profile`` and ``key`` (the name of its secret) are the same at both ends; ``bfd``
-    tells whether BFD watches the neighbour.  Without ``ttl_security`` packets of BGP are taken from the
-    neighbour with any TTL (RFC 5082 does not apply).
-    """
+    """One BGP session."""
 
     name: str
+    """The name of the session's protocol in BIRD."""
     peer: str
+    """The neighbour's name; empty where any client can be the neighbour."""
     path: str
+    """The L2 path."""
     domain: str
+    """The routing domain whose network the session runs in."""
     domains: tuple[str, ...]
+    """The routing domains whose routes it carries."""
     layout: SessionLayout
+    """The extent of one session, the same at both ends: one family, both, or several domains."""
     interface: str
+    """The uplink that the session runs on."""
     local: str
+    """This host's address."""
     neighbor: str
+    """The neighbour's address; a prefix where any client in it can be the neighbour."""
     relation: Literal["reflector", "client", "peer"]
+    """The role of the neighbour for this host: reflector, client, or another reflector of the path."""
     passive: bool
+    """Whether this host waits for the neighbour to connect."""
     failure_profile: FailureProfile
+    """The reaction of both ends to failures."""
     bfd: bool
+    """Whether BFD watches the neighbour."""
     key: str | None
+    """The name of the session's secret, the same at both ends; none where it has no secret."""
     ttl_security: bool
+    """Whether packets of BGP must have a TTL of 255 (RFC 5082)."""
     channels: tuple[Channel, ...]
+    """The session's address families."""
 
 
 @dataclass(frozen=True)
 class RoutingTable:
     """One BIRD table: a domain (or local-out) in one family, and the kernel table that it is kept in.
 
-    Or what a domain has to anycast prefixes of this host from other holders (``public4_spread``).
-
-    ``kernel_table`` is ``None`` on reflectors. ``learn``: guest routes of the kernel are taken from there.
-    ``fed_by`` names the BIRD table whose BGP routes are copied here, with ``prefsrc``: those in ``accepts``,
-    or all where it is empty (local-out).
-    ``persists``: its routes stay in the kernel when the table is configured away.
-    ``ecmp`` tells which of its routes may have several next hops in the kernel.
-    ``originates`` are prefixes that this host announces itself (its loopback; an edge's default).
-    ``accepts`` is what the host takes from its neighbours, ``announces`` what it may tell them.
+    Or the routes of a domain to anycast prefixes of this host from other holders (``public4_spread``).
     """
 
     name: str
+    """The table's name in BIRD."""
     domain: str
+    """The routing domain, or C(local-out), or the kernel table of spread anycast (C(public-spread))."""
     family: Family
+    """The address family."""
     kernel_table: int | None
+    """The number of the kernel table that it is kept in; none on a reflector."""
     learn: bool
+    """Whether routes of guests are learned from the kernel table."""
     fed_by: str | None
+    """The BIRD table whose BGP routes are copied here: those in ``accepts``, or all where that is empty. None
+    elsewhere."""
     prefsrc: str | None
+    """The preferred source of the copied routes; none where the kernel chooses."""
     persists: bool
+    """Whether its routes stay in the kernel when the table is configured away."""
     ecmp: Ecmp
+    """The routes that may have several next hops in the kernel."""
+    ecmp_limit: int
+    """The most next hops of a route in the kernel."""
     originates: tuple[str, ...]
+    """Prefixes that this host originates: its loopback, or an edge router's default route."""
     accepts: tuple[PrefixMatch, ...]
+    """The prefixes that the host accepts from its neighbours."""
     announces: tuple[PrefixMatch, ...]
+    """The prefixes that the host may announce to its neighbours."""
 
 
 @dataclass(frozen=True)
 class DomainCommunity:
-    """The large community (its three parts) that the routes of a domain carry in shared sessions."""
+    """The large community that the routes of a domain carry in shared sessions."""
 
     domain: str
+    """The routing domain."""
     value: tuple[int, int, int]
+    """The three numbers of the community (RFC 8092)."""
 
 
 @dataclass(frozen=True)
 class SharedPart:
-    """A domain that has a part in a shared table, and the BIRD table of its own."""
+    """A domain that has a part in a shared table."""
 
     domain: str
+    """The routing domain."""
     table: str
+    """The domain's own BIRD table."""
 
 
 @dataclass(frozen=True)
@@ -413,246 +581,330 @@ class SharedTable:
     """
 
     name: str
+    """The table's name in BIRD."""
     family: Family
+    """The address family."""
     parts: tuple[SharedPart, ...]
+    """The domains that have a part in it."""
 
 
 @dataclass(frozen=True)
 class Timers:
-    """BFD in milliseconds (RFC 5880), the rest in seconds (RFC 4271, RFC 4724, RFC 9494)."""
+    """The timers of BFD (RFC 5880) and BGP (RFC 4271, RFC 4724, RFC 9494)."""
 
     bfd_interval_ms: int
+    """BFD's interval in ms."""
     bfd_multiplier: int
+    """The number of missed BFD packets after which a path is dead."""
     hold_s: int
+    """BGP's hold time in s."""
     keepalive_s: int
+    """BGP's keepalive time in s."""
     connect_retry_s: int
+    """The time between two attempts to connect, in s."""
     restart_s: int
+    """The time that the routes of a restarting neighbour are kept as they are, in s."""
     stale_s: int
+    """The time that stale routes are kept as a last resort, in s."""
 
 
 @dataclass(frozen=True)
 class Daemon:
-    """The routing daemon of a host, and what it can be told.
-
-    ``package`` is the system's (empty where nothing is installed).  ``device_scan_s`` and ``kernel_scan_s``
-    are how often, in seconds, BIRD looks at the interfaces and at the kernel's tables, beside being told of
-    changes: more often where something waits for that; other daemons are not told (``None``).
-    ``asks_for_authentication``: beside a key, how it is used has to be said.  ``options`` are for its command
-    line.  ``bounds_restart``: it can be told how long the routes of a neighbour that restarts are kept at
-    most, whatever time the neighbour asks for.  ``reading_socket`` is how a second control socket is declared
-    that only answers questions (``None``: there is none).
-    """
+    """The routing daemon of a host, and the options that its version has."""
 
     name: DaemonName
+    """The daemon and its grammar."""
     system: System
+    """The distribution that it comes with."""
     package: str
+    """Its package in the distribution; empty where nothing is installed."""
     version: str
+    """Its version in the distribution."""
     device_scan_s: int | None = None
+    """The interval in s at which BIRD looks at the interfaces, beside being notified of changes: short where
+    something waits for that. None for other daemons."""
     kernel_scan_s: int | None = None
+    """The interval in s at which BIRD looks at the kernel's tables. None for other daemons."""
     asks_for_authentication: bool = False
+    """Whether the kind of authentication has to be configured beside a key."""
     options: tuple[str, ...] = ()
+    """Options for its command line."""
     bounds_restart: bool = False
+    """Whether it can bound the time that the routes of a restarting neighbour are kept, whatever time the
+    neighbour asks for."""
     reading_socket: str | None = None
+    """The declaration of a second control socket that only answers questions; none where the version has
+    none."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A process of BIRD, for ``families``: 1.6 has one for each, the others one for both.
-
-    ``name`` is that of the program, of its unit, its configuration and its socket; ``client`` talks to it.
-    """
+    """A process of BIRD: 1.6 has one for each family, the others one for both."""
 
     name: Literal["bird", "bird6"]
+    """The name of the program, of its unit, its configuration and its socket."""
     client: Literal["birdc", "birdc6"]
+    """The program that talks to it."""
     families: tuple[Family, ...]
+    """The address families that it routes."""
 
 
 @dataclass(frozen=True)
 class Routing:
-    """What the routing daemon of this host is told, all of its ``programs`` together.
-
-    ``failure_profile`` is the host's own, ``failure_profiles`` are those of its sessions: a reflector has its
-    clients'. ``awaited_interfaces`` are those that must have their IPv6 address before it starts.
-    ``rescans``: it has to be asked to look at the kernel's tables whenever a route changes.
-    ``session_shapes`` tell of which paths another configuration begins the sessions anew.
-    ``session_keys`` are the names of the secrets of its sessions. ``ranges`` are sessions that each host
-    in the prefix ``neighbor`` can have; ``peer`` is empty there.
-    ``communities`` and ``shared_tables`` are there where sessions are shared, ``owners`` where a policy asks
-    for them, sorted by id.  ``monitoring_group`` is the group of the system that may read the daemon's state.
-    """
+    """The configuration of this host's routing daemon, all of its programs together."""
 
     daemon: Daemon
+    """The routing daemon."""
     programs: tuple[Program, ...]
+    """The processes of a BIRD; empty for other daemons."""
     asn: int
+    """The AS number."""
     router_id: str
+    """The BGP identifier."""
     cluster_id: str | None
+    """The identifier of a reflector's cluster; none elsewhere."""
     failure_profile: FailureProfile
+    """The host's own failure profile."""
     failure_profiles: tuple[FailureProfile, ...]
+    """The failure profiles of its sessions: a reflector has those of its clients."""
     timers: Timers
+    """The timers."""
     ecmp_limit: int
+    """The most next hops of a route."""
     rescans: bool
+    """Whether BIRD has to be asked to look at the kernel's tables whenever a route changes."""
     session_shapes: tuple[str, ...]
+    """A digest of the sessions of each path: they begin anew when it changes. Empty where the daemon had
+    better not restart to begin them anew."""
     session_keys: tuple[str, ...]
+    """The names of the secrets of its sessions, keys of C(l3hv_bgp_secrets)."""
     awaited_interfaces: tuple[str, ...]
+    """The interfaces that must have their IPv6 address before the daemon starts."""
     tables: tuple[RoutingTable, ...]
+    """The tables, one for each domain and family."""
+    kernel_tables: tuple[int, ...]
+    """The numbers of the kernel tables that ``tables`` are kept in."""
+    multipath: tuple[Family, ...]
+    """The families in which a route of the kernel may have several next hops."""
     communities: tuple[DomainCommunity, ...]
+    """The communities that tell domains apart in shared sessions; empty where there are no such sessions."""
     shared_tables: tuple[SharedTable, ...]
+    """The tables between shared sessions and those of domains; empty where there are no such sessions."""
     refusals: tuple[Refusal, ...]
+    """The reasons to refuse announcements."""
     policies: tuple[ImportPolicy, ...]
-    owners: tuple[Owner, ...]
+    """The import policies, one for each table and kind of neighbours."""
+    owners: tuple[PrefixOwner, ...]
+    """The owners of prefixes, sorted by id; empty where no policy asks for them."""
     sessions: tuple[Session, ...]
+    """The sessions with neighbours that are known by name."""
     ranges: tuple[Session, ...]
+    """The sessions that each host in the prefix C(neighbor) can have."""
     monitoring_group: str | None
+    """The system's group that may read the daemon's state; none where only root may."""
 
 
 @dataclass(frozen=True)
 class Sysctl:
-    """One kernel setting and the reason for it. ``key`` is in sysctl.d syntax (``/`` for a dot in a name)."""
+    """One kernel setting."""
 
     key: str
+    """The setting's name as in sysctl.d(5): a slash stands for a dot in a name."""
     value: str
+    """The setting's value."""
     why: str
+    """The reason, printed above the setting."""
 
 
 @dataclass(frozen=True)
 class DropReason:
-    """Why packets are dropped: a counter's name, and what it counts. Some are not worth a line in the log."""
+    """A reason to drop packets."""
 
     name: str
+    """The name of the counter."""
     why: str
+    """The packets that it counts."""
     is_logged: bool
+    """Whether some of them are logged."""
 
 
 @dataclass(frozen=True)
 class FilteredDomain:
-    """What one domain's packets are forwarded between: its uplinks and guest ports on this host.
-
-    - ``open_guests``: the guest ports that ``open_interfaces`` may send to without any further condition.
-    - ``pools4``: the IPv4 prefixes of its pools: its guests may ask for addresses of these by ARP.
-    """
+    """The interfaces that one domain's packets are forwarded between."""
 
     name: str
+    """The domain's name."""
     interfaces: tuple[str, ...]
+    """Its uplinks and guest ports."""
     open_interfaces: tuple[str, ...]
+    """Those of them that may send to ``open_guests`` without any further condition."""
     open_guests: tuple[str, ...]
+    """The guest ports that ``open_interfaces`` may send to without any further condition."""
     pools4: tuple[str, ...]
+    """The IPv4 prefixes of its pools: its guests may ask for addresses of these by ARP."""
 
 
 @dataclass(frozen=True)
 class PrefixesOfLength:
-    """Prefixes by their first ``addresses``: whose part under ``mask`` is one of these is in one of them."""
+    """Prefixes of one length, by their first addresses."""
 
     length: int
+    """The length in bits."""
     mask: str
+    """The mask that selects so many bits of an address."""
     addresses: tuple[str, ...]
+    """The first address of each prefix."""
 
 
 @dataclass(frozen=True)
 class SpreadShare:
-    """The anycast of one family that ``holders`` hypervisors hold, this one included.
+    """The anycast of one family that has the same number of holders.
 
     A flow has a number from 0 to 65535 that depends on its addresses and ports: those below ``local`` stay.
     """
 
     family: Family
+    """The address family."""
     holders: int
+    """The number of hypervisors that hold it, this one included."""
     local: int
+    """The number of flows, of 65536, that stay on this host."""
     lengths: tuple[PrefixesOfLength, ...]
+    """The prefixes by their length."""
 
 
 @dataclass(frozen=True)
 class SpreadDomain:
-    """Which packets of ``guests`` (interfaces) of a domain get ``mark``: those for guests of other hosts."""
+    """The packets of a domain's guests that get a mark: those for guests of other hosts."""
 
     name: str
+    """The domain's name."""
     mark: str
+    """The bit, in hexadecimal, that packets for other hosts get in their mark."""
     guests: tuple[str, ...]
+    """The guest ports of the domain."""
     shares: tuple[SpreadShare, ...]
+    """The anycast prefixes by family and number of holders."""
 
 
 @dataclass(frozen=True)
 class PacketFilter:
-    """What passes the interfaces of the fabric on one host; others are not judged.
+    """The packets that pass the interfaces of the fabric on one host; other interfaces are not filtered.
 
     Pairs are (interface, what belongs to it), triples (interface, MAC, address). The number of rules that
     these become does not depend on them: each is a set that a packet is looked up in once.
-
-    - ``neighbours4`` and ``neighbours6``: where BGP and BFD may come from, by uplink.
-    - ``any_ttl4`` and ``any_ttl6``: the neighbours of these whose packets of BGP may have any TTL.
-    - ``closed_uplinks``: by these the host offers nothing else, but to ``fabric4`` and ``fabric6`` (the
-      prefixes of paths and loopbacks), ``management4`` and ``management6``.
-    - ``macs`` and ``sources4`` to ``source_prefixes6``: what guests may send with: single addresses,
-      /64s (by their first address), and other prefixes. ``senders4`` and ``sender_networks6`` are the single
-      addresses and the /64s with their guest's MAC: one look-up lets nearly all packets of guests through.
-    - ``gateways4``: ports and the addresses by which their guests know this host.
-    - ``probers4``: the main address of each guest, to which the answer to its ARP probes is sent.
-    - ``on_link6``: ports behind which any number of neighbours may be.
-    - ``isolated``, ``restricted``: as the intent says; ``allowed4`` and ``allowed6`` may send to the latter.
-    - ``transparent``: pairs of an additional address and the one that it is translated to; ``tracked4`` are
-      the addresses of the connections that have to be followed for that.
-    - ``spread``: the domains whose anycast is spread over all its holders.
-    - ``reasons``, ``arp_reasons``: why IP packets and ARP are dropped.
     """
 
     uplinks: tuple[str, ...]
+    """The interfaces of the paths."""
     closed_uplinks: tuple[str, ...]
+    """The uplinks by which the host offers nothing but routing, ICMP and neighbour discovery, except to the
+    prefixes of ``fabric4``, ``fabric6``, ``management4`` and ``management6``."""
     neighbours4: tuple[tuple[str, str], ...]
+    """Pairs of an uplink and the IPv4 prefix that BGP and BFD may come from."""
     neighbours6: tuple[tuple[str, str], ...]
+    """The same for IPv6."""
     any_ttl4: tuple[tuple[str, str], ...]
+    """Pairs of an uplink and an IPv4 neighbour whose packets of BGP may have any TTL."""
     any_ttl6: tuple[tuple[str, str], ...]
+    """The same for IPv6."""
     fabric4: tuple[str, ...]
+    """The IPv4 prefixes of paths and loopbacks."""
     fabric6: tuple[str, ...]
+    """The same for IPv6."""
     management4: tuple[str, ...]
+    """The IPv4 prefixes that may reach the host by closed uplinks."""
     management6: tuple[str, ...]
+    """The same for IPv6."""
     domains: tuple[FilteredDomain, ...]
+    """The domains whose packets the host forwards."""
     guests: tuple[str, ...]
+    """The guest ports."""
     macs: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and the guest's MAC."""
     sources4: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and a single IPv4 address that the guest may send with."""
     source_prefixes4: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and another IPv4 prefix that the guest may send with."""
     sources6: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and a single IPv6 address that the guest may send with."""
     senders4: tuple[tuple[str, str, str], ...]
+    """The entries of ``sources4`` with the guest's MAC: one look-up accepts nearly all packets of guests."""
     sender_networks6: tuple[tuple[str, str, str], ...]
+    """Lists of a guest port, the guest's MAC and the first address of a /64 that the guest may send with."""
     source_prefixes6: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and an IPv6 prefix of another length that the guest may send with."""
     gateways4: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and the IPv4 address by which the guest knows this host."""
     probers4: tuple[tuple[str, str], ...]
+    """Pairs of a guest port and the guest's main address, to which the answer to its ARP probes is sent."""
     on_link6: tuple[str, ...]
+    """The guest ports behind which any number of neighbours may be."""
     isolated: tuple[str, ...]
+    """The guest ports that no other guest of the host exchanges packets with."""
     restricted: tuple[str, ...]
+    """The guest ports that only the sources of ``allowed4`` and ``allowed6`` may send to."""
     allowed4: tuple[tuple[str, str], ...]
+    """Pairs of a restricted guest port and an IPv4 prefix that may send to it."""
     allowed6: tuple[tuple[str, str], ...]
+    """The same for IPv6."""
     transparent: tuple[tuple[str, str], ...]
+    """Pairs of an additional IPv4 address and the one that it is translated to."""
     tracked4: tuple[str, ...]
+    """The IPv4 addresses of the connections that have to be tracked for the translation."""
     spread: tuple[SpreadDomain, ...]
+    """The domains whose anycast is spread over all its holders."""
     reasons: tuple[DropReason, ...]
+    """The reasons to drop IP packets."""
     arp_reasons: tuple[DropReason, ...]
+    """The reasons to drop ARP."""
 
 
 @dataclass(frozen=True)
 class HostPlan:
-    """Everything that one host becomes.
-
-    ``warnings`` are sentences about what works, but probably not as meant.  A host that is not
-    ``managed`` belongs to somebody else: others have sessions with it, nothing is configured on it.
-    Reflectors that come ``after_clients`` are changed when hypervisors and edge routers have been: what
-    both ends of a session have to change together then takes one path after the other away, never all.
-    """
+    """Everything that one host becomes."""
 
     host: str
+    """The host's name."""
     kind: Kind
+    """The kind of the host."""
     id: int
+    """The host's number in the prefixes of the paths."""
     fabric: str
+    """The fabric's name."""
+    forwards: bool
+    """Whether the host forwards packets: not if it only reflects routes."""
     main_default_route: bool
+    """Whether the management network has a default route in the table main."""
     nics: tuple[Nic, ...]
+    """The physical interfaces that carry VLANs."""
     uplinks: tuple[Uplink, ...]
+    """The interfaces on the paths."""
     loopbacks: tuple[LoopbackAddress, ...]
+    """The addresses on C(lo)."""
     table_names: tuple[TableName, ...]
+    """The names of kernel routing tables."""
     rules: tuple[Rule, ...]
+    """The policy rules."""
     last_resorts: tuple[LastResort, ...]
+    """The routes that end the tables."""
     sysctls: tuple[Sysctl, ...]
+    """The kernel settings."""
     guests: tuple[Guest, ...]
+    """The guest ports."""
     dhcp_pools: tuple[DhcpPool, ...]
+    """The subnets that DHCP offers addresses of."""
+    guest_services: GuestServices
+    """The services that the guests need."""
     packet_filter: PacketFilter
+    """The packets that pass the interfaces of the fabric."""
     routing: Routing
+    """The configuration of the routing daemon."""
     warnings: tuple[str, ...] = field(default=())
+    """Sentences about an intent that works, but probably not as meant."""
     managed: bool = True
+    """Whether the host is configured from here. Others have sessions with one that is not, and nothing is
+    configured on it."""
     after_clients: bool = False
+    """Whether a reflector is changed after hypervisors and edge routers: what both ends of a session have to
+    change together then takes one path after the other away, never all."""

@@ -17,6 +17,7 @@ from l3hv.model.addressing import HOST_LENGTH, Network, by_address, family_of, i
 from l3hv.model.choices import DomainKind, Family
 from l3hv.model.intent import Common, Domain, HostIntent
 from l3hv.model.plan import PrefixesOfLength, PrefixMatch, SpreadDomain, SpreadShare
+from l3hv.plan.patterns import pattern
 
 MARKS: dict[DomainKind, str] = {"public": "0x20000000", "private": "0x40000000"}
 """The bit of a packet's mark that selects routes to other holders; other programs may use the other bits."""
@@ -42,7 +43,7 @@ class Spread:
         shared = (prefix for prefix, holders in self.held.items() if holders > 1)
         length = HOST_LENGTH[self.family]
         return tuple(
-            PrefixMatch(str(prefix), prefix.prefixlen, length, "anycast that is held here too")
+            pattern(prefix, prefix.prefixlen, length, "anycast that is held here too")
             for prefix in outermost(shared)
         )
 

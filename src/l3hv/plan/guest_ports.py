@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from l3hv.model.addressing import LINK_LOCAL_GATEWAY, family_of_text
+from l3hv.model.addressing import HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
 from l3hv.model.names import LOCAL_OUT
-from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute
+from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute, GuestServices, PortAddress
+
+LINK_LOCAL_LENGTH = 64
 
 GUEST_METRIC = 10
 """Kernel metric of guest routes, below the 32 of BIRD's routes: a local guest is reached on its port."""
@@ -48,11 +50,11 @@ def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -
     prefix = None
     if guest.ipv6 is not None:
         prefix = GuestPrefix(guest.ipv6, guest.ipv6_on_link, tuple(s for s in pool.dns if ":" in s))
-    gateways = []
+    addresses = []
     if lease is not None:
-        gateways.append(f"{pool.gateway}/32")
+        addresses.append(PortAddress("ipv4", str(pool.gateway), HOST_LENGTH["ipv4"]))
     if guest.link_local is not None:
-        gateways.append(f"{LINK_LOCAL_GATEWAY}/64")
+        addresses.append(PortAddress("ipv6", LINK_LOCAL_GATEWAY, LINK_LOCAL_LENGTH))
     return Guest(
         name=guest.name,
         interface=guest.interface,
@@ -60,7 +62,8 @@ def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -
         domain=guest.domain,
         mtu=guest.mtu,
         gateway_mac=common.gateway_mac,
-        gateways=tuple(gateways),
+        addresses=tuple(addresses),
+        gateways=tuple(f"{own.address}/{own.length}" for own in addresses),
         link_local=guest.link_local,
         lease=lease,
         prefix=prefix,
@@ -92,6 +95,14 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
                 yield GuestRoute("ipv6", prefix, guest.link_local, ipv6_tables, GUEST_METRIC, kind)  # type: ignore[arg-type] # see above
     for address in guest.transparent:
         yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
+
+
+def guest_services(ports: tuple[Guest, ...]) -> GuestServices:
+    """Return which daemons serve the guests of this host."""
+    return GuestServices(
+        dhcp=any(port.lease is not None for port in ports),
+        advertisements=any(port.prefix is not None for port in ports),
+    )
 
 
 def dhcp_pools(common: Common, ports: tuple[Guest, ...]) -> tuple[DhcpPool, ...]:

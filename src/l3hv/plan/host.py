@@ -5,7 +5,7 @@ from __future__ import annotations
 from l3hv.model.intent import HostSlice
 from l3hv.model.plan import HostPlan
 from l3hv.plan.anycast import spreads
-from l3hv.plan.guest_ports import dhcp_pools, guests
+from l3hv.plan.guest_ports import dhcp_pools, guest_services, guests
 from l3hv.plan.kernel import sysctls
 from l3hv.plan.packet_filter import packet_filter
 from l3hv.plan.routing import routing
@@ -28,6 +28,7 @@ def host_plan(part: HostSlice) -> HostPlan:
         kind=host.kind,
         id=host.id,
         fabric=common.fabric,
+        forwards=host.kind != "route_reflector",
         main_default_route=host.settings.main_default_route,
         nics=nics(host),
         uplinks=uplinks(common, host),
@@ -38,6 +39,7 @@ def host_plan(part: HostSlice) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=ports,
         dhcp_pools=dhcp_pools(common, ports),
+        guest_services=guest_services(ports),
         packet_filter=packet_filter(common, host, ports, spread, known),
         routing=routing(
             part,

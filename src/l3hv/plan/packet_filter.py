@@ -89,10 +89,10 @@ def packet_filter(
         source_prefixes6=tuple(own.prefixes6),
         gateways4=tuple(
             dict.fromkeys(
-                (guest.interface, gateway.partition("/")[0])
+                (guest.interface, gateway.address)
                 for guest in guests
-                for gateway in guest.gateways
-                if "." in gateway
+                for gateway in guest.addresses
+                if gateway.family == "ipv4"
             )
         ),
         probers4=tuple((guest.interface, guest.lease.address) for guest in guests if guest.lease is not None),

@@ -9,10 +9,20 @@ from l3hv.model.addressing import HOST_LENGTH, is_inside, longer_than
 from l3hv.model.choices import Announcer, Family
 from l3hv.model.intent import Common, Domain, HostSlice
 from l3hv.model.names import bird_table, own_policy_name, policy_name
-from l3hv.model.plan import ImportPolicy, NextHop, Owner, PrefixMatch, Refusal, Session
+from l3hv.model.plan import (
+    DefaultRanking,
+    ImportPolicy,
+    NextHop,
+    Owner,
+    PrefixMatch,
+    RankedNextHop,
+    Refusal,
+    Session,
+)
 from l3hv.model.text import natural_key
+from l3hv.plan.patterns import exact
 from l3hv.plan.sessions import has_own_policies
-from l3hv.plan.tables import DEFAULT_ROUTE, exact, extra_matches, loopback_matches, pool_matches
+from l3hv.plan.tables import DEFAULT_ROUTE, extra_matches, loopback_matches, pool_matches
 
 REFUSALS = tuple(
     Refusal(number, name, why)
@@ -108,6 +118,7 @@ def _policies(
             is_original=is_judged,
             is_silent=neighbors == "edge_routers",
             default_next_hops=default if neighbors == "reflectors" else (),
+            default_ranking=default_ranking(family, default) if neighbors == "reflectors" else None,
         )
 
     yield policy("hypervisors", pools, is_judged=True)
@@ -130,6 +141,20 @@ def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterat
         network = part.common.network(edge.path, domain.name, family)
         if network is not None and domain.name in edge.domains:
             yield NextHop(edge.address_in(network), f"{edge.name}, path {edge.path}")
+
+
+def default_ranking(family: Family, next_hops: tuple[NextHop, ...]) -> DefaultRanking | None:
+    """Return how a daemon prefers the default route by the first of ``next_hops``, if there are several.
+
+    >>> ranking = default_ranking("ipv4", (NextHop("198.51.100.120", "e1"), NextHop("198.51.100.121", "e2")))
+    >>> ranking.factor, ranking.next_hops
+    (2, (RankedNextHop(address='198.51.100.120', added=1, why='e1'),))
+    """
+    count = len(next_hops)
+    if count < 2:
+        return None
+    ranked = (RankedNextHop(hop.address, count - 1 - i, hop.why) for i, hop in enumerate(next_hops[:-1]))
+    return DefaultRanking(DEFAULT_ROUTE[family], count, tuple(ranked))
 
 
 def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:

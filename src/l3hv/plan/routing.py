@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from l3hv.model.choices import DaemonName
 from l3hv.model.daemons import DAEMONS, OVERLOOKING, WITH_OWNERS, programs
 from l3hv.model.intent import HostSlice
-from l3hv.model.plan import Guest, LoopbackAddress, Routing, Session
+from l3hv.model.plan import Guest, LoopbackAddress, Owner, PrefixOwner, Routing, Session
 from l3hv.model.profiles import FAILURE_PROFILES
 from l3hv.plan.anycast import Spread
 from l3hv.plan.communities import domain_communities
+from l3hv.plan.patterns import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.policy import import_policies, refusals
 from l3hv.plan.sessions import router_id, session_shapes
 from l3hv.plan.tables import routing_tables, shared_tables
 from l3hv.plan.uplinks import awaited_interfaces
+
+WITH_PREFIX_LISTS: frozenset[DaemonName] = frozenset({"frr"})
+"""Daemons whose prefix lists have numbered lines."""
 
 
 def routing(
@@ -32,7 +39,11 @@ def routing(
     daemon = DAEMONS[settings.daemon, settings.system]
     identity = router_id(common, host)
     tables = routing_tables(common, host, loopbacks, ports, spread)
+    in_kernel = [table for table in tables if table.kernel_table is not None]
     policies = import_policies(part, (*known, *ranges))
+    if settings.daemon in WITH_PREFIX_LISTS:
+        policies = tuple(map(policy_with_line_numbers, policies))
+        tables = tuple(map(table_with_line_numbers, tables))
     profiles = {session.failure_profile for session in (*known, *ranges)}
     is_shared = any(session.layout == "shared" for session in (*known, *ranges))
     return Routing(
@@ -45,17 +56,27 @@ def routing(
         failure_profiles=tuple(profile for profile in FAILURE_PROFILES if profile in profiles),
         timers=settings.timers,
         ecmp_limit=settings.ecmp_limit,
-        rescans=daemon.version in OVERLOOKING and any(table.kernel_table is not None for table in tables),
+        rescans=daemon.version in OVERLOOKING and len(in_kernel) > 0,
         session_shapes=session_shapes(known, settings.timers, daemon),
         session_keys=tuple(sorted({session.key for session in known if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
         tables=tables,
+        kernel_tables=tuple(dict.fromkeys(table.kernel_table for table in in_kernel if table.kernel_table)),
+        multipath=tuple(dict.fromkeys(table.family for table in in_kernel if table.ecmp == "all")),
         communities=domain_communities(common, host.domains) if is_shared else (),
         shared_tables=shared_tables(host, tables) if is_shared else (),
         refusals=refusals(policies, is_shared=is_shared),
         policies=policies,
-        owners=part.owners if settings.daemon in WITH_OWNERS else (),
+        owners=tuple(map(_prefix_owner, part.owners)) if settings.daemon in WITH_OWNERS else (),
         sessions=known,
         ranges=ranges,
         monitoring_group=settings.monitoring_group,
     )
+
+
+def _prefix_owner(owner: Owner) -> PrefixOwner:
+    return PrefixOwner(owner.id, owner.host, _with_lengths(owner.ipv4), _with_lengths(owner.ipv6))
+
+
+def _with_lengths(prefixes: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    return tuple((prefix, int(prefix.rpartition("/")[2])) for prefix in prefixes)

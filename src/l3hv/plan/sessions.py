@@ -200,6 +200,7 @@ def _carried(
     table = bird_table(network.domain, network.family)
     is_known = neighbors in ("hypervisors", "edge_routers")
     loopbacks = common.domain(network.domain).loopback(network.family)
+    single = network.prefix.max_prefixlen
     is_hypervisor = neighbors == "hypervisors"
     is_listed = is_hypervisor and has_own_policies(host)
     is_owned = is_hypervisor and not is_listed and host.settings.origin_validation == "strict"
@@ -208,9 +209,8 @@ def _carried(
         table=table,
         next_hop=None if host.kind == "route_reflector" else host.address_in(network),
         policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
-        next_hops=f"{peer.address_in(network)}/{network.prefix.max_prefixlen}"
-        if is_known
-        else str(network.prefix),
+        next_hops=f"{peer.address_in(network)}/{single}" if is_known else str(network.prefix),
+        next_hop_length=None if is_known or network.prefix.prefixlen == single else single,
         is_direct=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
         owner=peer.id if is_owned else None,

@@ -20,6 +20,7 @@ from l3hv.model.plan import (
     TableName,
 )
 from l3hv.plan.anycast import Spread
+from l3hv.plan.patterns import exact, pattern
 from l3hv.plan.uplinks import preferred_source
 
 DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
@@ -95,6 +96,7 @@ def _domain_table(
         prefsrc=None,
         persists=True,
         ecmp=host.ecmp_of(domain.name),
+        ecmp_limit=_ecmp_limit(host, domain.name),
         originates=originates,
         accepts=accepts,
         announces=announces,
@@ -122,6 +124,7 @@ def _local_out_tables(
         prefsrc=preferred_source(common, loopbacks),
         persists=True,
         ecmp=host.ecmp_of(private.name),
+        ecmp_limit=_ecmp_limit(host, private.name),
         originates=(),
         accepts=(),
         announces=(),
@@ -143,15 +146,16 @@ def _spread_table(host: HostIntent, spread: Spread) -> RoutingTable:
         prefsrc=None,
         persists=False,
         ecmp=host.ecmp_of(spread.domain.name),
+        ecmp_limit=_ecmp_limit(host, spread.domain.name),
         originates=(),
         accepts=spread.others,
         announces=(),
     )
 
 
-def exact(prefix: str, why: str) -> PrefixMatch:
-    length = int(prefix.partition("/")[2])
-    return PrefixMatch(prefix, length, length, why)
+def _ecmp_limit(host: HostIntent, domain: str) -> int:
+    """Return how many next hops a route of a domain may have in the kernel."""
+    return 1 if host.ecmp_of(domain) == "none" else host.settings.ecmp_limit
 
 
 def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
@@ -161,18 +165,18 @@ def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[Pre
             continue
         if family == "ipv4" and pool.ipv4 is not None:
             low = longer_than(pool.ipv4)
-            yield PrefixMatch(str(pool.ipv4), low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
+            yield pattern(pool.ipv4, low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
         if family == "ipv6" and pool.ipv6 is not None:
-            prefix, host = str(pool.ipv6), HOST_LENGTH["ipv6"]
-            yield PrefixMatch(prefix, longer_than(pool.ipv6), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
-            yield PrefixMatch(prefix, host, host, f"pool {pool.name}, single addresses")
+            prefix, host = pool.ipv6, HOST_LENGTH["ipv6"]
+            yield pattern(prefix, longer_than(prefix), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            yield pattern(prefix, host, host, f"pool {pool.name}, single addresses")
 
 
 def loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
     prefix = domain.loopback(family)
     if prefix is not None:
         length = HOST_LENGTH[family]
-        yield PrefixMatch(str(prefix), length, length, "loopbacks of the hypervisors")
+        yield pattern(prefix, length, length, "loopbacks of the hypervisors")
 
 
 def extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:

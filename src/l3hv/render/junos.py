@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from l3hv.model.addressing import HOST_LENGTH, family_of_text
+from l3hv.model.addressing import brief, family_of_text
 from l3hv.model.choices import FailureProfile, Family, LimitAction
 from l3hv.model.plain import as_plain, from_plain
 from l3hv.model.plan import CarriedDomain, HostPlan, ImportPolicy, PrefixLimit, PrefixMatch, Session, Uplink
@@ -332,12 +332,11 @@ def _accepted(carried: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
     """
     own_loopback = carried.loopback
     loopback = (JunosRoute(own_loopback, "exact", "its loopback"),) if own_loopback is not None else ()
-    hop, _, length = carried.next_hops.partition("/")
     return JunosTerm(
         name=policy.table,
         family=JUNOS_FAMILIES[policy.family],
         routes=(*loopback, *_routes(policy.accepts)),
-        next_hops=(hop,) if int(length) == HOST_LENGTH[policy.family] else (),
+        next_hops=(brief(carried.next_hops),) if carried.next_hop_length is None else (),
         is_original=policy.is_original,
     )
 
