@@ -151,18 +151,18 @@ def test_nothing_is_known_of_a_process_without_such_a_socket() -> None:
     assert not PROGRAM.hangs(process)
 
 
-GUESTS = {
-    "both": {"lease": {"address": "192.0.2.1"}, "prefix": "2001:db8::/64"},
-    "lease": {"lease": {"address": "192.0.2.1"}, "prefix": None},
-    "prefix": {"lease": None, "prefix": "2001:db8::/64"},
+SERVED = {
+    "both": {"dhcp": True, "advertisements": True},
+    "lease": {"dhcp": True, "advertisements": False},
+    "prefix": {"dhcp": False, "advertisements": True},
 }
 
 
-@pytest.mark.parametrize("guest", GUESTS)
+@pytest.mark.parametrize("guest", SERVED)
 def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
     variables = {
         **read(ROOT / "roles/guest_services/vars/main.yml"),
-        "guest_services_guests": [GUESTS[guest]],
+        "guest_services_served": SERVED[guest],
     }
     templar = Templar(loader=DataLoader(), variables=variables)
     first, *others = templar.template(variables["__guest_services_activation"])
@@ -173,7 +173,10 @@ def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: st
 
 
 def test_nothing_is_asked_where_no_guest_is_served() -> None:
-    variables = {**read(ROOT / "roles/guest_services/vars/main.yml"), "guest_services_guests": []}
+    variables = {
+        **read(ROOT / "roles/guest_services/vars/main.yml"),
+        "guest_services_served": {"dhcp": False, "advertisements": False},
+    }
     templar = Templar(loader=DataLoader(), variables=variables)
     (only,) = templar.template(variables["__guest_services_activation"])
     assert only["command"] == "systemctl disable --quiet --now radvd.service"
