@@ -94,7 +94,8 @@ def render(plan: dict[str, Any], sets: list[tuple[Path, dict[str, Any], Any]]) -
     """Render every file of one host and return their number and their size in bytes."""
     files = size = 0
     for role, variables, entries in sets:
-        values = {**variables, "l3hv_plan": plan, "ansible_managed": "bench"}
+        values = {**variables, "l3hv_plan": plan, "l3hv_routing": plan["routing"]}
+        values["ansible_managed"] = "bench"
 
         def ask(key: str, values: dict[str, Any] = values) -> Any:
             return resolved(values[key], ask) if key in values else missing
