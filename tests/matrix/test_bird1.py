@@ -27,6 +27,8 @@ SLEEP_MS = 2000
 """What BIRD before 2.14 may need beyond BFD: 1 s to mark routes as stale, a reflector 1 s more to tell."""
 GAP_MS = 20
 """BIRD 1.6 deletes a route from the kernel and adds it with other next hops: a packet in between is lost."""
+MOST_OF_A_FLOW = 2
+"""The packets of one flow that such a gap costs at most (docs/failover.md)."""
 
 
 @pytest.fixture(scope="module")
@@ -205,5 +207,3 @@ def test_a_reflector_changes_its_daemon_without_losing_a_packet(fabric: Lab, cha
         say(changed, "host_vars/rr1.yml", "l3hv_daemon", daemon)
         run_without_loss(fabric, changed)
         assert_has(fabric, "rr1", daemon)
-MOST_OF_A_FLOW = 2
-"""The packets of one flow that such a gap costs at most (docs/failover.md)."""
