@@ -119,11 +119,10 @@ OVERLOOKING = frozenset({"3.1"})
 They see that when they scan the kernel's table, and can be asked to.
 """
 
-DELETING = frozenset({"1.6.8", "3.1"})
-"""Versions that replace a route in the kernel by deleting and adding it again: 1.6 always, 3.1 in some scans.
+DELETING = frozenset({"1.6.8"})
+"""Versions that replace a route in the kernel by deleting it and adding it again.
 
-3.1 does it for up to 8 ms when a scan that it begins itself meets a changed best path, not exported yet
-(`krt_export_net` in 3.1.7). In between a packet takes the next best route.
+For the moment between, a packet takes the next best route.
 """
 
 
