@@ -58,6 +58,7 @@ OWN_MAC, GATEWAY_MAC = "50:54:33:00:00:09", "02:6c:33:68:76:01"
 OWN, OWN6, OWN_LINK_LOCAL = "203.0.113.2", "2001:db8:cb00:7102::666", "fe80::5254:33ff:fe00:9"
 GATEWAY, GATEWAY6 = "203.0.113.254", "fe80::1"
 NEIGHBOR, NEIGHBOR_MAC, NEIGHBOR6 = "203.0.113.1", "50:54:33:00:00:07", "2001:db8:cb00:7101::1"
+UNUSED = "unused address of its pool"
 REMOTE, REMOTE6 = "203.0.113.3", "2001:db8:cb00:7103:5254:33ff:fe00:f"
 OUTSIDE, OUTSIDE6 = "192.0.2.8", "2001:db8:8888::8"
 FEW, MANY = 20, 2000
@@ -323,7 +324,7 @@ ATTACKS = (
     towards("BGP to", "2001:db8:c633:6400::7e", syn(OWN6, "2001:db8:c633:6400::7e", 179, ttl=255), "fabric"),
     towards("link-local", "fe80::77", udp(OWN6, "fe80::77", (4000, 4000), MARK), "link_local"),
     Attack("link-local 169.254.169.254", (out(udp(OWN, "169.254.169.254", (4, 4), MARK)),), None),
-    Attack("unused address of its pool", (out(udp(OWN, "203.0.113.99", (4, 4), MARK)),), None),
+    Attack(UNUSED, (out(udp(OWN, "203.0.113.99", (4, 4), MARK)),), None),
     towards("BFD to", "198.51.100.1", udp(OWN, "198.51.100.1", (49152, 3784), BFD, ttl=255), "to_host"),
     towards("BFD to", "198.51.100.2", udp(OWN, "198.51.100.2", (49152, 3784), BFD, ttl=255), "fabric"),
     towards("SSH to", "172.22.2.1", syn(OWN, "172.22.2.1", 22), "to_host"),
@@ -443,6 +444,11 @@ def test_permitted_packets_arrive(
     assert victims.lost() == {}
 
 
+def has_route_for_pool(lab: Lab) -> bool:
+    """Whether packets to unused addresses end at the hypervisor: with BIRD 1.6 they go to an edge router."""
+    return bool(lab.run(HOST, "ip route show table public type blackhole 203.0.113.0/24").strip())
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
 def test_attack_fails(
     standing: Lab, attacker: socket.socket, lookers: dict[str, Looker], victims: Victims, attack: Attack
@@ -455,6 +461,8 @@ def test_attack_fails(
     arrived = {"vm3": send_allowed(attacker, lookers["vm3"])}
     time.sleep(WATCHED_S)
     arrived |= {name: looker.found() for name, looker in lookers.items() if name != "vm3"}
+    if attack.name == UNUSED and not has_route_for_pool(standing):
+        del arrived["internet"]
     assert {name: counts for name, counts in arrived.items() if sum(counts.values()) > counts[ALLOWED]} == {}
     if attack.reason is not None:
         after = drops(standing)

@@ -31,7 +31,7 @@ CLEAN = """
 if [ -e /run/router.pid ]; then kill $(cat /run/router.pid) || :; fi
 ip link del oob0 2>/dev/null || :
 ip netns del router 2>/dev/null || :
-rm -f /run/router.conf /etc/sysctl.d/89-l3hv-management.conf
+rm -f /run/router.conf /etc/sysctl.d/zz-l3hv-management.conf
 sysctl -qw net.ipv6.conf.all.forwarding=1
 """
 
@@ -69,4 +69,4 @@ def test_a_learned_default_route_stays_when_the_host_begins_to_forward(with_rout
         return last > before
 
     wait_for("a renewed lifetime", is_renewed, LIFETIME)
-    assert "oob0.accept_ra = 2" in lab.run(HOST, "cat /etc/sysctl.d/89-l3hv-management.conf")
+    assert "oob0.accept_ra = 2" in lab.run(HOST, "cat /etc/sysctl.d/zz-l3hv-management.conf")

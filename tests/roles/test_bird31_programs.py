@@ -101,7 +101,7 @@ kill %2 %3
 """
 
 # Prints what happens to routes while the best path changes all the time, so that scans meet changes half-way:
-# beside the program if there is a fifth argument, else scans are asked for without copies.
+# beside the program if there is a fifth argument. Else scans are asked for without copies, until one deletes a route.
 FLOOD = """
 bird &
 hops 'via 198.51.100.9 via 198.51.100.137' >&2
@@ -111,9 +111,10 @@ else
     while sleep 0.005; do chroot /mnt/root birdc 'reload filters in "kernel_*"' >/dev/null; done &
 fi
 sleep 1
-chroot /mnt/root ip -oneline monitor route &
+chroot /mnt/root ip -oneline monitor route | tee /mnt/root/monitored &
 sleep 0.5
-for round in $(seq 60); do
+for round in $(seq $([ -n "$5" ] && echo 60 || echo 600)); do
+    [ -n "$5" ] || ! grep -q '^Deleted.*metric 32' /mnt/root/monitored || break
     for name in one one6 two two6; do
         chroot /mnt/root birdc disable $name >/dev/null
         chroot /mnt/root birdc enable $name >/dev/null
@@ -121,7 +122,8 @@ for round in $(seq 60); do
     done
 done
 sleep 1
-kill %2 %3 %1
+kill %2 %1
+pkill -P $$ ip
 """
 
 BOTH = "via 198.51.100.9 via 198.51.100.137"
@@ -158,7 +160,7 @@ def test_a_scan_amid_changes_leaves_no_prefix_without_a_route() -> None:
 
 def test_a_scan_amid_changes_without_copies_does() -> None:
     """The reason of the copies; where this fails, BIRD does not need them any more."""
-    assert without_a_route(in_a_machine(FLOOD, "").stdout) == PREFIXES
+    assert without_a_route(in_a_machine(FLOOD, "").stdout)
 
 
 def test_a_start_leaves_no_prefix_without_a_route() -> None:

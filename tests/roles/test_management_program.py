@@ -35,3 +35,23 @@ def test_another_verb_is_refused(words: list[str]) -> None:
     done = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "usage: management-advertisements check|keep\n"
+
+
+def test_a_file_of_the_former_name_is_renamed_with_its_lines(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former, settings = tmp_path / "89-l3hv-management.conf", tmp_path / "zz-l3hv-management.conf"
+    former.write_text(f"{program.HEAD}-net.ipv6.conf.oob0.accept_ra = 2\n")
+    monkeypatch.setattr(program, "FORMER", str(former))
+    monkeypatch.setattr(program, "SETTINGS", str(settings))
+    monkeypatch.setattr(program, "learning_interfaces", list)
+    with pytest.raises(SystemExit) as refused:
+        program.main(["check"])
+    assert refused.value.code == 1
+    assert "is to be renamed" in capsys.readouterr().out
+    program.main(["keep"])
+    assert not former.exists()
+    assert "oob0.accept_ra = 2" in settings.read_text()
+    with pytest.raises(SystemExit) as sound:
+        program.main(["check"])
+    assert sound.value.code == 0

@@ -123,11 +123,10 @@ OVERLOOKING = frozenset({"3.1"})
 They update the route at the next scan of the kernel's table, and a scan can be requested.
 """
 
-DELETING = frozenset({"1.6.8", "3.1"})
-"""Versions that replace a route in the kernel by deleting and adding it again: 1.6 always, 3.1 in some scans.
+DELETING = frozenset({"1.6.8"})
+"""Versions that replace a route in the kernel by deleting it and adding it again.
 
-In 3.1 the route is missing for up to 8 ms when a scan that BIRD starts itself meets a changed best path that
-is not exported yet (`krt_export_net` in 3.1.7).  Meanwhile a packet follows the next less specific route.
+For the moment between, a packet follows the next less specific route.
 """
 
 
