@@ -101,7 +101,8 @@ kill %2 %3
 """
 
 # Prints what happens to routes while the best path changes all the time, so that scans meet changes half-way:
-# beside the program if there is a fifth argument. Else scans are asked for without copies, until one deletes a route.
+# beside the program if there is a fifth argument. Without it scans have no copies, and the changes end when
+# one deletes a route.
 FLOOD = """
 bird &
 hops 'via 198.51.100.9 via 198.51.100.137' >&2
