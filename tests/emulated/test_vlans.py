@@ -18,7 +18,7 @@ pytestmark = pytest.mark.twin
 
 TESTS = Path(__file__).resolve().parents[1]
 PLAN = TESTS / "golden" / "vlans" / "expected" / "hv1" / "plan.yml"
-PLACED = TESTS / "roles" / "expected" / "vlans" / "hv1" / "etc" / "systemd"
+PLACED = PLAN.parent / "etc" / "systemd"
 
 VLAN, ARP, IPV4 = 0x8100, 0x0806, 0x0800
 PRIORITIES = {
