@@ -20,6 +20,7 @@ from l3hv.inventory.ansible import plain
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
 from l3hv.run.actions import ControllerAction
+from l3hv.run.memory import without_garbage_collection
 from l3hv.verify import subjects
 from l3hv.verify.causes import Group, groups
 from l3hv.verify.check import Check, Kind, failures
@@ -50,6 +51,7 @@ class ActionModule(ControllerAction):
 
     _supports_check_mode = True
 
+    @without_garbage_collection()
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return ``again``; if that is empty, also the counts and, by host, the text of its difference."""
         started = time.monotonic()

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import gc
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from l3hv.plan.host import host_plan
 from l3hv.plan.machines import topology
 from l3hv.plan.rules import rule_problems
 from l3hv.run.files import write_json
+from l3hv.run.memory import without_garbage_collection
 from l3hv.run.removals import Removals, load_applied, removals
 
 KEEP_RUNS_S = 24 * 3600
@@ -60,22 +60,7 @@ class Run:
     removals: Removals
 
 
-@contextlib.contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Turn off the cyclic garbage collector: each collection scans the millions of objects of a large fabric.
-
-    A run for one host of 1,000 with 100 guests each takes 2.6 s with the collector and 1.2 s without.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_no_garbage()
+@without_garbage_collection()
 def read_fabric(
     inventory: Inventory,
     touched: Collection[str],
