@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Do not look for cyclic garbage: among the millions of objects of a large fabric each look takes longer.
+    """Turn off the cyclic garbage collector: each collection scans the millions of objects of a large fabric.
 
-    To plan one host of 1,000 with 100 guests each took 2.6 s, and takes 1.2 s without.
+    A run for one host of 1,000 with 100 guests each takes 2.6 s with the collector and 1.2 s without.
     """
     was_enabled = gc.isenabled()
     gc.disable()
