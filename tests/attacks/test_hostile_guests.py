@@ -444,7 +444,7 @@ def test_permitted_packets_arrive(
     assert victims.lost() == {}
 
 
-def has_route_for_pool(lab: Lab) -> bool:
+def has_blackhole_for_pool(lab: Lab) -> bool:
     """Whether packets to unused addresses end at the hypervisor: with BIRD 1.6 they go to an edge router."""
     return bool(lab.run(HOST, "ip route show table public type blackhole 203.0.113.0/24").strip())
 
@@ -461,7 +461,7 @@ def test_attack_fails(
     arrived = {"vm3": send_allowed(attacker, lookers["vm3"])}
     time.sleep(WATCHED_S)
     arrived |= {name: looker.found() for name, looker in lookers.items() if name != "vm3"}
-    if attack.name == UNUSED and not has_route_for_pool(standing):
+    if attack.name == UNUSED and not has_blackhole_for_pool(standing):
         del arrived["internet"]
     assert {name: counts for name, counts in arrived.items() if sum(counts.values()) > counts[ALLOWED]} == {}
     if attack.reason is not None:

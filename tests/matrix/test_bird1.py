@@ -27,7 +27,7 @@ SLEEP_MS = 2000
 """Delay of BIRD before 2.14 after BFD: 1 s to mark routes as stale, a reflector 1 s more to advertise."""
 GAP_MS = 20
 """The gap in which BIRD 1.6 replaces a route in the kernel: it deletes the route and adds it again."""
-MOST_OF_A_FLOW = 2
+MOST_LOST_OF_A_FLOW = 2
 """The packets of one flow that such a gap costs at most (docs/failover.md)."""
 
 
@@ -143,7 +143,9 @@ def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) 
     gap = 0 if machine == "hv1" else GAP_MS + traffic.allowance_ms
     assert max(traffic.outages_ms().values()) <= gap
     # The host's lateness stretches a gap and loses no packet.
-    assert all(result["lost"] <= MOST_OF_A_FLOW * result["flows_hit"] for result in traffic.results.values())
+    assert all(
+        result["lost"] <= MOST_LOST_OF_A_FLOW * result["flows_hit"] for result in traffic.results.values()
+    )
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_a_community_has_no_effect_in_a_session_of_one_domain(as_written: Lab) -
 # --- keys and TTLs ---------------------------------------------------------------------------------
 
 SECRETS = {"fabric": "for tests only", "rack2": "for tests only, too"}
-OTHERS = {"fabric": "another one", "rack2": "one more"}
+OTHERS = {"fabric": "marmot 7 otter", "rack2": "otter 3 lynx"}
 
 
 def test_no_output_and_no_file_of_the_controller_has_a_secret(as_written: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 
 from images import ROOT, in_an_image
 
@@ -89,11 +90,11 @@ kill -KILL %1
 wait %1 || true
 chroot /mnt/root ip -oneline monitor route &
 sleep 0.5
-[ -z "$5" ] || chroot /mnt/root python3 -I /bird31-routes copy 90 20
+[ -z "$5" ] || chroot /mnt/root python3 -I /bird31-routes put start 90 20
 bird &
 [ -z "$5" ] || chroot /mnt/root python3 -I /bird31-routes wait
 sleep 3
-[ -z "$5" ] || chroot /mnt/root python3 -I /bird31-routes remove 90 20
+[ -z "$5" ] || chroot /mnt/root python3 -I /bird31-routes remove start
 sleep 0.5
 chroot /mnt/root ip route show table 90 >&2
 chroot /mnt/root ip -6 route show table 90 >&2
@@ -159,7 +160,7 @@ def test_a_scan_amid_changes_leaves_no_prefix_without_a_route() -> None:
     assert done.stdout.count("l3hv-stand-in metric 34") >= 2 * len(PREFIXES), done.stderr
 
 
-def test_a_scan_amid_changes_without_copies_does() -> None:
+def test_without_copies_a_scan_amid_changes_deletes_a_route() -> None:
     """The reason of the copies; where this fails, BIRD does not need them any more."""
     assert without_a_route(in_a_machine(FLOOD, "").stdout)
 
@@ -173,6 +174,47 @@ def test_a_start_leaves_no_prefix_without_a_route() -> None:
     assert all(f"{prefix} proto bird" in done.stderr for prefix in PREFIXES), done.stderr
 
 
-def test_without_the_program_it_does() -> None:
+def test_without_the_program_a_start_deletes_routes() -> None:
     """What the program is there for; where this fails, BIRD does not need it any more."""
     assert without_a_route(in_a_machine(RESTARTS, "").stdout) == PREFIXES
+
+
+# Puts copies of routes of which one has a dead next hop, and removes them; a route of another protocol stays.
+COPIES = """
+of_bird() {
+    chroot /mnt/root ip route add proto bird metric 32 table 90 "$@"
+}
+of_bird 203.0.113.1/32 via 198.51.100.9
+of_bird default nexthop via 198.51.100.9 nexthop via 198.51.100.137
+of_bird 2001:db8:cb00:7101::/64 via 2001:db8:c633:6400::9
+of_bird ::/0 nexthop via 2001:db8:c633:6400::9 nexthop via 2001:db8:c633:6401::9
+chroot /mnt/root ip route add 203.0.113.99/32 proto static metric 34 table 90 via 198.51.100.9
+ip link set two0 down
+chroot /mnt/root python3 -I /bird31-routes put scans 90 20
+echo put
+chroot /mnt/root ip -oneline route show table 90 proto l3hv-stand-in
+chroot /mnt/root ip -6 -oneline route show table 90 proto l3hv-stand-in
+chroot /mnt/root python3 -I /bird31-routes remove scans
+echo removed
+chroot /mnt/root ip -oneline route show table 90 metric 34
+chroot /mnt/root ip -6 -oneline route show table 90 metric 34
+"""
+
+
+def test_copies_have_the_next_hops_that_live_and_go_without_a_trace() -> None:
+    done = in_a_machine(COPIES)
+    assert done.returncode == 0, done.stderr
+    put, removed = (part.splitlines() for part in done.stdout.partition("put\n")[2].split("removed\n"))
+    copied = {line.split()[0] for line in put}
+    assert {"default", "203.0.113.1", "2001:db8:cb00:7101::/64"} <= copied, done.stdout
+    assert len(put) == 4
+    assert all("metric 34" in line and "two0" not in line for line in put), put
+    assert [line.split()[0] for line in removed] == ["203.0.113.99"]
+
+
+def test_an_unknown_verb_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, PROGRAMS / "bird31-routes", "scans"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("usage: bird31-routes ")

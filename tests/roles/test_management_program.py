@@ -48,7 +48,7 @@ def test_a_file_of_the_former_name_is_renamed_with_its_lines(
     with pytest.raises(SystemExit) as refused:
         program.main(["check"])
     assert refused.value.code == 1
-    assert "is to be renamed" in capsys.readouterr().out
+    assert "is to become" in capsys.readouterr().out
     program.main(["keep"])
     assert not former.exists()
     assert "oob0.accept_ra = 2" in settings.read_text()

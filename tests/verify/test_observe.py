@@ -993,3 +993,34 @@ def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
     assert devices_of(chain) == devices
     assert devices_of({**chain, "dev": "lo"}) == ["lo"]
     assert devices_of({**chain, "dev": ["lo", "d2"]}) == ["lo", "d2"]
+
+
+READING_ROUTES = f"""
+import json
+{FINDING.format(str(MODULES.parent / "module_utils"))}
+from {OBSERVE}.routes import read_tables
+plan = {{"uplinks": [], "table_names": [{{"name": "public", "id": 90}}],
+        "routing": {{"tables": [{{"family": "ipv4", "kernel_table": 90, "name": "public4"}}]}}}}
+own, learned = read_tables(plan, {{}}, {{}})
+print(json.dumps([[route["prefix"] for route in own["public ipv4"]], learned["public4"].count]))
+"""
+ROUTES = """
+ip link add name vm1 type veth peer name vm1-guest
+ip link set vm1 up
+ip route add 203.0.113.1/32 dev vm1 table 90 proto bird metric 32
+ip route add 203.0.113.1/32 dev vm1 table 90 proto 108 metric 34
+ip route add 203.0.113.2/32 dev vm1 table 90 proto static
+exec "$0" -c "$READING"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace of its own")
+def test_copies_in_scans_are_no_routes_of_others() -> None:
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-ec", ROUTES, sys.executable],
+        env={**os.environ, "READING": READING_ROUTES},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [["203.0.113.2/32"], 1]

@@ -13,6 +13,8 @@ from ansible.module_utils.l3hv.observe.plan import FAMILIES, Plan
 ZERO = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 BUILTIN_TABLES = {"main": 254, "local": 255, "default": 253}
 PROTOCOL_BIRD = 12
+PROTOCOL_STAND_IN = 108
+"""Copies of BIRD's routes while BIRD 3.1 scans (bird31-routes)."""
 ROUTE_TYPES = {
     1: "unicast",
     2: "local",
@@ -146,7 +148,7 @@ def read_tables(
                     route = route_of(message, family, links)
                     if route["protocol"] == PROTOCOL_BIRD:
                         by_bird.add(route)
-                    else:
+                    elif route["protocol"] != PROTOCOL_STAND_IN:
                         here.append(route)
                 if (family, identifier) in bird_tables:
                     learned[bird_tables[family, identifier]] = by_bird
