@@ -60,7 +60,7 @@ author: [l3hv]
 """
 
 EXAMPLES = r"""
-- name: See what this machine lacks
+- name: Check that this machine can become what its plan needs
   host_requirements:
     packages: [bird2, nftables]
     systems: [debian 12, debian 13]
