@@ -9,7 +9,7 @@ from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, SLEEPY, TITLES, WITHOUT
 from l3hv.model.intent import HostIntent, HostSlice
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
 from l3hv.model.text import natural_key
-from l3hv.plan.sessions import anybody, failure_profile
+from l3hv.plan.sessions import any_client, failure_profile
 
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
@@ -43,7 +43,7 @@ def _missing_paths(part: HostSlice) -> Iterator[str]:
 
 
 def _failure_profiles(part: HostSlice) -> set[FailureProfile]:
-    return {failure_profile(part.host, peer) for peer in (*part.peers, *anybody(part.host))}
+    return {failure_profile(part.host, peer) for peer in (*part.peers, *any_client(part.host))}
 
 
 def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
