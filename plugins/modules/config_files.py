@@ -181,10 +181,10 @@ EXAMPLES = r"""
         as: guest
     owned: [/etc/systemd/network/05-l3hv-port-*.network]
     units: [systemd-networkd.service]
-  notify: Apply the guest ports
+  notify: Reload the guest ports
 
 # handlers/main.yml
-- name: Apply the guest ports
+- name: Reload the guest ports
   config_files:
     set: guest_ports
     state: active

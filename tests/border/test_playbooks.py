@@ -63,7 +63,10 @@ def lab(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--start-at-task", "Route"], "--start-at-task 'Route' leaves out the reading of the intent"),
+        (
+            ["--start-at-task", "Reload BIRD"],
+            "--start-at-task 'Reload BIRD' leaves out the reading of the intent",
+        ),
         (["--skip-tags", "always"], "--skip-tags always leaves out the reading of the intent"),
     ],
 )
@@ -155,7 +158,7 @@ def test_a_run_that_is_not_root_is_refused(play: Play, lab: Path, playbook: str,
     assert done.returncode != 0
     assert sentence in said(done)
     assert "Traceback" not in said(done)
-    assert "PLAY [Reflect" not in done.stdout
+    assert "PLAY [Configure" not in done.stdout
 
 
 def test_most_guests_are_not_removed_without_consent(play: Play, lab: Path, tmp_path: Path):

@@ -298,7 +298,7 @@ def interrupt(fabric: Lab, key: str) -> list[int]:
             said.append(line)
             task = line if line.startswith(("TASK", "RUNNING")) else task
             is_of_path = any("Path a, 1 of 2" in earlier for earlier in said)
-            if is_of_path and "Describe the routing to BIRD" in task and line.startswith("changed: ["):
+            if is_of_path and "Configure BIRD" in task and line.startswith("changed: ["):
                 break
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.killpg(process.pid, signal.SIGKILL)

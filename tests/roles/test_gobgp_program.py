@@ -89,7 +89,7 @@ def test_what_was_started_is_in_force(sh: Sh) -> None:
     [
         (
             "s/25[.][.]32/26..32/",
-            "prefix set accept_public4_from_hypervisors, another prefix set announce_public4",
+            "prefix set accept_public4_from_hypervisors, prefix set announce_public4",
         ),
         ("s/set-local-pref = 100/set-local-pref = 99/", "policy judge"),
         ('s/set-med = .*/set-med = \\"9\\"/', "policy judge"),
@@ -101,7 +101,7 @@ def test_what_was_started_is_in_force(sh: Sh) -> None:
 def test_a_reload_brings_another_policy(sh: Sh, edit: str, parts: str) -> None:
     done = sh(f'sed -i "{edit}" /mnt/public.toml; in_force || true; reload; in_force')
     assert done.returncode == 0, done.stdout
-    assert done.stdout == f"public: GoBGP has another {parts}\n"
+    assert done.stdout == f"public: GoBGP differs from its file in {parts}\n"
 
 
 def test_a_reload_brings_a_limit_and_takes_it_away(sh: Sh) -> None:
@@ -112,7 +112,7 @@ def test_a_reload_brings_a_limit_and_takes_it_away(sh: Sh) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert len(set(done.stdout.splitlines())) == 1, done.stdout
-    assert done.stdout.startswith("public: GoBGP has another neighbour ")
+    assert done.stdout.startswith("public: GoBGP differs from its file in neighbour ")
 
 
 def test_a_reload_brings_and_removes_neighbours(sh: Sh) -> None:
@@ -125,7 +125,7 @@ def test_a_reload_brings_and_removes_neighbours(sh: Sh) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert lines[0] == lines[1]
-    assert lines[0].startswith("public: GoBGP has another neighbour ")
+    assert lines[0].startswith("public: GoBGP differs from its file in neighbour ")
 
 
 def test_what_a_reload_leaves_as_it_was_is_told(sh: Sh) -> None:
@@ -135,8 +135,8 @@ def test_what_a_reload_leaves_as_it_was_is_told(sh: Sh) -> None:
         " /mnt/public.toml; reload; in_force"
     )
     assert done.returncode != 0
-    assert done.stdout.startswith("public: GoBGP has another global, another neighbour ")
-    assert 0 < done.stdout.count("another neighbour") < len(NEIGHBOURS)
+    assert done.stdout.startswith("public: GoBGP differs from its file in global, neighbour ")
+    assert 0 < done.stdout.count("neighbour ") < len(NEIGHBOURS)
 
 
 def test_a_range_is_that_of_the_start(range_sh: Sh) -> None:
@@ -148,18 +148,18 @@ def test_a_range_is_that_of_the_start(range_sh: Sh) -> None:
     )
     assert done.returncode == 0, done.stderr
     changed, renamed, noted = done.stdout.splitlines()
-    assert changed == "public: GoBGP has another range clients_public"
-    assert "another range clients_public" in renamed
-    assert "another range others" in renamed
+    assert changed == "public: GoBGP differs from its file in range clients_public"
+    assert "range clients_public" in renamed
+    assert "range others" in renamed
     assert "range" not in noted
-    assert "another policy accept" in noted
+    assert "policy accept" in noted
 
 
 def test_where_the_next_hop_has_to_be_the_neighbours_it_is_compared(tmp_path: Path) -> None:
     sh = beside_gobgp("debian13", RANGES["debian13"], tmp_path)
     done = sh("sed -i '/set-next-hop/d' /mnt/public.toml; in_force || true; reload; in_force")
     assert done.returncode == 0, done.stdout
-    assert done.stdout == "public: GoBGP has another policy accept\n"
+    assert done.stdout == "public: GoBGP differs from its file in policy accept\n"
 
 
 def test_a_gobgp_that_is_gone_is_told(sh: Sh) -> None:

@@ -124,5 +124,5 @@ def test_who_cannot_bound_a_restart_time_says_so(profile: str, is_warned: bool) 
     planned = plans({"edge": OTHERS | {"l3hv_failure_profile": profile}, "rr1": old})
     warned = [text for text in planned["rr1"].warnings if "restart time" in text]
     assert bool(warned) == is_warned
-    assert all("write l3hv_failure_profile: bfd for edge" in text for text in warned)
+    assert all("set l3hv_failure_profile: bfd for edge" in text for text in warned)
     assert [text for text in planned["rr2"].warnings if "restart time" in text] == []

@@ -492,7 +492,7 @@ def test_a_name_that_libvirt_replaces_is_warned_of(interface: str):
     name = hosts["hv1"][1]["l3hv_guests"][0]["name"]
     expected = [
         "libvirt replaces interface names that begin with vnet, vif, macvtap, macvlan: "
-        f"choose others for {interface} ({name})"
+        f"choose other names for {interface} ({name})"
     ]
     assert warnings == ([] if interface == "tap-vm9" else expected)
 

@@ -137,7 +137,7 @@ def test_a_refused_announcement_is_told_with_the_reason() -> None:
     checks = compared(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
     assert [check.sentence for check in checks if not check.ok] == [
         "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
-        "no neighbour of this kind announces this prefix",
+        "neighbours of this kind may not advertise this prefix",
         "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter says so",
     ]
 

@@ -1,9 +1,9 @@
 """The plan of one host: every template, role and verification reads it.
 
-A plan is made by :mod:`l3hv.plan`, travels through Ansible as plain dictionaries (``as_plain``)
-and is only printed and compared after that: no role, template or check decides about networking any more.
-Addresses and prefixes are strings in canonical form (RFC 5952 for IPv6).  Sequences are sorted
-in the order in which they are printed.  Fields that do not apply are ``None`` or empty.
+:mod:`l3hv.plan` makes a plan, and Ansible passes it on as plain dictionaries (``as_plain``). Roles, templates
+and checks only print and compare it; they make no decisions about networking. Addresses and prefixes are
+strings in canonical form (RFC 5952 for IPv6). Sequences are sorted in the order in which they are printed.
+Fields that do not apply are ``None`` or empty.
 
 The text below a field describes it; ``make specs`` copies it into the argument specs of the roles
 (:mod:`l3hv.render.role_specs`).
@@ -66,7 +66,7 @@ class Uplink:
     mtu: int
     """The MTU in bytes."""
     vlan: Vlan | None
-    """The VLAN to create; none when the interface exists already."""
+    """The VLAN to create; none if the interface already exists."""
     addresses: tuple[UplinkAddress, ...]
     """The host's addresses, one for each family that the path carries."""
 
@@ -96,8 +96,8 @@ class LoopbackAddress:
     domain: str
     """The routing domain that the address belongs to."""
     announced: bool
-    """Whether the address is the host's loopback in its domain, which it announces and prefers as the source
-    of its own traffic. The others are addresses that an edge router answers for."""
+    """Whether the address is the host's loopback in its domain, which it advertises and prefers as the source
+    of its own traffic. Otherwise it is an address of an edge router, which the router does not advertise."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Rule:
     """One policy rule (``ip -4|-6 rule``).
 
     ``ip_protocol`` and ``source_port`` select by the headers of the packet. Only a rule with ``iif lo`` may
-    have them: any other one makes the kernel dissect every packet that it forwards.
+    have them: any other rule would make the kernel dissect every packet that it forwards.
     """
 
     family: Family
@@ -129,7 +129,7 @@ class Rule:
     why: str
     """The reason, printed beside the rule."""
     iif: str | None = None
-    """The interface that the packet came by; none: any."""
+    """The interface that the packet arrived on; none: any."""
     source: str | None = None
     """The prefix of the packet's source; none: any."""
     destination: str | None = None
@@ -147,7 +147,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class LastResort:
-    """A route that ends a table, or the look-up of ``prefix`` there, where no other route is known."""
+    """A route that ends the look-up in a table, or of ``prefix`` there, if no other route matches."""
 
     family: Family
     """The address family."""
@@ -156,7 +156,7 @@ class LastResort:
     type: Literal["blackhole", "unreachable"]
     """The type of the route: packets are dropped, or their sender gets an error."""
     metric: int = 4294967294
-    """The route's metric. No route of a daemon has such a high one."""
+    """The route's metric, higher than that of any route of a daemon."""
     prefix: str = "default"
     """The destination: C(default) or a prefix."""
 
@@ -174,12 +174,12 @@ class GuestRoute:
     tables: tuple[str, ...]
     """The names of the tables that have the route."""
     metric: int
-    """The kernel's metric, lower than that of routes learned by BGP (32): a guest that is here is reached
-    here. Guests of one host that share an anycast prefix differ in it."""
+    """The kernel's metric, lower than the 32 of routes learned by BGP: the route to a local guest is
+    preferred. Guests of one host that share an anycast prefix have different metrics."""
     kind: Literal["main", "address", "subnet", "anycast", "transparent"]
     """The part of the guest's intent that the route comes from."""
     prefsrc: str | None = None
-    """The preferred source in the table local-out; none where the kernel chooses, or the route is not in that
+    """The preferred source in the table local-out; none if the kernel chooses, or the route is not in that
     table."""
 
 
@@ -254,7 +254,7 @@ class Guest:
 
 @dataclass(frozen=True)
 class DhcpPool:
-    """A subnet that guests of this host believe to be in, as the DHCP server offers it."""
+    """A subnet as the DHCP server offers it: guests of this host use it as the subnet of their interface."""
 
     name: str
     """The pool's name."""
@@ -269,7 +269,7 @@ class DhcpPool:
     dns: tuple[str, ...]
     """The IPv4 addresses of name servers."""
     search: tuple[str, ...]
-    """The domains that names are looked up in."""
+    """The DNS search domains."""
     routes: tuple[tuple[str, str], ...]
     """The (prefix, gateway) pairs of option 121. The default route is among them if there are any: clients
     that understand the option ignore the router option beside it (RFC 3442)."""
@@ -287,28 +287,28 @@ class GuestServices:
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """A prefix pattern as in BIRD: a prefix, or what is inside it with a length in some range."""
+    """A prefix pattern as in BIRD: a prefix, or all prefixes inside it with a length in a range."""
 
     prefix: str
     """The prefix."""
     low: int
-    """The least length of what matches."""
+    """The minimum length of a matching prefix."""
     high: int
-    """The greatest length of what matches."""
+    """The maximum length of a matching prefix."""
     why: str
     """The reason, printed beside the pattern."""
     longer_from: int | None = None
-    """``low`` where it is greater than the length of ``prefix``, otherwise none."""
+    """``low`` if it is greater than the length of ``prefix``, otherwise none."""
     longer_to: int | None = None
-    """``high`` where it is greater than the length of ``prefix``; none for a pattern that matches exactly
+    """``high`` if it is greater than the length of ``prefix``; none for a pattern that matches exactly
     ``prefix``."""
     number: int | None = None
-    """The line that the pattern has in a prefix list; none where the daemon has no prefix lists."""
+    """The number of the pattern's line in a prefix list; none if the daemon has no prefix lists."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A reason to refuse an announcement."""
+    """A reason to refuse a route of a neighbour."""
 
     number: int
     """The number that the daemon marks the route with."""
@@ -330,7 +330,7 @@ class NextHop:
 
 @dataclass(frozen=True)
 class RankedNextHop:
-    """A next hop of the default route, and how much it is preferred."""
+    """A next hop of the default route, and its preference."""
 
     address: str
     """The address."""
@@ -342,32 +342,32 @@ class RankedNextHop:
 
 @dataclass(frozen=True)
 class DefaultRanking:
-    """The order of default routes that their routers prefer alike.
+    """The order of default routes with equal local preference.
 
-    A preference that a router sets still counts first: the local preference is multiplied by ``factor``, and
-    each next hop adds less than that.
+    The local preference that a router sets stays decisive: it is multiplied by ``factor``, and each next hop
+    adds less than ``factor``.
     """
 
     prefix: str
     """The default route of the family."""
     factor: int
-    """The number that the local preference is multiplied by."""
+    """The factor of the local preference."""
     next_hops: tuple[RankedNextHop, ...]
     """The next hops in the order of preference, without the last one, which adds nothing."""
 
 
 @dataclass(frozen=True)
 class ImportPolicy:
-    """The routes that are taken into a table from neighbours of one kind.
+    """The routes that a table accepts from neighbours of one kind.
 
-    Others are refused, each for a :class:`Refusal`.
+    Other routes are refused, each for a :class:`Refusal`.
 
-    Where hypervisors may announce exactly their own and the daemon has no table of ``owners`` to ask, each of
-    them has a policy of its own.
+    If hypervisors may advertise exactly their own prefixes, and the daemon has no table of ``owners``, each
+    hypervisor has a policy of its own.
     """
 
     name: str
-    """The name of the policy, as of a function in BIRD."""
+    """The name of the policy, which is a function in BIRD."""
     table: str
     """The BIRD table that accepted routes go into."""
     family: Family
@@ -375,27 +375,27 @@ class ImportPolicy:
     neighbors: Announcer
     """The kind of the neighbours."""
     accepts: tuple[PrefixMatch, ...]
-    """The prefixes that are taken."""
+    """The accepted prefixes."""
     reserved: tuple[PrefixMatch, ...]
     """Parts of pools that no guest can have: they are refused although they lie in ``accepts``."""
     loopbacks: str | None
-    """The prefix of which only the neighbour's own loopback is taken; none where no loopback is taken."""
+    """The prefix of which only the neighbour's own loopback is accepted; none if no loopback is accepted."""
     is_owned: bool
-    """Whether the prefix must be the neighbour's among ``owners``."""
+    """Whether ``owners`` must assign the prefix to the neighbour."""
     is_original: bool
-    """Whether what was reflected, or has an AS path, is refused, and no attribute is taken as it is."""
+    """Whether reflected routes and routes with an AS path are refused, and all attributes are reset."""
     is_silent: bool
-    """Whether other prefixes are left out without a line in the log: the neighbour may well know more."""
+    """Whether other prefixes are refused without a line in the log: the neighbour may have many of them."""
     default_next_hops: tuple[NextHop, ...]
-    """Of default routes that their routers prefer alike the one by the first of these is preferred, so that
-    no two of them are merged. Without any they are left as they are."""
+    """The order in which next hops of default routes with equal local preference are preferred, so that these
+    routes are not merged. Empty if they may be merged."""
     default_ranking: DefaultRanking | None
-    """The same as numbers for a daemon; none where there are no two to choose from."""
+    """The same as numbers for a daemon; none if there are fewer than two next hops."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A hypervisor and the prefixes of its guests, which it may announce: in the order of their addresses."""
+    """A hypervisor and the prefixes of its guests, which it may advertise, sorted by address."""
 
     id: int
     """The hypervisor's id."""
@@ -423,15 +423,15 @@ class PrefixOwner:
 
 @dataclass(frozen=True)
 class PrefixLimit:
-    """The number of prefixes that are taken from a neighbour, and the reaction to more."""
+    """The maximum number of prefixes of a neighbour, and the reaction to more prefixes."""
 
     accepted: int
-    """The most prefixes that are accepted."""
+    """The maximum number of accepted prefixes."""
     remembered: int
-    """The most prefixes with those that were refused."""
+    """The maximum number of accepted and refused prefixes."""
     action: LimitAction
-    """The reaction to more: further announcements are dropped (C(block)), the session ends (C(restart),
-    C(disable)), or a line in the log is all (C(warn))."""
+    """The reaction to more prefixes: they are dropped (C(block)), the session ends (C(restart), C(disable)),
+    or the daemon only logs it (C(warn))."""
 
 
 @dataclass(frozen=True)
@@ -443,20 +443,20 @@ class CarriedDomain:
     table: str
     """The domain's BIRD table."""
     next_hop: str | None
-    """The address that this host puts into its announcements; none on a reflector, which keeps the announced
-    one."""
+    """The next hop of routes that this host advertises; none on a reflector, which keeps the next hop of a
+    route."""
     policy: str
-    """The name of the import policy that judges the neighbour's announcements."""
+    """The name of the import policy for the neighbour's routes."""
     next_hops: str
-    """The prefix that the next hops of the neighbour's announcements must lie in."""
+    """The prefix that must contain the next hops of the neighbour's routes."""
     next_hop_length: int | None
-    """The length of a single address where ``next_hops`` has several addresses, otherwise none."""
+    """The length of a single address if ``next_hops`` has several addresses, otherwise none."""
     is_direct: bool
-    """Whether the next hop must be the address that the neighbour speaks from."""
+    """Whether the next hop must be the neighbour's address of the session."""
     loopback: str | None
-    """The neighbour's own loopback as a prefix, where the policy asks for it; otherwise none."""
+    """The neighbour's own loopback as a prefix, if the policy needs it; otherwise none."""
     owner: int | None
-    """The neighbour's id, where the policy asks for it; otherwise none."""
+    """The neighbour's id, if the policy needs it; otherwise none."""
 
 
 @dataclass(frozen=True)
@@ -466,15 +466,16 @@ class Channel:
     family: Family
     """The address family."""
     table: str
-    """The BIRD table of the channel: that of its domain, or a shared one where it carries several."""
+    """The BIRD table of the channel: that of its domain, or a shared table if it carries several domains."""
     carries: tuple[CarriedDomain, ...]
     """The domains whose routes it carries; several in shared sessions only."""
     limit: PrefixLimit | None
-    """The number of prefixes that are taken from the neighbour; none where there is no limit."""
+    """The maximum number of prefixes of the neighbour; none without a limit."""
 
     @property
     def next_hops(self) -> dict[str, str | None]:
-        """The BIRD tables of domains whose routes are exchanged, each with the next hop that we announce."""
+        """The BIRD tables of domains whose routes are exchanged, with the next hop that this host
+        advertises."""
         return {part.table: part.next_hop for part in self.carries}
 
 
@@ -485,7 +486,7 @@ class Session:
     name: str
     """The name of the session's protocol in BIRD."""
     peer: str
-    """The neighbour's name; empty where any client can be the neighbour."""
+    """The neighbour's name; empty if any client can be the neighbour."""
     path: str
     """The L2 path."""
     domain: str
@@ -499,7 +500,7 @@ class Session:
     local: str
     """This host's address."""
     neighbor: str
-    """The neighbour's address; a prefix where any client in it can be the neighbour."""
+    """The neighbour's address; a prefix if any client in it can be the neighbour."""
     relation: Literal["reflector", "client", "peer"]
     """The role of the neighbour for this host: reflector, client, or another reflector of the path."""
     passive: bool
@@ -509,7 +510,7 @@ class Session:
     bfd: bool
     """Whether BFD watches the neighbour."""
     key: str | None
-    """The name of the session's secret, the same at both ends; none where it has no secret."""
+    """The name of the session's secret, the same at both ends; none without a secret."""
     ttl_security: bool
     """Whether packets of BGP must have a TTL of 255 (RFC 5082)."""
     channels: tuple[Channel, ...]
@@ -518,9 +519,10 @@ class Session:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """One BIRD table: a domain (or local-out) in one family, and the kernel table that it is kept in.
+    """One BIRD table for a domain or local-out in one family, and the kernel table of its routes.
 
-    Or the routes of a domain to anycast prefixes of this host from other holders (``public4_spread``).
+    A table of spread anycast (``public4_spread``) has a domain's routes to other holders of this host's
+    anycast.
     """
 
     name: str
@@ -530,26 +532,26 @@ class RoutingTable:
     family: Family
     """The address family."""
     kernel_table: int | None
-    """The number of the kernel table that it is kept in; none on a reflector."""
+    """The number of the kernel table that its routes are exported to; none on a reflector."""
     learn: bool
     """Whether routes of guests are learned from the kernel table."""
     fed_by: str | None
-    """The BIRD table whose BGP routes are copied here: those in ``accepts``, or all where that is empty. None
-    elsewhere."""
+    """The BIRD table whose BGP routes are copied to this table: the routes in ``accepts``, or all routes if
+    it is empty. None for a table without copies."""
     prefsrc: str | None
-    """The preferred source of the copied routes; none where the kernel chooses."""
+    """The preferred source of the copied routes; none if the kernel chooses."""
     persists: bool
-    """Whether its routes stay in the kernel when the table is configured away."""
+    """Whether its routes stay in the kernel when the table is removed from the configuration."""
     ecmp: Ecmp
     """The routes that may have several next hops in the kernel."""
     ecmp_limit: int
-    """The most next hops of a route in the kernel."""
+    """The maximum number of next hops of a route in the kernel."""
     originates: tuple[str, ...]
     """Prefixes that this host originates: its loopback, or an edge router's default route."""
     accepts: tuple[PrefixMatch, ...]
     """The prefixes that the host accepts from its neighbours."""
     announces: tuple[PrefixMatch, ...]
-    """The prefixes that the host may announce to its neighbours."""
+    """The prefixes that the host may advertise to its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -564,7 +566,7 @@ class DomainCommunity:
 
 @dataclass(frozen=True)
 class SharedPart:
-    """A domain that has a part in a shared table."""
+    """A domain that shares a table with other domains."""
 
     domain: str
     """The routing domain."""
@@ -576,8 +578,8 @@ class SharedPart:
 class SharedTable:
     """The BIRD table between the shared sessions and the tables of domains, in one family.
 
-    It may hold the same prefix for each domain: they come from different protocols or have different path
-    identifiers (RFC 7911), and none of them is preferred to another here.
+    It may have the same prefix once per domain: these routes come from different protocols or have different
+    path identifiers (RFC 7911), and this table does not prefer one of them.
     """
 
     name: str
@@ -585,7 +587,7 @@ class SharedTable:
     family: Family
     """The address family."""
     parts: tuple[SharedPart, ...]
-    """The domains that have a part in it."""
+    """The domains that share the table."""
 
 
 @dataclass(frozen=True)
@@ -603,48 +605,47 @@ class Timers:
     connect_retry_s: int
     """The time between two attempts to connect, in s."""
     restart_s: int
-    """The time that the routes of a restarting neighbour are kept as they are, in s."""
+    """The time that the routes of a restarting neighbour stay fresh, in s."""
     stale_s: int
-    """The time that stale routes are kept as a last resort, in s."""
+    """The time that stale routes are kept, in s."""
 
 
 @dataclass(frozen=True)
 class Daemon:
-    """The routing daemon of a host, and the options that its version has."""
+    """The routing daemon of a host, and the properties of its version."""
 
     name: DaemonName
     """The daemon and its grammar."""
     system: System
-    """The distribution that it comes with."""
+    """The distribution that provides it."""
     package: str
-    """Its package in the distribution; empty where nothing is installed."""
+    """Its package in the distribution; empty if no package is installed."""
     version: str
     """Its version in the distribution."""
     device_scan_s: int | None = None
-    """The interval in s at which BIRD looks at the interfaces, beside being notified of changes: short where
-    something waits for that. None for other daemons."""
+    """The interval in s at which BIRD scans the interfaces, in addition to notifications of the kernel: short
+    if the version notices some changes only by a scan. None for other daemons."""
     kernel_scan_s: int | None = None
-    """The interval in s at which BIRD looks at the kernel's tables. None for other daemons."""
+    """The interval in s at which BIRD scans the kernel's tables. None for other daemons."""
     asks_for_authentication: bool = False
-    """Whether the kind of authentication has to be configured beside a key."""
+    """Whether the configuration needs the kind of authentication in addition to a key."""
     options: tuple[str, ...] = ()
     """Options for its command line."""
     bounds_restart: bool = False
-    """Whether it can bound the time that the routes of a restarting neighbour are kept, whatever time the
-    neighbour asks for."""
+    """Whether it can limit the time that the routes of a restarting neighbour are kept, if the neighbour asks
+    for a longer time."""
     reading_socket: str | None = None
-    """The declaration of a second control socket that only answers questions; none where the version has
-    none."""
+    """The declaration of a second, read-only control socket; none if the version has no such socket."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A process of BIRD: 1.6 has one for each family, the others one for both."""
+    """A process of BIRD: BIRD 1.6 has one process per family, later versions have one for both."""
 
     name: Literal["bird", "bird6"]
     """The name of the program, of its unit, its configuration and its socket."""
     client: Literal["birdc", "birdc6"]
-    """The program that talks to it."""
+    """The client program for its control socket."""
     families: tuple[Family, ...]
     """The address families that it routes."""
 
@@ -670,12 +671,12 @@ class Routing:
     timers: Timers
     """The timers."""
     ecmp_limit: int
-    """The most next hops of a route."""
+    """The maximum number of next hops of a route."""
     rescans: bool
-    """Whether BIRD has to be asked to look at the kernel's tables whenever a route changes."""
+    """Whether BIRD needs a request to scan the kernel's tables whenever a route changes."""
     session_shapes: tuple[str, ...]
-    """A digest of the sessions of each path: they begin anew when it changes. Empty where the daemon had
-    better not restart to begin them anew."""
+    """A digest of the sessions of each path: the sessions restart when it changes. Empty if the daemon should
+    not be restarted for such a change."""
     session_keys: tuple[str, ...]
     """The names of the secrets of its sessions, keys of C(l3hv_bgp_secrets)."""
     awaited_interfaces: tuple[str, ...]
@@ -683,25 +684,25 @@ class Routing:
     tables: tuple[RoutingTable, ...]
     """The tables, one for each domain and family."""
     kernel_tables: tuple[int, ...]
-    """The numbers of the kernel tables that ``tables`` are kept in."""
+    """The numbers of the kernel tables that ``tables`` are exported to."""
     multipath: tuple[Family, ...]
     """The families in which a route of the kernel may have several next hops."""
     communities: tuple[DomainCommunity, ...]
-    """The communities that tell domains apart in shared sessions; empty where there are no such sessions."""
+    """The communities that identify domains in shared sessions; empty without such sessions."""
     shared_tables: tuple[SharedTable, ...]
-    """The tables between shared sessions and those of domains; empty where there are no such sessions."""
+    """The tables between shared sessions and the tables of domains; empty without such sessions."""
     refusals: tuple[Refusal, ...]
-    """The reasons to refuse announcements."""
+    """The reasons to refuse routes of neighbours."""
     policies: tuple[ImportPolicy, ...]
     """The import policies, one for each table and kind of neighbours."""
     owners: tuple[PrefixOwner, ...]
-    """The owners of prefixes, sorted by id; empty where no policy asks for them."""
+    """The owners of prefixes, sorted by id; empty if no policy needs them."""
     sessions: tuple[Session, ...]
-    """The sessions with neighbours that are known by name."""
+    """The sessions with named neighbours."""
     ranges: tuple[Session, ...]
-    """The sessions that each host in the prefix C(neighbor) can have."""
+    """The sessions that any host in the prefix C(neighbor) can open."""
     monitoring_group: str | None
-    """The system's group that may read the daemon's state; none where only root may."""
+    """The system group whose members may read the daemon's state; none if only root may."""
 
 
 @dataclass(frozen=True)
@@ -737,11 +738,11 @@ class FilteredDomain:
     interfaces: tuple[str, ...]
     """Its uplinks and guest ports."""
     open_interfaces: tuple[str, ...]
-    """Those of them that may send to ``open_guests`` without any further condition."""
+    """The interfaces that may send to ``open_guests`` without further conditions."""
     open_guests: tuple[str, ...]
-    """The guest ports that ``open_interfaces`` may send to without any further condition."""
+    """The guest ports that ``open_interfaces`` may send to without further conditions."""
     pools4: tuple[str, ...]
-    """The IPv4 prefixes of its pools: its guests may ask for addresses of these by ARP."""
+    """The IPv4 prefixes of its pools: its guests may send ARP requests for addresses in them."""
 
 
 @dataclass(frozen=True)
@@ -751,22 +752,22 @@ class PrefixesOfLength:
     length: int
     """The length in bits."""
     mask: str
-    """The mask that selects so many bits of an address."""
+    """The netmask of this length."""
     addresses: tuple[str, ...]
     """The first address of each prefix."""
 
 
 @dataclass(frozen=True)
 class SpreadShare:
-    """The anycast of one family that has the same number of holders.
+    """The anycast prefixes of one family that have the same number of holders.
 
-    A flow has a number from 0 to 65535 that depends on its addresses and ports: those below ``local`` stay.
+    A flow has a hash from 0 to 65535 of its addresses and ports: flows below ``local`` stay on this host.
     """
 
     family: Family
     """The address family."""
     holders: int
-    """The number of hypervisors that hold it, this one included."""
+    """The number of hypervisors that hold the prefixes, including this one."""
     local: int
     """The number of flows, of 65536, that stay on this host."""
     lengths: tuple[PrefixesOfLength, ...]
@@ -775,12 +776,12 @@ class SpreadShare:
 
 @dataclass(frozen=True)
 class SpreadDomain:
-    """The packets of a domain's guests that get a mark: those for guests of other hosts."""
+    """The marked packets of a domain's guests: packets to anycast guests of other hosts."""
 
     name: str
     """The domain's name."""
     mark: str
-    """The bit, in hexadecimal, that packets for other hosts get in their mark."""
+    """The bit, in hexadecimal, that is set in the mark of these packets."""
     guests: tuple[str, ...]
     """The guest ports of the domain."""
     shares: tuple[SpreadShare, ...]
@@ -791,17 +792,17 @@ class SpreadDomain:
 class PacketFilter:
     """The packets that pass the interfaces of the fabric on one host; other interfaces are not filtered.
 
-    Pairs are (interface, what belongs to it), triples (interface, MAC, address). The number of rules that
-    these become does not depend on them: each is a set that a packet is looked up in once.
+    Pairs are (interface, address or prefix or MAC), triples (interface, MAC, address). They become sets, so
+    the number of rules does not depend on their number.
     """
 
     uplinks: tuple[str, ...]
     """The interfaces of the paths."""
     closed_uplinks: tuple[str, ...]
-    """The uplinks by which the host offers nothing but routing, ICMP and neighbour discovery, except to the
-    prefixes of ``fabric4``, ``fabric6``, ``management4`` and ``management6``."""
+    """The uplinks on which the host offers only routing, ICMP and neighbour discovery, except to the prefixes
+    of ``fabric4``, ``fabric6``, ``management4`` and ``management6``."""
     neighbours4: tuple[tuple[str, str], ...]
-    """Pairs of an uplink and the IPv4 prefix that BGP and BFD may come from."""
+    """Pairs of an uplink and the IPv4 prefix from which BGP and BFD are accepted."""
     neighbours6: tuple[tuple[str, str], ...]
     """The same for IPv6."""
     any_ttl4: tuple[tuple[str, str], ...]
@@ -835,13 +836,13 @@ class PacketFilter:
     source_prefixes6: tuple[tuple[str, str], ...]
     """Pairs of a guest port and an IPv6 prefix of another length that the guest may send with."""
     gateways4: tuple[tuple[str, str], ...]
-    """Pairs of a guest port and the IPv4 address by which the guest knows this host."""
+    """Pairs of a guest port and the IPv4 address of the guest's gateway."""
     probers4: tuple[tuple[str, str], ...]
     """Pairs of a guest port and the guest's main address, to which the answer to its ARP probes is sent."""
     on_link6: tuple[str, ...]
-    """The guest ports behind which any number of neighbours may be."""
+    """The guest ports that may have any number of IPv6 neighbours."""
     isolated: tuple[str, ...]
-    """The guest ports that no other guest of the host exchanges packets with."""
+    """The guest ports that exchange no packets with other guests of the host."""
     restricted: tuple[str, ...]
     """The guest ports that only the sources of ``allowed4`` and ``allowed6`` may send to."""
     allowed4: tuple[tuple[str, str], ...]
@@ -849,7 +850,7 @@ class PacketFilter:
     allowed6: tuple[tuple[str, str], ...]
     """The same for IPv6."""
     transparent: tuple[tuple[str, str], ...]
-    """Pairs of an additional IPv4 address and the one that it is translated to."""
+    """Pairs of an additional IPv4 address and the main address that it is translated to."""
     tracked4: tuple[str, ...]
     """The IPv4 addresses of the connections that have to be tracked for the translation."""
     spread: tuple[SpreadDomain, ...]
@@ -862,7 +863,7 @@ class PacketFilter:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """Everything that one host becomes."""
+    """The complete plan of one host."""
 
     host: str
     """The host's name."""
@@ -893,7 +894,7 @@ class HostPlan:
     guests: tuple[Guest, ...]
     """The guest ports."""
     dhcp_pools: tuple[DhcpPool, ...]
-    """The subnets that DHCP offers addresses of."""
+    """The subnets from which DHCP offers addresses."""
     guest_services: GuestServices
     """The services that the guests need."""
     packet_filter: PacketFilter
@@ -901,10 +902,10 @@ class HostPlan:
     routing: Routing
     """The configuration of the routing daemon."""
     warnings: tuple[str, ...] = field(default=())
-    """Sentences about an intent that works, but probably not as meant."""
+    """Sentences about an intent that works, but probably not as intended."""
     managed: bool = True
-    """Whether the host is configured from here. Others have sessions with one that is not, and nothing is
-    configured on it."""
+    """Whether this inventory manages the host. The roles do not change an unmanaged host, but other hosts
+    have sessions with it."""
     after_clients: bool = False
-    """Whether a reflector is changed after hypervisors and edge routers: what both ends of a session have to
-    change together then takes one path after the other away, never all."""
+    """Whether a reflector is changed after hypervisors and edge routers: if both ends of sessions must change
+    together, then only one path at a time is down."""

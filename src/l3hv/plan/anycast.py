@@ -43,7 +43,7 @@ class Spread:
         shared = (prefix for prefix, holders in self.held.items() if holders > 1)
         length = HOST_LENGTH[self.family]
         return tuple(
-            pattern(prefix, prefix.prefixlen, length, "anycast that is held here too")
+            pattern(prefix, prefix.prefixlen, length, "anycast prefix of local guests")
             for prefix in outermost(shared)
         )
 

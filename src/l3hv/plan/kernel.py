@@ -28,38 +28,50 @@ def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
 
 
 def _routing() -> Iterator[Sysctl]:
-    yield Sysctl("net.ipv6.conf.all.forwarding", "1", "a router; in IPv6 this is per host")
-    ports = "all flows of a pair of hosts would share one path without their ports in the hash"
+    yield Sysctl(
+        "net.ipv6.conf.all.forwarding",
+        "1",
+        "this host is a router; in IPv6 forwarding is a setting of the host",
+    )
+    ports = "include ports in the hash: otherwise all flows between two hosts would share one path"
     yield Sysctl("net.ipv4.fib_multipath_hash_policy", "1", ports)
     yield Sysctl("net.ipv6.fib_multipath_hash_policy", "1", ports)
     yield Sysctl(
-        "net.ipv4.icmp_errors_use_inbound_ifaddr", "1", "traceroute shows the path that the packet came by"
+        "net.ipv4.icmp_errors_use_inbound_ifaddr",
+        "1",
+        "traceroute shows the interface that the packet arrived on",
     )
     yield Sysctl(
-        "net.ipv4.conf.all.rp_filter", "0", "the kernel takes the stricter of this and the interface's own"
+        "net.ipv4.conf.all.rp_filter",
+        "0",
+        "the kernel uses the stricter value of this setting and the interface's",
     )
-    yield Sysctl("net.ipv4.conf.all.send_redirects", "0", "all guests are reached through this router")
+    yield Sysctl(
+        "net.ipv4.conf.all.send_redirects",
+        "0",
+        "guests reach each other through this router, so it sends no redirects",
+    )
     yield Sysctl("net.ipv4.conf.all.accept_redirects", "0", "routes come from BGP only")
     yield Sysctl("net.ipv6.conf.all.accept_redirects", "0", "routes come from BGP only")
     yield Sysctl(
-        "net.ipv6.route.max_size", "2147483647", "Linux before 6.3 stops at 4096 cached routes by default"
+        "net.ipv6.route.max_size", "2147483647", "Linux before 6.3 limits cached routes to 4096 by default"
     )
     # The kernel accepts source routes only if both this setting and the interface's own are on.
-    source_routes = "senders do not choose the way; with this at 0 an interface's own does not count"
+    source_routes = "ignore source routes of senders; 0 here overrides the interfaces' values"
     yield Sysctl("net.ipv4.conf.all.accept_source_route", "0", source_routes)
     yield Sysctl("net.ipv6.conf.all.accept_source_route", "0", source_routes)
     # The defaults of Linux; older versions had 1000 for icmp.ratelimit.
-    errors = "at least so many ms between two errors to one address: traceroute needs them"
+    errors = "minimum time in ms between two ICMP errors to one address; traceroute needs errors"
     yield Sysctl("net.ipv4.icmp_ratelimit", "1000", errors)
     yield Sysctl("net.ipv6.icmp.ratelimit", "100", errors)
-    limited = "which types are limited: errors, no answers to pings"
+    limited = "the ICMP types with that limit: errors, but not echo replies"
     yield Sysctl("net.ipv4.icmp_ratemask", "6168", limited)
     yield Sysctl("net.ipv6.icmp.ratemask", "0-1,3-127", limited)
 
 
 _ARP_ANSWERS = (
-    ("arp_ignore", "at 2 only senders in the prefix of our address get an answer, at 8 nobody"),
-    ("arp_filter", "at 1 nobody gets an answer whose address is routed by another interface"),
+    ("arp_ignore", "2 would answer only senders in the prefix of our address, and 8 no sender"),
+    ("arp_filter", "1 would not answer a sender whose address is routed by another interface"),
 )
 
 
@@ -69,19 +81,19 @@ def _answers(host: HostIntent) -> Iterator[Sysctl]:
         yield Sysctl(f"net.ipv4.conf.all.{setting}", "0", why)
         for uplink in host.uplinks:
             yield Sysctl(f"net.ipv4.conf.{_sysctl_name(uplink.interface)}.{setting}", "0", why)
-    pings = "guests ping their gateway, and machines of the fabric each other on each path"
+    pings = "answer pings: guests ping their gateway, and machines of the fabric ping each other on each path"
     yield Sysctl("net.ipv4.icmp_echo_ignore_all", "0", pings)
     yield Sysctl("net.ipv6.icmp.echo_ignore_all", "0", pings)
 
 
 def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
-    why = "below this number neighbours are never dropped; others on the paths, and the guests"
+    why = "number of neighbour entries that are never removed: for hosts on the paths and for guests"
     for family in FAMILIES:
         least = neighbours(common, host, family)
         key = f"net.{family}.neigh.default.gc_thresh"
         yield Sysctl(f"{key}1", str(least), why)
-        yield Sysctl(f"{key}2", str(2 * least), "above this number they are dropped after 5 s")
-        yield Sysctl(f"{key}3", str(4 * least), "above this number there are no new ones")
+        yield Sysctl(f"{key}2", str(2 * least), "above this number, entries are removed after 5 s")
+        yield Sysctl(f"{key}3", str(4 * least), "maximum number of entries")
 
 
 def neighbours(common: Common, host: HostIntent, family: Family) -> int:
@@ -102,20 +114,20 @@ def neighbours(common: Common, host: HostIntent, family: Family) -> int:
 
 
 _PORT_SETTINGS = (
-    ("net.ipv4.conf.{}.rp_filter", "1", "a guest sends with its own addresses only"),
-    ("net.ipv4.conf.{}.send_redirects", "0", "guests are never told to talk to each other directly"),
-    ("net.ipv4.conf.{}.accept_redirects", "0", "guests do not change our routes"),
-    ("net.ipv6.conf.{}.accept_redirects", "0", "guests do not change our routes"),
+    ("net.ipv4.conf.{}.rp_filter", "1", "accept only the guest's own source addresses"),
+    ("net.ipv4.conf.{}.send_redirects", "0", "guests must not reach each other directly"),
+    ("net.ipv4.conf.{}.accept_redirects", "0", "guests must not change the routes of this host"),
+    ("net.ipv6.conf.{}.accept_redirects", "0", "guests must not change the routes of this host"),
     (
         "net.ipv4.conf.{}.arp_announce",
         "2",
-        "a guest is asked by its gateway, not by the hypervisor's loopback",
+        "ARP requests to guests come from the gateway, not from the hypervisor's loopback",
     ),
     *((f"net.ipv4.conf.{{}}.{setting}", "0", why) for setting, why in _ARP_ANSWERS),
-    ("net.ipv4.neigh.{}.proxy_delay", "0", "proxy ARP answers at once, not within 0.8 s"),
+    ("net.ipv4.neigh.{}.proxy_delay", "0", "proxy ARP answers at once instead of after up to 0.8 s"),
 )
 
-_FORWARDING = ("net.ipv4.conf.{}.forwarding", "1", "a guest is routed")
+_FORWARDING = ("net.ipv4.conf.{}.forwarding", "1", "forward the packets of guests")
 """The setting that systemd-networkd makes itself for each interface, from version 256 on."""
 
 
@@ -142,9 +154,9 @@ def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
     for uplink in host.uplinks:
         interface = _sysctl_name(uplink.interface)
         for setting, value, why in (
-            ("forwarding", "1", f"path {uplink.path} of {uplink.domain}"),
-            ("rp_filter", "0", "what leaves by one path may come back by another"),
-            ("send_redirects", "0", "traffic turns around here on purpose when a path fails"),
-            ("arp_announce", "2", "neighbours on the path know our address there, not our loopback"),
+            ("forwarding", "1", f"forward packets from path {uplink.path} of {uplink.domain}"),
+            ("rp_filter", "0", "answers may arrive by another path"),
+            ("send_redirects", "0", "traffic may leave by the interface it came from when a path fails"),
+            ("arp_announce", "2", "ARP requests come from our address on the path, not from our loopback"),
         ):
             yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)

@@ -14,32 +14,40 @@ from l3hv.plan.anycast import Spread, spread_domains
 
 Pairs = tuple[tuple[str, str], ...]
 
-ROUTING = DropReason("routing", "BGP or BFD from beyond the path (TTL, source)", is_logged=True)
-TO_HOST = DropReason("to_host", "to the host itself, which offers nothing there", is_logged=True)
-MULTICAST = DropReason("multicast", "broadcasts and multicasts that nobody here listens to", is_logged=False)
+ROUTING = DropReason("routing", "BGP or BFD from outside the path (TTL, source)", is_logged=True)
+TO_HOST = DropReason(
+    "to_host", "to a service of this host, which offers none on this interface", is_logged=True
+)
+MULTICAST = DropReason(
+    "multicast", "broadcasts and multicasts that no service of this host receives", is_logged=False
+)
 OTHER_DOMAIN = DropReason("other_domain", "forwarded out of its domain", is_logged=True)
-OWN_ICMP = DropReason("own_icmp", "ICMP of this host to beyond the fabric that is no error", is_logged=False)
+OWN_ICMP = DropReason(
+    "own_icmp", "ICMP from this host to destinations outside the fabric, except errors", is_logged=False
+)
 
 FROM_GUESTS = (
-    DropReason("mac", "a guest with a MAC that is not its own", is_logged=True),
-    DropReason("source", "a guest with a source address that is not its own", is_logged=True),
-    DropReason("rogue_dhcp", "a guest that offers DHCP", is_logged=True),
-    DropReason("rogue_ra", "a guest that advertises itself as a router", is_logged=True),
-    DropReason("icmp_redirect", "a guest that redirects others (ICMP, ICMPv6)", is_logged=True),
-    DropReason("fragment", "an IPv6 fragment that hides the headers it is judged by", is_logged=True),
+    DropReason("mac", "the source MAC is not the guest's", is_logged=True),
+    DropReason("source", "the source address is not the guest's", is_logged=True),
+    DropReason("rogue_dhcp", "a guest acts as a DHCP server", is_logged=True),
+    DropReason("rogue_ra", "a guest sends router advertisements", is_logged=True),
+    DropReason("icmp_redirect", "a guest sends redirects (ICMP, ICMPv6)", is_logged=True),
+    DropReason("fragment", "an IPv6 fragment without the headers that the filter checks", is_logged=True),
     DropReason("nd_rate", "more neighbour discovery than a guest needs", is_logged=False),
     DropReason("dhcp_rate", "more DHCP than a guest needs", is_logged=False),
     DropReason("ping_rate", "more pings of the gateway than a guest needs", is_logged=False),
-    DropReason("fabric", "a guest that wants to reach the fabric's own machines", is_logged=True),
-    DropReason("link_local", "a guest that wants to reach link-local addresses elsewhere", is_logged=False),
+    DropReason("fabric", "from a guest to a machine of the fabric", is_logged=True),
+    DropReason("link_local", "to a link-local address on another link", is_logged=False),
     DropReason("isolation", "between guests of this host, one of which has port_isolation", is_logged=False),
-    DropReason("not_allowed", "to a guest with allowed_sources, from elsewhere", is_logged=False),
+    DropReason("not_allowed", "to a guest with allowed_sources, from another source", is_logged=False),
     DropReason("new_neighbours", "too many new addresses behind a port (a scan of its /64)", is_logged=False),
 )
 ARP_REASONS = (
-    DropReason("arp_mac", "ARP in the name of a MAC that is not the guest's own", is_logged=False),
-    DropReason("arp_sender", "ARP in the name of an address that is not the guest's own", is_logged=False),
-    DropReason("arp_target", "ARP for what a guest cannot reach, or holds itself", is_logged=False),
+    DropReason("arp_mac", "ARP with a sender MAC that is not the guest's", is_logged=False),
+    DropReason("arp_sender", "ARP with a sender address that is not the guest's", is_logged=False),
+    DropReason(
+        "arp_target", "ARP for an address that the guest cannot reach, or has itself", is_logged=False
+    ),
     DropReason("arp_rate", "more ARP than a guest needs", is_logged=False),
 )
 

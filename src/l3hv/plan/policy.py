@@ -28,16 +28,16 @@ REFUSALS = tuple(
     Refusal(number, name, why)
     for number, (name, why) in enumerate(
         (
-            ("path", "it has an AS path, but nothing here comes from beyond this AS"),
-            ("reflected", "it says that somebody reflected it, but only reflectors do"),
-            ("loopback", "it is the loopback of somebody else"),
-            ("prefix", "no neighbour of this kind announces this prefix"),
-            ("owner", "the inventory gives it to somebody else, or to nobody"),
-            ("next_hop", "its next hop is not an address of who announces it"),
-            ("domain", "it is in none of the domains of its session, or in several"),
+            ("path", "its AS path is not empty: the neighbour may advertise only its own routes"),
+            ("reflected", "it has an originator id or a cluster list, which only reflectors set"),
+            ("loopback", "it is a loopback, but not the neighbour's"),
+            ("prefix", "neighbours of this kind may not advertise this prefix"),
+            ("owner", "the inventory does not assign it to this neighbour"),
+            ("next_hop", "the neighbour may not use this next hop"),
+            ("domain", "it has the community of no domain of its session, or of several"),
             (
                 "reserved",
-                "it has the gateway, network or broadcast address of a pool, which no guest can have",
+                "it contains the gateway, network or broadcast address of a pool, which no guest can have",
             ),
         ),
         start=1,

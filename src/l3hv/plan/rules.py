@@ -73,7 +73,7 @@ def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[
             yield _rule(
                 family,
                 spread_name(one.domain.name),
-                f"anycast of {one.domain.name} for other holders than the guests here",
+                f"anycast of {one.domain.name} to holders on other hypervisors",
                 mark=MARKS[one.domain.kind],
             )
     for domain in domains:
@@ -81,7 +81,7 @@ def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[
             yield from _rules_of_private(common, host, family, domain)
     for domain in domains:
         if domain.kind == "public":
-            yield _rule(family, domain.name, f"all other traffic is {domain.name}")
+            yield _rule(family, domain.name, f"all other traffic belongs to {domain.name}")
 
 
 def _rules_of_own_traffic(
@@ -98,7 +98,7 @@ def _rules_of_own_traffic(
         yield _rule(
             family,
             "main",
-            "what is directly attached, not the default route of the management",
+            "directly attached prefixes, without the default route of the management",
             iif=own,
             suppress_prefixlength=0,
         )
@@ -106,9 +106,9 @@ def _rules_of_own_traffic(
         yield from _rules_of_errors(common, host, family)
         for domain in domains:
             yield from _rules_to(common, host, family, domain)
-        yield _rule(family, "main", "the host's own traffic to elsewhere is management", iif="lo")
+        yield _rule(family, "main", "all other traffic of the host itself uses the management", iif="lo")
     else:
-        yield _rule(family, "main", "what is directly attached", iif=own)
+        yield _rule(family, "main", "directly attached prefixes", iif=own)
         yield from _rules_of_dhcp(common, host, family, domains)
         yield from _rules_of_errors(common, host, family)
         for domain in domains:
@@ -118,7 +118,7 @@ def _rules_of_own_traffic(
         yield _rule(
             family,
             LOCAL_OUT,
-            "the host's own traffic is to its guests or private",
+            "the host's own traffic to its guests and to the private domain",
             iif="lo",
         )
 
@@ -166,7 +166,7 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
     sources = [str(pool.ipv4) for pool in pools]
     sources += [str(network.prefix) for network in networks if network is not None]
     for source in sources:
-        why = f"errors about packets of {public.name}"
+        why = f"ICMP errors about packets of {public.name}"
         yield _rule(family, public.name, why, iif="lo", source=source, ip_protocol=ICMP)
 
 

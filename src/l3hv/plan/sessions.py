@@ -70,14 +70,14 @@ def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session,
     The neighbour of such a session is a prefix: the path's prefix in the domain that the session runs in.
     """
     found = []
-    for session in sessions(common, host, anybody(host), largest):
+    for session in sessions(common, host, any_client(host), largest):
         network = common.network(session.path, session.domain, family_of_text(session.local))
         assert network is not None
         found.append(replace(session, peer="", neighbor=str(network.prefix)))
     return tuple(found)
 
 
-def anybody(host: HostIntent) -> tuple[Peer, ...]:
+def any_client(host: HostIntent) -> tuple[Peer, ...]:
     """Return a peer for all clients of a reflector with a range, with the reflector's settings."""
     if host.settings.neighbors != "range":
         return ()
@@ -357,8 +357,8 @@ def session_shapes(own: Iterable[Session], timers: Timers, daemon: Daemon) -> tu
         ends = (session.name, session.local, session.neighbor, session.passive, session.ttl_security)
         agreed = (session.layout, session.failure_profile)  # without the key: keys change path by path
         channels = [(channel.family, channel.table) for channel in session.channels]
-        told = f"{ends} {agreed} {channels} {daemon.bounds_restart}"
-        on_path.setdefault(session.path, []).append(told)
+        settings = f"{ends} {agreed} {channels} {daemon.bounds_restart}"
+        on_path.setdefault(session.path, []).append(settings)
     negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's timers can change at run time
     return tuple(
         f"{path}={sha256(f'{sorted(texts)} {negotiated}'.encode()).hexdigest()[:8]}"

@@ -9,7 +9,7 @@ from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, SLEEPY, TITLES, WITHOUT
 from l3hv.model.intent import HostIntent, HostSlice
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
 from l3hv.model.text import natural_key
-from l3hv.plan.sessions import anybody, failure_profile
+from l3hv.plan.sessions import any_client, failure_profile
 
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
@@ -39,11 +39,11 @@ def _missing_paths(part: HostSlice) -> Iterator[str]:
                 if common.network(path, domain.name, family) is None:
                     yield f"path {path} does not carry {family} of {domain.name}"
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
-            yield f"{domain.name} hangs on path {used.pop()} alone"
+            yield f"{domain.name} depends on path {used.pop()} alone"
 
 
 def _failure_profiles(part: HostSlice) -> set[FailureProfile]:
-    return {failure_profile(part.host, peer) for peer in (*part.peers, *anybody(part.host))}
+    return {failure_profile(part.host, peer) for peer in (*part.peers, *any_client(part.host))}
 
 
 def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
@@ -53,18 +53,18 @@ def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
     profiles = _failure_profiles(part)
     if "bfd_llgr" in profiles:
         yield (
-            "FRR withdraws the routes of a client that BFD has lost; as a last resort it keeps only those of "
-            "a daemon that is gone: let BIRD reflect on another path"
+            "FRR withdraws the routes of a client when BFD detects a failure; it keeps stale routes only "
+            "when the client's daemon ends: use BIRD as reflector of another path"
         )
     if "link" in profiles:
         yield (
-            "FRR does not watch its own carrier: where it goes, clients with the profile link are lost after "
-            f"the hold time of {part.host.settings.timers.hold_s} s"
+            "FRR does not watch its own carrier: when it is lost, sessions of clients with the profile link "
+            f"end only after the hold time of {part.host.settings.timers.hold_s} s"
         )
     if "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
         yield (
-            "FRR has one restart time for all its clients, 0 s for those with bfd_llgr or llgr: "
-            "those with graceful_restart lose the routes of this path while it restarts"
+            "FRR has one restart time for all clients. Clients with bfd_llgr or llgr need 0 s, so clients "
+            "with graceful_restart lose the routes of this path while FRR restarts"
         )
 
 
@@ -74,8 +74,8 @@ def _late_bird(part: HostSlice) -> Iterator[str]:
         return
     if "bfd_llgr" in _failure_profiles(part):
         yield (
-            f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a path; "
-            "2.14 and later do not, nor does the profile bfd"
+            f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a dead "
+            "path; use BIRD 2.14 or later, or the profile bfd"
         )
 
 
@@ -93,7 +93,7 @@ def _unbounded_restart(part: HostSlice) -> Iterator[str]:
             host = part.host.name if part.host.kind != "route_reflector" else peer.name
             yield (
                 f"BIRD {daemon.version} keeps the routes of {peer.name} (path {peer.path}) for the restart "
-                f"time that {peer.name} asks for, if it has no long-lived graceful restart: write "
+                f"time that {peer.name} asks for, if {peer.name} has no long-lived graceful restart: set "
                 f"l3hv_failure_profile: bfd for {host}, or use BIRD 2.17 or later"
             )
 
@@ -109,7 +109,7 @@ def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         yield (
             f"libvirt replaces interface names that begin with {', '.join(NAMES_OF_LIBVIRT)}: "
-            f"choose others for {', '.join(named[:3])}{more}"
+            f"choose other names for {', '.join(named[:3])}{more}"
         )
 
 
@@ -119,11 +119,11 @@ def _without_bfd(part: HostSlice) -> Iterator[str]:
     if host.settings.daemon in WITHOUT_BFD:
         title = TITLES[host.settings.daemon]
         if any(peer.failure_profile in BFD_PROFILES for peer in part.peers):
-            yield f"{title} has no BFD: a neighbour that is gone shows by the hold time of {timers.hold_s} s"
+            yield f"{title} has no BFD: it detects a lost neighbour by the hold time of {timers.hold_s} s"
     elif host.settings.failure_profile in BFD_PROFILES:
         for peer in part.peers:
             if peer.daemon in WITHOUT_BFD:
                 yield (
-                    f"{peer.name} has no BFD ({TITLES[peer.daemon]}): that path {peer.path} is dead "
-                    "shows by its carrier, or by the shorter hold time of the two"
+                    f"{peer.name} has no BFD ({TITLES[peer.daemon]}): only the carrier or the shorter hold "
+                    f"time of the two detects that path {peer.path} is dead"
                 )
