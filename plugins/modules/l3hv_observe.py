@@ -113,7 +113,7 @@ ZERO = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 BUILTIN_TABLES = {"main": 254, "local": 255, "default": 253}
 PROTOCOL_BIRD = 12
 PROTOCOL_STAND_IN = 108
-"""Copies of BIRD's routes while BIRD 3.1 scans (bird31-routes): they say nothing that BIRD's own do not."""
+"""Copies of BIRD's routes while BIRD 3.1 scans (bird31-routes): they lead where BIRD's own routes lead."""
 ROUTE_TYPES = {
     1: "unicast",
     2: "local",
@@ -772,7 +772,7 @@ HOOKS_OF_GUESTS = {
     "arp": ("input", "output"),
     "netdev": ("ingress", "egress"),
 }
-"""The hooks, by family of table, at which a chain of somebody else sees packets of guests."""
+"""The hooks, by family of table, at which another program's chain sees packets of guests."""
 HOOKS_OF_SESSIONS = ("input", "output")
 """The hooks at which a chain of family inet, ip or ip6 sees packets of the host's own BGP sessions."""
 
