@@ -135,7 +135,7 @@ def test_a_silent_cut_costs_what_bfd_needs_and_a_sleep(fabric: Lab, machine: str
 @pytest.mark.parametrize("program", ["bird", "bird6"])
 @pytest.mark.parametrize("machine", ["hv1", "rr1", "gw"])
 def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) -> None:
-    """Nothing between guests; an edge router of BIRD 1.6 replaces routes that become stale or fresh with a gap."""
+    """Packets between guests are not lost; an edge router of BIRD 1.6 replaces stale routes with a gap."""
     await_whole(fabric)
     between_guests, to_the_edge = both_families("vm1", "vm2"), both_families("vm1", "gw")
     with fabric.traffic(*between_guests, *to_the_edge, seconds=6) as traffic:

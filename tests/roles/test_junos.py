@@ -189,7 +189,7 @@ def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
             found.add(f"from route-filter {prefix} {lengths}")
         if routes and part["next_hops"].endswith(("/32", "/128")):
             found.add(f"from next-hop {part['next_hops'].partition('/')[0]}")
-        if routes and policy["is_original"]:
+        if routes and policy["only_original"]:
             found |= {
                 "from as-path l3hv-none",
                 "then metric 0",

@@ -123,7 +123,7 @@ def test_a_limited_run_knows_how_many_hold_an_anycast_prefix(
         run, asked = read("hv1")
         told = json.loads((run.plans / "hv1.json").read_text(encoding="utf-8"))
         assert asked == hosts
-        shares = [share for domain in told["packet_filter"]["spread"] for share in domain["shares"]]
+        shares = [share for domain in told["packet_filter"]["anycast"] for share in domain["shares"]]
         assert {share["family"]: share["holders"] for share in shares} == {"ipv4": 3, "ipv6": 2}
 
 

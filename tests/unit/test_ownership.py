@@ -36,7 +36,7 @@ def is_taken(plan: HostPlan, peer: str, domain: str, prefix: str, next_hop: str)
     if prefix == part.loopback:
         return True
     owners = {(p, owner.id) for owner in plan.routing.owners for p, _ in owner.ipv4 + owner.ipv6}
-    return is_matched(prefix, policy.accepts) and (not policy.is_owned or (prefix, part.owner) in owners)
+    return is_matched(prefix, policy.accepts) and (not policy.checks_owner or (prefix, part.owner) in owners)
 
 
 @pytest.mark.parametrize("validation", ["pool", "strict"])

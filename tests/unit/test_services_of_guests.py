@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from l3hv.model.plan import Guest, GuestLease, GuestPrefix
+from l3hv.model.plan import GuestLease, GuestPlan, GuestPrefix
 from l3hv.plan.guest_ports import guest_services
 
-PORT = Guest(
+PORT = GuestPlan(
     name="vm1",
     interface="vm1",
     mac="50:54:33:00:00:07",
@@ -39,6 +39,8 @@ WITH_PREFIX = replace(PORT, prefix=GuestPrefix("2001:db8:cb00:7101::/64", False,
         ((WITH_LEASE, WITH_PREFIX), True, True),
     ],
 )
-def test_a_service_is_there_for_one_guest(ports: tuple[Guest, ...], dhcp: bool, advertisements: bool) -> None:
+def test_a_service_is_there_for_one_guest(
+    ports: tuple[GuestPlan, ...], dhcp: bool, advertisements: bool
+) -> None:
     found = guest_services(ports)
     assert (found.dhcp, found.advertisements) == (dhcp, advertisements)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from l3hv.model.plan import Guest, HostPlan, RoutingTable
+from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable
 from l3hv.plan.units import settings_of
 from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
 from l3hv.verify.fabric import Fabric, Total, route_total
@@ -44,7 +44,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "sysctls": {sysctl.key: sysctl.value for sysctl in plan.sysctls},
         "is_container": False,
         "packet_filter": {
-            "is_loaded": True,
+            "loaded": True,
             "differences": [],
             "sets": {name: sorted(elements) for name, elements in planned_sets(plan.packet_filter).items()},
             "drops": {
@@ -121,7 +121,7 @@ def rule(priority: int, table: int, **selectors: Any) -> dict[str, Any]:
             *("ip_protocol", "source_port"),
         )
     )
-    rest = {"action": "lookup", "is_inverted": False, "protocol": TABLES_UNIT, "mask": 0xFFFFFFFF}
+    rest = {"action": "lookup", "inverted": False, "protocol": TABLES_UNIT, "mask": 0xFFFFFFFF}
     return {"priority": priority, "table": table, **nothing, **rest, **selectors}
 
 
@@ -151,7 +151,7 @@ def route(prefix: str, device: str | None, **fields: Any) -> dict[str, Any]:
     return {"prefix": prefix, "next_hops": [hop], **plain, **fields}
 
 
-def routes(plan: HostPlan, guests: list[Guest]) -> dict[str, list[dict[str, Any]]]:
+def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {
         f"{table} {family}": []
         for table in ["main", *(table.name for table in plan.table_names)]
@@ -253,7 +253,7 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
     }
 
 
-def offers(plan: HostPlan, guest: Guest) -> dict[str, Any]:
+def offers(plan: HostPlan, guest: GuestPlan) -> dict[str, Any]:
     pools = {pool.name: pool for pool in plan.dhcp_pools}
     lease = router = None
     if guest.lease is not None:

@@ -76,7 +76,7 @@ DIFFERENCES = {
         {"rules ipv4"},
     ),
     "somebody's rule for all but a mark": (
-        added(FOREIGN | {"priority": 500, "mark": 7, "is_inverted": True}, "rules", "ipv4"),
+        added(FOREIGN | {"priority": 500, "mark": 7, "inverted": True}, "rules", "ipv4"),
         {"rules ipv4"},
     ),
     "a daemon that listens elsewhere": (
@@ -165,7 +165,7 @@ DIFFERENCES = {
         {"set friends"},
     ),
     "no packet filter": (
-        lambda seen: seen["packet_filter"].update(is_loaded=False, sets={}),
+        lambda seen: seen["packet_filter"].update(loaded=False, sets={}),
         {"packet filter"},
     ),
     "a port that has no guest": (

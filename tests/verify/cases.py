@@ -16,7 +16,7 @@ from fabrics import lab
 
 from l3hv.model.choices import Kind
 from l3hv.model.plan import HostPlan
-from l3hv.model.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.plan.announcements import announcements
 from l3hv.verify import packets
 from l3hv.verify.causes import groups
@@ -109,7 +109,7 @@ def sent(plans: dict[str, HostPlan]) -> list[Check]:
     """Return the checks of packets in a twin in which some are lost, and a guest has another address."""
     topology = SimpleNamespace(
         guests=[
-            GuestPort(
+            GuestMachine(
                 guest.name,
                 plan.host,
                 guest.interface,
@@ -132,7 +132,7 @@ def sent(plans: dict[str, HostPlan]) -> list[Check]:
     }
 
     def answered(wanted: list[Ping], _: Mapping[str, str]) -> set[Ping]:
-        return {ping for number, ping in enumerate(wanted) if ping.is_answered != (number % 5 == 0)}
+        return {ping for number, ping in enumerate(wanted) if ping.answered != (number % 5 == 0)}
 
     twin = SimpleNamespace(name="lab", guest_namespace=str, machine_namespace=str)
     with (
@@ -222,7 +222,7 @@ def stop_services(seen: Seen) -> None:
         del here["listeners"][f"{unit}.service"]
     for guest in here["offers"].values():
         guest.update(lease=None, router=None)
-    here["packet_filter"].update(is_loaded=False, sets={}, drops={})
+    here["packet_filter"].update(loaded=False, sets={}, drops={})
     here["translations"] = {}
     here["rules"]["ipv4"] = here["rules"]["ipv4"][:1]
     here["routes"]["public ipv4"] = here["routes"]["public ipv4"][1:]
@@ -238,7 +238,7 @@ def leave_traces(seen: Seen) -> None:
     here, reflector = seen["hv1"], seen["rr1"]
     here["rules"]["ipv4"] += [
         *HARMLESS.values(),
-        FOREIGN | {"priority": 900, "oif": "vm1", "is_inverted": True, "mark": 7, "mask": 0xFF},
+        FOREIGN | {"priority": 900, "oif": "vm1", "inverted": True, "mark": 7, "mask": 0xFF},
         FOREIGN | {"priority": 901, "source": "10.0.0.0/8", "destination": "10.1.0.0/16", "ip_protocol": 6},
         FOREIGN | {"priority": 902, "action": "blackhole", "source_port": "179-180"},
     ]
@@ -313,9 +313,7 @@ CASES: dict[str, dict[str, Case]] = {
         ),
         "a packet filter that is not read": Case(
             LAB,
-            on(
-                "hv1", lambda seen: seen["packet_filter"].update(is_loaded=False, sets={}, unread="no answer")
-            ),
+            on("hv1", lambda seen: seen["packet_filter"].update(loaded=False, sets={}, unread="no answer")),
         ),
         "a host in a container": Case(
             LAB,

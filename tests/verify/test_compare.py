@@ -471,7 +471,7 @@ def test_a_networkd_that_hangs_is_named_with_what_restarts_it() -> None:
 
 def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:
     def change(seen: dict[str, Any]) -> None:
-        seen["packet_filter"].update(is_loaded=False, sets={}, unread=words)
+        seen["packet_filter"].update(loaded=False, sets={}, unread=words)
 
     words = "`nft --json` got no answer within 10 s"
     found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))

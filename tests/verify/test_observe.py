@@ -854,7 +854,7 @@ def test_an_nft_that_hangs_is_told_from_no_packet_filter(
     nft_that("exec sleep 10", tmp_path, monkeypatch)
     monkeypatch.setattr(f"{OBSERVE}.programs.ANSWER_SECONDS", 0.1)
     seen = read_packet_filter()
-    assert not seen["is_loaded"]
+    assert not seen["loaded"]
     assert "got no answer within 0.1 s" in seen["unread"]
     (table,) = read_chains_of_others()
     assert "got no answer within 0.1 s" in table["unread"]

@@ -9,15 +9,15 @@ from fabrics import LAB, fabric, lab
 from in_words import ping_name
 
 from l3hv.model.plan import HostPlan
-from l3hv.model.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.plan.announcements import announcements
 from l3hv.verify.packets import planned_addresses, standing_twin
-from l3hv.verify.reach import LiveGuest, Ping, pings
+from l3hv.verify.reach import Ping, RunningGuest, pings
 
 
-def live(plans: dict[str, HostPlan]) -> list[LiveGuest]:
+def live(plans: dict[str, HostPlan]) -> list[RunningGuest]:
     return [
-        LiveGuest(
+        RunningGuest(
             name=guest.name,
             host=plan.host,
             domain=guest.domain,
@@ -81,17 +81,17 @@ def test_a_limited_run_sends_from_its_own_hosts() -> None:
 def test_a_guest_of_another_domain_is_not_to_be_reached() -> None:
     plans = {host: plan for host, plan in lab().items() if plan.kind == "hypervisor"}
     guests = [
-        LiveGuest("web", "hv1", "public", ("203.0.113.1",)),
-        LiveGuest("db", "hv2", "private", ("10.0.0.1",)),
+        RunningGuest("web", "hv1", "public", ("203.0.113.1",)),
+        RunningGuest("db", "hv2", "private", ("10.0.0.1",)),
     ]
     announced = {host: announcements(plan) for host, plan in plans.items()}
-    silent = {ping_name(ping) for ping in pings(plans.values(), announced, guests) if not ping.is_answered}
+    silent = {ping_name(ping) for ping in pings(plans.values(), announced, guests) if not ping.answered}
     assert {"silence web → db ipv4", "silence db → web ipv4", "silence web → hv2's loopback ipv4"} <= silent
     assert "silence db → hv1's loopback ipv4" not in silent
 
 
 def test_the_addresses_that_a_guest_should_have() -> None:
-    guest = GuestPort(
+    guest = GuestMachine(
         "vm1", "hv1", "vm1", "50:54:33:00:00:07", "public", 1500, "203.0.113.1", "2001:db8:1::/64"
     )
     assert planned_addresses(guest) == {"ipv4": "203.0.113.1", "ipv6": "2001:db8:1:0:5254:33ff:fe00:7"}
@@ -105,7 +105,7 @@ def test_packets_are_sent_only_where_connections_lead_into_a_twin() -> None:
 
 def expected_of(plans: dict[str, HostPlan]) -> dict[str, bool]:
     """Return the pings that are sent, and whether an answer is expected."""
-    return {ping_name(ping).split(maxsplit=1)[1]: ping.is_answered for ping in all_pings(plans)}
+    return {ping_name(ping).split(maxsplit=1)[1]: ping.answered for ping in all_pings(plans)}
 
 
 def changed(host: str, **settings: dict[str, Any]) -> dict[str, HostPlan]:

@@ -104,7 +104,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], Kind, subjects.Subject,
         Kind.BFD,
         subjects.Bfd("rr1", "a", "public", None),
         BfdState("Up", 100, 3),
-        BfdState("Down", is_bgp_up=True),
+        BfdState("Down", bgp_up=True),
     ),
     "a size": (
         with_value(1400, "sizes", "a-public 198.51.100.126"),
@@ -132,7 +132,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], Kind, subjects.Subject,
         Kind.MAC,
         subjects.Guest("vm1"),
         (SeenMac("50:54:33:00:00:07"),),
-        (SeenMac("50:54:33:00:00:07", is_own_dropped=True),),
+        (SeenMac("50:54:33:00:00:07", own_dropped=True),),
     ),
 }
 
@@ -172,6 +172,6 @@ def test_guests_of_unseen_hosts_explain_counts_and_routes() -> None:
             Key(Kind.ROUTE, subjects.Route("203.0.113.4/32", "public")),
             LearnedHops(hops),
             None,
-            AnnouncedBy(("hv3",), is_unseen=True),
+            AnnouncedBy(("hv3",), unseen=True),
         ),
     ]

@@ -99,7 +99,7 @@ reference = Text(
 
 
 @dataclass(frozen=True)
-class Written:
+class GuestVariables:
     """A guest as the inventory has it: its types are checked, its domain and pool are not looked up yet."""
 
     where: str
@@ -122,7 +122,7 @@ class Written:
     withdraw_without_carrier: bool
 
 
-def read_guests(fields: Fields) -> list[Written]:
+def read_guests(fields: Fields) -> list[GuestVariables]:
     """Read ``l3hv_guests``, leaving out guests that are not well formed."""
     notes, value = fields.notes, fields.raw.get("l3hv_guests")
     if value is None:
@@ -135,7 +135,7 @@ def read_guests(fields: Fields) -> list[Written]:
     return [guest for guest in guests if guest is not None]
 
 
-def _read_guest(notes: Notes, index: int, value: object) -> Written | None:
+def _read_guest(notes: Notes, index: int, value: object) -> GuestVariables | None:
     before = len(notes.problems)
     where = f"l3hv_guests[{index}]"
     if not isinstance(value, dict):
@@ -146,7 +146,7 @@ def _read_guest(notes: Notes, index: int, value: object) -> Written | None:
         where = f"l3hv_guests[{name}]"
     fields = Fields(notes, where, value, GUEST_KEYS)
     mac_address = fields.need("mac", mac, "Give the MAC of the guest's interface.")
-    written = Written(
+    written = GuestVariables(
         where=where,
         name=name or "",
         interface=_interface(fields, name),
@@ -243,7 +243,7 @@ class Home:
         return None
 
 
-def resolve_guests(written: Iterable[Written], home: Home) -> tuple[GuestIntent, ...]:
+def resolve_guests(written: Iterable[GuestVariables], home: Home) -> tuple[GuestIntent, ...]:
     """Return the guests with all values that follow from the fabric; note the guests that do not fit it.
 
     Guests are sorted by name: their order in the inventory does not matter.
@@ -258,7 +258,7 @@ def resolve_guests(written: Iterable[Written], home: Home) -> tuple[GuestIntent,
 class _Resolution:
     """The resolution of one guest: its checks, and the values that follow from its domain and pool."""
 
-    def __init__(self, guest: Written, home: Home) -> None:
+    def __init__(self, guest: GuestVariables, home: Home) -> None:
         self.guest = guest
         self.home = home
         self.domain = guest.domain or home.common.public.name

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.intent.guests import (
     LONGEST_INTERFACE,
+    GuestVariables,
     Home,
-    Written,
     interface_name,
     read_guests,
     reference,
@@ -776,7 +776,7 @@ def _check_addresses(addresses: tuple[Address, ...], common: Common, notes: Note
                 )
 
 
-def _check_interfaces(host: HostIntent, guests: Iterable[Written], notes: Notes) -> None:
+def _check_interfaces(host: HostIntent, guests: Iterable[GuestVariables], notes: Notes) -> None:
     """Note interfaces that are used twice: a path uses its NIC, a domain or a guest its interface."""
     places: dict[str, str] = {}
     used: dict[str, str] = {}

@@ -47,10 +47,8 @@ class Notes:
         self.host = host
         self.problems: list[Problem] = []
 
-    def add(
-        self, field: str, value: object, message: str, remedy: str, *, is_unfit_text: bool = False
-    ) -> None:
-        self.problems.append(Problem(self.host, field, shown(value), message, remedy, is_unfit_text))
+    def add(self, field: str, value: object, message: str, remedy: str, *, unfit_text: bool = False) -> None:
+        self.problems.append(Problem(self.host, field, shown(value), message, remedy, unfit_text))
 
     def distinct(self) -> list[Problem]:
         """Return each problem once: many guests can have the same problem of their host."""
@@ -58,7 +56,7 @@ class Notes:
 
     def unfit(self, field: str, value: object, unfit: Unfit) -> None:
         message = f"expected {unfit.expected}, found {found(value)}."
-        self.add(field, value, message, unfit.remedy, is_unfit_text=isinstance(value, str))
+        self.add(field, value, message, unfit.remedy, unfit_text=isinstance(value, str))
 
 
 def shown(value: object, longest: int = _LONGEST_SHOWN) -> str:

@@ -92,7 +92,7 @@ def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Pro
     explained = []
     for problem in problems:
         name = problem.field
-        if name in inventory.extra and problem.is_unfit_text:
+        if name in inventory.extra and problem.unfit_text:
             value = problem.value if problem.value.isdigit() else problem.value.lower()
             is_plain = value.isdigit() or value in ("true", "false")
             example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'

@@ -18,7 +18,7 @@ _HOSTS_NAMED = 3
 class Problem:
     """One problem of an intent: its host and field, the refused value, the message and the remedy.
 
-    ``value`` is the refused value as text; ``message`` and ``remedy`` are whole sentences.  ``is_unfit_text``
+    ``value`` is the refused value as text; ``message`` and ``remedy`` are whole sentences.  ``unfit_text``
     is true if the value is text, and another type or text of another form is expected.
 
     >>> print(Problem("hv3", "l3hv_id", "300", "300 does not fit in 198.51.100.0/25.", "Choose 1 to 126."))
@@ -30,7 +30,7 @@ class Problem:
     value: str
     message: str
     remedy: str
-    is_unfit_text: bool = of_dataclass(default=False, compare=False)
+    unfit_text: bool = of_dataclass(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{printable(self.host)}: {self.sentence}"

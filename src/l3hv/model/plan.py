@@ -108,7 +108,7 @@ class TableName:
     """The table's number."""
     name: str
     """The table's name."""
-    is_networkds: bool
+    used_by_networkd: bool
     """Whether systemd-networkd puts routes into the table."""
 
 
@@ -218,7 +218,7 @@ class PortAddress:
 
 
 @dataclass(frozen=True)
-class Guest:
+class GuestPlan:
     """One guest port of a hypervisor."""
 
     name: str
@@ -380,11 +380,11 @@ class ImportPolicy:
     """Parts of pools that no guest can have: they are refused although they lie in ``accepts``."""
     loopbacks: str | None
     """The prefix of which only the neighbour's own loopback is accepted; none if no loopback is accepted."""
-    is_owned: bool
+    checks_owner: bool
     """Whether ``owners`` must assign the prefix to the neighbour."""
-    is_original: bool
+    only_original: bool
     """Whether reflected routes and routes with an AS path are refused, and all attributes are reset."""
-    is_silent: bool
+    silent: bool
     """Whether other prefixes are refused without a line in the log: the neighbour may have many of them."""
     default_next_hops: tuple[NextHop, ...]
     """The order in which next hops of default routes with equal local preference are preferred, so that these
@@ -451,7 +451,7 @@ class CarriedDomain:
     """The prefix that must contain the next hops of the neighbour's routes."""
     next_hop_length: int | None
     """The length of a single address if ``next_hops`` has several addresses, otherwise none."""
-    is_direct: bool
+    direct_next_hop: bool
     """Whether the next hop must be the neighbour's address of the session."""
     loopback: str | None
     """The neighbour's own loopback as a prefix, if the policy needs it; otherwise none."""
@@ -725,7 +725,7 @@ class DropReason:
     """The name of the counter."""
     why: str
     """The packets that it counts."""
-    is_logged: bool
+    logged: bool
     """Whether some of them are logged."""
 
 
@@ -758,7 +758,7 @@ class PrefixesOfLength:
 
 
 @dataclass(frozen=True)
-class SpreadShare:
+class AnycastShare:
     """The anycast prefixes of one family that have the same number of holders.
 
     A flow has a hash from 0 to 65535 of its addresses and ports: flows below ``local`` stay on this host.
@@ -775,7 +775,7 @@ class SpreadShare:
 
 
 @dataclass(frozen=True)
-class SpreadDomain:
+class AnycastDomain:
     """The marked packets of a domain's guests: packets to anycast guests of other hosts."""
 
     name: str
@@ -784,7 +784,7 @@ class SpreadDomain:
     """The bit, in hexadecimal, that is set in the mark of these packets."""
     guests: tuple[str, ...]
     """The guest ports of the domain."""
-    shares: tuple[SpreadShare, ...]
+    shares: tuple[AnycastShare, ...]
     """The anycast prefixes by family and number of holders."""
 
 
@@ -853,7 +853,7 @@ class PacketFilter:
     """Pairs of an additional IPv4 address and the main address that it is translated to."""
     tracked4: tuple[str, ...]
     """The IPv4 addresses of the connections that have to be tracked for the translation."""
-    spread: tuple[SpreadDomain, ...]
+    anycast: tuple[AnycastDomain, ...]
     """The domains whose anycast is spread over all its holders."""
     reasons: tuple[DropReason, ...]
     """The reasons to drop IP packets."""
@@ -891,7 +891,7 @@ class HostPlan:
     """The routes that end the tables."""
     sysctls: tuple[Sysctl, ...]
     """The kernel settings."""
-    guests: tuple[Guest, ...]
+    guests: tuple[GuestPlan, ...]
     """The guest ports."""
     dhcp_pools: tuple[DhcpPool, ...]
     """The subnets from which DHCP offers addresses."""

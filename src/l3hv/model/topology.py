@@ -25,7 +25,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class GuestPort:
+class GuestMachine:
     """One guest and the interface that it has on its hypervisor.
 
     ``mac`` is the guest's own; ``mtu`` is the MTU of the guest's interface, in bytes.  ``addresses``
@@ -73,7 +73,7 @@ class Topology:
     """All machines and guests of one fabric, sorted by name."""
 
     machines: tuple[Machine, ...]
-    guests: tuple[GuestPort, ...]
+    guests: tuple[GuestMachine, ...]
 
     @property
     def segments(self) -> tuple[str, ...]:

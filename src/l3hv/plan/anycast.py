@@ -16,7 +16,7 @@ from typing import Any
 from l3hv.model.addressing import HOST_LENGTH, Network, by_address, family_of, is_inside, outermost
 from l3hv.model.choices import DomainKind, Family
 from l3hv.model.intent import Common, Domain, HostIntent
-from l3hv.model.plan import PrefixesOfLength, PrefixMatch, SpreadDomain, SpreadShare
+from l3hv.model.plan import AnycastDomain, AnycastShare, PrefixesOfLength, PrefixMatch
 from l3hv.plan.patterns import pattern
 
 MARKS: dict[DomainKind, str] = {"public": "0x20000000", "private": "0x40000000"}
@@ -27,7 +27,7 @@ FLOW_HASHES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Spread:
+class DomainAnycast:
     """The anycast prefixes of a host in one domain and family, some of which are spread.
 
     ``held`` maps each prefix that the host's guests hold to the number of hypervisors that hold it.
@@ -48,7 +48,7 @@ class Spread:
         )
 
 
-def spreads(common: Common, host: HostIntent, holders: Mapping[str, int]) -> tuple[Spread, ...]:
+def spread_anycast(common: Common, host: HostIntent, holders: Mapping[str, int]) -> tuple[DomainAnycast, ...]:
     """Return the anycast that a host spreads; ``holders`` has the number of holders of shared prefixes."""
     if host.settings.anycast != "spread":
         return ()
@@ -59,35 +59,35 @@ def spreads(common: Common, host: HostIntent, holders: Mapping[str, int]) -> tup
             place = (guest.domain, family_of(prefix))
             held.setdefault(place, {})[prefix] = holders.get(text, 1)
     places = ((domain, family) for domain in common.domains for family in domain.families)
-    found = (Spread(domain, family, held.get((domain.name, family), {})) for domain, family in places)
-    return tuple(spread for spread in found if spread.others)
+    found = (DomainAnycast(domain, family, held.get((domain.name, family), {})) for domain, family in places)
+    return tuple(one for one in found if one.others)
 
 
-def spread_domains(host: HostIntent, found: Iterable[Spread]) -> tuple[SpreadDomain, ...]:
+def anycast_domains(host: HostIntent, found: Iterable[DomainAnycast]) -> tuple[AnycastDomain, ...]:
     """Return, for each domain, the guests whose flows are spread, and the shares of the prefixes."""
-    domains: dict[str, list[Spread]] = {}
-    for spread in found:
-        domains.setdefault(spread.domain.name, []).append(spread)
+    domains: dict[str, list[DomainAnycast]] = {}
+    for one in found:
+        domains.setdefault(one.domain.name, []).append(one)
     return tuple(
-        SpreadDomain(
+        AnycastDomain(
             name=name,
             mark=MARKS[several[0].domain.kind],
             guests=tuple(guest.interface for guest in host.guests if guest.domain == name),
             shares=tuple(
-                _share(spread.family, holders, prefixes)
-                for spread in several
-                for holders, prefixes in shares(spread.held).items()
+                _share(one.family, holders, prefixes)
+                for one in several
+                for holders, prefixes in shares(one.held).items()
             ),
         )
         for name, several in domains.items()
     )
 
 
-def _share(family: Family, holders: int, prefixes: list[Network]) -> SpreadShare:
+def _share(family: Family, holders: int, prefixes: list[Network]) -> AnycastShare:
     by_length: dict[int, list[Network]] = {}
     for prefix in prefixes:
         by_length.setdefault(prefix.prefixlen, []).append(prefix)
-    return SpreadShare(
+    return AnycastShare(
         family=family,
         holders=holders,
         local=-(-FLOW_HASHES // holders),

@@ -9,7 +9,15 @@ from l3hv.model.addressing import HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_tex
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
 from l3hv.model.names import LOCAL_OUT
-from l3hv.model.plan import DhcpPool, Guest, GuestLease, GuestPrefix, GuestRoute, GuestServices, PortAddress
+from l3hv.model.plan import (
+    DhcpPool,
+    GuestLease,
+    GuestPlan,
+    GuestPrefix,
+    GuestRoute,
+    GuestServices,
+    PortAddress,
+)
 
 LINK_LOCAL_LENGTH = 64
 
@@ -17,7 +25,7 @@ GUEST_METRIC = 10
 """Kernel metric of guest routes, below the 32 of BIRD's routes: a local guest is reached on its port."""
 
 
-def guests(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[Guest, ...]:
+def guest_plans(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[GuestPlan, ...]:
     """Return the ports of a hypervisor's guests.
 
     ``prefsrc`` is the source address of the hypervisor's own traffic to the guests.
@@ -45,7 +53,7 @@ def _apart(route: GuestRoute, holders: dict[str, int]) -> GuestRoute:
     return replace(route, metric=metric)
 
 
-def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> Guest:
+def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> GuestPlan:
     lease = GuestLease(pool.name, guest.ipv4) if guest.ipv4 is not None else None
     prefix = None
     if guest.ipv6 is not None:
@@ -55,7 +63,7 @@ def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -
         addresses.append(PortAddress("ipv4", str(pool.gateway), HOST_LENGTH["ipv4"]))
     if guest.link_local is not None:
         addresses.append(PortAddress("ipv6", LINK_LOCAL_GATEWAY, LINK_LOCAL_LENGTH))
-    return Guest(
+    return GuestPlan(
         name=guest.name,
         interface=guest.interface,
         mac=guest.mac,
@@ -97,17 +105,17 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
         yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
 
 
-def guest_services(ports: tuple[Guest, ...]) -> GuestServices:
+def guest_services(guests: tuple[GuestPlan, ...]) -> GuestServices:
     """Return which daemons serve the guests of this host."""
     return GuestServices(
-        dhcp=any(port.lease is not None for port in ports),
-        advertisements=any(port.prefix is not None for port in ports),
+        dhcp=any(guest.lease is not None for guest in guests),
+        advertisements=any(guest.prefix is not None for guest in guests),
     )
 
 
-def dhcp_pools(common: Common, ports: tuple[Guest, ...]) -> tuple[DhcpPool, ...]:
+def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool, ...]:
     """Return the pools from which DHCP offers addresses on this host."""
-    mtus = {port.lease.pool: port.mtu for port in ports if port.lease is not None}
+    mtus = {guest.lease.pool: guest.mtu for guest in guests if guest.lease is not None}
     return tuple(_dhcp_pool(pool, mtus[pool.name]) for pool in common.pools if pool.name in mtus)
 
 

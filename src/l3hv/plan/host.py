@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from l3hv.model.intent import HostSlice
 from l3hv.model.plan import HostPlan
-from l3hv.plan.anycast import spreads
-from l3hv.plan.guest_ports import dhcp_pools, guest_services, guests
+from l3hv.plan.anycast import spread_anycast
+from l3hv.plan.guest_ports import dhcp_pools, guest_plans, guest_services
 from l3hv.plan.kernel import sysctls
 from l3hv.plan.packet_filter import packet_filter
 from l3hv.plan.routing import routing
@@ -16,13 +16,13 @@ from l3hv.plan.uplinks import loopback_addresses, nics, preferred_source, uplink
 from l3hv.plan.warnings import warnings
 
 
-def host_plan(part: HostSlice) -> HostPlan:
+def host_plan(facts: HostSlice) -> HostPlan:
     """Return the plan of one host, computed from its slice of the intent."""
-    common, host = part.common, part.host
+    common, host = facts.common, facts.host
     loopbacks = loopback_addresses(common, host)
-    ports = guests(common, host, preferred_source(common, loopbacks))
-    spread = spreads(common, host, dict(part.holders))
-    known = sessions(common, host, part.peers, part.largest)
+    guests = guest_plans(common, host, preferred_source(common, loopbacks))
+    anycast = spread_anycast(common, host, dict(facts.holders))
+    known = sessions(common, host, facts.peers, facts.largest)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -33,23 +33,23 @@ def host_plan(part: HostSlice) -> HostPlan:
         nics=nics(host),
         uplinks=uplinks(common, host),
         loopbacks=loopbacks,
-        table_names=table_names(common, host, spread),
-        rules=policy_rules(common, host, spread),
+        table_names=table_names(common, host, anycast),
+        rules=policy_rules(common, host, anycast),
         last_resorts=last_resorts(common, host),
         sysctls=sysctls(common, host),
-        guests=ports,
-        dhcp_pools=dhcp_pools(common, ports),
-        guest_services=guest_services(ports),
-        packet_filter=packet_filter(common, host, ports, spread, known),
+        guests=guests,
+        dhcp_pools=dhcp_pools(common, guests),
+        guest_services=guest_services(guests),
+        packet_filter=packet_filter(common, host, guests, anycast, known),
         routing=routing(
-            part,
+            facts,
             known=known,
-            ranges=ranges(common, host, part.largest),
+            ranges=ranges(common, host, facts.largest),
             loopbacks=loopbacks,
-            ports=ports,
-            spread=spread,
+            guests=guests,
+            anycast=anycast,
         ),
-        warnings=warnings(part),
+        warnings=warnings(facts),
         managed=host.settings.managed,
         after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],
     )

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from l3hv.model.addressing import first_host
 from l3hv.model.intent import GuestIntent, HostIntent
 from l3hv.model.text import natural_key
-from l3hv.model.topology import GuestPort, Machine, Port, Topology
+from l3hv.model.topology import GuestMachine, Machine, Port, Topology
 
 
 def topology(hosts: Iterable[HostIntent]) -> Topology:
@@ -29,9 +29,9 @@ def _machine(host: HostIntent) -> Machine:
     return Machine(host.name, host.kind, settings.system, ports, settings.daemon, settings.managed)
 
 
-def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestPort:
+def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestMachine:
     routed = (ip_network(prefix) for prefix in guest.addresses + guest.subnets + guest.anycast)
-    return GuestPort(
+    return GuestMachine(
         name=guest.name,
         hypervisor=host.name,
         interface=guest.interface,

@@ -9,54 +9,50 @@ from ipaddress import ip_network
 from l3hv.model.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, outermost
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, HostIntent
-from l3hv.model.plan import DropReason, FilteredDomain, Guest, PacketFilter, Session
-from l3hv.plan.anycast import Spread, spread_domains
+from l3hv.model.plan import DropReason, FilteredDomain, GuestPlan, PacketFilter, Session
+from l3hv.plan.anycast import DomainAnycast, anycast_domains
 
 Pairs = tuple[tuple[str, str], ...]
 
-ROUTING = DropReason("routing", "BGP or BFD from outside the path (TTL, source)", is_logged=True)
-TO_HOST = DropReason(
-    "to_host", "to a service of this host, which offers none on this interface", is_logged=True
-)
+ROUTING = DropReason("routing", "BGP or BFD from outside the path (TTL, source)", logged=True)
+TO_HOST = DropReason("to_host", "to a service of this host, which offers none on this interface", logged=True)
 MULTICAST = DropReason(
-    "multicast", "broadcasts and multicasts that no service of this host receives", is_logged=False
+    "multicast", "broadcasts and multicasts that no service of this host receives", logged=False
 )
-OTHER_DOMAIN = DropReason("other_domain", "forwarded out of its domain", is_logged=True)
+OTHER_DOMAIN = DropReason("other_domain", "forwarded out of its domain", logged=True)
 OWN_ICMP = DropReason(
-    "own_icmp", "ICMP from this host to destinations outside the fabric, except errors", is_logged=False
+    "own_icmp", "ICMP from this host to destinations outside the fabric, except errors", logged=False
 )
 
 FROM_GUESTS = (
-    DropReason("mac", "the source MAC is not the guest's", is_logged=True),
-    DropReason("source", "the source address is not the guest's", is_logged=True),
-    DropReason("rogue_dhcp", "a guest acts as a DHCP server", is_logged=True),
-    DropReason("rogue_ra", "a guest sends router advertisements", is_logged=True),
-    DropReason("icmp_redirect", "a guest sends redirects (ICMP, ICMPv6)", is_logged=True),
-    DropReason("fragment", "an IPv6 fragment without the headers that the filter checks", is_logged=True),
-    DropReason("nd_rate", "more neighbour discovery than a guest needs", is_logged=False),
-    DropReason("dhcp_rate", "more DHCP than a guest needs", is_logged=False),
-    DropReason("ping_rate", "more pings of the gateway than a guest needs", is_logged=False),
-    DropReason("fabric", "from a guest to a machine of the fabric", is_logged=True),
-    DropReason("link_local", "to a link-local address on another link", is_logged=False),
-    DropReason("isolation", "between guests of this host, one of which has port_isolation", is_logged=False),
-    DropReason("not_allowed", "to a guest with allowed_sources, from another source", is_logged=False),
-    DropReason("new_neighbours", "too many new addresses behind a port (a scan of its /64)", is_logged=False),
+    DropReason("mac", "the source MAC is not the guest's", logged=True),
+    DropReason("source", "the source address is not the guest's", logged=True),
+    DropReason("rogue_dhcp", "a guest acts as a DHCP server", logged=True),
+    DropReason("rogue_ra", "a guest sends router advertisements", logged=True),
+    DropReason("icmp_redirect", "a guest sends redirects (ICMP, ICMPv6)", logged=True),
+    DropReason("fragment", "an IPv6 fragment without the headers that the filter checks", logged=True),
+    DropReason("nd_rate", "more neighbour discovery than a guest needs", logged=False),
+    DropReason("dhcp_rate", "more DHCP than a guest needs", logged=False),
+    DropReason("ping_rate", "more pings of the gateway than a guest needs", logged=False),
+    DropReason("fabric", "from a guest to a machine of the fabric", logged=True),
+    DropReason("link_local", "to a link-local address on another link", logged=False),
+    DropReason("isolation", "between guests of this host, one of which has port_isolation", logged=False),
+    DropReason("not_allowed", "to a guest with allowed_sources, from another source", logged=False),
+    DropReason("new_neighbours", "too many new addresses behind a port (a scan of its /64)", logged=False),
 )
 ARP_REASONS = (
-    DropReason("arp_mac", "ARP with a sender MAC that is not the guest's", is_logged=False),
-    DropReason("arp_sender", "ARP with a sender address that is not the guest's", is_logged=False),
-    DropReason(
-        "arp_target", "ARP for an address that the guest cannot reach, or has itself", is_logged=False
-    ),
-    DropReason("arp_rate", "more ARP than a guest needs", is_logged=False),
+    DropReason("arp_mac", "ARP with a sender MAC that is not the guest's", logged=False),
+    DropReason("arp_sender", "ARP with a sender address that is not the guest's", logged=False),
+    DropReason("arp_target", "ARP for an address that the guest cannot reach, or has itself", logged=False),
+    DropReason("arp_rate", "more ARP than a guest needs", logged=False),
 )
 
 
 def packet_filter(
     common: Common,
     host: HostIntent,
-    guests: tuple[Guest, ...],
-    spread: tuple[Spread, ...],
+    guests: tuple[GuestPlan, ...],
+    anycast: tuple[DomainAnycast, ...],
     sessions: tuple[Session, ...] = (),
 ) -> PacketFilter:
     """Return the packet filter of ``host``, whose guest ports are ``guests``.
@@ -111,7 +107,7 @@ def packet_filter(
         allowed6=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv6")),
         transparent=transparent,
         tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
-        spread=spread_domains(host, spread),
+        anycast=anycast_domains(host, anycast),
         reasons=_reasons(host),
         arp_reasons=ARP_REASONS if host.kind == "hypervisor" else (),
     )
@@ -147,7 +143,7 @@ def _fabric(common: Common, family: Family) -> tuple[str, ...]:
 
 
 def _domains(
-    common: Common, host: HostIntent, guests: Iterable[Guest], conditional: set[str]
+    common: Common, host: HostIntent, guests: Iterable[GuestPlan], conditional: set[str]
 ) -> Iterator[FilteredDomain]:
     """Yield the domains of a hypervisor; ``conditional`` are ports of guests that only some may reach."""
     if host.kind != "hypervisor":
@@ -178,7 +174,7 @@ class _Sources:
     prefixes6: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _sources(guests: Iterable[Guest]) -> _Sources:
+def _sources(guests: Iterable[GuestPlan]) -> _Sources:
     """Return the allowed sources of guests, sorted by the kind of lookup.
 
     The cost of a lookup among intervals grows with their number; the cost among whole values does not.

@@ -46,22 +46,22 @@ REFUSALS = tuple(
 """The reasons to refuse an announcement."""
 
 
-def import_policies(part: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
+def import_policies(facts: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
     """Return the import policies for each kind of neighbours that the host has, table by table.
 
     Where each hypervisor has a policy of its own, the policy accepts the prefixes of the hypervisor's guests.
     """
     own: dict[str, Owner | None] = {}
-    if has_own_policies(part.host):
-        by_name = {owner.host: owner for owner in part.owners}
-        own = {peer.name: by_name.get(peer.name) for peer in part.peers if peer.kind == "hypervisor"}
+    if has_own_policies(facts.host):
+        by_name = {owner.host: owner for owner in facts.owners}
+        own = {peer.name: by_name.get(peer.name) for peer in facts.peers if peer.kind == "hypervisor"}
     channels = (channel for session in sessions for channel in session.channels)
     used = {carried.policy for channel in channels for carried in channel.carries}
     return tuple(
         policy
-        for domain in part.common.domains
+        for domain in facts.common.domains
         for family in domain.families
-        for policy in _policies(part, domain, family, own)
+        for policy in _policies(facts, domain, family, own)
         if policy.name in used
     )
 
@@ -71,15 +71,15 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
     names = {"domain"} if is_shared else set()
     for policy in policies:
         names |= {"prefix", "next_hop"}
-        names |= {"path", "reflected"} if policy.is_original else set()
+        names |= {"path", "reflected"} if policy.only_original else set()
         names |= {"loopback"} if policy.loopbacks is not None else set()
-        names |= {"owner"} if policy.is_owned else set()
+        names |= {"owner"} if policy.checks_owner else set()
         names |= {"reserved"} if policy.reserved else set()
     return tuple(refusal for refusal in REFUSALS if refusal.name in names)
 
 
 def _policies(
-    part: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
+    facts: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
 ) -> Iterator[ImportPolicy]:
     """Yield the policies of one table; ``own`` has the hypervisors with a policy of their own.
 
@@ -87,7 +87,7 @@ def _policies(
     only the prefixes of its announcements are used, not their attributes.  An edge router may know the whole
     Internet, with attributes that mean something to its operator.  A client of a range may be of either kind.
     """
-    common, host = part.common, part.host
+    common, host = facts.common, facts.host
     pools = tuple(pool_matches(common, domain, family))
     reserved = tuple(_reserved_matches(common, domain, family))
     homes = (*pools, *loopback_matches(domain, family))
@@ -97,7 +97,7 @@ def _policies(
     )
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
-    default = tuple(default_next_hops(part, domain, family))
+    default = tuple(default_next_hops(facts, domain, family))
 
     def policy(
         neighbors: Announcer,
@@ -114,9 +114,9 @@ def _policies(
             accepts=accepts,
             reserved=reserved if neighbors in ("hypervisors", "clients") and name is None else (),
             loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
-            is_owned=is_judged and name is None and host.settings.origin_validation == "strict",
-            is_original=is_judged,
-            is_silent=neighbors == "edge_routers",
+            checks_owner=is_judged and name is None and host.settings.origin_validation == "strict",
+            only_original=is_judged,
+            silent=neighbors == "edge_routers",
             default_next_hops=default if neighbors == "reflectors" else (),
             default_ranking=default_ranking(family, default) if neighbors == "reflectors" else None,
         )
@@ -130,15 +130,15 @@ def _policies(
     yield policy("clients", (*homes, *beyond))
 
 
-def default_next_hops(part: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
+def default_next_hops(facts: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
     """Yield the next hops of the default route in the order of preference, if it may have only one.
 
     Next hops on the first path come first, and on one path the edge router with the lowest id.
     """
-    if part.host.kind != "hypervisor" or part.host.ecmp_of(domain.name) != "without_default":
+    if facts.host.kind != "hypervisor" or facts.host.ecmp_of(domain.name) != "without_default":
         return
-    for edge in sorted(part.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
-        network = part.common.network(edge.path, domain.name, family)
+    for edge in sorted(facts.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
+        network = facts.common.network(edge.path, domain.name, family)
         if network is not None and domain.name in edge.domains:
             yield NextHop(edge.address_in(network), f"{edge.name}, path {edge.path}")
 

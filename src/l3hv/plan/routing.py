@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from l3hv.model.choices import DaemonName
 from l3hv.model.daemons import DAEMONS, OVERLOOKING, WITH_OWNERS, programs
 from l3hv.model.intent import HostSlice
-from l3hv.model.plan import Guest, LoopbackAddress, Owner, PrefixOwner, Routing, Session
+from l3hv.model.plan import GuestPlan, LoopbackAddress, Owner, PrefixOwner, Routing, Session
 from l3hv.model.profiles import FAILURE_PROFILES
-from l3hv.plan.anycast import Spread
+from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.communities import domain_communities
 from l3hv.plan.patterns import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.policy import import_policies, refusals
@@ -22,25 +22,25 @@ WITH_PREFIX_LISTS: frozenset[DaemonName] = frozenset({"frr"})
 
 
 def routing(
-    part: HostSlice,
+    facts: HostSlice,
     *,
     known: tuple[Session, ...],
     ranges: tuple[Session, ...],
     loopbacks: tuple[LoopbackAddress, ...],
-    ports: tuple[Guest, ...],
-    spread: tuple[Spread, ...],
+    guests: tuple[GuestPlan, ...],
+    anycast: tuple[DomainAnycast, ...],
 ) -> Routing:
     """Return the plan of a host's routing daemon.
 
     ``known`` are its sessions with neighbours that the inventory names, ``ranges`` its sessions with any
     client of a prefix.
     """
-    common, host, settings = part.common, part.host, part.host.settings
+    common, host, settings = facts.common, facts.host, facts.host.settings
     daemon = DAEMONS[settings.daemon, settings.system]
     identity = router_id(common, host)
-    tables = routing_tables(common, host, loopbacks, ports, spread)
+    tables = routing_tables(common, host, loopbacks, guests, anycast)
     in_kernel = [table for table in tables if table.kernel_table is not None]
-    policies = import_policies(part, (*known, *ranges))
+    policies = import_policies(facts, (*known, *ranges))
     if settings.daemon in WITH_PREFIX_LISTS:
         policies = tuple(map(policy_with_line_numbers, policies))
         tables = tuple(map(table_with_line_numbers, tables))
@@ -67,7 +67,7 @@ def routing(
         shared_tables=shared_tables(host, tables) if is_shared else (),
         refusals=refusals(policies, is_shared=is_shared),
         policies=policies,
-        owners=tuple(map(_prefix_owner, part.owners)) if settings.daemon in WITH_OWNERS else (),
+        owners=tuple(map(_prefix_owner, facts.owners)) if settings.daemon in WITH_OWNERS else (),
         sessions=known,
         ranges=ranges,
         monitoring_group=settings.monitoring_group,

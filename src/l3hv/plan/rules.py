@@ -17,7 +17,7 @@ from l3hv.model.errors import Problem
 from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
 from l3hv.model.names import LOCAL_OUT, spread_name
 from l3hv.model.plan import Rule
-from l3hv.plan.anycast import MARKS, Spread, spreads
+from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
 
 RULE_STEP = 10
 UDP = 17
@@ -28,8 +28,10 @@ KERNEL_RULES = 32766
 """Priority of the kernel's own rule of ``main``; ours come before it."""
 
 
-def policy_rules(common: Common, host: HostIntent, spread: Collection[Spread] = ()) -> tuple[Rule, ...]:
-    """Return the rules of a host that spreads ``spread`` in the order of their priorities, IPv4 first.
+def policy_rules(
+    common: Common, host: HostIntent, anycast: Collection[DomainAnycast] = ()
+) -> tuple[Rule, ...]:
+    """Return the rules of a host that spreads ``anycast`` in the order of their priorities, IPv4 first.
 
     A reflector forwards nothing and has no rules; nor has a family that no domain of the host has.
     """
@@ -38,14 +40,14 @@ def policy_rules(common: Common, host: HostIntent, spread: Collection[Spread] = 
     return tuple(
         replace(rule, priority=common.rule_priority + index * RULE_STEP)
         for family in FAMILIES
-        for index, rule in enumerate(_rules(common, host, family, spread))
+        for index, rule in enumerate(_rules(common, host, family, anycast))
     )
 
 
-def rule_problems(part: HostSlice) -> list[Problem]:
+def rule_problems(facts: HostSlice) -> list[Problem]:
     """Return a problem if the last rule of a host would come after the kernel's own rules."""
-    common, host = part.common, part.host
-    rules = policy_rules(common, host, spreads(common, host, dict(part.holders)))
+    common, host = facts.common, facts.host
+    rules = policy_rules(common, host, spread_anycast(common, host, dict(facts.holders)))
     highest = max((rule.priority for rule in rules), default=0)
     if highest < KERNEL_RULES:
         return []
@@ -60,14 +62,16 @@ def rule_problems(part: HostSlice) -> list[Problem]:
     ]
 
 
-def _rules(common: Common, host: HostIntent, family: Family, spread: Collection[Spread]) -> Iterator[Rule]:
+def _rules(
+    common: Common, host: HostIntent, family: Family, anycast: Collection[DomainAnycast]
+) -> Iterator[Rule]:
     domains = [
         domain for domain in common.domains if domain.name in host.domains and family in domain.families
     ]
     if not domains:
         return
     yield from _rules_of_own_traffic(common, host, family, domains)
-    for one in spread:
+    for one in anycast:
         # If the table has no route, the lookup continues with the next rule: either may be in place first.
         if one.family == family:
             yield _rule(

@@ -211,7 +211,7 @@ def _carried(
         policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
         next_hops=f"{peer.address_in(network)}/{single}" if is_known else str(network.prefix),
         next_hop_length=None if is_known or network.prefix.prefixlen == single else single,
-        is_direct=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
+        direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
         owner=peer.id if is_owned else None,
     )

@@ -10,7 +10,7 @@ from l3hv.model.daemons import DAEMONS, DELETING
 from l3hv.model.intent import Common, Domain, HostIntent
 from l3hv.model.names import LOCAL_OUT, bird_table, shared_table, spread_name, spread_table
 from l3hv.model.plan import (
-    Guest,
+    GuestPlan,
     LastResort,
     LoopbackAddress,
     PrefixMatch,
@@ -19,7 +19,7 @@ from l3hv.model.plan import (
     SharedTable,
     TableName,
 )
-from l3hv.plan.anycast import Spread
+from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.patterns import exact, pattern
 from l3hv.plan.uplinks import preferred_source
 
@@ -30,8 +30,8 @@ def routing_tables(
     common: Common,
     host: HostIntent,
     loopbacks: tuple[LoopbackAddress, ...],
-    guests: tuple[Guest, ...],
-    spread: tuple[Spread, ...],
+    guests: tuple[GuestPlan, ...],
+    anycast: tuple[DomainAnycast, ...],
 ) -> tuple[RoutingTable, ...]:
     """Return the tables of each domain and family, then ``local_out4``, then the tables of spread anycast."""
     tables = [
@@ -42,7 +42,7 @@ def routing_tables(
     ]
     if host.kind == "hypervisor":
         tables += _local_out_tables(common, host, loopbacks)
-    tables += (_spread_table(host, one) for one in spread)
+    tables += (_anycast_table(host, one) for one in anycast)
     return tuple(tables)
 
 
@@ -66,7 +66,7 @@ def _domain_table(
     family: Family,
     *,
     loopbacks: tuple[LoopbackAddress, ...],
-    guests: tuple[Guest, ...],
+    guests: tuple[GuestPlan, ...],
 ) -> RoutingTable:
     homes = (*pool_matches(common, domain, family), *loopback_matches(domain, family))
     default = exact(DEFAULT_ROUTE[family], "default route, if an edge router has one")
@@ -131,24 +131,24 @@ def _local_out_tables(
     )
 
 
-def _spread_table(host: HostIntent, spread: Spread) -> RoutingTable:
+def _anycast_table(host: HostIntent, one: DomainAnycast) -> RoutingTable:
     """Return the table of the BGP routes for anycast prefixes that guests of this host hold as well.
 
     The domain's own table has these routes too, but there the route to the local guest is preferred.
     """
     return RoutingTable(
-        name=spread_table(spread.domain.name, spread.family),
-        domain=spread_name(spread.domain.name),
-        family=spread.family,
-        kernel_table=spread.domain.spread_table,
+        name=spread_table(one.domain.name, one.family),
+        domain=spread_name(one.domain.name),
+        family=one.family,
+        kernel_table=one.domain.spread_table,
         learn=False,
-        fed_by=bird_table(spread.domain.name, spread.family),
+        fed_by=bird_table(one.domain.name, one.family),
         prefsrc=None,
         persists=False,
-        ecmp=host.ecmp_of(spread.domain.name),
-        ecmp_limit=_ecmp_limit(host, spread.domain.name),
+        ecmp=host.ecmp_of(one.domain.name),
+        ecmp_limit=_ecmp_limit(host, one.domain.name),
         originates=(),
-        accepts=spread.others,
+        accepts=one.others,
         announces=(),
     )
 
@@ -185,7 +185,7 @@ def extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
             yield exact(str(prefix), "prefix of the edge routers")
 
 
-def _guest_matches(guests: Iterable[Guest], domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
+def _guest_matches(guests: Iterable[GuestPlan], domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
     """Return the prefixes of the guests, each once: guests of one host may share an anycast prefix."""
     reasons: dict[str, str] = {}
     for guest in guests:
@@ -204,14 +204,14 @@ def host_domains(common: Common, host: HostIntent) -> list[Domain]:
     return [domain for domain in common.domains if domain.name in host.domains]
 
 
-def table_names(common: Common, host: HostIntent, spread: Iterable[Spread]) -> tuple[TableName, ...]:
+def table_names(common: Common, host: HostIntent, anycast: Iterable[DomainAnycast]) -> tuple[TableName, ...]:
     """Return the names that the host needs in ``rt_tables``; a reflector has no routes in the kernel."""
     if host.kind == "route_reflector":
         return ()
     names = [TableName(domain.table, domain.name, True) for domain in host_domains(common, host)]
     if host.kind == "hypervisor":
         names.append(TableName(common.local_out_table, LOCAL_OUT, True))
-    names += [TableName(one.domain.spread_table, spread_name(one.domain.name), False) for one in spread]
+    names += [TableName(one.domain.spread_table, spread_name(one.domain.name), False) for one in anycast]
     return tuple(dict.fromkeys(names))
 
 

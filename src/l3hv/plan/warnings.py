@@ -15,21 +15,21 @@ NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
 
 
-def warnings(part: HostSlice) -> tuple[str, ...]:
+def warnings(facts: HostSlice) -> tuple[str, ...]:
     """Return sentences about an intent that works, but probably not as intended."""
     return (
-        *_missing_paths(part),
-        *_renamed_by_libvirt(part.host),
-        *_without_bfd(part),
-        *_unbounded_restart(part),
-        *_frr_as_reflector(part),
-        *_late_bird(part),
+        *_missing_paths(facts),
+        *_renamed_by_libvirt(facts.host),
+        *_without_bfd(facts),
+        *_unbounded_restart(facts),
+        *_frr_as_reflector(facts),
+        *_late_bird(facts),
     )
 
 
-def _missing_paths(part: HostSlice) -> Iterator[str]:
+def _missing_paths(facts: HostSlice) -> Iterator[str]:
     """Yield the families that a path lacks, and the domains that depend on one path."""
-    common, host = part.common, part.host
+    common, host = facts.common, facts.host
     for domain in common.domains:
         if domain.name not in host.domains:
             continue
@@ -42,15 +42,15 @@ def _missing_paths(part: HostSlice) -> Iterator[str]:
             yield f"{domain.name} depends on path {used.pop()} alone"
 
 
-def _failure_profiles(part: HostSlice) -> set[FailureProfile]:
-    return {failure_profile(part.host, peer) for peer in (*part.peers, *any_client(part.host))}
+def _failure_profiles(facts: HostSlice) -> set[FailureProfile]:
+    return {failure_profile(facts.host, peer) for peer in (*facts.peers, *any_client(facts.host))}
 
 
-def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
+def _frr_as_reflector(facts: HostSlice) -> Iterator[str]:
     """Yield a warning for each limit of FRR 8 and 10 that affects the clients of a reflector."""
-    if part.host.settings.daemon != "frr" or part.host.kind != "route_reflector":
+    if facts.host.settings.daemon != "frr" or facts.host.kind != "route_reflector":
         return
-    profiles = _failure_profiles(part)
+    profiles = _failure_profiles(facts)
     if "bfd_llgr" in profiles:
         yield (
             "FRR withdraws the routes of a client when BFD detects a failure; it keeps stale routes only "
@@ -59,7 +59,7 @@ def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
     if "link" in profiles:
         yield (
             "FRR does not watch its own carrier: when it is lost, sessions of clients with the profile link "
-            f"end only after the hold time of {part.host.settings.timers.hold_s} s"
+            f"end only after the hold time of {facts.host.settings.timers.hold_s} s"
         )
     if "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
         yield (
@@ -68,29 +68,29 @@ def _frr_as_reflector(part: HostSlice) -> Iterator[str]:
         )
 
 
-def _late_bird(part: HostSlice) -> Iterator[str]:
-    daemon = DAEMONS[part.host.settings.daemon, part.host.settings.system]
+def _late_bird(facts: HostSlice) -> Iterator[str]:
+    daemon = DAEMONS[facts.host.settings.daemon, facts.host.settings.system]
     if daemon.version not in SLEEPY or daemon.device_scan_s is None:
         return
-    if "bfd_llgr" in _failure_profiles(part):
+    if "bfd_llgr" in _failure_profiles(facts):
         yield (
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a dead "
             "path; use BIRD 2.14 or later, or the profile bfd"
         )
 
 
-def _unbounded_restart(part: HostSlice) -> Iterator[str]:
+def _unbounded_restart(facts: HostSlice) -> Iterator[str]:
     """Yield a warning for each unmanaged neighbour whose routes this host could keep after it has gone."""
-    daemon = DAEMONS[part.host.settings.daemon, part.host.settings.system]
+    daemon = DAEMONS[facts.host.settings.daemon, facts.host.settings.system]
     if (
-        part.host.settings.daemon in REFLECTORS_ONLY
+        facts.host.settings.daemon in REFLECTORS_ONLY
         or daemon.bounds_restart
-        or not part.host.settings.managed
+        or not facts.host.settings.managed
     ):
         return
-    for peer in part.peers:
-        if not peer.managed and failure_profile(part.host, peer) in LLGR_PROFILES:
-            host = part.host.name if part.host.kind != "route_reflector" else peer.name
+    for peer in facts.peers:
+        if not peer.managed and failure_profile(facts.host, peer) in LLGR_PROFILES:
+            host = facts.host.name if facts.host.kind != "route_reflector" else peer.name
             yield (
                 f"BIRD {daemon.version} keeps the routes of {peer.name} (path {peer.path}) for the restart "
                 f"time that {peer.name} asks for, if {peer.name} has no long-lived graceful restart: set "
@@ -113,15 +113,15 @@ def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
         )
 
 
-def _without_bfd(part: HostSlice) -> Iterator[str]:
+def _without_bfd(facts: HostSlice) -> Iterator[str]:
     """Yield a warning for a reflector without BFD, if a host or client has a profile with BFD."""
-    host, timers = part.host, part.host.settings.timers
+    host, timers = facts.host, facts.host.settings.timers
     if host.settings.daemon in WITHOUT_BFD:
         title = TITLES[host.settings.daemon]
-        if any(peer.failure_profile in BFD_PROFILES for peer in part.peers):
+        if any(peer.failure_profile in BFD_PROFILES for peer in facts.peers):
             yield f"{title} has no BFD: it detects a lost neighbour by the hold time of {timers.hold_s} s"
     elif host.settings.failure_profile in BFD_PROFILES:
-        for peer in part.peers:
+        for peer in facts.peers:
             if peer.daemon in WITHOUT_BFD:
                 yield (
                     f"{peer.name} has no BFD ({TITLES[peer.daemon]}): only the carrier or the shorter hold "

@@ -81,7 +81,7 @@ class JunosRoute:
 class JunosTerm:
     """The routes of one family that a policy accepts, if they have one of the next hops (empty: any).
 
-    With ``is_original`` routes with an AS path are not accepted, and no attribute is kept as it was received.
+    With ``only_original``, routes with an AS path are not accepted, and all attributes are reset.
     With ``rejects`` the routes are rejected instead, and later terms do not see them.
     """
 
@@ -89,7 +89,7 @@ class JunosTerm:
     family: JunosFamily
     routes: tuple[JunosRoute, ...]
     next_hops: tuple[str, ...] = ()
-    is_original: bool = False
+    only_original: bool = False
     rejects: bool = False
 
 
@@ -337,7 +337,7 @@ def _accepted(carried: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
         family=JUNOS_FAMILIES[policy.family],
         routes=(*loopback, *_routes(policy.accepts)),
         next_hops=(brief(carried.next_hops),) if carried.next_hop_length is None else (),
-        is_original=policy.is_original,
+        only_original=policy.only_original,
     )
 
 

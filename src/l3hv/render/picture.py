@@ -12,7 +12,7 @@ from html import escape
 
 from l3hv.model.plan import HostPlan
 from l3hv.model.text import natural_key
-from l3hv.model.topology import GuestPort, Machine, Port, Topology
+from l3hv.model.topology import GuestMachine, Machine, Port, Topology
 
 MACHINES_DRAWN = 20
 GUESTS_DRAWN = 4
@@ -89,7 +89,7 @@ def topology_of(plans: Iterable[HostPlan]) -> Topology:
                 route.prefix for route in guest.routes if route.kind in {"address", "subnet", "anycast"}
             ]
             guests.append(
-                GuestPort(
+                GuestMachine(
                     name=guest.name,
                     hypervisor=plan.host,
                     interface=guest.interface,
@@ -132,7 +132,7 @@ class _Drawing:
     def __init__(self, topology: Topology, names: Names, marks: Marks) -> None:
         self.names, self.marks = names, marks
         self.paths = sorted({port.path for m in topology.machines for port in m.ports}, key=natural_key)
-        self.guests: dict[str, list[GuestPort]] = {}
+        self.guests: dict[str, list[GuestMachine]] = {}
         for guest in topology.guests:
             self.guests.setdefault(guest.hypervisor, []).append(guest)
         above = [machine for machine in topology.machines if machine.kind != "hypervisor"]
@@ -249,7 +249,7 @@ class _Drawing:
         height += sum(LINE * len(_guest_lines(guest)) + PADDING + 6 for guest in drawn)
         return height + (LINE + 4 if more else 0) + (4 if drawn else 0)
 
-    def _drawn_guests(self, machine: Machine) -> tuple[list[GuestPort], int]:
+    def _drawn_guests(self, machine: Machine) -> tuple[list[GuestMachine], int]:
         guests = self.guests.get(machine.name, [])
         if len(guests) <= GUESTS_DRAWN:
             return guests, 0
@@ -283,7 +283,7 @@ class _Drawing:
         if more:
             yield f'<text class="soft" x="{x + PADDING}" y="{at + 10}">and {more} more guests</text>'
 
-    def _guest(self, guest: GuestPort, lines: list[str], x: int, y: int, height: int) -> Iterator[str]:
+    def _guest(self, guest: GuestMachine, lines: list[str], x: int, y: int, height: int) -> Iterator[str]:
         reason = self.marks.guests.get(guest.name)
         doubt = self.marks.doubtful.get(guest.name)
         kind = " broken" if reason else " doubt" if doubt else ""
@@ -311,7 +311,7 @@ class _Drawing:
         )
 
 
-def _guest_lines(guest: GuestPort) -> list[str]:
+def _guest_lines(guest: GuestMachine) -> list[str]:
     """Return the lines of a guest's box: its name, its main addresses, and its further addresses."""
     lines = [guest.name, *(address for address in (guest.ipv4, guest.ipv6_prefix) if address)]
     lines += [f"+ {address}" for address in guest.addresses[:3]]

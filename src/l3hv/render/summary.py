@@ -8,7 +8,8 @@ from typing import Any
 from l3hv.model.daemons import SYSTEM_NAMES, TITLES
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import (
-    Guest,
+    AnycastDomain,
+    GuestPlan,
     GuestRoute,
     HostPlan,
     LoopbackAddress,
@@ -17,7 +18,6 @@ from l3hv.model.plan import (
     RoutingTable,
     Rule,
     Session,
-    SpreadDomain,
     Uplink,
 )
 from l3hv.model.profiles import LLGR_PROFILES
@@ -50,7 +50,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section("Ranges of clients", map(_session, routing.ranges))
     yield from _section("One next hop", (row for table in routing.tables for row in _single(routing, table)))
     yield from _section(
-        "Spread anycast", (row for domain in plan.packet_filter.spread for row in _shares(domain))
+        "Spread anycast", (row for domain in plan.packet_filter.anycast for row in _shares(domain))
     )
     yield from _section("Rules", map(_rule, plan.rules))
     yield from _section(
@@ -113,7 +113,7 @@ def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:
             yield (table.name, "the default route: " + ", then ".join(hops))
 
 
-def _shares(domain: SpreadDomain) -> Iterator[Row]:
+def _shares(domain: AnycastDomain) -> Iterator[Row]:
     """Yield each anycast prefix whose flows are spread (``l3hv_anycast``), and the share that stays here."""
     for share in domain.shares:
         for prefixes in share.lengths:
@@ -137,7 +137,7 @@ def _rule(rule: Rule) -> Row:
     return (rule.family, str(rule.priority), text, f"# {rule.why}")
 
 
-def _guest(guest: Guest) -> Iterator[Row]:
+def _guest(guest: GuestPlan) -> Iterator[Row]:
     yield (guest.name, guest.interface, guest.mac, guest.domain, f"MTU {guest.mtu}")
     for route in guest.routes:
         yield ("", route.kind, route.prefix, _next_hop(route), ", ".join(route.tables))

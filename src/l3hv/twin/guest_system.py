@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from l3hv.model.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import TwinError, image, network, power
 from l3hv.twin.state import Twin
 
@@ -27,7 +27,7 @@ def ensure_guest_image(twin: Twin) -> Path:
     return image.ensure_image(image.guest_recipe(SYSTEM), twin.say)
 
 
-def start(twin: Twin, guest: GuestPort, client: str, interface: str) -> None:
+def start(twin: Twin, guest: GuestMachine, client: str, interface: str) -> None:
     """Start a guest's user space and its client, which brings the interface up itself."""
     root = ensure_guest_image(twin)
     directory = twin.guest_directory(guest.name)
@@ -58,7 +58,7 @@ def start(twin: Twin, guest: GuestPort, client: str, interface: str) -> None:
         time.sleep(0.01)
 
 
-def inside(twin: Twin, guest: GuestPort, command: list[str]) -> list[str]:
+def inside(twin: Twin, guest: GuestMachine, command: list[str]) -> list[str]:
     """Return the command line that runs a command in the user space of a running guest."""
     try:
         leader = int((twin.guest_directory(guest.name) / "leader").read_text())

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_interface
 from pathlib import Path
 
-from l3hv.model.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import TwinError, guest_system, network, power, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 
@@ -50,7 +50,7 @@ class Kind:
         return "qemu" if self.qemu else self.client or "udhcpc"
 
 
-def place(twin: Twin, guest: GuestPort) -> str | None:
+def place(twin: Twin, guest: GuestMachine) -> str | None:
     """Return the hypervisor of a guest, with or without power; None if the guest is unplugged."""
     stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
     if stored is None:
@@ -59,13 +59,13 @@ def place(twin: Twin, guest: GuestPort) -> str | None:
     return hypervisor
 
 
-def kind(twin: Twin, guest: GuestPort) -> Kind:
+def kind(twin: Twin, guest: GuestMachine) -> Kind:
     """Return the way a guest runs, or will run when its hypervisor boots."""
     stored = read_json(twin.guest_directory(guest.name) / "plugged.json") or {}
     return Kind(stored.get("qemu", False), stored.get("client"))
 
 
-def is_plugged(twin: Twin, guest: GuestPort) -> bool:
+def is_plugged(twin: Twin, guest: GuestMachine) -> bool:
     """Return whether the guest runs and its cable is in place."""
     hypervisor = place(twin, guest)
     return (
@@ -75,7 +75,7 @@ def is_plugged(twin: Twin, guest: GuestPort) -> bool:
     )
 
 
-def plug(twin: Twin, guest: GuestPort, on: str | None = None, wanted_kind: Kind | None = None) -> bool:
+def plug(twin: Twin, guest: GuestMachine, on: str | None = None, wanted_kind: Kind | None = None) -> bool:
     """Start a guest on its last hypervisor, or ``on`` another one; move a guest that runs elsewhere.
 
     ``wanted_kind`` applies until the guest is unplugged, also over its hypervisor's reboots.  Return whether
@@ -100,7 +100,7 @@ def plug(twin: Twin, guest: GuestPort, on: str | None = None, wanted_kind: Kind 
         return is_started
 
 
-def unplug(twin: Twin, guest: GuestPort) -> None:
+def unplug(twin: Twin, guest: GuestMachine) -> None:
     """Stop a guest, so that the next boot of its hypervisor does not start it either."""
     with _locked(twin, guest.name):
         _stop(twin, guest, place(twin, guest))
@@ -134,7 +134,7 @@ def remove_surplus(twin: Twin, standing: Standing) -> None:
             (twin.guest_directory(guest.name) / "plugged.json").unlink()
 
 
-def addresses(twin: Twin, guest: GuestPort) -> list[str]:
+def addresses(twin: Twin, guest: GuestMachine) -> list[str]:
     """Return the addresses of global scope of a running guest, without prefix lengths."""
     namespace = twin.guest_namespace(guest.name)
     if kind(twin, guest).qemu:
@@ -142,14 +142,14 @@ def addresses(twin: Twin, guest: GuestPort) -> list[str]:
     return network.global_addresses(namespace) if network.namespaces(namespace) else []
 
 
-def _recorded(twin: Twin) -> list[GuestPort]:
+def _recorded(twin: Twin) -> list[GuestMachine]:
     return [
         guest_from(read_json(path)["guest"])
         for path in sorted((twin.directory / "guests").glob("*/plugged.json"))
     ]
 
 
-def _record(twin: Twin, guest: GuestPort, hypervisor: str | None, how: Kind) -> None:
+def _record(twin: Twin, guest: GuestMachine, hypervisor: str | None, how: Kind) -> None:
     write_json(
         twin.guest_directory(guest.name) / "plugged.json",
         {"hypervisor": hypervisor, **asdict(how), "guest": asdict(guest)},
@@ -166,7 +166,7 @@ def _locked(twin: Twin, guest: str) -> Iterator[None]:
         yield
 
 
-def _start(twin: Twin, guest: GuestPort, hypervisor: str, how: Kind) -> None:
+def _start(twin: Twin, guest: GuestMachine, hypervisor: str, how: Kind) -> None:
     _stop(twin, guest, hypervisor)
     network.create_namespaces([twin.guest_namespace(guest.name)])
     if how.qemu:
@@ -180,7 +180,7 @@ def _start(twin: Twin, guest: GuestPort, hypervisor: str, how: Kind) -> None:
         _start_dhcp(twin, guest)
 
 
-def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str, *, has_client: bool) -> None:
+def _add_cable(twin: Twin, guest: GuestMachine, hypervisor: str, *, has_client: bool) -> None:
     """Create the cable of a guest; a Debian client brings its end up itself."""
     namespace = twin.guest_namespace(guest.name)
     network.write_settings(namespace, network.KERNEL_DEFAULTS | GUEST_SETTINGS)
@@ -215,7 +215,7 @@ def tap_mac(mac: str) -> str:
     return f"fe{mac[2:]}"
 
 
-def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+def _bring_up(twin: Twin, guest: GuestMachine, hypervisor: str) -> None:
     _apply_settings(twin, guest.interface, hypervisor)
     with network.netlink(twin.machine_namespace(hypervisor)) as link:
         index = link.link_lookup(ifname=guest.interface)[0]
@@ -234,7 +234,7 @@ def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
         subprocess.run(power.inside(found.leader, program), check=False, stdin=subprocess.DEVNULL)
 
 
-def _start_dhcp(twin: Twin, guest: GuestPort) -> None:
+def _start_dhcp(twin: Twin, guest: GuestMachine) -> None:
     log = twin.guest_directory(guest.name) / "dhcp.log"
     client = ["busybox", "udhcpc", "-f", "-i", INTERFACE, "-s", str(LEASE_SCRIPT)]
     # Send a DHCPDISCOVER every second without end.
@@ -251,7 +251,7 @@ def _start_dhcp(twin: Twin, guest: GuestPort) -> None:
         )
 
 
-def _stop(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
+def _stop(twin: Twin, guest: GuestMachine, hypervisor: str | None) -> None:
     # Remove the hypervisor's end first: the kernel would remove it with the namespace, but later.
     if hypervisor and network.namespaces(twin.machine_namespace(hypervisor)):
         with network.netlink(twin.machine_namespace(hypervisor)) as link:
@@ -259,7 +259,7 @@ def _stop(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
     network.remove_namespaces([twin.guest_namespace(guest.name)])
 
 
-def _move(twin: Twin, guest: GuestPort, old: str, new: str, how: Kind) -> None:
+def _move(twin: Twin, guest: GuestMachine, old: str, new: str, how: Kind) -> None:
     """Move the hypervisor's end of the cable to another hypervisor; the guest's end does not change."""
     with (
         network.netlink(twin.machine_namespace(old)) as link,
@@ -272,7 +272,7 @@ def _move(twin: Twin, guest: GuestPort, old: str, new: str, how: Kind) -> None:
         _announce(twin, guest)
 
 
-def _announce(twin: Twin, guest: GuestPort) -> None:
+def _announce(twin: Twin, guest: GuestMachine) -> None:
     """Send gratuitous ARP, as a Linux guest with virtio-net does after a migration."""
     namespace = twin.guest_namespace(guest.name)
     mac = bytes.fromhex(guest.mac.replace(":", ""))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from l3hv.model.daemons import REFLECTORS_ONLY, TITLES
-from l3hv.model.topology import GuestPort, Machine, Port, Topology
+from l3hv.model.topology import GuestMachine, Machine, Port, Topology
 from l3hv.twin import TwinError
 
 RUN = Path("/run/l3hv")
@@ -61,7 +61,7 @@ class Standing:
         known = ", ".join(machine.name for machine in self.topology.machines)
         raise TwinError(f"the twin has no machine {name!r}: its machines are {known}")
 
-    def guest(self, name: str) -> GuestPort:
+    def guest(self, name: str) -> GuestMachine:
         """Return the guest of that name; for an unknown name raise an error that lists the known ones."""
         for guest in self.topology.guests:
             if guest.name == name:
@@ -281,11 +281,11 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
     )
 
 
-def guest_from(stored: Mapping[str, Any]) -> GuestPort:
+def guest_from(stored: Mapping[str, Any]) -> GuestMachine:
     """Return a guest from its JSON form."""
     several = {key: tuple(stored.get(key, ())) for key in ("addresses", "transparent")}
-    known = {key: value for key, value in stored.items() if key in GuestPort.__dataclass_fields__}
-    return GuestPort(**{**known, **several})
+    known = {key: value for key, value in stored.items() if key in GuestMachine.__dataclass_fields__}
+    return GuestMachine(**{**known, **several})
 
 
 def topology_from(stored: Mapping[str, Any]) -> Topology:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from l3hv.model.topology import GuestPort, Machine
+from l3hv.model.topology import GuestMachine, Machine
 from l3hv.twin import guests, network, power
 from l3hv.twin.state import Twin
 
@@ -46,7 +46,7 @@ def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
     }
 
 
-def _guest(twin: Twin, found: GuestPort) -> dict[str, Any]:
+def _guest(twin: Twin, found: GuestMachine) -> dict[str, Any]:
     return {
         "name": found.name,
         "hypervisor": guests.place(twin, found),

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from l3hv.model.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import TwinError, image, network
 from l3hv.twin.state import Twin
 
@@ -142,7 +142,7 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def start_vm(twin: Twin, guest: GuestPort, hypervisor: str, tap_mac: str) -> None:
+def start_vm(twin: Twin, guest: GuestMachine, hypervisor: str, tap_mac: str) -> None:
     """Start QEMU on a tap in the hypervisor's namespace; the tap exists as long as QEMU runs.
 
     QEMU itself runs in the guest's namespace, so it ends when the guest's namespace is removed.

@@ -39,7 +39,7 @@ class Group:
     hosts: frozenset[str]
     follows: list[Check] = field(default_factory=list)
     reached: set[str] = field(default_factory=set)
-    is_cut: bool = False
+    cut: bool = False
 
 
 def groups(
@@ -90,7 +90,7 @@ class _Grouping:
         return self._group_of.get((check.host, check.key))
 
     def _begin(self, check: Check, *, is_cut: bool) -> Group:
-        group = Group(check, frozenset({check.host}), is_cut=is_cut)
+        group = Group(check, frozenset({check.host}), cut=is_cut)
         self._group_of[check.host, check.key] = group
         if is_cut:
             self._cuts.append(group)
@@ -177,7 +177,7 @@ class _Grouping:
                     check = self._by_key.get((end, Key(kind, subjects.Interface(interface))))
                     if check is not None:
                         group = self._group(check) or self._begin(check, is_cut=True)
-                        group.is_cut = True
+                        group.cut = True
                         return group
         return None
 
@@ -222,7 +222,7 @@ class _Grouping:
                 group
                 for name in (*below, interface)
                 if (group := self._group_of.get((host, Key(Kind.LINK, subjects.Interface(name))))) is not None
-                and group.is_cut
+                and group.cut
             ),
             None,
         )

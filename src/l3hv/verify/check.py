@@ -88,10 +88,10 @@ class OfUnseenGuests:
 
 @dataclass(frozen=True)
 class AnnouncedBy:
-    """The hosts that announce a learned route; ``is_unseen`` where unseen guests can explain it."""
+    """The hosts that announce a learned route; ``unseen`` where unseen guests can explain it."""
 
     owners: tuple[str, ...]
-    is_unseen: bool
+    unseen: bool
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from l3hv.model.addressing import FAMILIES, family_of_text
 from l3hv.model.choices import Family
 from l3hv.model.daemons import ECHOING, UNITS
 from l3hv.model.names import LOCAL_OUT
-from l3hv.model.plan import Guest, HostPlan, RoutingTable, Session
+from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
 from l3hv.plan.units import settings_of
 from l3hv.verify import subjects
 from l3hv.verify.check import Key, Kind
@@ -145,12 +145,12 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
         yield Key(Kind.LISTENERS, unit_of("radvd")), ("raw ipv6 58",)
 
 
-def _networkd(plan: HostPlan, guests: Iterable[Guest]) -> Iterator[Item]:
+def _networkd(plan: HostPlan, guests: Iterable[GuestPlan]) -> Iterator[Item]:
     for name in configured_interfaces(plan, guests):
         yield Key(Kind.NETWORKD, subjects.Interface(name)), "configured"
 
 
-def configured_interfaces(plan: HostPlan, guests: Iterable[Guest]) -> list[str]:
+def configured_interfaces(plan: HostPlan, guests: Iterable[GuestPlan]) -> list[str]:
     """Return the interfaces that systemd-networkd looks after; ``guests`` are those that are there."""
     uplinks = [nic.interface for nic in plan.nics] + [uplink.interface for uplink in plan.uplinks]
     return uplinks + [guest.interface for guest in guests]
@@ -245,7 +245,7 @@ def interface_of(key: str) -> str | None:
     return parts[3].replace("/", ".") if len(parts) == 5 else None
 
 
-def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+def _own_routes(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     if not plan.main_default_route:
         for family in sorted({rule.family for rule in plan.rules}):
             yield Key(Kind.DEFAULT_ROUTE, subjects.InFamily(family)), ()
@@ -266,7 +266,7 @@ def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
         yield Key(Kind.ROUTE, subject), in_order(several)
 
 
-def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+def _ports(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     here = {guest.name for guest in guests}
     for guest in plan.guests:
         subject = subjects.Guest(guest.name)
@@ -285,7 +285,7 @@ def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
         yield Key(Kind.MAC, subject), (SeenMac(guest.mac),)
 
 
-def families(guest: Guest) -> list[Family]:
+def families(guest: GuestPlan) -> list[Family]:
     """Return the address families that a guest's port has a gateway in, IPv4 first."""
     return sorted({family_of_text(gateway) for gateway in guest.gateways})
 
@@ -368,7 +368,7 @@ def attributes_of(prefsrc: str | None) -> str:
     return f"metric {LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
 
 
-def _offers(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+def _offers(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     pools = {pool.name: pool for pool in plan.dhcp_pools}
     for guest in guests:
         subject = subjects.Guest(guest.name)

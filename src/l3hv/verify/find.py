@@ -14,7 +14,7 @@ from typing import Any, Literal
 from l3hv.model.addressing import FAMILIES
 from l3hv.model.choices import Family
 from l3hv.model.daemons import UNITS
-from l3hv.model.plan import Guest, HostPlan
+from l3hv.model.plan import GuestPlan, HostPlan
 from l3hv.plan.units import effective, settings_of
 from l3hv.verify import subjects
 from l3hv.verify.check import Key, Kind
@@ -106,7 +106,7 @@ def absent_guests(plan: HostPlan, seen: Observation) -> frozenset[str]:
     return frozenset(guest.name for guest in plan.guests if _presence(guest, seen) is not Presence.PRESENT)
 
 
-def _presence(guest: Guest, seen: Observation) -> Presence:
+def _presence(guest: GuestPlan, seen: Observation) -> Presence:
     link = seen["links"].get(guest.interface)
     if link is None:
         return Presence.ABSENT
@@ -237,7 +237,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
     is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
     ours = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
     is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in ours)
-    return not rule["is_inverted"] and (is_elsewhere or is_marked)
+    return not rule["inverted"] and (is_elsewhere or is_marked)
 
 
 def _interfaces(plan: HostPlan) -> set[str]:
@@ -260,7 +260,7 @@ def _rule(rule: Mapping[str, Any], tables: Mapping[int, str]) -> PolicyRule:
         ip_protocol=rule["ip_protocol"],
         source_port=rule["source_port"],
         oif=rule["oif"] or None,
-        is_inverted=bool(rule["is_inverted"]),
+        inverted=bool(rule["inverted"]),
     )
 
 
@@ -268,8 +268,8 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the filter and what is in its sets; where there is none its sets are not missed besides."""
     found = seen["packet_filter"]
     expected = planned_sets(plan.packet_filter)
-    if not found["is_loaded"]:
-        yield Key(Kind.PACKET_FILTER, HOST), FilterState(is_loaded=False, unread=found["unread"] or None)
+    if not found["loaded"]:
+        yield Key(Kind.PACKET_FILTER, HOST), FilterState(loaded=False, unread=found["unread"] or None)
         for name, elements in expected.items():
             if elements:
                 yield Key(Kind.SET, subjects.FilterSet(name)), AS_PLANNED
@@ -410,10 +410,10 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         yield Key(Kind.TRANSLATION, subjects.Address(address)), main
 
 
-def _macs(seen: Observation, guest: Guest) -> tuple[SeenMac, ...]:
+def _macs(seen: Observation, guest: GuestPlan) -> tuple[SeenMac, ...]:
     """Return the MACs that the filter drops behind a port (the guest's own too), or else the guest's."""
     dropped = seen["packet_filter"]["strangers"].get(guest.interface, ())
-    macs = tuple(SeenMac(mac, is_own_dropped=mac == guest.mac) for mac in dropped)
+    macs = tuple(SeenMac(mac, own_dropped=mac == guest.mac) for mac in dropped)
     return macs or (SeenMac(guest.mac),)
 
 
@@ -487,7 +487,7 @@ def _bfd(plan: HostPlan, found: Iterable[Mapping[str, Any]], sessions: Mapping[s
 
 def _bfd_state(session: Mapping[str, Any], *, is_bgp_up: bool) -> BfdState:
     if session.get("state") != "Up":
-        return BfdState(str(session.get("state", "?")), is_bgp_up=is_bgp_up)
+        return BfdState(str(session.get("state", "?")), bgp_up=is_bgp_up)
     interval, timeout = (round(float(session[key]) * 1000) for key in ("interval", "timeout"))
     return BfdState("Up", interval, round(timeout / interval) if interval else None)
 

@@ -29,12 +29,12 @@ DEEPEST = 16
 class Verdict:
     """The effect of a rule on packets of the fabric that it may match.
 
-    ``is_sure`` where it matches all packets of some port of the fabric, ``is_named`` where it names the port.
+    ``sure`` where it matches all packets of some port of the fabric, ``named`` where it names the port.
     """
 
     kind: str
-    is_sure: bool
-    is_named: bool
+    sure: bool
+    named: bool
 
 
 def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[tuple[str, Drops, bool]]:
@@ -51,14 +51,14 @@ def blocked(table: Mapping[str, Any], interfaces: Collection[str]) -> Iterator[t
             continue
         verdicts = list(_verdicts(table["chains"], name, passing))
         is_unread = any(v.kind == UNREAD for v in verdicts)
-        accepts = is_unread or any(v.kind == "accept" and (v.is_named or v.is_sure) for v in verdicts)
-        first = next((v for v in verdicts if v.is_sure and not v.is_named and v.kind in DROPS), None)
+        accepts = is_unread or any(v.kind == "accept" and (v.named or v.sure) for v in verdicts)
+        first = next((v for v in verdicts if v.sure and not v.named and v.kind in DROPS), None)
         hook = chain["hook"]
         if chain["policy"] == "drop" and first is None:
             yield name, Drops(hook, "unaccepted"), not accepts
         elif first is not None:
             yield name, Drops(hook, "everything", first.kind), not accepts
-        elif any(v.kind in DROPS and v.is_sure for v in verdicts):
+        elif any(v.kind in DROPS and v.sure for v in verdicts):
             yield name, Drops(hook, "ports"), True
         elif any(v.kind in DROPS for v in verdicts):
             yield name, Drops(hook, "some"), False

@@ -21,13 +21,13 @@ from typing import Any
 from l3hv.model.addressing import link_local_of
 from l3hv.model.choices import Family
 from l3hv.model.plan import HostPlan
-from l3hv.model.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import guests as twin_guests
 from l3hv.twin import network
 from l3hv.twin.state import RUN, Standing, Twin
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, InTwin, Kind, SentTo
-from l3hv.verify.reach import LiveGuest, Ping, pings
+from l3hv.verify.reach import Ping, RunningGuest, pings
 
 PATIENCE = 10.0
 """Seconds in which a guest must have got its addresses, and an answer must have come."""
@@ -75,7 +75,7 @@ def check_packets(
         for family, address in planned_addresses(guest).items()
     ]
     live = [
-        LiveGuest(
+        RunningGuest(
             name=guest.name,
             host=places[guest.name],
             domain=guest.domain,
@@ -95,16 +95,16 @@ def check_packets(
         Check(
             ping.host,
             *ping.key,
-            ping.is_answered,
+            ping.answered,
             ping in answered,
-            "ok" if (ping in answered) == ping.is_answered else "failed",
+            "ok" if (ping in answered) == ping.answered else "failed",
             context=SentTo(ping.address),
         )
         for ping in wanted
     ]
 
 
-def planned_addresses(guest: GuestPort) -> dict[Family, str]:
+def planned_addresses(guest: GuestMachine) -> dict[Family, str]:
     """Return the addresses that a guest should get from DHCP and make by SLAAC, by family."""
     addresses: dict[Family, str] = {}
     if guest.ipv4 is not None:
@@ -115,7 +115,7 @@ def planned_addresses(guest: GuestPort) -> dict[Family, str]:
     return addresses
 
 
-def _await_addresses(twin: Twin, guests: Iterable[GuestPort]) -> dict[str, list[str]]:
+def _await_addresses(twin: Twin, guests: Iterable[GuestMachine]) -> dict[str, list[str]]:
     """Return the addresses that guests have, as soon as they have what is planned."""
     deadline = time.monotonic() + PATIENCE
     held: dict[str, list[str]] = {}
@@ -154,7 +154,7 @@ def send(wanted: Iterable[Ping], namespaces: Mapping[str, str]) -> set[Ping]:
         started = now = time.monotonic()
         resend = started
         while waiting and now - started < PATIENCE:
-            if now - started > SILENCE and not any(ping.is_answered for ping in waiting.values()):
+            if now - started > SILENCE and not any(ping.answered for ping in waiting.values()):
                 break
             if now >= resend:
                 resend = now + INTERVAL

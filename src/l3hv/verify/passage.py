@@ -19,7 +19,7 @@ from l3hv.model.plan import HostPlan
 class Port:
     """The filter at the port of one guest. ``allowed`` is ``None`` where every source may send to it."""
 
-    is_isolated: bool
+    isolated: bool
     allowed: tuple[str, ...] | None
 
     def takes(self, source: str) -> bool:
@@ -31,7 +31,7 @@ class Port:
         return self.allowed is None or any(_contains(prefix, source) for prefix in self.allowed)
 
 
-OPEN = Port(is_isolated=False, allowed=None)
+OPEN = Port(isolated=False, allowed=None)
 
 
 class Passage:
@@ -71,7 +71,7 @@ class Passage:
         """
         near, far = self.port(*source), self.port(*target)
         is_local = source[0] == target[0]
-        if is_local and (near.is_isolated or far.is_isolated):
+        if is_local and (near.isolated or far.isolated):
             return False
         return far.takes(own) and near.takes(answering)
 

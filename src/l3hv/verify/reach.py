@@ -22,7 +22,7 @@ DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 
 @dataclass(frozen=True)
-class LiveGuest:
+class RunningGuest:
     """A guest that runs, on the hypervisor ``host``.
 
     ``addresses`` are those that it has on its interface, ``besides`` those that it holds for others to reach
@@ -41,24 +41,24 @@ class LiveGuest:
 class Ping:
     """An echo request from ``source`` (a guest, or a machine if it is ``host``) to ``address``.
 
-    ``target`` is how the address is called. ``is_answered`` tells what is expected.
+    ``target`` is how the address is called. ``answered`` tells what is expected.
     """
 
     host: str
     source: str
     target: str
     address: str
-    is_answered: bool = True
+    answered: bool = True
 
     @property
     def key(self) -> Key:
         """The identity of its check."""
-        kind = Kind.PING if self.is_answered else Kind.SILENCE
+        kind = Kind.PING if self.answered else Kind.SILENCE
         return Key(kind, subjects.Flight(self.source, self.target, family_of_text(self.address)))
 
 
 def pings(
-    plans: Iterable[HostPlan], announced: Mapping[str, Mapping[str, Any]], guests: Sequence[LiveGuest]
+    plans: Iterable[HostPlan], announced: Mapping[str, Mapping[str, Any]], guests: Sequence[RunningGuest]
 ) -> list[Ping]:
     """Return the pings between the hosts of ``plans``, and from and to the guests that are on them.
 
@@ -100,7 +100,7 @@ class _Outside:
     ``known`` are the ones that a packet reaches whichever edge router it takes: all of them have it.
     """
 
-    is_led_out: bool
+    led_out: bool
     addresses: tuple[tuple[str, str], ...]
     known: frozenset[str]
 
@@ -124,7 +124,7 @@ def _ways_out(
     }
     return {
         key: _Outside(
-            is_led_out=bool(exits[table]),
+            led_out=bool(exits[table]),
             addresses=tuple(
                 (host, loopback.address)
                 for host, plan in edges.items()
@@ -140,13 +140,13 @@ def _ways_out(
     }
 
 
-def _own(guest: LiveGuest, family: Family) -> str | None:
+def _own(guest: RunningGuest, family: Family) -> str | None:
     """Return the address that a guest sends from."""
     return next((own for own in guest.addresses if family_of_text(own) == family), None)
 
 
 def _from_guest(
-    guest: LiveGuest, target: LiveGuest, address: str, name: str, passage: Passage
+    guest: RunningGuest, target: RunningGuest, address: str, name: str, passage: Passage
 ) -> Iterator[Ping]:
     """Yield the ping of one guest to an address of another one, which is called ``name``.
 
@@ -155,11 +155,11 @@ def _from_guest(
     own = _own(guest, family_of_text(address))
     if own is not None and passage.is_known(target.host, target.name):
         is_open = passage.is_open((guest.host, guest.name), own, (target.host, target.name), address)
-        yield Ping(guest.host, guest.name, name, address, is_answered=is_open)
+        yield Ping(guest.host, guest.name, name, address, answered=is_open)
 
 
 def _between_guests(
-    guests: Sequence[LiveGuest], announced: Mapping[str, Mapping[str, Any]], passage: Passage
+    guests: Sequence[RunningGuest], announced: Mapping[str, Mapping[str, Any]], passage: Passage
 ) -> Iterator[Ping]:
     """Yield a ring through all guests of a domain in a family, and from its first one to each hypervisor."""
     places = {(guest.domain, family_of_text(address)) for guest in guests for address in guest.addresses}
@@ -192,24 +192,24 @@ def _is_on_a_path(one: str, other: str, paths: Mapping[str, frozenset[str] | Non
 
 
 def _to_internet(
-    guests: Sequence[LiveGuest], outside: Mapping[tuple[str, str], _Outside], passage: Passage
+    guests: Sequence[RunningGuest], outside: Mapping[tuple[str, str], _Outside], passage: Passage
 ) -> Iterator[Ping]:
     """Yield pings from each guest to what edge routers answer for, where that leads out of its domain."""
     for guest in guests:
         for family in sorted({family_of_text(address) for address in guest.addresses}):
             beyond = outside.get((guest.domain, family))
-            for edge, address in beyond.addresses if beyond is not None and beyond.is_led_out else ():
+            for edge, address in beyond.addresses if beyond is not None and beyond.led_out else ():
                 if beyond is not None and address in beyond.known:
                     is_open = passage.port(guest.host, guest.name).takes(address)
-                    yield Ping(guest.host, guest.name, edge, address, is_answered=is_open)
+                    yield Ping(guest.host, guest.name, edge, address, answered=is_open)
 
 
-def _to_shared_addresses(guests: Sequence[LiveGuest], passage: Passage) -> Iterator[Ping]:
+def _to_shared_addresses(guests: Sequence[RunningGuest], passage: Passage) -> Iterator[Ping]:
     """Yield pings to each anycast and additional address from the first guest of every host that lacks it.
 
     Where only some of its holders let the guest through, the holder that answers is not known before.
     """
-    holders: dict[tuple[str, str], list[LiveGuest]] = {}
+    holders: dict[tuple[str, str], list[RunningGuest]] = {}
     for guest in guests:
         for address in (*guest.besides, *guest.transparent):
             holders.setdefault((guest.domain, address), []).append(guest)
@@ -219,15 +219,15 @@ def _to_shared_addresses(guests: Sequence[LiveGuest], passage: Passage) -> Itera
         family = family_of_text(address)
         for guest in {g.host: g for g in reversed(others) if _own(g, family) is not None}.values():
             found = {
-                ping.is_answered
+                ping.answered
                 for holder in having
                 for ping in _from_guest(guest, holder, _answering(guest, holder, address), address, passage)
             }
             if len(found) == 1:
-                yield Ping(guest.host, guest.name, address, address, is_answered=found.pop())
+                yield Ping(guest.host, guest.name, address, address, answered=found.pop())
 
 
-def _answering(guest: LiveGuest, holder: LiveGuest, address: str) -> str:
+def _answering(guest: RunningGuest, holder: RunningGuest, address: str) -> str:
     """Return the address that an answer comes from at the guest's port.
 
     That of a transparent address is translated back after the filter where both guests are on one host.
@@ -238,7 +238,7 @@ def _answering(guest: LiveGuest, holder: LiveGuest, address: str) -> str:
 
 
 def _from_hypervisor(
-    plan: HostPlan, guests: Sequence[LiveGuest], outside: Mapping[tuple[str, str], _Outside]
+    plan: HostPlan, guests: Sequence[RunningGuest], outside: Mapping[tuple[str, str], _Outside]
 ) -> Iterator[Ping]:
     """Yield pings from a hypervisor to its guests, and to the outside.
 
@@ -256,12 +256,12 @@ def _from_hypervisor(
         for table in plan.routing.tables
         if table.name in own_ways and table.family == "ipv4"
     ]
-    is_led_out = any(way.is_led_out for way in ways)
+    led_out = any(way.led_out for way in ways)
     for edge, address in dict.fromkeys(
         pair for (_, f), o in outside.items() if f == "ipv4" for pair in o.addresses
     ):
-        if not is_led_out or any(address in way.known for way in ways):
-            yield Ping(plan.host, plan.host, edge, address, is_answered=is_led_out)
+        if not led_out or any(address in way.known for way in ways):
+            yield Ping(plan.host, plan.host, edge, address, answered=led_out)
 
 
 def _between_hypervisors(
@@ -284,7 +284,7 @@ def _own_ways(plan: HostPlan) -> set[str | None]:
     return {table.fed_by for table in plan.routing.tables if table.domain == LOCAL_OUT}
 
 
-def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[LiveGuest]) -> Iterator[Ping]:
+def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[RunningGuest]) -> Iterator[Ping]:
     """Yield pings that must stay silent: from a guest into another domain than its own.
 
     A guest's own hypervisor is left out: it answers for all of its addresses on every interface.
@@ -295,9 +295,9 @@ def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[LiveGuest]
             for loopback in plan.loopbacks:
                 if loopback.domain != guest.domain:
                     yield Ping(
-                        guest.host, guest.name, f"{plan.host}'s loopback", loopback.address, is_answered=False
+                        guest.host, guest.name, f"{plan.host}'s loopback", loopback.address, answered=False
                     )
         foreign = [other for other in guests if other.domain != guest.domain and other.host != guest.host]
         for other in foreign[:1]:
             for address in other.addresses:
-                yield Ping(guest.host, guest.name, other.name, address, is_answered=False)
+                yield Ping(guest.host, guest.name, other.name, address, answered=False)

@@ -51,7 +51,7 @@ class Flow:
     sources: tuple[Network, ...] | None
     destinations: tuple[Network, ...] | None
     port: int | None = None
-    is_local: bool = False
+    local: bool = False
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -88,11 +88,11 @@ class Match:
 
     may: bool
     every: bool
-    is_known: bool = True
+    known: bool = True
 
 
 NEVER, SOME, ALL = Match(may=False, every=False), Match(may=True, every=False), Match(may=True, every=True)
-UNKNOWN = Match(may=True, every=False, is_known=False)
+UNKNOWN = Match(may=True, every=False, known=False)
 
 
 @dataclass
@@ -123,7 +123,7 @@ class _Walk:
                 if match.every:
                     return True
             elif verdict == UNREAD:
-                unknown = replace(match, every=False, is_known=False)
+                unknown = replace(match, every=False, known=False)
                 self._note(name, rule, unknown)
                 self._note_exit(unknown)
             elif verdict in {"jump", "goto"}:
@@ -158,11 +158,11 @@ class _Walk:
 
     def _note(self, name: str, rule: Rule, match: Match) -> None:
         is_reached = not self.unknown_left and (match.every or not self.some_left)
-        self.found.append((name, rule, match.is_known and is_reached))
+        self.found.append((name, rule, match.known and is_reached))
 
     def _note_exit(self, match: Match) -> None:
         self.some_left = True
-        self.unknown_left = self.unknown_left or not match.is_known
+        self.unknown_left = self.unknown_left or not match.known
 
 
 def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, Rewrites, bool]]:
@@ -209,7 +209,7 @@ def flows_of(plan: HostPlan) -> list[Flow]:
     far = tuple(dict.fromkeys(ipaddress.ip_network(session.neighbor) for session in sessions))
     received = frozenset({"ingress", "prerouting", "input"})
     sent = frozenset({"output", "postrouting", "egress"})
-    flows.append(Flow(FlowName.RECEIVED_BGP, received, uplinks, frozenset(), far, near, BGP, is_local=True))
+    flows.append(Flow(FlowName.RECEIVED_BGP, received, uplinks, frozenset(), far, near, BGP, local=True))
     flows.append(Flow(FlowName.SENT_BGP, sent, frozenset(), uplinks, near, far, BGP))
     return flows
 
@@ -253,7 +253,7 @@ def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
         for key, operator, values in rule["selects"]
         if key != "nfproto"
     ]
-    is_known = not any(rule["asks_unknown"] for rule in conditions) and all(match.is_known for match in each)
+    is_known = not any(rule["asks_unknown"] for rule in conditions) and all(match.known for match in each)
     may = all(match.may for match in each)
     return Match(may, may and is_known and all(match.every for match in each), is_known)
 
@@ -294,7 +294,7 @@ def _is_selected(
             return _is_any_address(flow, operator, values, is_for_all=names_sender and key == "daddr")
         return _is_address(networks, operator, values)
     if key == "type":
-        is_met = flow.is_local == (operator == "==")
+        is_met = flow.local == (operator == "==")
         return ALL if is_met else NEVER
     if flow.port is None or key == "sport":
         return SOME

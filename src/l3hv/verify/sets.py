@@ -55,11 +55,11 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
         sets[f"ports_{domain.name}"] = domain.interfaces
         sets[f"open_ports_{domain.name}"] = domain.open_interfaces
         sets[f"open_guests_{domain.name}"] = domain.open_guests
-    for spread in planned.spread:
-        sets[f"guests_{spread.name}"] = spread.guests
-        for share in spread.shares:
+    for anycast in planned.anycast:
+        sets[f"guests_{anycast.name}"] = anycast.guests
+        for share in anycast.shares:
             for prefixes in share.lengths:
-                name = f"anycast_{spread.name}_{share.family}_{share.holders}_{prefixes.length}"
+                name = f"anycast_{anycast.name}_{share.family}_{share.holders}_{prefixes.length}"
                 sets[name] = prefixes.addresses
     elements = {f"inet {name}": frozenset(map(_listed, values)) for name, values in sets.items()}
     if planned.arp_reasons:

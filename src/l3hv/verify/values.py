@@ -131,7 +131,7 @@ class PolicyRule:
     source_port: str | None = None
     suppress_prefixlength: int | None = None
     oif: str | None = None
-    is_inverted: bool = False
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Learned:
 class FilterState:
     """The packet filter: whether it is there, why it was not read, and in what it differs from its file."""
 
-    is_loaded: bool = True
+    loaded: bool = True
     unread: str | None = None
     differences: tuple[str, ...] = ()
 
@@ -267,10 +267,10 @@ Effects = tuple[Drops | Rewrites, ...]
 
 @dataclass(frozen=True)
 class SeenMac:
-    """A MAC behind a guest's port; ``is_own_dropped`` where it is the guest's and the filter drops it."""
+    """A MAC behind a guest's port; ``own_dropped`` where it is the guest's and the filter drops it."""
 
     mac: str
-    is_own_dropped: bool = False
+    own_dropped: bool = False
 
 
 class Configuration(Enum):
@@ -322,13 +322,13 @@ class SessionState:
 class BfdState:
     """The state of a BFD session: interval and multiplier where it is up.
 
-    ``is_bgp_up``: it is down, and the BGP session beside it is not.
+    ``bgp_up``: it is down, and the BGP session beside it is not.
     """
 
     state: str
     interval_ms: int | None = None
     multiplier: int | None = None
-    is_bgp_up: bool = False
+    bgp_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -370,7 +370,7 @@ class Lease:
 class Advertisement:
     """The offer of a router advertisement.
 
-    ``prefixes`` are those that guests make addresses of, each with whether it is on link; ``is_router``:
+    ``prefixes`` are those that guests make addresses of, each with whether it is on link; ``router``:
     it has a lifetime as a default router.
     """
 
@@ -378,7 +378,7 @@ class Advertisement:
     mac: str | None
     mtu: int | None
     dns: tuple[str, ...]
-    is_router: bool = True
+    router: bool = True
 
 
 Value = (

@@ -91,7 +91,7 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
                 "suppress_prefixlength": None if suppressed in {None, 0xFFFFFFFF} else suppressed,
                 "ip_protocol": message.get_attr("FRA_IP_PROTO"),
                 "source_port": port_range(message, "sport"),
-                "is_inverted": bool(message["flags"] & RULE_IS_INVERTED),
+                "inverted": bool(message["flags"] & RULE_IS_INVERTED),
                 "protocol": message.get_attr("FRA_PROTOCOL"),
             }
         )

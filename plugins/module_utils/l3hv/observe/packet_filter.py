@@ -26,7 +26,7 @@ def read_packet_filter() -> dict[str, Any]:
         return {**packet_filter_tables(), "unread": None}
     except Hangs as error:
         nothing: dict[str, Any] = {"differences": [], "sets": {}, "drops": {}, "strangers": {}}
-        return {**nothing, "is_loaded": False, "unread": str(error)}
+        return {**nothing, "loaded": False, "unread": str(error)}
 
 
 def packet_filter_tables() -> dict[str, Any]:
@@ -55,7 +55,7 @@ def packet_filter_tables() -> dict[str, Any]:
                 elif not {"dynamic", "timeout"} & {*entry.get("flags", ())}:
                     sets[f"{family} {entry['name']}"] = elements
     return {
-        "is_loaded": is_loaded,
+        "loaded": is_loaded,
         "differences": filter_differences() if is_loaded else [],
         "sets": sets,
         "drops": drops,

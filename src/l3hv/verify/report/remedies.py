@@ -97,8 +97,8 @@ def remedy(check: Check) -> str:
             return UNANSWERED.format(unit.removesuffix(".service"))
         case OfUnseenGuests(), _:
             return UNSEEN
-        case AnnouncedBy(owners, is_unseen), _:
-            more = UNSEEN if is_unseen else REMEDIES[Kind.LEARNED]
+        case AnnouncedBy(owners, unseen), _:
+            more = UNSEEN if unseen else REMEDIES[Kind.LEARNED]
             return f"announced by {', '.join(owners) or 'nobody'}; {more}"
     return "" if check.state == "ok" else _of_kind(check)
 

@@ -171,7 +171,7 @@ def presence(guest: Presence) -> str:
 def macs(seen: tuple[SeenMac, ...]) -> str:
     """Return the MACs behind a guest's port."""
     own = ", its own, which the filter drops"
-    return " and ".join(f"{each.mac}{own if each.is_own_dropped else ''}" for each in seen)
+    return " and ".join(f"{each.mac}{own if each.own_dropped else ''}" for each in seen)
 
 
 def permanent_neighbor(mac: str) -> str:
@@ -225,7 +225,7 @@ def rule(one: PolicyRule) -> str:
     if one.suppress_prefixlength is not None:
         words += ["suppress_prefixlength", str(one.suppress_prefixlength)]
     words += ["oif", one.oif] if one.oif is not None else []
-    return " ".join([*words, *(["not"] if one.is_inverted else [])])
+    return " ".join([*words, *(["not"] if one.inverted else [])])
 
 
 def hop(one: Hop) -> str:
@@ -289,7 +289,7 @@ def more_routes(count: int) -> str:
 
 def filter_state(state: FilterState) -> str:
     """Return the state of the packet filter."""
-    if not state.is_loaded:
+    if not state.loaded:
         return state.unread or "none"
     return "\n".join(state.differences) or INTENDED
 
@@ -402,7 +402,7 @@ def bfd(state: BfdState) -> str:
     'Up, every 100 ms, lost after 3'
     """
     if state.interval_ms is None:
-        return f"{state.state}, {WITHOUT_BFD}" if state.is_bgp_up else state.state
+        return f"{state.state}, {WITHOUT_BFD}" if state.bgp_up else state.state
     return f"{state.state}, every {state.interval_ms} ms, lost after {state.multiplier or '?'}"
 
 
@@ -451,7 +451,7 @@ def advertisement(offer: Advertisement | Unread) -> str:
     if isinstance(offer, Unread):
         return "no answer"
     words = [f"{prefix} {'on' if on_link else 'off'} link" for prefix, on_link in offer.prefixes]
-    words += [] if offer.is_router else ["no router"]
+    words += [] if offer.router else ["no router"]
     words += [f"router {offer.mac} mtu {offer.mtu}"]
     return ", ".join([*words, *(["dns " + " ".join(offer.dns)] if offer.dns else [])])
 

@@ -14,7 +14,7 @@ from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
 
 from l3hv.model.addressing import is_inside
 from l3hv.model.plain import as_plain, from_plain
-from l3hv.model.plan import HostPlan, PrefixesOfLength, SpreadShare
+from l3hv.model.plan import AnycastShare, HostPlan, PrefixesOfLength
 from l3hv.plan.anycast import FLOW_HASHES, MARKS, shares
 from l3hv.plan.host import host_plan
 from l3hv.render.summary import plan_summary
@@ -51,15 +51,15 @@ EVERYWHERE = {"hv1": [FOUR, SIX], "hv2": [FOUR], "hv3": [FOUR, SIX], "hv4": []}
 
 def test_each_holder_knows_how_many_there_are() -> None:
     made = plans(EVERYWHERE)
-    (public,) = made["hv1"].packet_filter.spread
+    (public,) = made["hv1"].packet_filter.anycast
     assert public.name == "public"
     assert public.guests == ("vm2", "vm3")
     assert public.shares == (
-        SpreadShare("ipv4", 3, 21846, (PrefixesOfLength(32, "255.255.255.255", ("10.9.0.1",)),)),
-        SpreadShare("ipv6", 2, 32768, (PrefixesOfLength(64, HALF, ("2001:db8:8000:9900::",)),)),
+        AnycastShare("ipv4", 3, 21846, (PrefixesOfLength(32, "255.255.255.255", ("10.9.0.1",)),)),
+        AnycastShare("ipv6", 2, 32768, (PrefixesOfLength(64, HALF, ("2001:db8:8000:9900::",)),)),
     )
-    assert [share.family for share in made["hv2"].packet_filter.spread[0].shares] == ["ipv4"]
-    assert made["hv4"].packet_filter.spread == ()
+    assert [share.family for share in made["hv2"].packet_filter.anycast[0].shares] == ["ipv4"]
+    assert made["hv4"].packet_filter.anycast == ()
 
 
 def test_a_holder_has_a_table_of_the_others() -> None:
@@ -68,7 +68,9 @@ def test_a_holder_has_a_table_of_the_others() -> None:
     assert spread_tables(made["hv2"]) == {"public4_spread": [FOUR]}
     names = {table.name: table.id for table in made["hv1"].table_names}
     assert names == {"public": 90, "private": 20, "local-out": 100, "public-spread": 1090}
-    assert [table.name for table in made["hv1"].table_names if not table.is_networkds] == ["public-spread"]
+    assert [table.name for table in made["hv1"].table_names if not table.used_by_networkd] == [
+        "public-spread"
+    ]
     table = next(table for table in made["hv1"].routing.tables if table.name == "public6_spread")
     assert (table.kernel_table, table.fed_by, table.learn, table.persists) == (1090, "public6", False, False)
 
@@ -87,7 +89,7 @@ def test_nothing_is_there_for_it_where_nothing_is_spread(
 ) -> None:
     """Neither where nobody else holds it nor where nobody asked for it; slices do not tell of it either."""
     for plan in plans(holders, **variables).values():
-        assert not plan.packet_filter.spread
+        assert not plan.packet_filter.anycast
         assert not spread_tables(plan)
         assert not any(rule.mark for rule in plan.rules)
         assert all("spread" not in table.name for table in plan.table_names)
@@ -99,14 +101,14 @@ def test_a_further_holder_changes_shares_and_nothing_that_routes() -> None:
     before, after = plans(EVERYWHERE)["hv1"], plans(EVERYWHERE | {"hv4": [FOUR]})["hv1"]
     assert after.routing == before.routing
     assert after.rules == before.rules
-    assert [share.holders for share in after.packet_filter.spread[0].shares] == [4, 2]
+    assert [share.holders for share in after.packet_filter.anycast[0].shares] == [4, 2]
 
 
 def test_several_holders_on_a_hypervisor_count_once() -> None:
     hosts = fabric({"hv1": [FOUR], "hv2": [FOUR]}, l3hv_anycast="spread")
     hosts["hv2"][1]["l3hv_guests"][1]["anycast"] = [FOUR]
     for name in ("hv1", "hv2"):
-        (public,) = host_plan(slices(hosts)[name]).packet_filter.spread
+        (public,) = host_plan(slices(hosts)[name]).packet_filter.anycast
         assert [share.holders for share in public.shares] == [2]
 
 
@@ -118,7 +120,7 @@ def test_each_domain_has_a_mark_and_a_table_of_its_own() -> None:
     domains = COMMON["l3hv_domains"]
     domains = domains | {"private": domains["private"] | {"spread_table": 21}}
     plan = host_plan(slices(hosts, common_of(COMMON | {"l3hv_domains": domains}))["hv1"])
-    assert [(domain.name, domain.mark) for domain in plan.packet_filter.spread] == [
+    assert [(domain.name, domain.mark) for domain in plan.packet_filter.anycast] == [
         ("public", MARKS["public"]),
         ("private", MARKS["private"]),
     ]
@@ -174,7 +176,7 @@ def test_the_tables_are_free_ones_where_nobody_says_which(
 
 def test_prefixes_are_looked_up_by_their_length() -> None:
     held = ["10.9.0.4/30", "10.9.0.9", "2001:db8:8000:9900::/60", "2001:db8:8000:9910::/64"]
-    four, six = plans({"hv1": held, "hv2": held})["hv1"].packet_filter.spread[0].shares
+    four, six = plans({"hv1": held, "hv2": held})["hv1"].packet_filter.anycast[0].shares
     assert [(one.length, one.addresses) for one in four.lengths] == [(30, ("10.9.0.4",)), (32, ("10.9.0.9",))]
     assert [(one.length, one.addresses) for one in six.lengths] == [
         (60, ("2001:db8:8000:9900::",)),
@@ -198,7 +200,7 @@ def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
 
     def local(count: int) -> int:
         made = plans({f"hv{number}": [FOUR] for number in range(1, count + 1)})
-        return made["hv1"].packet_filter.spread[0].shares[0].local
+        return made["hv1"].packet_filter.anycast[0].shares[0].local
 
     assert 0 <= local(holders) - FLOW_HASHES / holders < 1
     assert local(holders + 1) <= local(holders)
@@ -210,7 +212,7 @@ def test_no_packet_is_spread_twice(case: str) -> None:
     for plain in golden_plans(intent_directory(case)).values():
         plan = from_plain(HostPlan, plain)
         uplinks = {uplink.interface for uplink in plan.uplinks}
-        marked = {port for domain in plan.packet_filter.spread for port in domain.guests}
+        marked = {port for domain in plan.packet_filter.anycast for port in domain.guests}
         assert marked.isdisjoint(uplinks)
         assert marked <= {guest.interface for guest in plan.guests}
         tables = {table.domain for table in plan.routing.tables if table.fed_by and table.accepts}
