@@ -2,7 +2,7 @@
 
 A router and two hosts are three network namespaces with veth cables.  The router has the rules that site.yml
 places on a hypervisor with that many guests, and as many ports.  One sender sends small UDP packets from a
-guest to an uplink as fast as it can.  The rule sets take turns, so that other load affects both.
+guest to an uplink as fast as it can.  The rule sets alternate, so that other load affects both.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def main() -> None:
             print(f"{guests:5} guest ports: {median:9,.0f} packets/s (median of {len(measured)})")
         pairs = zip(rates[arguments.few], rates[arguments.many], strict=True)
         ratio = statistics.median(many / few for few, many in pairs)
-        print(f"ratio: {ratio:.2f} (median of the rounds; bar 0.9)")
+        print(f"ratio: {ratio:.2f} (median of the rounds; required: 0.9)")
         loads = arguments.loads
         sent, lost, loading = lost_while_loading(sets[arguments.many], loads, arguments.rate)
         milliseconds = f"{1000 * loading:.0f} ms"

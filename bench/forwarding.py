@@ -1,8 +1,8 @@
-"""Measures forwarding from guest to guest, on one hypervisor and over two, in units of plain bridges.
+"""Measures forwarding from guest to guest, on one hypervisor and over two, relative to plain bridges.
 
 Hypervisors, switches and guests are network namespaces with veth cables.  The hypervisors have the rules that
 site.yml places, or none.  A guest sends UDP packets of 18 bytes as fast as one process can, on one core; the
-ways take turns.  A ratio compares the best rounds, because other load on the machine only slows packets down.
+ways alternate.  A ratio compares the best rounds, because other load on the machine only slows packets down.
 Two more rule sets of the first hypervisor show the cost of the parts: empty chains, and rules of the forward
 chain with interface groups in place of names.
 """

@@ -1,4 +1,4 @@
-"""Measures an unchanged site.yml in units of `ansible all -m ping`: the limit is 15 times as long.
+"""Measures an unchanged site.yml relative to `ansible all -m ping`: the limit is 15 times as long.
 
     make lab && make bench-run               # or: python bench/run_time.py --name TWIN --repetitions 3
 
@@ -23,7 +23,7 @@ BAR = 15
 
 
 def main() -> None:
-    """Measure both in turns, so that other load of the machine affects both."""
+    """Measure both alternately, so that other load of the machine affects both."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +45,7 @@ def main() -> None:
     print("| what | seconds, min/med/max |\n|---|---|")
     for what, taken in seconds.items():
         print(f"| {what} | {min(taken):.1f}/{statistics.median(taken):.1f}/{max(taken):.1f} |")
-    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (bar: {BAR}).")
+    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (limit: {BAR}).")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"seconds": seconds, "ratio": ratio}, indent=2) + "\n")
     sys.exit(ratio > BAR)
