@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Failed assertions of these modules show the compared values, as those of tests do.
+pytest.register_assert_rewrite("changed_intents", "failures", "liar", "three_paths")
+
 with contextlib.suppress(ImportError):  # tests of what works without Ansible run without it
     import ansible.module_utils
 

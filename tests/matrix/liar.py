@@ -7,15 +7,15 @@ sessions must stay up, and vm1 must lose no packet to or from the Internet.
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from changed_intents import copy_of
 from lab import Lab, both_families, wait_for
-from three_paths import await_whole
 
 UNIT, SOCKET = "l3hv-attacker", "/run/attacker.ctl"
 ATTACKER, ATTACKER_ID = "hv2", 2
@@ -166,7 +166,7 @@ class Attacker:
 @contextmanager
 def taken_over(lab: Lab, *, has_bfd: bool) -> Iterator[Attacker]:
     """Replace hv2's BIRD by the attacker's while the block runs."""
-    await_whole(lab)
+    lab.wait_until_converged()
     lab.run(ATTACKER, "systemctl stop bird")
     attacker = Attacker(lab, has_bfd)
     try:
@@ -175,7 +175,7 @@ def taken_over(lab: Lab, *, has_bfd: bool) -> Iterator[Attacker]:
         yield attacker
     finally:
         lab.run(ATTACKER, f"systemctl stop {UNIT} 2>/dev/null || true; systemctl start bird")
-        await_whole(lab)
+        lab.wait_until_converged()
 
 
 def known(lab: Lab) -> dict[str, dict[str, list[str]]]:
@@ -217,12 +217,10 @@ def sessions_of_others(lab: Lab) -> dict[str, str]:
     return {f"{machine} {name}": state for machine, of in found.items() for name, state in of.items()}
 
 
-def believe_strictly(lab: Lab, intent: Path, validation: str = "strict") -> None:
-    """Apply a value of l3hv_origin_validation to the attacked reflectors."""
-    variable = f"l3hv_origin_validation={validation}"
-    lab.playbook(
-        "site.yml", "--limit", ",".join(LIED_TO), "--skip-tags", "verify", "-e", variable, inventory=intent
-    )
+def believe_strictly(lab: Lab, intent: Path) -> None:
+    """Set l3hv_origin_validation to `strict` on the attacked reflectors."""
+    limit = ("--limit", ",".join(LIED_TO), "--skip-tags", "verify")
+    lab.playbook("site.yml", *limit, inventory=intent, variables={"l3hv_origin_validation": "strict"})
 
 
 def assert_unbelieved(attacker: Attacker, lie: Lie) -> None:
@@ -262,7 +260,7 @@ def assert_forgery_is_dropped(attacker: Attacker) -> None:
     assert said <= {"bgp_local_pref: 100", "bgp_med: 0"}
 
 
-def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> None:
+def assert_owners_are_believed(attacker: Attacker, directory: Path) -> None:
     """Enable `strict` on reflectors, then move a guest, and assert that no session ends."""
     lab = attacker.lab
     before, sessions = known(lab), sessions_of_others(lab)
@@ -272,7 +270,7 @@ def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> 
     wait_for("it to be forgotten", lambda: known(lab) == before, 5)
     # Send in one direction only: guests do not answer probes of the edge router.
     with lab.traffic(*FLOWS, seconds=150, interval_ms=20, each=8) as traffic:
-        believe_strictly(lab, intent)
+        believe_strictly(lab, lab.inventory)
         sent = attacker.sent()
         attacker.tell(OWNERS_LIE)
         said = len(LIED_TO) * sum(map(len, OWNERS_LIE.routes.values()))
@@ -280,7 +278,7 @@ def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> 
         time.sleep(1)
         assert known(lab) == before
         attacker.tell(HONESTY)
-        moved = Path(shutil.copytree(intent, copy))
+        moved = copy_of(lab.inventory, directory)
         leave(moved / "host_vars" / "hv2.yml", moved / "host_vars" / "hv1.yml")
         believe_strictly(lab, moved)
         time.sleep(6)  # FRR applies changed lists after 5 s
@@ -295,3 +293,17 @@ def leave(old: Path, new: Path) -> None:
     guest = next(line for line in old.read_text().splitlines() if "name: vm2" in line)
     old.write_text(old.read_text().replace("l3hv_guests:\n", "").replace(f"{guest}\n", ""))
     new.write_text(f"{new.read_text()}{guest.replace('}', ', moves_from: hv2}')}\n")
+
+
+class ForgedRoutes:
+    """The attacks on reflectors of every daemon; the module of a fabric has the fixture ``attacker``."""
+
+    @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name.replace(" ", "-"))
+    def test_forged_routes_are_refused(self, attacker: Attacker, lie: Lie) -> None:
+        assert_unbelieved(attacker, lie)
+
+    def test_forged_attributes_reach_no_other_host(self, attacker: Attacker) -> None:
+        assert_forgery_is_dropped(attacker)
+
+    def test_strict_is_enabled_without_ending_a_session(self, attacker: Attacker, tmp_path: Path) -> None:
+        assert_owners_are_believed(attacker, tmp_path)
