@@ -544,8 +544,8 @@ class Lab:
             return f"sessions: {states_line or 'none'}"
         routes = [_next_hops(json.loads(table or "[]")) for table in tables]
         found = {
-            f"{prefix} in {table}": routes[at].get(prefix, 0)
-            for at, ((_, table), prefixes) in enumerate(remote.items())
+            f"{prefix} in {table} (IPv{family})": routes[at].get(prefix, 0)
+            for at, ((family, table), prefixes) in enumerate(remote.items())
             for prefix in prefixes
         }
         short = {prefix: hops for prefix, hops in found.items() if hops != next_hops}
