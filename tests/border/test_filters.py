@@ -106,7 +106,7 @@ def test_plan_summary_takes_tagged_values_and_returns_text(plan):
     assert "rr1_public" in summary
 
 
-def test_every_filter_of_ours_that_is_used_is_loaded():
+def test_every_used_filter_of_l3hv_is_loaded():
     """A filter that cannot import its package is skipped with a warning: catch that here."""
     used = {
         name
@@ -118,6 +118,6 @@ def test_every_filter_of_ours_that_is_used_is_loaded():
     assert used <= set(names())
 
 
-def test_the_package_is_appended_to_the_path_and_never_put_first():
+def test_the_package_is_appended_to_the_path():
     assert "sys.path.append" in (FILTERS / "l3hv_filters.py").read_text()
     assert "sys.path.insert" not in (FILTERS / "l3hv_filters.py").read_text()

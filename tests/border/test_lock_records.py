@@ -113,7 +113,7 @@ def test_a_run_that_fails_leaves_no_lock(play: Play) -> None:
     assert "left: lab.lock" not in text
 
 
-def test_a_run_that_lives_is_named(play: Play) -> None:
+def test_the_run_that_holds_a_lock_is_named(play: Play) -> None:
     assert "refusal=The host is locked: alice on ctrl1 runs site.yml -i /srv/site" in play(lock=OTHER)
     checked = play("--check", lock=OTHER)
     assert "alice on ctrl1 is changing this host" in checked
@@ -121,7 +121,7 @@ def test_a_run_that_lives_is_named(play: Play) -> None:
 
 
 @pytest.mark.parametrize("is_check", [True, False])
-def test_a_lock_that_protects_no_run_is_no_warning(play: Play, is_check: bool) -> None:
+def test_a_lock_of_no_running_process_causes_no_warning(play: Play, is_check: bool) -> None:
     """It has lapsed, or its run has ended, or it names no run."""
     arguments = ["--check"] if is_check else []
     for text in (

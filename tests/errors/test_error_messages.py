@@ -50,12 +50,12 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
         raise IntentError(problems)
 
 
-def test_the_sound_intent_has_no_problem():
+def test_the_valid_intent_has_no_problem():
     check(*spoilt({}))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_message(path, expect_file):
+def test_the_message_is_the_expected_one(path, expect_file):
     with pytest.raises(IntentError) as raised:
         check(*spoilt(yaml.safe_load(path.read_text())))
     expect_file(path.with_suffix(".txt"), f"{raised.value}\n")

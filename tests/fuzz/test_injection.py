@@ -93,7 +93,7 @@ def test_a_hostile_name_is_refused_by_its_field(place: str, text: str, tmp_path:
     assert not (tmp_path / "fabric").exists(), "no slice is written of an intent that is refused"
 
 
-def test_without_a_hostile_name_the_intent_is_sound(tmp_path: Path) -> None:
+def test_the_intent_is_valid_without_a_hostile_name(tmp_path: Path) -> None:
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(lab())), encoding="utf-8")
     assert read(source, tmp_path / "fabric").hosts == 6
@@ -121,7 +121,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("variables", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_ansible_cannot_read_is_no_inventory(variables: str, tmp_path: Path) -> None:
+def test_an_inventory_that_ansible_cannot_read_is_refused(variables: str, tmp_path: Path) -> None:
     source = tmp_path / "hosts.yml"
     source.write_text(f"hypervisors: {{hosts: {{hv1: {variables}}}}}")
     with pytest.raises(IntentError, match=r"Ansible cannot read all of the inventory"):

@@ -25,7 +25,7 @@ PLAY = [
 ]
 
 
-def test_variables_are_bound_for_every_host_and_can_be_replaced(tmp_path: Path) -> None:
+def test_variables_are_bound_for_every_host_and_can_be_overridden(tmp_path: Path) -> None:
     tasks = tmp_path / "roles/shown/tasks"
     tasks.mkdir(parents=True)
     shown = "{{ bird_host }} {{ kernel_forwards }} {{ bird_routing.asn }}"

@@ -201,7 +201,7 @@ chroot /mnt/root ip -6 -oneline route show table 90 metric 34
 """
 
 
-def test_copies_have_the_next_hops_that_live_and_go_without_a_trace() -> None:
+def test_copies_have_only_live_next_hops_and_are_removed_completely() -> None:
     done = in_a_machine(COPIES)
     assert done.returncode == 0, done.stderr
     put, removed = (part.splitlines() for part in done.stdout.partition("put\n")[2].split("removed\n"))

@@ -106,7 +106,7 @@ reads flush
 @pytest.mark.parametrize(
     ("system", "daemon"), [("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")]
 )
-def test_a_session_that_does_not_end_is_named_and_started_over(system: str, daemon: str) -> None:
+def test_a_hanging_session_is_named_and_restarted(system: str, daemon: str) -> None:
     """And nothing is while all sessions do what they shall; what has begun just now may hang once more."""
     whole = """
         /birds in-force bird
@@ -132,7 +132,7 @@ def test_a_session_that_does_not_end_is_named_and_started_over(system: str, daem
 @pytest.mark.parametrize(
     ("system", "daemon"), [("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")]
 )
-def test_a_session_that_does_not_end_is_mended_between_two_runs(system: str, daemon: str) -> None:
+def test_a_hanging_session_is_restarted_between_two_runs(system: str, daemon: str) -> None:
     """As the timer does it: not while all is well, nor at once again where a neighbour causes it again."""
     mended = """
         /birds mend bird
@@ -155,7 +155,7 @@ def test_a_session_that_does_not_end_is_mended_between_two_runs(system: str, dae
 
 
 @pytest.mark.parametrize("daemon", ["bird2", "bird3"])
-def test_a_bird_that_hangs_at_its_reconfiguration_is_named(daemon: str) -> None:
+def test_a_bird_that_hangs_during_reconfiguration_is_named(daemon: str) -> None:
     """The exit status is not that of a time-out, which whoever calls would take for its own."""
     stops = """
         mv /usr/sbin/birdc /usr/sbin/real-birdc
@@ -173,7 +173,7 @@ def test_a_bird_that_hangs_at_its_reconfiguration_is_named(daemon: str) -> None:
     assert done.stdout.splitlines()[-1] == "exit status 1"
 
 
-def test_a_lock_that_is_held_for_long_is_named_and_only_root_can_hold_it() -> None:
+def test_a_long_held_lock_is_named_and_only_root_can_hold_it() -> None:
     held = """
         /birds mend bird
         stat -c 'mode %a' /run/l3hv-birds.lock
@@ -195,7 +195,7 @@ def test_a_lock_that_is_held_for_long_is_named_and_only_root_can_hold_it() -> No
     assert "is held for more than five minutes" in done.stdout.partition("gave way")[2]
 
 
-def test_the_socket_of_a_group_that_may_ask_no_more_is_removed() -> None:
+def test_an_unconfigured_control_socket_is_removed() -> None:
     asked = """
         install -d -o bird -m 2750 /run/bird-monitoring
         printf '%s\n' 'cli "/run/bird-monitoring/bird.ctl" { restrict };' >>/etc/bird/bird.conf
@@ -298,7 +298,7 @@ kill -KILL $neighbor $(cat /run/pid)
     ("system", "daemon"),
     [("debian12", "bird1"), ("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")],
 )
-def test_a_limit_that_blocks_is_lifted_when_its_cause_is_gone(system: str, daemon: str) -> None:
+def test_a_blocking_prefix_limit_is_lifted_after_its_cause_is_gone(system: str, daemon: str) -> None:
     """BIRD before 3 would go on refusing, and all of them would not have what they forgot."""
     is_one = daemon == "bird1"
     channel = ("", "") if is_one else ("ipv4 {", "};")

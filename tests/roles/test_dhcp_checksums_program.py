@@ -54,7 +54,7 @@ run /dhcp-checksums remove
 
 
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
-def test_the_rule_is_back_whoever_removes_it(system: str) -> None:
+def test_the_rule_is_restored_after_any_removal(system: str) -> None:
     done = in_an_image(system, "bird2", KEEPS, PROGRAM)
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout.splitlines()

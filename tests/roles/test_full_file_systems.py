@@ -46,7 +46,7 @@ def arguments_of(directory: Path, **parameters: Any) -> Path:
     return file
 
 
-def test_a_lock_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_written_is_named_and_leaves_no_file(tmp_path: Path) -> None:
     run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x" * 4000)
     said = in_full(
         "/run",
@@ -64,7 +64,7 @@ def test_a_lock_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Pat
     assert said[1:] == [".guard"]
 
 
-def test_files_that_find_no_room_are_named_and_leave_nothing(tmp_path: Path) -> None:
+def test_files_without_disk_space_are_named_and_leave_no_file(tmp_path: Path) -> None:
     """The set is as it was before, although nothing can be written there."""
     etc = tmp_path / "etc"
     etc.mkdir()
@@ -90,7 +90,7 @@ LOOK = (
 )
 
 
-def test_a_disk_with_errors_is_looked_at_before_it_is_mounted_writable(tmp_path: Path) -> None:
+def test_the_remedy_for_a_disk_with_errors_is_to_examine_it_first(tmp_path: Path) -> None:
     """The kernel makes its file system read-only. What is to be removed is not called unwritten."""
     etc = tmp_path / "etc"
     etc.mkdir()
@@ -131,7 +131,7 @@ def test_a_lock_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pyt
     )
 
 
-def test_a_directory_for_temporary_files_is_named_itself(tmp_path: Path) -> None:
+def test_a_full_directory_for_temporary_files_is_named(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     file = {"dest": str(tmp_path / "a"), "content": "new", "validate": "true %s", **me()}
@@ -172,7 +172,7 @@ program = loaded(__import__("pathlib").Path({program!r}))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_that_finds_no_room_names_the_file_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+def test_a_program_without_disk_space_names_the_file_and_leaves_no_file(tmp_path: Path, name: str) -> None:
     full = tmp_path / "full"
     full.mkdir()
     program, call, named = PROGRAMS[name]
@@ -185,7 +185,7 @@ def test_a_program_that_finds_no_room_names_the_file_and_leaves_nothing(tmp_path
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EDQUOT])
-def test_a_program_speaks_of_a_full_file_system_only_where_it_may_be_full(
+def test_a_program_names_a_full_file_system_only_for_matching_errors(
     tmp_path: Path, name: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does what was begun, and cannot be removed, hide why."""

@@ -107,7 +107,7 @@ def stop(process: int) -> None:
 
 
 @pytest.mark.parametrize("script", [READER, RAW_READER], ids=["udp", "icmpv6"])
-def test_a_process_that_reads_no_socket_hangs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_read_its_socket_hangs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if script is RAW_READER and os.geteuid() != 0:
         pytest.skip("only root can open a raw socket")
     monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
@@ -120,9 +120,7 @@ def test_a_process_that_reads_no_socket_hangs(script: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("script", [BUSY_READER, SLOW_READER, WORKER], ids=["busy", "slow", "worker"])
-def test_a_process_that_works_at_its_limit_does_not_hang_until_it_is_stopped(
-    script: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_process_hangs_only_after_it_is_stopped(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look never finds its queue empty."""
     monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
     with running(script) as process:
@@ -133,7 +131,7 @@ def test_a_process_that_works_at_its_limit_does_not_hang_until_it_is_stopped(
         assert PROGRAM.hangs(process)
 
 
-def test_a_process_that_waits_for_something_else_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_waits_without_reading_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
     with running(SLEEPER) as process:
         assert PROGRAM.hangs(process)
@@ -144,7 +142,7 @@ def test_a_process_that_waits_for_something_else_hangs(monkeypatch: pytest.Monke
         assert sentence == f"{hangs} has not emptied the queue of a socket for 0.5 s"
 
 
-def test_nothing_is_known_of_a_process_without_such_a_socket() -> None:
+def test_a_process_without_a_socket_does_not_hang() -> None:
     with running(WITHOUT_A_SOCKET) as process:
         stop(process)
         assert not PROGRAM.hangs(process)
@@ -159,7 +157,7 @@ SERVED = {
 
 
 @pytest.mark.parametrize("guest", SERVED)
-def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
+def test_hanging_daemons_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
     variables = {
         **read(ROOT / "roles/guest_services/vars/main.yml"),
         "guest_services_served": SERVED[guest],
@@ -172,7 +170,7 @@ def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: st
     assert all(other["command"].startswith("systemctl ") for other in others)
 
 
-def test_nothing_is_asked_where_no_guest_is_served() -> None:
+def test_no_daemon_is_examined_without_guests() -> None:
     variables = {
         **read(ROOT / "roles/guest_services/vars/main.yml"),
         "guest_services_served": {"dhcp": False, "advertisements": False},

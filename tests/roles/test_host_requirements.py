@@ -43,7 +43,7 @@ def module() -> ModuleType:
         ("next", ["ipv4", "ipv6"], []),
     ],
 )
-def test_what_an_old_kernel_does_to_flows(
+def test_an_old_kernel_is_reported_with_its_effect_on_flows(
     module: ModuleType, release: str, families: list[str], said: list[str]
 ) -> None:
     sentences = module.multipath_cautions(release, families)
@@ -67,7 +67,7 @@ class Called:
         raise Failed(msg)
 
 
-def test_a_systemd_that_does_not_answer_is_named_and_not_waited_for(
+def test_a_hanging_systemd_is_named_without_waiting_for_it(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 60\n")
@@ -104,11 +104,11 @@ def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
     return said
 
 
-def test_a_machine_of_today_is_told_nothing() -> None:
+def test_a_current_machine_has_no_warning() -> None:
     assert looked(["ipv4", "ipv6"])["cautions"] == []
 
 
-def test_a_machine_that_says_it_is_older_is_warned() -> None:
+def test_an_older_kernel_is_a_warning() -> None:
     """The personality of setarch(8) makes uname(2) say 2.6."""
     around = ["setarch", "--uname-2.6"]
     assert looked([], around)["cautions"] == []

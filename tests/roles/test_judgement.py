@@ -72,7 +72,7 @@ def hv2_in(prefix: str) -> str:
     return str(network[2] if network.num_addresses > 1 else network[0])
 
 
-def said(hop: str, hop6: str) -> list[bytes]:
+def messages_of_hv2(hop: str, hop6: str) -> list[bytes]:
     """What is said: hv2's own, with attributes that it may not choose, and then what is not its own."""
     right, wrong = bgp.address(bgp.NEXT_HOP, hop), bgp.address(bgp.NEXT_HOP, hop.rpartition(".")[0] + ".99")
     forged = (
@@ -96,7 +96,7 @@ def said(hop: str, hop6: str) -> list[bytes]:
     ]
 
 
-def believed(
+def accepted_routes(
     tmp_path: Path,
     system: str,
     daemon: str,
@@ -176,9 +176,11 @@ def joined(text: str) -> list[str]:
 
 @pytest.mark.parametrize("daemon", HOSTS)
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
-def test_of_a_hypervisor_nothing_but_its_own_is_believed(tmp_path: Path, system: str, daemon: str) -> None:
+def test_a_hypervisors_own_prefixes_are_accepted_and_no_others(
+    tmp_path: Path, system: str, daemon: str
+) -> None:
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
-    table = believed(tmp_path, system, daemon, said(*network(plan)[2:]))
+    table = accepted_routes(tmp_path, system, daemon, messages_of_hv2(*network(plan)[2:]))
     assert sorted(table) == [OWN6, OWN]
     own = (tmp_path / "own").read_text()
     assert network(plan)[2] in own
@@ -186,25 +188,25 @@ def test_of_a_hypervisor_nothing_but_its_own_is_believed(tmp_path: Path, system:
 
 
 @pytest.mark.parametrize("daemon", HOSTS)
-def test_what_comes_from_beyond_is_not_believed(tmp_path: Path, daemon: str) -> None:
+def test_a_route_with_an_as_path_is_refused(tmp_path: Path, daemon: str) -> None:
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     hop = bgp.address(bgp.NEXT_HOP, network(plan)[2])
     beyond = bgp.attribute(bgp.ORIGIN, b"\0") + bgp.path(65009) + bgp.number(bgp.LOCAL_PREF, 100) + hop
     updates = [bgp.update(beyond, [OWN]), bgp.update(bgp.usual() + hop, [SHARED])]
-    assert list(believed(tmp_path, "debian13", daemon, updates)) == [SHARED]
+    assert list(accepted_routes(tmp_path, "debian13", daemon, updates)) == [SHARED]
 
 
 @pytest.mark.parametrize("daemon", HOSTS)
-def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) -> None:
+def test_only_the_hypervisors_own_loopback_is_accepted(tmp_path: Path, daemon: str) -> None:
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     hop = bgp.address(bgp.NEXT_HOP, network(plan, "private")[2])
     others = ["172.22.2.1/32", "172.22.2.0/24", "10.20.0.2/32", "0.0.0.0/0", OWN]
     updates = [bgp.update(bgp.usual() + hop, ["172.22.2.2/32", *others])]
-    assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
+    assert list(accepted_routes(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
 
 
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
-def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Path, system: str) -> None:
+def test_routes_from_clients_of_a_range_have_the_client_as_next_hop(tmp_path: Path, system: str) -> None:
     """Who is who is not known: anything in the pools and the default route, at the speaker's own address."""
     plan = read_plan(OF_A_RANGE / HOSTS["frr"] / "plan.yml")
     _, speaker, hop, hop6 = network(plan)
@@ -217,7 +219,7 @@ def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Pat
         bgp.update(bgp.usual() + bgp.reach(hop6, [OWN6, "2001:db8:cb00:7100::/56", "2001:db8::/32"])),
         bgp.update(bgp.usual() + bgp.reach("2001:db8::99", ["2001:db8:cb00:7104::/64"])),
     ]
-    table = believed(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
+    table = accepted_routes(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
     assert sorted(table) == ["0.0.0.0/0", OWN6, SHARED, OWN]
     assert {hop["ip"] for path in table[SHARED] for hop in path["nexthops"]} == {speaker}
 
@@ -232,7 +234,7 @@ def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Pat
         ("range_gobgp", "gobgp", "rr1", "debian13"),
     ],
 )
-def test_of_a_pool_nothing_that_no_guest_can_have_is_believed(
+def test_addresses_of_a_pool_that_no_guest_can_have_are_refused(
     tmp_path: Path, case: str, daemon: str, host: str, system: str
 ) -> None:
     """The gateway, network and broadcast addresses, and what contains one of them."""
@@ -246,7 +248,7 @@ def test_of_a_pool_nothing_that_no_guest_can_have_is_believed(
         "203.0.113.0/25",
     ]
     updates = [bgp.update(bgp.usual() + hop, [*unusable, OWN])]
-    assert list(believed(tmp_path, system, daemon, updates, expected=expected, host=host)) == [OWN]
+    assert list(accepted_routes(tmp_path, system, daemon, updates, expected=expected, host=host)) == [OWN]
 
 
 @pytest.mark.parametrize("daemon", HOSTS)
@@ -257,7 +259,7 @@ def test_without_the_key_there_is_no_session(tmp_path: Path, daemon: str) -> Non
     for announced, answer in ((key, [OWN]), ("", None), (f"{key}!", None)):
         keys = {"key": key, "announced": announced}
         if answer is not None:
-            assert list(believed(tmp_path, "debian13", daemon, updates, **keys)) == answer
+            assert list(accepted_routes(tmp_path, "debian13", daemon, updates, **keys)) == answer
         else:
             with pytest.raises(AssertionError, match="timed out"):
-                believed(tmp_path, "debian13", daemon, updates, **keys)
+                accepted_routes(tmp_path, "debian13", daemon, updates, **keys)

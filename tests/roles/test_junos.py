@@ -101,7 +101,7 @@ def test_the_configuration_is_the_expected_one(path: Path, expect_file: Callable
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_what_is_referred_to_is_defined_and_what_is_defined_is_used(path: Path) -> None:
+def test_all_references_are_defined_and_all_definitions_are_used(path: Path) -> None:
     lines = [" ".join(words) for words in walked(ours(rendered(path)))]
 
     def all_of(pattern: str) -> set[str]:
@@ -130,7 +130,7 @@ def test_what_is_referred_to_is_defined_and_what_is_defined_is_used(path: Path) 
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_everything_of_the_plan_is_there(path: Path) -> None:
+def test_the_configuration_contains_the_whole_plan(path: Path) -> None:
     lines = {" ".join(words) for words in walked(ours(rendered(path)))}
     routing = read_plan(path)["routing"]
     for session in routing["sessions"]:
@@ -156,12 +156,12 @@ def test_everything_of_the_plan_is_there(path: Path) -> None:
             assert [line for line in lines if line.startswith(maximum)] == (
                 [f"{maximum} {limit['accepted']}"] if limit is not None else []
             )
-            assert set(accepted(lines, policy, channel["family"])) == believed(routing, channel)
+            assert set(configured_terms(lines, policy, channel["family"])) == planned_terms(routing, channel)
     for instance in {session["domain"] for session in routing["sessions"]}:
         assert f"policy-options policy-statement l3hv-announce-{instance} then reject" in lines
 
 
-def accepted(lines: set[str], policy: str, family: str) -> Iterator[str]:
+def configured_terms(lines: set[str], policy: str, family: str) -> Iterator[str]:
     """Yield what a policy asks of a route of one family before it accepts it, and what it does to it."""
     for line in lines:
         if line.startswith(f"{policy} term ") and " then accept" not in line:
@@ -175,7 +175,7 @@ def accepted(lines: set[str], policy: str, family: str) -> Iterator[str]:
                 yield " ".join(words[1:])
 
 
-def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
+def planned_terms(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
     """Return the same as the plan says it."""
     found = set()
     for part in channel["carries"]:
@@ -202,7 +202,7 @@ def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_the_routing_engine_discards_what_no_term_accepts(path: Path) -> None:
+def test_the_routing_engine_discards_unaccepted_packets(path: Path) -> None:
     inner = ours(rendered(path))
     firewall = next(below for words, below in inner if words == ("firewall",)) or []
     filters = [below for words, below in firewall if words[0] == "family"]
@@ -217,7 +217,7 @@ def test_the_routing_engine_discards_what_no_term_accepts(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_junos_knows_every_statement(path: Path) -> None:
+def test_every_statement_exists_in_junos(path: Path) -> None:
     """The hierarchy is that of Junos 24.4, made of its own schema."""
     inner = ours(rendered(path))
     commands, found = read_by_junoscfg(printed(inner))
@@ -286,7 +286,7 @@ def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     "wrong", ["protocols {\nbgp {\ngroup x {\nhold-timer 90;\n}\n}\n}", "routing-instance {\npublic;\n}"]
 )
-def test_the_hierarchy_refuses_what_junos_does_not_know(wrong: str) -> None:
+def test_the_hierarchy_refuses_unknown_statements(wrong: str) -> None:
     _, found = read_by_junoscfg(printed(parsed(wrong)))
     assert list(unknown(found, hierarchy())) != []
 

@@ -80,7 +80,7 @@ kill %1
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_what_another_program_removes_is_back(system: str, files: Path) -> None:
+def test_rules_that_another_program_removes_are_restored(system: str, files: Path) -> None:
     said = outcome(system, KEEPS, files).splitlines()
     removed = [line.partition(" removed ")[2] for line in said if " removed " in line]
     assert removed == [
@@ -109,7 +109,7 @@ kill %1
 """
 
 
-def test_what_is_there_is_left_alone(files: Path) -> None:
+def test_existing_rules_are_not_loaded_again(files: Path) -> None:
     assert [
         line.partition(" removed ")[2] or line for line in outcome("debian13", LEAVES, files).splitlines()
     ] == [
@@ -229,7 +229,7 @@ run /packet-filter load /files/refused.nft 2>/dev/null || echo "load: exit statu
 """
 
 
-def test_a_file_that_nft_refuses_does_not_burn_the_cpu(files: Path) -> None:
+def test_a_refused_file_is_not_retried_without_pause(files: Path) -> None:
     *_, sentence, kept, loaded = outcome("debian13", REFUSED, files).splitlines()
     assert sentence == "packet-filter: nft refuses /files/refused.nft: the kernel keeps what it has"
     assert kept.startswith("exit status 1 after ")
@@ -253,7 +253,7 @@ run nft list counter inet l3hv nd_rate
 """
 
 
-def test_counters_go_on_and_are_no_difference(files: Path) -> None:
+def test_counters_continue_and_are_no_difference(files: Path) -> None:
     assert "packets 6 bytes" in outcome("debian13", COUNTS, files)
 
 
@@ -329,7 +329,7 @@ echo "others $(reached 600d)"
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_scan_of_an_on_link_guest_keeps_no_other_sender_from_it(system: str, files: Path) -> None:
+def test_a_scan_of_an_on_link_guest_blocks_no_other_sender(system: str, files: Path) -> None:
     scanned, others = outcome(system, SCAN, files).split("\n")[-3:-1]
     assert 200 <= int(scanned.removeprefix("scanned ")) < 1000
     assert others == "others 5"

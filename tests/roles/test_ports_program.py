@@ -23,7 +23,7 @@ HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(pa
 
 
 @pytest.mark.parametrize("path", HYPERVISORS, ids=name)
-def test_a_port_is_what_the_plan_says(
+def test_a_port_has_the_addresses_and_routes_of_the_plan(
     path: Path, ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, files = read_plan(path), rendered_files(path)
@@ -47,7 +47,7 @@ def test_a_port_is_what_the_plan_says(
         }
 
 
-def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
+def test_a_removed_port_is_no_error_and_is_not_repaired(
     ports: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several = [
@@ -110,7 +110,7 @@ def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, 
 
 @pytest.mark.parametrize("networkctl", [FOR_EVER, IGNORES_SIGTERM])
 @pytest.mark.parametrize("busctl", [FOR_EVER, IGNORES_SIGTERM, "exit 1"])
-def test_a_networkd_that_hangs_is_named_and_not_waited_for(
+def test_a_hanging_networkd_is_named_without_waiting_for_it(
     apply: Apply,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -121,7 +121,7 @@ def test_a_networkd_that_hangs_is_named_and_not_waited_for(
     assert apply(30) == HANGS
 
 
-def test_a_networkd_that_is_busy_is_waited_for(
+def test_the_program_waits_for_a_busy_networkd(
     apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(tmp_path, monkeypatch, BUSY.format(tmp_path), "exit 0")
@@ -130,21 +130,21 @@ def test_a_networkd_that_is_busy_is_waited_for(
 
 
 @pytest.mark.parametrize("networkctl", [FOR_EVER, IGNORES_SIGTERM])
-def test_a_networkd_that_is_busy_is_not_waited_for_without_end(
+def test_the_program_waits_for_a_busy_networkd_up_to_its_limit(
     apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str
 ) -> None:
     programs(tmp_path, monkeypatch, networkctl, "exit 0")
     assert apply(0.7) == UNDONE.format(0.7)
 
 
-def test_what_networkctl_says_is_passed_on(
+def test_errors_of_networkctl_are_shown(
     apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(tmp_path, monkeypatch, FAILS, "exit 0")
     assert apply(30).endswith("no such thing")
 
 
-def test_the_names_of_tables_are_read_once_for_all_ports(
+def test_table_names_are_read_once_for_all_ports(
     ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = next(path for path in PLANS if path.parts[-4:] == ("lab", "expected", "hv1", "plan.yml"))

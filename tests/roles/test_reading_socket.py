@@ -39,7 +39,7 @@ kill -KILL $bird
 
 
 @pytest.mark.parametrize(("system", "daemon"), WITH_SOCKET)
-def test_the_group_may_ask_and_change_nothing(system: str, daemon: str) -> None:
+def test_the_group_can_read_and_not_change(system: str, daemon: str) -> None:
     files = rendered_files(PLAN)
     declared = re.search(r"^cli .*$", files["/etc/bird/bird.conf"], re.MULTILINE)
     unit = files["/etc/systemd/system/bird.service.d/zz-l3hv.conf"]

@@ -59,7 +59,7 @@ def test_files_are_the_expected_ones(path: Path, expect_file: Callable[[Path, st
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
-def test_no_file_shows_what_is_missing(path: Path) -> None:
+def test_no_file_has_a_missing_value_or_superfluous_empty_lines(path: Path) -> None:
     for dest, text in rendered_files(path).items():
         if "Ansible managed" in text:
             lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
@@ -70,7 +70,7 @@ def test_no_file_shows_what_is_missing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
-def test_the_keys_in_use_are_read_back(path: Path) -> None:
+def test_keys_in_use_are_read_from_the_files(path: Path) -> None:
     """What rotates keys asks the files of BIRD and FRR which session has which."""
     routing, files = read_plan(path)["routing"], rendered_files(path)
     texts = [files[f"/etc/bird/{program['name']}.conf"] for program in routing["programs"] if files]

@@ -53,7 +53,7 @@ def test_variables_carry_the_name_of_their_role(role: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}")
-def test_the_plans_fit(path: Path) -> None:
+def test_the_plans_match_the_specs(path: Path) -> None:
     plan = read_plan(path)
     for role in (ROOT / "roles" / call["role"] for call in role_calls(plan)):
         spec = {key: option for key, option in options(role).items() if key in SLICES}

@@ -208,7 +208,7 @@ def test_random_sets_follow_each_other(kernel: Kernel, tmp_path: Path, seed: int
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_what_interrupted_runs_left_is_cleared_away(kernel: Kernel, tmp_path: Path, seed: int) -> None:
+def test_rules_of_interrupted_runs_are_removed(kernel: Kernel, tmp_path: Path, seed: int) -> None:
     """Rules of two sets stand at the same priorities, in any order."""
     dice = random.Random(seed)
     first, second, new = some_rules(dice), some_rules(dice), some_rules(dice)

@@ -56,7 +56,7 @@ def test_a_template_parses_no_text(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in TEMPLATES if path.parent.name in ("all_versions", "bird2")], ids=name
 )
-def test_templates_for_several_versions_of_bird_ask_for_none(path: Path) -> None:
+def test_templates_for_several_versions_of_bird_compare_no_version(path: Path) -> None:
     constants = {node.value for node in parsed(path).find_all(nodes.Const)}
     assert constants & {"bird1", "bird2", "bird3"} == set()
 

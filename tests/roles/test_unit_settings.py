@@ -36,7 +36,7 @@ def assignments(path: Path, keys: set[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("unit", PROMISES)
-def test_a_units_file_says_what_is_promised_of_it(unit: str) -> None:
+def test_a_units_files_have_the_settings_that_verification_expects(unit: str) -> None:
     paths = files_of(unit)
     assert paths, f"no golden has a file of {unit}"
     for path in paths:
@@ -44,7 +44,7 @@ def test_a_units_file_says_what_is_promised_of_it(unit: str) -> None:
         assert settings_words(found) == settings_words(PROMISES[unit]), path
 
 
-def test_no_drop_in_of_ours_comes_before_that_of_systemctl_edit() -> None:
+def test_drop_ins_of_the_roles_override_those_of_systemctl_edit() -> None:
     places = {
         line.split()[-1]
         for tasks in [*ROOT.glob("roles/*/tasks/main.yml"), *ROOT.glob("roles/*/vars/main.yml")]
@@ -55,7 +55,7 @@ def test_no_drop_in_of_ours_comes_before_that_of_systemctl_edit() -> None:
     assert {Path(place).name for place in places} == {"zz-l3hv.conf"}
 
 
-def test_a_start_that_looks_at_the_main_process_waits_until_it_has_its_account() -> None:
+def test_units_that_examine_their_main_process_wait_for_its_account() -> None:
     """With Type=simple ExecStartPost can begin while the new process is root's: it may not ask."""
     asking = [
         path

@@ -93,7 +93,7 @@ def test_files_of_the_repository_exist(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_link_targets_exist(document: Path) -> None:
     broken = []
     for link in LINK.findall(BLOCK.sub("", document.read_text(encoding="utf-8"))):
         if link.startswith(("http://", "https://")):

@@ -39,7 +39,7 @@ def test_every_variable_is_described(key):
     assert f"`{key}`" in TEXT
 
 
-def test_no_other_variable_is_described():
+def test_only_variables_of_the_intent_are_described():
     assert set(re.findall(r"`(l3hv_\w+)`", TEXT)) <= COMMON_KEYS | HOST_KEYS | INTERNAL
 
 
@@ -60,7 +60,7 @@ def test_defaults_of_timers_are_those_of_the_parser():
         assert f"| `{name}` | {default} | {bounds.low}–{bounds.high} |" in TEXT
 
 
-def test_the_skeleton_is_a_sound_inventory(tmp_path):
+def test_the_skeleton_is_a_valid_inventory(tmp_path):
     for name, text in re.findall(r"```yaml\n# inventories/SITE/(\S+)\n(.*?)```", TEXT, re.DOTALL):
         (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "site" / name).write_text(text, encoding="utf-8")

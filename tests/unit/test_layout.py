@@ -38,5 +38,5 @@ def test_no_module_imports_from_a_later_step(path: Path) -> None:
     assert {name for name in imported(path) if STEPS.index(name) > own} == set()
 
 
-def test_a_model_imports_nothing_but_models() -> None:
+def test_models_import_only_models() -> None:
     assert set().union(*(imported(path) for path in (PACKAGE / "model").glob("*.py"))) == {"model"}

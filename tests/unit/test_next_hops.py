@@ -44,7 +44,7 @@ def default_next_hops(plan: HostPlan) -> dict[str, list[str]]:
         ({}, "all", "all"),
     ],
 )
-def test_a_word_is_for_all_domains_or_for_one(ecmp: Any, public: str, private: str) -> None:
+def test_ecmp_is_set_for_all_domains_or_for_one(ecmp: Any, public: str, private: str) -> None:
     wanted = {"public4": public, "public6": public, "private4": private, "local_out4": private}
     assert choices(planned(ecmp)) == wanted
 
@@ -58,24 +58,24 @@ def test_default_routes_are_preferred_by_path_and_then_by_edge_router() -> None:
 
 
 @pytest.mark.parametrize("ecmp", ["all", "none", {"private": "without_default"}])
-def test_no_default_route_is_preferred_where_nobody_asks_for_it(ecmp: Any) -> None:
+def test_no_default_route_is_preferred_without_l3hv_ecmp(ecmp: Any) -> None:
     assert default_next_hops(planned(ecmp))["public4"] == []
 
 
-def test_an_edge_router_has_no_default_route_of_others() -> None:
+def test_an_edge_router_accepts_no_default_route() -> None:
     plan = planned("without_default", "edge_router")
     assert set(choices(plan).values()) == {"without_default"}
     assert not any(default_next_hops(plan).values())
 
 
-def test_a_slice_names_edge_routers_only_where_they_are_asked_for() -> None:
+def test_slices_have_edge_routers_only_if_a_default_route_is_preferred() -> None:
     """A hypervisor's slice changes with an edge router only if it prefers one."""
     plain = {"hv1": ("hypervisor", hypervisor(1)), **REFLECTORS, **EDGES}
     assert slices(plain)["hv1"].edges == ()
     assert all(part.edges == () for part in slices(plain).values())
 
 
-def test_an_operator_sees_what_has_one_next_hop() -> None:
+def test_the_plan_summary_shows_routes_with_one_next_hop() -> None:
     text = plan_summary(as_plain(planned({"public": "without_default", "private": "none"})))
     assert "One next hop\n" in text
     assert "  private4    all routes\n" in text

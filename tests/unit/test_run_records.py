@@ -52,20 +52,20 @@ def test_a_run_ends_with_its_process():
     assert has_ended(run)
 
 
-def test_of_another_machine_nothing_is_known():
+def test_the_state_of_a_run_on_another_machine_is_unknown():
     run = describe_run("site.yml", os.getpid())
     run["process"] = ["another machine", 1, "0"]
     assert not has_ended(run)
 
 
 @pytest.mark.parametrize("process", [None, [], 3, ["a machine"], [None, "x", ""]])
-def test_of_a_run_without_a_process_nothing_is_known(process: object):
+def test_the_state_of_a_run_without_a_process_is_unknown(process: object):
     assert not has_ended({"process": process})
     assert not has_ended({})
 
 
 @pytest.mark.parametrize("hidepid", [0, 1, 2])
-def test_a_run_of_another_user_lives_where_proc_hides_it(hidepid: int):
+def test_a_run_of_another_user_is_alive_if_proc_hides_it(hidepid: int):
     """Root's process, and nobody who asks for it before and after its end."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount another /proc")
@@ -109,7 +109,7 @@ lives.kill()
 """
 
 
-def test_a_lock_is_one_run_s_until_it_is_released_or_lapses(module: ModuleType, tmp_path: Path):
+def test_a_run_holds_a_lock_until_it_is_released_or_lapses(module: ModuleType, tmp_path: Path):
     alice, bob = (describe_run(name, os.getpid()) for name in ("alice", "bob"))
     lock = module.Lock("lab", str(tmp_path))
     assert lock.take(alice) is None
@@ -156,7 +156,7 @@ BROKEN = ["", "{", "[]", "{}", "3", '{"id": "1"}', '{"id": 1, "owner": "a", "hos
 
 
 @pytest.mark.parametrize("content", BROKEN)
-def test_a_broken_lock_stops_no_run(
+def test_an_invalid_lock_stops_no_run(
     module: ModuleType, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "lab.lock").write_text(content)
@@ -169,7 +169,7 @@ def test_a_broken_lock_stops_no_run(
     assert module.Lock("lab", str(tmp_path)).take(run) is None
 
 
-def test_a_lock_holds_as_long_as_its_own_run_needs(module: ModuleType, tmp_path: Path):
+def test_the_lease_of_a_lock_is_that_of_its_own_run(module: ModuleType, tmp_path: Path):
     """The run that asks may be one with --limit: its own lease would be too short."""
     large = describe_run("large", os.getpid(), lease_seconds(reflectors=4, clients=1000, forks=50))
     small = describe_run("small", os.getpid(), lease_seconds(reflectors=0, clients=1, forks=50))
@@ -192,7 +192,7 @@ def test_a_lock_without_a_lease_lapses_too(module: ModuleType, tmp_path: Path):
     assert module.Lock("lab", str(tmp_path)).holder()["lease"] == LEAST_LEASE_S
 
 
-def test_a_lease_grows_with_what_a_host_waits_for():
+def test_a_lease_includes_the_time_for_which_a_host_waits():
     alone = lease_seconds(reflectors=1, clients=0, forks=5)
     assert alone < lease_seconds(reflectors=2, clients=0, forks=5)
     assert lease_seconds(0, 5, forks=5) == lease_seconds(0, 1, forks=5) < lease_seconds(0, 6, forks=5)
@@ -207,7 +207,7 @@ def open_directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def test_another_account_keeps_no_run_from_its_lock(module: ModuleType, open_directory: Path):
+def test_another_account_cannot_block_a_lock(module: ModuleType, open_directory: Path):
     """It locks all that it can open: flock(2) asks for no right to write."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another account")
@@ -249,7 +249,7 @@ def test_another_account_keeps_no_run_from_its_lock(module: ModuleType, open_dir
     assert (open_directory / module.GUARD).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_guard_that_a_process_keeps_is_named(module: ModuleType, tmp_path: Path):
+def test_a_locked_guard_file_is_named(module: ModuleType, tmp_path: Path):
     with (
         module.alone(str(tmp_path)),
         pytest.raises(module.Busy, match=r"has kept \S+/\.guard locked for 0 s\. .* `fuser -v \S+` names it"),
@@ -260,7 +260,7 @@ def test_a_guard_that_a_process_keeps_is_named(module: ModuleType, tmp_path: Pat
         pass
 
 
-def test_of_many_runs_at_once_one_gets_the_lock(module: ModuleType, tmp_path: Path):
+def test_one_of_many_simultaneous_runs_gets_the_lock(module: ModuleType, tmp_path: Path):
     context = multiprocessing.get_context("fork")
     start, answers = context.Event(), context.Queue()
 
@@ -279,7 +279,7 @@ def test_of_many_runs_at_once_one_gets_the_lock(module: ModuleType, tmp_path: Pa
     assert sorted(taken) == [False] * 15 + [True]
 
 
-def test_an_ansible_that_hides_its_inventory_from_callbacks_leaves_locks_with_a_warning(
+def test_locks_stay_with_a_warning_if_ansible_hides_its_inventory_from_callbacks(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The play is a real one, and its variables know no inventory."""

@@ -39,6 +39,8 @@ WITH_PREFIX = replace(PORT, prefix=GuestPrefix("2001:db8:cb00:7101::/64", False,
         ((WITH_LEASE, WITH_PREFIX), True, True),
     ],
 )
-def test_a_service_is_there_for_one_guest(ports: tuple[Guest, ...], dhcp: bool, advertisements: bool) -> None:
+def test_a_service_runs_if_a_guest_needs_it(
+    ports: tuple[Guest, ...], dhcp: bool, advertisements: bool
+) -> None:
     found = guest_services(ports)
     assert (found.dhcp, found.advertisements) == (dhcp, advertisements)

@@ -49,7 +49,7 @@ def spread_tables(plan: HostPlan) -> dict[str, list[str]]:
 EVERYWHERE = {"hv1": [FOUR, SIX], "hv2": [FOUR], "hv3": [FOUR, SIX], "hv4": []}
 
 
-def test_each_holder_knows_how_many_there_are() -> None:
+def test_each_holder_has_its_share_of_the_flows() -> None:
     made = plans(EVERYWHERE)
     (public,) = made["hv1"].packet_filter.spread
     assert public.name == "public"
@@ -62,7 +62,7 @@ def test_each_holder_knows_how_many_there_are() -> None:
     assert made["hv4"].packet_filter.spread == ()
 
 
-def test_a_holder_has_a_table_of_the_others() -> None:
+def test_a_holder_has_a_table_with_the_routes_of_other_holders() -> None:
     made = plans(EVERYWHERE)
     assert spread_tables(made["hv1"]) == {"public4_spread": [FOUR], "public6_spread": [SIX]}
     assert spread_tables(made["hv2"]) == {"public4_spread": [FOUR]}
@@ -82,7 +82,7 @@ def test_a_holder_has_a_table_of_the_others() -> None:
         (EVERYWHERE, {"l3hv_anycast": None}),
     ],
 )
-def test_nothing_is_there_for_it_where_nothing_is_spread(
+def test_a_fabric_without_spread_anycast_has_no_tables_for_it(
     holders: dict[str, list[str]], variables: dict[str, Any]
 ) -> None:
     """Neither where nobody else holds it nor where nobody asked for it; slices do not tell of it either."""
@@ -95,7 +95,7 @@ def test_nothing_is_there_for_it_where_nothing_is_spread(
     assert {part.holders for part in parts.values()} == {()}
 
 
-def test_a_further_holder_changes_shares_and_nothing_that_routes() -> None:
+def test_an_additional_holder_changes_shares_and_no_routing() -> None:
     before, after = plans(EVERYWHERE)["hv1"], plans(EVERYWHERE | {"hv4": [FOUR]})["hv1"]
     assert after.routing == before.routing
     assert after.rules == before.rules
@@ -142,7 +142,7 @@ def nested_prefixes(draw: st.DrawFn) -> dict[IPv4Network, int]:
 
 
 @given(nested_prefixes())
-def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: dict[IPv4Network, int]) -> None:
+def test_every_address_has_the_share_of_its_longest_prefix(held: dict[IPv4Network, int]) -> None:
     found = shares(held)  # type: ignore[arg-type] # of one family
     parts = [(part, holders) for holders, several in found.items() for part in several]
     for number in range(64):
@@ -161,7 +161,7 @@ def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: di
         (2**31 - 1, 20, 1, (2, 1020)),
     ],
 )
-def test_the_tables_are_free_ones_where_nobody_says_which(
+def test_default_spread_tables_are_unused_tables(
     public: int, private: int, local_out: int, chosen: tuple[int, int]
 ) -> None:
     domains = {
@@ -183,7 +183,7 @@ def test_prefixes_are_looked_up_by_their_length() -> None:
     assert (four.lengths[0].mask, six.lengths[1].mask) == ("255.255.255.252", HALF)
 
 
-def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> None:
+def test_a_spread_table_accepts_longer_prefixes_of_other_holders() -> None:
     """Another holder has a part of what is held here: flows to it find its longer prefix in either table."""
     whole, part = "10.9.0.0/28", "10.9.0.3/32"
     made = plans({"hv1": [whole], "hv2": [whole], "hv3": [part]})
@@ -193,7 +193,7 @@ def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> Non
 
 
 @pytest.mark.parametrize("holders", [2, 3, 5, 100])
-def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
+def test_the_local_share_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
     """No flow that goes to others comes back because there is one more of them."""
 
     def local(count: int) -> int:
@@ -205,7 +205,7 @@ def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_no_packet_is_spread_twice(case: str) -> None:
+def test_only_packets_of_guests_are_spread(case: str) -> None:
     """What comes by a path is never marked, and only marks lead to tables that may lead away from here."""
     for plain in golden_plans(intent_directory(case)).values():
         plan = from_plain(HostPlan, plain)

@@ -125,7 +125,7 @@ class Standing:
         """Return the names of the checks of ``host`` that fail."""
         return {check.what for check in self.look(host) if not check.ok}
 
-    def await_failing(self, host: str, wanted: set[str], seconds: float = 15) -> set[str]:
+    def wait_until_failing(self, host: str, wanted: set[str], seconds: float = 15) -> set[str]:
         """Return what fails on ``host`` as soon as that is at least ``wanted``, or in the end."""
         deadline = time.monotonic() + seconds
         while not (wanted <= (failing := self.failing(host))) and time.monotonic() < deadline:

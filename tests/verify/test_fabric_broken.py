@@ -295,7 +295,7 @@ table ip docker {
 """
 
 
-def test_what_docker_translates_for_its_containers_is_no_difference(lab: Standing) -> None:
+def test_translation_for_docker_containers_is_no_difference(lab: Standing) -> None:
     lab.run("hv1", f"nft '{DOCKER}'")
     try:
         assert [check.sentence for check in lab.look("hv1") if check.state != "ok"] == []
@@ -304,32 +304,32 @@ def test_what_docker_translates_for_its_containers_is_no_difference(lab: Standin
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_is_broken_is_named_and_nothing_else(lab: Standing, name: str) -> None:
+def test_a_break_is_named_and_no_other_check_fails(lab: Standing, name: str) -> None:
     what = BREAKS[name]
     lab.run(what.host, what.script)
     try:
-        failing = lab.await_failing(what.host, what.fails)
+        failing = lab.wait_until_failing(what.host, what.fails)
     finally:
         lab.run(what.host, what.heal)
         lab.await_whole(what.host)
     assert what.fails <= failing <= what.fails | BESIDE.get(name, set())
 
 
-def test_a_bird_that_is_stopped_is_named(lab: Standing) -> None:
+def test_a_stopped_bird_is_named(lab: Standing) -> None:
     lab.run("hv1", "systemctl stop bird")
     try:
-        failing = lab.await_failing("hv1", {"unit bird"})
+        failing = lab.wait_until_failing("hv1", {"unit bird"})
     finally:
         lab.run("hv1", "systemctl start bird")
         lab.await_whole("hv1")
     assert failing == {"unit bird", "listeners bird", "running configuration", *PATHS}
 
 
-def test_a_path_that_is_cut_is_named(lab: Standing) -> None:
+def test_a_cut_path_is_named(lab: Standing) -> None:
     named = {"bfd rr1 a public", "bfd rr1 a private"}
     lab.verb("cut", "hv1", "a")
     try:
-        failing = lab.await_failing("hv1", named)
+        failing = lab.wait_until_failing("hv1", named)
     finally:
         lab.verb("heal", "hv1", "a")
         lab.await_whole("hv1")
@@ -337,7 +337,7 @@ def test_a_path_that_is_cut_is_named(lab: Standing) -> None:
     assert not any("rr2" in what for what in failing)
 
 
-def test_a_path_that_carries_no_full_size_packets_is_named_with_what_it_carries(lab: Standing) -> None:
+def test_a_path_with_a_smaller_mtu_is_named_with_the_size_that_passes(lab: Standing) -> None:
     """A switch with a smaller MTU: BGP and BFD do not notice."""
     switch = ["ip", "-n", lab.twin.switch_namespace, "link", "set", "hv1~a-public", "mtu"]
     # A veth leaves room for a VLAN's tag of four bytes.
@@ -360,7 +360,7 @@ caller.connect(("198.51.100.126", 179))
 '"""
 
 
-def test_a_caller_that_the_reflector_does_not_know_is_named(lab: Standing) -> None:
+def test_a_caller_without_a_session_is_named(lab: Standing) -> None:
     """As a hypervisor calls that has left the inventory while it runs."""
     lab.run("hv3", f"ip address add 198.51.100.99/25 dev a-public; {CALL}")
     try:
@@ -378,7 +378,7 @@ def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
     lab.run("rr1", f"cp -p {BIRD} /tmp/bird.conf")
     lab.run("rr1", f"sed -i '/^protocol bgp hv1_public /a bfd off;' {BIRD} && birdc configure")
     try:
-        lab.await_failing("hv1", {"bfd rr1 a public"})
+        lab.wait_until_failing("hv1", {"bfd rr1 a public"})
         lab.run("rr1", "birdc restart hv1_public")
         deadline = time.monotonic() + 30
         while not any("BGP session is up" in check.found for check in lab.look("hv1")):
@@ -388,7 +388,7 @@ def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
         lab.await_whole("hv1", "rr1")
 
 
-def test_a_route_that_nobody_announces_is_named_one_by_one(lab: Standing) -> None:
+def test_routes_without_an_announcement_are_named_one_by_one(lab: Standing) -> None:
     """BIRD takes it away at its next scan, so it is looked at right after it was made."""
     route = "172.22.2.77 via 172.22.15.2 proto bird metric 32 table private"
     for _ in range(5):
@@ -400,7 +400,7 @@ def test_a_route_that_nobody_announces_is_named_one_by_one(lab: Standing) -> Non
     assert failing == {"learned routes in private ipv4", "route 172.22.2.77/32 in private"}
 
 
-def test_a_guest_that_is_not_started_is_a_warning(lab: Standing) -> None:
+def test_a_stopped_guest_is_a_warning(lab: Standing) -> None:
     lab.verb("unplug", "vm2")
     try:
         lab.await_whole("hv1", "hv2")
@@ -425,7 +425,7 @@ def test_a_guest_with_another_mac_is_named(lab: Standing) -> None:
 
     as_guest("50:54:33:00:00:99")
     try:
-        failing = lab.await_failing("hv1", {"mac vm2"})
+        failing = lab.wait_until_failing("hv1", {"mac vm2"})
     finally:
         as_guest("50:54:33:00:00:09")
         lab.run("hv1", "nft flush set inet l3hv strangers; nft flush set arp l3hv strangers")
@@ -433,7 +433,7 @@ def test_a_guest_with_another_mac_is_named(lab: Standing) -> None:
     assert failing == {"mac vm2"}
 
 
-def test_the_playbook_fails_and_its_reports_say_why(lab: Standing, tmp_path: Path) -> None:
+def test_the_playbook_fails_and_its_reports_name_the_differences(lab: Standing, tmp_path: Path) -> None:
     lab.run("hv1", "ip rule add priority 500 lookup main")
     try:
         done = verify_playbook(lab, tmp_path)

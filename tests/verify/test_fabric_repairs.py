@@ -140,27 +140,29 @@ def repaired(lab: Standing) -> tuple[dict[str, set[str]], str]:
             for script, _ in breaks:
                 lab.run(host, script)
         for host, breaks in BREAKS.items():
-            named[host] = lab.await_failing(host, set().union(*(fails for _, fails in breaks)))
+            named[host] = lab.wait_until_failing(host, set().union(*(fails for _, fails in breaks)))
     finally:
         output = playbook(lab)
     return named, output
 
 
 @pytest.mark.parametrize("host", BREAKS)
-def test_verification_names_what_was_broken(repaired: tuple[dict[str, set[str]], str], host: str) -> None:
+def test_verification_names_the_breaks_of_each_host(
+    repaired: tuple[dict[str, set[str]], str], host: str
+) -> None:
     named, _ = repaired
     missing = {script: fails - named[host] for script, fails in BREAKS[host] if fails - named[host]}
     assert missing == {}
 
 
-def test_one_run_repairs_all_of_it(lab: Standing, repaired: tuple[dict[str, set[str]], str]) -> None:
+def test_one_run_repairs_all_breaks(lab: Standing, repaired: tuple[dict[str, set[str]], str]) -> None:
     _, output = repaired
     assert changed_hosts(output) == set(BREAKS)
     lab.await_whole(*lab.plans)
     assert changed_hosts(playbook(lab)) == set()
 
 
-def test_a_port_in_a_bridge_and_a_wrong_neighbour_are_taken_away_and_named(lab: Standing) -> None:
+def test_a_bridge_port_and_a_wrong_neighbour_are_repaired_and_named(lab: Standing) -> None:
     """`pve-bridge` puts a tap into a bridge when it is made, and leaves it there."""
     wrong = "neighbour replace 203.0.113.1 lladdr 02:00:00:00:00:98 nud noarp dev vm1"
     lab.run("hv1", f"ip link add br0 type bridge && ip link set vm2 master br0 && ip {wrong}")
@@ -178,7 +180,7 @@ def test_a_port_in_a_bridge_and_a_wrong_neighbour_are_taken_away_and_named(lab: 
         lab.await_whole("hv1")
 
 
-def test_an_operators_drop_in_does_not_undo_what_a_unit_promises(lab: Standing) -> None:
+def test_an_operators_drop_in_does_not_override_the_settings_of_a_unit(lab: Standing) -> None:
     """What `systemctl edit bird` makes."""
     directory = "/etc/systemd/system/bird.service.d"
     text = "[Service]\\nKillSignal=SIGTERM\\nRestart=no\\nUser=root\\nCapabilityBoundingSet=CAP_SYS_ADMIN\\n"

@@ -62,7 +62,7 @@ def test_totals_are_those_of_the_brute_force(gone: frozenset[str], shuffle: rand
                 assert seen.total(plan, table) == total(expected)
 
 
-def test_an_anycast_prefix_leads_to_all_of_its_owners_and_at_home_to_its_own() -> None:
+def test_an_anycast_route_has_all_owners_and_on_an_owner_only_itself() -> None:
     seen = Fabric(ANNOUNCED)
     tables = {host: next(t for t in plan.routing.tables if t.name == "public4") for host, plan in LAB.items()}
     everywhere = ["198.51.100.1", "198.51.100.129", "198.51.100.130", "198.51.100.2"]
@@ -72,7 +72,7 @@ def test_an_anycast_prefix_leads_to_all_of_its_owners_and_at_home_to_its_own() -
 
 @settings(max_examples=30, deadline=None)
 @given(st.frozensets(st.sampled_from(["vm1", "vm2", "vm3", "vm4"])))
-def test_what_is_spread_leads_to_the_other_holders_whoever_is_at_home(gone: frozenset[str]) -> None:
+def test_a_spread_route_has_the_other_holders_for_any_stopped_guests(gone: frozenset[str]) -> None:
     """As comparing with every other host would have it; in IPv6 hv3 holds a part of what the others hold."""
     spread = {"l3hv_anycast": "spread"}
     guests = [{"name": "vm4", "mac": "50:54:33:00:00:17", "ipv4": "203.0.113.4", "anycast": [PART]}]
@@ -111,7 +111,7 @@ def holder(name: str, number: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("gone", [frozenset[str](), frozenset({"db1"}), frozenset({"db2"})])
-def test_a_hypervisor_itself_has_the_routes_to_the_other_holders_of_an_anycast_prefix(
+def test_local_out_of_a_holder_has_routes_to_the_other_holders(
     gone: frozenset[str],
 ) -> None:
     """Its guest is preferred in the domain's table, by BIRD; in local-out, by the kernel's metric."""
@@ -128,20 +128,20 @@ def test_a_hypervisor_itself_has_the_routes_to_the_other_holders_of_an_anycast_p
             assert seen.total(plan, table) == total(seen.routes(plan, table))
 
 
-def test_a_guest_that_is_not_started_at_home_is_reached_where_it_is() -> None:
+def test_a_holder_whose_guest_is_stopped_has_routes_to_the_other_holders() -> None:
     seen = Fabric(ANNOUNCED, {"hv1": frozenset({"vm1"})})
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
     assert seen.routes(LAB["hv1"], table)["203.0.113.10/32"] == ["198.51.100.130", "198.51.100.2"]
 
 
-def test_the_default_route_is_for_those_who_accept_it() -> None:
+def test_only_hosts_that_accept_the_default_route_expect_it() -> None:
     seen = Fabric(ANNOUNCED)
     for host, expected in (("hv1", True), ("internet", False)):
         table = next(t for t in LAB[host].routing.tables if t.name == "public4")
         assert ("0.0.0.0/0" in seen.routes(LAB[host], table)) is expected
 
 
-def test_prefixes_on_a_session_count_once_for_each_owner() -> None:
+def test_received_prefixes_count_once_for_each_owner() -> None:
     seen = Fabric(ANNOUNCED)
     table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
     # vm1, vm2 and vm3, the anycast prefix twice, and the default route.
@@ -157,7 +157,7 @@ def test_a_prefix_pattern_has_bounds(prefix: str, expected: bool) -> None:
     assert is_matched(prefix, (PrefixMatch("203.0.113.0/24", 26, 32, ""),)) is expected
 
 
-def test_what_announcements_say_of_a_host() -> None:
+def test_the_announcements_of_a_host() -> None:
     part = ANNOUNCED["hv2"]
     assert part["kind"] == "hypervisor"
     assert part["tables"]["private4"] == {

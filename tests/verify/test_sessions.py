@@ -49,7 +49,7 @@ def test_a_host_as_planned_has_no_difference(layout: str) -> None:
     assert "path a has a reflector for private" in checks
 
 
-def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
+def test_a_shared_session_that_is_down_fails_in_all_its_domains() -> None:
     plans = with_layout("shared")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
@@ -61,7 +61,7 @@ def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
     } <= different(plans["hv1"], seen, fabric).keys()
 
 
-def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_session_carries() -> None:
+def test_reflectors_on_a_path_exchange_all_domains_of_a_shared_session() -> None:
     """GoBGP has a session for each domain: what BIRD tells it of the private one comes a second time."""
     uplinks = {"b": {"public": "b-public", "private": "b-private"}}
     rr3 = {"l3hv_id": 100, "l3hv_daemon": "gobgp", "l3hv_uplinks": uplinks}
@@ -79,7 +79,7 @@ def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_ses
     }
 
 
-def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
+def test_bfd_of_per_family_sessions_is_named_by_family() -> None:
     plans = with_layout("per_family")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
@@ -111,7 +111,7 @@ def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def test_clients_of_a_range_are_known_by_their_addresses() -> None:
+def test_clients_of_a_range_are_identified_by_their_addresses() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
@@ -124,7 +124,7 @@ def test_clients_of_a_range_are_known_by_their_addresses() -> None:
     assert missing.removeprefix("session ") in explicit
 
 
-def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
+def test_a_client_of_a_range_without_a_plan_is_named() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
@@ -135,7 +135,7 @@ def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
     assert found == {"session dynbgp9": f"Established, {stranger['local']} to 198.51.100.77"}
 
 
-def test_other_reflectors_are_as_they_are() -> None:
+def test_reflectors_without_ranges_are_not_renamed() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     assert with_clients(plans["rr2"], fabric) == plans["rr2"]
