@@ -58,7 +58,7 @@ def test_machine_numbers_stay_when_machines_are_added_and_removed():
 
     first = state.machine_numbers(of("a", "b", "c"), {})
     then = state.machine_numbers(of("c", "d", "a"), first)
-    assert then["a"], then["c"] == (first["a"], first["c"])
+    assert (then["a"], then["c"]) == (first["a"], first["c"])
     assert len(set(then.values())) == 3
 
 
