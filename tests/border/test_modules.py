@@ -1,4 +1,4 @@
-"""Modules find their files of ``plugins/module_utils`` wherever a playbook is started."""
+"""Modules find their files of ``plugins/module_utils`` from every working directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_ansible_doc_reads_the_documentation_of_a_module(module: str) -> None:
 
 @pytest.mark.parametrize("directory", [".", "playbooks"])
 def test_modules_find_their_files_without_ansible_cfg(tmp_path: Path, directory: str) -> None:
-    """Each module has imported all of them when it refuses a task without arguments."""
+    """A module that refuses a task without arguments has imported all its files."""
     for name in BESIDE_A_PLAYBOOK:
         (tmp_path / name).symlink_to((ROOT / directory / name).resolve(strict=True))
     tasks = [{module: {}, "ignore_errors": True} for module in MODULES]

@@ -1,6 +1,6 @@
-"""The playbooks as an operator starts them, up to where they would touch the first host.
+"""The playbooks as an operator starts them, up to the first connection to a host.
 
-No host is there: what has to be refused is refused before, and plan.yml needs none.
+There are no hosts: errors are reported before the first connection, and plan.yml needs no host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    """Return a function that runs a playbook of the tree, and leaves nothing in it."""
+    """Return a function that runs a playbook of the tree, and leaves no files there."""
 
     def run(
         playbook: str, *arguments: str, inventory: Path | str = LAB, cwd: Path = ROOT, tree: Path = ROOT
@@ -50,7 +50,7 @@ def play(tmp_path: Path) -> Play:
 
 
 def output_of(done: subprocess.CompletedProcess[str]) -> str:
-    """Return what an operator reads, without the line breaks that Ansible makes."""
+    """Return the output of a command without the line breaks of Ansible."""
     return " ".join((done.stdout + done.stderr).split())
 
 
@@ -108,7 +108,7 @@ def test_a_misspelt_group_is_refused(play: Play, lab: Path):
 
 
 def test_playbooks_find_everything_from_another_directory(play: Play, tmp_path: Path):
-    """There is no ansible.cfg where it is started: plugins and roles are found beside the playbooks."""
+    """The working directory has no ansible.cfg: Ansible finds plugins and roles beside the playbooks."""
     done = play("playbooks/plan.yml", "--limit", "hv1", cwd=tmp_path)
     assert done.returncode == 0, output_of(done)
     assert "hv1: hypervisor 1 of lab" in done.stdout
@@ -119,7 +119,7 @@ def test_playbooks_find_everything_from_another_directory(play: Play, tmp_path: 
 
 @pytest.fixture
 def read_only_tree(tmp_path: Path):
-    """A checkout on a file system that is mounted read-only, as in an execution environment."""
+    """Yield a checkout on a read-only file system, as in an execution environment."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount")
     tree = tmp_path / "tree"
@@ -147,9 +147,9 @@ def test_a_read_only_checkout_stores_its_plans_elsewhere(play: Play, read_only_t
     ],
 )
 def test_a_run_that_is_not_root_is_refused(play: Play, lab: Path, playbook: str, sentence: str):
-    """The account is this host's own: the run ends before it would touch anything."""
+    """The connection is local, and the run ends before it changes anything."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else without a password")
+        pytest.skip("only root can become another account without a password")
     become = (
         '{"ansible_become": true, "ansible_become_method": "su", "ansible_become_user": "nobody",'
         ' "ansible_become_flags": "-s /bin/sh"}'
@@ -162,7 +162,7 @@ def test_a_run_that_is_not_root_is_refused(play: Play, lab: Path, playbook: str,
 
 
 def test_the_removal_of_most_guests_needs_consent(play: Play, lab: Path, tmp_path: Path):
-    """The memory of a run is made by what a run makes it of; then three of four guests are gone."""
+    """Record a run with four guests; then remove three of them from the inventory."""
     assert play("playbooks/plan.yml", inventory=lab).returncode == 0
     (run,) = (tmp_path / "build" / "fabric").glob("*/runs/*")
     from l3hv.run.removals import record_applied
@@ -200,7 +200,7 @@ def test_a_text_from_the_command_line_is_refused_with_the_notation_of_numbers(pl
     paths = '{"l3hv_paths": {"a": {"public": "198.51.100.0/25"}}}'
     done = play("playbooks/plan.yml", "-e", paths)
     assert "l3hv_paths.a.public: expected a mapping, found the text" in output_of(done)
-    assert "is always text" not in output_of(done), "JSON has other types, too"
+    assert "is always text" not in output_of(done), "JSON from the command line is reported as text"
     assert play("playbooks/plan.yml", "-e", '{"l3hv_managed": true}').returncode == 0
 
 
@@ -253,7 +253,7 @@ hypervisors:
     ],
 )
 def test_a_run_is_recorded_only_if_it_was_applied_completely(tmp_path: Path, arguments, remembered):
-    """A host that a play has left (meta: end_host) is one of the next play; one that failed is not."""
+    """A host that ended a play with `meta: end_host` is in the next play; a failed host is not."""
     (tmp_path / "play.yml").write_text(SCRATCH)
     (tmp_path / "hosts.yml").write_text(HOSTS)
     left = {"guests": [], "neighbors": []}

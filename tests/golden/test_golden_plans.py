@@ -1,4 +1,4 @@
-"""Every plan of every golden case is what it was."""
+"""The plans of all golden cases are the expected ones."""
 
 from __future__ import annotations
 

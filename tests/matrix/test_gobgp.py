@@ -121,16 +121,16 @@ def test_its_sessions_have_keys(fabric: Lab) -> None:
     """Add and remove a key under traffic; no output and no file of other users has it."""
     with no_loss(fabric, *FLOWS):
         fabric.provision(variables=KEYED)
-    talkative = ("--check", "--diff", "-vvv", "--limit", ",".join(BY_GOBGP))
-    said = fabric.playbook("site.yml", *talkative, variables=KEYED | OTHERS).output
-    assert "holds secrets and is not shown" in said
+    verbose = ("--check", "--diff", "-vvv", "--limit", ",".join(BY_GOBGP))
+    output = fabric.playbook("site.yml", *verbose, variables=KEYED | OTHERS).output
+    assert "holds secrets and is not shown" in output
     for machine in BY_GOBGP:
         assert fabric.run(machine, "stat -c '%a %U' /etc/l3hv/gobgp/keys").split() == ["600", "root"]
         files = fabric.run(
             machine, f"grep -rlF '{SECRET[:5]}' /etc /run/l3hv-gobgp-public /var/log || true"
         ).split()
         assert sorted(files) == ["/etc/l3hv/gobgp/keys", "/run/l3hv-gobgp-public/complete.toml"]
-    assert [secret for secret in (SECRET, OTHER) if secret in said] == []
+    assert [secret for secret in (SECRET, OTHER) if secret in output] == []
 
     fabric.playbook("site.yml", "--limit", "hv2", "--skip-tags", "verify")
     states = wait_for("the other sessions", lambda: up_on_b_alone(fabric.protocols("hv2")), 30)
@@ -153,23 +153,23 @@ class TestForgedRoutes(ForgedRoutes):
     def test_too_many_prefixes_end_the_session_that_has_them(self, attacker: Attacker) -> None:
         """The session stays down until an operator enables it; no other session is affected."""
         lab = attacker.lab
-        many = liar.Lie(
+        many = liar.Forgery(
             "many", {"public6": [f"2001:db8:cb00:7102::{number:x}/128" for number in range(1, 300)]}
         )
-        before, sessions = liar.known(lab), liar.sessions_of_others(lab)
+        before, sessions = liar.routes_of_witnesses(lab), liar.sessions_of_others(lab)
         with lab.traffic(*liar.FLOWS, seconds=8, each=4) as traffic:
-            attacker.tell(many)
+            attacker.announce(many)
             for machine in BY_GOBGP:
                 wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbours(lab, m), 5)
-        attacker.tell(liar.HONESTY)
-        for machine, path in liar.LIED_TO.items():
+        attacker.announce(liar.NO_FORGERY)
+        for machine, path in liar.ATTACKED.items():
             lab.run(
                 machine, f"{GOBGP_PUBLIC} neighbor {liar.address(path, 'public4', liar.ATTACKER_ID)} enable"
             )
         attacker.await_sessions()
         assert traffic.lost() == {}
         assert liar.sessions_of_others(lab) == sessions
-        wait_for("what there was before", lambda: liar.known(lab) == before, 15)
+        wait_for("the routes from before", lambda: liar.routes_of_witnesses(lab) == before, 15)
 
 
 def neighbours(lab: Lab, machine: str) -> str:

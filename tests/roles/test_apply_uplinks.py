@@ -1,4 +1,4 @@
-"""What networkd does not do with VLANs, the role does: on an emulated machine, whose kernel has them."""
+"""Changes of VLANs that the role makes instead of networkd, on an emulated machine with 802.1Q."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TTYPath=/dev/console
 
 @pytest.fixture(scope="module")
 def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
-    """The machine's links by name, at each step of the script."""
+    """Return the links of the machine by name, at each step of the script."""
     from emulated_machine import emulated_machine
 
     nics = {"eno1": "02:00:00:00:00:01", "eno2": "02:00:00:00:00:02"}

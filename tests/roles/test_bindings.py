@@ -1,4 +1,4 @@
-"""The variables of roles in a run are bound to the plan of their host, unless a play sets another value."""
+"""The variables of roles come from the plan of the host, unless a play sets another value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The module `config_files` in a directory of its own: what it writes, refuses, and takes back."""
+"""The module `config_files` in a temporary directory: written, refused and restored files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def me() -> dict[str, str]:
 
 @pytest.fixture
 def converge(tmp_path: Path) -> Run:
-    """Run the module as a machine would, without Ansible around it; ``seconds`` is its limit for commands."""
+    """Return a function that runs the module without Ansible; ``seconds`` is its limit for commands."""
 
     def run(
         *,
@@ -177,7 +177,7 @@ def test_one_refused_file_leaves_the_whole_set_untouched(converge: Run, etc: Pat
 
 
 def test_one_file_that_cannot_be_written_leaves_the_whole_set_untouched(converge: Run, etc: Path) -> None:
-    """Its directory is a file."""
+    """The directory of the file is a file."""
     settle(converge, files=[{"dest": f"{etc}/{name}", "content": "good\n"} for name in "ab"])
     result = converge(
         fails=True,
@@ -245,7 +245,7 @@ def test_the_content_of_a_sensitive_file_is_never_shown(converge: Run, etc: Path
 
 
 def test_secrets_of_existing_files_are_hidden_in_a_diff(converge: Run, etc: Path) -> None:
-    """As the role frr wants it: the names of keys are shown."""
+    """The role frr hides secrets and shows the names of keys."""
     tasks = yaml.safe_load((ROOT / "roles/frr/tasks/main.yml").read_text())
     hidden = tasks[0]["config_files"]["hidden"]
     for name in ("a.conf", "a.conf.sav"):
@@ -320,7 +320,7 @@ def test_early_commands_run_first(converge: Run, etc: Path) -> None:
 def test_commands_run_in_their_order_once_the_units_are_started(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
-    """Those that a change is for, and those of every activation."""
+    """Test the commands of the changed files and the commands of every activation."""
     fake_systemctl(tmp_path, {"a.service": "inactive enabled"})
     activate = [
         {"command": f"cp {tmp_path}/units/a.service {etc}/log"},
@@ -357,7 +357,7 @@ def test_a_failed_activation_restores_all_files(converge: Run, etc: Path) -> Non
     assert (etc / "a.conf").stat().st_mode & 0o777 == 0o640
     assert (etc / "seen").read_text() == "good\nbad\ngood\n"
     again = converge(check=True, files=[{"dest": f"{etc}/a.conf", "content": "bad\n"}], owned=owned)
-    assert again["changed_files"] == [f"{etc}/a.conf"], "the next run tries again"
+    assert again["changed_files"] == [f"{etc}/a.conf"], "the next run does not try again"
 
 
 def test_a_daemon_that_runs_the_old_configuration_is_a_failure(converge: Run, etc: Path) -> None:
@@ -413,9 +413,7 @@ def test_a_drifted_daemon_is_a_change_and_is_reconfigured(converge: Run, etc: Pa
 def test_an_interrupted_run_is_completed_and_can_still_be_rolled_back(converge: Run, etc: Path) -> None:
     activate = [{"command": f"grep -q good {etc}/a"}]
     settle(converge, files=[{"dest": f"{etc}/a", "content": "good\n"}], activate=activate)
-    converge(
-        files=[{"dest": f"{etc}/a", "content": "bad 1\n"}]
-    )  # and the run is interrupted before its handler
+    converge(files=[{"dest": f"{etc}/a", "content": "bad 1\n"}])  # The run is interrupted before its handler.
     result = converge(files=[{"dest": f"{etc}/a", "content": "bad 1\n"}])
     assert (result["changed"], result["changed_files"], result["reasons"]) == (
         True,
@@ -446,7 +444,7 @@ def test_only_root_can_read_previous_files(converge: Run, etc: Path, tmp_path: P
 
 
 def fake_systemctl(tmp_path: Path, units: dict[str, str]) -> None:
-    """A systemctl that knows the state of some units, and starts and enables them."""
+    """Install a fake systemctl that prints the state of some units, and starts and enables them."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     (tmp_path / "units").mkdir(exist_ok=True)
     for unit, state in units.items():
@@ -504,7 +502,7 @@ def test_masked_units_and_units_that_failed_too_often_are_started(
 def test_the_journal_of_a_unit_that_fails_to_reload_is_shown(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
-    """The unit stays active: nothing but its journal says why the reload failed."""
+    """The unit stays active: only its journal has the reason why the reload failed."""
     fake_systemctl(tmp_path, {"a.service": "active enabled"})
     journal = tmp_path / "bin/journalctl"
     journal.write_text('#!/bin/sh\necho "ip rule add: File exists, says the journal of $2"\n')
@@ -519,7 +517,7 @@ def test_the_journal_of_a_unit_that_fails_to_reload_is_shown(
 def test_a_newly_started_unit_is_neither_restarted_nor_reloaded(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
-    """A reload would fail here."""
+    """A reload of this unit would fail."""
     fake_systemctl(tmp_path, {"a.service": "inactive enabled", "b.service": "active enabled"})
     units = ["a.service", "b.service"]
     converge(files=[{"dest": f"{etc}/a", "content": "1\n"}], units=units)
@@ -549,7 +547,7 @@ def test_a_failed_first_activation_leaves_no_file(converge: Run, etc: Path) -> N
 def test_a_broken_record_is_repaired_by_activating_the_set_again(
     converge: Run, etc: Path, tmp_path: Path, content: str
 ) -> None:
-    """Whether the last change took effect is not known any more, so no command of the set may be left out."""
+    """The record no longer tells whether the last change took effect, so all commands of the set run."""
     files = [{"dest": f"{etc}/{name}.conf", "content": "one\n"} for name in ("a", "b")]
     settle(converge, files=files)
     record = tmp_path / "previous/demo/transaction.json"
@@ -565,7 +563,7 @@ def test_a_broken_record_is_repaired_by_activating_the_set_again(
 
 
 def test_a_reader_never_sees_a_file_of_two_writers_unfinished(etc: Path) -> None:
-    """Two runs at once on one host: a reader sees one content or the other."""
+    """During two simultaneous runs on a host, a reader sees one content or the other."""
     path = etc / "daemon.conf"
     contents = [letter * 200_000 for letter in "ab"]
     path.write_text(contents[0])

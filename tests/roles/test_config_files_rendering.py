@@ -1,4 +1,4 @@
-"""What the action plugin `config_files` renders, run by Ansible itself on this machine."""
+"""The rendered files of the action plugin `config_files`, which Ansible runs on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def play(
     fails: bool = False,
     flags: tuple[str, ...] = (),
 ) -> str:
-    """Run one task in a playbook of its own, and return what Ansible printed."""
+    """Run a playbook with one task, and return the output of Ansible."""
     arguments = {"set": "demo", "state_dir": f"{tmp_path}/previous", **arguments}
     arguments["files"] = [{**me(), **file} for file in arguments["files"]]
     playbook = [
@@ -169,7 +169,7 @@ def test_a_hundred_files_take_one_task(tmp_path: Path, templates: Path) -> None:
     guests = [{"name": f"vm{n}", "list": list(range(20))} for n in range(100)]
     arguments = {"files": [{"src": "a.j2", "dest": f"{tmp_path}/etc/{{name}}", "each": "{{ guests }}"}]}
     play(tmp_path, arguments, {"guests": guests, "ballast": guests})
-    # No handler ran: the change is still pending, and nothing is written again.
+    # No handler has run: the change is still pending, and no file is written again.
     assert "changed=0" not in play(tmp_path, arguments, {"guests": guests, "ballast": guests})
     assert len(list((tmp_path / "etc").iterdir())) == len(guests)
 

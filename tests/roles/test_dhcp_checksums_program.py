@@ -7,7 +7,7 @@ from images import ROOT, in_an_image
 
 PROGRAM = ROOT / "roles/guest_services/files/dhcp-checksums"
 
-# Becomes a machine with the program; after each removal the rule has to be back.
+# Turns the namespace into a machine with the program, which must restore the rule after each removal.
 KEEPS = """
 cp "$2" /mnt/root/dhcp-checksums
 run() {

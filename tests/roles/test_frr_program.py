@@ -1,4 +1,4 @@
-"""What brings FRR to its file, against the FRR of each distribution: differences are seen, no secret is."""
+"""The program that reconfigures FRR to its file and hides secrets, with the FRR of each distribution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sh = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture(params=["debian12", "debian13"])
 def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
-    """Run a script beside an FRR that has started with the golden file, and keys in /mnt/keys."""
+    """Return a function that runs a script beside an FRR with the golden file and the keys of /mnt/keys."""
     image = ["twin", "image", "--system", request.param, "--daemon", "frr"]
     done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
     root = Path(done.stdout.split()[-1])
@@ -124,7 +124,7 @@ def test_a_new_secret_is_configured_and_the_last_one_removed(sh: Sh, tmp_path: P
 
 
 def test_secrets_are_only_in_the_files_of_root(sh: Sh, tmp_path: Path) -> None:
-    """Neither FRR's own program, which shows what it gets, nor who reads its logs, or the files of others."""
+    """No output of FRR's vtysh, no log and no file of another user has a secret."""
     done = sh(f"""
         /mnt/frr/vtysh -c 'show running-config no-header' >/mnt/shown
         /mnt/frr/vtysh -m -f /run/l3hv-frr/frr.conf >>/mnt/shown
@@ -142,7 +142,7 @@ def test_secrets_are_only_in_the_files_of_root(sh: Sh, tmp_path: Path) -> None:
 
 
 def test_sessions_stay_up_and_none_begins_during_a_reconfiguration() -> None:
-    """A neighbour's BIRD never recovers from one that begins half told."""
+    """A neighbour's BIRD never recovers from a session that begins with half of the configuration."""
     script = f"""
 import runpy, socket
 gate = runpy.run_path("{PROGRAMS}/configuration")["gate"]

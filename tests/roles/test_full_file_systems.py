@@ -1,4 +1,4 @@
-"""A full file system of a host: what cannot be written is named with its remedy, and nothing is left."""
+"""A full file system on a host: an unwritable file is named with the remedy, and no file is left."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ mount -t tmpfs -o size=16k none "$1"
 shift
 "$@"
 """
-"""Mounts a small file system where nobody else sees it, and runs a program there."""
+"""A script that mounts a small file system in a namespace, and runs a program there."""
 
 
 def in_full(directory: str | Path, script: str, *arguments: str | Path) -> list[str]:
-    """Return the lines of a script that fills a file system at ``directory``; ``$1`` … are the arguments."""
+    """Return the output lines of a script with a full file system at ``directory``."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
     inside = ["bash", "-ec", f"fill() {{ head -c 1M /dev/zero >{directory}/fill || :; }}\n{script}", "bash"]
@@ -39,7 +39,7 @@ def in_full(directory: str | Path, script: str, *arguments: str | Path) -> list[
 
 
 def arguments_of(directory: Path, **parameters: Any) -> Path:
-    """Write the arguments of a module where it reads them."""
+    """Write the file from which a module reads its arguments."""
     file = directory / "arguments.json"
     ours = {"_ansible_remote_tmp": str(directory), "_ansible_tmpdir": str(directory)}
     file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {**ours, **parameters}}))
@@ -65,7 +65,7 @@ def test_a_lock_that_cannot_be_written_is_named_and_leaves_no_file(tmp_path: Pat
 
 
 def test_files_without_disk_space_are_named_and_leave_no_file(tmp_path: Path) -> None:
-    """The set is as it was before, although nothing can be written there."""
+    """The files of the set are unchanged."""
     etc = tmp_path / "etc"
     etc.mkdir()
     files = [{"dest": str(etc / name), "content": "x" * 9000, **me()} for name in ("a", "b")]
@@ -91,7 +91,7 @@ LOOK = (
 
 
 def test_the_remedy_for_a_disk_with_errors_is_to_examine_it_first(tmp_path: Path) -> None:
-    """The kernel makes its file system read-only. What is to be removed is not called unwritten."""
+    """The kernel has made the file system read-only. A removal has another message than a write."""
     etc = tmp_path / "etc"
     etc.mkdir()
     ours = {"set": "demo", "state_dir": str(tmp_path / "previous")}
@@ -188,7 +188,7 @@ def test_a_program_without_disk_space_names_the_file_and_leaves_no_file(tmp_path
 def test_a_program_names_a_full_file_system_only_for_matching_errors(
     tmp_path: Path, name: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does what was begun, and cannot be removed, hide why."""
+    """A temporary file that cannot be removed does not hide the reason."""
     path, call, _ = PROGRAMS[name]
     program = loaded(ROOT / path)
 

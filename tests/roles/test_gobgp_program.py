@@ -1,4 +1,4 @@
-"""The program that compares GoBGP with its file, against the GoBGP of each distribution."""
+"""The program that compares GoBGP with its file, with the GoBGP of each distribution."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def range_sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
 
 
 def beside_gobgp(system: str, path: Path, tmp_path: Path) -> Sh:
-    """Run a script beside a GoBGP that runs the golden file, /mnt/public.toml; its process is $daemon."""
+    """Return a function that runs a script beside a GoBGP ($daemon) with the golden /mnt/public.toml."""
     image = ["twin", "image", "--system", system, "--daemon", "gobgp"]
     done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
     root = Path(done.stdout.split()[-1])
@@ -129,7 +129,7 @@ def test_a_reload_adds_and_removes_neighbours(sh: Sh) -> None:
 
 
 def test_differences_that_a_reload_does_not_apply_are_reported(sh: Sh) -> None:
-    """The reason why there is a restart after a reload that was not enough."""
+    """The role restarts GoBGP for this reason."""
     done = sh(
         "sed -i 's/^router-id = .*/router-id = \"192.0.2.1\"/; s/hold-time = 9/hold-time = 12/'"
         " /mnt/public.toml; reload; in_force"
@@ -140,7 +140,7 @@ def test_differences_that_a_reload_does_not_apply_are_reported(sh: Sh) -> None:
 
 
 def test_a_changed_range_is_reported_until_the_next_start(range_sh: Sh) -> None:
-    """GoBGP does not tell its ranges: one that has changed since is told without asking it."""
+    """GoBGP does not show its ranges: the program compares the file with the ranges at the start."""
     done = range_sh(
         "in_force; sed -i 's/max-prefixes = 256/max-prefixes = 512/' /mnt/public.toml; in_force || true;"
         "sed -i 's/clients_public/others/' /mnt/public.toml; in_force || true;"

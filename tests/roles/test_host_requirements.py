@@ -1,4 +1,4 @@
-"""What the module that looks at a machine says of its kernel."""
+"""The warnings of the module that examines a machine, about its kernel and its systemd."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_an_old_kernel_is_reported_with_its_effect_on_flows(
 
 
 class Failed(Exception):
-    """What a module ends with."""
+    """The failure of a module."""
 
 
 class Called:
-    """A module that was called with no wish but to look for other programs' units."""
+    """A module whose arguments only ask for the units of other programs."""
 
     def __init__(self, **_: object) -> None:
         self.params = {"strangers": ["bird*"]}
@@ -85,7 +85,7 @@ def test_a_hanging_systemd_is_named_without_waiting_for_it(
 
 
 def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what the module says of this machine, without what is about its system and its packages."""
+    """Return the result of the module on this machine, without facts of the system and the packages."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )
@@ -109,7 +109,7 @@ def test_a_current_machine_has_no_warning() -> None:
 
 
 def test_an_older_kernel_is_a_warning() -> None:
-    """The personality of setarch(8) makes uname(2) say 2.6."""
+    """The personality of setarch(8) makes uname(2) return 2.6."""
     around = ["setarch", "--uname-2.6"]
     assert looked([], around)["cautions"] == []
     (sentence,) = looked(["ipv4", "ipv6"], around)["cautions"]

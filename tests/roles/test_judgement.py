@@ -1,7 +1,7 @@
-"""What reflectors of FRR and GoBGP believe of a hypervisor: the daemons, with the files of a golden plan.
+"""Announcements of a hypervisor that reflectors of FRR and GoBGP accept, with the files of a golden plan.
 
-Each daemon of each distribution runs in namespaces beside an announcer in hv2's place, which says in one
-session what is its own and what is not.  Believed is what the reflector's table has afterwards.
+Each daemon of each distribution runs in namespaces. An announcer in hv2's place announces hv2's own prefixes
+and forged ones in one session; the tests compare the reflector's table afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOSTS = {"frr": "rr1", "gobgp": "rr2"}
 OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
 KEYS = {"frr": "for-tests-<only>", "gobgp": "for tests < only >"}
 KEY_NAMES = {"frr": "key_fabric", "gobgp": "@fabric@"}
-"""What stands for a secret in their files."""
+"""The placeholders for secrets in the files of the daemons."""
 OWN6 = "2001:db8:cb00:7103::/64"
 
 FRR = """
@@ -67,13 +67,13 @@ def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str
 
 
 def hv2_in(prefix: str) -> str:
-    """Return the address of hv2, whose number is 2: in a path's network, or the one that is told."""
+    """Return the address of hv2: number 2 in the network of a path, or the declared address."""
     network = ip_network(prefix)
     return str(network[2] if network.num_addresses > 1 else network[0])
 
 
 def messages_of_hv2(hop: str, hop6: str) -> list[bytes]:
-    """What is said: hv2's own, with attributes that it may not choose, and then what is not its own."""
+    """Return UPDATEs with hv2's own prefixes and forged attributes, then with prefixes of other owners."""
     right, wrong = bgp.address(bgp.NEXT_HOP, hop), bgp.address(bgp.NEXT_HOP, hop.rpartition(".")[0] + ".99")
     forged = (
         bgp.attribute(bgp.ORIGIN, b"\0")
@@ -84,7 +84,7 @@ def messages_of_hv2(hop: str, hop6: str) -> list[bytes]:
         + bgp.attribute(bgp.LARGE_COMMUNITIES, bytes.fromhex("0000fde8" * 3), bgp.OPTIONAL | bgp.TRANSITIVE)
     )
     others = [
-        *("203.0.113.1/32", "203.0.113.2/31", "203.0.113.99/32"),  # another's, more than its own, nobody's
+        *("203.0.113.1/32", "203.0.113.2/31", "203.0.113.99/32"),  # of hv1, too large, of no guest
         *("0.0.0.0/0", "203.0.113.0/24", "198.51.100.0/26", "192.0.2.8/32", "172.22.2.2/32"),
     ]
     others6 = ["2001:db8:cb00:7101::/64", "2001:db8:cb00:7103::/65", "2001:db8:cb00:7102::/63", "::/0"]
@@ -108,7 +108,7 @@ def accepted_routes(
     expected: Path = EXPECTED,
     host: str = "",
 ) -> dict[str, Any]:
-    """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
+    """Return the reflector's table of a domain by prefix, after hv2 has sent ``updates``."""
     plan = read_plan(expected / (host or HOSTS[daemon]) / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
@@ -207,7 +207,7 @@ def test_only_the_hypervisors_own_loopback_is_accepted(tmp_path: Path, daemon: s
 
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
 def test_routes_from_clients_of_a_range_have_the_client_as_next_hop(tmp_path: Path, system: str) -> None:
-    """Who is who is not known: anything in the pools and the default route, at the speaker's own address."""
+    """The reflector accepts prefixes in the pools and the default route, with the client as next hop."""
     plan = read_plan(OF_A_RANGE / HOSTS["frr"] / "plan.yml")
     _, speaker, hop, hop6 = network(plan)
     others = [bgp.address(bgp.NEXT_HOP, address) for address in ("198.51.100.99", "192.0.2.99")]
@@ -237,7 +237,7 @@ def test_routes_from_clients_of_a_range_have_the_client_as_next_hop(tmp_path: Pa
 def test_addresses_of_a_pool_that_no_guest_can_have_are_refused(
     tmp_path: Path, case: str, daemon: str, host: str, system: str
 ) -> None:
-    """The gateway, network and broadcast addresses, and what contains one of them."""
+    """Test the gateway, network and broadcast addresses, and prefixes that contain one of them."""
     expected = ROOT / "tests/golden" / case / "expected"
     hop = bgp.address(bgp.NEXT_HOP, network(read_plan(expected / host / "plan.yml"))[2])
     unusable = [

@@ -1,4 +1,4 @@
-"""What a reflector of Junos is given: what it was, in Junos's hierarchy, and with nothing dangling."""
+"""The configuration of a Junos reflector: the expected text, valid statements, and no undefined reference."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ROLE = ROOT / "roles" / "junos" / "templates"
 TOKENS = re.compile(r'"[^"\n]*"|[{};\[\]]|[^\s{};\[\]"#]+|#[^\n]*|\s+')
 
 NAMES = {"name", "community-name"}
-"""What tells the elements of a list apart, where the hierarchy does not say it."""
+"""The keys of list elements, where the hierarchy does not have them."""
 
 Statement = tuple[tuple[str, ...], list[Any] | None]
-"""The words of a statement, and what is in its braces, if it has any."""
+"""The words of a statement, and the statements in its braces, if it has braces."""
 
 
 def name(path: Path) -> str:
@@ -56,7 +56,7 @@ def parsed(text: str) -> list[Statement]:
 
 
 def statements(tokens: list[str], at: int) -> tuple[list[Statement], int]:
-    """Return the statements up to a closing brace or the end, and where that is."""
+    """Return the statements up to a closing brace or the end, and the position of this end."""
     found: list[Statement] = []
     words: list[str] = []
     while at < len(tokens) and tokens[at] != "}":
@@ -79,7 +79,7 @@ def statements(tokens: list[str], at: int) -> tuple[list[Statement], int]:
 
 
 def ours(text: str) -> list[Statement]:
-    """Return what is in the one group that the configuration consists of."""
+    """Return the statements of the only group of the configuration."""
     (groups, applied) = parsed(text)
     assert applied == (("apply-groups", "l3hv"), None)
     assert groups[0] == ("groups",)
@@ -89,7 +89,7 @@ def ours(text: str) -> list[Statement]:
 
 
 def walked(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield each statement with all that it is in."""
+    """Yield each statement with the words of all enclosing statements."""
     for words, below in inner:
         yield (*above, *words)
         yield from walked(below or [], (*above, *words))
@@ -162,7 +162,7 @@ def test_the_configuration_contains_the_whole_plan(path: Path) -> None:
 
 
 def configured_terms(lines: set[str], policy: str, family: str) -> Iterator[str]:
-    """Yield what a policy asks of a route of one family before it accepts it, and what it does to it."""
+    """Yield the conditions and actions of a policy's terms that accept a route of a family."""
     for line in lines:
         if line.startswith(f"{policy} term ") and " then accept" not in line:
             words = line.removeprefix(f"{policy} term ").split()
@@ -176,7 +176,7 @@ def configured_terms(lines: set[str], policy: str, family: str) -> Iterator[str]
 
 
 def planned_terms(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
-    """Return the same as the plan says it."""
+    """Return the same conditions and actions from the plan."""
     found = set()
     for part in channel["carries"]:
         policy = next(policy for policy in routing["policies"] if policy["name"] == part["policy"])
@@ -218,16 +218,16 @@ def test_the_routing_engine_discards_unaccepted_packets(path: Path) -> None:
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
 def test_every_statement_exists_in_junos(path: Path) -> None:
-    """The hierarchy is that of Junos 24.4, made of its own schema."""
+    """The hierarchy comes from the schema of Junos 24.4."""
     inner = ours(rendered(path))
     commands, found = read_by_junoscfg(printed(inner))
-    # Two parsers have read the same, so the other one has left nothing out.
+    # Both parsers have read the same statements, so neither has skipped one.
     assert sorted(commands) == sorted(leaves(inner))
     assert list(unknown(found, hierarchy())) == []
 
 
 def read_by_junoscfg(text: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the set commands that a configuration is made of, and its tree."""
+    """Return the set commands of a configuration, and its tree."""
     junoscfg = pytest.importorskip("junoscfg", reason="pip install -r requirements-dev.txt")
 
     def converted(wanted: str) -> str:
@@ -248,7 +248,7 @@ def hierarchy() -> dict[str, Any]:
 
 
 def printed(inner: list[Statement]) -> str:
-    """Return statements as text, one to a line, the way that Junos shows them."""
+    """Return statements as text in the format of Junos, one on each line."""
     lines = []
     for words, below in inner:
         start = " ".join(words)
@@ -257,7 +257,7 @@ def printed(inner: list[Statement]) -> str:
 
 
 def leaves(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the statements as set commands: one for each that has nothing in it, and for each of a list."""
+    """Yield the statements as set commands: one for each leaf, and one for each element of a list."""
     for words, below in inner:
         if below:
             yield from leaves(below, (*above, *words))
@@ -270,7 +270,7 @@ def leaves(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[str]
 
 
 def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield what the hierarchy does not have."""
+    """Yield the statements that the hierarchy does not have."""
     if isinstance(found, list):
         for element in found:
             yield from unknown(element, place, path)

@@ -1,4 +1,4 @@
-"""The program that keeps IPv6 default routes of the management, where interfaces come and go."""
+"""The program that keeps IPv6 default routes of management interfaces, which may appear and disappear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program that mends guest ports reads its own role's files as networkd does."""
+"""The programs that repair guest ports and apply uplinks, and their limits for a hanging networkd."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ UNDONE = (
 )
 FOR_EVER = "exec sleep 60"
 IGNORES_SIGTERM = "trap '' TERM; sleep 60"
-"""It is ended by SIGKILL."""
+"""A command that only SIGKILL ends."""
 BUSY = 'sleep 1; echo "$SYSTEMD_BUS_TIMEOUT" >{}/done'
 Apply = Callable[[float], str]
 FAILS = "echo no such thing >&2; exit 3"
@@ -77,7 +77,7 @@ FAILS = "echo no such thing >&2; exit 3"
 
 @pytest.fixture(params=["ports", "uplinks"])
 def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
-    """Run a program that tells networkd something, with so many seconds as the limit; return its error."""
+    """Return a function that runs a program with a limit in seconds for networkd, and returns its error."""
 
     def apply_ports(limit: float) -> str:
         monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
@@ -101,7 +101,7 @@ def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, busctl: str) -> None:
-    """Say what the programs do that ask networkd; systemd itself answers."""
+    """Install fake programs that call networkd; systemd itself answers."""
     for program, does in (("networkctl", networkctl), ("busctl", busctl), ("systemctl", "exit 0")):
         (directory / program).write_text(f"#!/bin/sh\n{does}\n")
         (directory / program).chmod(0o755)

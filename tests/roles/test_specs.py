@@ -1,4 +1,4 @@
-"""Each role says what it takes: specs and defaults agree, and every golden plan fits."""
+"""The argument specs of roles: they agree with the defaults, and accept every golden plan."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_tasks_carry_the_tag_of_their_role(role: Path) -> None:
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_specs_are_those_of_the_plans_dataclasses(role: Path) -> None:
     path = role / "meta/argument_specs.yml"
-    assert path.read_text() == role_spec(path, SLICES), "make specs writes it"
+    assert path.read_text() == role_spec(path, SLICES), "`make specs` writes this file"
 
 
 @pytest.mark.parametrize(

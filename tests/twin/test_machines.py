@@ -1,4 +1,4 @@
-"""The effect of each verb on machines of a twin.  Needs root."""
+"""The effect of each verb on machines of a twin. These tests need root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from two_machines import TOPOLOGY, eventually, guest, new_lab
 
 pytestmark = pytest.mark.twin
 
-# The services of the roles for a guest, without roles: a gateway, DHCP, router advertisements.
+# A gateway, DHCP and router advertisements for a guest, without the roles.
 PROVISION = """
 ip address replace 203.0.113.{n}/24 dev eno0.90; ip link set eno0.90 up
 ip address replace 2001:db8:ffff::{n}/64 dev eno0.90 nodad
@@ -53,7 +53,7 @@ def provisioned(lab):
 
 
 def wire(lab, *machines):
-    """Give machines an address each on their first port."""
+    """Configure an address on the first port of each machine."""
     for name in machines:
         lab.sh(name, f"ip address replace 203.0.113.{name[1:]}/24 dev eno0.90; ip link set eno0.90 up")
 

@@ -1,4 +1,4 @@
-"""The arithmetic of addresses, for any prefix and number."""
+"""Address arithmetic, for any prefix and number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two hosts claim is found, whatever else there is; what they may share is not."""
+"""Clashes between the claims of hosts: all are found, and shared anycast prefixes are none."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_overlaps_match_a_comparison_of_all_pairs(entries):
         if IPv4Network(one.value).overlaps(IPv4Network(other.value)) and not (one.shared and other.shared)
     }
     problems = clashes(by_host, COMMON)
-    # Each prefix is blamed at most once, for the nearest that encloses it, and none that is innocent is.
+    # A prefix has at most one problem, with the nearest enclosing prefix; a prefix without overlap has none.
     blamed = [problem.field for problem in problems]
     assert len(blamed) == len(set(blamed))
     assert bool(problems) == bool(overlapping)
     assert set(blamed) <= {field for pair in overlapping for field in pair}
-    # Without those that are blamed nothing overlaps any more.
+    # Each overlap has at least one prefix with a problem.
     assert all(pair & set(blamed) for pair in overlapping)
 
 
@@ -70,7 +70,7 @@ def test_an_anycast_prefix_may_overlap_only_anycast_prefixes():
 
 
 def test_an_anycast_prefix_does_not_hide_an_overlap_with_a_unicast_prefix():
-    """192.0.2.0/24 is owned; the anycast /28 in it is a problem, and so is the anycast /32 in that."""
+    """192.0.2.0/24 has an owner: the anycast /28 inside it and the anycast /32 inside that are problems."""
     found = clashes(
         {
             "h1": prefix_claims(("192.0.2.0/24", False)),

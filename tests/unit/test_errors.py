@@ -1,4 +1,4 @@
-"""Problems are listed in an order that an operator can work through."""
+"""The order and the grouping of problems in an error message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is declared of hosts of others, and what follows from it for those that have sessions with them."""
+"""Declarations of hosts that the inventory does not manage, and their effect on neighbours."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_edge_router_with_a_prefix_limit_is_limited() -> None:
 
 
 def test_reflectors_refuse_addresses_that_no_guest_can_have() -> None:
-    """The gateway, network and broadcast addresses of a pool, and every part of it that has one of them."""
+    """Test the gateway, network and broadcast addresses of a pool, and prefixes that contain one of them."""
     pool = ip_network(COMMON["l3hv_pools"]["customers"]["ipv4"])
     (policy,) = (
         policy

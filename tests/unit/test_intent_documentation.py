@@ -26,7 +26,7 @@ SECTIONS = {
 
 
 def rows(text: str) -> set[str]:
-    """Return what is in the first column of the tables of a text."""
+    """Return the first column of the tables of a text."""
     return set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
 
 
@@ -50,7 +50,7 @@ def test_tables_of_nested_keys_are_complete(title):
 
 @pytest.mark.parametrize(("what", "name"), [("hosts", host_name), ("domains", domain_name)])
 def test_reserved_names_are_listed(what: str, name: Text):
-    """Messages name three of them, and this list."""
+    """Error messages name three of the names and refer to this list."""
     _, _, listed = TEXT.partition(f"Reserved names of {what}, which ")
     assert re.findall(r"`(\w+)`", listed.partition(".\n")[0]) == sorted(name.forbidden)
 

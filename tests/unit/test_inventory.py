@@ -1,4 +1,4 @@
-"""Reading intent from real inventories: what is read again, and what is remembered."""
+"""The intent read from real inventories: which hosts a run reads again, and which plans it keeps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
-    """A copy of the lab's inventory, to be changed."""
+    """Return a copy of the lab's inventory that the test may change."""
     copy = tmp_path / "lab"
     shutil.copytree(LAB, copy)
     return copy
@@ -32,7 +32,7 @@ def lab(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(lab: Path, tmp_path: Path) -> Callable[..., tuple[Run, set[str]]]:
-    """Return a function that plans some hosts, and tells whose variables Ansible was asked for."""
+    """Return a function that plans some hosts, and returns the run and the hosts that were read."""
 
     def run(*touched: str) -> tuple[Run, set[str]]:
         inventory = open_inventory(lab)
@@ -52,7 +52,7 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
-    # A file system's clock may be coarser than this test is fast.
+    # The timestamps of a file system may be too coarse for two edits of a fast test.
     os.utime(path, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
 
 
@@ -117,7 +117,7 @@ def test_a_limited_run_gives_a_strict_reflector_all_new_guests(
 def test_a_limited_run_counts_all_holders_of_an_anycast_prefix(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """In the lab hv1 and hv2 do; hv3 is not touched, and then not even read."""
+    """Guests of hv1 and hv2 hold the prefix in the lab; the run does not read hv3."""
     (lab / "group_vars" / "hypervisors.yml").write_text("l3hv_anycast: spread\n")
     read()
     edit(lab / "host_vars" / "hv3.yml", "ipv4: 203.0.113.4", "ipv4: 203.0.113.4\n    anycast: [203.0.113.10]")
@@ -254,7 +254,7 @@ def test_a_host_without_a_group_is_a_problem_only_with_variables_of_l3hv(
         hosts.write("others: {hosts: {printer: }}\n")
     (lab / "host_vars" / "printer.yml").write_text("paper: a4\n")
     assert "printer" in read("hv1")[1]
-    assert "printer" not in read("hv1")[1], "it was looked at again although nothing had changed"
+    assert "printer" not in read("hv1")[1], "an unchanged host was read again"
     edit(lab / "host_vars" / "printer.yml", "paper: a4", "l3hv_id: 9")
     with pytest.raises(
         IntentError,
@@ -266,7 +266,7 @@ def test_a_host_without_a_group_is_a_problem_only_with_variables_of_l3hv(
 def test_an_unread_file_is_a_problem_if_a_host_is_missing(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """A host that is renamed in one place only is missing in the other."""
+    """A host was renamed in the inventory, but its file was not."""
     apply(*read())
     (lab / "host_vars" / "hv22.yml").write_text("l3hv_id: 2\n")
     edit(lab / "host_vars" / "hv2.yml", "l3hv_id: 2\n", "")
@@ -298,7 +298,7 @@ def test_a_run_limited_to_other_hosts_is_a_problem(
 
 
 def apply(run: Run, _: set[str]) -> None:
-    """Tell the memory that a run was applied to all its hosts."""
+    """Record that a run was applied to all its hosts."""
     record_applied(
         run.memory,
         run.applied,
@@ -317,8 +317,8 @@ def test_a_run_names_removed_hosts_and_their_guests(
     assert removed.sentences() == [
         "hv3 has left the inventory. This run ends its sessions with rr1, rr2, and cuts off its guest vm4."
     ]
-    assert not removed.needs_consent, "one host of six, one guest of four"
-    assert read("hv1")[0].removals.count == 0, "hv1 has no session with it"
+    assert not removed.needs_consent, "the run removes one host of six and one guest of four"
+    assert read("hv1")[0].removals.count == 0, "hv1 has no session with the removed host"
     assert read("rr1")[0].removals.hosts == (("hv3", ("rr1",)),)
 
 
@@ -337,14 +337,14 @@ def test_guests_that_move_are_not_removed(lab: Path, read: Callable[..., tuple[R
     edit(lab / "host_vars" / "hv1.yml", "l3hv_guests:\n" + guests, "")
     removed = read()[0].removals
     assert removed.guests == (("vm1", "hv1"), ("vm2", "hv1"))
-    assert removed.needs_consent, "two guests of four"
+    assert removed.needs_consent, "the run removes two guests of four"
     with (lab / "host_vars" / "hv3.yml").open("a") as hv3:
         hv3.write(guests)
     assert read()[0].removals.count == 0
 
 
 def test_each_variant_of_an_inventory_has_its_own_record(lab: Path, tmp_path: Path) -> None:
-    """A removal that was rehearsed in a twin is none of the production's."""
+    """A removal that was applied in a twin is not recorded for production."""
     inventory = open_inventory(lab)
     runs = {
         variant: read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric", variant=variant)
@@ -356,7 +356,7 @@ def test_each_variant_of_an_inventory_has_its_own_record(lab: Path, tmp_path: Pa
 def test_an_edit_that_keeps_time_and_size_is_detected(
     lab: Path, tmp_path: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """What `cp -p` and `rsync -t` do: the clash with hv3's guest is found by a run that is limited to hv3."""
+    """`cp -p` and `rsync -t` make such edits: a run limited to hv3 detects the clash with its guest."""
     read()
     path = lab / "host_vars" / "hv2.yml"
     before = path.stat()
@@ -374,7 +374,7 @@ def test_an_edit_that_keeps_time_and_size_is_detected(
 def test_other_files_in_host_vars_cause_no_warning(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """Hosts in all ways that Ansible knows, hosts that are not the fabric's, and what is not read by it."""
+    """Test all forms of host_vars, hosts outside the fabric, and files that Ansible does not read."""
     variables = lab / "host_vars"
     (variables / "hv1.yml").rename(variables / "hv1")
     (variables / "hv2.yml").rename(variables / "hv2.yaml")
@@ -421,7 +421,7 @@ def test_an_ansible_without_value_origins_works(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The only interface for it is one of Ansible's own, and may go."""
+    """The origin of a value comes from an internal interface of Ansible, which may disappear."""
     monkeypatch.setitem(sys.modules, "ansible._internal._datatag._tags", None)
     functions = (octal._origin_tag, octal._warn_of_octals)
     for function in functions:
@@ -437,7 +437,7 @@ def test_an_ansible_without_value_origins_works(
 
 
 def test_problems_of_ini_values_name_the_correct_notation(tmp_path: Path) -> None:
-    """What Ansible makes of INI is not what the same words are in YAML."""
+    """Ansible gives a value in INI another type than the same text in YAML."""
     (tmp_path / "hosts.ini").write_text(
         "[hypervisors]\n"
         "hv1 l3hv_id=010 l3hv_managed=false l3hv_management_sources=['192.0.2.8']\n"

@@ -1,4 +1,4 @@
-"""The folders of the package are the steps of the data: each imports from itself and from those before it."""
+"""The folders of the package are the steps of the data: each imports only from itself and earlier steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "l3hv"
 STEPS = ("model", "intent", "plan", "render", "keys", "run", "inventory", "twin", "verify")
-"""In the order of docs/architecture.md."""
+"""The steps in the order of docs/architecture.md."""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 

@@ -1,4 +1,4 @@
-"""The contract between plans and their readers."""
+"""Conversion of plans to plain data and back, and the purity of the packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which routes may have several next hops (l3hv_ecmp)."""
+"""Routes with one or several next hops (l3hv_ecmp)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EDGES = EDGE | {
 
 
 def planned(ecmp: Any, kind: str = "hypervisor") -> HostPlan:
-    """Return the plan of the hypervisor, or of an edge router, where all hosts have this choice."""
+    """Return the plan of a hypervisor or an edge router in a fabric where all hosts have this l3hv_ecmp."""
     hosts = {"hv1": ("hypervisor", hypervisor(1)), **REFLECTORS, **EDGES}
     chosen = {name: (of, {**variables, "l3hv_ecmp": ecmp}) for name, (of, variables) in hosts.items()}
     return host_plan(slices(chosen)["hv1" if kind == "hypervisor" else "edge"])
@@ -50,7 +50,7 @@ def test_ecmp_is_set_for_all_domains_or_for_one(ecmp: Any, public: str, private:
 
 
 def test_default_routes_are_preferred_by_path_and_then_by_edge_router() -> None:
-    """Where the fabric's edge routers have a default route, and nowhere else."""
+    """The preference applies in the domains in which edge routers have a default route."""
     on_paths = {"a": ("edge2", "edge"), "b": ("edge3", "edge2", "edge")}
     in_order = [f"{edge}, path {path}" for path, edges in on_paths.items() for edge in edges]
     found = default_next_hops(planned("without_default"))

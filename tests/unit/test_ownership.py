@@ -1,4 +1,4 @@
-"""What reflectors take from hypervisors: their own, and how little changes when guests do."""
+"""Prefixes that reflectors accept from hypervisors, and the parts of plans that change with guests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plans(hypervisors: int, guests: int = 1, **reflector: object) -> dict[str, H
 
 
 def is_accepted(plan: HostPlan, peer: str, domain: str, prefix: str, next_hop: str) -> bool:
-    """Do what a daemon does with an announcement without attributes."""
+    """Return whether the policy of a session accepts an announcement without attributes."""
     family = "ipv6" if ":" in prefix else "ipv4"
     session = next(s for s in plan.routing.sessions if (s.peer, s.domain) == (peer, domain))
     (part,) = next(channel.carries for channel in session.channels if channel.family == family)
@@ -59,7 +59,7 @@ def test_reflectors_accept_all_announcements_of_the_plans(validation, daemon):
     ("prefix", "domain", "next_hop", "in_pool", "in_strict"),
     [
         ("10.0.0.2/32", "public", "198.18.0.1", True, True),
-        ("10.0.0.3/32", "public", "198.18.0.1", True, False),  # of a guest of hv2
+        ("10.0.0.3/32", "public", "198.18.0.1", True, False),  # the address of a guest of hv2
         ("10.0.0.2/32", "public", "198.18.0.2", False, False),  # with the next hop of hv2
         ("10.0.0.2/31", "public", "198.18.0.1", True, False),
         ("10.0.0.0/12", "public", "198.18.0.1", False, False),  # the whole pool
@@ -68,7 +68,7 @@ def test_reflectors_accept_all_announcements_of_the_plans(validation, daemon):
         ("198.18.0.0/18", "public", "198.18.0.1", False, False),  # the path
         ("172.22.0.1/32", "public", "198.18.0.1", False, False),  # its loopback is private
         ("172.22.0.1/32", "private", "172.16.0.1", True, True),
-        ("172.22.0.2/32", "private", "172.16.0.1", False, False),  # that of hv2
+        ("172.22.0.2/32", "private", "172.16.0.1", False, False),  # the loopback of hv2
         ("172.22.0.0/16", "private", "172.16.0.1", False, False),
         ("10.0.0.2/32", "private", "172.16.0.1", False, False),  # its guest is public
         ("2001:db8:8000:2::/64", "public", "2001:db8:a::1", True, True),

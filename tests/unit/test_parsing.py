@@ -1,4 +1,4 @@
-"""Whatever an operator writes is either understood or explained: nothing raises."""
+"""Any value of any variable is either parsed or reported as a problem, without an exception."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def mutated(value: Any, path: tuple[Any, ...], change: Any) -> Any:
 
 
 def check(common_variables: Any, host_variables: Any) -> None:
-    """Parse everything, and compare what parses: problems may come out, nothing may be raised."""
+    """Parse the variables and compare the parsed hosts; problems are allowed, exceptions are not."""
     common, problems = parse_common(common_variables)
     parsed = {}
     for name, (kind, variables) in {"hv1": ("hypervisor", host_variables), **REFLECTORS, **EDGE}.items():

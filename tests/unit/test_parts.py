@@ -1,4 +1,4 @@
-"""`make test` runs all its parts whatever fails, and says at the end what failed."""
+"""`make test` runs all its parts even if some fail, and prints the failures at the end."""
 
 from __future__ import annotations
 

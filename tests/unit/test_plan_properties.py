@@ -1,4 +1,4 @@
-"""What holds for the plans of every fabric."""
+"""Properties of the plans of every fabric."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_both_ends_of_a_session_agree():
         for name, plan in plans.items()
         for session in plan.routing.sessions
     }
-    # hv1 to hv4 and the edge router, to two reflectors; the edge router is in public only.
+    # hv1 to hv4 and the edge router have sessions with two reflectors; the edge router is in public only.
     assert len(ends) == 2 * (4 * 2 * 2 + 2)
     for (name, peer, path, domain), session in ends.items():
         other = ends[peer, name, path, domain]
@@ -170,7 +170,7 @@ def test_session_names_are_unique_symbols():
 
 
 def test_other_hosts_accept_the_announcements_of_a_hypervisor():
-    """Every announced prefix is accepted by the reflectors and by the edge router."""
+    """The reflectors and the edge router accept every announced prefix."""
     plans = {name: host_plan(part) for name, part in slices(fabric(3, guests=3)).items()}
     for receiver in ("rr1", "edge"):
         accepted = {
@@ -226,7 +226,7 @@ def test_neighbour_tables_grow_with_the_guests(guests, threshold):
 
 
 def test_router_ids_without_ipv4():
-    """A reflector's id may be the same on two paths: the path comes first in its identifier."""
+    """Reflectors on two paths may have the same id: their router ids begin with the number of the path."""
     common = common_of(
         {
             "l3hv_asn": 65000,
@@ -295,7 +295,7 @@ def test_topology_has_every_machine_port_and_guest():
 
 
 def ends_of(layouts: dict[str, str], bird1: str = "") -> dict[tuple[str, str, str, str], Session]:
-    """Return both ends of each session of a fabric whose hosts have these layouts; one has BIRD 1.6."""
+    """Return both ends of each session of a fabric with these layouts; ``bird1`` is a host with BIRD 1.6."""
     hosts = copy.deepcopy(fabric(2)) | {
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}}),
     }
@@ -407,7 +407,7 @@ def test_a_reflector_with_a_range_does_not_change_with_its_clients(daemon):
 
 
 def test_a_range_compares_the_settings_that_apply_between_both_daemons():
-    """Neither BFD nor a session for all domains is anything that a GoBGP could differ in."""
+    """GoBGP supports neither BFD nor shared sessions: such settings of the client cause no problem."""
     hosts = copy.deepcopy(fabric(1))
     for _, variables in hosts.values():
         variables |= {"l3hv_session_layout": "shared", "l3hv_failure_profile": "llgr"}
@@ -452,7 +452,7 @@ def test_reflectors_of_all_paths_but_the_first_change_after_their_clients():
 
 
 def shapes(**variables: Any) -> dict[str, str]:
-    """The digest of a hypervisor's sessions on each path."""
+    """Return the digest of a hypervisor's sessions on each path."""
     hosts = fabric(1)
     hosts["hv1"][1].update(variables)
     return dict(shape.split("=") for shape in host_plan(slices(hosts)["hv1"]).routing.session_shapes)
@@ -506,7 +506,7 @@ def test_bird_1_has_no_last_resort_for_pools():
 
 
 def test_packets_to_unused_addresses_of_a_pool_end_at_the_hypervisor():
-    """Each pool of a domain has a last resort in the domain's table, and in no other."""
+    """Each pool has a last resort in the table of its domain, and in no other table."""
     plan = host_plan(slices(fabric(1))["hv1"])
     ends = {(last.table, last.prefix) for last in plan.last_resorts if last.type == "blackhole"}
     assert ends == {

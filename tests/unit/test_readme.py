@@ -1,4 +1,4 @@
-"""The intent and the files that the README shows are those of the lab."""
+"""The README shows the intent and the files of the lab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run would take out of service, and when it has to be confirmed."""
+"""Hosts and guests that a run removes, and the limit above which an operator must confirm it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from l3hv.run.removals import Applied, load_applied, record_applied, removals
 
 
 def fabric(hypervisors: int, guests: int) -> dict[str, Applied]:
-    """A reflector and hypervisors with guests, as the last run left them."""
+    """Return the record of the last run: a reflector and hypervisors with guests."""
     names = [f"hv{number}" for number in range(hypervisors)]
     found = {name: Applied(tuple(f"{name}-{guest}" for guest in range(guests)), ("rr1",)) for name in names}
     return {**found, "rr1": Applied((), tuple(names))}

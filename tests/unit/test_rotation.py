@@ -1,4 +1,4 @@
-"""Keys of sessions, path by path: what changes when, and what is refused."""
+"""Rotation of session keys, path by path: the order of changes, and refused rotations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PLACED = 'define key_old = "as it was";\n'
 
 
 def plans(key: Any, **variables: Any) -> dict[str, Any]:
-    """Return the plans of a small fabric whose hypervisors have this key, as plain data."""
+    """Return the plans of a small fabric whose hypervisors have this key (as plain data)."""
     common = common_of({**COMMON, "l3hv_bgp_keys": {"old": "md5", "new": "md5"}})
     hosts = {"hv1": ("hypervisor", hypervisor(1) | {"l3hv_bgp_key": key} | variables), **REFLECTORS, **EDGE}
     return {name: as_plain(host_plan(part)) for name, part in slices(hosts, common).items()}
 
 
 def in_use(plan: dict[str, Any]) -> dict[str, str | None]:
-    """Return the keys of a host that is as its plan says."""
+    """Return the keys in use on a host that has its plan's configuration."""
     return {session["name"]: session["key"] for session in plan["routing"]["sessions"]}
 
 
@@ -86,7 +86,7 @@ def test_a_rotation_without_obstacles_has_no_problem() -> None:
 
 
 def test_a_completed_rotation_has_no_problem() -> None:
-    """Not even the secret that nothing uses any more."""
+    """The secret of the old key, which no session uses any more, is not needed."""
     plan = AFTER["hv1"]
     assert problems(plan, in_use(plan), secrets={"new": SECRETS["new"]}, placed="") == []
 
@@ -122,7 +122,7 @@ def test_keys_of_a_gobgp_reflector_cannot_be_rotated() -> None:
 
 @pytest.mark.parametrize("secret", ["as it was", "<'\\u0026\\\\"])
 def test_secrets_of_an_frr_reflector_are_in_a_separate_file(secret: str) -> None:
-    """Printed as JSON, for what Jinja makes of a text is no other text."""
+    """The secret is printed as JSON, so that it is the same text in the file."""
     plan = AFTER["rr2"]
     routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "frr"}}
     frr, secrets = plan | {"routing": routing}, SECRETS | {"old": secret}

@@ -56,7 +56,7 @@ ERRORS = (
     "iif lo from 198.18.0.0/18 ipproto 1 lookup public",
     "iif lo from 198.18.64.0/18 ipproto 1 lookup public",
 )
-"""ICMP errors about public packets: from the gateway of a pool, and from the addresses on the paths."""
+"""The rules for ICMP errors about public packets, from gateways of pools and from addresses on paths."""
 
 
 def test_hypervisor_ipv4():
@@ -124,7 +124,7 @@ def test_hypervisor_ipv6_with_private_and_a_default_route_in_main():
 @pytest.mark.parametrize("kind", ["hypervisor", "edge_router"])
 @pytest.mark.parametrize("default", [False, True])
 def test_rules_with_protocol_or_port_match_only_packets_of_the_host(kind: str, default: bool):
-    """A rule for a protocol or port without `iif lo` makes the kernel dissect whatever it forwards."""
+    """A rule for a protocol or port without `iif lo` makes the kernel dissect all forwarded packets."""
     common = common_of(COMMON)
     variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}, "l3hv_main_default_route": default}
     for rule in policy_rules(common, intents({"x": (kind, variables)}, common)["x"]):

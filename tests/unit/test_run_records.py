@@ -1,4 +1,4 @@
-"""Runs and the locks that they take on hosts."""
+"""Records of runs, and the locks of runs on hosts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def module() -> ModuleType:
 
 
 def load(name: str) -> ModuleType:
-    """Return a module of Ansible's as Python's."""
+    """Import an Ansible module as a Python module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"plugins/modules/{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -66,11 +66,11 @@ def test_the_state_of_a_run_without_a_process_is_unknown(process: object):
 
 @pytest.mark.parametrize("hidepid", [0, 1, 2])
 def test_a_run_of_another_user_is_alive_if_proc_hides_it(hidepid: int):
-    """Root's process, and nobody who asks for it before and after its end."""
+    """The process belongs to root, and the account `nobody` examines it before and after its end."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount another /proc")
     mounted = f"mount -t proc -o hidepid={hidepid} proc /proc"
-    python = [sys.executable, "-c", ASKED_BY_NOBODY, str(ROOT / "src")]
+    python = [sys.executable, "-c", EXAMINED_BY_NOBODY, str(ROOT / "src")]
     done = subprocess.run(
         [*NAMESPACES, "sh", "-ec", f'{mounted}; "$0" "$@"', *python],
         capture_output=True,
@@ -83,8 +83,8 @@ def test_a_run_of_another_user_is_alive_if_proc_hides_it(hidepid: int):
 
 
 NAMESPACES = ("unshare", "--pid", "--mount", "--fork")
-# The last question is that for a process that has the number of a run that has ended.
-ASKED_BY_NOBODY = """
+# The last examined process has the number of a run that has ended.
+EXAMINED_BY_NOBODY = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from l3hv.run.identity import describe_run, has_ended
@@ -113,15 +113,15 @@ def test_a_run_holds_a_lock_until_it_is_released_or_lapses(module: ModuleType, t
     alice, bob = (describe_run(name, os.getpid()) for name in ("alice", "bob"))
     lock = module.Lock("lab", str(tmp_path))
     assert lock.take(alice) is None
-    assert lock.take(alice) is None, "its own lock refuses no run"
+    assert lock.take(alice) is None, "a run is refused by its own lock"
     assert lock.take(bob)["command"] == "alice"
     lock.release(bob)
-    assert lock.holder()["id"] == alice["id"], "a run releases its own lock only"
+    assert lock.holder()["id"] == alice["id"], "a run has released the lock of another run"
     lock.release(alice)
     assert lock.take(bob) is None
     os.utime(lock.path, (0, os.path.getmtime(lock.path) - LEAST_LEASE_S - 1))
     assert lock.living_holder() is None
-    assert lock.take(alice) is None, "the lock has lapsed"
+    assert lock.take(alice) is None, "a lapsed lock refuses a run"
     assert lock.take(bob, instead_of="another") is not None
     assert lock.take(bob, instead_of=alice["id"]) is None
     assert lock.take(alice, force=True) is None
@@ -139,11 +139,11 @@ def test_a_run_whose_lock_was_broken_places_no_file(
     lock.take(alice)
     os.utime(lock.path, (0, 0))
     renew_lock(alice["id"])
-    assert lock.holder()["idle"] < 60, "placing files renews the lock"
+    assert lock.holder()["idle"] < 60, "placing files has not renewed the lock"
     lock.take(bob, force=True)
     with pytest.raises(Refused, match="this run has lost the lock of the host to"):
         renew_lock(alice["id"])
-    renew_lock("")  # a role that is used alone
+    renew_lock("")  # A role that is used without site.yml has no lock.
 
 
 def test_fabrics_do_not_lock_each_other(module: ModuleType, tmp_path: Path):
@@ -170,7 +170,7 @@ def test_an_invalid_lock_stops_no_run(
 
 
 def test_the_lease_of_a_lock_is_that_of_its_own_run(module: ModuleType, tmp_path: Path):
-    """The run that asks may be one with --limit: its own lease would be too short."""
+    """The lease of another run, for example one with --limit, may be too short."""
     large = describe_run("large", os.getpid(), lease_seconds(reflectors=4, clients=1000, forks=50))
     small = describe_run("small", os.getpid(), lease_seconds(reflectors=0, clients=1, forks=50))
     lock = module.Lock("lab", str(tmp_path))
@@ -200,7 +200,7 @@ def test_a_lease_includes_the_time_for_which_a_host_waits():
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that all accounts reach, as /run/l3hv is; those of pytest are root's alone."""
+    """Yield a directory that all accounts can open, like /run/l3hv; only root can open those of pytest."""
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     directory.chmod(0o755)
     yield directory
@@ -208,7 +208,7 @@ def open_directory() -> Iterator[Path]:
 
 
 def test_another_account_cannot_block_a_lock(module: ModuleType, open_directory: Path):
-    """It locks all that it can open: flock(2) asks for no right to write."""
+    """The other account locks all files that it can open: flock(2) needs no write permission."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another account")
     directory = str(open_directory)
@@ -235,7 +235,9 @@ def test_another_account_cannot_block_a_lock(module: ModuleType, open_directory:
     other = context.Process(target=hold_what_opens)
     other.start()
     try:
-        assert locked.get(timeout=30) == 2, "the directory and the lock of the fabric can be read"
+        assert locked.get(timeout=30) == 2, (
+            "the other account cannot read the directory and the lock of the fabric"
+        )
         taking = context.Process(target=lambda: lock.take(second, force=True))
         taking.start()
         taking.join(timeout=20)
@@ -255,7 +257,7 @@ def test_a_locked_guard_file_is_named(module: ModuleType, tmp_path: Path):
         pytest.raises(module.Busy, match=r"has kept \S+/\.guard locked for 0 s\. .* `fuser -v \S+` names it"),
         module.alone(str(tmp_path), wait=0.2),
     ):
-        pytest.fail("two at once")
+        pytest.fail("two processes hold the guard at the same time")
     with module.alone(str(tmp_path), wait=0.2):
         pass
 
@@ -282,7 +284,7 @@ def test_one_of_many_simultaneous_runs_gets_the_lock(module: ModuleType, tmp_pat
 def test_locks_stay_with_a_warning_if_ansible_hides_its_inventory_from_callbacks(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The play is a real one, and its variables know no inventory."""
+    """A real play runs, whose variables have no inventory."""
     from ansible.parsing.dataloader import DataLoader
     from ansible.playbook.play import Play
     from ansible.vars.manager import VariableManager

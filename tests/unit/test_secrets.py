@@ -1,4 +1,4 @@
-"""Secrets are refused in sentences that do not repeat them, and who has which is agreed on by both ends."""
+"""Refused secrets, which messages do not repeat, and the key of a session, which both ends agree on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = {"l3hv_bgp_keys": {"fabric": "md5", "rack2": "md5"}}
 
 
 def ends_of(keys: dict[str, str | dict[str, str]]) -> dict[tuple[str, str], set[str | None]]:
-    """Return the keys of the sessions between two hosts, as each of the two has them."""
+    """Return the keys of the sessions between two hosts, from the plan of each of the two hosts."""
     hosts: dict[str, Any] = fabric(2) | {
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}})
     }

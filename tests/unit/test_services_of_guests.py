@@ -1,4 +1,4 @@
-"""The services that guests need follow from the guests of the host."""
+"""The services that a host runs for its guests."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ HALF = "ffff:ffff:ffff:ffff::"
 
 
 def fabric(holders: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
-    """Return hypervisors whose first guest holds these anycast prefixes, all of them with ``variables``."""
+    """Return hypervisors with ``variables``, whose first guests hold these anycast prefixes."""
     hosts: dict[str, Any] = {}
     for number, (name, prefixes) in enumerate(holders.items(), start=1):
         own = hypervisor(number, guests=2) | variables
@@ -85,7 +85,7 @@ def test_a_holder_has_a_table_with_the_routes_of_other_holders() -> None:
 def test_a_fabric_without_spread_anycast_has_no_tables_for_it(
     holders: dict[str, list[str]], variables: dict[str, Any]
 ) -> None:
-    """Neither where nobody else holds it nor where nobody asked for it; slices do not tell of it either."""
+    """Test prefixes with one holder, and hypervisors without l3hv_anycast; slices have no shares either."""
     for plan in plans(holders, **variables).values():
         assert not plan.packet_filter.spread
         assert not spread_tables(plan)
@@ -143,7 +143,7 @@ def nested_prefixes(draw: st.DrawFn) -> dict[IPv4Network, int]:
 
 @given(nested_prefixes())
 def test_every_address_has_the_share_of_its_longest_prefix(held: dict[IPv4Network, int]) -> None:
-    found = shares(held)  # type: ignore[arg-type] # of one family
+    found = shares(held)  # type: ignore[arg-type] # one family
     parts = [(part, holders) for holders, several in found.items() for part in several]
     for number in range(64):
         address = IPv4Address("203.0.113.0") + number
@@ -184,7 +184,7 @@ def test_prefixes_are_looked_up_by_their_length() -> None:
 
 
 def test_a_spread_table_accepts_longer_prefixes_of_other_holders() -> None:
-    """Another holder has a part of what is held here: flows to it find its longer prefix in either table."""
+    """Another holder has a longer prefix, which is in the domain's table and in the spread table."""
     whole, part = "10.9.0.0/28", "10.9.0.3/32"
     made = plans({"hv1": [whole], "hv2": [whole], "hv3": [part]})
     (match,) = next(t for t in made["hv1"].routing.tables if t.name == "public4_spread").accepts
@@ -194,7 +194,7 @@ def test_a_spread_table_accepts_longer_prefixes_of_other_holders() -> None:
 
 @pytest.mark.parametrize("holders", [2, 3, 5, 100])
 def test_the_local_share_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
-    """No flow that goes to others comes back because there is one more of them."""
+    """An additional holder moves no flow from another holder back to this hypervisor."""
 
     def local(count: int) -> int:
         made = plans({f"hv{number}": [FOUR] for number in range(1, count + 1)})
@@ -206,7 +206,7 @@ def test_the_local_share_is_fair_and_shrinks_with_each_holder(holders: int) -> N
 
 @pytest.mark.parametrize("case", cases())
 def test_only_packets_of_guests_are_spread(case: str) -> None:
-    """What comes by a path is never marked, and only marks lead to tables that may lead away from here."""
+    """Packets from a path are never marked, and only marked packets use the spread tables."""
     for plain in golden_plans(intent_directory(case)).values():
         plan = from_plain(HostPlan, plain)
         uplinks = {uplink.interface for uplink in plan.uplinks}
@@ -216,7 +216,7 @@ def test_only_packets_of_guests_are_spread(case: str) -> None:
         tables = {table.domain for table in plan.routing.tables if table.fed_by and table.accepts}
         assert {rule.table for rule in plan.rules if rule.mark} == tables
         assert not any(rule.table in tables for rule in plan.rules if not rule.mark)
-        # Nothing but what is spread is in them.
+        # The spread tables contain only spread prefixes.
         held = {route.prefix for guest in plan.guests for route in guest.routes if route.kind == "anycast"}
         for several in spread_tables(plan).values():
             assert held.issuperset(several)

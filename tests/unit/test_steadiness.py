@@ -1,4 +1,4 @@
-"""What makes the tests of a fabric steady on a busy host, and still strict on an idle one."""
+"""The allowances of the fabric tests for a busy host, which are small on an idle host."""
 
 from __future__ import annotations
 

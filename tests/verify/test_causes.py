@@ -1,4 +1,4 @@
-"""A dead daemon, machine or path is shown first, and what follows from it is folded under it."""
+"""The cause of failures (a dead daemon, machine or path) is shown first, with its consequences below it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHOLE = Fabric({host: announcements(plan) for host, plan in LAB.items()})
 
 
 def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
-    """Return what is seen everywhere while the routing daemon of ``host`` is dead and its routes are gone."""
+    """Return the observations of all hosts while the daemon of ``host`` is dead and its routes are gone."""
     announced = {name: announcements(plan) for name, plan in plans.items()}
     whole = Fabric(announced)
     rest = Fabric({name: part for name, part in announced.items() if name != host})
@@ -95,7 +95,7 @@ def test_other_failures_are_shown_beside_a_dead_daemon() -> None:
 
 
 def on_lab(change: Callable[[dict[str, Any]], Any]) -> list[Group]:
-    """Return the groups of the lab after one change to what is seen."""
+    """Return the groups of the lab after one change to its observations."""
     seen = {host: as_planned.observation(plan, WHOLE) for host, plan in LAB.items()}
     change(seen)
     return judged(LAB, seen)[1]

@@ -1,4 +1,4 @@
-"""Each difference between a host and its plan is named, and nothing else is."""
+"""Differences between a host and its plan: each is named, and no other check fails."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from l3hv.verify.values import Drops, FlowName, OtherRule, Rewrite, Rewrites
 
 
 def different(checks: list[Entry]) -> dict[str, str]:
-    """Return what was found where a check fails."""
+    """Return the findings of failed checks."""
     return {check.what: check.found for check in checks if check.state == "failed"}
 
 
@@ -63,7 +63,7 @@ WITHOUT_REMEDY = {
     Kind.GUEST_ADDRESS,
     Kind.OBSERVATION,
 }
-"""Kinds whose remedy is in their context, or in the check before."""
+"""Kinds whose remedy is in their context or in the previous check."""
 
 
 def test_every_kind_has_a_text_and_a_remedy() -> None:
@@ -271,14 +271,14 @@ def test_a_route_may_have_any_permitted_number_of_the_next_hops() -> None:
 
 @pytest.mark.parametrize("choice", ["without_default", "none"])
 def test_a_route_with_one_next_hop_may_have_any_of_them(choice: str) -> None:
-    """Which one may be the edge routers' own choice, or that of the routing daemon."""
+    """The edge routers or the routing daemon choose the next hop."""
     plan = lab(hv3={"l3hv_ecmp": {"public": choice}})["hv3"]
     table = next(t for t in plan.routing.tables if t.name == "public4")
     routes = FABRIC.routes(plan, table)
     guests = {prefix for prefix in routes if prefix != "0.0.0.0/0"}
 
     def judged(changes: dict[str, list[str]]) -> set[str]:
-        """Return the routes that differ when one next hop is there where that is the choice, with changes."""
+        """Return the different routes if routes have one next hop as chosen, except for ``changes``."""
         single = {
             prefix: hops[:1] if choice == "none" or prefix not in guests else hops
             for prefix, hops in routes.items()
@@ -297,7 +297,7 @@ def test_a_route_with_one_next_hop_may_have_any_of_them(choice: str) -> None:
 
 
 def test_the_digest_expects_next_hops_of_the_first_path() -> None:
-    """The total is that of the next hops that are chosen as a rule: those of the first path."""
+    """The digest is that of the next hops that are usually chosen: those of the first path."""
     for choice, first in (
         ("without_default", {"0.0.0.0/0": ["198.51.100.120"]}),
         (
@@ -394,7 +394,7 @@ def test_the_rule_that_rewrites_is_named() -> None:
 
 @pytest.mark.parametrize(("host", "state"), [("internet", "warning"), ("rr1", None)])
 def test_address_translation_on_edge_routers_and_reflectors(host: str, state: str | None) -> None:
-    """An edge router may translate on purpose; a reflector has nothing to translate but BGP."""
+    """An edge router may translate on purpose; a reflector forwards no packets."""
     table = {"family": "ip", "table": "nat", "chains": nat("postrouting", does("masquerade")), "unread": None}
     seen = seen_with(host, added(table, "chains"))
     states = [check.state for check in compared(LAB[host], seen, FABRIC) if check.state != "ok"]
@@ -484,7 +484,7 @@ def test_a_reflector_that_answers_no_ping_is_no_difference() -> None:
 
 
 def test_the_expected_packet_size_is_the_smaller_mtu_of_both_ends() -> None:
-    """A hypervisor with an MTU of 9,000 bytes and a reflector with 1,500."""
+    """Test a hypervisor with an MTU of 9,000 bytes and a reflector with 1,500 bytes."""
     large = lab(hv1={"l3hv_mtu": 9000})["hv1"]
     for passes, is_enough in ((9000, True), (1500, True), (1400, False)):
         seen = as_planned.observation(large, FABRIC)

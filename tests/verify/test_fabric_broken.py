@@ -1,7 +1,7 @@
-"""Breaks one thing after another in the standing lab, sees verification name it, and heals it.
+"""Breaks in the standing lab, one after the other, which verification must name.
 
-What is broken is looked at on its own host, the way ``--limit`` does: by the module's code and the
-comparison, without Ansible. One break goes the whole way, through ``playbooks/verify.yml`` and its reports.
+The host of a break is verified as with ``--limit``, by the module's code and the comparison, without Ansible.
+One break is verified by ``playbooks/verify.yml`` and its reports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATHS = {f"path {path} has a reflector for {domain}" for path in "ab" for domain
 
 @dataclass(frozen=True)
 class Break:
-    """A shell script that breaks something on ``host``, what then fails there, and what heals it."""
+    """A shell script that breaks something on ``host``, the checks that must fail, and the repair."""
 
     script: str
     fails: set[str]
@@ -114,7 +114,7 @@ BREAKS = {
         {"neighbor vm2 fe80::5254:33ff:fe00:9"},
         "ip neighbor replace fe80::5254:33ff:fe00:9 lladdr 50:54:33:00:00:09 dev vm2 nud permanent",
     ),
-    # The table and chain that `iptables -P FORWARD DROP` makes where iptables speaks nft: Docker does that.
+    # `iptables -P FORWARD DROP` of Docker creates this table and chain with iptables-nft.
     "a foreign policy drops what is forwarded": Break(
         "nft 'table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }'",
         {"chain ip filter FORWARD"},
@@ -125,7 +125,7 @@ BREAKS = {
         {"chain inet other pre", "lease vm2", "ra vm2"},
         "nft delete table inet other",
     ),
-    # An administrator gives containers a way out, and forgets to say for whose addresses.
+    # An administrator gives containers Internet access, and does not limit the rule to their addresses.
     "a foreign rule hides guests behind the hypervisor": Break(
         "nft 'table ip other { chain post { type nat hook postrouting priority srcnat;"
         " oifname a-public masquerade; }; }'",
@@ -264,11 +264,11 @@ BREAKS = {
     ),
 }
 
-# What may fail beside what a break is about: the same thing seen by others.
+# Checks that may fail in addition, because they observe the same break.
 BESIDE = {
     "BFD packets are lost": PATHS
     | {f"session rr{number}_{domain}" for number in (1, 2) for domain in ("public", "private")},
-    # The bridge takes the MAC of its first port, which is the gateway's.
+    # The bridge takes the MAC of its first port, which is the gateway's MAC.
     "a port is in a bridge": {"port br9", "lease vm2", "ra vm2"},
     "a port's MAC is changed": {"ra vm2"},
     "a port's MTU is changed": {"ra vm2"},
@@ -338,9 +338,9 @@ def test_a_cut_path_is_named(lab: Standing) -> None:
 
 
 def test_a_path_with_a_smaller_mtu_is_named_with_the_size_that_passes(lab: Standing) -> None:
-    """A switch with a smaller MTU: BGP and BFD do not notice."""
+    """A switch has a smaller MTU, which BGP and BFD do not detect."""
     switch = ["ip", "-n", lab.twin.switch_namespace, "link", "set", "hv1~a-public", "mtu"]
-    # A veth leaves room for a VLAN's tag of four bytes.
+    # A veth interface accepts four more bytes, for the tag of a VLAN.
     subprocess.run([*switch, "1396"], check=True)
     try:
         checks = [check for check in lab.look("hv1") if not check.ok]
@@ -361,7 +361,7 @@ caller.connect(("198.51.100.126", 179))
 
 
 def test_a_caller_without_a_session_is_named(lab: Standing) -> None:
-    """As a hypervisor calls that has left the inventory while it runs."""
+    """A hypervisor that was removed from the inventory connects while it runs."""
     lab.run("hv3", f"ip address add 198.51.100.99/25 dev a-public; {CALL}")
     try:
         lab.run("hv3", "ip address delete 198.51.100.99/25 dev a-public")
@@ -374,7 +374,7 @@ def test_a_caller_without_a_session_is_named(lab: Standing) -> None:
 
 
 def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
-    """The session comes up all the same, and a dead path would be found by its hold time."""
+    """The session comes up without BFD, and only its hold time would detect a dead path."""
     lab.run("rr1", f"cp -p {BIRD} /tmp/bird.conf")
     lab.run("rr1", f"sed -i '/^protocol bgp hv1_public /a bfd off;' {BIRD} && birdc configure")
     try:
@@ -389,7 +389,7 @@ def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
 
 
 def test_routes_without_an_announcement_are_named_one_by_one(lab: Standing) -> None:
-    """BIRD takes it away at its next scan, so it is looked at right after it was made."""
+    """BIRD removes the route at its next scan, so the observation follows at once."""
     route = "172.22.2.77 via 172.22.15.2 proto bird metric 32 table private"
     for _ in range(5):
         lab.run("hv1", f"ip route replace {route}")
@@ -410,7 +410,7 @@ def test_a_stopped_guest_is_a_warning(lab: Standing) -> None:
         lab.verb("plug", "vm2")
         lab.await_whole("hv1")
     assert "guest vm2" in warnings["hv1"]
-    # hv2 was looked at alone: for all that it knows vm2 may be stopped.
+    # Only hv2 was observed: vm2 on hv1 may be stopped.
     assert "route 203.0.113.2/32 in public" in warnings["hv2"]
 
 
@@ -465,7 +465,7 @@ def test_the_playbook_passes_on_a_fabric_as_planned(lab: Standing, tmp_path: Pat
     assert report["ok"] is True
     assert report["counts"]["failed"] == report["counts"]["warning"] == 0
     names = {(check["host"], check["what"]) for check in report["checks"]}
-    # Packets are sent where the inventory's own twin stands.
+    # Test packets are sent only if the inventory's own twin stands.
     assert ("hv1", "ping vm1 → vm3 ipv6") in names
     assert ("hv3", "address vm4 ipv4") in names
 

@@ -1,7 +1,7 @@
-"""Breaks everything that verification compares, runs ``site.yml`` once, and sees it mended.
+"""Breaks of everything that verification compares, which one run of ``site.yml`` must repair.
 
-A run does not mend what is not the fabric's to decide (docs/verification.md, "What a run repairs"): rules,
-routes and ports of others, a session that was disabled, a guest with another MAC, a cut cable.
+A run does not repair things outside the plan (docs/verification.md, "What a run repairs"): rules, routes and
+ports of other programs, a disabled session, a guest with another MAC, a cut cable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OTHER_FILE = (
 
 BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
     "hv1": (
-        # What Docker, libvirt and hardening tools do.
+        # Changes by Docker, libvirt and hardening tools.
         (
             "sysctl -qw net.ipv4.ip_forward=1 && sysctl -qw net.ipv4.ip_forward=0",
             {
@@ -104,7 +104,7 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
         ("systemctl -q mask --now bird", {"unit bird"}),
     ),
 }
-"""What is done to each host, and what verification then names there."""
+"""The breaks on each host, and the names of the checks that must fail there."""
 
 
 def playbook(lab: Standing) -> str:
@@ -133,7 +133,7 @@ def changed_hosts(output: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def repaired(lab: Standing) -> tuple[dict[str, set[str]], str]:
-    """What verification named on each host after the breaks, and what the run printed."""
+    """Return the failed checks of each host after the breaks, and the output of the run."""
     named = {}
     try:
         for host, breaks in BREAKS.items():
@@ -163,7 +163,7 @@ def test_one_run_repairs_all_breaks(lab: Standing, repaired: tuple[dict[str, set
 
 
 def test_a_bridge_port_and_a_wrong_neighbour_are_repaired_and_named(lab: Standing) -> None:
-    """`pve-bridge` puts a tap into a bridge when it is made, and leaves it there."""
+    """`pve-bridge` adds a new tap to a bridge, and leaves it there."""
     wrong = "neighbour replace 203.0.113.1 lladdr 02:00:00:00:00:98 nud noarp dev vm1"
     lab.run("hv1", f"ip link add br0 type bridge && ip link set vm2 master br0 && ip {wrong}")
     try:
@@ -181,7 +181,7 @@ def test_a_bridge_port_and_a_wrong_neighbour_are_repaired_and_named(lab: Standin
 
 
 def test_an_operators_drop_in_does_not_override_the_settings_of_a_unit(lab: Standing) -> None:
-    """What `systemctl edit bird` makes."""
+    """`systemctl edit bird` creates such a drop-in."""
     directory = "/etc/systemd/system/bird.service.d"
     text = "[Service]\\nKillSignal=SIGTERM\\nRestart=no\\nUser=root\\nCapabilityBoundingSet=CAP_SYS_ADMIN\\n"
     show = "systemctl show --property KillSignal,Restart,User,CapabilityBoundingSet bird"

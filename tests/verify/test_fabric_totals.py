@@ -1,4 +1,4 @@
-"""The expectation of learned routes: the same as comparing every host with every other, but linear."""
+"""The expected totals of learned routes: equal to a comparison of all pairs of hosts, in linear time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANNOUNCED = {host: announcements(plan) for host, plan in LAB.items()}
 def brute_force(
     plan: HostPlan, table: RoutingTable, announced: dict[str, Any], absent: dict[str, frozenset[str]]
 ) -> dict[str, list[str]]:
-    """Compare a host with every other one, prefix by prefix."""
+    """Compare a host with each other host, prefix by prefix."""
     paths = paths_of(plan, table.name)
 
     def is_announced(host: str, names: list[str]) -> bool:
@@ -73,7 +73,7 @@ def test_an_anycast_route_has_all_owners_and_on_an_owner_only_itself() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.frozensets(st.sampled_from(["vm1", "vm2", "vm3", "vm4"])))
 def test_a_spread_route_has_the_other_holders_for_any_stopped_guests(gone: frozenset[str]) -> None:
-    """As comparing with every other host would have it; in IPv6 hv3 holds a part of what the others hold."""
+    """The totals equal a comparison of all pairs; in IPv6, hv3 holds a part of a prefix of the others."""
     spread = {"l3hv_anycast": "spread"}
     guests = [{"name": "vm4", "mac": "50:54:33:00:00:17", "ipv4": "203.0.113.4", "anycast": [PART]}]
     plans = lab(hv1=spread, hv2=spread, hv3={**spread, "l3hv_guests": guests})
@@ -95,7 +95,7 @@ def test_a_spread_route_has_the_other_holders_for_any_stopped_guests(gone: froze
             assert seen.routes(plans[host], spread_table) == expected
             assert seen.total(plans[host], spread_table) == total(expected)
             looked_at += len(expected)
-    # Each of the other's prefixes, and the part in one of them that hv3 has.
+    # The prefixes of the other holder, and the part in one of them that hv3 holds.
     assert looked_at == 2 * (2 * 1 + ("vm4" not in gone)) - 2 * len(gone & {"vm1", "vm3"})
     assert not any(table.accepts and table.fed_by for table in plans["hv3"].routing.tables)
 
@@ -114,7 +114,7 @@ def holder(name: str, number: int) -> dict[str, Any]:
 def test_local_out_of_a_holder_has_routes_to_the_other_holders(
     gone: frozenset[str],
 ) -> None:
-    """Its guest is preferred in the domain's table, by BIRD; in local-out, by the kernel's metric."""
+    """BIRD prefers its own guest in the domain's table; in local-out the kernel's metric does."""
     plans = lab(pools=PRIVATE, hv1=holder("db1", 1), hv2=holder("db2", 2))
     announced = {host: announcements(plan) for host, plan in plans.items()}
     seen = Fabric(announced, dict.fromkeys(plans, gone))
@@ -144,7 +144,7 @@ def test_only_hosts_that_accept_the_default_route_expect_it() -> None:
 def test_received_prefixes_count_once_for_each_owner() -> None:
     seen = Fabric(ANNOUNCED)
     table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
-    # vm1, vm2 and vm3, the anycast prefix twice, and the default route.
+    # The prefixes of vm1, vm2 and vm3, the anycast prefix twice, and the default route.
     assert seen.received(LAB["hv3"], table, "a") == 6
     assert len(seen.announced_by("hv3", "public4")) == 2
 

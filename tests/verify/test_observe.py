@@ -1,4 +1,4 @@
-"""Answers of daemons, and packets, as the observation reads them; the twin tests what it reads by netlink."""
+"""The observation of daemons' answers and of packets; tests in the twin observe netlink."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ STATUS = """\
 
 
 class Daemon(threading.Thread):
-    """A control socket that answers as BIRD does."""
+    """A control socket that answers like BIRD."""
 
     def __init__(self, path: str, replies: dict[str, str]) -> None:
         super().__init__(daemon=True)
@@ -164,10 +164,10 @@ class Daemon(threading.Thread):
     def run(self) -> None:
         client, _ = self.socket.accept()
         client.sendall(b"0001 BIRD 2.17.5 ready.\n")
-        with contextlib.suppress(ConnectionError):  # who asked may have heard enough
+        with contextlib.suppress(ConnectionError):  # the client may close the connection early
             while command := client.recv(1024).decode().strip():
                 reply = self.replies.get(command, "9001 syntax error\n")
-                half = len(reply) // 2  # replies come in pieces
+                half = len(reply) // 2  # replies arrive in pieces
                 client.sendall(reply[:half].encode())
                 client.sendall(reply[half:].encode())
 
@@ -254,7 +254,7 @@ def test_a_refused_command_is_an_error_and_later_commands_work(control: str) -> 
 
 
 def test_both_daemons_of_bird_1_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BIRD 1.6: no channels, a process for each family."""
+    """BIRD 1.6 has no channels, and a process for each family."""
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
     status = STATUS.replace("2.17.5", "1.6.8")
@@ -487,7 +487,7 @@ def test_addresses_and_ports_of_foreign_rules_are_read(
 
 @pytest.mark.parametrize(("target", "is_known"), [("DOCKER", True), ("MY-CHAIN", False)])
 def test_a_jump_to_the_chain_docker_is_for_local_addresses(target: str, is_known: bool) -> None:
-    """nft does not tell the words of iptables' addrtype."""
+    """nft does not list the arguments of iptables' addrtype."""
     rule = rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
     assert rule["selects"] == ([["type", "==", ["local"]]] if is_known else [])
     assert rule["asks_unknown"] is not is_known
@@ -652,7 +652,7 @@ KINDS += ["data", "concat", "target"]
 
 
 def odd_value(chance: random.Random, depth: int = 0) -> Any:
-    """Return JSON that looks like nft's, and is not."""
+    """Return JSON that resembles a listing of nft."""
     if depth > 4 or chance.random() < 0.3:
         return chance.choice(
             [*ODD, "==", "!=", "iifname", "saddr", "ip", "vm1", "203.0.113.1", "10.0.0.1/255.0.1.0"]
@@ -663,7 +663,7 @@ def odd_value(chance: random.Random, depth: int = 0) -> Any:
 
 
 def broken(value: Any, chance: random.Random) -> Any:
-    """Return statements of which some part is something else."""
+    """Return statements with a random part replaced."""
     if chance.random() < 0.08:
         return odd_value(chance)
     if isinstance(value, list):
@@ -675,7 +675,7 @@ def broken(value: Any, chance: random.Random) -> Any:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_foreign_rule_ends_the_verification(seed: int) -> None:
-    """Neither its reading nor its judgement."""
+    """Test the observation and the comparison of such a rule."""
     chance = random.Random(seed)
     usual = [statements for statements, _ in READ_WHOLE.values()]
     usual += [[*matches, {"masquerade": None}] for matches, _ in SELECTS.values()]
@@ -809,7 +809,7 @@ level=info msg="Can't find configuration for a new passive connection" Key=198.5
 def test_observation_does_not_wait_for_a_silent_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its socket takes the call, as that of a stopped process does, and never says a word."""
+    """Its socket accepts the connection, like that of a stopped process, and never answers."""
     monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
     path = str(tmp_path / "bird.ctl")
     with socket.socket(socket.AF_UNIX) as listening:
@@ -822,7 +822,7 @@ def test_observation_does_not_wait_for_a_silent_daemon(
 
 
 def test_a_daemon_that_accepts_no_connection_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel refuses at once who calls a stopped process for which others wait already."""
+    """The kernel refuses connections at once if the queue of a stopped process is full."""
     monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as callers:
@@ -897,7 +897,7 @@ exec %s -c "$READING"
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
 def test_chains_on_the_way_of_sessions_are_read_last() -> None:
-    """With the devices of a chain, which the JSON of nft 1.0 lacks."""
+    """Devices of a chain are read too, which the JSON of nft 1.0 lacks."""
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", IN_A_NAMESPACE % sys.executable],
         env={**os.environ, "READING": READING},
@@ -946,7 +946,7 @@ IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin
 def test_real_listings_of_nft_are_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
 ) -> None:
-    """By the nft of this machine, and by that of the other Debian where its image is there."""
+    """Test the nft of this machine, and that of the other Debian if its image exists."""
     if image is not None:
         nft_that(f'exec chroot {image} /usr/sbin/nft "$@"', tmp_path, monkeypatch)
     done = subprocess.run(

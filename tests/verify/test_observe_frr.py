@@ -1,4 +1,4 @@
-"""Answers of FRR as the observation reads them; the twin asks FRR itself."""
+"""The observation of FRR's answers; tests in the twin observe FRR itself."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ CONFIGURATION = "! l3hv_config @digest@\nrouter bgp 65000 view public\n"
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a machine whose vtysh answers in the order of the questions."""
+    """Install a fake vtysh that answers the commands in their order."""
     (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}END\n")
     (tmp_path / "in-force").write_text(f"#!/bin/sh\n! grep wrong {tmp_path}/frr.conf >&2\n")
     for program in ("vtysh", "in-force"):
@@ -99,7 +99,7 @@ def test_a_range_listens_and_its_clients_have_their_addresses(tmp_path: Path) ->
         "Passive",
         "198.51.100.0/26",
     )
-    assert seen["clients_private"]["state"] == "Idle"  # a group that nobody can join
+    assert seen["clients_private"]["state"] == "Idle"  # a group without possible members
     assert seen["198.51.100.1"]["neighbor"] == "198.51.100.1"
 
 

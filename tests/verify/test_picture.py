@@ -1,4 +1,4 @@
-"""The picture of a fabric: well-formed, complete while it is small, legible when it is large."""
+"""The picture of a fabric: well-formed, complete for a small fabric, and legible for a large one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pings are sent: everybody is reached, every boundary is tried, and the number stays linear."""
+"""The test pings: they cover all guests and all boundaries, and their number is linear."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def test_pings_of_the_lab_cover_all_reachability_rules() -> None:
         "silence hv1 → internet ipv4",
         "silence vm1 → hv2's loopback ipv4",
     } <= found
-    assert not any("vm1 → 203.0.113.10" in what for what in found), "vm1 would answer itself"
+    assert not any("vm1 → 203.0.113.10" in what for what in found), (
+        "vm1 pings the anycast address that it holds itself"
+    )
 
 
 def test_names_of_pings_are_unique_on_a_host() -> None:
@@ -104,12 +106,12 @@ def test_packets_are_sent_only_in_a_twin() -> None:
 
 
 def expected_of(plans: dict[str, HostPlan]) -> dict[str, bool]:
-    """Return the pings that are sent, and whether an answer is expected."""
+    """Return the pings, each with whether an answer is expected."""
     return {ping_name(ping).split(maxsplit=1)[1]: ping.is_answered for ping in all_pings(plans)}
 
 
 def changed(host: str, **settings: dict[str, Any]) -> dict[str, HostPlan]:
-    """Return the lab with keys added to guests of ``host``: ``settings`` has them by the guest's name."""
+    """Return the lab with keys added to guests of ``host``; ``settings`` has them by guest."""
     variables = yaml.safe_load((LAB / "host_vars" / f"{host}.yml").read_text())
     guests = [{**guest, **settings.get(guest["name"], {})} for guest in variables["l3hv_guests"]]
     return lab(**{host: {"l3hv_guests": guests}})
@@ -128,8 +130,8 @@ def test_only_allowed_sources_are_expected_to_reach_a_guest() -> None:
         "vm2 → 2001:db8:cb00:710a:: ipv6",
         "vm2 → 203.0.113.11 ipv4",
     } & before.keys()
-    assert found["vm2 → vm3 ipv4"], "the answer comes from an address that is allowed"
-    assert found["hv1 → vm2 ipv4"], "the hypervisor itself reaches its guests"
+    assert found["vm2 → vm3 ipv4"], "no answer from the allowed address is expected"
+    assert found["hv1 → vm2 ipv4"], "no answer to the hypervisor's own ping is expected"
 
 
 def test_a_limited_run_expects_nothing_of_restricted_ports_on_other_hosts() -> None:
@@ -160,7 +162,7 @@ EDGE: dict[str, Any] = {
 
 
 def test_an_address_of_one_of_two_edge_routers_is_not_pinged() -> None:
-    """Which of them a flow takes is decided by a hash; a second one with the same address changes nothing."""
+    """A hash chooses the edge router of a flow; two edge routers with the same address are pinged."""
     assert expected_of(lab())["vm2 → internet ipv4"]
     other = expected_of(lab({"edge2": ("edge_router", EDGE)}))
     assert not [what for what in other if what.startswith("vm") and what.endswith("→ internet ipv4")]
@@ -170,7 +172,7 @@ def test_an_address_of_one_of_two_edge_routers_is_not_pinged() -> None:
 
 
 def test_hypervisors_on_different_paths_are_not_expected_to_reach_each_other() -> None:
-    """Whether an edge router leads from one path to another is not decided here."""
+    """The plan does not decide whether an edge router forwards from one path to another."""
     variables = yaml.safe_load((LAB / "host_vars" / "hv3.yml").read_text())
     uplinks = {path: variables["l3hv_uplinks"][path] for path in variables["l3hv_uplinks"]}
     one = lab(hv3={"l3hv_uplinks": {"b": uplinks["b"]}}, hv1={"l3hv_uplinks": {"a": uplinks["a"]}})

@@ -1,4 +1,4 @@
-"""The reports say what differs, to people and to programs."""
+"""The reports of differences, for operators and for programs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_junit_has_a_suite_per_host_and_its_failures() -> None:
 
 
 class Page(HTMLParser):
-    """Collects what a page refers to, and whether its elements are closed."""
+    """A parser that collects the references of a page and its unclosed elements."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Sessions of every layout are looked at, and those of a range under their clients' names."""
+"""Verification of sessions of every layout, and of sessions of a range by the names of its clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_layout(layout: str) -> dict[str, HostPlan]:
 
 
 def different(plan: HostPlan, seen: Any, fabric: Fabric) -> dict[str, str]:
-    """Return what was found where a check fails."""
+    """Return the findings of failed checks."""
     return {check.what: check.found for check in compared(plan, seen, fabric) if not check.ok}
 
 
@@ -62,7 +62,7 @@ def test_a_shared_session_that_is_down_fails_in_all_its_domains() -> None:
 
 
 def test_reflectors_on_a_path_exchange_all_domains_of_a_shared_session() -> None:
-    """GoBGP has a session for each domain: what BIRD tells it of the private one comes a second time."""
+    """GoBGP has a session for each domain: it receives BIRD's private routes a second time."""
     uplinks = {"b": {"public": "b-public", "private": "b-private"}}
     rr3 = {"l3hv_id": 100, "l3hv_daemon": "gobgp", "l3hv_uplinks": uplinks}
     plans = lab({"rr3": ("route_reflector", rr3)}, hv1={"l3hv_session_layout": "shared"})
@@ -90,7 +90,7 @@ def test_bfd_of_per_family_sessions_is_named_by_family() -> None:
 
 
 def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
-    """Return what is seen on a reflector whose clients BIRD has given names to."""
+    """Return the observation of a reflector to whose clients BIRD has given names."""
     seen = as_planned.observation(with_clients(plan, fabric), fabric)
     sessions = seen["routing"]["sessions"].values()
     dynamic = {f"dynbgp{number}": session for number, session in enumerate(sessions, 1)}

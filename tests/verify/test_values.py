@@ -1,4 +1,4 @@
-"""Expectations and findings are values under the same keys; words are in the reports alone."""
+"""Expectations and findings are values with the same keys; only reports have texts."""
 
 from __future__ import annotations
 
