@@ -1,6 +1,6 @@
-"""Failures of machines and changes by attackers, which end with their block, and the loss that they cause.
+"""Failures of machines and changes by attackers, and the packets and flows that they cost.
 
-Each failure begins in a converged fabric (`Lab.converged`).
+A failure begins in a converged fabric (`Lab.converged`) and is repaired at the end of its block.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def _read(moment: str) -> datetime:
 
 
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
-    """Return the first true value of `condition`; fail with `what` was waited for."""
+    """Return the first true value of `condition`; fail with the description `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -418,7 +418,7 @@ class Lab:
         with ThreadPoolExecutor(2) as pool:
             streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
             try:
-                assert flowing.wait(60), "no packet flows yet"
+                assert flowing.wait(60), "no packet has arrived"
                 yield seen
             finally:
                 done.set()
@@ -520,7 +520,7 @@ class Lab:
         try:
             wait_for("the guests' addresses and default routes", lambda: not unready(), seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; not so of {', '.join(unready())}") from None
+            raise AssertionError(f"{error}; not ready: {', '.join(unready())}") from None
 
     def unconverged(self) -> dict[str, str]:
         """Return the machines that have not converged, each with its sessions or routes that are missing."""

@@ -53,7 +53,7 @@ def restarted(lab: Lab, begin: str) -> dict[str, str]:
     return {machine: line for machine, log in logs.items() for line in log.splitlines() if "Restart" in line}
 
 
-def test_a_guest_moves_and_is_never_refused(lab: Lab, inventory: Path, figures: dict[str, str]) -> None:
+def test_a_guest_moves_and_stays_accepted(lab: Lab, inventory: Path, figures: dict[str, str]) -> None:
     begin = lab.run(REFLECTORS["a"], "date '+%F %T'").strip()
     with lab.steady_traffic(*FLOWS) as traffic:
         move_entry(inventory, f"    moves_from: {OLD}\n")

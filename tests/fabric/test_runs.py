@@ -135,13 +135,13 @@ def test_check_mode_changes_nothing(guest_change: GuestChange) -> None:
 
 
 def test_check_mode_shows_the_changes_of_the_run(guest_change: GuestChange) -> None:
-    assert guest_change.rehearsal.changes(), "nothing would change"
+    assert guest_change.rehearsal.changes(), "check mode shows no change"
     assert guest_change.rehearsal.changes() == guest_change.run.changes()
     assert set(guest_change.rehearsal.changed_hosts()) == set(guest_change.run.changed_hosts())
     assert guest_change.rehearsal.differences() == guest_change.run.differences()
 
 
-def test_changes_of_guests_cost_the_others_nothing(guest_change: GuestChange) -> None:
+def test_changes_of_guests_cost_other_guests_nothing(guest_change: GuestChange) -> None:
     assert guest_change.traffic.lost() == {}
 
 
@@ -219,7 +219,7 @@ def test_reflectors_drop_a_removed_hypervisor(standing: Lab, removal: Hypervisor
     assert "Established" not in str(standing.protocols("hv3"))
 
 
-def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
+def test_the_sessions_of_other_hosts_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
     for machine in ("hv1", "hv2", "internet", *REFLECTORS.values()):
         others = {
             name: state for name, state in removal.sessions_before[machine].items() if "hv3" not in name
@@ -227,7 +227,7 @@ def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRe
         assert standing.restarted(machine, others) == set()
 
 
-def test_the_removal_of_a_hypervisor_costs_the_others_nothing(removal: HypervisorRemoval) -> None:
+def test_the_removal_of_a_hypervisor_costs_other_hosts_nothing(removal: HypervisorRemoval) -> None:
     assert removal.traffic.lost() == {}
 
 

@@ -44,7 +44,7 @@ def version(fabric: Lab, machine: str) -> str:
     return found[1] if found else ""
 
 
-def test_site_yml_provisions_and_verifies_it_and_changes_nothing_after(fabric: Lab) -> None:
+def test_a_run_provisions_all_hosts_and_a_second_run_changes_nothing(fabric: Lab) -> None:
     assert fabric.provision().keys() == set(MACHINES)
     for machine, wanted in {"hv1": "1.6.8", "rr1": "1.6.8", "gw": "1.6.8", "hv2": "2.0.12"}.items():
         assert version(fabric, machine) == wanted
@@ -73,7 +73,7 @@ def default_paths(fabric: Lab, machine: str) -> dict[int, set[str]]:
     return {family: {path for path in "ab" if f"dev {path}-public" in text} for family, text in shown.items()}
 
 
-def test_a_default_route_that_is_preferred_yields_when_it_is_stale(fabric: Lab) -> None:
+def test_a_stale_default_route_is_replaced(fabric: Lab) -> None:
     """Test BIRD 1.6, 2.0 and 3.1; guests' routes keep both paths with `without_default`."""
     assert fabric.provision(variables={"l3hv_ecmp": "without_default"})
     fabric.wait_until_converged()
@@ -96,7 +96,9 @@ def test_a_default_route_that_is_preferred_yields_when_it_is_stale(fabric: Lab) 
 
 
 @pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv1", "b"), ("hv2", "a")])
-def test_a_silent_cut_costs_what_bfd_needs_and_a_sleep(fabric: Lab, machine: str, path: str) -> None:
+def test_a_silent_cut_costs_the_detection_time_and_the_delay_of_bird(
+    fabric: Lab, machine: str, path: str
+) -> None:
     costs = traffic_of_cut(fabric, machine, path, *both_families("vm1", "vm2"), seconds=6).outages_ms()
     assert max(costs.values()) <= 1.2 * DETECTION_MS + 100 + SLEEP_MS
 

@@ -63,7 +63,9 @@ def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
     [("cut", "a", 1.2 * 300 + 100), ("cut", "b", 1.2 * 300 + 100), ("kill", "a", 50)],
     ids=["cut of path a", "cut of path b", "kill"],
 )
-def test_failures_cost_what_is_permitted(fabric: Lab, event: str, path: str, bound: float) -> None:
+def test_the_outage_of_a_failure_is_within_its_bound(
+    fabric: Lab, event: str, path: str, bound: float
+) -> None:
     if event == "kill":
         traffic = traffic_of_kill(fabric, "hv2", "bird", *FLOWS, seconds=5, each=8)
     else:
@@ -83,7 +85,9 @@ def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
     """Test reflectors that know the client from a range only."""
     with stopped_bird(fabric, "hv2"):
         for reflector in REFLECTORS:
-            wait_for("its end", lambda r=reflector: is_away(fabric, r, "public"), 20)
+            wait_for(
+                "the session of hv2 to end", lambda r=reflector: hv2_has_no_session(fabric, r, "public"), 20
+            )
             shown = fabric.run(reflector, "vtysh -c 'show bgp view public ipv4 unicast 203.0.113.2/32'")
             assert "llgr-stale" in shown, reflector
 
@@ -93,18 +97,24 @@ def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
     with behind_a_router(fabric, "hv2"):
         for reflector in REFLECTORS:
             for view in CLIENTS:
-                wait_for("its end", lambda r=reflector, v=view: is_away(fabric, r, v), 20)
+                wait_for(
+                    "the session of hv2 to end",
+                    lambda r=reflector, v=view: hv2_has_no_session(fabric, r, v),
+                    20,
+                )
         fabric.run("hv2", "sleep 12")  # longer than two attempts to connect
-        assert all(is_away(fabric, reflector, view) for reflector in REFLECTORS for view in CLIENTS)
+        assert all(
+            hv2_has_no_session(fabric, reflector, view) for reflector in REFLECTORS for view in CLIENTS
+        )
         assert not any("Established" in state for state in fabric.protocols("hv2").values())
         assert states(fabric, "rr1")["hv1"] == "Established"
 
 
-def is_away(fabric: Lab, reflector: str, view: str) -> bool:
+def hv2_has_no_session(fabric: Lab, reflector: str, view: str) -> bool:
     return states(fabric, reflector, view).get("hv2") != "Established"
 
 
-def test_a_new_hypervisor_needs_nothing_on_its_reflectors(fabric: Lab, tmp_path: Path) -> None:
+def test_a_new_hypervisor_needs_no_change_of_its_reflectors(fabric: Lab, tmp_path: Path) -> None:
     """hv2 is provisioned without the reflectors, whose inventory did not have it."""
     intent = copy_of(INVENTORY, tmp_path)
     hosts = intent / "hosts.yml"
@@ -121,7 +131,7 @@ def test_a_new_hypervisor_needs_nothing_on_its_reflectors(fabric: Lab, tmp_path:
     fabric.wait_until_converged()
 
 
-def test_sessions_of_one_family_have_ranges_of_their_own(fabric: Lab) -> None:
+def test_per_family_sessions_have_separate_ranges(fabric: Lab) -> None:
     """Add ranges of IPv6 addresses to those of IPv4, and remove them again."""
     for variables in ({"l3hv_session_layout": "per_family"}, {}):
         assert fabric.provision(variables=variables)

@@ -49,8 +49,8 @@ def test_packets_pass(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
-def test_domains_share_nothing(fabric: Lab, reflector: str) -> None:
-    """Both have the default route of their own edge router, and neither has a prefix of the other."""
+def test_domains_have_separate_routes(fabric: Lab, reflector: str) -> None:
+    """Each domain has the default route of its own edge router, and no prefix of the other domain."""
     own = {"public": "198.51.100.", "private": "172.22.15."}
     for domain, start in own.items():
         ask = f"gobgp --json --target unix:///run/l3hv-gobgp-{domain}/api global rib -a ipv4"
@@ -71,7 +71,7 @@ def test_domains_share_nothing(fabric: Lab, reflector: str) -> None:
 
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
-def test_it_does_not_run_as_root_and_only_root_reaches_its_api(fabric: Lab, reflector: str) -> None:
+def test_gobgp_does_not_run_as_root_and_only_root_reaches_its_api(fabric: Lab, reflector: str) -> None:
     assert set(fabric.run(reflector, "ps -C gobgpd -o user=").split()) == {"gobgp"}
     listening = fabric.run(reflector, "ss -Hltnp | grep gobgpd | awk '{print $4}'").split()
     assert sorted(address.rpartition(":")[2] for address in listening) == ["179", "179"]
@@ -96,7 +96,7 @@ def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
     fabric.wait_until_converged()
 
 
-def test_every_neighbour_changed_at_once(fabric: Lab) -> None:
+def test_all_neighbours_change_in_one_run(fabric: Lab) -> None:
     """A reload of GoBGP changes only one neighbour: the role detects this and restarts it without loss."""
     limit = ("--limit", ",".join(BY_GOBGP))
     longer = {"l3hv_timers": {"hold_s": HOLD_S + 3}}
@@ -117,7 +117,7 @@ def test_a_reflector_changes_from_bird_to_gobgp_and_back(fabric: Lab, tmp_path: 
     change_daemon_and_back(fabric, tmp_path, "gobgp", "gobgpd")
 
 
-def test_its_sessions_have_keys(fabric: Lab) -> None:
+def test_keys_of_gobgp_are_added_and_removed(fabric: Lab) -> None:
     """Add and remove a key under traffic; no output and no file of other users has it."""
     with no_loss(fabric, *FLOWS):
         fabric.provision(variables=KEYED)
@@ -150,7 +150,7 @@ def attacker(fabric: Lab) -> Iterator[Attacker]:
 class TestForgedRoutes(ForgedRoutes):
     """The forged routes that all reflectors refuse, and the limit that GoBGP applies to prefixes."""
 
-    def test_too_many_prefixes_end_the_session_that_has_them(self, attacker: Attacker) -> None:
+    def test_too_many_prefixes_end_only_their_session(self, attacker: Attacker) -> None:
         """The session stays down until an operator enables it; no other session is affected."""
         lab = attacker.lab
         many = liar.Forgery(

@@ -102,14 +102,14 @@ def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
 
 
 def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
-    """GoBGP itself refuses it: the packet filter, which drops such packets, is removed for this test."""
+    """GoBGP itself refuses the sessions: the test removes the packet filter, which drops such packets."""
     fabric.wait_until_converged()
     try:
         for reflector in BY_RANGE:
             fabric.run(reflector, "nft delete table inet l3hv")
         with behind_a_router(fabric, "hv2"):
             for reflector in BY_RANGE:
-                wait_for("the hold time", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
+                wait_for("the hold time to expire", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
             time.sleep(8)  # longer than two attempts to connect
             # BIRD may show a session for a moment: its first packet can arrive before GoBGP checks TTLs.
             assert not any(is_up(fabric, reflector, 2) for reflector in BY_RANGE)
@@ -125,7 +125,7 @@ def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
         ({1: "198.51.100.120", 129: "198.51.100.248"}, {"rr1": {"198.51.100.1"}, "rr2": {"198.51.100.248"}}),
         ({1: "192.0.2.1", 129: "192.0.2.1"}, {"rr1": set(), "rr2": set()}),
     ],
-    ids=["of an edge router", "from elsewhere"],
+    ids=["of an edge router", "outside the path"],
 )
 def test_a_forged_next_hop(fabric: Lab, hops: dict[int, str], next_hops: dict[str, set[str]]) -> None:
     """GoBGP 3.36 sends the traffic to the client itself; both versions refuse next hops outside the path."""
@@ -171,8 +171,8 @@ def test_another_hypervisor_needs_no_change_at_the_reflectors(fabric: Lab, inten
             assert fabric.routes(hypervisor, 4).get("203.0.113.3") == 2
 
 
-def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
-    """The session stays down until an operator enables it; no other session is affected. rr3 reports it."""
+def test_too_many_prefixes_end_only_their_session(fabric: Lab) -> None:
+    """The session stays down until an operator enables it; other sessions stay up; rr3 blocks prefixes."""
     fabric.wait_until_converged()
     routes = " ".join(f"route 2001:db8:cb00:7102::{number:x}/128 blackhole;" for number in range(1, 300))
     many = f"$a protocol static many {{ ipv6 {{ table public6; }}; {routes} }}"
@@ -180,7 +180,11 @@ def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
     with fabric.traffic(*both_families("vm1", "gw"), seconds=8, each=4) as traffic:
         with edited_bird(fabric, "hv2", many, announced):
             for reflector in BY_RANGE:
-                wait_for(f"the end with {reflector}", lambda rr=reflector: not is_up(fabric, rr, 2), 5)
+                wait_for(
+                    f"hv2's session with {reflector} to end",
+                    lambda rr=reflector: not is_up(fabric, rr, 2),
+                    5,
+                )
         assert all("Established" in state for state in with_range(fabric, "hv1"))
     assert traffic.lost() == {}
     for reflector in BY_RANGE:

@@ -81,7 +81,7 @@ def guest_address(fabric: Lab, guest: str, family: int) -> str:
 
 
 @pytest.mark.parametrize("layout", ["mixed", *SESSIONS])
-def test_layout(fabric: Lab, layout: str) -> None:
+def test_each_layout(fabric: Lab, layout: str) -> None:
     """Provision, count sessions, check the separation of domains, cut a path, kill a daemon."""
     fabric.provision(variables=as_layout(layout))
     if layout in ("mixed", "shared"):
@@ -131,7 +131,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forgery", FORGED)
-def test_a_route_gets_into_no_other_domain(as_written: Lab, forgery: str) -> None:
+def test_a_forged_route_enters_no_other_domain(as_written: Lab, forgery: str) -> None:
     as_written.wait_until_converged()
     assert tables_of(as_written, "172.22.7.3") == {"hv1 private", "hv2 private"}
     with edited_bird(as_written, "hv3", FORGED[forgery]):
@@ -167,18 +167,18 @@ SECRETS = {"fabric": "for tests only", "rack2": "for tests only, too"}
 OTHERS = {"fabric": "marmot 7 otter", "rack2": "otter 3 lynx"}
 
 
-def test_no_output_and_no_file_of_the_controller_has_a_secret(as_written: Lab) -> None:
+def test_no_output_or_file_of_the_controller_has_a_secret(as_written: Lab) -> None:
     """Test the most verbose run, with a changed and an unchanged secret."""
     for secrets in (SECRETS, OTHERS):
         run = as_written.playbook(
             "site.yml", "--check", "--diff", "-vvv", variables={"l3hv_bgp_secrets": secrets}
         )
-        said = run.output
-        assert ("holds secrets and is not shown" in said) == (secrets == OTHERS)
-        assert [secret for secret in (*OTHERS.values(), *SECRETS.values()) if secret in said] == []
-    said = as_written.playbook("playbooks/plan.yml", "-vvv").output
-    assert "key fabric" in said
-    assert SECRETS["fabric"] not in said
+        output = run.output
+        assert ("holds secrets and is not shown" in output) == (secrets == OTHERS)
+        assert [secret for secret in (*OTHERS.values(), *SECRETS.values()) if secret in output] == []
+    output = as_written.playbook("playbooks/plan.yml", "-vvv").output
+    assert "key fabric" in output
+    assert SECRETS["fabric"] not in output
     kept = [path for path in (REPOSITORY / "build").rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if SECRETS["fabric"].encode() in path.read_bytes()] == []
@@ -243,16 +243,16 @@ def interrupt(fabric: Lab, key: str) -> list[int]:
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        said, task = [], ""
+        printed, task = [], ""
         for line in process.stdout:
-            said.append(line)
+            printed.append(line)
             task = line if line.startswith(("TASK", "RUNNING")) else task
-            is_of_path = any("Path a, 1 of 2" in earlier for earlier in said)
+            is_of_path = any("Path a, 1 of 2" in earlier for earlier in printed)
             if is_of_path and "Configure BIRD" in task and line.startswith("changed: ["):
                 break
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.killpg(process.pid, signal.SIGKILL)
-    assert "changed: [" in said[-1], "".join(said[-20:])
+    assert "changed: [" in printed[-1], "".join(printed[-20:])
     return [int(worker) for worker in workers]
 
 
@@ -281,9 +281,9 @@ def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None
     ):
         with pytest.raises(AssertionError, match=refused):
             rotate(fabric, key, *arguments, secrets=secrets)
-    said = rotate(fabric, "rack2", "--check", "-vvv")
-    assert "Keys change on path a, then on path b." in said.output
-    assert said.changed_hosts() == {}
+    rehearsal = rotate(fabric, "rack2", "--check", "-vvv")
+    assert "Keys change on path a, then on path b." in rehearsal.output
+    assert rehearsal.changed_hosts() == {}
     assert fabric.unconverged() == {}
 
     with fabric.steady_traffic(*FLOWS) as traffic:
@@ -291,14 +291,14 @@ def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None
     print(f"rotated in {run.seconds:.0f} s")
     assert set(run.changed_hosts()) == set(MACHINES)
     assert traffic.lost() == {}
-    assert not any(secret in said.output + run.output for secret in SECRETS.values())
+    assert not any(secret in rehearsal.output + run.output for secret in SECRETS.values())
     for machine in (*HYPERVISORS, *REFLECTORS):
         assert "key_fabric" not in fabric.run(machine, "cat /etc/bird/bird.conf /etc/bird/l3hv-keys.conf")
     assert rotate(fabric, "rack2").changed_hosts() == {}
     assert fabric.provision(variables={"l3hv_bgp_key": "rack2"}) == {}
 
 
-def test_a_rotation_that_was_interrupted_goes_on(fabric: Lab) -> None:
+def test_an_interrupted_rotation_continues(fabric: Lab) -> None:
     """First one reflector has the new key and its path is down; then the other path is down too."""
     fabric.provision(variables={"l3hv_bgp_key": "fabric"})
     fabric.wait_until_converged()
@@ -314,7 +314,7 @@ def test_a_rotation_that_was_interrupted_goes_on(fabric: Lab) -> None:
     assert fabric.unconverged() == {}
 
 
-def test_a_rotation_that_was_killed_before_it_took_effect_goes_on(fabric: Lab) -> None:
+def test_a_rotation_killed_before_it_took_effect_continues(fabric: Lab) -> None:
     """The playbook reports files that are placed but not loaded, and loads them without packet loss."""
     fabric.provision(variables={"l3hv_bgp_key": "fabric"})
     fabric.wait_until_converged()
@@ -327,8 +327,8 @@ def test_a_rotation_that_was_killed_before_it_took_effect_goes_on(fabric: Lab) -
         begun = placed(fabric, "rack2")
         assert begun
         assert fabric.unconverged() == {}
-        said = rotate(fabric, "rack2", "--check")
-        assert begun <= set(said.changed_hosts())
+        rehearsal = rotate(fabric, "rack2", "--check")
+        assert begun <= set(rehearsal.changed_hosts())
         assert placed(fabric, "rack2") == begun
         rotate(fabric, "rack2")
         fabric.wait_until_converged()

@@ -80,7 +80,7 @@ def test_the_machines_run_the_daemons_of_the_inventory(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_profile(fabric: Lab, figures: Figures, profile: str, request: pytest.FixtureRequest) -> None:
+def test_each_profile(fabric: Lab, figures: Figures, profile: str, request: pytest.FixtureRequest) -> None:
     """Provision all machines, and measure a silent cut of each path and a killed daemon."""
     assert provision(fabric, profile)
     if profile == PROFILES[0]:

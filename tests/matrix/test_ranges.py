@@ -43,7 +43,7 @@ def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize(("event", "bound"), [("cut", 1.2 * 300 + 100), ("kill", 50)])
-def test_failures_cost_what_is_permitted(fabric: Lab, event: str, bound: float) -> None:
+def test_the_outage_of_a_failure_is_within_its_bound(fabric: Lab, event: str, bound: float) -> None:
     if event == "kill":
         traffic = traffic_of_kill(fabric, "hv2", "bird", *FLOWS, seconds=5, each=8)
     else:
@@ -55,7 +55,7 @@ def test_failures_cost_what_is_permitted(fabric: Lab, event: str, bound: float) 
 def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
     """Test reflectors that know the client from a range only."""
     with stopped_bird(fabric, "hv2"):
-        wait_for("the sessions to be gone", lambda: established(fabric, "rr1") < DYNAMIC["rr1"], 20)
+        wait_for("the sessions of hv2 to end", lambda: established(fabric, "rr1") < DYNAMIC["rr1"], 20)
         for reflector in DYNAMIC:
             shown = fabric.run(reflector, "birdc show route table public4 203.0.113.2/32 all")
             assert "203.0.113.2/32" in shown, reflector

@@ -167,16 +167,16 @@ def test_no_output_file_or_process_shows_a_secret_of_frr(provisioned: Lab) -> No
         fabric.run(machine, f"printf '%s\\n' {shlex.quote(SECRET)} {OTHER} >/run/secrets")
         fabric.run(machine, f"systemd-run --quiet --unit spy python3 -c {shlex.quote(SPY)}")
     limit = ("--limit", ",".join(BY_FRR), "--skip-tags", "verify")
-    said = []
+    outputs = []
     for variables in (KEYED, OTHERS, {}):
-        said.append(fabric.playbook("site.yml", "--diff", "-vvv", *limit, variables=variables).output)
-        assert "holds secrets and is not shown" in said[-1]
+        outputs.append(fabric.playbook("site.yml", "--diff", "-vvv", *limit, variables=variables).output)
+        assert "holds secrets and is not shown" in outputs[-1]
         if variables is OTHERS:
             for machine in BY_FRR:
                 assert found_at(fabric, machine) == list(KEPT)
                 modes = fabric.run(machine, f"stat -c '%a %U' {' '.join(KEPT)} {' '.join(HIDDEN)}").split()
                 assert modes == [*2 * ["600", "root"], *2 * ["700", "root"]]
-    assert not any(secret in text for secret in (SECRET, OTHER) for text in said)
+    assert not any(secret in text for secret in (SECRET, OTHER) for text in outputs)
     for machine in BY_FRR:
         assert found_at(fabric, machine) == []
         assert fabric.run(machine, "rm /run/secrets; cat /run/spied") == ""

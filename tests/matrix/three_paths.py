@@ -1,7 +1,7 @@
-"""A fabric of three paths with a different reflector on each, for the tests of these daemons.
+"""A fabric of three paths with a reflector of another daemon on each.
 
-Two hypervisors, hv1 with vm1 and hv2 with vm2, and an edge router, gw, are on all of them.  The machines are
-bare: a reflector that changes its daemon installs the other one.
+Two hypervisors (hv1 with vm1, hv2 with vm2) and the edge router gw are on all paths. The machines are bare:
+the role installs the packages of a daemon when a reflector changes to it.
 """
 
 from __future__ import annotations

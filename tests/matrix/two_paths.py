@@ -1,4 +1,4 @@
-"""A fabric of two paths whose reflectors accept clients from a range, for the tests of these daemons.
+"""A fabric of two paths, whose reflectors accept clients from a range.
 
 Two hypervisors, hv1 with vm1 and hv2 with vm2, are on both.
 """

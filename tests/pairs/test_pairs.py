@@ -75,7 +75,7 @@ def test_a_second_run_changes_nothing(fabric: Lab) -> None:
     fabric.wait_until_converged()
 
 
-def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
+def test_bird31_does_not_scan_without_changes(fabric: Lab) -> None:
     fabric.wait_until_converged()
     asked = "journalctl --boot --no-pager -u bird | grep -c 'Reloading protocol kernel_'"
     before = fabric.run("hv4", asked)
@@ -85,7 +85,7 @@ def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize("machine", GUESTS)
-def test_no_hold_time_runs_out(fabric: Lab, machine: str) -> None:
+def test_no_hold_time_expires(fabric: Lab, machine: str) -> None:
     """GoBGP's hold time, which both ends use, has passed several times during the second run."""
     assert "Hold timer expired" not in fabric.run(machine, "journalctl --boot --no-pager -u bird -u bird6")
 
@@ -129,7 +129,9 @@ def bound_ms(machine: str, path: str) -> float:
 
 
 @pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv2", "c"), ("hv3", "b"), ("hv4", "b")])
-def test_a_silent_cut_costs_what_its_daemons_need(fabric: Lab, machine: str, path: str) -> None:
+def test_the_outage_of_a_silent_cut_is_within_the_bound_of_its_daemons(
+    fabric: Lab, machine: str, path: str
+) -> None:
     flows: list[Flows] = []
     for guest in GUESTS.values():
         if guest != GUESTS[machine]:
@@ -262,7 +264,7 @@ def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: st
             assert set(flows.result()) == set(HOLDERS.values())
 
 
-def test_the_others_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None:
+def test_other_holders_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None:
     fabric.wait_until_converged()
     rest = [name for machine, name in HOLDERS.items() if machine != "hv3"]
     fabric.twin("unplug", HOLDERS["hv3"])

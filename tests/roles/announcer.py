@@ -37,13 +37,13 @@ def connected(key: str, local: str, neighbour: str) -> socket.socket:
             session.settimeout(3)
             session.connect((neighbour, 179))
             session.sendall(bgp.open_message(65000, local))
-            heard = b""
-            while bgp.message(bgp.KEEPALIVE, b"") not in heard:
+            received = b""
+            while bgp.message(bgp.KEEPALIVE, b"") not in received:
                 part = session.recv(4096)
                 if not part:
                     raise OSError("the session ended")
-                heard += part
-                if len(heard) > 19:
+                received += part
+                if len(received) > 19:
                     session.sendall(bgp.message(bgp.KEEPALIVE, b""))
         except OSError:
             session.close()

@@ -125,13 +125,13 @@ def test_changed_permission_bits_are_a_change_with_a_diff(converge: Run, etc: Pa
 def test_check_mode_reports_the_changes_and_makes_none(converge: Run, etc: Path, tmp_path: Path) -> None:
     (etc / "old.conf").write_text("old\n")
     files = [{"dest": f"{etc}/a.conf", "content": "one\n"}]
-    told = converge(check=True, files=files, owned=[f"{etc}/*.conf"])
-    assert (told["changed_files"], told["removed_files"]) == ([f"{etc}/a.conf"], [f"{etc}/old.conf"])
+    preview = converge(check=True, files=files, owned=[f"{etc}/*.conf"])
+    assert (preview["changed_files"], preview["removed_files"]) == ([f"{etc}/a.conf"], [f"{etc}/old.conf"])
     assert sorted(path.name for path in etc.iterdir()) == ["old.conf"]
     assert not (tmp_path / "previous").exists()
     done = converge(files=files, owned=[f"{etc}/*.conf"])
     assert {key: done[key] for key in ("changed", "changed_files", "removed_files", "diff")} == {
-        key: told[key] for key in ("changed", "changed_files", "removed_files", "diff")
+        key: preview[key] for key in ("changed", "changed_files", "removed_files", "diff")
     }
 
 
@@ -230,18 +230,18 @@ def test_secrets_are_not_shown(converge: Run, etc: Path) -> None:
 
 def test_the_content_of_a_sensitive_file_is_never_shown(converge: Run, etc: Path) -> None:
     dest = f"{etc}/keys"
-    said = []
+    results = []
     for secret in ("hunter2", "correct horse"):
         files = [{"dest": dest, "secret_content": f"key {secret};\n", "mode": "0600"}]
-        said += [converge(files=files, check=True), settle(converge, files=files)]
+        results += [converge(files=files, check=True), settle(converge, files=files)]
         assert Path(dest).read_text() == f"key {secret};\n"
         assert not converge(files=files)["changed"]
-    said.append(settle(converge, files=[], owned=[dest]))
+    results.append(settle(converge, files=[], owned=[dest]))
     assert not Path(dest).exists()
-    shown = json.dumps(said)
+    shown = json.dumps(results)
     assert "hunter2" not in shown
     assert "horse" not in shown
-    assert all(result["changed"] and dest in result["diff"][0]["prepared"] for result in said)
+    assert all(result["changed"] and dest in result["diff"][0]["prepared"] for result in results)
 
 
 def test_secrets_of_existing_files_are_hidden_in_a_diff(converge: Run, etc: Path) -> None:
@@ -509,9 +509,9 @@ def test_the_journal_of_a_unit_that_fails_to_reload_is_shown(
     journal.chmod(0o755)
     converge(files=[{"dest": f"{etc}/a", "content": "1\n"}])
     activate = [{"command": "systemctl reload a.service"}]
-    said = converge(fails=True, state="active", units=["a.service"], activate=activate)["msg"]
-    assert "`systemctl reload a.service` failed: Job for a.service failed." in said
-    assert "a.service:\nip rule add: File exists, says the journal of a.service" in said
+    message = converge(fails=True, state="active", units=["a.service"], activate=activate)["msg"]
+    assert "`systemctl reload a.service` failed: Job for a.service failed." in message
+    assert "a.service:\nip rule add: File exists, says the journal of a.service" in message
 
 
 def test_a_newly_started_unit_is_neither_restarted_nor_reloaded(

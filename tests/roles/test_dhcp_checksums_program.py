@@ -57,7 +57,7 @@ run /dhcp-checksums remove
 def test_the_rule_is_restored_after_any_removal(system: str) -> None:
     done = in_an_image(system, "bird2", KEEPS, PROGRAM)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()
-    assert "is missing" in said[0]
-    assert said.count("the rule for the checksums of DHCP answers is set") == 7
-    assert said[-2:] == ["rules: 1", "events: 0"]
+    printed = done.stdout.splitlines()
+    assert "is missing" in printed[0]
+    assert printed.count("the rule for the checksums of DHCP answers is set") == 7
+    assert printed[-2:] == ["rules: 1", "events: 0"]

@@ -48,20 +48,20 @@ def arguments_of(directory: Path, **parameters: Any) -> Path:
 
 def test_a_lock_that_cannot_be_written_is_named_and_leaves_no_file(tmp_path: Path) -> None:
     run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x" * 4000)
-    said = in_full(
+    printed = in_full(
         "/run",
         'mkdir /run/l3hv; fill; "$1" "$2" <"$3"; echo; ls -A /run/l3hv',
         sys.executable,
         program_of("l3hv_lock", tmp_path),
         arguments_of(tmp_path, run=run, fabric="lab"),
     )
-    answer = json.loads(said[0])
+    answer = json.loads(printed[0])
     assert answer["refusal"] == (
         f"/run/l3hv/lab.lock cannot be written on {HOST}: {FULL}. `findmnt --target /run/l3hv`,"
         " `df -h /run/l3hv` and `df -i /run/l3hv` show its file system: make room, and run again."
     )
     assert answer["changed"] is False
-    assert said[1:] == [".guard"]
+    assert printed[1:] == [".guard"]
 
 
 def test_files_without_disk_space_are_named_and_leave_no_file(tmp_path: Path) -> None:
@@ -69,18 +69,18 @@ def test_files_without_disk_space_are_named_and_leave_no_file(tmp_path: Path) ->
     etc = tmp_path / "etc"
     etc.mkdir()
     files = [{"dest": str(etc / name), "content": "x" * 9000, **me()} for name in ("a", "b")]
-    said = in_full(
+    printed = in_full(
         etc,
         f'echo before >{etc}/a; fill; ! "$1" "$2" <"$3"; echo; ls -A {etc}; cat {etc}/a',
         sys.executable,
         program_of("config_files", tmp_path),
         arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=files),
     )
-    assert json.loads(said[0])["msg"] == (
+    assert json.loads(printed[0])["msg"] == (
         f"{etc}/a cannot be written on {HOST}: {FULL}. `findmnt --target {etc}`, `df -h {etc}` and"
         f" `df -i {etc}` show its file system: make room, and run again. The previous files are back."
     )
-    assert said[1:] == ["a", "fill", "before"]
+    assert printed[1:] == ["a", "fill", "before"]
 
 
 READ_ONLY = "Read-only file system"
@@ -97,7 +97,7 @@ def test_the_remedy_for_a_disk_with_errors_is_to_examine_it_first(tmp_path: Path
     ours = {"set": "demo", "state_dir": str(tmp_path / "previous")}
     removal = arguments_of(tmp_path, **ours, owned=[f"{etc}/a"]).rename(tmp_path / "removal.json")
     change = arguments_of(tmp_path, **ours, files=[{"dest": f"{etc}/a", "content": "new", **me()}])
-    said = in_full(
+    printed = in_full(
         etc,
         f'echo before >{etc}/a; mount -o remount,ro {etc}; for file in "$3" "$4"; do'
         ' ! "$1" "$2" <"$file"; echo; done',
@@ -106,7 +106,7 @@ def test_the_remedy_for_a_disk_with_errors_is_to_examine_it_first(tmp_path: Path
         change,
         removal,
     )
-    for line, done in zip(said, ("written", "removed"), strict=True):
+    for line, done in zip(printed, ("written", "removed"), strict=True):
         assert json.loads(line)["msg"] == (
             f"{etc}/a cannot be {done} on {HOST}: {READ_ONLY}. `findmnt --target {etc}`, `df -h {etc}` and"
             f" `df -i {etc}` {LOOK}. The previous files are back."
@@ -138,7 +138,7 @@ def test_a_full_directory_for_temporary_files_is_named(tmp_path: Path) -> None:
     arguments = arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=[file])
     text = arguments.read_text().replace(f'_ansible_tmpdir": "{tmp_path}"', f'_ansible_tmpdir": "{full}"')
     arguments.write_text(text)
-    said = in_full(
+    printed = in_full(
         full,
         f'mount -o remount,ro {full}; ! "$1" "$2" <"$3"',
         sys.executable,
@@ -146,7 +146,7 @@ def test_a_full_directory_for_temporary_files_is_named(tmp_path: Path) -> None:
         arguments,
     )
     sentence = f"{full} cannot be written on {HOST}: {READ_ONLY}. `findmnt --target {full}`, `df"
-    assert json.loads(said[0])["msg"].startswith(sentence)
+    assert json.loads(printed[0])["msg"].startswith(sentence)
 
 
 PROGRAMS = {
@@ -177,10 +177,10 @@ def test_a_program_without_disk_space_names_the_file_and_leaves_no_file(tmp_path
     full.mkdir()
     program, call, named = PROGRAMS[name]
     text = LOADED.format(path=str(ROOT / "tests/roles"), program=str(ROOT / program), call=call.format(full))
-    said = in_full(full, f'fill; ! "$1" -c "$2" 2>&1; ls -A {full}', sys.executable, text)
-    assert said[0].startswith(named.format(full))
-    assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in said[0]
-    assert said[1:] == ["fill"]
+    printed = in_full(full, f'fill; ! "$1" -c "$2" 2>&1; ls -A {full}', sys.executable, text)
+    assert printed[0].startswith(named.format(full))
+    assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in printed[0]
+    assert printed[1:] == ["fill"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -200,7 +200,7 @@ def test_a_program_names_a_full_file_system_only_for_matching_errors(
     monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", refuse, raising=False)
     with pytest.raises(SystemExit) as ended:
         exec(call.format(tmp_path), {"program": program})
-    said = str(ended.value)
-    assert f"on {HOST}: {os.strerror(code)}" in said
-    assert ("is full" in said) is (code == errno.EDQUOT)
-    assert ("journalctl -k" in said) is (code == errno.EROFS)
+    printed = str(ended.value)
+    assert f"on {HOST}: {os.strerror(code)}" in printed
+    assert ("is full" in printed) is (code == errno.EDQUOT)
+    assert ("journalctl -k" in printed) is (code == errno.EROFS)

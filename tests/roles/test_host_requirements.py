@@ -29,7 +29,7 @@ def module() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("release", "families", "said"),
+    ("release", "families", "parts"),
     [
         ("6.12.48+deb13-amd64", ["ipv4", "ipv6"], []),
         ("4.18.0", ["ipv4", "ipv6"], []),
@@ -44,11 +44,11 @@ def module() -> ModuleType:
     ],
 )
 def test_an_old_kernel_is_reported_with_its_effect_on_flows(
-    module: ModuleType, release: str, families: list[str], said: list[str]
+    module: ModuleType, release: str, families: list[str], parts: list[str]
 ) -> None:
     sentences = module.multipath_cautions(release, families)
-    assert len(sentences) == len(said)
-    for sentence, part in zip(sentences, said, strict=True):
+    assert len(sentences) == len(parts)
+    for sentence, part in zip(sentences, parts, strict=True):
         assert part in sentence
         assert f"The kernel {release} " in sentence
 
@@ -99,9 +99,9 @@ def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=as_json)
     status, _, result = done.stdout.partition(" => ")
     assert status == "localhost | SUCCESS", done.stdout
-    said: dict[str, Any] = json.loads(result)
-    assert not said["changed"]
-    return said
+    facts: dict[str, Any] = json.loads(result)
+    assert not facts["changed"]
+    return facts
 
 
 def test_a_current_machine_has_no_warning() -> None:

@@ -135,9 +135,9 @@ def accepted_routes(
         nsenter --target $beside --net sh -c 'ip address add {hop}/24 dev there; ip link set there up'
         chroot {root} sh -e /mnt/start >&2
         nsenter --target $beside --net \\
-            {sys.executable} {ANNOUNCER} '{announced}' {neighbour} {own} {messages} >{tmp_path}/said &
+            {sys.executable} {ANNOUNCER} '{announced}' {neighbour} {own} {messages} >{tmp_path}/announced &
         announcer=$!
-        until grep -q sent {tmp_path}/said; do kill -0 $announcer || break; sleep 0.1; done
+        until grep -q sent {tmp_path}/announced; do kill -0 $announcer || break; sleep 0.1; done
         chroot {root} sh /mnt/tables
         kill -9 $beside
     """
@@ -154,7 +154,7 @@ def accepted_routes(
         script,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
-    assert "sent" in (tmp_path / "said").read_text(), done.stdout + done.stderr
+    assert "sent" in (tmp_path / "announced").read_text(), done.stdout + done.stderr
     tables_found = [json.loads(line) for line in joined(done.stdout)]
     return {
         prefix: paths

@@ -81,15 +81,15 @@ kill %1
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_rules_that_another_program_removes_are_restored(system: str, files: Path) -> None:
-    said = outcome(system, KEEPS, files).splitlines()
-    removed = [line.partition(" removed ")[2] for line in said if " removed " in line]
+    printed = outcome(system, KEEPS, files).splitlines()
+    removed = [line.partition(" removed ")[2] for line in printed if " removed " in line]
     assert removed == [
         "what belongs to inet l3hv, arp l3hv: loading it again",
         "what belongs to inet l3hv: loading it again",
         "what belongs to arp l3hv: loading it again",
         "what belongs to inet l3hv: loading it again",
     ]
-    assert all(line.startswith("nft (process ") for line in said if " removed " in line)
+    assert all(line.startswith("nft (process ") for line in printed if " removed " in line)
 
 
 # The program ignores changes, and does not take loads for removals.
@@ -206,8 +206,8 @@ def test_each_difference_is_named(system: str, files: Path) -> None:
         "run /packet-filter in-force --without-set-elements /files/lab-hv1.nft | sed 's/^/rules: /'\n"
         for change in DIFFERENCES
     ]
-    said = outcome(system, "".join(script), files)
-    for each in said.split("# ")[1:]:
+    printed = outcome(system, "".join(script), files)
+    for each in printed.split("# ")[1:]:
         change, *lines = each.splitlines()
         assert DIFFERENCES[change] in lines
         of_all = [line for line in lines if not line.startswith("rules: ")]

@@ -179,8 +179,8 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
     batch = [*asked]
     for step in steps:
         batch += [step.removeprefix(f"{flag} "), *asked]
-    said = kernel(f"ip {flag} -oneline -batch -", "\n".join(batch))
-    ways = [match[1] for match in re.finditer(r" via (\S+)", said)]
+    printed = kernel(f"ip {flag} -oneline -batch -", "\n".join(batch))
+    ways = [match[1] for match in re.finditer(r" via (\S+)", printed)]
     assert len(ways) == len(asked) * (len(steps) + 1)
     moments = [ways[at : at + len(asked)] for at in range(0, len(ways), len(asked))]
     for number, moment in enumerate(moments):

@@ -215,8 +215,8 @@ def test_different_images_are_built_in_parallel_and_each_only_once(
     leftover = tmp_path / "cache/images/.building-debian12-000000000000"
     leftover.mkdir(parents=True)
     one, other = image.recipe("debian12"), image.recipe("debian13")
-    said: list[str] = []
-    roots = image.ensure_images([one, other, one], said.append)
+    messages: list[str] = []
+    roots = image.ensure_images([one, other, one], messages.append)
     assert roots == [image.image_root(one), image.image_root(other), image.image_root(one)]
     assert all(root.is_dir() for root in roots)
     assert len(list(tmp_path.glob("running-*"))) == 2

@@ -86,8 +86,8 @@ def test_a_changed_file_is_read_again(lab: Path, read: Callable[..., tuple[Run, 
     edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
     run, asked = read("hv2")
     assert asked == {"hv2", "hv3", "rr1", "rr2"}
-    said = json.loads(run.announcements.read_text(encoding="utf-8"))
-    assert "203.0.113.5/32" in said["hv3"]["tables"]["public4"]["prefixes"]
+    announced = json.loads(run.announcements.read_text(encoding="utf-8"))
+    assert "203.0.113.5/32" in announced["hv3"]["tables"]["public4"]["prefixes"]
 
 
 def test_a_limited_run_detects_clashes_with_other_hosts(
@@ -106,12 +106,12 @@ def test_a_limited_run_gives_a_strict_reflector_all_new_guests(
     read()
     edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
     run, _ = read("rr1")
-    told = json.loads((run.plans / "rr1.json").read_text(encoding="utf-8"))
-    owners = told["routing"]["owners"]
+    stored = json.loads((run.plans / "rr1.json").read_text(encoding="utf-8"))
+    owners = stored["routing"]["owners"]
     assert [each["host"] for each in owners if ["203.0.113.5/32", 32] in each["ipv4"]] == ["hv3"]
     run, _ = read("hv2")
-    told = json.loads((run.plans / "hv2.json").read_text(encoding="utf-8"))
-    assert told["routing"]["owners"] == []
+    stored = json.loads((run.plans / "hv2.json").read_text(encoding="utf-8"))
+    assert stored["routing"]["owners"] == []
 
 
 def test_a_limited_run_counts_all_holders_of_an_anycast_prefix(
@@ -123,9 +123,9 @@ def test_a_limited_run_counts_all_holders_of_an_anycast_prefix(
     edit(lab / "host_vars" / "hv3.yml", "ipv4: 203.0.113.4", "ipv4: 203.0.113.4\n    anycast: [203.0.113.10]")
     for hosts in ({"hv1", "hv3", "rr1", "rr2"}, {"hv1", "rr1", "rr2"}):
         run, asked = read("hv1")
-        told = json.loads((run.plans / "hv1.json").read_text(encoding="utf-8"))
+        stored = json.loads((run.plans / "hv1.json").read_text(encoding="utf-8"))
         assert asked == hosts
-        shares = [share for domain in told["packet_filter"]["spread"] for share in domain["shares"]]
+        shares = [share for domain in stored["packet_filter"]["spread"] for share in domain["shares"]]
         assert {share["family"]: share["holders"] for share in shares} == {"ipv4": 3, "ipv6": 2}
 
 

@@ -92,7 +92,7 @@ def test_a_completed_rotation_has_no_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"secrets": {"new": "as it will be"}}, "l3hv_bgp_secrets has nothing for the key old. Add it"),
         (
@@ -102,9 +102,9 @@ def test_a_completed_rotation_has_no_problem() -> None:
         ({"unmanaged": ["rr2"]}, "rr2 is managed by somebody else, and the session rr2_public of hv1 needs"),
     ],
 )
-def test_an_impossible_rotation_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_an_impossible_rotation_is_refused(changes: dict[str, Any], message: str) -> None:
     found = problems(AFTER["hv1"], FROM["hv1"], **changes)
-    assert said in found[0]
+    assert message in found[0]
     assert not any(secret in sentence for sentence in found for secret in SECRETS.values())
 
 

@@ -34,8 +34,8 @@ def fabric(holders: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
 
 
 def plans(holders: dict[str, list[str]], **variables: Any) -> dict[str, HostPlan]:
-    said = {"l3hv_anycast": "spread"} | variables
-    return {name: host_plan(part) for name, part in slices(fabric(holders, **said)).items()}
+    host_variables = {"l3hv_anycast": "spread"} | variables
+    return {name: host_plan(part) for name, part in slices(fabric(holders, **host_variables)).items()}
 
 
 def spread_tables(plan: HostPlan) -> dict[str, list[str]]:

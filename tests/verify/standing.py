@@ -103,7 +103,7 @@ class Standing:
             command = power.inside(leader, ["python3", "-c", RUNNER])
             pipes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             known = self._observers[host] = Observer(leader, pipes)
-            known.tell(module_files())
+            known.send(module_files())
         return known
 
     def look(self, host: str) -> list[Entry]:
@@ -153,7 +153,7 @@ class Observer:
     leader: int
     process: subprocess.Popen[str]
 
-    def tell(self, request: Any) -> None:
+    def send(self, request: Any) -> None:
         """Send one line."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -162,5 +162,5 @@ class Observer:
     def ask(self, request: Any) -> str:
         """Send one line and return the line that answers it."""
         assert self.process.stdout is not None
-        self.tell(request)
+        self.send(request)
         return self.process.stdout.readline()

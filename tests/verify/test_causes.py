@@ -36,10 +36,10 @@ def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
                     rest.routes(plan, routes), routes.prefsrc
                 )
         for session in plan.routing.sessions:
-            told = seen[name]["routing"]["sessions"][session.name]
+            observed = seen[name]["routing"]["sessions"][session.name]
             if session.peer == host:
-                told.update(state="Active", info="Active", error="Socket: Connection refused")
-            for channel in told["channels"].values():
+                observed.update(state="Active", info="Active", error="Socket: Connection refused")
+            for channel in observed["channels"].values():
                 channel["routes"]["imported"] = 1
     units = seen[host]["units"]
     units["bird.service"]["ActiveState"] = "failed"

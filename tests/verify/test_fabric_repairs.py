@@ -167,8 +167,8 @@ def test_a_bridge_port_and_a_wrong_neighbour_are_repaired_and_named(lab: Standin
     wrong = "neighbour replace 203.0.113.1 lladdr 02:00:00:00:00:98 nud noarp dev vm1"
     lab.run("hv1", f"ip link add br0 type bridge && ip link set vm2 master br0 && ip {wrong}")
     try:
-        said = lab.run("hv1", "/usr/local/lib/l3hv/ports --check || true").splitlines()
-        assert said == [
+        printed = lab.run("hv1", "/usr/local/lib/l3hv/ports --check || true").splitlines()
+        assert printed == [
             "vm1 has a permanent neighbour 203.0.113.1 with the MAC 02:00:00:00:00:98",
             "vm2 is in the bridge br0: its guest gets past the hypervisor's routes and filter",
         ]

@@ -70,12 +70,12 @@ def differences(report: Report) -> dict[str, Any]:
     plain = report.as_plain()
     files = {"json": in_json(plain), "xml": junit(report)}
     cases = ElementTree.fromstring(files["xml"]).iter("testcase")
-    told = [ElementTree.tostring(case, encoding="unicode").strip() for case in cases if len(case)]
+    failed_cases = [ElementTree.tostring(case, encoding="unicode").strip() for case in cases if len(case)]
     groups = play(load_plugin()).by_host(report.groups)
     return {
         "counts": plain["counts"],
         "checks": [check for check in plain["checks"] if check["state"] != "ok"],
-        "junit": told,
+        "junit": failed_cases,
         "table": table(report).splitlines(),
         "verbose": hashlib.sha256(table(report, is_verbose=True).encode()).hexdigest(),
         "hosts": groups,
