@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
+from changed_intents import copy_of, replace
 from lab import REPOSITORY, Lab
 
 pytestmark = pytest.mark.fabric
@@ -40,12 +40,8 @@ def condition(
         "allowed_sources": "allowed_sources: [203.0.113.3, '2001:db8:cb00:7103::/64']",
         "port_isolation": "port_isolation: true",
     }[request.param]
-    copy = tmp_path_factory.mktemp(request.param) / "lab"
-    shutil.copytree(REPOSITORY / "inventories" / "lab", copy)
-    file = copy / "host_vars" / "hv1.yml"
-    text = file.read_text()
-    assert VM2 in text
-    file.write_text(text.replace(VM2, f"{VM2}    {words}\n"))
+    copy = copy_of(REPOSITORY / "inventories" / "lab", tmp_path_factory.mktemp(request.param))
+    replace(copy / "host_vars" / "hv1.yml", VM2, f"{VM2}    {words}\n")
     run = ("site.yml", "--limit", "hv1", "--tags", "packet_filter")
     standing.wait_until_whole()
     standing.playbook(*run, inventory=copy)

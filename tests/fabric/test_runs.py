@@ -6,7 +6,6 @@ The changes are made in copies of the inventory; the fixture `restored` restores
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from changed_intents import copy_of
 from lab import (
     HYPERVISORS,
     INVENTORY,
@@ -35,10 +35,6 @@ FLOWS = both_families("vm1", "vm3")
 TIMES_PING = 30
 
 REMOVED_GUEST = r"vm2|50:54:33:00:00:09|203\.0\.113\.2([^0-9]|$)|cb00:7102:"
-
-
-def copy_of_inventory(directory: Path) -> Path:
-    return Path(shutil.copytree(INVENTORY, directory / "lab"))
 
 
 def edit(path: Path) -> Any:
@@ -113,7 +109,7 @@ class GuestChange:
 
 @pytest.fixture(scope="module")
 def guest_change(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> GuestChange:
-    inventory = copy_of_inventory(tmp_path_factory.mktemp("guests"))
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("guests"))
     hosts = {name: inventory / "host_vars" / f"{name}.yml" for name in HYPERVISORS}
     hv1, hv2, hv3 = (edit(hosts[name]) for name in HYPERVISORS)
     hv1["l3hv_guests"] = [guest for guest in hv1["l3hv_guests"] if guest["name"] != "vm2"]
@@ -196,7 +192,7 @@ class HypervisorRemoval:
 
 @pytest.fixture(scope="module")
 def removal(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> HypervisorRemoval:
-    inventory = copy_of_inventory(tmp_path_factory.mktemp("hypervisor"))
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("hypervisor"))
     hosts = edit(inventory / "hosts.yml")
     del hosts["hypervisors"]["hosts"]["hv3"]
     save(inventory / "hosts.yml", hosts)

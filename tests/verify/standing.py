@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +85,25 @@ class Standing:
         verb, *rest = words
         subprocess.run(
             [str(REPOSITORY / "twin"), verb, "--name", self.name, *rest], check=True, capture_output=True
+        )
+
+    def playbook(self, name: str, *options: str, seconds: float) -> subprocess.CompletedProcess[str]:
+        """Run a playbook against the standing twin; return its result, also if it fails."""
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", str(REPOSITORY / "inventories" / "lab")),
+            *("-e", f"@{self.twin.directory / 'vars.json'}"),
+            *options,
+            name,
+        ]
+        return subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            env=os.environ | WITH_RECAP,
         )
 
     def observe(self, host: str, seconds: float = 0, **wait: Any) -> dict[str, Any]:

@@ -7,16 +7,14 @@ One break is verified by ``playbooks/verify.yml`` and its reports.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from standing import REPOSITORY, WITH_RECAP, Standing
+from standing import Standing
 
 from l3hv.verify.find import absent_guests
 
@@ -472,19 +470,5 @@ def test_the_playbook_passes_on_a_fabric_as_planned(lab: Standing, tmp_path: Pat
 
 def verify_playbook(lab: Standing, reports: Path) -> subprocess.CompletedProcess[str]:
     """Run ``playbooks/verify.yml`` against the standing twin."""
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        *("-i", str(REPOSITORY / "inventories" / "lab")),
-        *("-e", f"@{lab.twin.directory / 'vars.json'}"),
-        *("-e", json.dumps({"verify_report_directory": str(reports), "verify_settle_seconds": 5})),
-        "playbooks/verify.yml",
-    ]
-    return subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=os.environ | WITH_RECAP,
-    )
+    variables = {"verify_report_directory": str(reports), "verify_settle_seconds": 5}
+    return lab.playbook("playbooks/verify.yml", "-e", json.dumps(variables), seconds=120)

@@ -6,14 +6,10 @@ ports of other programs, a disabled session, a guest with another MAC, a cut cab
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from standing import REPOSITORY, WITH_RECAP, Standing
+from standing import Standing
 
 pytestmark = pytest.mark.fabric
 
@@ -109,19 +105,7 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
 
 def playbook(lab: Standing) -> str:
     """Run ``site.yml`` against the standing twin; it must succeed."""
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(REPOSITORY / "inventories" / "lab")),
-            *("-e", f"@{lab.twin.directory / 'vars.json'}", "site.yml"),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=os.environ | WITH_RECAP,
-    )
+    done = lab.playbook("site.yml", seconds=600)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     return done.stdout
 
