@@ -1,7 +1,7 @@
 """An attacker on a hypervisor: a BIRD with the attacker's configuration, and hand-made BGP sessions.
 
-The BIRD is the attacker's own, of Debian 13, whichever daemon the hypervisor runs: it lives in the image of
-such a machine, with the network of the hypervisor.
+The attacker's BIRD is that of Debian 13, for any daemon of the hypervisor: it runs in the image of such a
+machine, in the network namespace of the hypervisor.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ REFLECTOR_ADDRESSES: dict[Table, dict[str, str]] = {
 class Attack:
     """Announcements of the attacker's BIRD beside its own prefixes, or attributes of these, and the refusal.
 
-    ``statements`` are of an export filter.  Without a ``reason`` the announcement is taken, and what is wrong
-    with it is not.
+    ``statements`` are part of the export filter. Without a ``reason`` reflectors accept the announcement and
+    remove its forged attributes.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Attack:
         return added or [prefix for key in self.next_hop or OWN for prefix in OWN[key]]
 
 
-HONEST = Attack("nothing", None)
+NO_ATTACK = Attack("nothing", None)
 
 
 def configuration(attack: Attack, *, per_family: bool) -> str:
@@ -125,7 +125,7 @@ class OwnBird:
         """Start it, and wait until its sessions are up."""
         if self._process is None:
             image = ensure_image(recipe("debian13", "bird2"), print)
-            self._write(HONEST)
+            self._write(NO_ATTACK)
             self._control.unlink(missing_ok=True)
             script = (
                 'mount --bind "$1" "$2/mnt" && exec chroot "$2" bird -f -c /mnt/bird.conf -s /mnt/bird.ctl'
@@ -144,7 +144,7 @@ class OwnBird:
             self._process.wait(10)
             self._process = None
 
-    def tell(self, attack: Attack) -> None:
+    def announce(self, attack: Attack) -> None:
         """Reconfigure it with another attack."""
         self._write(attack)
         reply = self._ask("configure")
@@ -184,15 +184,15 @@ class Speaker:
     """A hand-made BGP session with a reflector."""
 
     process: subprocess.Popen[str]
-    said: list[str]
+    printed: list[str]
 
     def send(self, data: bytes, count: int = 1, hertz: float = 1000) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{count} {hertz} {data.hex()}\n")
         self.process.stdin.flush()
 
-    def wait_until_said(self, *words: str, seconds: float = 30) -> None:
-        wait_for(f"one of {words}", lambda: any(line.startswith(words) for line in self.said), seconds)
+    def wait_until_printed(self, *words: str, seconds: float = 30) -> None:
+        wait_for(f"one of {words}", lambda: any(line.startswith(words) for line in self.printed), seconds)
 
 
 @contextmanager
@@ -213,11 +213,11 @@ def speaking(
         stdout=subprocess.PIPE,
         text=True,
     )
-    said: list[str] = []
+    printed: list[str] = []
 
     def follow() -> None:
         assert process.stdout is not None
-        said.extend(line.strip() for line in process.stdout)
+        printed.extend(line.strip() for line in process.stdout)
 
     threading.Thread(target=follow, daemon=True).start()
     assert process.stdin is not None
@@ -225,7 +225,7 @@ def speaking(
     process.stdin.write(f"{ends} {ttl} {patience_s} {bgp.open_message(asn, router_id).hex()}\n")
     process.stdin.flush()
     try:
-        yield Speaker(process, said)
+        yield Speaker(process, printed)
     finally:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""Parts of all attack tests: victims that exchange packets, and the logs of daemons."""
+"""Victims of the attack tests, which exchange packets, and the logs of daemons."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def following(lab: Lab, machines: Iterable[str]) -> Iterator[dict[str, Log]]:
             processes.append(process)
             logs[machine] = log = Log([])
             threading.Thread(target=follow, args=(log, process), daemon=True).start()
-        wait_for("what was said last", lambda: all(log.lines for log in logs.values()))
+        wait_for("the last log lines", lambda: all(log.lines for log in logs.values()))
         yield logs
     finally:
         for process in processes:

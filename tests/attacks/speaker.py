@@ -64,7 +64,7 @@ def establish(source: str, target: str, ttl: int, patience: float, opening: byte
                 if kind == OPEN:
                     session.sendall(message(KEEPALIVE, b""))
                 if kind == NOTIFICATION:
-                    say(f"notification {body[0]} {body[1]}")
+                    print_line(f"notification {body[0]} {body[1]}")
                     raise EOFError
         except (OSError, EOFError):
             time.sleep(0.3)
@@ -80,14 +80,14 @@ def listen(session: socket.socket) -> None:
         while True:
             kind, body = receive(session)
             if kind == NOTIFICATION:
-                say(f"notification {body[0]} {body[1]}")
+                print_line(f"notification {body[0]} {body[1]}")
     except (OSError, EOFError):
-        say("closed")
+        print_line("closed")
         with contextlib.suppress(OSError):
             session.shutdown(socket.SHUT_RDWR)  # so that the other thread stops sending
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     os.write(sys.stdout.fileno(), f"{text}\n".encode())  # unbuffered, because two threads print
 
 
@@ -95,9 +95,9 @@ def main() -> None:
     source, target, ttl, patience, opening = sys.stdin.readline().split()
     session = establish(source, target, int(ttl), float(patience), bytes.fromhex(opening))
     if session is None:
-        say("refused")
+        print_line("refused")
         return
-    say("established")
+    print_line("established")
     threading.Thread(target=listen, args=(session,), daemon=True).start()
     for line in sys.stdin:
         count, hertz, data = line.split()
@@ -110,7 +110,7 @@ def main() -> None:
                 break  # the listening thread has printed the reason
             due += 1 / float(hertz)
             time.sleep(max(0.0, due - time.monotonic()))
-        say("sent")
+        print_line("sent")
     session.close()
 
 

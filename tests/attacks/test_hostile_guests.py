@@ -43,7 +43,7 @@ from packets import (
     tagged,
     udp,
 )
-from wire import Looker, cable, looking
+from wire import MarkCounter, cable, counting_marks
 
 pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 
@@ -393,9 +393,9 @@ def attacker(standing: Lab) -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="module")
-def lookers(standing: Lab) -> Iterator[dict[str, Looker]]:
+def counters(standing: Lab) -> Iterator[dict[str, MarkCounter]]:
     """Count the attacker's packets at its victims."""
-    with looking(standing, VICTIMS, (MARK, packed(ROGUE_PREFIX), ALLOWED)) as found:
+    with counting_marks(standing, VICTIMS, (MARK, packed(ROGUE_PREFIX), ALLOWED)) as found:
         yield found
 
 
@@ -409,7 +409,7 @@ def send(wire: socket.socket, attack: Attack) -> None:
                 time.sleep(PAUSE_S / len(attack.frames))
 
 
-def send_allowed(wire: socket.socket, looker: Looker) -> dict[bytes, int]:
+def send_allowed(wire: socket.socket, counter: MarkCounter) -> dict[bytes, int]:
     """Send permitted packets until one arrives, and return the counts of all marks until then."""
     frame = out(udp(OWN, REMOTE, (4000, 4000), ALLOWED))
     total: dict[bytes, int] = {}
@@ -417,7 +417,7 @@ def send_allowed(wire: socket.socket, looker: Looker) -> dict[bytes, int]:
     def arrived() -> bool:
         wire.send(frame)
         time.sleep(0.01)
-        for mark, count in looker.found().items():
+        for mark, count in counter.found().items():
             total[mark] = total.get(mark, 0) + count
         return total[ALLOWED] > 0
 
@@ -433,34 +433,34 @@ def drops(lab: Lab) -> dict[str, int]:
 
 
 def test_permitted_packets_arrive(
-    standing: Lab, attacker: socket.socket, lookers: dict[str, Looker], victims: Victims
+    standing: Lab, attacker: socket.socket, counters: dict[str, MarkCounter], victims: Victims
 ) -> None:
     """The same packet with the attacker's own address arrives, so the tests detect attacks that pass."""
     before = drops(standing)["source"]
     send(attacker, Attack("nothing", (out(udp(OWN, REMOTE, (4000, 4000), MARK)),), None))
-    assert send_allowed(attacker, lookers["vm3"])[MARK] == FEW
+    assert send_allowed(attacker, counters["vm3"])[MARK] == FEW
     assert standing.reached(ATTACKER, [REMOTE]) == {REMOTE}
     assert drops(standing)["source"] == before
     assert victims.lost() == {}
 
 
 def has_blackhole_for_pool(lab: Lab) -> bool:
-    """Whether packets to unused addresses end at the hypervisor: with BIRD 1.6 they go to an edge router."""
+    """Return whether packets to unused addresses end at the hypervisor, as without BIRD 1.6."""
     return bool(lab.run(HOST, "ip route show table public type blackhole 203.0.113.0/24").strip())
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
 def test_attack_fails(
-    standing: Lab, attacker: socket.socket, lookers: dict[str, Looker], victims: Victims, attack: Attack
+    standing: Lab, attacker: socket.socket, counters: dict[str, MarkCounter], victims: Victims, attack: Attack
 ) -> None:
     assert victims.lost() == {}
     before = drops(standing)
-    for looker in lookers.values():
-        looker.found()
+    for counter in counters.values():
+        counter.found()
     send(attacker, attack)
-    arrived = {"vm3": send_allowed(attacker, lookers["vm3"])}
+    arrived = {"vm3": send_allowed(attacker, counters["vm3"])}
     time.sleep(WATCHED_S)
-    arrived |= {name: looker.found() for name, looker in lookers.items() if name != "vm3"}
+    arrived |= {name: counter.found() for name, counter in counters.items() if name != "vm3"}
     if attack.name == UNUSED and not has_blackhole_for_pool(standing):
         del arrived["internet"]
     assert {name: counts for name, counts in arrived.items() if sum(counts.values()) > counts[ALLOWED]} == {}
@@ -476,8 +476,10 @@ def test_a_guest_gets_no_bgp_session(standing: Lab, victims: Victims, target: st
     """With TTL 255 and the OPEN of a hypervisor it gets no session with its hypervisor or a reflector."""
     command = in_namespace(standing, ATTACKER, sys.executable, str(SPEAKER))
     line = f"{OWN} {target} 255 4 {open_message(65000, '172.22.2.1').hex()}\n"
-    said = subprocess.run(command, input=line, text=True, capture_output=True, check=True, timeout=60).stdout
-    assert said == "refused\n"
+    printed = subprocess.run(
+        command, input=line, text=True, capture_output=True, check=True, timeout=60
+    ).stdout
+    assert printed == "refused\n"
     assert victims.lost() == {}
 
 

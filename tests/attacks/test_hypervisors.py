@@ -22,7 +22,17 @@ from datetime import datetime
 
 import bgp
 import pytest
-from attacker import ADDRESSES, HONEST, OWN, OWN_ID, REFLECTOR_ADDRESSES, Attack, OwnBird, Speaker, speaking
+from attacker import (
+    ADDRESSES,
+    NO_ATTACK,
+    OWN,
+    OWN_ID,
+    REFLECTOR_ADDRESSES,
+    Attack,
+    OwnBird,
+    Speaker,
+    speaking,
+)
 from attacker import NAME as ATTACKER
 from hostile import Log, Victims, following
 from lab import PROTOCOLS, REFLECTORS, Lab, wait_for
@@ -215,16 +225,16 @@ class Others:
     victims: Victims
     had: Seen
 
-    def are_unharmed(self, *, believed: Sequence[str] = ()) -> None:
+    def are_unharmed(self, *, accepted: Sequence[str] = ()) -> None:
         """Assert that only the guests are affected whose prefixes reflectors accept from the attacker."""
         has, had = look(self.lab), self.had
-        if not believed:
+        if not accepted:
             self.had = has  # The next attack is compared with the present state.
         lost = self.victims.lost()
-        assert without(has.routes, believed) == without(had.routes, believed)
-        assert not believed or has.routes != had.routes
+        assert without(has.routes, accepted) == without(had.routes, accepted)
+        assert not accepted or has.routes != had.routes
         assert ended(had, has) == set()
-        assert {pair: count for pair, count in lost.items() if not believed or "internet" in pair} == {}
+        assert {pair: count for pair, count in lost.items() if not accepted or "internet" in pair} == {}
 
     def recover(self) -> None:
         """Wait until the other hosts have all their routes again."""
@@ -272,14 +282,14 @@ def hostile(standing: Lab, victims: Victims) -> Iterator[Lab]:
     assert victims.lost() == {}
     standing.run(ATTACKER, "systemctl stop 'bird*.service'")
     for reflector in REFLECTORS.values():
-        wait_until_noticed(standing, reflector)
+        wait_until_bfd_is_down(standing, reflector)
     try:
         yield standing
     finally:
-        give_back(standing)
+        restore_bird(standing)
 
 
-def give_back(lab: Lab) -> None:
+def restore_bird(lab: Lab) -> None:
     """Start hv3's own BIRD again."""
     lab.run(
         ATTACKER, "for unit in bird bird6; do ! systemctl -q is-enabled $unit || systemctl start $unit; done"
@@ -287,7 +297,7 @@ def give_back(lab: Lab) -> None:
     lab.wait_until_whole()
 
 
-def wait_until_noticed(lab: Lab, reflector: str) -> None:
+def wait_until_bfd_is_down(lab: Lab, reflector: str) -> None:
     """Wait until BFD on a reflector has detected it too, which ends any session at that moment."""
     bfd = (
         f"birdc show bfd sessions | grep -w -e {ADDRESSES['public', 4]['a']} -e {ADDRESSES['public', 4]['b']}"
@@ -365,15 +375,15 @@ def counted(lab: Lab, reflection: Reflection, what: str) -> list[int]:
 
 def has_reached(log: Sequence[str], reflection: Reflection, limit: str) -> bool:
     """Return whether hv3's session has reached a limit, in the log of any version of BIRD."""
-    said = re.compile(rf"(Protocol|Channel) {reflection.session(6)}(\.ipv6)? hits route {limit} limit")
-    return any(said.search(line) for line in log)
+    pattern = re.compile(rf"(Protocol|Channel) {reflection.session(6)}(\.ipv6)? hits route {limit} limit")
+    return any(pattern.search(line) for line in log)
 
 
 @contextmanager
 def flood(lab: Lab, reflection: Reflection, prefixes: list[str]) -> Iterator[None]:
     """Announce 100,000 prefixes, wait until rr1 has read them, and keep them while the block runs."""
     with speaking(lab, family=6 if reflection.per_family else 4) as session:
-        session.wait_until_said("established")
+        session.wait_until_printed("established")
         for data in bgp.updates(ADDRESSES["public", 6]["a"], prefixes):
             session.send(data, hertz=100_000)
 
@@ -392,8 +402,8 @@ def test_100000_prefixes_of_the_pool_are_limited(
     """Run before `strict` is enabled: with `pool`, reflectors accept prefixes up to the limit."""
     mark = logs["rr1"].mark()
     with flood(hostile, reflection, MANY):
-        believed = [what for what in look(hostile).routes["hv1"] if what.startswith("2001:db8:cb00:7199:")]
-    assert 0 < len(believed) <= 128
+        accepted = [what for what in look(hostile).routes["hv1"] if what.startswith("2001:db8:cb00:7199:")]
+    assert 0 < len(accepted) <= 128
     assert has_reached(logs["rr1"].since(mark), reflection, "import")
     others.recover()
     others.are_unharmed()
@@ -407,26 +417,28 @@ def test_announcement_is_refused(
     own_bird: OwnBird, others: Others, logs: dict[str, Log], reflection: Reflection, attack: Attack
 ) -> None:
     marks = {machine: log.mark() for machine, log in logs.items()}
-    believed = attack.prefixes if attack.reason == "owner" and reflection.is_bird1 else ()
-    own_bird.tell(attack)
+    accepted = attack.prefixes if attack.reason == "owner" and reflection.is_bird1 else ()
+    own_bird.announce(attack)
     try:
         if attack.router_id != OWN_ID:
             own_bird.start()  # It has all its sessions again.
-        elif attack.reason is not None and not believed:
+        elif attack.reason is not None and not accepted:
             for machine, log in logs.items():
                 wait_until_refused(machine, log, marks[machine], attack.prefixes, WHY[attack.reason])
-        if believed:
-            wait_for("what is believed", lambda: is_believed(others.lab, believed), 10)
+        if accepted:
+            wait_for(
+                "the accepted prefixes at the edge router", lambda: is_accepted(others.lab, accepted), 10
+            )
         time.sleep(WATCHED_S)
-        others.are_unharmed(believed=believed)
+        others.are_unharmed(accepted=accepted)
     finally:
-        own_bird.tell(HONEST)
-    if believed:
+        own_bird.announce(NO_ATTACK)
+    if accepted:
         others.recover()
         others.victims.lost()
 
 
-def is_believed(lab: Lab, prefixes: Sequence[str]) -> bool:
+def is_accepted(lab: Lab, prefixes: Sequence[str]) -> bool:
     """Return whether the edge router would send packets to any of these prefixes to the attacker."""
     routes = look(lab).routes["internet"]
     attackers = {address for addresses in ADDRESSES.values() for address in addresses.values()}
@@ -452,15 +464,15 @@ def test_forged_attributes_reach_no_other_host(
 ) -> None:
     prefix = OWN["public", 4][0]
     kept = f"all import table {reflection.session(4)}.ipv4" if not reflection.is_bird1 else ""
-    own_bird.tell(next(attack for attack in ATTACKS if attack.name == name))
+    own_bird.announce(next(attack for attack in ATTACKS if attack.name == name))
     try:
         if kept:
             asked = f"{prefix} {kept}"
-            wait_for("what is forged", lambda: forged(shown(others.lab, "rr1", asked)), 5)
+            wait_for("routes with forged attributes", lambda: forged(shown(others.lab, "rr1", asked)), 5)
         time.sleep(WATCHED_S)
         text = shown(others.lab, "hv1", f"{prefix} all table public4")
     finally:
-        own_bird.tell(HONEST)
+        own_bird.announce(NO_ATTACK)
     assert text.lower().count("next_hop") == 2
     assert forged(text) == []
 
@@ -482,7 +494,7 @@ def test_verify_names_host_prefix_and_reason(
 ) -> None:
     if reflection.is_bird1:
         pytest.skip("BIRD 1.6 does not keep the reason: its log has it")
-    own_bird.tell(public("another guest's address", "owner", "203.0.113.3/32"))
+    own_bird.announce(public("another guest's address", "owner", "203.0.113.3/32"))
     try:
         time.sleep(1)
         with pytest.raises(AssertionError) as raised:
@@ -490,7 +502,7 @@ def test_verify_names_host_prefix_and_reason(
                 "playbooks/verify.yml", "--limit", "rr1", "-e", "l3hv_origin_validation=strict"
             )
     finally:
-        own_bird.tell(HONEST)
+        own_bird.announce(NO_ATTACK)
     assert f"rr1: announcement {ATTACKER} public 203.0.113.3/32" in str(raised.value)
     assert f"refused: {WHY['owner']}" in str(raised.value)
 
@@ -522,7 +534,7 @@ BAD_ATTRIBUTES = {
 def session(hostile: Lab, owners: None, no_bird: None) -> Iterator[Speaker]:
     """Yield a hand-made session of hv3 that is up."""
     with speaking(hostile) as speaker:
-        speaker.wait_until_said("established")
+        speaker.wait_until_printed("established")
         yield speaker
 
 
@@ -532,7 +544,7 @@ def test_bad_attributes_harm_no_other_session(
 ) -> None:
     hop = bgp.address(bgp.NEXT_HOP, ADDRESSES["public", 4]["a"])
     session.send(bgp.update(BAD_ATTRIBUTES[name] + hop, OWN["public", 4]))
-    session.wait_until_said("sent")
+    session.wait_until_printed("sent")
     time.sleep(WATCHED_S)
     others.are_unharmed()
     if is_stuck(others.lab, reflection):
@@ -592,7 +604,7 @@ def test_unreachable_next_hops_are_refused(
     """
     mark = logs["rr1"].mark()
     session.send(bgp.update(usual(next_hop), OWN["public", 4]))
-    session.wait_until_said("sent")
+    session.wait_until_printed("sent")
     if not reflection.is_bird1:
         words = f"{reflection.session(4)}: Invalid NEXT_HOP attribute"
         wait_for("the reason in the log", lambda: any(words in line for line in logs["rr1"].since(mark)), 5)
@@ -603,40 +615,42 @@ def test_unreachable_next_hops_are_refused(
 
 
 @pytest.mark.parametrize("prefix", ["203.0.113.4/32", "203.0.113.3/32"], ids=["its own", "another's"])
-def test_flapping_at_100_hz_costs_others_nothing(
+def test_flapping_at_100_hz_costs_other_hosts_nothing(
     session: Speaker, others: Others, reflection: Reflection, prefix: str
 ) -> None:
     if prefix not in OWN_PREFIXES and reflection.is_bird1:
         prefix = "203.0.113.99/32"  # Reflectors with BIRD 1.6 would accept another guest's prefix.
     session.send(bgp.update(usual(), [prefix]) + bgp.update(b"", withdrawn=[prefix]), count=400, hertz=100)
-    session.wait_until_said("sent")
+    session.wait_until_printed("sent")
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
 def test_a_router_id_of_the_reflector_gets_no_session(hostile: Lab, others: Others) -> None:
     with speaking(hostile, router_id=REFLECTOR_ADDRESSES["public", 4]["a"]) as session:
-        session.wait_until_said("notification 2 3", "refused")
-        assert "established" not in session.said
+        session.wait_until_printed("notification 2 3", "refused")
+        assert "established" not in session.printed
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
 def test_another_as_gets_no_session(hostile: Lab, others: Others) -> None:
     with speaking(hostile, asn=65009) as session:
-        session.wait_until_said("notification 2 2")
-        assert "established" not in session.said
+        session.wait_until_printed("notification 2 2")
+        assert "established" not in session.printed
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
-def test_an_address_of_no_host_gets_no_session(hostile: Lab, others: Others, logs: dict[str, Log]) -> None:
+def test_an_address_without_a_host_gets_no_session(
+    hostile: Lab, others: Others, logs: dict[str, Log]
+) -> None:
     mark = logs["rr1"].mark()
     hostile.run(ATTACKER, "ip address add 198.51.100.77/25 dev a-public")
     try:
         with speaking(hostile, source="198.51.100.77", patience_s=4) as session:
-            session.wait_until_said("refused", "established")
-            assert "established" not in session.said
+            session.wait_until_printed("refused", "established")
+            assert "established" not in session.printed
     finally:
         hostile.run(ATTACKER, "ip address delete 198.51.100.77/25 dev a-public")
     assert any("198.51.100.77" in line for line in logs["rr1"].since(mark))
@@ -651,8 +665,8 @@ def test_packets_with_ttl_254_get_no_session(hostile: Lab, others: Others) -> No
 
     before = dropped()
     with speaking(hostile, ttl=254, patience_s=4) as session:
-        session.wait_until_said("refused", "established")
-        assert "established" not in session.said
+        session.wait_until_printed("refused", "established")
+        assert "established" not in session.printed
     assert dropped() > before
     others.are_unharmed()
 
@@ -660,5 +674,5 @@ def test_packets_with_ttl_254_get_no_session(hostile: Lab, others: Others) -> No
 @pytest.mark.usefixtures("no_bird")
 def test_hv3_recovers_after_all_attacks(hostile: Lab, others: Others) -> None:
     """With its own BIRD it has all of its sessions, and all hosts have its routes."""
-    give_back(hostile)
+    restore_bird(hostile)
     others.are_unharmed()

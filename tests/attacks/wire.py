@@ -28,7 +28,7 @@ def cable(lab: Lab, name: str, interface: str) -> Iterator[socket.socket]:
         yield wire
 
 
-class Looker:
+class MarkCounter:
     """A counter of incoming packets with given marks, on all interfaces of a guest or machine."""
 
     def __init__(self, wire: socket.socket, marks: Iterable[bytes]) -> None:
@@ -52,8 +52,10 @@ class Looker:
 
 
 @contextmanager
-def looking(lab: Lab, names: Iterable[str], marks: Iterable[bytes]) -> Iterator[dict[str, Looker]]:
-    """Look for marks at some guests and machines while the block runs."""
+def counting_marks(
+    lab: Lab, names: Iterable[str], marks: Iterable[bytes]
+) -> Iterator[dict[str, MarkCounter]]:
+    """Count packets with marks at some guests and machines while the block runs."""
     with ExitStack() as stack:
         lookers = {}
         for name in names:
@@ -62,5 +64,5 @@ def looking(lab: Lab, names: Iterable[str], marks: Iterable[bytes]) -> Iterator[
             stack.enter_context(wire)
             wire.setblocking(False)
             wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-            lookers[name] = Looker(wire, marks)
+            lookers[name] = MarkCounter(wire, marks)
         yield lookers

@@ -1,4 +1,4 @@
-"""The filters as Ansible sees them: found, documented, fed with tagged types, answering with plain ones."""
+"""The filters in Ansible: they are found and documented, take tagged types and return plain types."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def plan():
-    """The plan of hv1, read by Ansible's own loader: its texts and numbers are tagged."""
+    """Return the plan of hv1, read by Ansible's loader, which tags its texts and numbers."""
     return DataLoader().load(json.dumps(as_plain(host_plan(slices(fabric(2, guests=2))["hv1"]))))
 
 
@@ -57,7 +57,7 @@ def _trusted(text: str) -> str:
 
 
 def assert_plain(value) -> None:
-    """Assert that nothing in a value needs Ansible to be understood."""
+    """Assert that a value consists of plain Python types."""
     if isinstance(value, dict):
         assert all(isinstance(key, str) for key in value)
         for item in value.values():
@@ -87,7 +87,7 @@ def test_documentation_is_complete(name):
     assert documentation["DOCUMENTATION"]["name"] == name
     assert yaml.safe_load(documentation["EXAMPLES"])
     assert documentation["RETURN"]["_value"]["type"]
-    # Relative to the project's root, with nothing installed.
+    # ansible-doc runs in the project's root, without an installed package.
     shown = subprocess.run(
         [sys.executable, "-m", "ansible", "doc", "-t", "filter", "-M", str(FILTERS), "--json", name],
         cwd=ROOT,
@@ -106,8 +106,8 @@ def test_plan_summary_takes_tagged_values_and_returns_text(plan):
     assert "rr1_public" in summary
 
 
-def test_every_filter_of_ours_that_is_used_is_loaded():
-    """A filter that cannot import its package is skipped with a warning: catch that here."""
+def test_every_used_filter_of_l3hv_is_loaded():
+    """Ansible skips a filter that cannot import its package, and prints only a warning."""
     used = {
         name
         for directory in ("playbooks", "roles")
@@ -118,6 +118,6 @@ def test_every_filter_of_ours_that_is_used_is_loaded():
     assert used <= set(names())
 
 
-def test_the_package_is_appended_to_the_path_and_never_put_first():
+def test_the_package_is_appended_to_the_path():
     assert "sys.path.append" in (FILTERS / "l3hv_filters.py").read_text()
     assert "sys.path.insert" not in (FILTERS / "l3hv_filters.py").read_text()

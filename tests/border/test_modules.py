@@ -1,4 +1,4 @@
-"""Modules find their files of ``plugins/module_utils`` wherever a playbook is started."""
+"""Modules find their files of ``plugins/module_utils`` from every working directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BESIDE_A_PLAYBOOK = ("action_plugins", "library", "module_utils")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_documentation_of_a_module_can_be_read(module: str) -> None:
+def test_ansible_doc_reads_the_documentation_of_a_module(module: str) -> None:
     program = str(Path(sys.executable).with_name("ansible-doc"))
     done = subprocess.run(
         [program, "-t", "module", module], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
@@ -26,8 +26,8 @@ def test_documentation_of_a_module_can_be_read(module: str) -> None:
 
 
 @pytest.mark.parametrize("directory", [".", "playbooks"])
-def test_modules_find_their_files_without_a_configuration(tmp_path: Path, directory: str) -> None:
-    """Each module has imported all of them when it refuses a task without arguments."""
+def test_modules_find_their_files_without_ansible_cfg(tmp_path: Path, directory: str) -> None:
+    """A module that refuses a task without arguments has imported all its files."""
     for name in BESIDE_A_PLAYBOOK:
         (tmp_path / name).symlink_to((ROOT / directory / name).resolve(strict=True))
     tasks = [{module: {}, "ignore_errors": True} for module in MODULES]

@@ -1,4 +1,4 @@
-"""Spoilt intents, and what an operator is told about each, word for word."""
+"""Invalid intents, and the exact error messages for them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SOUND = yaml.safe_load((HERE / "sound_intent.yaml").read_text())
 CASES = sorted(HERE.glob("*.yml"))
 
 
-def spoilt(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the common variables and those of each host, as the case leaves them."""
+def changed(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the common variables and the variables of each host after the changes of a case."""
     common = SOUND["common"] | case.get("common", {})
     hosts = {name: dict(variables) for name, variables in SOUND["hosts"].items()}
     for name, changes in case.get("hosts", {}).items():
@@ -32,7 +32,7 @@ def spoilt(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, An
 
 
 def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
-    """Raise what a run raises for this intent."""
+    """Raise the error that a run raises for this intent."""
     common, problems = parse_common(variables)
     parsed = {}
     for name, own in hosts.items():
@@ -50,14 +50,14 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
         raise IntentError(problems)
 
 
-def test_the_sound_intent_has_no_problem():
-    check(*spoilt({}))
+def test_the_valid_intent_has_no_problem():
+    check(*changed({}))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_message(path, expect_file):
+def test_the_message_is_the_expected_one(path, expect_file):
     with pytest.raises(IntentError) as raised:
-        check(*spoilt(yaml.safe_load(path.read_text())))
+        check(*changed(yaml.safe_load(path.read_text())))
     expect_file(path.with_suffix(".txt"), f"{raised.value}\n")
 
 

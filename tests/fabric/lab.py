@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -78,17 +78,6 @@ else
 fi
 """
 """A script that prints the routes of a reflector."""
-
-FARTHER = """
-table inet farther {
-  chain out {
-    type filter hook output priority 0;
-    tcp dport 179 ip ttl set 254;
-    tcp dport 179 ip6 hoplimit set 254;
-  }
-}
-"""
-"""nftables rules that send BGP with the TTL of a host behind a router."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +208,7 @@ def _read(moment: str) -> datetime:
 
 
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
-    """Return the first true value of `condition`; fail with `what` was waited for."""
+    """Return the first true value of `condition`; fail with the description `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -238,16 +227,51 @@ def _next_hops(routes: Iterable[dict[str, Any]]) -> dict[str, int]:
     return {route["dst"]: len(route.get("nexthops", [0])) for route in routes}
 
 
-def _remote(machine: str) -> dict[int, list[str]]:
-    """Return the prefixes that a machine reaches through other machines, by family."""
-    numbers = [guest[2:] for guest, hypervisor in GUESTS.items() if hypervisor != machine]
-    prefixes = {
-        4: [f"203.0.113.{number}" for number in numbers],
-        6: [f"2001:db8:cb00:710{number}::/64" for number in numbers],
+Prefixes = Mapping[tuple[int, str], Collection[str]]
+"""Prefixes by family and routing table."""
+
+
+@dataclass(frozen=True)
+class Converged:
+    """The converged state of a fabric, in which all BGP sessions of its machines are established.
+
+    ``remote`` has the prefixes that each machine reaches through other machines, and ``next_hops`` is the
+    number of next hops of each such route.
+    """
+
+    remote: Mapping[str, Prefixes]
+    next_hops: int = 2
+
+
+def remote_guests(machine: str, guests: Mapping[str, str], *others: str) -> Prefixes:
+    """Return the prefixes of the guests on other hypervisors, and other prefixes of both families.
+
+    ``guests`` has the hypervisor of each guest; the number of a guest in its name is part of its addresses.
+    """
+    numbers = [guest[2:] for guest, hypervisor in guests.items() if hypervisor != machine]
+    return {
+        (4, "public"): [*(f"203.0.113.{number}" for number in numbers), *others],
+        (6, "public"): [*(f"2001:db8:cb00:710{number}::/64" for number in numbers), *others],
     }
-    if machine in HYPERVISORS:
-        prefixes = {family: [*known, "default"] for family, known in prefixes.items()}
-    return prefixes
+
+
+def converged(
+    guests: Mapping[str, str], others: Iterable[str], *prefixes: str, next_hops: int = 2
+) -> Converged:
+    """Return the converged state of a fabric: hypervisors have routes to remote guests and other prefixes.
+
+    ``guests`` has the hypervisor of each guest; of the machines ``others`` only the sessions count.
+    """
+    remote = {machine: remote_guests(machine, guests, *prefixes) for machine in guests.values()}
+    return Converged({**remote, **{machine: {} for machine in others}}, next_hops)
+
+
+LAB_CONVERGED = Converged(
+    {
+        **converged(GUESTS, REFLECTORS.values(), "default").remote,
+        "internet": remote_guests("internet", GUESTS),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -255,6 +279,8 @@ class Lab:
     """A running twin of `inventories/lab`, or of the inventory of `booted`."""
 
     name: str
+    inventory: Path = INVENTORY
+    converged: Converged = field(default=LAB_CONVERGED, compare=False)
 
     # --- verbs of the twin ---------------------------------------------------------------------
 
@@ -392,7 +418,7 @@ class Lab:
         with ThreadPoolExecutor(2) as pool:
             streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
             try:
-                assert flowing.wait(60), "no packet flows yet"
+                assert flowing.wait(60), "no packet has arrived"
                 yield seen
             finally:
                 done.set()
@@ -439,7 +465,7 @@ class Lab:
 
     def established(self, machine: str) -> bool:
         """Return whether the routing daemon runs and all its sessions are established."""
-        return self._looks_whole(machine, {})
+        return not self._unconverged(machine, {}, 0)
 
     def routing_program(self, machine: str) -> str:
         """Return the name of the BGP process."""
@@ -466,19 +492,23 @@ class Lab:
         """Wait until all BGP sessions of these machines are up."""
         wait_for("all BGP sessions", lambda: all(self.on_each(machines, self.established).values()), seconds)
 
-    def wait_until_whole(self, seconds: float = 45) -> None:
-        """Wait until all sessions are up, and routes to remote guests and the Internet have both paths."""
+    def wait_until_converged(self, seconds: float = 60) -> None:
+        """Wait until all sessions are established and all routes have all next hops."""
+        seen: dict[str, str] = {}
 
-        def looks_whole(machine: str) -> bool:
-            return self._looks_whole(machine, {} if machine in REFLECTORS.values() else _remote(machine))
-
-        def broken() -> list[str]:
-            return [name for name, whole in self.on_each(MACHINES, looks_whole).items() if not whole]
+        def has_converged() -> bool:
+            seen.clear()
+            seen.update(self.unconverged())
+            return not seen
 
         try:
-            wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+            wait_for("all sessions and all next hops of all routes", has_converged, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; not so on {', '.join(broken())}") from None
+            raise AssertionError(f"{error}; not converged: {seen}") from None
+
+    def wait_until_whole(self, seconds: float = 45) -> None:
+        """Wait until the lab has converged and its guests have addresses and default routes."""
+        self.wait_until_converged(seconds)
 
         def unready() -> list[str]:
             return [
@@ -490,37 +520,71 @@ class Lab:
         try:
             wait_for("the guests' addresses and default routes", lambda: not unready(), seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; not so of {', '.join(unready())}") from None
+            raise AssertionError(f"{error}; not ready: {', '.join(unready())}") from None
 
-    def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
-        show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
+    def unconverged(self) -> dict[str, str]:
+        """Return the machines that have not converged, each with its sessions or routes that are missing."""
+
+        def reason(machine: str) -> str:
+            return self._unconverged(machine, self.converged.remote[machine], self.converged.next_hops)
+
+        return {
+            machine: found for machine, found in self.on_each(self.converged.remote, reason).items() if found
+        }
+
+    def _unconverged(self, machine: str, remote: Prefixes, next_hops: int) -> str:
+        show = "".join(
+            f"; ip -{family} -json route show table {table} type unicast" for family, table in remote
+        )
         try:
             states_line, *tables = self.run(machine, SESSION_STATES + show.removeprefix("; ")).splitlines()
         except (AssertionError, TwinError):
-            return False  # the machine is starting
+            return "starting"
         if set(states_line.split()) != {"Established"}:
-            return False
+            return f"sessions: {states_line or 'none'}"
         routes = [_next_hops(json.loads(table or "[]")) for table in tables]
-        return all(
-            routes[at].get(prefix) == 2 for at, prefixes in enumerate(remote.values()) for prefix in prefixes
-        )
+        found = {
+            f"{prefix} in {table} (IPv{family})": routes[at].get(prefix, 0)
+            for at, ((family, table), prefixes) in enumerate(remote.items())
+            for prefix in prefixes
+        }
+        short = {prefix: hops for prefix, hops in found.items() if hops != next_hops}
+        return f"next hops: {short}" if short else ""
 
     # --- Ansible ---------------------------------------------------------------------------------
 
-    def playbook(self, *arguments: str, inventory: Path | None = None) -> Run:
-        """Run ansible-playbook against the twin's machines, with their inventory or with another one."""
-        source = inventory or INVENTORY
-        return self._ansible("ansible-playbook", source, *arguments)
+    def playbook(
+        self,
+        *arguments: str,
+        inventory: Path | None = None,
+        variables: Mapping[str, object] | None = None,
+    ) -> Run:
+        """Run ansible-playbook against the twin's machines, with their inventory or with another one.
+
+        ``variables`` are extra variables, which override the inventory.
+        """
+        extra = ("-e", json.dumps(variables)) if variables else ()
+        return self._ansible("ansible-playbook", inventory or self.inventory, *arguments, *extra)
+
+    def provision(
+        self,
+        *arguments: str,
+        inventory: Path | None = None,
+        variables: Mapping[str, object] | None = None,
+    ) -> Mapping[str, int]:
+        """Run site.yml, which verifies the fabric; return the changed hosts."""
+        run = self.playbook("site.yml", *arguments, inventory=inventory, variables=variables)
+        return run.changed_hosts()
 
     def failing_playbook(self, *arguments: str) -> Run:
         """Run ansible-playbook against the twin's machines; it must fail."""
-        run, status = self._finished("ansible-playbook", INVENTORY, *arguments)
+        run, status = self._finished("ansible-playbook", self.inventory, *arguments)
         assert status != 0, run.output[-6000:]
         return run
 
     def ping(self) -> Run:
         """Run Ansible's ping on all machines."""
-        return self._ansible("ansible", INVENTORY, "all", "-m", "ping")
+        return self._ansible("ansible", self.inventory, "all", "-m", "ping")
 
     def ansible_command(self, program: str, inventory: Path, *arguments: str) -> list[str]:
         """Return the command line of an Ansible program against the twin's machines."""
@@ -591,13 +655,14 @@ class Run:
 
 
 @contextmanager
-def booted(name: str, inventory: Path, *options: str) -> Iterator[Lab]:
+def booted(name: str, inventory: Path, *options: str, converged: Converged = LAB_CONVERGED) -> Iterator[Lab]:
     """Boot the machines of an inventory in a twin of their own, without provisioning them.
 
-    L3HV_KEPT_TWIN sets another name of the twin, which then keeps running afterwards.
+    ``converged`` is the state of the fabric after it is provisioned. L3HV_KEPT_TWIN sets
+    another name of the twin, which then keeps running afterwards.
     """
     kept = os.environ.get("L3HV_KEPT_TWIN")
-    made = Lab(kept or f"{name[:7]}{os.getpid() % 100000}")
+    made = Lab(kept or f"{name[:7]}{os.getpid() % 100000}", inventory, converged)
     made.twin("down")
     made.twin("up", *options, "-i", str(inventory), seconds=900)
     try:

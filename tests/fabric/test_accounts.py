@@ -14,7 +14,7 @@ SHELL = "/usr/local/lib/shell-without-sbin"
 
 @pytest.fixture
 def without_sbin(standing: Lab) -> Iterator[Lab]:
-    """The lab with a shell whose PATH lacks sbin, as accounts with sudo often have it."""
+    """Yield the lab with a shell whose PATH lacks sbin, which is common for accounts with sudo."""
     script = '#!/bin/sh\\nPATH=/usr/bin:/bin exec /bin/sh "$@"\\n'
     standing.on_each(
         MACHINES, lambda machine: standing.run(machine, f"printf '{script}' > {SHELL}; chmod 755 {SHELL}")

@@ -60,7 +60,7 @@ def test_a_carrier_that_flaps_is_not_followed(restarted: Lab) -> None:
     lab = restarted
     lab.run(
         ELSEWHERE,
-        "rm -f /run/heard; (timeout 30 ip monitor route > /run/heard 2>&1 & echo $! > /run/heard.pid)",
+        "rm -f /run/events; (timeout 30 ip monitor route > /run/events 2>&1 & echo $! > /run/events.pid)",
     )
     try:
         lab.run_as_guest(
@@ -69,10 +69,11 @@ def test_a_carrier_that_flaps_is_not_followed(restarted: Lab) -> None:
         )
         # The monitor prints this later change after all earlier ones.
         lab.run(ELSEWHERE, "ip route add blackhole 192.0.2.99 table 90")
-        wait_for("the last event", lambda: "192.0.2.99" in lab.run(ELSEWHERE, "cat /run/heard"))
+        wait_for("the last event", lambda: "192.0.2.99" in lab.run(ELSEWHERE, "cat /run/events"))
     finally:
         lab.run(
-            ELSEWHERE, "ip route delete blackhole 192.0.2.99 table 90; kill $(cat /run/heard.pid) || true"
+            ELSEWHERE,
+            "ip route delete blackhole 192.0.2.99 table 90; kill $(cat /run/events.pid) || true",
         )
-    events = lab.run(ELSEWHERE, "cat /run/heard").splitlines()
+    events = lab.run(ELSEWHERE, "cat /run/events").splitlines()
     assert [line for line in events if ADDRESSES[4] + " " in line or ADDRESSES[6] in line] == []

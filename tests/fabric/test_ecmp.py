@@ -41,7 +41,7 @@ def test_flows_of_a_pair_are_spread_over_both_paths(lab: Lab, source: str, targe
 
 @pytest.fixture
 def preferring(standing: Lab) -> Iterator[Lab]:
-    """The lab with one next hop for the public default route, and for all routes of the private domain."""
+    """Yield the lab with one next hop for the public default route and all routes of the private domain."""
     ecmp = {"public": "without_default", "private": "none"}
     run = ("site.yml", "-e", json.dumps({"l3hv_ecmp": ecmp}))
     flows = (*both_families("vm1", "vm3"), *both_families("vm4", "vm2"))

@@ -41,7 +41,7 @@ def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) 
         assert recovery.lost() == {}
         if not traffic.results:
             continue
-        assert all(traffic.flows_hit().values()), f"nothing was broken: {traffic.results}"
+        assert all(traffic.flows_hit().values()), f"the event has cost no packet: {traffic.results}"
         allowed = bound + traffic.allowance_ms
         attempts.append((traffic.outages_ms(), f"{allowed:.0f} ms are allowed"))
         if max(traffic.outages_ms().values()) <= allowed:
@@ -77,7 +77,7 @@ def test_a_reflectors_daemon_is_killed(lab: Lab) -> None:
 def test_both_reflectors_lose_power_for_a_while(lab: Lab) -> None:
     with lab.steady_traffic(*FLOWS) as traffic:
         lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("crash", reflector))
-        wait_for("the hypervisors to notice", lambda: no_session_is_up(lab), 15)
+        wait_for("the hypervisors to lose all sessions", lambda: no_session_is_up(lab), 15)
         time.sleep(DEAD_SECONDS)
         lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("boot", reflector))
         lab.wait_until_whole()

@@ -71,7 +71,7 @@ def test_a_guest_has_ipv6_whatever_its_link_local_address_is(restarted: Lab, gue
 
     others = {INTERNET[6], lab.guest_address("vm3", 6), GATEWAY6 + "%eth0"}
     wait_for("its SLAAC address", own, 20)
-    wait_for("a way out", lambda: lab.reached(guest, others) == others, 20)
+    wait_for("answers from the other addresses", lambda: lab.reached(guest, others) == others, 20)
     shown = lab.run_as_guest(guest, "ip -6 address show dev eth0 scope link")
     assert EUI64[guest] not in shown
     assert "fe80::" in shown
@@ -200,19 +200,19 @@ def answered(lab: Lab, guest: str, address: str, option: str = "") -> bool:
     return re.search("Received [1-9]", lab.run_as_guest(guest, command)) is not None
 
 
-THERE = ("203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.11", GATEWAY)
+REACHABLE = ("203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.11", GATEWAY)
 """Guests on the same and on other hypervisors, a transparent address, and the gateway."""
-NOT_THERE = ("203.0.113.99", "203.0.113.255", "192.168.7.7", "8.8.8.8", "169.254.169.254", "198.51.100.2")
+UNREACHABLE = ("203.0.113.99", "203.0.113.255", "192.168.7.7", "8.8.8.8", "169.254.169.254", "198.51.100.2")
 OWN = ("203.0.113.1", "203.0.113.10")
 
 
 @pytest.mark.parametrize("option", ["", "-D"], ids=["request", "probe"])
 def test_the_gateway_answers_arp_only_for_reachable_addresses(lab: Lab, option: str) -> None:
-    asked = (*THERE, *NOT_THERE, *OWN)
+    asked = (*REACHABLE, *UNREACHABLE, *OWN)
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = pool.map(lambda address: answered(lab, "vm1", address, option), asked)
         found = {address for address, is_answered in zip(asked, answers, strict=True) if is_answered}
-    assert found == {*THERE}
+    assert found == {*REACHABLE}
 
 
 def test_a_guest_detects_no_address_conflict_while_its_route_points_to_another_port(lab: Lab) -> None:

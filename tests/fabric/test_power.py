@@ -73,10 +73,10 @@ def test_a_hypervisor_loses_power_and_comes_back(hardened: Lab) -> None:
     state = kernel_state(lab, "hv3")
     with lab.steady_traffic(*both_families("vm1", "vm3")) as others:
         lab.twin("crash", "hv3")
-    assert others.lost() == {}, "the others' flows suffered"
+    assert others.lost() == {}, "flows of other guests lost packets"
     lab.twin("boot", "hv3")
     wait_for("the first session of hv3", lambda: "Established" in str(lab.protocols("hv3")), 20)
-    assert kernel_state(lab, "hv3") == state, "hv3 announced itself before its data plane was ready"
+    assert kernel_state(lab, "hv3") == state, "hv3 advertised routes before its data plane was ready"
     assert_its_guests_are_back(lab)
     assert_right_order(lab)
 

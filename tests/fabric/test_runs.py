@@ -6,7 +6,6 @@ The changes are made in copies of the inventory; the fixture `restored` restores
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from changed_intents import copy_of
 from lab import (
     HYPERVISORS,
     INVENTORY,
@@ -35,10 +35,6 @@ FLOWS = both_families("vm1", "vm3")
 TIMES_PING = 30
 
 REMOVED_GUEST = r"vm2|50:54:33:00:00:09|203\.0\.113\.2([^0-9]|$)|cb00:7102:"
-
-
-def copy_of_inventory(directory: Path) -> Path:
-    return Path(shutil.copytree(INVENTORY, directory / "lab"))
 
 
 def edit(path: Path) -> Any:
@@ -113,7 +109,7 @@ class GuestChange:
 
 @pytest.fixture(scope="module")
 def guest_change(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> GuestChange:
-    inventory = copy_of_inventory(tmp_path_factory.mktemp("guests"))
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("guests"))
     hosts = {name: inventory / "host_vars" / f"{name}.yml" for name in HYPERVISORS}
     hv1, hv2, hv3 = (edit(hosts[name]) for name in HYPERVISORS)
     hv1["l3hv_guests"] = [guest for guest in hv1["l3hv_guests"] if guest["name"] != "vm2"]
@@ -135,13 +131,13 @@ def test_check_mode_changes_nothing(guest_change: GuestChange) -> None:
 
 
 def test_check_mode_shows_the_changes_of_the_run(guest_change: GuestChange) -> None:
-    assert guest_change.rehearsal.changes(), "nothing would change"
+    assert guest_change.rehearsal.changes(), "check mode shows no change"
     assert guest_change.rehearsal.changes() == guest_change.run.changes()
     assert set(guest_change.rehearsal.changed_hosts()) == set(guest_change.run.changed_hosts())
     assert guest_change.rehearsal.differences() == guest_change.run.differences()
 
 
-def test_changes_of_guests_cost_the_others_nothing(guest_change: GuestChange) -> None:
+def test_changes_of_guests_cost_other_guests_nothing(guest_change: GuestChange) -> None:
     assert guest_change.traffic.lost() == {}
 
 
@@ -196,7 +192,7 @@ class HypervisorRemoval:
 
 @pytest.fixture(scope="module")
 def removal(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> HypervisorRemoval:
-    inventory = copy_of_inventory(tmp_path_factory.mktemp("hypervisor"))
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("hypervisor"))
     hosts = edit(inventory / "hosts.yml")
     del hosts["hypervisors"]["hosts"]["hv3"]
     save(inventory / "hosts.yml", hosts)
@@ -219,7 +215,7 @@ def test_reflectors_drop_a_removed_hypervisor(standing: Lab, removal: Hypervisor
     assert "Established" not in str(standing.protocols("hv3"))
 
 
-def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
+def test_the_sessions_of_other_hosts_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
     for machine in ("hv1", "hv2", "internet", *REFLECTORS.values()):
         others = {
             name: state for name, state in removal.sessions_before[machine].items() if "hv3" not in name
@@ -227,7 +223,7 @@ def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRe
         assert standing.restarted(machine, others) == set()
 
 
-def test_the_removal_of_a_hypervisor_costs_the_others_nothing(removal: HypervisorRemoval) -> None:
+def test_the_removal_of_a_hypervisor_costs_other_hosts_nothing(removal: HypervisorRemoval) -> None:
     assert removal.traffic.lost() == {}
 
 

@@ -16,7 +16,7 @@ UNITS = ("bird", "l3hv-dhcp", "l3hv-nftables", "l3hv-tables", "radvd")
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_unit_is_hardly_exposed(standing: Lab, unit: str) -> None:
+def test_the_exposure_level_of_a_unit_is_low(standing: Lab, unit: str) -> None:
     printed = standing.run("hv1", f"systemd-analyze security --no-pager {unit}.service")
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", printed)
     assert found is not None, printed

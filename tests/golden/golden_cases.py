@@ -1,4 +1,4 @@
-"""Golden cases: an inventory under `intent/`, and what is made of it under `expected/<host>/`."""
+"""Golden cases: an inventory in `intent/`, and the plan and the files of each host in `expected/<host>/`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def cases() -> list[str]:
 
 
 def intent_directory(case: str) -> Path:
-    """Return the inventory of a case; that of `lab` is the one that the project is shipped with."""
+    """Return the inventory of a case; the case `lab` has the shipped inventory `inventories/lab`."""
     own = GOLDEN / case / "intent"
     return own if own.is_dir() else INVENTORIES / case
 
 
 def expected_directory(case: str, host: str) -> Path:
-    """Return where the files that a host of a case is expected to get are kept."""
+    """Return the directory of the expected files of a host."""
     return GOLDEN / case / "expected" / host
 
 
 def plans(inventory: Path) -> dict[str, dict[str, Any]]:
-    """Return, by host, the plans of an inventory as plain data, read as a playbook reads it."""
+    """Return the plans of an inventory by host, as plain data, read in the same way as by a playbook."""
     opened = open_inventory(inventory)
     with tempfile.TemporaryDirectory() as directory:
         run = read_fabric(opened, opened.kinds()[0], Path(directory))

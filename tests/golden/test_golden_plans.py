@@ -1,4 +1,4 @@
-"""Every plan of every golden case is what it was."""
+"""The plans of all golden cases are the expected ones."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def test_plans_are_the_expected_ones(case, expect_file):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in INVENTORIES.iterdir()))
-def test_inventories_that_are_shipped_have_neither_problems_nor_warnings(name):
+def test_shipped_inventories_have_no_problems_or_warnings(name):
     shipped = plans(INVENTORIES / name)
     assert {host: plan["warnings"] for host, plan in shipped.items() if plan["warnings"]} == {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from changed_intents import copy_of
 from lab import Lab, booted
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
@@ -35,7 +35,7 @@ FABRICS: dict[str, dict[str, dict[str, str]]] = {
 
 def inventory_of(fabric: str, directory: Path) -> Path:
     """Write the lab's inventory with the daemons of this fabric."""
-    inventory = Path(shutil.copytree(LAB, directory / "lab"))
+    inventory = copy_of(LAB, directory)
     for group, variables in FABRICS[fabric].items():
         text = "".join(f"{name}: {value}\n" for name, value in variables.items())
         (inventory / "group_vars" / f"{group}.yml").write_text(f"---\n{text}")
@@ -47,7 +47,7 @@ def fabric(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab
     """Boot and provision a fabric, and yield it with its inventory."""
     inventory = inventory_of(request.param, tmp_path)
     with booted("attacks", inventory) as made:
-        made.playbook("site.yml", inventory=inventory)
+        made.provision()
         yield made, inventory
 
 

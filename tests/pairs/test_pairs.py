@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Flows, Lab, booted, both_families, wait_for
+from changed_intents import copy_of
+from failures import traffic_of_cut
+from lab import Flows, Lab, booted, both_families, converged, wait_for
 
 pytestmark = [pytest.mark.pairs, pytest.mark.twin]
 
@@ -32,7 +33,13 @@ REFLECTORS = {
     "c": ("rr-frr8", "rr-frr10"),
     "d": ("rr-gobgp310", "rr-gobgp336"),
 }
-MACHINES = (*GUESTS, *(name for several in REFLECTORS.values() for name in several), "gw")
+CONVERGED = converged(
+    {guest: machine for machine, guest in GUESTS.items()},
+    (*(name for several in REFLECTORS.values() for name in several), "gw"),
+    "default",
+    next_hops=len(REFLECTORS),
+)
+"""The routes have a next hop on each of the four paths."""
 RING = [both_families(f"vm{number}", f"vm{number % 4 + 1}") for number in (1, 2, 3, 4)]
 INTERNET = {"192.0.2.8", "2001:db8:8888::8"}
 
@@ -48,48 +55,11 @@ MARK = "0x20000000"
 DETECTION_MS = 300
 
 
-def remote(machine: str) -> dict[int, set[str]]:
-    """Return the prefixes that a hypervisor reaches through other hosts, by family."""
-    numbers = [guest[2:] for hypervisor, guest in GUESTS.items() if hypervisor != machine]
-    return {
-        4: {"default", *(f"203.0.113.{number}" for number in numbers)},
-        6: {"default", *(f"2001:db8:cb00:710{number}::/64" for number in numbers)},
-    }
-
-
-def await_whole(fabric: Lab, seconds: float = 60) -> None:
-    """Wait until all sessions are up, and each hypervisor's routes to others have all four paths.
-
-    Anycast routes have four paths to each of the three other holders.
-    """
-
-    def broken(machine: str) -> str:
-        if not fabric.established(machine):
-            return "sessions"
-        if machine in GUESTS:
-            for family, prefixes in remote(machine).items():
-                found = fabric.routes(machine, family)
-                if short := {prefix: found.get(prefix) for prefix in prefixes if found.get(prefix) != 4}:
-                    return str(short)
-        return ""
-
-    found: dict[str, str] = {}
-
-    def is_whole() -> bool:
-        found.update(fabric.on_each(MACHINES, broken))
-        return not any(found.values())
-
-    try:
-        wait_for("sessions and all paths in all routes", is_whole, seconds)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: { ({name: what for name, what in found.items() if what}) }") from None
-
-
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     """Boot, provision and verify the fabric in a twin of its own."""
-    with booted("pairs", INVENTORY) as made:
-        made.playbook("site.yml", inventory=INVENTORY)
+    with booted("pairs", INVENTORY, converged=CONVERGED) as made:
+        made.provision()
         yield made
 
 
@@ -101,12 +71,12 @@ def test_the_machines_run_the_daemons_of_the_inventory(fabric: Lab) -> None:
 
 
 def test_a_second_run_changes_nothing(fabric: Lab) -> None:
-    assert fabric.playbook("site.yml", inventory=INVENTORY).changed_hosts() == {}
-    await_whole(fabric)
+    assert fabric.provision() == {}
+    fabric.wait_until_converged()
 
 
-def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
-    await_whole(fabric)
+def test_bird31_does_not_scan_without_changes(fabric: Lab) -> None:
+    fabric.wait_until_converged()
     asked = "journalctl --boot --no-pager -u bird | grep -c 'Reloading protocol kernel_'"
     before = fabric.run("hv4", asked)
     time.sleep(3)
@@ -115,7 +85,7 @@ def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize("machine", GUESTS)
-def test_no_hold_time_runs_out(fabric: Lab, machine: str) -> None:
+def test_no_hold_time_expires(fabric: Lab, machine: str) -> None:
     """GoBGP's hold time, which both ends use, has passed several times during the second run."""
     assert "Hold timer expired" not in fabric.run(machine, "journalctl --boot --no-pager -u bird -u bird6")
 
@@ -134,7 +104,7 @@ def test_packets_reach_all_guests_and_the_internet(fabric: Lab, machine: str) ->
 
 @pytest.mark.parametrize("machine", GUESTS)
 def test_a_killed_hypervisors_daemon_costs_nothing(fabric: Lab, machine: str) -> None:
-    await_whole(fabric)
+    fabric.wait_until_converged()
     to_anycast = [flows for flows in TO_ANYCAST if flows.source == GUESTS[machine]]
     with fabric.traffic(*sum(RING, ()), *to_anycast, seconds=6, interval_ms=20, each=8) as traffic:
         fabric.twin("kill", machine, fabric.routing_program(machine))
@@ -143,7 +113,7 @@ def test_a_killed_hypervisors_daemon_costs_nothing(fabric: Lab, machine: str) ->
 
 def test_killed_reflectors_cost_nothing(fabric: Lab) -> None:
     """Kill the daemons of all reflectors at once."""
-    await_whole(fabric)
+    fabric.wait_until_converged()
     programs = fabric.on_each(
         [name for several in REFLECTORS.values() for name in several], fabric.routing_program
     )
@@ -159,26 +129,22 @@ def bound_ms(machine: str, path: str) -> float:
 
 
 @pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv2", "c"), ("hv3", "b"), ("hv4", "b")])
-def test_a_silent_cut_costs_what_its_daemons_need(fabric: Lab, machine: str, path: str) -> None:
-    await_whole(fabric)
+def test_the_outage_of_a_silent_cut_is_within_the_bound_of_its_daemons(
+    fabric: Lab, machine: str, path: str
+) -> None:
     flows: list[Flows] = []
     for guest in GUESTS.values():
         if guest != GUESTS[machine]:
             flows += both_families(GUESTS[machine], guest)
-    try:
-        with fabric.traffic(*flows, seconds=5, each=8) as traffic:
-            fabric.twin("cut", machine, path)
-    finally:
-        fabric.twin("heal", machine, path)
+    traffic = traffic_of_cut(fabric, machine, path, *flows, seconds=5, each=8)
     costs = traffic.outages_ms()
-    print(f"\ncut {machine} {path}: {costs}")
     assert max(costs.values()) <= bound_ms(machine, path) + traffic.allowance_ms
 
 
 @pytest.mark.parametrize("path", ["b", "c"])
 def test_a_dead_path_leaves_all_tables_of_bird31(fabric: Lab, path: str) -> None:
     """On paths with BFD, BIRD 3.1 removes the routes before its own scan, from tables without import too."""
-    await_whole(fabric)
+    fabric.wait_until_converged()
     assert tables_with_path(fabric, "hv4", path) == {"public", "private", "local-out", "public-spread"}
     try:
         fabric.twin("cut", "hv4", path)
@@ -276,7 +242,7 @@ def dropped_by_reverse_path_check(fabric: Lab, machine: str) -> str:
 @pytest.mark.parametrize("machine", GUESTS)
 def test_flows_to_anycast_spread_over_all_holders(fabric: Lab, machine: str) -> None:
     """Each holder gets a quarter, and the strict reverse-path check of the ports ignores the marks."""
-    await_whole(fabric)
+    fabric.wait_until_converged()
     before = dropped_by_reverse_path_check(fabric, machine)
     assert fabric.run(machine, f"cat /proc/sys/net/ipv4/conf/{GUESTS[machine]}/rp_filter") == "1\n"
     with answering(fabric, HOLDERS.values()):
@@ -288,7 +254,7 @@ def test_flows_to_anycast_spread_over_all_holders(fabric: Lab, machine: str) -> 
 
 @pytest.mark.parametrize("machine", GUESTS)
 def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: str) -> None:
-    await_whole(fabric)
+    fabric.wait_until_converged()
     with answering(fabric, HOLDERS.values()), ThreadPoolExecutor() as pool:
         asking = [pool.submit(holders_of_flows, fabric, machine, family, 20) for family in ANYCAST]
         for _ in range(3):
@@ -298,8 +264,8 @@ def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: st
             assert set(flows.result()) == set(HOLDERS.values())
 
 
-def test_the_others_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None:
-    await_whole(fabric)
+def test_other_holders_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None:
+    fabric.wait_until_converged()
     rest = [name for machine, name in HOLDERS.items() if machine != "hv3"]
     fabric.twin("unplug", HOLDERS["hv3"])
     try:
@@ -343,7 +309,7 @@ def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
 
 def test_a_hypervisor_that_is_cut_off_keeps_its_flows(fabric: Lab) -> None:
     """Its own holder gets them, and no flows of others, because all routes in both directions are stale."""
-    await_whole(fabric)
+    fabric.wait_until_converged()
     try:
         for path in REFLECTORS:
             fabric.twin("cut", "hv3", path)
@@ -357,7 +323,7 @@ def test_a_hypervisor_that_is_cut_off_keeps_its_flows(fabric: Lab) -> None:
     finally:
         for path in REFLECTORS:
             fabric.twin("heal", "hv3", path)
-    await_whole(fabric)
+    fabric.wait_until_converged()
 
 
 def spread_routes(fabric: Lab, machine: str) -> str:
@@ -383,15 +349,14 @@ def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
 
 @pytest.mark.matrix
 def test_spreading_is_removed_and_configured_again_without_loss(fabric: Lab, tmp_path: Path) -> None:
-    inventory = tmp_path / "intent"
-    shutil.copytree(INVENTORY, inventory)
+    inventory = copy_of(INVENTORY, tmp_path)
     hosts = inventory / "hosts.yml"
     text = hosts.read_text()
     assert "l3hv_anycast: spread" in text
     everything = ["rules", "names", "filter", "BIRD", "routes"]
     for value, traces in (("local", []), ("spread", everything)):
         hosts.write_text(text.replace("l3hv_anycast: spread", f"l3hv_anycast: {value}"))
-        await_whole(fabric)
+        fabric.wait_until_converged()
         run = ("site.yml", "--limit", "hypervisors")
         previewed = fabric.playbook(*run, "--check", "--diff", inventory=inventory).changed_hosts()
         with all_answered(fabric):

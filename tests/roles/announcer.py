@@ -1,8 +1,8 @@
-"""Run in a namespace by test_judgement: what a hypervisor that was taken over says in one BGP session.
+"""A program of test_judgement that sends forged announcements in one BGP session, from a network namespace.
 
-``python announcer.py KEY LOCAL NEIGHBOUR UPDATE…``: opens the session, sends the messages (in hexadecimal),
-says ``sent`` when the reflector has had time to read them, and stays until it is killed.  KEY is that of the
-session (RFC 2385), or empty.
+``python announcer.py KEY LOCAL NEIGHBOUR UPDATE…`` opens the session, sends the messages (in hexadecimal),
+prints ``sent`` when the reflector has had time to read them, and runs until it is killed. KEY is the key of
+the session (RFC 2385), or empty.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def connected(key: str, local: str, neighbour: str) -> socket.socket:
             session.settimeout(3)
             session.connect((neighbour, 179))
             session.sendall(bgp.open_message(65000, local))
-            heard = b""
-            while bgp.message(bgp.KEEPALIVE, b"") not in heard:
+            received = b""
+            while bgp.message(bgp.KEEPALIVE, b"") not in received:
                 part = session.recv(4096)
                 if not part:
                     raise OSError("the session ended")
-                heard += part
-                if len(heard) > 19:
+                received += part
+                if len(received) > 19:
                     session.sendall(bgp.message(bgp.KEEPALIVE, b""))
         except OSError:
             session.close()

@@ -1,4 +1,4 @@
-"""Every file that site.yml places on a host, rendered from its plan without a machine."""
+"""The files that site.yml places on a host, rendered from a plan without a machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from config_files import destination, is_wanted, template_at, texts  # noqa: E40
 PLANS = [
     path
     for path in sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
-    if "\n    name: junos\n" not in path.read_text(encoding="utf-8")  # nothing is placed on those
+    if "\n    name: junos\n" not in path.read_text(encoding="utf-8")  # site.yml places no files on Junos
 ]
 ROLE_VARIABLES = ROOT / "playbooks/vars/roles.yml"
 GROUPS = {"hypervisor": "hypervisors", "route_reflector": "route_reflectors", "edge_router": "edge_routers"}
 
 
 def trusted(value: Any) -> Any:
-    """Return ``value`` as Ansible has it after reading a playbook: its texts may be expressions."""
+    """Return ``value`` with trusted texts, as Ansible reads them from a playbook: they may be expressions."""
     if isinstance(value, dict):
         return {key: trusted(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -50,12 +50,12 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def rendered_files(path: Path) -> dict[str, str]:
-    """Return what the plan at ``path`` prints: the text of each file by the path where it is placed."""
+    """Return the rendered files of the plan at ``path``: the text of each file by its path on the host."""
     return files_of_plan(read_plan(path))
 
 
 def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
-    """Return what a plan prints: the text of each file by the path where it is placed."""
+    """Return the rendered files of a plan: the text of each file by its path on the host."""
     files: dict[str, str] = {}
     for call in role_calls(plan):
         files.update(files_of_role(ROOT / "roles" / call["role"], call, plan))
@@ -63,7 +63,7 @@ def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
 
 
 def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the roles that site.yml has for a plan, with the variables that it sets itself."""
+    """Return the roles that site.yml runs for a plan, with the variables that site.yml sets."""
     if not plan["managed"]:
         return []
     templar = Templar(loader=DataLoader(), variables={"l3hv_plan": plan})
@@ -77,7 +77,7 @@ def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def role_call(entry: str | dict[str, Any]) -> dict[str, Any]:
-    """Return an entry of a play's roles, which may be a name alone."""
+    """Return an entry of a play's roles as a mapping; the entry may be only a name."""
     return {"role": entry} if isinstance(entry, str) else entry
 
 

@@ -1,4 +1,4 @@
-"""What networkd does not do with VLANs, the role does: on an emulated machine, whose kernel has them."""
+"""Changes of VLANs that the role makes instead of networkd, on an emulated machine with 802.1Q."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TTYPath=/dev/console
 
 @pytest.fixture(scope="module")
 def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
-    """The machine's links by name, at each step of the script."""
+    """Return the links of the machine by name, at each step of the script."""
     from emulated_machine import emulated_machine
 
     nics = {"eno1": "02:00:00:00:00:01", "eno2": "02:00:00:00:00:02"}
@@ -82,7 +82,7 @@ def addresses(link: dict[str, Any]) -> set[str]:
     return {address["local"] for address in link["addr_info"] if address["scope"] == "global"}
 
 
-def test_a_vlan_whose_number_changed_is_made_again_with_its_addresses(
+def test_a_vlan_with_a_changed_id_is_recreated_with_its_addresses(
     links: dict[str, dict[str, Any]],
 ) -> None:
     before, after = links["first"]["eno1.90"], links["changed"]["eno1.90"]
@@ -90,14 +90,14 @@ def test_a_vlan_whose_number_changed_is_made_again_with_its_addresses(
     assert addresses(after) == addresses(before)
 
 
-def test_other_interfaces_are_left_alone(links: dict[str, dict[str, Any]]) -> None:
+def test_other_interfaces_are_not_recreated(links: dict[str, dict[str, Any]]) -> None:
     for name in ("eno1.20", "eno2.20", "eno2.90"):
         assert links["changed"][name]["ifindex"] == links["first"][name]["ifindex"]
 
 
-def test_a_vlan_that_left_the_plan_is_removed(links: dict[str, dict[str, Any]]) -> None:
+def test_a_vlan_that_the_plan_no_longer_has_is_removed(links: dict[str, dict[str, Any]]) -> None:
     assert set(links["changed"]) - set(links["removed"]) == {"eno2.90"}
 
 
-def test_a_vlan_that_is_as_its_file_says_is_not_made_again(links: dict[str, dict[str, Any]]) -> None:
+def test_an_unchanged_vlan_is_not_recreated(links: dict[str, dict[str, Any]]) -> None:
     assert links["unchanged"]["eno1.90"]["ifindex"] == links["removed"]["eno1.90"]["ifindex"]

@@ -1,4 +1,4 @@
-"""The variables of roles in a run are bound to the plan of their host, unless a play sets another value."""
+"""The variables of roles come from the plan of the host, unless a play sets another value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAY = [
 ]
 
 
-def test_variables_are_bound_for_every_host_and_can_be_replaced(tmp_path: Path) -> None:
+def test_variables_are_bound_for_every_host_and_can_be_overridden(tmp_path: Path) -> None:
     tasks = tmp_path / "roles/shown/tasks"
     tasks.mkdir(parents=True)
     shown = "{{ bird_host }} {{ kernel_forwards }} {{ bird_routing.asn }}"

@@ -1,4 +1,4 @@
-"""What brings a running BIRD to its file, against the BIRD of each distribution."""
+"""The program that reconfigures a running BIRD to its file, with the BIRD of each distribution."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ START = """#!/bin/sh
 bird -f -R & echo $! >/run/pid
 """
 
-# Becomes a machine, and runs a BIRD as roles do, beside a neighbour.
+# Turns the namespace into a machine that runs BIRD as the roles do, and a neighbour.
 MACHINE = """
 printf '%s' "$2" >/mnt/root/etc/bird/bird.conf
 printf '%s' "$3" >/mnt/root/neighbor.conf
@@ -91,7 +91,7 @@ reads Established
 
 END = "\nkill -KILL $neighbor $(cat /run/pid)\n"
 
-# The neighbour is gone without a word, and what it said is kept. It comes back without a family, and goes.
+# The neighbour dies silently, and its routes are kept. It restarts without one family, and stops.
 HANG = """
 kill -KILL $neighbor
 reads start
@@ -106,8 +106,8 @@ reads flush
 @pytest.mark.parametrize(
     ("system", "daemon"), [("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")]
 )
-def test_a_session_that_does_not_end_is_named_and_started_over(system: str, daemon: str) -> None:
-    """And nothing is while all sessions do what they shall; what has begun just now may hang once more."""
+def test_a_hanging_session_is_named_and_restarted(system: str, daemon: str) -> None:
+    """No session is restarted while all work; a session that has just been restarted may hang once more."""
     whole = """
         /birds in-force bird
         /birds configure bird
@@ -132,8 +132,8 @@ def test_a_session_that_does_not_end_is_named_and_started_over(system: str, daem
 @pytest.mark.parametrize(
     ("system", "daemon"), [("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")]
 )
-def test_a_session_that_does_not_end_is_mended_between_two_runs(system: str, daemon: str) -> None:
-    """As the timer does it: not while all is well, nor at once again where a neighbour causes it again."""
+def test_a_hanging_session_is_restarted_between_two_runs(system: str, daemon: str) -> None:
+    """The timer restarts no working session, and not the same session again at once."""
     mended = """
         /birds mend bird
         test -e /run/restarted
@@ -155,8 +155,8 @@ def test_a_session_that_does_not_end_is_mended_between_two_runs(system: str, dae
 
 
 @pytest.mark.parametrize("daemon", ["bird2", "bird3"])
-def test_a_bird_that_hangs_at_its_reconfiguration_is_named(daemon: str) -> None:
-    """The exit status is not that of a time-out, which whoever calls would take for its own."""
+def test_a_bird_that_hangs_during_reconfiguration_is_named(daemon: str) -> None:
+    """The exit status is not 124, which the caller would take for its own time-out."""
     stops = """
         mv /usr/sbin/birdc /usr/sbin/real-birdc
         printf '%s\n' '#!/bin/sh' 'case "$*" in configure) kill -STOP $(cat /run/pid) ;; esac' \
@@ -173,7 +173,7 @@ def test_a_bird_that_hangs_at_its_reconfiguration_is_named(daemon: str) -> None:
     assert done.stdout.splitlines()[-1] == "exit status 1"
 
 
-def test_a_lock_that_is_held_for_long_is_named_and_only_root_can_hold_it() -> None:
+def test_a_long_held_lock_is_named_and_only_root_can_hold_it() -> None:
     held = """
         /birds mend bird
         stat -c 'mode %a' /run/l3hv-birds.lock
@@ -195,7 +195,7 @@ def test_a_lock_that_is_held_for_long_is_named_and_only_root_can_hold_it() -> No
     assert "is held for more than five minutes" in done.stdout.partition("gave way")[2]
 
 
-def test_the_socket_of_a_group_that_may_ask_no_more_is_removed() -> None:
+def test_an_unconfigured_control_socket_is_removed() -> None:
     asked = """
         install -d -o bird -m 2750 /run/bird-monitoring
         printf '%s\n' 'cli "/run/bird-monitoring/bird.ctl" { restrict };' >>/etc/bird/bird.conf
@@ -211,7 +211,7 @@ def test_the_socket_of_a_group_that_may_ask_no_more_is_removed() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# A reflector that takes 4 prefixes and remembers 8. It has a hypervisor with other ones at a time.
+# A reflector that accepts 4 prefixes and keeps 8. Its hypervisor announces different prefixes over time.
 LIMITED = """
 router id 192.0.2.1;
 protocol device {}
@@ -298,8 +298,8 @@ kill -KILL $neighbor $(cat /run/pid)
     ("system", "daemon"),
     [("debian12", "bird1"), ("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3")],
 )
-def test_a_limit_that_blocks_is_lifted_when_its_cause_is_gone(system: str, daemon: str) -> None:
-    """BIRD before 3 would go on refusing, and all of them would not have what they forgot."""
+def test_a_blocking_prefix_limit_is_lifted_after_its_cause_is_gone(system: str, daemon: str) -> None:
+    """BIRD before 3 would continue to block, and every version lacks the prefixes that it did not keep."""
     is_one = daemon == "bird1"
     channel = ("", "") if is_one else ("ipv4 {", "};")
     own, neighbor = (

@@ -7,7 +7,7 @@ from images import ROOT, in_an_image
 
 PROGRAM = ROOT / "roles/guest_services/files/dhcp-checksums"
 
-# Becomes a machine with the program; after each removal the rule has to be back.
+# Turns the namespace into a machine with the program, which must restore the rule after each removal.
 KEEPS = """
 cp "$2" /mnt/root/dhcp-checksums
 run() {
@@ -54,10 +54,10 @@ run /dhcp-checksums remove
 
 
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
-def test_the_rule_is_back_whoever_removes_it(system: str) -> None:
+def test_the_rule_is_restored_after_any_removal(system: str) -> None:
     done = in_an_image(system, "bird2", KEEPS, PROGRAM)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()
-    assert "is missing" in said[0]
-    assert said.count("the rule for the checksums of DHCP answers is set") == 7
-    assert said[-2:] == ["rules: 1", "events: 0"]
+    printed = done.stdout.splitlines()
+    assert "is missing" in printed[0]
+    assert printed.count("the rule for the checksums of DHCP answers is set") == 7
+    assert printed[-2:] == ["rules: 1", "events: 0"]

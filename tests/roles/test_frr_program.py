@@ -1,4 +1,4 @@
-"""What brings FRR to its file, against the FRR of each distribution: differences are seen, no secret is."""
+"""The program that reconfigures FRR to its file and hides secrets, with the FRR of each distribution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sh = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture(params=["debian12", "debian13"])
 def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
-    """Run a script beside an FRR that has started with the golden file, and keys in /mnt/keys."""
+    """Return a function that runs a script beside an FRR with the golden file and the keys of /mnt/keys."""
     image = ["twin", "image", "--system", request.param, "--daemon", "frr"]
     done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
     root = Path(done.stdout.split()[-1])
@@ -79,7 +79,7 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
     return run
 
 
-def test_it_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
+def test_frr_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
     done = sh(
         f"running | grep -qx ' {KEY_OF} {SECRET}'; in_force; ! converge | grep .; test ! -e /mnt/restarted"
     )
@@ -95,14 +95,14 @@ def test_it_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
         (f"echo 'fabric = \"{OTHER}\"' >/mnt/keys", "other keys for 172.22.15.1"),
     ],
 )
-def test_what_differs_is_named_and_told(sh: Sh, change: str, seen: str) -> None:
+def test_a_difference_is_named_and_reconfigured(sh: Sh, change: str, seen: str) -> None:
     done = sh(f"{change}; ! in_force; converge; in_force; test ! -e /mnt/restarted; running >/mnt/runs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen in done.stdout
     assert not any(secret in done.stdout + done.stderr for secret in (SECRET, OTHER))
 
 
-def test_a_new_secret_is_told_and_the_last_one_taken_away(sh: Sh, tmp_path: Path) -> None:
+def test_a_new_secret_is_configured_and_the_last_one_removed(sh: Sh, tmp_path: Path) -> None:
     change = f"""
         echo 'fabric = "{OTHER}"' >/mnt/keys
         converge
@@ -123,8 +123,8 @@ def test_a_new_secret_is_told_and_the_last_one_taken_away(sh: Sh, tmp_path: Path
     assert not any(secret in done.stdout + done.stderr for secret in (SECRET, OTHER))
 
 
-def test_who_does_not_need_a_secret_does_not_see_it(sh: Sh, tmp_path: Path) -> None:
-    """Neither FRR's own program, which shows what it gets, nor who reads its logs, or the files of others."""
+def test_secrets_are_only_in_the_files_of_root(sh: Sh, tmp_path: Path) -> None:
+    """No output of FRR's vtysh, no log and no file of another user has a secret."""
     done = sh(f"""
         /mnt/frr/vtysh -c 'show running-config no-header' >/mnt/shown
         /mnt/frr/vtysh -m -f /run/l3hv-frr/frr.conf >>/mnt/shown
@@ -141,8 +141,8 @@ def test_who_does_not_need_a_secret_does_not_see_it(sh: Sh, tmp_path: Path) -> N
     assert (tmp_path / "modes").read_text().split() == ["700", "root", "600", "root"]
 
 
-def test_while_it_is_told_sessions_stay_and_none_begins() -> None:
-    """A neighbour's BIRD never recovers from one that begins half told."""
+def test_sessions_stay_up_and_none_begins_during_a_reconfiguration() -> None:
+    """A neighbour's BIRD never recovers from a session that begins with half of the configuration."""
     script = f"""
 import runpy, socket
 gate = runpy.run_path("{PROGRAMS}/configuration")["gate"]
@@ -167,14 +167,14 @@ socket.create_connection(("127.0.0.1", 179), timeout=5)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_a_line_that_is_refused_at_the_start_does_not_show_its_secret(sh: Sh) -> None:
+def test_a_refused_line_does_not_show_its_secret(sh: Sh) -> None:
     refused = "s/^ neighbor 198.51.100.1 remote-as/ neighbor 192.0.2.1 password key_fabric\\n&/"
     done = sh(f"sed -i '{refused}' /etc/frr/frr.conf; ! boot")
     assert "neighbor 192.0.2.1 password (not shown)" in done.stdout
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_under_llgr_stale_routes_are_kept_and_there_is_no_bfd() -> None:
+def test_llgr_keeps_stale_routes_without_bfd() -> None:
     plan = read_plan(PLAN)
     sessions = [{**own, "failure_profile": "llgr", "bfd": False} for own in plan["routing"]["sessions"]]
     routing = plan["routing"] | {"sessions": sessions, "failure_profiles": ["llgr"]}
@@ -184,7 +184,7 @@ def test_under_llgr_stale_routes_are_kept_and_there_is_no_bfd() -> None:
     assert "bfd" not in text
 
 
-def test_a_daemon_that_hangs_is_waited_for_once(sh: Sh) -> None:
+def test_the_program_waits_once_for_a_hanging_daemon(sh: Sh) -> None:
     done = sh(
         """
         kill -STOP $(pidof bgpd)

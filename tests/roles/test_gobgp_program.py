@@ -1,4 +1,4 @@
-"""The program that compares GoBGP with its file, against the GoBGP of each distribution."""
+"""The program that compares GoBGP with its file, with the GoBGP of each distribution."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def range_sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
 
 
 def beside_gobgp(system: str, path: Path, tmp_path: Path) -> Sh:
-    """Run a script beside a GoBGP that runs the golden file, /mnt/public.toml; its process is $daemon."""
+    """Return a function that runs a script beside a GoBGP ($daemon) with the golden /mnt/public.toml."""
     image = ["twin", "image", "--system", system, "--daemon", "gobgp"]
     done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
     root = Path(done.stdout.split()[-1])
@@ -79,7 +79,7 @@ with open("/mnt/public.toml", "rb") as file, open(program["RANGES"].format("publ
     return run
 
 
-def test_what_was_started_is_in_force(sh: Sh) -> None:
+def test_a_started_gobgp_runs_its_file(sh: Sh) -> None:
     done = sh("in_force")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
@@ -98,13 +98,13 @@ def test_what_was_started_is_in_force(sh: Sh) -> None:
         ('s/next-hop-in-list = .*/next-hop-in-list = [\\"192.0.2.1\\/32\\"]/', "policy accept"),
     ],
 )
-def test_a_reload_brings_another_policy(sh: Sh, edit: str, parts: str) -> None:
+def test_a_reload_applies_a_changed_policy(sh: Sh, edit: str, parts: str) -> None:
     done = sh(f'sed -i "{edit}" /mnt/public.toml; in_force || true; reload; in_force')
     assert done.returncode == 0, done.stdout
     assert done.stdout == f"public: GoBGP differs from its file in {parts}\n"
 
 
-def test_a_reload_brings_a_limit_and_takes_it_away(sh: Sh) -> None:
+def test_a_reload_adds_and_removes_a_prefix_limit(sh: Sh) -> None:
     done = sh(
         "sed -i '/^# hv1,/,/^# hv2,/s/max-prefixes = 256/max-prefixes = 512/' /mnt/public.toml;"
         "in_force || true; reload; in_force;"
@@ -115,7 +115,7 @@ def test_a_reload_brings_a_limit_and_takes_it_away(sh: Sh) -> None:
     assert done.stdout.startswith("public: GoBGP differs from its file in neighbour ")
 
 
-def test_a_reload_brings_and_removes_neighbours(sh: Sh) -> None:
+def test_a_reload_adds_and_removes_neighbours(sh: Sh) -> None:
     done = sh(
         "cp /mnt/public.toml /mnt/all; sed -i '/^# hv2,/,$d' /mnt/public.toml;"
         "in_force || true; reload; in_force;"
@@ -128,8 +128,8 @@ def test_a_reload_brings_and_removes_neighbours(sh: Sh) -> None:
     assert lines[0].startswith("public: GoBGP differs from its file in neighbour ")
 
 
-def test_what_a_reload_leaves_as_it_was_is_told(sh: Sh) -> None:
-    """The reason why there is a restart after a reload that was not enough."""
+def test_differences_that_a_reload_does_not_apply_are_reported(sh: Sh) -> None:
+    """The role restarts GoBGP for this reason."""
     done = sh(
         "sed -i 's/^router-id = .*/router-id = \"192.0.2.1\"/; s/hold-time = 9/hold-time = 12/'"
         " /mnt/public.toml; reload; in_force"
@@ -139,8 +139,8 @@ def test_what_a_reload_leaves_as_it_was_is_told(sh: Sh) -> None:
     assert 0 < done.stdout.count("neighbour ") < len(NEIGHBOURS)
 
 
-def test_a_range_is_that_of_the_start(range_sh: Sh) -> None:
-    """GoBGP does not tell its ranges: one that has changed since is told without asking it."""
+def test_a_changed_range_is_reported_until_the_next_start(range_sh: Sh) -> None:
+    """GoBGP does not show its ranges: the program compares the file with the ranges at the start."""
     done = range_sh(
         "in_force; sed -i 's/max-prefixes = 256/max-prefixes = 512/' /mnt/public.toml; in_force || true;"
         "sed -i 's/clients_public/others/' /mnt/public.toml; in_force || true;"
@@ -155,21 +155,21 @@ def test_a_range_is_that_of_the_start(range_sh: Sh) -> None:
     assert "policy accept" in noted
 
 
-def test_where_the_next_hop_has_to_be_the_neighbours_it_is_compared(tmp_path: Path) -> None:
+def test_a_missing_next_hop_of_the_neighbour_is_a_difference(tmp_path: Path) -> None:
     sh = beside_gobgp("debian13", RANGES["debian13"], tmp_path)
     done = sh("sed -i '/set-next-hop/d' /mnt/public.toml; in_force || true; reload; in_force")
     assert done.returncode == 0, done.stdout
     assert done.stdout == "public: GoBGP differs from its file in policy accept\n"
 
 
-def test_a_gobgp_that_is_gone_is_told(sh: Sh) -> None:
+def test_a_stopped_gobgp_is_reported(sh: Sh) -> None:
     done = sh("kill -9 $daemon; trap - EXIT; in_force")
     assert done.returncode != 0
     assert done.stdout.startswith("public: no answer (")
 
 
 @pytest.mark.parametrize("wrong", ["hold-times = 9", 'hold-time = "soon"'])
-def test_gobgp_refuses_what_it_does_not_know(sh: Sh, wrong: str) -> None:
+def test_gobgp_refuses_unknown_settings(sh: Sh, wrong: str) -> None:
     done = sh(
         f"sed -i 's/hold-time = 9/{wrong}/' /mnt/public.toml; gobgpd --dry-run --config-file=/mnt/public.toml"
     )

@@ -1,4 +1,4 @@
-"""The program that keeps IPv6 default routes of the management, where interfaces come and go."""
+"""The program that keeps IPv6 default routes of management interfaces, which may appear and disappear."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def program() -> ModuleType:
     return loaded(PROGRAM)
 
 
-def test_an_interface_that_has_gone_meanwhile_is_no_error(
+def test_a_removed_interface_is_no_error(
     program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ip").write_text('#!/bin/sh\necho \'[{"dst": "default", "dev": "gone0"}]\'\n')
@@ -31,13 +31,13 @@ def test_an_interface_that_has_gone_meanwhile_is_no_error(
 
 
 @pytest.mark.parametrize("words", [[], ["chekc"], ["keep", "all"]])
-def test_another_verb_is_refused(words: list[str]) -> None:
+def test_an_unknown_verb_is_refused(words: list[str]) -> None:
     done = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "usage: management-advertisements check|keep\n"
 
 
-def test_a_file_of_the_former_name_is_renamed_with_its_lines(
+def test_a_file_with_the_former_name_is_renamed_with_its_lines(
     program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     former, settings = tmp_path / "89-l3hv-management.conf", tmp_path / "zz-l3hv-management.conf"

@@ -1,4 +1,4 @@
-"""The program that mends guest ports reads its own role's files as networkd does."""
+"""The programs that repair guest ports and apply uplinks, and their limits for a hanging networkd."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(pa
 
 
 @pytest.mark.parametrize("path", HYPERVISORS, ids=name)
-def test_a_port_is_what_the_plan_says(
+def test_a_port_has_the_addresses_and_routes_of_the_plan(
     path: Path, ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, files = read_plan(path), rendered_files(path)
@@ -47,7 +47,7 @@ def test_a_port_is_what_the_plan_says(
         }
 
 
-def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
+def test_a_removed_port_is_no_error_and_is_not_repaired(
     ports: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several = [
@@ -69,7 +69,7 @@ UNDONE = (
 )
 FOR_EVER = "exec sleep 60"
 IGNORES_SIGTERM = "trap '' TERM; sleep 60"
-"""It is ended by SIGKILL."""
+"""A command that only SIGKILL ends."""
 BUSY = 'sleep 1; echo "$SYSTEMD_BUS_TIMEOUT" >{}/done'
 Apply = Callable[[float], str]
 FAILS = "echo no such thing >&2; exit 3"
@@ -77,7 +77,7 @@ FAILS = "echo no such thing >&2; exit 3"
 
 @pytest.fixture(params=["ports", "uplinks"])
 def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
-    """Run a program that tells networkd something, with so many seconds as the limit; return its error."""
+    """Return a function that runs a program with a limit in seconds for networkd, and returns its error."""
 
     def apply_ports(limit: float) -> str:
         monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
@@ -101,7 +101,7 @@ def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, busctl: str) -> None:
-    """Say what the programs do that ask networkd; systemd itself answers."""
+    """Install fake programs that call networkd; systemd itself answers."""
     for program, does in (("networkctl", networkctl), ("busctl", busctl), ("systemctl", "exit 0")):
         (directory / program).write_text(f"#!/bin/sh\n{does}\n")
         (directory / program).chmod(0o755)
@@ -110,7 +110,7 @@ def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, 
 
 @pytest.mark.parametrize("networkctl", [FOR_EVER, IGNORES_SIGTERM])
 @pytest.mark.parametrize("busctl", [FOR_EVER, IGNORES_SIGTERM, "exit 1"])
-def test_a_networkd_that_hangs_is_named_and_not_waited_for(
+def test_a_hanging_networkd_is_named_without_waiting_for_it(
     apply: Apply,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -121,7 +121,7 @@ def test_a_networkd_that_hangs_is_named_and_not_waited_for(
     assert apply(30) == HANGS
 
 
-def test_a_networkd_that_is_busy_is_waited_for(
+def test_the_program_waits_for_a_busy_networkd(
     apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(tmp_path, monkeypatch, BUSY.format(tmp_path), "exit 0")
@@ -130,21 +130,21 @@ def test_a_networkd_that_is_busy_is_waited_for(
 
 
 @pytest.mark.parametrize("networkctl", [FOR_EVER, IGNORES_SIGTERM])
-def test_a_networkd_that_is_busy_is_not_waited_for_without_end(
+def test_the_program_waits_for_a_busy_networkd_up_to_its_limit(
     apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str
 ) -> None:
     programs(tmp_path, monkeypatch, networkctl, "exit 0")
     assert apply(0.7) == UNDONE.format(0.7)
 
 
-def test_what_networkctl_says_is_passed_on(
+def test_errors_of_networkctl_are_shown(
     apply: Apply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(tmp_path, monkeypatch, FAILS, "exit 0")
     assert apply(30).endswith("no such thing")
 
 
-def test_the_names_of_tables_are_read_once_for_all_ports(
+def test_table_names_are_read_once_for_all_ports(
     ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = next(path for path in PLANS if path.parts[-4:] == ("lab", "expected", "hv1", "plan.yml"))

@@ -1,4 +1,4 @@
-"""Each role says what it takes: specs and defaults agree, and every golden plan fits."""
+"""The argument specs of roles: they agree with the defaults, and accept every golden plan."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_variables_carry_the_name_of_their_role(role: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}")
-def test_the_plans_fit(path: Path) -> None:
+def test_the_plans_match_the_specs(path: Path) -> None:
     plan = read_plan(path)
     for role in (ROOT / "roles" / call["role"] for call in role_calls(plan)):
         spec = {key: option for key, option in options(role).items() if key in SLICES}
@@ -76,7 +76,7 @@ def test_tasks_carry_the_tag_of_their_role(role: Path) -> None:
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_specs_are_those_of_the_plans_dataclasses(role: Path) -> None:
     path = role / "meta/argument_specs.yml"
-    assert path.read_text() == role_spec(path, SLICES), "make specs writes it"
+    assert path.read_text() == role_spec(path, SLICES), "`make specs` writes this file"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Templates print: what they would have to compute is a field of the plan."""
+"""Templates print fields of the plan, and compute nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parsed(path: Path) -> nodes.Template:
 def test_a_template_computes_nothing(path: Path) -> None:
     template = parsed(path)
     assert [node.lineno for node in template.find_all(ARITHMETIC)] == []
-    # Lists are joined by a plus; numbers would be constants or counters of a loop.
+    # A plus may join lists; a sum of numbers would have a constant or a loop counter.
     added = [side for node in template.find_all(nodes.Add) for side in (node.left, node.right)]
     assert [side.lineno for side in added if isinstance(side, nodes.Const)] == []
     assert [
@@ -56,7 +56,7 @@ def test_a_template_parses_no_text(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in TEMPLATES if path.parent.name in ("all_versions", "bird2")], ids=name
 )
-def test_templates_for_several_versions_of_bird_ask_for_none(path: Path) -> None:
+def test_templates_for_several_versions_of_bird_compare_no_version(path: Path) -> None:
     constants = {node.value for node in parsed(path).find_all(nodes.Const)}
     assert constants & {"bird1", "bird2", "bird3"} == set()
 

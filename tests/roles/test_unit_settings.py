@@ -1,4 +1,4 @@
-"""What verification expects of the units' effective settings is what the roles' own files say."""
+"""The files of units have the settings that verification expects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNITS = "etc/systemd/system"
 
 
 def files_of(unit: str) -> list[Path]:
-    """Return the files of a unit: those of the roles, and those that templates print for the goldens."""
+    """Return the files of a unit: those of the roles, and the rendered ones of golden hosts."""
     short = unit.removeprefix("systemd-").removesuffix(".service")
     ours = [*ROOT.glob(f"roles/*/files/{unit}"), *ROOT.glob(f"roles/*/files/{short}.drop-in.conf")]
     name = unit.replace("l3hv-gobgp.service", "l3hv-gobgp-*.service")
@@ -26,7 +26,7 @@ def files_of(unit: str) -> list[Path]:
 
 
 def assignments(path: Path, keys: set[str]) -> dict[str, str]:
-    """Return what a file sets: the last assignment of each key counts, one to nothing resets a list."""
+    """Return the settings of a file: the last assignment of each key counts; an empty one resets a list."""
     found: dict[str, str] = {}
     for line in path.read_text().splitlines():
         key, separator, value = line.partition("=")
@@ -36,7 +36,7 @@ def assignments(path: Path, keys: set[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("unit", PROMISES)
-def test_a_units_file_says_what_is_promised_of_it(unit: str) -> None:
+def test_a_units_files_have_the_settings_that_verification_expects(unit: str) -> None:
     paths = files_of(unit)
     assert paths, f"no golden has a file of {unit}"
     for path in paths:
@@ -44,7 +44,7 @@ def test_a_units_file_says_what_is_promised_of_it(unit: str) -> None:
         assert settings_words(found) == settings_words(PROMISES[unit]), path
 
 
-def test_no_drop_in_of_ours_comes_before_that_of_systemctl_edit() -> None:
+def test_drop_ins_of_the_roles_override_those_of_systemctl_edit() -> None:
     places = {
         line.split()[-1]
         for tasks in [*ROOT.glob("roles/*/tasks/main.yml"), *ROOT.glob("roles/*/vars/main.yml")]
@@ -55,8 +55,8 @@ def test_no_drop_in_of_ours_comes_before_that_of_systemctl_edit() -> None:
     assert {Path(place).name for place in places} == {"zz-l3hv.conf"}
 
 
-def test_a_start_that_looks_at_the_main_process_waits_until_it_has_its_account() -> None:
-    """With Type=simple ExecStartPost can begin while the new process is root's: it may not ask."""
+def test_units_that_examine_their_main_process_wait_for_its_account() -> None:
+    """With Type=simple, ExecStartPost can begin while the new process still runs as root."""
     asking = [
         path
         for path in GOLDEN.glob(f"*/expected/*/{UNITS}/**/*")

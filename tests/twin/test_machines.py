@@ -1,4 +1,4 @@
-"""The effect of each verb on machines of a twin.  Needs root."""
+"""The effect of each verb on machines of a twin. These tests need root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from two_machines import TOPOLOGY, eventually, guest, new_lab
 
 pytestmark = pytest.mark.twin
 
-# The services of the roles for a guest, without roles: a gateway, DHCP, router advertisements.
+# A gateway, DHCP and router advertisements for a guest, without the roles.
 PROVISION = """
 ip address replace 203.0.113.{n}/24 dev eno0.90; ip link set eno0.90 up
 ip address replace 2001:db8:ffff::{n}/64 dev eno0.90 nodad
@@ -53,7 +53,7 @@ def provisioned(lab):
 
 
 def wire(lab, *machines):
-    """Give machines an address each on their first port."""
+    """Configure an address on the first port of each machine."""
     for name in machines:
         lab.sh(name, f"ip address replace 203.0.113.{name[1:]}/24 dev eno0.90; ip link set eno0.90 up")
 
@@ -66,7 +66,7 @@ def test_machines_are_up_with_systemd_and_ssh(lab):
     assert done.stdout == "m2\n"
 
 
-def test_ansible_reaches_them(lab):
+def test_ansible_reaches_the_machines(lab):
     program = Path(os.sys.executable).with_name("ansible")
     done = subprocess.run(
         [program, "-i", "m1,m2,", "all", "-e", f"@/run/l3hv/{lab.name}/vars.json", "-m", "ping"],
@@ -95,7 +95,7 @@ def test_ports_are_down_and_there_is_no_route_to_the_outside(lab):
     assert not any(name.startswith(("vm-", "m1~", "m2~", "mgmt")) for name in host)
 
 
-def test_settings_of_a_fresh_kernel(lab):
+def test_a_machine_has_the_default_kernel_settings(lab):
     keys = "net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv6.conf.all.forwarding"
     assert lab.sh("m2", f"sysctl -n {keys}").split() == ["0", "0", "0"]
 
@@ -110,7 +110,7 @@ def test_settings_of_a_fresh_kernel(lab):
         (("probe", "192.0.2.200", "m1"), "no running machine or guest of the twin holds 192.0.2.200"),
     ],
 )
-def test_errors_are_one_sentence(lab, arguments, sentence):
+def test_an_error_is_one_sentence(lab, arguments, sentence):
     done = lab.run(*arguments)
     assert (done.returncode, done.stderr) == (1, f"twin: {sentence}\n")
 
@@ -238,7 +238,7 @@ def test_a_crash_closes_no_connection(lab):
     eventually(lambda: lab.guest("vm2")["state"] == "up")
 
 
-def test_guests_take_dhcp_and_slaac(provisioned):
+def test_guests_use_dhcp_and_slaac(provisioned):
     found = provisioned.guest("vm1")["addresses"]
     assert set(found) >= {"192.0.2.1", "2001:db8:1:0:5054:ff:fe00:1", "198.51.100.7"}
     routes = provisioned.do("guest", "vm1", "--", "ip", "route")
@@ -348,7 +348,7 @@ def test_up_follows_a_changed_topology(lab, topology_file):
     assert not Path(f"/run/netns/l3hv-{lab.name}-host-m3").exists()
 
 
-def test_the_others_boot_if_one_machine_does_not(topology_file):
+def test_other_machines_boot_if_one_fails(topology_file):
     lab = new_lab("fail")
     three = copy.deepcopy(TOPOLOGY)
     three["machines"].append(three["machines"][1] | {"name": "m3"})
@@ -381,7 +381,7 @@ def test_the_others_boot_if_one_machine_does_not(topology_file):
     assert lab.leftovers() == []
 
 
-def test_systems_side_by_side(topology_file):
+def test_machines_of_different_systems_run_together(topology_file):
     lab = new_lab("mix")
     mixed = copy.deepcopy(TOPOLOGY)
     mixed["machines"][0]["system"] = "debian12"
@@ -444,7 +444,7 @@ def test_a_guest_that_is_a_virtual_machine(provisioned):
     assert provisioned.do("guest", "vm2", "--", "echo", "again") == "again\n"
 
 
-def test_files_from_before_a_reboot_of_the_host_do_not_come_back(topology_file):
+def test_files_from_before_a_reboot_of_the_host_are_removed(topology_file):
     lab = new_lab("old")
     old = Path(f"/var/lib/l3hv/{lab.name}/m1/upper/root/old")
     old.parent.mkdir(parents=True)

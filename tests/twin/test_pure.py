@@ -34,7 +34,7 @@ def test_packages_print_with_the_standard_library_only():
 
 
 @pytest.mark.parametrize("name", ["", "Lab", "a-b", "1st", "x" * 13])
-def test_names_that_no_twin_has(name):
+def test_invalid_names_of_a_twin_are_refused(name):
     with pytest.raises(TwinError, match="not a valid name of a twin"):
         Twin(name, print)
 
@@ -52,17 +52,17 @@ def test_macs_are_local_and_differ():
     assert all(mac.startswith("02:") for mac in macs)
 
 
-def test_numbers_stay_when_machines_come_and_go():
+def test_machine_numbers_stay_when_machines_are_added_and_removed():
     def of(*names):
         return Topology(tuple(Machine(name, "hypervisor", "debian13", ()) for name in names), ())
 
     first = state.machine_numbers(of("a", "b", "c"), {})
     then = state.machine_numbers(of("c", "d", "a"), first)
-    assert then["a"], then["c"] == (first["a"], first["c"])
+    assert (then["a"], then["c"]) == (first["a"], first["c"])
     assert len(set(then.values())) == 3
 
 
-def test_an_interface_name_too_long():
+def test_a_too_long_interface_name_is_refused():
     ports = (Port("interface-of-16-c", "a", "public", 1500),)
     with pytest.raises(TwinError, match="1 to 15 characters"):
         state.check_names(Topology((Machine("m", "hypervisor", "debian13", ports),), ()))
@@ -93,7 +93,7 @@ def test_host_names_are_valid_and_differ(names):
     assert all(re.fullmatch(rf"{label}(\.{label})*", name) and len(name) <= 64 for name in found)
 
 
-def test_an_invalid_topology():
+def test_an_invalid_topology_is_refused():
     with pytest.raises(TwinError, match="no topology"):
         state.topology_from({"machines": [{"name": "m"}]})
 
@@ -153,17 +153,17 @@ def test_images_with_different_content_have_different_names():
     assert len({image.image_root(recipe) for recipe in recipes}) == len(recipes)
 
 
-def test_an_unknown_system():
+def test_an_unknown_system_is_refused():
     with pytest.raises(TwinError, match="choose one of debian12, debian13"):
         image.recipe("slackware")
 
 
-def test_a_daemon_that_a_system_does_not_have():
+def test_a_daemon_without_a_package_in_the_system_is_refused():
     with pytest.raises(TwinError, match="choose one of bird1, bird2"):
         image.recipe("debian12", "bird3")
 
 
-def test_images_that_no_twin_wants_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_images_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = image.recipe("debian13")
     monkeypatch.setattr(image, "RUN", tmp_path / "run")
     images = tmp_path / "images"
@@ -200,7 +200,7 @@ done
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="images are built by root")
-def test_different_images_are_built_at_the_same_time_and_one_once(
+def test_different_images_are_built_in_parallel_and_each_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin/debootstrap"
@@ -215,8 +215,8 @@ def test_different_images_are_built_at_the_same_time_and_one_once(
     leftover = tmp_path / "cache/images/.building-debian12-000000000000"
     leftover.mkdir(parents=True)
     one, other = image.recipe("debian12"), image.recipe("debian13")
-    said: list[str] = []
-    roots = image.ensure_images([one, other, one], said.append)
+    messages: list[str] = []
+    roots = image.ensure_images([one, other, one], messages.append)
     assert roots == [image.image_root(one), image.image_root(other), image.image_root(one)]
     assert all(root.is_dir() for root in roots)
     assert len(list(tmp_path.glob("running-*"))) == 2

@@ -1,4 +1,4 @@
-"""An inventory with unusual features of Ansible, which the twin has to read too.  Needs root."""
+"""An inventory with unusual features of Ansible, which the twin supports. These tests need root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twins for the tests, and a check of what they leave on the host."""
+"""Twins for the tests, and a check for their remains on the host."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Lab:
         )
 
     def do(self, verb: str, *arguments: str) -> str:
-        """Run a verb that has to succeed, and return its output."""
+        """Run a verb and return its output; it must succeed."""
         done = self.run(verb, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -40,7 +40,7 @@ class Lab:
         return json.loads(self.do(verb, *arguments, "--json"))
 
     def sh(self, machine: str, script: str) -> str:
-        """Run a shell script in a machine, line by line until one fails."""
+        """Run a shell script in a machine until a command fails, and return its output."""
         return self.do("exec", machine, "--", "sh", "-ec", script)
 
     def machine(self, name: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Lab:
         return done.returncode == 0
 
     def leftovers(self) -> list[str]:
-        """Return everything of this twin that is still on the host."""
+        """Return the remains of this twin on the host."""
         mark = f"l3hv-{self.name}-"
         found = [f"namespace {path}" for path in Path("/run/netns").glob(f"{mark}*")]
         found += [str(path) for top in ("run", "var/lib") for path in Path("/", top, "l3hv").glob(self.name)]
@@ -89,7 +89,7 @@ def eventually(check: Callable[[], Any], seconds: float = 30) -> None:
 def new_lab(purpose: str) -> Lab:
     """Return a twin whose name no other run of the tests uses; ``purpose`` has up to four letters."""
     if os.geteuid() != 0:
-        pytest.fail("these tests boot machines: run them as root (sudo make test)")
+        pytest.fail("these tests boot machines: run pytest as root (sudo make test)")
     return Lab(f"tw{purpose}{os.getpid():x}")
 
 

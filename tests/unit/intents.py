@@ -1,4 +1,4 @@
-"""Intents for the tests: one that is sound, and ones of any size."""
+"""Valid intents for the tests: one hypervisor, and fabrics of any size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COMMON: dict[str, Any] = {
 
 
 def hypervisor(number: int, guests: int = 1) -> dict[str, Any]:
-    """Return the variables of a hypervisor with so many guests, that no other number's guests clash with."""
+    """Return the variables of a hypervisor whose guests clash with those of no other number."""
     first = (number - 1) * max(guests, 1) + 2
     return {
         "l3hv_id": number,
@@ -67,7 +67,7 @@ EDGE: dict[str, tuple[Kind, dict[str, Any]]] = {
 
 
 def fabric(hypervisors: int, guests: int = 1) -> dict[str, tuple[Kind, dict[str, Any]]]:
-    """Return the kind and the variables of each host of a whole fabric."""
+    """Return the kind and the variables of each host of a fabric."""
     hosts: dict[str, tuple[Kind, dict[str, Any]]] = {
         f"hv{n}": ("hypervisor", hypervisor(n, guests)) for n in range(1, hypervisors + 1)
     }
@@ -97,7 +97,7 @@ def intents(
 def slices(
     hosts: dict[str, tuple[Kind, dict[str, Any]]], common: Common | None = None
 ) -> dict[str, HostSlice]:
-    """Return every host's slice of an intent without problems."""
+    """Return the slice of each host of an intent without problems."""
     common = common or common_of()
     everybody = AllHosts.of(common, intents(hosts, common))
     return {name: everybody.slice_of(host) for name, host in everybody.hosts.items()}

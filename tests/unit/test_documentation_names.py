@@ -1,4 +1,4 @@
-"""Every file, unit, command and heading that the documentation names exists."""
+"""Files, units, commands and headings that the documentation names exist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIANTS = re.compile(r"^(.*)\{([^{}]*,[^{}]*)\}(.*)$")
 
 
 def variants(text: str) -> Iterator[str]:
-    """Yield what the shell makes of braces.
+    """Yield the results of the shell's brace expansion.
 
     >>> list(variants("a/{b,c}.py"))
     ['a/b.py', 'a/c.py']
@@ -47,7 +47,7 @@ def variants(text: str) -> Iterator[str]:
 
 
 def named(document: Path) -> list[str]:
-    """Return what stands between backticks in a document."""
+    """Return the texts between backticks in a document."""
     return CODE.findall(BLOCK.sub("", document.read_text(encoding="utf-8")))
 
 
@@ -64,7 +64,7 @@ def commands(document: Path) -> Iterator[list[str]]:
 
 
 def anchor(heading: str) -> str:
-    """Return the name that a heading has in links.
+    """Return the anchor of a heading in links.
 
     >>> anchor("BIRD 3.1 is asked to look at the kernel's tables")
     'bird-31-is-asked-to-look-at-the-kernels-tables'
@@ -93,7 +93,7 @@ def test_files_of_the_repository_exist(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_link_targets_exist(document: Path) -> None:
     broken = []
     for link in LINK.findall(BLOCK.sub("", document.read_text(encoding="utf-8"))):
         if link.startswith(("http://", "https://")):
@@ -116,7 +116,7 @@ def test_units_and_files_of_machines_are_placed_by_a_role(document: Path) -> Non
 
 
 def is_in_a_named_folder(path: str) -> bool:
-    """Tell whether a role has the folder of a file in a variable of its own."""
+    """Return whether a role has the folder of a file in a variable of its own."""
     folder = re.escape(path.rpartition("/")[0])
     return re.search(rf": {folder}$", WRITTEN, re.MULTILINE) is not None
 

@@ -1,4 +1,4 @@
-"""The folders of the package are the steps of the data: each imports from itself and from those before it."""
+"""The folders of the package are the steps of the data: each imports only from itself and earlier steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "l3hv"
 STEPS = ("model", "intent", "plan", "render", "keys", "run", "inventory", "twin", "verify")
-"""In the order of docs/architecture.md."""
+"""The steps in the order of docs/architecture.md."""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
@@ -38,5 +38,5 @@ def test_no_module_imports_from_a_later_step(path: Path) -> None:
     assert {name for name in imported(path) if STEPS.index(name) > own} == set()
 
 
-def test_a_model_imports_nothing_but_models() -> None:
+def test_models_import_only_models() -> None:
     assert set().union(*(imported(path) for path in (PACKAGE / "model").glob("*.py"))) == {"model"}

@@ -1,4 +1,4 @@
-"""The contract between plans and their readers."""
+"""Conversion of plans to plain data and back, and the purity of the packages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ INNER = Inner(IPv4Address("192.0.2.1"), IPv6Network("2001:db8::/64"))
         Outer("x", None, (), ()),
     ],
 )
-def test_plain_data_can_be_turned_back(value):
+def test_plain_data_can_be_converted_back(value):
     assert from_plain(Outer, as_plain(value)) == value
 
 

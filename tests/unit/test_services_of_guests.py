@@ -1,4 +1,4 @@
-"""The services that guests need follow from the guests of the host."""
+"""The services that a host runs for its guests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WITH_PREFIX = replace(PORT, prefix=GuestPrefix("2001:db8:cb00:7101::/64", False,
         ((WITH_LEASE, WITH_PREFIX), True, True),
     ],
 )
-def test_a_service_is_there_for_one_guest(
+def test_a_service_runs_if_a_guest_needs_it(
     ports: tuple[GuestPlan, ...], dhcp: bool, advertisements: bool
 ) -> None:
     found = guest_services(ports)

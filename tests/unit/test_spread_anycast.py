@@ -24,7 +24,7 @@ HALF = "ffff:ffff:ffff:ffff::"
 
 
 def fabric(holders: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
-    """Return hypervisors whose first guest holds these anycast prefixes, all of them with ``variables``."""
+    """Return hypervisors with ``variables``, whose first guests hold these anycast prefixes."""
     hosts: dict[str, Any] = {}
     for number, (name, prefixes) in enumerate(holders.items(), start=1):
         own = hypervisor(number, guests=2) | variables
@@ -34,8 +34,8 @@ def fabric(holders: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
 
 
 def plans(holders: dict[str, list[str]], **variables: Any) -> dict[str, HostPlan]:
-    said = {"l3hv_anycast": "spread"} | variables
-    return {name: host_plan(part) for name, part in slices(fabric(holders, **said)).items()}
+    host_variables = {"l3hv_anycast": "spread"} | variables
+    return {name: host_plan(part) for name, part in slices(fabric(holders, **host_variables)).items()}
 
 
 def spread_tables(plan: HostPlan) -> dict[str, list[str]]:
@@ -49,7 +49,7 @@ def spread_tables(plan: HostPlan) -> dict[str, list[str]]:
 EVERYWHERE = {"hv1": [FOUR, SIX], "hv2": [FOUR], "hv3": [FOUR, SIX], "hv4": []}
 
 
-def test_each_holder_knows_how_many_there_are() -> None:
+def test_each_holder_has_its_share_of_the_flows() -> None:
     made = plans(EVERYWHERE)
     (public,) = made["hv1"].packet_filter.anycast
     assert public.name == "public"
@@ -62,7 +62,7 @@ def test_each_holder_knows_how_many_there_are() -> None:
     assert made["hv4"].packet_filter.anycast == ()
 
 
-def test_a_holder_has_a_table_of_the_others() -> None:
+def test_a_holder_has_a_table_with_the_routes_of_other_holders() -> None:
     made = plans(EVERYWHERE)
     assert spread_tables(made["hv1"]) == {"public4_spread": [FOUR], "public6_spread": [SIX]}
     assert spread_tables(made["hv2"]) == {"public4_spread": [FOUR]}
@@ -84,10 +84,10 @@ def test_a_holder_has_a_table_of_the_others() -> None:
         (EVERYWHERE, {"l3hv_anycast": None}),
     ],
 )
-def test_nothing_is_there_for_it_where_nothing_is_spread(
+def test_a_fabric_without_spread_anycast_has_no_tables_for_it(
     holders: dict[str, list[str]], variables: dict[str, Any]
 ) -> None:
-    """Neither where nobody else holds it nor where nobody asked for it; slices do not tell of it either."""
+    """Test prefixes with one holder, and hypervisors without l3hv_anycast; slices have no shares either."""
     for plan in plans(holders, **variables).values():
         assert not plan.packet_filter.anycast
         assert not spread_tables(plan)
@@ -97,7 +97,7 @@ def test_nothing_is_there_for_it_where_nothing_is_spread(
     assert {part.holders for part in parts.values()} == {()}
 
 
-def test_a_further_holder_changes_shares_and_nothing_that_routes() -> None:
+def test_an_additional_holder_changes_shares_and_no_routing() -> None:
     before, after = plans(EVERYWHERE)["hv1"], plans(EVERYWHERE | {"hv4": [FOUR]})["hv1"]
     assert after.routing == before.routing
     assert after.rules == before.rules
@@ -144,8 +144,8 @@ def nested_prefixes(draw: st.DrawFn) -> dict[IPv4Network, int]:
 
 
 @given(nested_prefixes())
-def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: dict[IPv4Network, int]) -> None:
-    found = shares(held)  # type: ignore[arg-type] # of one family
+def test_every_address_has_the_share_of_its_longest_prefix(held: dict[IPv4Network, int]) -> None:
+    found = shares(held)  # type: ignore[arg-type] # one family
     parts = [(part, holders) for holders, several in found.items() for part in several]
     for number in range(64):
         address = IPv4Address("203.0.113.0") + number
@@ -163,7 +163,7 @@ def test_every_address_has_the_share_of_the_longest_prefix_that_is_held(held: di
         (2**31 - 1, 20, 1, (2, 1020)),
     ],
 )
-def test_the_tables_are_free_ones_where_nobody_says_which(
+def test_default_spread_tables_are_unused_tables(
     public: int, private: int, local_out: int, chosen: tuple[int, int]
 ) -> None:
     domains = {
@@ -185,8 +185,8 @@ def test_prefixes_are_looked_up_by_their_length() -> None:
     assert (four.lengths[0].mask, six.lengths[1].mask) == ("255.255.255.252", HALF)
 
 
-def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> None:
-    """Another holder has a part of what is held here: flows to it find its longer prefix in either table."""
+def test_a_spread_table_accepts_longer_prefixes_of_other_holders() -> None:
+    """Another holder has a longer prefix, which is in the domain's table and in the spread table."""
     whole, part = "10.9.0.0/28", "10.9.0.3/32"
     made = plans({"hv1": [whole], "hv2": [whole], "hv3": [part]})
     (match,) = next(t for t in made["hv1"].routing.tables if t.name == "public4_spread").accepts
@@ -195,8 +195,8 @@ def test_what_is_held_inside_of_a_spread_prefix_is_looked_for_beside_it() -> Non
 
 
 @pytest.mark.parametrize("holders", [2, 3, 5, 100])
-def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
-    """No flow that goes to others comes back because there is one more of them."""
+def test_the_local_share_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
+    """An additional holder moves no flow from another holder back to this hypervisor."""
 
     def local(count: int) -> int:
         made = plans({f"hv{number}": [FOUR] for number in range(1, count + 1)})
@@ -207,8 +207,8 @@ def test_what_stays_is_fair_and_shrinks_with_each_holder(holders: int) -> None:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_no_packet_is_spread_twice(case: str) -> None:
-    """What comes by a path is never marked, and only marks lead to tables that may lead away from here."""
+def test_only_packets_of_guests_are_spread(case: str) -> None:
+    """Packets from a path are never marked, and only marked packets use the spread tables."""
     for plain in golden_plans(intent_directory(case)).values():
         plan = from_plain(HostPlan, plain)
         uplinks = {uplink.interface for uplink in plan.uplinks}
@@ -218,7 +218,7 @@ def test_no_packet_is_spread_twice(case: str) -> None:
         tables = {table.domain for table in plan.routing.tables if table.fed_by and table.accepts}
         assert {rule.table for rule in plan.rules if rule.mark} == tables
         assert not any(rule.table in tables for rule in plan.rules if not rule.mark)
-        # Nothing but what is spread is in them.
+        # The spread tables contain only spread prefixes.
         held = {route.prefix for guest in plan.guests for route in guest.routes if route.kind == "anycast"}
         for several in spread_tables(plan).values():
             assert held.issuperset(several)

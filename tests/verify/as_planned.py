@@ -1,4 +1,4 @@
-"""What the module ``l3hv_observe`` would return on a host that is exactly as planned."""
+"""Observations of the module ``l3hv_observe`` on a host that is exactly as planned."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
 
 
 def running_unit(unit: str) -> dict[str, str]:
-    """Return what systemd says of a unit that runs, starts at boot and has the settings of its own files."""
+    """Return systemd's properties of a unit that runs, starts at boot and has the settings of its files."""
     settings = {**settings_of(unit)}
     if "KillSignal" in settings:
         settings["KillSignal"] = str(int(signal.Signals[settings["KillSignal"]]))
@@ -84,7 +84,7 @@ def running_unit(unit: str) -> dict[str, str]:
 
 
 def listeners(plan: HostPlan) -> dict[str, list[str]]:
-    """Return what the daemons of the host listen on, and somebody else."""
+    """Return the sockets of the host's daemons, and one of another program."""
     needed = units(plan)
     return {
         **{unit: listened(plan, unit) for unit in routing_units(plan)},
@@ -198,7 +198,7 @@ def learned_routes(found: dict[str, list[str]], prefsrc: str | None = None) -> d
 
 
 def listed(found: dict[str, list[str]], prefsrc: str | None = None) -> dict[str, Any]:
-    """Return learned routes as a second look has them: with the routes themselves."""
+    """Return learned routes as in a second observation, which lists the routes themselves."""
     each = [{"prefix": prefix, "next_hops": hops} for prefix, hops in found.items()]
     return {**learned_routes(found, prefsrc), "routes": each}
 

@@ -1,4 +1,4 @@
-"""Changes to what is seen on a host as planned: each breaks one thing."""
+"""Changes to the observation of a host as planned, each of which breaks one thing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SEEN = {host: as_planned.observation(plan, FABRIC) for host, plan in LAB.items()
 
 
 def seen_with(host: str, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    """Return what is seen on a host as planned after one change."""
+    """Return the observation of a host as planned after one change."""
     seen = as_planned.observation(LAB[host], FABRIC)
     change(seen)
     return seen
 
 
 def without(key: str, *path: str | int) -> Callable[[dict[str, Any]], Any]:
-    """Return the change that takes something away."""
+    """Return the change that removes a value."""
 
     def change(seen: dict[str, Any]) -> None:
         part = seen[key]
@@ -37,7 +37,7 @@ def without(key: str, *path: str | int) -> Callable[[dict[str, Any]], Any]:
 
 
 def with_value(value: object, key: str, *path: str | int) -> Callable[[dict[str, Any]], Any]:
-    """Return the change that sets something."""
+    """Return the change that sets a value."""
 
     def change(seen: dict[str, Any]) -> None:
         part = seen[key]
@@ -346,7 +346,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
 
 
 def nat(hook: str, *rules: dict[str, Any], **chains: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a table of chains that translate: a base chain, and others that it jumps to."""
+    """Return the chains of a translating table: a base chain, and chains to which it jumps."""
     more = {name: chain("accept", *theirs, hook=None, type=None) for name, theirs in chains.items()}
     return {"NAT": chain("accept", *rules, hook=hook, type="nat"), **more}
 
@@ -368,7 +368,7 @@ BUT_GUESTS = (["saddr", "!=", GUESTS4], ["daddr", "!=", GUESTS4])
 
 
 def on_devices(hook: str, *devices: str) -> dict[str, Any]:
-    """Return a chain that rewrites all that passes some devices."""
+    """Return a chain that rewrites all packets on some devices."""
     return {"SET": chain("accept", does("rewrite"), hook=hook, devices=list(devices))}
 
 
@@ -457,7 +457,7 @@ TRANSLATING: dict[str, tuple[dict[str, Any], str | None]] = {
         "warning",
     ),
     "IPv4 and IPv6 together": (nat("postrouting", asks(does("masquerade"), IPV4, IPV6)), None),
-    # What Docker, podman, libvirt and Kubernetes do.
+    # Rules of Docker, podman, libvirt and Kubernetes.
     "containers' addresses": (nat("postrouting", asks(does("masquerade", BEYOND), CONTAINERS)), None),
     "containers' addresses by an uplink": (
         nat("postrouting", asks(does("masquerade", ["oif", "==", "a-public"]), CONTAINERS)),

@@ -1,4 +1,4 @@
-"""Verifications whose reports are held by golden files: fabrics as planned, and what breaks in them."""
+"""Verifications with golden reports: fabrics as planned, and breaks in these fabrics."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Seen = dict[str, dict[str, Any]]
 
 @dataclass
 class Case:
-    """A fabric and what is seen of it; ``chosen`` are the hosts that are looked at (all where it is empty).
+    """A fabric and its observations; ``chosen`` are the observed hosts (all hosts if it is empty).
 
-    ``more`` are checks that are made elsewhere than in the comparison.
+    ``more`` are checks from outside the comparison.
     """
 
     plans: dict[str, HostPlan]
@@ -50,7 +50,7 @@ class Case:
         return Fabric(announced, self.absent)
 
     def seen(self, whole: Fabric) -> Seen:
-        """Return what is seen of the fabric, before the names of sessions are looked up."""
+        """Return the observations of the fabric, before sessions of ranges get their names."""
         plans = {host: with_clients(plan, whole) for host, plan in self.plans.items()}
         seen = {
             host: as_planned.observation(plan, whole, self.absent.get(host, frozenset()))
@@ -68,7 +68,7 @@ class Case:
         return {host: seen[host] for host in (self.chosen or seen)}
 
     def report(self, name: str) -> Report:
-        """Return the report of the verification, as the action plugin makes it."""
+        """Return the report of the verification from the action plugin."""
         whole = self.fabric()
         found = self.seen(whole)
         plans = {host: with_clients(self.plans[host], whole) for host in found}
@@ -82,7 +82,7 @@ class Case:
 
 
 def load_plugin() -> ModuleType:
-    """Return the action plugin's module."""
+    """Import the action plugin."""
     specification = importlib.util.spec_from_file_location("action_l3hv_verify", PLUGIN)
     assert specification is not None
     assert specification.loader is not None
@@ -92,13 +92,13 @@ def load_plugin() -> ModuleType:
 
 
 def play(module: ModuleType, **looks: dict[str, Any]) -> Any:
-    """Return what hosts of a play have registered."""
+    """Return the registered results of the hosts of a play."""
     variables = {host: {"look": look} for host, look in looks.items()}
     return module.Play({"hostvars": variables, "ansible_play_hosts_all": [*looks]}, ["look"])
 
 
 def unseen(_: dict[str, HostPlan]) -> list[Check]:
-    """Return the checks of two hosts that were not looked at."""
+    """Return the checks of two hosts that were not observed."""
     found: list[Check] = play(
         load_plugin(), rr1={"msg": "Task failed: timed out " + "x" * 200}, hv9={}
     ).unseen()
@@ -106,7 +106,7 @@ def unseen(_: dict[str, HostPlan]) -> list[Check]:
 
 
 def sent(plans: dict[str, HostPlan]) -> list[Check]:
-    """Return the checks of packets in a twin in which some are lost, and a guest has another address."""
+    """Return the checks of packets in a twin that loses some, and in which a guest has another address."""
     topology = SimpleNamespace(
         guests=[
             GuestMachine(
@@ -153,7 +153,7 @@ def sent(plans: dict[str, HostPlan]) -> list[Check]:
 
 
 def on(host: str, *changes: Change) -> Callable[[Seen], None]:
-    """Return the change to all that is seen that makes ``changes`` on one host."""
+    """Return the change to all observations that makes ``changes`` on one host."""
 
     def change(seen: Seen) -> None:
         for each in changes:
@@ -182,14 +182,14 @@ FABRICS: dict[str, dict[str, HostPlan]] = {
 
 
 def learned(seen: Seen, host: str, name: str, routes: Mapping[str, list[str]], *gone: str) -> None:
-    """Have a host learn ``routes`` besides what it should, without those to the prefixes ``gone``."""
+    """Let a host learn ``routes`` in addition to the planned ones, except routes to the prefixes ``gone``."""
     table = next(table for table in LAB[host].routing.tables if table.name == name)
     rest = {k: v for k, v in Case(LAB).fabric().routes(LAB[host], table).items() if k not in gone}
     seen[host]["learned"][name] = as_planned.listed({**rest, **routes}, table.prefsrc)
 
 
 def die(seen: Seen, host: str) -> None:
-    """End the routing daemon of ``host``: its neighbours have lost their sessions, and its routes."""
+    """End the routing daemon of ``host``: its neighbours lose their sessions and its routes."""
     seen[host]["routing"] = {"error": "bird.ctl: Connection refused"}
     seen[host]["units"]["bird.service"]["ActiveState"] = "failed"
     del seen[host]["listeners"]["bird.service"]
@@ -204,7 +204,7 @@ def die(seen: Seen, host: str) -> None:
 
 
 def cut(seen: Seen) -> None:
-    """Take the carrier of an uplink away, and the session on it at both ends."""
+    """Remove the carrier of an uplink; the session on it is down at both ends."""
     seen["hv1"]["links"]["a-public"]["carrier"] = False
     seen["hv1"]["addresses"]["a-public"] = []
     for host, session in (("hv1", "rr1_public"), ("rr1", "hv1_public")):
@@ -214,7 +214,7 @@ def cut(seen: Seen) -> None:
 
 
 def stop_services(seen: Seen) -> None:
-    """End what offers something else than routing, and have what it offers fail too."""
+    """Stop the services for guests; their offers fail too."""
     here = seen["hv1"]
     for unit in ("radvd", "l3hv-dhcp", "l3hv-nftables", "l3hv-tables"):
         here["units"][f"{unit}.service"].update(ActiveState="inactive", UnitFileState="")
@@ -234,7 +234,7 @@ def many_routes(seen: Seen) -> None:
 
 
 def leave_traces(seen: Seen) -> None:
-    """Leave on hypervisors and reflectors what belongs to no plan."""
+    """Add remains on hypervisors and reflectors that belong to no plan."""
     here, reflector = seen["hv1"], seen["rr1"]
     here["rules"]["ipv4"] += [
         *HARMLESS.values(),
@@ -274,7 +274,7 @@ def leave_traces(seen: Seen) -> None:
 
 
 def change_values(seen: Seen) -> None:
-    """Change many values of one host at once."""
+    """Change many values of one host."""
     here = seen["hv1"]
     here["links"]["a-public"].update(up=False)
     here["links"]["b-public"].update(vlan=7, parent="eno1")
@@ -436,7 +436,7 @@ def others(chains: dict[str, Any], family: str) -> Change:
 
 
 def single_breaks() -> Iterator[tuple[str, Case]]:
-    """Yield a case of the hypervisor hv1 for each change of the tests of comparison."""
+    """Yield a case of hv1 for each change in the tests of the comparison."""
     for name, (change, _) in DIFFERENCES.items():
         yield name, Case(LAB, on("hv1", change), ("hv1",))
     for name, rule in HARMLESS.items():

@@ -1,4 +1,4 @@
-"""Fabrics to verify: plans made from the lab's intent and from intents of any size, without Ansible."""
+"""Fabrics to verify: plans of the lab and of fabrics of any size, made without Ansible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAB = Path(__file__).parents[2] / "inventories" / "lab"
 def plans(
     common_variables: Mapping[str, Any], hosts: Mapping[str, tuple[Kind, Mapping[str, Any]]]
 ) -> dict[str, HostPlan]:
-    """Return the plan of every host of an intent that has no problem."""
+    """Return the plan of each host of an intent without problems."""
     common, problems = parse_common(common_variables)
     assert common is not None
     intents = {}
@@ -41,7 +41,7 @@ def lab(
     pools: Mapping[str, Any] | None = None,
     **changes: Mapping[str, Any],
 ) -> dict[str, HostPlan]:
-    """Return the plans of the lab, with some hosts' variables changed, and with more hosts and pools."""
+    """Return the plans of the lab with changed variables of hosts, and with additional hosts and pools."""
     groups = yaml.safe_load((LAB / "hosts.yml").read_text())
     common = yaml.safe_load((LAB / "group_vars" / "all" / "fabric.yml").read_text())
     common["l3hv_pools"] |= pools or {}
@@ -54,7 +54,7 @@ def lab(
 
 
 def fabric(hypervisors: int, guests: int) -> dict[str, HostPlan]:
-    """Return the plans of a fabric of two paths, two reflectors, one edge router and so many hypervisors."""
+    """Return the plans of a fabric of two paths, two reflectors, one edge router and hypervisors."""
     common = {
         "l3hv_fabric": "many",
         "l3hv_asn": 65000,

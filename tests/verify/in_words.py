@@ -1,4 +1,4 @@
-"""Checks as reports have them: their names and texts."""
+"""Checks with the names and texts that reports have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from l3hv.verify.report.kinds import name_of
 
 
 def compared(plan: HostPlan, seen: Any, fabric: Fabric, least: Fabric | None = None) -> list[Entry]:
-    """Return the checks of the host of ``plan`` in words."""
+    """Return the checks of the host of ``plan`` with their texts."""
     return [entry_of(check) for check in compare(plan, seen, fabric, least)]
 
 

@@ -1,4 +1,4 @@
-"""A dead daemon, machine or path is shown first, and what follows from it is folded under it."""
+"""The cause of failures (a dead daemon, machine or path) is shown first, with its consequences below it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHOLE = Fabric({host: announcements(plan) for host, plan in LAB.items()})
 
 
 def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
-    """Return what is seen everywhere while the routing daemon of ``host`` is dead and its routes are gone."""
+    """Return the observations of all hosts while the daemon of ``host`` is dead and its routes are gone."""
     announced = {name: announcements(plan) for name, plan in plans.items()}
     whole = Fabric(announced)
     rest = Fabric({name: part for name, part in announced.items() if name != host})
@@ -36,10 +36,10 @@ def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
                     rest.routes(plan, routes), routes.prefsrc
                 )
         for session in plan.routing.sessions:
-            told = seen[name]["routing"]["sessions"][session.name]
+            observed = seen[name]["routing"]["sessions"][session.name]
             if session.peer == host:
-                told.update(state="Active", info="Active", error="Socket: Connection refused")
-            for channel in told["channels"].values():
+                observed.update(state="Active", info="Active", error="Socket: Connection refused")
+            for channel in observed["channels"].values():
                 channel["routes"]["imported"] = 1
     units = seen[host]["units"]
     units["bird.service"]["ActiveState"] = "failed"
@@ -60,14 +60,14 @@ def names(found: list[Group]) -> list[tuple[str, str]]:
     return in_words.names(group.check for group in found)
 
 
-def test_a_dead_daemon_is_one_finding_with_all_that_follows_from_it() -> None:
+def test_a_dead_daemon_is_one_finding_with_all_its_consequences() -> None:
     checks, found = judged(LAB, without("hv2", LAB))
     assert names(found) == [("hv2", "unit bird")]
     assert len(found[0].follows) == len(failures(checks)) - 1 > 20
     assert {check.host for check in found[0].follows} == LAB.keys()
 
 
-def test_the_table_has_the_cause_alone_unless_it_is_asked_for_more() -> None:
+def test_the_table_shows_only_the_cause_unless_it_is_verbose() -> None:
     checks, found = judged(LAB, without("hv2", LAB))
     report = Report("lab", "", 1.0, tuple(checks), tuple(found))
     short, long = table(report).splitlines(), table(report, is_verbose=True)
@@ -78,12 +78,12 @@ def test_the_table_has_the_cause_alone_unless_it_is_asked_for_more() -> None:
     assert len(report.as_plain()["checks"]) == len(checks)
 
 
-def test_a_reflector_that_is_dead_explains_its_path() -> None:
+def test_a_dead_reflector_explains_the_failures_of_its_path() -> None:
     _, found = judged(LAB, without("rr1", LAB))
     assert names(found) == [("rr1", "unit bird")]
 
 
-def test_what_does_not_follow_stays_beside_it() -> None:
+def test_other_failures_are_shown_beside_a_dead_daemon() -> None:
     seen = without("hv2", LAB)
     seen["hv1"]["settings"]["vm1"]["ipv4 proxy_arp"] = "0"
     seen["hv1"]["offers"]["vm1"]["lease"] = None
@@ -95,7 +95,7 @@ def test_what_does_not_follow_stays_beside_it() -> None:
 
 
 def on_lab(change: Callable[[dict[str, Any]], Any]) -> list[Group]:
-    """Return the groups of the lab after one change to what is seen."""
+    """Return the groups of the lab after one change to its observations."""
     seen = {host: as_planned.observation(plan, WHOLE) for host, plan in LAB.items()}
     change(seen)
     return judged(LAB, seen)[1]
@@ -105,7 +105,7 @@ def down(seen: dict[str, Any], host: str, session: str) -> None:
     seen[host]["routing"]["sessions"][session].update(state="Active", info="Active")
 
 
-def test_an_interface_that_is_down_explains_the_sessions_on_it_at_both_ends() -> None:
+def test_an_interface_that_is_down_explains_its_sessions_at_both_ends() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["hv1"]["links"]["a-public"]["carrier"] = False
         down(seen, "hv1", "rr1_public")
@@ -131,7 +131,7 @@ def test_the_two_ends_of_a_session_are_one_finding() -> None:
     assert len(found[0].follows) == 5
 
 
-def test_a_host_that_cannot_be_looked_at_explains_its_sessions() -> None:
+def test_an_unreachable_host_explains_its_sessions() -> None:
     seen = {host: as_planned.observation(plan, WHOLE) for host, plan in LAB.items()}
     down(seen, "hv1", "rr1_public")
     lost = Check("rr1", Kind.OBSERVATION, Host(), "possible", "unreachable", "failed")
@@ -141,7 +141,7 @@ def test_a_host_that_cannot_be_looked_at_explains_its_sessions() -> None:
     assert names(found) == [("rr1", "observation")]
 
 
-def test_a_service_explains_what_it_does_not_offer() -> None:
+def test_a_failed_service_explains_its_missing_offers() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["hv1"]["units"]["radvd.service"]["ActiveState"] = "failed"
         for guest in ("vm1", "vm2"):

@@ -1,4 +1,4 @@
-"""Each difference between a host and its plan is named, and nothing else is."""
+"""Differences between a host and its plan: each is named, and no other check fails."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from l3hv.verify.values import Drops, FlowName, OtherRule, Rewrite, Rewrites
 
 
 def different(checks: list[Entry]) -> dict[str, str]:
-    """Return what was found where a check fails."""
+    """Return the findings of failed checks."""
     return {check.what: check.found for check in checks if check.state == "failed"}
 
 
@@ -63,16 +63,16 @@ WITHOUT_REMEDY = {
     Kind.GUEST_ADDRESS,
     Kind.OBSERVATION,
 }
-"""Kinds whose remedy is in their context, or in the check before."""
+"""Kinds whose remedy is in their context or in the previous check."""
 
 
-def test_every_kind_has_words_and_a_remedy() -> None:
+def test_every_kind_has_a_text_and_a_remedy() -> None:
     assert WORDING.keys() == set(Kind)
     assert REMEDIES.keys() | WITHOUT_REMEDY == set(Kind)
 
 
 @pytest.mark.parametrize("rule", HARMLESS.values(), ids=HARMLESS)
-def test_a_rule_of_somebody_else_that_takes_nothing_of_ours_is_a_warning(rule: dict[str, Any]) -> None:
+def test_a_harmless_rule_of_another_program_is_a_warning(rule: dict[str, Any]) -> None:
     checks = compared(LAB["hv1"], seen_with("hv1", added(rule, "rules", "ipv4")), FABRIC)
     assert [(check.what, check.state) for check in checks if check.state != "ok"] == [
         ("foreign rules ipv4", "warning")
@@ -98,7 +98,7 @@ LEARNED_TO_OTHERS = "learned routes in public-spread ipv4"
         (with_value(as_planned.learned_routes({}), "learned", "public4_spread"), {LEARNED_TO_OTHERS}),
     ],
 )
-def test_what_spreads_anycast_is_looked_at(
+def test_rules_and_routes_that_spread_anycast_are_checked(
     change: Callable[[dict[str, Any]], Any], expected: set[str]
 ) -> None:
     seen = as_planned.observation(SPREADING, FABRIC)
@@ -131,7 +131,7 @@ def test_a_set_that_differs_is_named_with_the_elements() -> None:
     }
 
 
-def test_a_refused_announcement_is_told_with_the_reason() -> None:
+def test_a_refused_announcement_is_reported_with_the_reason() -> None:
     path = ("routing", "sessions", "hv3_public", "channels", "ipv4", "refused")
     routes = [{"prefix": "0.0.0.0/0", "reason": 4}, {"prefix": "203.0.113.8/32", "reason": None}]
     checks = compared(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
@@ -142,7 +142,7 @@ def test_a_refused_announcement_is_told_with_the_reason() -> None:
     ]
 
 
-def test_a_bird_that_does_not_answer_is_said_once() -> None:
+def test_a_bird_that_does_not_answer_is_reported_once() -> None:
     seen = seen_with("hv1", lambda seen: seen.update(routing={"error": "bird.ctl: Connection refused"}))
     found = different(compared(LAB["hv1"], seen, FABRIC))
     paths = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
@@ -166,7 +166,7 @@ def test_learned_routes_that_differ_are_named_one_by_one() -> None:
     }
 
 
-def test_of_many_different_routes_the_first_are_named_and_the_others_counted() -> None:
+def test_the_first_of_many_different_routes_are_named_and_the_others_counted() -> None:
     extra = {f"203.0.113.{number}/32": ["198.51.100.2"] for number in range(100, 125)}
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
     routes = FABRIC.routes(LAB["hv1"], table) | extra
@@ -176,7 +176,7 @@ def test_of_many_different_routes_the_first_are_named_and_the_others_counted() -
     assert found["more routes in public ipv4"] == "15 more routes differ"
 
 
-def test_a_guest_that_is_not_started_is_a_warning_and_expected_nowhere() -> None:
+def test_a_stopped_guest_is_a_warning_and_expected_nowhere() -> None:
     fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm1"})})
     seen = {
         host: as_planned.observation(plan, fabric, frozenset({"vm1"}) if host == "hv1" else frozenset())
@@ -190,14 +190,14 @@ def test_a_guest_that_is_not_started_is_a_warning_and_expected_nowhere() -> None
         assert warned == (["guest vm1"] if host == "hv1" else [])
 
 
-def test_routes_of_a_guest_that_is_not_started_must_not_be_there() -> None:
+def test_routes_of_a_stopped_guest_are_a_difference() -> None:
     fabric = Fabric(ANNOUNCED, {"hv1": frozenset({"vm2"})})
     seen = as_planned.observation(LAB["hv1"], fabric, frozenset({"vm2"}))
     seen["routes"]["public ipv4"].append(as_planned.route("203.0.113.2/32", "eth0", metric=10))
     assert different(compared(LAB["hv1"], seen, fabric)).keys() == {"route 203.0.113.2/32 in public"}
 
 
-def test_guests_of_a_host_that_nobody_looked_at_may_be_missing() -> None:
+def test_guests_of_unobserved_hosts_may_be_missing() -> None:
     least = FABRIC.without_guests_of(LAB.keys() - {"hv1"})
     without_vm4 = Fabric(ANNOUNCED, {"hv3": frozenset({"vm4"})})
     seen = as_planned.observation(LAB["hv1"], without_vm4)
@@ -222,7 +222,7 @@ def test_missing_guests_explain_neither_sources_nor_interfaces() -> None:
     assert found["learned routes in public ipv4"].endswith(", metric 20")
 
 
-def test_a_guest_may_be_on_its_way_between_hosts_that_were_not_looked_at() -> None:
+def test_a_guest_may_move_between_unobserved_hosts() -> None:
     least = FABRIC.without_guests_of(LAB.keys() - {"hv3"})
     table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
     routes = FABRIC.routes(LAB["hv3"], table)
@@ -234,7 +234,7 @@ def test_a_guest_may_be_on_its_way_between_hosts_that_were_not_looked_at() -> No
     assert "route 203.0.113.1/32 in public" in different(compared(LAB["hv3"], seen, FABRIC))
 
 
-def test_a_prefix_of_nobody_is_not_on_its_way() -> None:
+def test_a_prefix_of_no_guest_is_a_difference() -> None:
     least = FABRIC.without_guests_of(LAB.keys() - {"hv3"})
     table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
     routes = FABRIC.routes(LAB["hv3"], table)
@@ -255,7 +255,7 @@ def test_the_default_route_is_never_explained_by_a_guest() -> None:
     assert found.keys() == {"learned routes in public ipv4", "route 0.0.0.0/0 in public"}
 
 
-def test_more_next_hops_than_a_route_may_have_are_a_choice() -> None:
+def test_a_route_may_have_any_permitted_number_of_the_next_hops() -> None:
     plan = LAB["hv3"]
     limited = lab(hv3={"l3hv_ecmp_limit": 2})["hv3"]
     table = next(t for t in plan.routing.tables if t.name == "public4")
@@ -270,15 +270,15 @@ def test_more_next_hops_than_a_route_may_have_are_a_choice() -> None:
 
 
 @pytest.mark.parametrize("choice", ["without_default", "none"])
-def test_one_next_hop_of_those_that_there_are(choice: str) -> None:
-    """Which one may be the edge routers' own choice, or that of the routing daemon."""
+def test_a_route_with_one_next_hop_may_have_any_of_them(choice: str) -> None:
+    """The edge routers or the routing daemon choose the next hop."""
     plan = lab(hv3={"l3hv_ecmp": {"public": choice}})["hv3"]
     table = next(t for t in plan.routing.tables if t.name == "public4")
     routes = FABRIC.routes(plan, table)
     guests = {prefix for prefix in routes if prefix != "0.0.0.0/0"}
 
     def judged(changes: dict[str, list[str]]) -> set[str]:
-        """Return the routes that differ when one next hop is there where that is the choice, with changes."""
+        """Return the different routes if routes have one next hop as chosen, except for ``changes``."""
         single = {
             prefix: hops[:1] if choice == "none" or prefix not in guests else hops
             for prefix, hops in routes.items()
@@ -296,8 +296,8 @@ def test_one_next_hop_of_those_that_there_are(choice: str) -> None:
     assert several == ({"route 203.0.113.2/32 in public"} if choice == "none" else set())
 
 
-def test_the_preferred_default_route_needs_no_second_look() -> None:
-    """The total is that of the next hops that are chosen as a rule: those of the first path."""
+def test_the_digest_expects_next_hops_of_the_first_path() -> None:
+    """The digest is that of the next hops that are usually chosen: those of the first path."""
     for choice, first in (
         ("without_default", {"0.0.0.0/0": ["198.51.100.120"]}),
         (
@@ -319,7 +319,7 @@ def test_the_preferred_default_route_needs_no_second_look() -> None:
         assert as_planned.learned_routes(merged)["digest"] != wanted
 
 
-def test_settings_of_the_machine_are_not_asked_of_a_container() -> None:
+def test_settings_that_a_container_lacks_are_not_expected() -> None:
     key = "net.ipv4.neigh.default.gc_thresh1"
     seen = seen_with(
         "hv1", lambda seen: (seen["sysctls"].update({key: None}), seen.update(is_container=True))
@@ -330,7 +330,7 @@ def test_settings_of_the_machine_are_not_asked_of_a_container() -> None:
     assert warned == [f"sysctl {key}"]
 
 
-def test_a_second_look_waits_for_what_is_expected() -> None:
+def test_the_second_observation_waits_for_the_expected_routes() -> None:
     wait = patience(LAB["hv1"], FABRIC)
     assert wait["received"]["rr1_public"] == {"ipv4": 5, "ipv6": 4}
     assert (
@@ -341,7 +341,7 @@ def test_a_second_look_waits_for_what_is_expected() -> None:
     assert patience(LAB["rr1"], FABRIC)["learned"] == {}
 
 
-def test_bfd_at_one_end_only_is_said_where_the_session_is_up_without_it() -> None:
+def test_bfd_at_one_end_is_reported_for_a_session_that_is_up() -> None:
     seen = seen_with("hv1", with_value("Down", "routing", "bfd", 0, "state"))
     found = different(compared(LAB["hv1"], seen, FABRIC))
     assert found == {
@@ -350,20 +350,20 @@ def test_bfd_at_one_end_only_is_said_where_the_session_is_up_without_it() -> Non
     }
 
 
-def test_a_caller_that_no_session_is_for_is_a_warning_with_its_address() -> None:
+def test_a_caller_without_a_session_is_a_warning_with_its_address() -> None:
     seen = seen_with("rr1", with_value(3, "strangers", "198.51.100.9"))
     checks = [check for check in compared(LAB["rr1"], seen, FABRIC) if check.state != "ok"]
     assert [(check.what, check.state) for check in checks] == [("stranger 198.51.100.9", "warning")]
     assert "3 times" in checks[0].found
 
 
-def test_a_caller_that_a_session_is_for_by_now_is_none() -> None:
+def test_a_caller_with_a_configured_session_is_no_warning() -> None:
     seen = seen_with("rr1", with_value(3, "strangers", LAB["rr1"].routing.sessions[0].neighbor))
     assert [check.what for check in compared(LAB["rr1"], seen, FABRIC) if check.state != "ok"] == []
 
 
 @pytest.mark.parametrize(("chains", "state"), OTHERS.values(), ids=OTHERS)
-def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], state: str | None) -> None:
+def test_a_chain_of_another_program_that_drops_is_named(chains: dict[str, Any], state: str | None) -> None:
     table = {"family": "ip", "table": "filter", "chains": chains, "unread": None}
     seen = seen_with("hv1", added(table, "chains"))
     checks = [check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
@@ -372,7 +372,7 @@ def test_a_chain_of_somebody_else_that_drops_is_named(chains: dict[str, Any], st
 
 
 @pytest.mark.parametrize(("chains", "state"), TRANSLATING.values(), ids=TRANSLATING)
-def test_a_chain_of_somebody_else_that_rewrites_is_named(chains: dict[str, Any], state: str | None) -> None:
+def test_a_chain_of_another_program_that_rewrites_is_named(chains: dict[str, Any], state: str | None) -> None:
     table = {"family": "inet", "table": "other", "chains": chains, "unread": None}
     seen = seen_with("hv1", added(table, "chains"))
     checks = [check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
@@ -393,8 +393,8 @@ def test_the_rule_that_rewrites_is_named() -> None:
 
 
 @pytest.mark.parametrize(("host", "state"), [("internet", "warning"), ("rr1", None)])
-def test_translation_elsewhere_than_on_hypervisors(host: str, state: str | None) -> None:
-    """An edge router may translate on purpose; a reflector has nothing to translate but BGP."""
+def test_address_translation_on_edge_routers_and_reflectors(host: str, state: str | None) -> None:
+    """An edge router may translate on purpose; a reflector forwards no packets."""
     table = {"family": "ip", "table": "nat", "chains": nat("postrouting", does("masquerade")), "unread": None}
     seen = seen_with(host, added(table, "chains"))
     states = [check.state for check in compared(LAB[host], seen, FABRIC) if check.state != "ok"]
@@ -442,7 +442,7 @@ REWRITING = Rewrites(
         (Kind.FOREIGN_TABLE, subjects.FilterTable("nft", "ruleset"), "nft list ruleset;"),
     ],
 )
-def test_a_chain_of_somebody_else_is_listed_by_the_command_of_its_family(
+def test_a_chain_of_another_program_is_listed_by_the_command_of_its_family(
     kind: Kind, subject: subjects.Subject, listing: str
 ) -> None:
     drops = (Drops("forward", "everything", "drop"),)
@@ -453,7 +453,7 @@ def test_a_chain_of_somebody_else_is_listed_by_the_command_of_its_family(
     assert "a rule before it" not in remedy(Check("hv1", kind, subject, None, drops, "failed"))
 
 
-def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
+def test_unread_rules_of_another_program_are_a_warning() -> None:
     table = {"family": "ip", "table": "nat", "chains": {}, "unread": "not all rules were read"}
     seen = seen_with("hv1", added(table, "chains"))
     checks = [check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"]
@@ -462,14 +462,14 @@ def test_rules_of_somebody_else_that_were_not_read_are_a_warning() -> None:
     ]
 
 
-def test_a_networkd_that_hangs_is_named_with_what_restarts_it() -> None:
+def test_a_hanging_networkd_is_named_with_the_command_that_restarts_it() -> None:
     seen = seen_with("hv1", with_value("no answer within 10 s", "silent", "systemd-networkd.service"))
     (check,) = (check for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok")
     assert (check.what, check.found) == ("unit systemd-networkd", "active, enabled, no answer within 10 s")
     assert "systemctl restart systemd-networkd" in check.remedy
 
 
-def test_a_packet_filter_that_cannot_be_read_is_told_from_none() -> None:
+def test_an_unreadable_packet_filter_is_not_reported_as_missing() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["packet_filter"].update(loaded=False, sets={}, unread=words)
 
@@ -483,8 +483,8 @@ def test_a_reflector_that_answers_no_ping_is_no_difference() -> None:
     assert [check.sentence for check in compared(LAB["hv1"], seen, FABRIC) if check.state != "ok"] == []
 
 
-def test_a_path_carries_what_the_smaller_end_of_it_does() -> None:
-    """A hypervisor with an MTU of 9,000 bytes and a reflector with 1,500."""
+def test_the_expected_packet_size_is_the_smaller_mtu_of_both_ends() -> None:
+    """Test a hypervisor with an MTU of 9,000 bytes and a reflector with 1,500 bytes."""
     large = lab(hv1={"l3hv_mtu": 9000})["hv1"]
     for passes, is_enough in ((9000, True), (1500, True), (1400, False)):
         seen = as_planned.observation(large, FABRIC)

@@ -1,4 +1,4 @@
-"""The names and texts of all reports stay what they are: scripts look for them."""
+"""The names and texts of all reports are stable, because scripts search for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ExpectFile = Callable[[Path, str], None]
 
 
 class Tokens(HTMLParser):
-    """Collects a page as tags and texts; white space around tags and in the style does not count."""
+    """A parser of a page into tags and texts, without white space around tags and in the style."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Tokens(HTMLParser):
 
 
 def tokens(page: str) -> str:
-    """Return a page as one tag or text on each line."""
+    """Return a page with one tag or text on each line."""
     parser = Tokens()
     parser.feed(page)
     parser.close()
@@ -66,16 +66,16 @@ def test_the_report_of_a_fabric_as_planned(name: str, expect_file: ExpectFile) -
 
 
 def differences(report: Report) -> dict[str, Any]:
-    """Return all of a report that is not "ok", and digests of its files with all that is."""
+    """Return all checks of a report that are not "ok", and digests of its complete files."""
     plain = report.as_plain()
     files = {"json": in_json(plain), "xml": junit(report)}
     cases = ElementTree.fromstring(files["xml"]).iter("testcase")
-    told = [ElementTree.tostring(case, encoding="unicode").strip() for case in cases if len(case)]
+    failed_cases = [ElementTree.tostring(case, encoding="unicode").strip() for case in cases if len(case)]
     groups = play(load_plugin()).by_host(report.groups)
     return {
         "counts": plain["counts"],
         "checks": [check for check in plain["checks"] if check["state"] != "ok"],
-        "junit": told,
+        "junit": failed_cases,
         "table": table(report).splitlines(),
         "verbose": hashlib.sha256(table(report, is_verbose=True).encode()).hexdigest(),
         "hosts": groups,

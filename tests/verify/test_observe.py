@@ -1,4 +1,4 @@
-"""Answers of daemons, and packets, as the observation reads them; the twin tests what it reads by netlink."""
+"""The observation of daemons' answers and of packets; tests in the twin observe netlink."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ STATUS = """\
 
 
 class Daemon(threading.Thread):
-    """A control socket that answers as BIRD does."""
+    """A control socket that answers like BIRD."""
 
     def __init__(self, path: str, replies: dict[str, str]) -> None:
         super().__init__(daemon=True)
@@ -164,10 +164,10 @@ class Daemon(threading.Thread):
     def run(self) -> None:
         client, _ = self.socket.accept()
         client.sendall(b"0001 BIRD 2.17.5 ready.\n")
-        with contextlib.suppress(ConnectionError):  # who asked may have heard enough
+        with contextlib.suppress(ConnectionError):  # the client may close the connection early
             while command := client.recv(1024).decode().strip():
                 reply = self.replies.get(command, "9001 syntax error\n")
-                half = len(reply) // 2  # replies come in pieces
+                half = len(reply) // 2  # replies arrive in pieces
                 client.sendall(reply[:half].encode())
                 client.sendall(reply[half:].encode())
 
@@ -219,14 +219,14 @@ def test_refused_routes_and_why(tmp_path: Path) -> None:
     ]
 
 
-def test_of_many_refused_routes_the_first_are_enough(tmp_path: Path) -> None:
+def test_only_the_first_of_many_refused_routes_are_read(tmp_path: Path) -> None:
     path = str(tmp_path / "bird.ctl")
     rows = "".join(f"1007-10.0.{n >> 8}.{n & 255}/32 unicast [x]\n" for n in range(2000))
     Daemon(path, {"show route all filtered table public4 protocol hv3_public": f"{rows}0000 OK\n"}).start()
     assert len(read_refused(path, "hv3_public", "public4")) == REFUSED_SHOWN
 
 
-def test_bfd_sessions_whatever_the_form_of_the_time(control: str) -> None:
+def test_bfd_sessions_are_read_with_every_time_format(control: str) -> None:
     bird = Bird(control)
     up, down = parse_bfd(bird.ask("show bfd sessions"))
     bird.close()
@@ -239,7 +239,7 @@ def test_bfd_sessions_whatever_the_form_of_the_time(control: str) -> None:
     assert (down["state"], down["interval"]) == ("Down", "1.000")
 
 
-def test_a_refusal_is_an_error_and_the_conversation_goes_on(control: str) -> None:
+def test_a_refused_command_is_an_error_and_later_commands_work(control: str) -> None:
     bird = Bird(control)
     with pytest.raises(BirdError, match="syntax error"):
         bird.ask("show nonsense")
@@ -253,8 +253,8 @@ def test_a_refusal_is_an_error_and_the_conversation_goes_on(control: str) -> Non
     bird.close()
 
 
-def test_two_birds_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BIRD 1.6: no channels, a process for each family."""
+def test_both_daemons_of_bird_1_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BIRD 1.6 has no channels, and a process for each family."""
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
     status = STATUS.replace("2.17.5", "1.6.8")
@@ -297,19 +297,17 @@ def test_two_birds_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("reconfigured", "expected"),
     [("2026-11-21 03:26:20.1", True), ("2026-11-21 03:25:51.408", False), ("", False), ("yesterday", False)],
 )
-def test_a_bird_that_has_just_started_or_taken_a_configuration_is_given_time(
-    reconfigured: str, expected: bool
-) -> None:
+def test_a_newly_reconfigured_bird_is_young(reconfigured: str, expected: bool) -> None:
     now = "2026-11-21 03:26:31.408"
     assert is_young({"now": now, "reconfigured": reconfigured}) is expected
 
 
-def test_a_bird_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_socket_of_bird_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     assert "No such file" in read_bird("none", "ipv4")["error"]
 
 
-def test_the_configuration_is_known_by_its_digest(control: str, tmp_path: Path) -> None:
+def test_the_configuration_is_identified_by_its_digest(control: str, tmp_path: Path) -> None:
     text = 'router id 1.1.1.1;\ndefine l3hv_config = "@digest@";\n'
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = tmp_path / "bird.conf"
@@ -327,13 +325,13 @@ def test_the_configuration_is_known_by_its_digest(control: str, tmp_path: Path) 
     bird.close()
 
 
-def test_the_digest_of_a_route_is_that_of_the_expectation() -> None:
+def test_observation_and_expectation_have_the_same_digest_of_a_route() -> None:
     for prefix, hops in (("203.0.113.1/32", ["198.51.100.2", "198.51.100.130"]), ("::/0", ["2001:db8::1"])):
         assert route_digest(prefix, hops) == route_total(prefix, hops).digest
         assert route_digest(prefix, [*reversed(hops), hops[0]]) == route_total(prefix, hops).digest
 
 
-def test_an_offer_is_understood() -> None:
+def test_a_dhcp_offer_is_parsed() -> None:
     transaction = os.urandom(4)
     discover = dhcp_discover("50:54:33:00:00:07", transaction)
     assert len(discover) == 300
@@ -365,7 +363,7 @@ def test_an_offer_is_understood() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 239, 240, 243, 250])
-def test_a_message_that_is_cut_short_is_no_offer(cut: int) -> None:
+def test_a_truncated_message_is_no_offer(cut: int) -> None:
     discover = dhcp_discover("50:54:33:00:00:07", b"abcd")
     assert parse_offer(discover[:cut]) is None
     assert parse_offer(b"\x02" + discover[1:cut]) is None
@@ -377,7 +375,7 @@ ADVERTISEMENT = bytes.fromhex(
 )
 
 
-def test_an_advertisement_is_understood() -> None:
+def test_a_router_advertisement_is_parsed() -> None:
     assert parse_advertisement(ADVERTISEMENT) == {
         "lifetime": 1800,
         "mac": "50:54:33:00:00:01",
@@ -396,7 +394,7 @@ def test_an_advertisement_is_understood() -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, len(ADVERTISEMENT), 7))
-def test_a_cut_or_other_packet_is_no_error(cut: int) -> None:
+def test_a_truncated_or_other_packet_is_no_error(cut: int) -> None:
     parse_advertisement(ADVERTISEMENT[:cut])
     assert parse_advertisement(b"\x85" + ADVERTISEMENT[1:]) is None
 
@@ -409,7 +407,7 @@ def test_a_cut_or_other_packet_is_no_error(cut: int) -> None:
         ("net/ipv4/conf/eno1.90/forwarding", "/proc/sys/net/ipv4/conf/eno1.90/forwarding"),
     ],
 )
-def test_settings_are_found_where_sysctl_d_says(key: str, path: str) -> None:
+def test_settings_are_read_from_the_file_of_the_sysctl_key(key: str, path: str) -> None:
     assert sysctl_path(key) == path
 
 
@@ -417,7 +415,7 @@ def meta(key: str, operator: str, value: object) -> dict[str, object]:
     return {"match": {"op": operator, "left": {"meta": {"key": key}}, "right": value}}
 
 
-def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read() -> None:
+def test_interfaces_and_verdicts_of_foreign_rules_are_read() -> None:
     docker = [
         meta("iifname", "!=", "docker0"),
         meta("oifname", "==", "docker0"),
@@ -478,7 +476,7 @@ SELECTS: dict[str, tuple[list[dict[str, Any]], list[list[Any]] | None]] = {
 
 
 @pytest.mark.parametrize(("matches", "selects"), SELECTS.values(), ids=SELECTS)
-def test_of_a_rule_of_somebody_else_addresses_and_ports_are_read(
+def test_addresses_and_ports_of_foreign_rules_are_read(
     matches: list[dict[str, Any]], selects: list[list[Any]] | None
 ) -> None:
     rule = rule_of_other([*matches, {"masquerade": None}])
@@ -488,8 +486,8 @@ def test_of_a_rule_of_somebody_else_addresses_and_ports_are_read(
 
 
 @pytest.mark.parametrize(("target", "is_known"), [("DOCKER", True), ("MY-CHAIN", False)])
-def test_what_jumps_to_ports_of_the_host_is_for_its_addresses(target: str, is_known: bool) -> None:
-    """nft does not tell the words of iptables' addrtype."""
+def test_a_jump_to_the_chain_docker_is_for_local_addresses(target: str, is_known: bool) -> None:
+    """nft does not list the arguments of iptables' addrtype."""
     rule = rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
     assert rule["selects"] == ([["type", "==", ["local"]]] if is_known else [])
     assert rule["asks_unknown"] is not is_known
@@ -513,16 +511,14 @@ MARK = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
         ([MARK, {"accept": None}], "accept"),
     ],
 )
-def test_what_is_accepted_after_a_rewrite_stays_rewritten(
-    statements: list[dict[str, Any]], verdict: str
-) -> None:
+def test_an_accepted_packet_stays_rewritten(statements: list[dict[str, Any]], verdict: str) -> None:
     assert rule_of_other(statements)["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
     "statement", [TPROXY, SET_DESTINATION, {"dnat": {"family": "ip", "addr": "1.2.3.4"}}]
 )
-def test_what_rewrites_ipv4_is_not_for_ipv6(statement: dict[str, Any]) -> None:
+def test_a_rule_that_rewrites_ipv4_selects_only_ipv4(statement: dict[str, Any]) -> None:
     for several in ([statement], [meta("nfproto", "==", "ipv4"), statement]):
         assert rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
 
@@ -542,7 +538,7 @@ def test_what_rewrites_ipv4_is_not_for_ipv6(statement: dict[str, Any]) -> None:
         ({"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}, None),
     ],
 )
-def test_what_rewrites_is_told_from_what_does_not(statement: dict[str, Any], verdict: str | None) -> None:
+def test_only_rewriting_statements_have_a_verdict(statement: dict[str, Any], verdict: str | None) -> None:
     rule = rule_of_other([statement])
     assert (rule and rule["verdict"]) == verdict
 
@@ -627,7 +623,7 @@ READ_WHOLE: dict[str, tuple[list[Any], list[tuple[str, list[Any], list[Any], boo
 
 
 @pytest.mark.parametrize(("statements", "effects"), READ_WHOLE.values(), ids=READ_WHOLE)
-def test_what_a_rule_of_somebody_else_may_do_is_read(
+def test_all_effects_of_a_foreign_rule_are_read(
     statements: list[Any], effects: list[tuple[str, list[Any], list[Any], bool]]
 ) -> None:
     keys = ("verdict", "interfaces", "selects", "asks_unknown")
@@ -656,7 +652,7 @@ KINDS += ["data", "concat", "target"]
 
 
 def odd_value(chance: random.Random, depth: int = 0) -> Any:
-    """Return JSON that looks like nft's, and is not."""
+    """Return JSON that resembles a listing of nft."""
     if depth > 4 or chance.random() < 0.3:
         return chance.choice(
             [*ODD, "==", "!=", "iifname", "saddr", "ip", "vm1", "203.0.113.1", "10.0.0.1/255.0.1.0"]
@@ -667,7 +663,7 @@ def odd_value(chance: random.Random, depth: int = 0) -> Any:
 
 
 def broken(value: Any, chance: random.Random) -> Any:
-    """Return statements of which some part is something else."""
+    """Return statements with a random part replaced."""
     if chance.random() < 0.08:
         return odd_value(chance)
     if isinstance(value, list):
@@ -678,8 +674,8 @@ def broken(value: Any, chance: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_rule_of_somebody_else_ends_the_verification(seed: int) -> None:
-    """Neither its reading nor its judgement."""
+def test_no_foreign_rule_ends_the_verification(seed: int) -> None:
+    """Test the observation and the comparison of such a rule."""
     chance = random.Random(seed)
     usual = [statements for statements, _ in READ_WHOLE.values()]
     usual += [[*matches, {"masquerade": None}] for matches, _ in SELECTS.values()]
@@ -705,7 +701,7 @@ def test_no_rule_of_somebody_else_ends_the_verification(seed: int) -> None:
         '{"nftables": [{"chain": {"family": "ip", "table": "t", "hook": "forward", "type": "nat"}}]}',
     ],
 )
-def test_a_listing_that_is_not_understood_is_told(
+def test_an_invalid_listing_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str
 ) -> None:
     nft_that(f"echo '{listing}'", tmp_path, monkeypatch)
@@ -716,11 +712,11 @@ def test_a_listing_that_is_not_understood_is_told(
 @pytest.mark.parametrize(
     "words", ["-A", "-A C", "-A C -j", '-A C --comment "a', "-A C -s", "-A C !", "", "-P"]
 )
-def test_no_rule_of_the_old_iptables_ends_the_verification(words: str) -> None:
+def test_no_rule_of_iptables_legacy_ends_the_verification(words: str) -> None:
     legacy_chains(f"{words}\n-A D -j DROP\n")["D"]
 
 
-def test_a_prefix_translated_by_the_old_iptables_is_named() -> None:
+def test_a_prefix_that_iptables_legacy_translates_is_named() -> None:
     words = "-s 2001:db8:1::/48 -j SNPT --src-pfx 2001:db8:1::/48 --dst-pfx fd00::/48"
     assert legacy_rule(words.split())["verdict"] == "snpt"
 
@@ -736,7 +732,7 @@ LEGACY_NAT = """\
 """
 
 
-def test_translations_of_the_old_iptables_have_the_same_shape() -> None:
+def test_translations_of_iptables_legacy_have_the_same_shape() -> None:
     chains = legacy_chains(LEGACY_NAT)
     containers, marked = chains["POSTROUTING"]["rules"]
     assert (containers["verdict"], containers["asks_unknown"]) == ("masquerade", False)
@@ -750,7 +746,7 @@ def test_translations_of_the_old_iptables_have_the_same_shape() -> None:
 @pytest.mark.parametrize(
     ("words", "verdict"), [("-j DOCKER", "jump"), ("-g DOCKER", "goto"), ("-g MASQUERADE", "goto")]
 )
-def test_a_goto_of_the_old_iptables_is_told_from_a_jump(words: str, verdict: str) -> None:
+def test_goto_and_jump_of_iptables_legacy_are_distinguished(words: str, verdict: str) -> None:
     rule = legacy_rule(words.split())
     assert (rule["verdict"], rule["target"]) == (verdict, words.split()[1])
 
@@ -764,7 +760,7 @@ def test_a_goto_of_the_old_iptables_is_told_from_a_jump(words: str, verdict: str
         ("-m addrtype --src-type LOCAL", [], True),
     ],
 )
-def test_of_address_types_of_the_old_iptables_the_hosts_own_are_known(
+def test_local_address_types_of_iptables_legacy_are_read(
     words: str, selects: list[list[Any]], asks_unknown: bool
 ) -> None:
     rule = legacy_rule([*words.split(), "-j", "DOCKER"])
@@ -783,7 +779,7 @@ LEGACY = """\
 """
 
 
-def test_chains_of_the_old_iptables_have_the_same_shape() -> None:
+def test_chains_of_iptables_legacy_have_the_same_shape() -> None:
     chains = legacy_chains(LEGACY)
     assert (chains["FORWARD"]["hook"], chains["FORWARD"]["policy"]) == ("forward", "drop")
     known = ("interfaces", "asks_more", "verdict", "target")
@@ -795,7 +791,7 @@ def test_chains_of_the_old_iptables_have_the_same_shape() -> None:
     assert chains["DOCKER"]["rules"][0]["verdict"] == "drop"
 
 
-def test_callers_that_nobody_knows_are_counted_by_address() -> None:
+def test_unknown_callers_are_counted_by_address() -> None:
     messages = """\
 hv1_public: Received: Connection collision resolution
 BGP: Unexpected connect from unknown address 198.51.100.9 (port 41234)
@@ -810,10 +806,10 @@ level=info msg="Can't find configuration for a new passive connection" Key=198.5
     }
 
 
-def test_a_daemon_that_says_nothing_is_not_waited_for(
+def test_observation_does_not_wait_for_a_silent_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its socket takes the call, as that of a stopped process does, and never says a word."""
+    """Its socket accepts the connection, like that of a stopped process, and never answers."""
     monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
     path = str(tmp_path / "bird.ctl")
     with socket.socket(socket.AF_UNIX) as listening:
@@ -825,8 +821,8 @@ def test_a_daemon_that_says_nothing_is_not_waited_for(
         asked(["sleep", "10"], seconds=0.1)
 
 
-def test_a_daemon_that_accepts_no_call_hangs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel refuses at once who calls a stopped process for which others wait already."""
+def test_a_daemon_that_accepts_no_connection_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses connections at once if the queue of a stopped process is full."""
     monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as callers:
@@ -848,7 +844,7 @@ def nft_that(does: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
 
 
-def test_an_nft_that_hangs_is_told_from_no_packet_filter(
+def test_a_hanging_nft_is_not_reported_as_no_packet_filter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nft_that("exec sleep 10", tmp_path, monkeypatch)
@@ -861,9 +857,7 @@ def test_an_nft_that_hangs_is_told_from_no_packet_filter(
     assert read_translations() == {}
 
 
-def test_rules_of_others_beyond_the_limit_are_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_on_foreign_rules_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = {"family": "ip", "table": "filter", "name": "FORWARD"}
     base = {"chain": {**chain, "type": "filter", "hook": "forward", "policy": "accept"}}
     rule = {"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "expr": [{"accept": None}]}}
@@ -902,8 +896,8 @@ exec %s -c "$READING"
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
-def test_chains_that_sessions_pass_are_read_after_those_of_guests() -> None:
-    """With the devices of a chain, which the JSON of nft 1.0 lacks."""
+def test_chains_on_the_way_of_sessions_are_read_last() -> None:
+    """Devices of a chain are read too, which the JSON of nft 1.0 lacks."""
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", IN_A_NAMESPACE % sys.executable],
         env={**os.environ, "READING": READING},
@@ -949,10 +943,10 @@ IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
 @pytest.mark.parametrize("image", [None, *(path.parents[2] for path in IMAGES[:1])])
-def test_what_nft_itself_lists_is_understood(
+def test_real_listings_of_nft_are_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
 ) -> None:
-    """By the nft of this machine, and by that of the other Debian where its image is there."""
+    """Test the nft of this machine, and that of the other Debian if its image exists."""
     if image is not None:
         nft_that(f'exec chroot {image} /usr/sbin/nft "$@"', tmp_path, monkeypatch)
     done = subprocess.run(
@@ -981,7 +975,7 @@ def test_what_nft_itself_lists_is_understood(
         ("hook ingress priority filter; policy", None),
     ],
 )
-def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
+def test_devices_of_a_chain_are_read_from_text_if_the_json_lacks_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     header: str,
@@ -1015,7 +1009,7 @@ exec "$0" -c "$READING"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace of its own")
-def test_copies_in_scans_are_no_routes_of_others() -> None:
+def test_temporary_copies_of_routes_are_not_reported() -> None:
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", ROUTES, sys.executable],
         env={**os.environ, "READING": READING_ROUTES},

@@ -1,4 +1,4 @@
-"""Answers of FRR as the observation reads them; the twin asks FRR itself."""
+"""The observation of FRR's answers; tests in the twin observe FRR itself."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ CONFIGURATION = "! l3hv_config @digest@\nrouter bgp 65000 view public\n"
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a machine whose vtysh answers in the order of the questions."""
+    """Install a fake vtysh that answers the commands in their order."""
     (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}END\n")
     (tmp_path / "in-force").write_text(f"#!/bin/sh\n! grep wrong {tmp_path}/frr.conf >&2\n")
     for program in ("vtysh", "in-force"):
@@ -99,17 +99,17 @@ def test_a_range_listens_and_its_clients_have_their_addresses(tmp_path: Path) ->
         "Passive",
         "198.51.100.0/26",
     )
-    assert seen["clients_private"]["state"] == "Idle"  # a group that nobody can join
+    assert seen["clients_private"]["state"] == "Idle"  # a group without possible members
     assert seen["198.51.100.1"]["neighbor"] == "198.51.100.1"
 
 
-def test_bfd_is_what_both_ends_agreed_on() -> None:
+def test_bfd_has_the_negotiated_values() -> None:
     up, down = read_routing(PLAN)["bfd"]
     assert up == {"address": "198.51.100.1", "state": "Up", "interval": "0.200", "timeout": "0.600"}
     assert down["state"] == "Down"
 
 
-def test_what_runs_is_the_file_where_frr_sees_no_difference() -> None:
+def test_the_running_configuration_is_the_file_if_frr_sees_no_difference() -> None:
     file = Path(frr.FRR_CONFIGURATION)
     digest = hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:16]
     file.write_text(CONFIGURATION.replace("@digest@", digest))
@@ -123,6 +123,6 @@ def test_what_runs_is_the_file_where_frr_sees_no_difference() -> None:
     assert read_routing(PLAN)["configuration"]["placed"] is None
 
 
-def test_an_frr_that_does_not_answer_is_told(tmp_path: Path) -> None:
+def test_an_frr_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     (tmp_path / "vtysh").write_text("#!/bin/sh\necho failed to connect to any daemons >&2; exit 1\n")
     assert read_routing(PLAN) == {"error": "failed to connect to any daemons"}

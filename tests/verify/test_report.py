@@ -1,4 +1,4 @@
-"""The reports say what differs, to people and to programs."""
+"""The reports of differences, for operators and for programs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REPORT = Report("inventories/lab", "2026-11-21T03:00:00+00:00", 1.4, CHECKS)
 GREEN = Report("inventories/lab", "2026-11-21T03:00:00+00:00", 1.4, (CHECKS[0], CHECKS[3], CHECKS[5]))
 
 
-def test_warnings_alone_are_no_failure() -> None:
+def test_a_report_with_only_warnings_passes() -> None:
     assert GREEN.ok
     assert not REPORT.ok
     assert REPORT.counts() == {"ok": 2, "warning": 1, "failed": 3}
@@ -83,7 +83,7 @@ def test_the_files_hold_the_same_checks(tmp_path: Path) -> None:
     assert suites.get("tests") == str(len(data["checks"]))
 
 
-def test_junit_has_a_suite_per_host_and_fails_what_failed() -> None:
+def test_junit_has_a_suite_per_host_and_its_failures() -> None:
     root = ElementTree.fromstring(junit(REPORT))
     assert (root.get("tests"), root.get("failures")) == ("6", "3")
     assert [suite.get("name") for suite in root] == ["hv1", "hv2", "hv10"]
@@ -92,7 +92,7 @@ def test_junit_has_a_suite_per_host_and_fails_what_failed() -> None:
 
 
 class Page(HTMLParser):
-    """Collects what a page refers to, and whether its elements are closed."""
+    """A parser that collects the references of a page and its unclosed elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("report", [REPORT, GREEN])
-def test_the_page_needs_nothing_else(report: Report, tmp_path: Path) -> None:
+def test_the_page_refers_to_no_other_file(report: Report, tmp_path: Path) -> None:
     write_reports(report, LAB.values(), tmp_path)
     text = (tmp_path / "report.html").read_text()
     page = Page()
@@ -122,7 +122,7 @@ def test_the_page_needs_nothing_else(report: Report, tmp_path: Path) -> None:
     assert ("The fabric is as intended" in text) is report.ok
 
 
-def test_what_is_checked_cannot_become_markup(tmp_path: Path) -> None:
+def test_texts_of_checks_are_escaped(tmp_path: Path) -> None:
     expected, found = SessionState("<script>"), SessionState("</dd><script>alert(1)</script>")
     evil = Check("hv1", Kind.SESSION, subjects.Session("<b><img>"), expected, found, "failed")
     write_reports(Report("<i>", "", 0, (evil,)), LAB.values(), tmp_path)
@@ -132,7 +132,7 @@ def test_what_is_checked_cannot_become_markup(tmp_path: Path) -> None:
     assert "<i>" not in text
 
 
-def test_the_picture_marks_what_is_broken() -> None:
+def test_the_picture_marks_failures() -> None:
     marked = marks(REPORT, LAB.values())
     assert marked.machines == {"hv1": "rules ipv4: 0: from all lookup local"}
     assert marked.links == {("hv2", "a"): "bfd rr1 a public: Down"}

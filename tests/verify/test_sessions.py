@@ -1,4 +1,4 @@
-"""Sessions of every layout are looked at, and those of a range under their clients' names."""
+"""Verification of sessions of every layout, and of sessions of a range by the names of its clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_layout(layout: str) -> dict[str, HostPlan]:
 
 
 def different(plan: HostPlan, seen: Any, fabric: Fabric) -> dict[str, str]:
-    """Return what was found where a check fails."""
+    """Return the findings of failed checks."""
     return {check.what: check.found for check in compared(plan, seen, fabric) if not check.ok}
 
 
@@ -49,7 +49,7 @@ def test_a_host_as_planned_has_no_difference(layout: str) -> None:
     assert "path a has a reflector for private" in checks
 
 
-def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
+def test_a_shared_session_that_is_down_fails_in_all_its_domains() -> None:
     plans = with_layout("shared")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
@@ -61,8 +61,8 @@ def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
     } <= different(plans["hv1"], seen, fabric).keys()
 
 
-def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_session_carries() -> None:
-    """GoBGP has a session for each domain: what BIRD tells it of the private one comes a second time."""
+def test_reflectors_on_a_path_exchange_all_domains_of_a_shared_session() -> None:
+    """GoBGP has a session for each domain: it receives BIRD's private routes a second time."""
     uplinks = {"b": {"public": "b-public", "private": "b-private"}}
     rr3 = {"l3hv_id": 100, "l3hv_daemon": "gobgp", "l3hv_uplinks": uplinks}
     plans = lab({"rr3": ("route_reflector", rr3)}, hv1={"l3hv_session_layout": "shared"})
@@ -79,7 +79,7 @@ def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_ses
     }
 
 
-def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
+def test_bfd_of_per_family_sessions_is_named_by_family() -> None:
     plans = with_layout("per_family")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
@@ -90,7 +90,7 @@ def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
 
 
 def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
-    """Return what is seen on a reflector whose clients BIRD has given names to."""
+    """Return the observation of a reflector to whose clients BIRD has given names."""
     seen = as_planned.observation(with_clients(plan, fabric), fabric)
     sessions = seen["routing"]["sessions"].values()
     dynamic = {f"dynbgp{number}": session for number, session in enumerate(sessions, 1)}
@@ -111,7 +111,7 @@ def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def test_clients_of_a_range_are_known_by_their_addresses() -> None:
+def test_clients_of_a_range_are_identified_by_their_addresses() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
@@ -124,7 +124,7 @@ def test_clients_of_a_range_are_known_by_their_addresses() -> None:
     assert missing.removeprefix("session ") in explicit
 
 
-def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
+def test_a_client_of_a_range_without_a_plan_is_named() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
@@ -135,7 +135,7 @@ def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
     assert found == {"session dynbgp9": f"Established, {stranger['local']} to 198.51.100.77"}
 
 
-def test_other_reflectors_are_as_they_are() -> None:
+def test_reflectors_without_ranges_are_not_renamed() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     assert with_clients(plans["rr2"], fabric) == plans["rr2"]

@@ -1,4 +1,4 @@
-"""Expectations and findings are values under the same keys; words are in the reports alone."""
+"""Expectations and findings are values with the same keys; only reports have texts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODULES = sorted(VERIFY.glob("*.py"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
-def test_what_compares_knows_no_words(path: Path) -> None:
+def test_comparison_modules_import_no_report(path: Path) -> None:
     found = [
         node.module
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -47,7 +47,7 @@ def test_what_compares_knows_no_words(path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", LAB)
-def test_a_host_as_planned_is_found_with_the_expected_values(host: str) -> None:
+def test_found_values_of_a_host_as_planned_are_the_expected_ones(host: str) -> None:
     expected = expectation(LAB[host], FABRIC, frozenset())
     found = findings(LAB[host], SEEN[host])
     assert found.keys() - expected.keys() == {Key(Kind.OTHER_LISTENERS, subjects.Host())}
@@ -61,7 +61,7 @@ def differing(host: str, change: Callable[[dict[str, Any]], Any]) -> list[Check]
     return [check for check in compare(LAB[host], seen_with(host, change), FABRIC) if check.state != "ok"]
 
 
-def test_every_difference_has_a_name_of_its_own() -> None:
+def test_every_difference_has_a_unique_key() -> None:
     for change, expected in DIFFERENCES.values():
         failed = [check for check in differing("hv1", change) if not check.ok]
         assert len({check.key for check in failed}) == len(failed) == len(expected)
@@ -138,21 +138,21 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], Kind, subjects.Subject,
 
 
 @pytest.mark.parametrize(("change", "kind", "subject", "expected", "found"), VALUES.values(), ids=VALUES)
-def test_a_difference_is_one_of_values(
+def test_a_difference_has_the_expected_and_found_values(
     change: Callable[[dict[str, Any]], Any], kind: Kind, subject: subjects.Subject, expected: Any, found: Any
 ) -> None:
     check = next(check for check in differing("hv1", change) if check.key == (kind, subject))
     assert (check.expected, check.found, check.state) == (expected, found, "failed")
 
 
-def test_a_daemon_that_does_not_answer_is_told_with_its_unit() -> None:
+def test_a_daemon_that_does_not_answer_is_reported_with_its_unit() -> None:
     checks = differing("rr1", lambda seen: seen.update(routing={"error": "refused"}))
     assert [(check.key, check.found, check.context) for check in checks] == [
         (Key(Kind.CONFIGURATION, subjects.Host()), NoAnswer("bird2", "refused"), Unanswered("bird.service"))
     ]
 
 
-def test_guests_of_unseen_hosts_explain_counts_and_routes() -> None:
+def test_guests_of_unobserved_hosts_explain_counts_and_routes() -> None:
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
     routes = FABRIC.routes(LAB["hv1"], table)
     hops = tuple(routes.pop("203.0.113.4/32"))
