@@ -25,14 +25,14 @@ MARKS = ("l3hv_id", "l3hv_uplinks")
 _LONGEST_REASON = 160
 
 OPTIONS = frozenset({"l3hv_break_lock", "l3hv_build", "l3hv_removals"})
-"""Options of one run; they are no facts of the fabric."""
+"""Options of one run, which are no facts of the fabric."""
 INTERNAL = OPTIONS | {"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"}
 """Variables with the prefix ``l3hv_`` that are no intent: options and facts of a run, the twin's name, and
 secrets, which only the files of secrets contain."""
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` without Ansible's tags (ansible-core 2.19 hands out tagged subclasses).
+    """Return ``value`` without Ansible's tags: ansible-core 2.19 returns instances of tagged subclasses.
 
     >>> plain({"a": (1, "b", None)})
     {'a': [1, 'b', None]}
@@ -99,7 +99,7 @@ class Inventory:
         files: Mapping[str, Files],
         known: Mapping[str, Files],
     ) -> tuple[dict[str, Files], list[Problem]]:
-        """Return the hosts outside the fabric's groups, with their files; a problem for each misplaced host.
+        """Return the hosts outside the fabric's groups with their files, and the problems of misplaced hosts.
 
         A host is misplaced if it has variables of the fabric (:data:`MARKS`).  ``known`` are the results of
         an earlier run: a host whose files have not changed since is not checked again.

@@ -20,15 +20,15 @@ VARIABLE_FILES = frozenset({".yml", ".yaml", ".json"})
 MOST_STRAYS = 3
 """Maximum number of names in a list of files or hosts."""
 
-
 Files = dict[str, list[int]]
 """The files of one host or of all, by path: the times, size and inode of each (:class:`Stamp`)."""
 
 
 @dataclass
 class Stamp:
-    """The state of the inventory's files by path: times, size and inode; ``hosts`` has the files of one host.
+    """The state of the inventory's files by path: times, size and inode.
 
+    ``shared`` are the files that affect all hosts, ``hosts`` the files of single hosts, by host.
     Modification time and size are not enough: ``cp -p`` and ``rsync -t`` set the time, and an edit may keep
     the size.  No program can set the time of change (ctime), and a renamed file has another inode.
     """
@@ -129,7 +129,7 @@ def strays(
             owners = {path: _owner(path) for path in sorted((place / folder).iterdir())}
             for path, name in owners.items():
                 if name and not name.startswith(".") and name not in names:
-                    # Suggest only names without a file: the others have theirs.
+                    # Suggest only names that have no file yet.
                     close = difflib.get_close_matches(name, {*names} - {*owners.values()}, n=1)
                     remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove the file."
                     remedies[path] = remedy

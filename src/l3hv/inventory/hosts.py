@@ -21,7 +21,8 @@ from l3hv.model.plain import as_plain
 class Reading:
     """The hosts that this run has read, and their common facts.
 
-    ``seen`` are all hosts that were read, also those with problems; ``templated`` are those with templates.
+    ``seen`` are all hosts that were read, also hosts with problems.  ``templated`` are the hosts whose
+    variables contain templates.
     """
 
     common: Common | None = None
@@ -33,7 +34,7 @@ class Reading:
 
     @property
     def basis(self) -> str:
-        """A digest of the facts that all hosts' announcements depend on: the common ones, and reflectors."""
+        """A digest of the facts that every host's announcements depend on: common facts and reflectors."""
         reflectors = [
             as_plain(member(host)) for host in self.hosts.values() if host.kind == "route_reflector"
         ]

@@ -1,4 +1,4 @@
-"""The hosts and guests that a run takes out of service: the last run had them, and the intent has not."""
+"""The hosts and guests that a run takes out of service: the last run left them, and the intent lacks them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Removals:
         return sentences
 
     def totals(self) -> str:
-        """Return the numbers as text that completes the words "removes …"."""
+        """Return the numbers of removed and of all hosts and guests, as the object of "removes"."""
         return (
             f"{len(self.hosts)} of {self.all_hosts} hosts and {len(self.guests)} of {self.all_guests} guests"
         )
