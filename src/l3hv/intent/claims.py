@@ -122,7 +122,7 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
         if kind == "address" and (problem := _taken_by_id(host, claim, unique, common)) is not None:
             problems.setdefault((host, claim.field), problem)
     return [
-        *_unreflected(places["path"], places["reflector"], common),
+        *_paths_without_reflector(places["path"], places["reflector"], common),
         *_impossible_moves(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
@@ -300,12 +300,11 @@ def _overlap(place: _Place, other: _Place) -> Problem:
 # Paths.
 
 
-def _unreflected(
+def _paths_without_reflector(
     users: Mapping[str, list[str]], reflectors: Mapping[str, list[str]], common: Common
 ) -> Iterator[Problem]:
-    """Yield a problem for each domain of a path that hosts use and no reflector serves."""
-    for network in dict.fromkeys((network.path, network.domain) for network in common.networks):
-        path, domain = network
+    """Yield a problem for each domain of a path that hosts use without a reflector there."""
+    for path, domain in dict.fromkeys((network.path, network.domain) for network in common.networks):
         hosts = users.get(f"{path}.{domain}", [])
         if hosts and not reflectors.get(f"{path}.{domain}"):
             clients = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, family_of_text
 from l3hv.model.choices import Family
-from l3hv.model.daemons import ECHOING, UNITS
+from l3hv.model.daemons import ADVERTISING_BACK, UNITS
 from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
 from l3hv.plan.units import settings_of
@@ -305,7 +305,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             interval, multiplier = fabric.bfd(plan, session.peer)
             yield Key(Kind.BFD, bfd_of(session)), BfdState("Up", interval, multiplier)
         is_alone = all((session.path, domain) in alone for domain in session.domains)
-        is_echoed = routing.daemon.name in ECHOING
+        is_echoed = routing.daemon.name in ADVERTISING_BACK
         for channel in session.channels:
             subject = subjects.SessionFamily(session.name, channel.family)
             counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
