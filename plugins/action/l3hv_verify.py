@@ -24,7 +24,7 @@ from l3hv.run.memory import without_garbage_collection
 from l3hv.verify import subjects
 from l3hv.verify.causes import Group, groups
 from l3hv.verify.check import Check, Kind, failures
-from l3hv.verify.compare import compare, patience
+from l3hv.verify.compare import compare, wait_conditions
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.packets import check_packets, standing_twin
@@ -109,7 +109,7 @@ def second_look(
         is_down = check.kind is Kind.SESSION
         has_session_down[check.host] = has_session_down.get(check.host, False) or is_down
     return {
-        host: {**patience(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
+        host: {**wait_conditions(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
         for host, is_down in has_session_down.items()
     }
 
