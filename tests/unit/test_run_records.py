@@ -251,12 +251,12 @@ def test_another_account_keeps_no_run_from_its_lock(module: ModuleType, open_dir
 
 def test_a_guard_that_a_process_keeps_is_named(module: ModuleType, tmp_path: Path):
     with (
-        module.alone(str(tmp_path)),
+        module.guarded(str(tmp_path)),
         pytest.raises(module.Busy, match=r"has kept \S+/\.guard locked for 0 s\. .* `fuser -v \S+` names it"),
-        module.alone(str(tmp_path), wait=0.2),
+        module.guarded(str(tmp_path), wait=0.2),
     ):
         pytest.fail("two at once")
-    with module.alone(str(tmp_path), wait=0.2):
+    with module.guarded(str(tmp_path), wait=0.2):
         pass
 
 
