@@ -47,7 +47,7 @@ options:
     suboptions:
       src:
         description:
-          - A template in the role's C(templates) if the name ends in C(.j2), otherwise a file in its C(files).
+          - A template in the role's C(templates) if the name ends in C(.j2), else a file in its C(files).
             Files are copied unchanged.
           - Jinja itself renders templates, with the filter P(ansible.builtin.comment#filter) and the host's
             variables. An undefined variable is an error. C(@digest@) in the result becomes a digest of the
