@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +29,11 @@ from l3hv.verify.values import (
 ROUTES_NAMED = 10
 NOT_COMPARABLE = (Unread.OF_THE_MACHINE, Unread.NO_PING)
 """Findings without a value to compare: such a check is ok."""
-WARNINGS = (Unread.NOT_IN_KERNEL, Presence.ABSENT, Presence.WITHOUT_CARRIER)
+HARMLESS = (Unread.NOT_IN_KERNEL, Presence.ABSENT, Presence.WITHOUT_CARRIER)
 """Findings that are a warning and no failure."""
 ALWAYS_OK = frozenset({Kind.OTHER_LISTENERS})
 """Kinds of checks that only inform."""
-NEVER_FAILED = frozenset({Kind.FOREIGN_RULES, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE, Kind.STRANGER})
+ONLY_WARNINGS = frozenset({Kind.FOREIGN_RULES, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE, Kind.STRANGER})
 """Kinds of checks whose differences are warnings."""
 OF_THE_DAEMON = frozenset({Kind.ROUTER_ID, Kind.SESSION, Kind.BFD, Kind.RECEIVED, Kind.SENT})
 OF_A_SESSION = frozenset({Kind.RECEIVED, Kind.SENT})
@@ -50,30 +50,41 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     found = findings(plan, seen)
     at_least = functools.cache(lambda: expectation(plan, least or fabric, absent))
     routes: list[Check] = []
+    for table, listed in _listed_tables(plan, seen):
+        different = _different_routes(plan, table, listed, fabric, least or fabric)
+        if all(check.ok for check in different):
+            # A choice of next hops, or guests that are not started, explain another number and digest.
+            key = learned_key(table)
+            found[key] = _with_total_of(found[key], expected[key])
+        routes += _limited(plan, table, different)
+    silent = _silent_units(plan, seen)
+    checks = []
+    for key in [*expected, *(extra for extra in found if extra not in expected)]:
+        if _is_redundant(key, found):
+            continue
+        check = _check(plan, key, expected.get(key), found.get(key))
+        if key in silent:
+            check = replace(check, context=Unanswered(silent[key]))
+        if not check.ok and _is_count_between(key, at_least().get(key), found.get(key), expected.get(key)):
+            check = replace(check, state="warning", context=OfUnseenGuests())
+        checks.append(check)
+    return checks + routes
+
+
+def _listed_tables(plan: HostPlan, seen: Observation) -> Iterator[tuple[RoutingTable, list[dict[str, Any]]]]:
+    """Yield the tables of which the observation lists the learned routes: their digest is not as expected."""
     for table in plan.routing.tables:
         listed = seen["learned"].get(table.name, {}).get("routes")
         if listed is not None:
-            different = _different_routes(plan, table, listed, fabric, least or fabric)
-            if all(check.ok for check in different):
-                # A choice of next hops, or guests that are not started, explain another number and digest.
-                key = learned_key(table)
-                found[key] = _with_total_of(found[key], expected[key])
-            routes += _limited(plan, table, different)
+            yield table, listed
+
+
+def _silent_units(plan: HostPlan, seen: Observation) -> dict[Key, str]:
+    """Return the units that do not answer, by the check that fails because of it."""
     silent = {Key(Kind.UNIT, unit_of(unit)): unit for unit in seen["silent"]}
     if "error" in seen["routing"]:
         silent[Key(Kind.CONFIGURATION, HOST)] = routing_units(plan)[0]
-    checks = []
-    for key in [*expected, *(extra for extra in found if extra not in expected)]:
-        if not _is_redundant(key, found):
-            check = _check(plan, key, expected.get(key), found.get(key))
-            if key in silent:
-                check = replace(check, context=Unanswered(silent[key]))
-            if not check.ok and _is_count_between(
-                key, at_least().get(key), found.get(key), expected.get(key)
-            ):
-                check = replace(check, state="warning", context=OfUnseenGuests())
-            checks.append(check)
-    return checks + routes
+    return silent
 
 
 def _with_total_of(found: Value, expected: Value) -> Value:
@@ -133,7 +144,7 @@ def _agrees(expected: Value | None, found: Value | None) -> bool:
 
 def _is_warning(kind: Kind, found: Value | None) -> bool:
     """Tell whether a difference is a warning and no failure."""
-    return kind in NEVER_FAILED or found in WARNINGS
+    return kind in ONLY_WARNINGS or found in HARMLESS
 
 
 def _is_redundant(key: Key, found: Mapping[Key, Value]) -> bool:
