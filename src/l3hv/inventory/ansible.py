@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,24 +105,30 @@ class Inventory:
         A host is misplaced if it has variables of the fabric (:data:`MARKS`).  ``known`` are the results of
         an earlier run: a host whose files have not changed since is not checked again.
         """
-        hosts = [str(host) for host in self.groups["all"] if host not in kinds]
         outside: dict[str, Files] = {}
         problems: list[Problem] = []
-        groups_of: dict[str, list[str]] = {}
-        for host in hosts:
+        for host in (str(host) for host in self.groups["all"] if host not in kinds):
             host_files = files.get(host, {})
-            if known.get(host) != host_files:
-                raw = self.raw(host)
-                marks = [name for name in MARKS if raw.get(name) is not None]
-                if marks:
-                    if not groups_of:
-                        for group, members in sorted(self.groups.items()):
-                            for member in members:
-                                groups_of.setdefault(str(member), []).append(str(group))
-                    problems.append(_misplaced(host, marks, groups_of.get(host, ())))
-                    continue
-            outside[host] = host_files
+            is_checked = known.get(host) == host_files
+            if not is_checked and (marks := self._marks(host)):
+                problems.append(_misplaced(host, marks, self._groups_of.get(host, ())))
+            else:
+                outside[host] = host_files
         return outside, problems
+
+    def _marks(self, host: str) -> list[str]:
+        """Return the variables of a host that only hosts of the fabric have."""
+        raw = self.raw(host)
+        return [name for name in MARKS if raw.get(name) is not None]
+
+    @functools.cached_property
+    def _groups_of(self) -> dict[str, list[str]]:
+        """The groups of each host, sorted."""
+        groups_of: dict[str, list[str]] = {}
+        for group, members in sorted(self.groups.items()):
+            for member in members:
+                groups_of.setdefault(str(member), []).append(str(group))
+        return groups_of
 
     def variables(self, host: str) -> tuple[dict[str, Any], bool, list[Problem]]:
         """Return the intent of ``host`` as plain values, whether any was templated, and the problems."""

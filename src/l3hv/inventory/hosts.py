@@ -94,11 +94,16 @@ def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Pro
     for problem in problems:
         name = problem.field
         if name in inventory.extra and problem.unfit_text:
-            value = problem.value if problem.value.isdigit() else problem.value.lower()
-            is_plain = value.isdigit() or value in ("true", "false")
-            example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'
+            example = f'{{"{name}": {_as_json(problem.value)}}}'
             remedy = f"-e {name}=… is always text: write -e '{example}'."
             explained.append(replace(problem, remedy=remedy))
         else:
             explained.append(problem)
     return explained
+
+
+def _as_json(text: str) -> str:
+    """Return a number or a boolean, which is given as text, in the syntax of JSON; else "…"."""
+    if text.isdigit():
+        return text.lstrip("0")
+    return text.lower() if text.lower() in ("true", "false") else "…"
