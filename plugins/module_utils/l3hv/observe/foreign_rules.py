@@ -113,49 +113,71 @@ def rule_of_other(expressions: list[Any]) -> dict[str, Any] | None:
     ``asks_unknown`` is true if it has other conditions, ``asks_more`` if it has any besides ``interfaces``.
     """
     rule = empty_rule()
-    asks_type = is_unread = False
+    has_address_type = is_unread = False
     for expression in expressions:
         if not isinstance(expression, dict) or len(expression) != 1:
             # nft prints some statements as text, such as a jump to an unnamed chain.
             rule["asks_unknown"] = is_unread = True
             continue
         ((kind, value),) = expression.items()
-        implied: list[list[Any]] = []
         if kind in VERDICTS:
-            if rule["verdict"] is not None and kind not in ENDS_OF_PACKETS:
-                continue  # a rewritten packet goes on
-            rule["verdict"] = kind
-            rule["target"] = chain_jumped_to(value) if kind in {"jump", "goto"} else None
+            set_verdict(rule, kind, value)
         elif kind in REWRITES:
             rule["verdict"] = kind
-            family = value.get("family") if isinstance(value, dict) else None
-            implied = implied_by(family)
+            add_implied(rule, value.get("family") if isinstance(value, dict) else None)
         elif kind == "mangle":
-            payload = value["key"].get("payload", {}) if isinstance(value["key"], dict) else {}
-            payload = {} if "tunnel" in payload else payload
-            if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
-                rule["verdict"] = rule["verdict"] or "rewrite"
-                implied = implied_by(payload.get("protocol"))
+            add_assignment(rule, value)
         elif kind == "xt" and value and value.get("type") == "target":
             name = str(value.get("name")).lower()
             rule["verdict"] = name if name in (*REWRITES, "reject", "drop") else rule["verdict"]
         elif kind == "xt" and value and value.get("name") == "addrtype":
-            asks_type = True
+            has_address_type = True
         elif kind == "match":
             add_selection(rule, value)
         elif kind not in {"counter", "log", "comment", "notrack"}:
             rule["asks_unknown"] = True
             is_unread = is_unread or kind == "vmap"
-        rule["selects"] += [select for select in implied if select not in rule["selects"]]
-    if asks_type and rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
-        rule["selects"].append(["type", "==", ["local"]])
-    elif asks_type:
-        # nft does not show which end and which type it matches, and whether it is negated.
-        rule["asks_unknown"] = True
+    if has_address_type:
+        add_address_type(rule)
     rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
     if is_unread and rule["verdict"] is None:
         rule["verdict"] = UNREAD
     return rule if rule["verdict"] else None
+
+
+def set_verdict(rule: dict[str, Any], verdict: str, value: Any) -> None:
+    """Set the verdict of a rule, unless the rule has rewritten the packet and the packet goes on."""
+    if rule["verdict"] is not None and verdict not in ENDS_OF_PACKETS:
+        return
+    rule["verdict"] = verdict
+    rule["target"] = chain_jumped_to(value) if verdict in {"jump", "goto"} else None
+
+
+def add_assignment(rule: dict[str, Any], mangle: dict[str, Any]) -> None:
+    """Add an assignment to a field of the packet to a rule; it counts if it rewrites an address or a port."""
+    payload = mangle["key"].get("payload", {}) if isinstance(mangle["key"], dict) else {}
+    if "tunnel" in payload:  # a field of the inner packet
+        return
+    if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
+        rule["verdict"] = rule["verdict"] or "rewrite"
+        add_implied(rule, payload.get("protocol"))
+
+
+def add_implied(rule: dict[str, Any], protocol: str | None) -> None:
+    """Add the conditions that a field of ``protocol`` implies to a rule, unless it has them."""
+    rule["selects"] += [select for select in implied_by(protocol) if select not in rule["selects"]]
+
+
+def add_address_type(rule: dict[str, Any]) -> None:
+    """Add a match of iptables on the type of an address to a rule.
+
+    nft shows neither the end nor the type that it matches, nor whether it is negated.  They are known only
+    for a jump to one of :data:`PORTS_OF_THE_HOST`.
+    """
+    if rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
+        rule["selects"].append(["type", "==", ["local"]])
+    else:
+        rule["asks_unknown"] = True
 
 
 def chain_jumped_to(jump: dict[str, Any]) -> str:
