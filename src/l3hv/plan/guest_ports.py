@@ -107,7 +107,7 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
 
 
 def guest_services(guests: tuple[GuestPlan, ...]) -> GuestServices:
-    """Return which daemons serve the guests of this host."""
+    """Return the services that the guests of this host need."""
     return GuestServices(
         dhcp=any(guest.lease is not None for guest in guests),
         advertisements=any(guest.prefix is not None for guest in guests),

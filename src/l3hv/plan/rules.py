@@ -25,7 +25,7 @@ DHCP_SERVER = 67
 ICMP = 1
 """IANA's number of the protocol."""
 KERNEL_RULES = 32766
-"""Priority of the kernel's own rule of ``main``; ours come before it."""
+"""Priority of the kernel's own rule of ``main``; the rules of l3hv come before it."""
 
 
 def policy_rules(

@@ -102,7 +102,7 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 def enter(namespace: str) -> None:
-    """Put the calling thread into a network namespace for good."""
+    """Put the calling thread into a network namespace permanently."""
     try:
         with namespace_fd(namespace) as fd:
             _setns(fd)

@@ -176,10 +176,11 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             here = _addresses(seen, uplink.interface, planned)
             yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
-    ours = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
+    # A pattern of length 0 is the default route, which matches every address.
+    of_fabric = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
     for address in seen["addresses"].get("lo", ()):
         one = f"{ip_interface(address['address']).ip}/{ip_interface(address['address']).max_prefixlen}"
-        if address["address"] in planned or is_matched(one, ours):
+        if address["address"] in planned or is_matched(one, of_fabric):
             yield Key(Kind.LOOPBACK, subjects.Address(address["address"])), True
 
 
@@ -236,8 +237,8 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
         return True
     interface = rule["iif"] or rule["oif"]
     is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
-    ours = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
-    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in ours)
+    marks = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
+    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in marks)
     return not rule["inverted"] and (is_elsewhere or is_marked)
 
 

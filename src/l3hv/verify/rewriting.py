@@ -178,10 +178,10 @@ def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple
     connections).
     """
     versions = VERSIONS.get(table["family"], {4, 6})
-    ours = [flow.in_versions(versions) for flow in flows]
+    possible = [flow.in_versions(versions) for flow in flows]
     for name, chain in table["chains"].items():
         found: dict[Rewrite, bool] = {}
-        for flow in (flow for flow in ours if chain["hook"] in flow.hooks and flow.networks):
+        for flow in (flow for flow in possible if chain["hook"] in flow.hooks and flow.networks):
             passing = flow.on_devices(chain)
             if passing is None:
                 continue
@@ -329,8 +329,8 @@ def _is_any_address(flow: Flow, operator: str, values: tuple[str, ...], *, is_fo
         return ALL if operator == "==" else NEVER
     if operator == "!=":
         return SOME
-    is_ours = any(_overlaps(network, pair) for network in flow.networks for pair in ranges)
-    return SOME if is_ours or is_for_all else NEVER
+    is_of_fabric = any(_overlaps(network, pair) for network in flow.networks for pair in ranges)
+    return SOME if is_of_fabric or is_for_all else NEVER
 
 
 def _is_address(networks: tuple[Network, ...], operator: str, values: tuple[str, ...]) -> Match:

@@ -55,7 +55,7 @@ NOTHING = "nothing"
 INTENDED = "the intended one"
 
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 12: "bird", 16: "dhcp", 107: "l3hv"}
-"""The maker of a route or rule (rt_protos); 107 is ours."""
+"""The maker of a route or rule (rt_protos); 107 is l3hv."""
 
 ELEMENTS_NAMED = 10
 REWRITES_NAMED = 3
