@@ -29,7 +29,7 @@ REMEDIES: dict[Kind, str] = {
     Kind.LAST_RESORT: "systemctl reload l3hv-tables",
     Kind.DEFAULT_ROUTE: "remove the route, or say l3hv_main_default_route: true if it is meant",
     Kind.RULES: "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
-    Kind.FOREIGN_RULES: "nothing of the fabric is looked up there; whoever made it knows what for",
+    Kind.FOREIGN_RULES: "they affect no packets of the fabric; remove them only if no program needs them",
     Kind.FOREIGN_CHAIN: "{listing}; add an exception for the fabric's interfaces",
     Kind.FOREIGN_TABLE: "{listing}; look there for what drops or rewrites the fabric's packets",
     Kind.PACKET_FILTER: "systemctl reload l3hv-nftables",
