@@ -111,18 +111,29 @@ def read_chains_of_others() -> list[dict[str, Any]]:
 
     ``unread`` is a sentence if a table, or a part of it, was not read.
     """
-    passed: dict[tuple[str, str], bool] = {}
     try:
-        for kind, chain in nft_objects("--terse", "list", "chains"):
-            if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
-                key = chain["family"], chain["table"]
-                is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
-                passed[key] = passed.get(key, False) or is_of_guests
+        passed = passed_tables()
     except NoAnswerInTime as error:
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": str(error)}]
     except ODD_SHAPES as error:
         unread = f"`nft --json list chains` was not understood ({type(error).__name__}: {error})"
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": unread}]
+    return [*nft_tables(passed), *legacy_tables()]
+
+
+def passed_tables() -> dict[tuple[str, str], bool]:
+    """Return the tables of nft that packets pass, (family, name) → whether these are packets of guests."""
+    passed: dict[tuple[str, str], bool] = {}
+    for kind, chain in nft_objects("--terse", "list", "chains"):
+        if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
+            key = chain["family"], chain["table"]
+            is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
+            passed[key] = passed.get(key, False) or is_of_guests
+    return passed
+
+
+def nft_tables(passed: dict[tuple[str, str], bool]) -> list[dict[str, Any]]:
+    """Return the content of the tables of :func:`passed_tables`, together at most RULES_OF_OTHERS rules."""
     tables = []
     left = RULES_OF_OTHERS
     # Tables that guests pass come first: the rules of a host's own firewall must not use up the limit.
@@ -131,11 +142,19 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         left -= count
         if table_of_other is not None:
             tables.append(table_of_other)
+    return tables
+
+
+def legacy_tables() -> list[dict[str, Any]]:
+    """Return the tables of iptables-legacy that are in use.
+
+    Listing another one would load its kernel module.
+    """
+    tables = []
     for names, program in (
         ("/proc/net/ip_tables_names", "iptables-legacy"),
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
     ):
-        # Read only legacy tables that are in use: listing another one would load its kernel module.
         for table in sorted(LEGACY_TABLES.intersection(read_lines(names))):
             chains: dict[str, dict[str, Any]] = {}
             unread = None
