@@ -203,22 +203,26 @@ def _carried(
     """
     neighbors = _announcer(peer)
     table = bird_table(network.domain, network.family)
-    is_known = neighbors in ("hypervisors", "edge_routers")
-    loopbacks = common.domain(network.domain).loopback(network.family)
     single = network.prefix.max_prefixlen
-    is_hypervisor = neighbors == "hypervisors"
-    is_listed = is_hypervisor and has_own_policies(host)
-    is_owned = is_hypervisor and not is_listed and host.settings.origin_validation == "strict"
+    policy, owner, loopback = policy_name(table, neighbors), None, None
+    if neighbors == "hypervisors":
+        loopbacks = common.domain(network.domain).loopback(network.family)
+        loopback = None if loopbacks is None else _own_loopback(loopbacks, peer)
+        if has_own_policies(host):
+            policy = own_policy_name(table, peer.name)
+        elif host.settings.origin_validation == "strict":
+            owner = peer.id
+    is_named_client = neighbors in ("hypervisors", "edge_routers")
     return CarriedDomain(
         domain=network.domain,
         table=table,
         next_hop=None if host.kind == "route_reflector" else host.address_in(network),
-        policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
-        next_hops=f"{peer.address_in(network)}/{single}" if is_known else str(network.prefix),
-        next_hop_length=None if is_known or network.prefix.prefixlen == single else single,
+        policy=policy,
+        next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
+        next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
         direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
-        loopback=_own_loopback(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
-        owner=peer.id if is_owned else None,
+        loopback=loopback,
+        owner=owner,
     )
 
 
