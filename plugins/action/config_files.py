@@ -44,7 +44,7 @@ def destination(pattern: str, element: dict[str, Any]) -> str:
 
 
 def is_wanted(file: dict[str, Any]) -> bool:
-    """Return whether the entry ``file`` of a set stands for any file: its ``when``, if it has one.
+    """Return whether the entry ``file`` is part of the set: the value of its ``when``, by default true.
 
     >>> is_wanted({"src": "keys.j2", "when": False})
     False
@@ -56,12 +56,12 @@ def is_wanted(file: dict[str, Any]) -> bool:
 
 
 def with_digest(text: str) -> str:
-    """Return ``text`` with its digest in the place of ``@digest@``, which a daemon reports on request."""
+    """Return ``text`` with its digest instead of ``@digest@``; a daemon can report it later."""
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[:16]) if DIGEST in text else text
 
 
 class Context(jinja2.runtime.Context):
-    """Asks Ansible for a variable only when a template names it: a host has hundreds, a template uses few."""
+    """A context that resolves a variable of Ansible only when a template uses it: a host has hundreds."""
 
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
@@ -94,7 +94,7 @@ def template_at(path: str, *searchpath: str) -> jinja2.Template:
 def texts(
     template: jinja2.Template, name: str, elements: Iterable[Any], ask: Callable[[str], Any]
 ) -> list[str]:
-    """Return the text of ``template`` for each of ``elements``, which the template knows as ``name``.
+    """Return the text of ``template`` for each of ``elements``, which is the template's variable ``name``.
 
     ``ask`` returns the value of any other variable, or ``jinja2.runtime.missing``.
     """

@@ -1,4 +1,4 @@
-"""Reads and checks the intent of a fabric on the controller, and writes each host's slice of it."""
+"""Reads and checks the intent of a fabric on the controller, and writes the plan of each host."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def build_directory(tree: Path, chosen: str) -> Path:
 
 
 class ActionModule(ControllerAction):
-    """Run once for a play: ``removals`` is the reaction to hosts and guests that the run would remove."""
+    """Run once for a play; ``removals`` is the reaction to hosts and guests that the run would remove."""
 
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return the paths of the written files, or fail with all problems of the intent together."""

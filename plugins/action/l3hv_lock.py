@@ -1,4 +1,4 @@
-"""Takes the lock of a fabric on a host, also if an ended run of this controller still has it."""
+"""Takes the lock of a fabric on a host, also from a run of this controller that ended without a release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from l3hv.run.identity import has_ended
 
 
 class ActionModule(ActionBase):
-    """Pass the run to the module l3hv_lock; take the lock over if its holder ran here and has ended."""
+    """Pass the run to the module l3hv_lock, and take the lock over if its holder ran here and has ended."""
 
     _supports_check_mode = True
 

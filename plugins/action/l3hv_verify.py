@@ -24,7 +24,7 @@ from l3hv.run.memory import without_garbage_collection
 from l3hv.verify import subjects
 from l3hv.verify.causes import Group, groups
 from l3hv.verify.check import Check, Kind, failures
-from l3hv.verify.compare import compare, patience
+from l3hv.verify.compare import compare, wait_conditions
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.packets import check_packets, standing_twin
@@ -36,7 +36,7 @@ from l3hv.verify.report.table import table
 
 NAMED = 3
 REASON_WIDTH = 160
-SECOND_LOOK_SECONDS = 20
+SETTLE_SECONDS = 20
 
 
 class ActionModule(ControllerAction):
@@ -53,38 +53,38 @@ class ActionModule(ControllerAction):
 
     @without_garbage_collection()
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Return ``again``; if that is empty, also the counts and, by host, the text of its difference."""
+        """Return ``again``; if it is empty, also the counts, and a line for each host that differs."""
         started = time.monotonic()
         arguments = self._task.args
-        play = Play(task_vars, arguments["observed"])
+        results = PlayResults(task_vars, arguments["observed"])
         announced = json.loads(Path(str(arguments["announcements"])).read_text(encoding="utf-8"))
-        seen = play.observations()
-        plans = {host: from_plain(HostPlan, play.variable(host, "l3hv_plan")) for host in seen}
+        seen = results.observations()
+        plans = {host: from_plain(HostPlan, results.variable(host, "l3hv_plan")) for host in seen}
         absent = {host: absent_guests(plans[host], observation) for host, observation in seen.items()}
         fabric = Fabric(announced, absent)
         plans = {host: with_clients(plan, fabric) for host, plan in plans.items()}
         seen = {host: with_names(plans[host], observation) for host, observation in seen.items()}
         least = fabric.without_guests_of(announced.keys() - seen.keys())
-        checks = play.unseen()
+        checks = results.failed_checks()
         for host, observation in seen.items():
             checks += compare(plans[host], observation, fabric, least)
         differing = [check for check in failures(checks) if check.host in seen]
         if differing and not arguments.get("is_final", False):
             return {
                 "changed": False,
-                "again": second_look(differing, plans, fabric, silent_daemons(seen)),
+                "again": hosts_to_observe_again(differing, plans, fabric, silent_daemons(seen)),
                 "different": {},
             }
 
         inventory = [str(source) for source in task_vars["ansible_inventory_sources"]]
         if arguments.get("packets", False):
-            twin = standing_twin(*play.twin())
+            twin = standing_twin(*results.twin())
             if twin is not None:
                 checks += check_packets(*twin, plans, announced)
         report = Report(
             inventory=", ".join(inventory),
             time=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - started + play.longest_look(), 1),
+            seconds=round(time.monotonic() - started + results.longest_seconds(), 1),
             checks=tuple(checks),
             groups=tuple(groups(checks, plans, fabric, silent_daemons(seen))),
         )
@@ -93,11 +93,11 @@ class ActionModule(ControllerAction):
             write_reports(
                 report, plans.values(), Path(str(arguments["report"])), str(arguments.get("report_name", ""))
             )
-        different = play.by_host(report.groups)
+        different = results.by_host(report.groups)
         return {"changed": False, "again": {}, "counts": report.counts(), "different": different}
 
 
-def second_look(
+def hosts_to_observe_again(
     differing: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the hosts that differ, each with the conditions and times that its next observation waits for.
@@ -109,7 +109,7 @@ def second_look(
         is_down = check.kind is Kind.SESSION
         has_session_down[check.host] = has_session_down.get(check.host, False) or is_down
     return {
-        host: {**patience(plans[host], fabric), "settle": 0 if is_down else SECOND_LOOK_SECONDS}
+        host: {**wait_conditions(plans[host], fabric), "settle": 0 if is_down else SETTLE_SECONDS}
         for host, is_down in has_session_down.items()
     }
 
@@ -119,8 +119,8 @@ def silent_daemons(seen: Mapping[str, Any]) -> set[str]:
     return {host for host, observation in seen.items() if "error" in observation["routing"]}
 
 
-class Play:
-    """The looks that the hosts of the running play have registered."""
+class PlayResults:
+    """The results of ``l3hv_observe`` that the hosts of the running play have registered."""
 
     def __init__(self, variables: Mapping[str, Any], names: list[str]) -> None:
         self._hostvars = variables["hostvars"]
@@ -138,18 +138,20 @@ class Play:
 
     def observations(self) -> dict[str, Any]:
         """Return the latest observation of each host that was observed."""
-        return {host: look["observation"] for host in self._hosts if (look := self._look(host)) is not None}
+        return {
+            host: latest["observation"] for host in self._hosts if (latest := self._latest(host)) is not None
+        }
 
-    def longest_look(self) -> float:
+    def longest_seconds(self) -> float:
         """Return the seconds that the slowest observation took."""
-        return max((look["seconds"] for host in self._hosts if (look := self._look(host))), default=0.0)
+        return max((latest["seconds"] for host in self._hosts if (latest := self._latest(host))), default=0.0)
 
-    def unseen(self) -> list[Check]:
+    def failed_checks(self) -> list[Check]:
         """Return a failed check for each host that could not be observed."""
         return [
             Check(host, Kind.OBSERVATION, subjects.Host(), "possible", self._reason(host), "failed")
             for host in self._hosts
-            if self._look(host) is None
+            if self._latest(host) is None
         ]
 
     def by_host(self, found: Iterable[Group]) -> dict[str, str]:
@@ -171,16 +173,18 @@ class Play:
         }
         return followed | lines
 
-    def _look(self, host: str) -> dict[str, Any] | None:
+    def _latest(self, host: str) -> dict[str, Any] | None:
+        """Return the latest observation of a host and its duration, or None."""
         for name in self._names:
-            look = self._hostvars[host].get(name, {})
-            if "observation" in look:
-                return {"observation": plain(look["observation"]), "seconds": float(look["seconds"])}
+            result = self._hostvars[host].get(name, {})
+            if "observation" in result:
+                return {"observation": plain(result["observation"]), "seconds": float(result["seconds"])}
         return None
 
     def _reason(self, host: str) -> str:
-        looks = (self._hostvars[host].get(name, {}) for name in self._names)
+        """Return the reason why a host has no observation."""
+        results = (self._hostvars[host].get(name, {}) for name in self._names)
         reason = next(
-            (str(look["msg"]) for look in looks if "msg" in look), "the run ended before on this host"
+            (str(result["msg"]) for result in results if "msg" in result), "the run ended before on this host"
         )
         return textwrap.shorten(reason.removeprefix("Task failed: "), REASON_WIDTH, placeholder=" …")

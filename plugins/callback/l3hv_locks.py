@@ -1,4 +1,4 @@
-"""Releases the locks that a run still has at its end: of failed hosts, or of all hosts after a fatal error.
+"""Releases the locks that a run still holds at its end: on failed hosts, or on all hosts after a fatal error.
 
 Ansible runs no further task on a failed host, and no further play once all hosts of a play have failed.
 """

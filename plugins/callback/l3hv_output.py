@@ -87,7 +87,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             self._display.display(f"{subject:<14}{words}", color=colour)
 
     def _is_worth_a_line(self, result: Any) -> bool:
-        """Tell whether a result shows more than an unchanged host."""
+        """Tell whether a result has more to show than that the host did not change."""
         return bool(
             self._display.verbosity > 0
             or result.result.get("changed")
@@ -128,7 +128,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
 
 
 def _place(task: Any) -> str:
-    """Return the role of a task, or its name where it is in no role."""
+    """Return the role of a task, or the name of a task without a role."""
     role = task._role
     return str(role.get_name()) if role else str(task.get_name())
 

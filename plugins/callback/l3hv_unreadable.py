@@ -41,7 +41,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
         if self._play is None:
-            # If Ansible cannot read the variables of a group, the run ends without another event for plugins.
+            # If Ansible cannot read the variables of a group, the run ends, and plugins get no further event.
             atexit.register(self._name_files, os.getpid())
         self._play = play
 

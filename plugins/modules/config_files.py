@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.l3hv.config_files.activation import active
+from ansible.module_utils.l3hv.config_files.activation import activate
 from ansible.module_utils.l3hv.config_files.config_set import ConfigSet
 from ansible.module_utils.l3hv.config_files.lock import renew_lock
-from ansible.module_utils.l3hv.config_files.placing import present
+from ansible.module_utils.l3hv.config_files.placing import place
 from ansible.module_utils.l3hv.config_files.refused import Refused
 
 DOCUMENTATION = r"""
@@ -21,10 +21,10 @@ description:
   - Renders templates on the controller and converges all files of a set in one remote task.
   - All files are checked before any is replaced. A file is replaced by a rename in its own directory.
     Files that match O(owned) and are no longer wanted are removed.
-  - What was there before is kept below O(state_dir) until the next change, so that an activation that
-    fails can go back.
+  - The previous files are kept below O(state_dir) until the next change, so that a failed activation can
+    roll back.
   - O(state=present) places the files and reports a change. A handler with O(state=active) then runs
-    the commands of O(activate). When one of them fails, the previous files are put back and activated, and
+    the commands of O(activate). If one of them fails, the previous files are restored and activated, and
     the handler fails.
   - A change that was never activated, because the run was interrupted, is reported again by the next run.
 options:
@@ -35,7 +35,7 @@ options:
   state:
     description:
       - V(present) places the files.
-      - V(active) activates what V(present) placed, or goes back.
+      - V(active) activates the files that V(present) placed, or rolls back.
     type: str
     choices: [present, active]
     default: present
@@ -47,11 +47,11 @@ options:
     suboptions:
       src:
         description:
-          - A template in the role's C(templates) when the name ends in C(.j2), otherwise a file in its
-            C(files), taken as it is.
-          - Templates are rendered by Jinja itself, with the filter P(ansible.builtin.comment#filter) and the
-            host's variables. They print, and decide nothing. What is undefined is an error. C(@digest@) in
-            the result becomes a digest of the result, which a daemon can be asked for later.
+          - A template in the role's C(templates) if the name ends in C(.j2), else a file in its C(files).
+            Files are copied unchanged.
+          - Jinja itself renders templates, with the filter P(ansible.builtin.comment#filter) and the host's
+            variables. An undefined variable is an error. C(@digest@) in the result becomes a digest of the
+            result, which a daemon can report later.
         type: str
         required: true
       dest:
@@ -67,7 +67,7 @@ options:
         type: bool
         default: true
       each:
-        description: There is one file for each element of this list, and none where it is empty.
+        description: There is one file for each element of this list, and none if the list is empty.
         type: list
         elements: dict
       as:
@@ -88,15 +88,15 @@ options:
         default: root
       validate:
         description:
-          - A command that refuses a bad file by its exit status. C(%s) is the path of the new content.
-          - The other files of the set that belong into the same directory lie beside it, under their names.
+          - A command that refuses an invalid file by its exit status. C(%s) is the path of the new content.
+          - The other files of the set for the same directory are beside it, under their final names.
           - With O(files[].each), C({field}) is replaced as in O(files[].dest).
-          - In check mode it is left out where the program is not installed yet.
+          - Check mode skips it if the program is not installed yet.
         type: str
       sensitive:
         description:
-          - Neither a diff nor any other output shows what is, was or will be in the file.
-          - Give it the mode C(0600). Of a removed file only the mode tells that it is not to be shown.
+          - Neither a diff nor any other output shows the old or new content of the file.
+          - Give it the mode C(0600). For a removed file, only the mode shows that it is sensitive.
         type: bool
         default: false
   owned:
@@ -109,14 +109,15 @@ options:
   units:
     description:
       - Units that must be enabled and active.
-      - One that is not is a change, and is enabled and started by O(state=active).
+      - A unit that is not enabled and active counts as a change; O(state=active) enables and starts it.
     type: list
     elements: str
     default: []
   running:
     description:
-      - A command that exits with 0 when what runs is what the files say. Asked when all files are in place.
-      - After O(activate) it must come true within O(timeout).
+      - A command that exits with 0 if the daemon runs the configuration of the files. It runs only if no file
+        differs.
+      - After O(activate) it must succeed within O(timeout).
     type: str
   activate:
     description:
@@ -134,15 +135,15 @@ options:
       changed:
         description:
           - Glob patterns.
-          - The command is left out when no path that changed or was removed matches one of them.
+          - The command runs only if a path that changed or was removed matches one of them.
         type: list
         elements: str
       early:
-        description: Run it before O(units) are enabled and started, for what has to make room for them.
+        description: Run it before O(units) are enabled and started, for example to end another daemon first.
         type: bool
         default: false
   timeout:
-    description: How many seconds O(units) may take to be up, and O(running) to come true.
+    description: The maximum time in seconds until O(units) are up, and until O(running) succeeds.
     type: int
     default: 15
   secrets:
@@ -152,12 +153,12 @@ options:
     default: []
   hidden:
     description:
-      - A regular expression. What matches it in a line is not shown by any diff of the set, be the file ours,
-        written by somebody else in the meantime, or removed.
-      - For secrets that others put into files that have none of ours; see O(files[].sensitive) for those.
+      - A regular expression. No diff of the set shows the parts of lines that match it.
+      - It hides secrets that other programs write into files of the set. For files whose templates contain
+        secrets, use O(files[].sensitive).
     type: str
   state_dir:
-    description: Where the previous content of each set is kept. Only root can read it.
+    description: The directory for the previous content of each set. Only root can read it.
     type: path
     default: /var/lib/l3hv/previous
 attributes:
@@ -205,11 +206,11 @@ removed_files:
   type: list
   elements: str
 pending:
-  description: Whether something waits for a handler with O(state=active).
+  description: Whether a change waits for a handler with O(state=active).
   returned: always
   type: bool
 reasons:
-  description: Why the set is reported as changed, where it is not a file that differs.
+  description: The reasons for a reported change, if no file differs.
   returned: always
   type: list
   elements: str
@@ -260,7 +261,7 @@ def main() -> None:
         if not module.check_mode:
             renew_lock(os.environ.get("L3HV_RUN", ""))
         config = ConfigSet(module)
-        result = present(config) if module.params["state"] == "present" else active(config)
+        result = place(config) if module.params["state"] == "present" else activate(config)
     except Refused as refusal:
         module.fail_json(msg=str(refusal), output=refusal.output, changed=False)
     module.exit_json(**result)

@@ -26,14 +26,14 @@ DOCUMENTATION = r"""
 module: l3hv_observe
 short_description: Read the state of the kernel and the daemons of one host
 description:
-  - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and asks the routing
-    daemon, systemd, the DHCP and the router advertisement daemon for their state. It compares and changes
+  - Reads links, addresses, rules, routes and settings through netlink and C(/proc), and queries the state of
+    the routing daemon, systemd, the DHCP server and the router advertisement daemon. It compares and changes
     nothing.
-  - The DHCP server and the router advertisement daemon are asked on each guest port for what they offer, as
-    the guest would ask them. The guest sees a DHCP offer and a router solicitation that it did not cause; no
-    lease is made.
-  - Routes that were learned by BGP can be 100,000. They are summarised per table as a count and a digest that
-    does not depend on their order, and listed only where the digest is not the one of O(learned).
+  - On each guest port it solicits the offers of the DHCP server and the router advertisement daemon, as the
+    guest would do. The guest gets a DHCP offer and a router solicitation that it did not cause. No lease is
+    made.
+  - A host may have 100,000 routes that it learned by BGP. They are summarised per table as a count and a
+    digest that does not depend on their order, and listed only if the digest is not the one in O(learned).
 options:
   plan:
     description: The plan of this host. It names the tables, settings, ports and sessions to read.
@@ -41,23 +41,23 @@ options:
     required: true
   settle:
     description:
-      - How many seconds to wait at most until the sessions of the plan are up, and routes are as O(learned)
-        and O(received) expect them. It costs nothing where everything is as expected.
-      - Where the sessions are up but not all is as expected, the wait ends when nothing changes any more.
+      - The maximum time in seconds to wait until the sessions of the plan are up, and routes are as
+        O(learned) and O(received) expect them. If everything is as expected, there is no wait.
+      - If the sessions are up but routes are not as expected, the wait ends when the routes no longer change.
     type: float
     default: 0
   learned:
-    description: The digest of the learned routes that is expected, by BIRD table (V(public4)).
+    description: The expected digest of the learned routes, by BIRD table (V(public4)).
     type: dict
     default: {}
   received:
-    description: The number of prefixes that is expected from a session, by session and family.
+    description: The expected number of prefixes from each session, by session and family.
     type: dict
     default: {}
   pings:
     description:
-      - Whether each reflector of the plan is pinged with the largest packet that its path should carry, and
-        with smaller ones where that gets no answer. Packets are not fragmented.
+      - Whether to ping each reflector of the plan with the largest packet that its path should carry, and
+        with smaller ones if it gets no answer. Packets are not fragmented.
     type: bool
     default: true
 requirements:
@@ -84,18 +84,18 @@ observation:
 def observe(
     plan: Plan, seconds: float, learned: dict[str, str], received: dict[str, Any], sends_pings: bool = True
 ) -> dict[str, Any]:
-    """Return everything that can be read on the host of ``plan``, by the name of each observation."""
-    # First, because it waits: the kernel and all else is read when the sessions have brought their routes.
+    """Return the observations of the host of ``plan`` by their names."""
+    # This step comes first because it waits until the sessions have received their routes.
     routing = settle(plan, seconds, learned, received)
     kernel = read_kernel(plan)
     ports = {guest["interface"] for guest in plan["guests"]}
     watched = ports | {link["interface"] for link in (*plan["uplinks"], *plan["nics"])}
-    shown = kernel.has(watched | kernel.like_ports(plan) | {"lo"})
+    shown = kernel.existing(watched | kernel.links_like_ports(plan) | {"lo"})
     return {
         "links": {name: kernel.links[name] for name in shown},
         "addresses": {name: kernel.addresses.get(name, []) for name in shown},
-        "settings": {name: read_port_settings(name) for name in kernel.has(ports)},
-        "networkd": {name: networkd_state(kernel.indexes[name]) for name in kernel.has(watched)},
+        "settings": {name: read_port_settings(name) for name in kernel.existing(ports)},
+        "networkd": {name: networkd_state(kernel.indexes[name]) for name in kernel.existing(watched)},
         "rules": kernel.rules,
         "routes": kernel.routes,
         "learned": {name: table.summary(learned.get(name)) for name, table in kernel.learned.items()},

@@ -31,7 +31,7 @@ KILL = "kill"
 DETECTION_MS = 300
 HOLD_S = 3
 """The minimum of BGP: the cost of a silent cut that only the hold time detects."""
-SLEEPY = "2.0.12"
+WITH_LATE_TIMERS = "2.0.12"
 """The version that may need two seconds more to mark routes as stale and to advertise the change."""
 
 
@@ -70,7 +70,7 @@ def bound_ms(profile: str, machine: str, event: str) -> float:
         return 0 if profile in ("bfd_llgr", "graceful_restart") else 10_000
     if profile not in ("bfd_llgr", "bfd"):
         return 1000 * HOLD_S + 1500
-    sleeps = SLEEPY in (DAEMONS[machine], REFLECTORS[event[-1]][1])
+    sleeps = WITH_LATE_TIMERS in (DAEMONS[machine], REFLECTORS[event[-1]][1])
     return 1.2 * DETECTION_MS + 100 + (2200 if sleeps else 0)
 
 

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 from intents import fabric, slices
 
-from l3hv.model.daemons import VALIDATING, WITH_OWNERS
+from l3hv.model.daemons import VALIDATING, WITH_ROA_TABLES
 from l3hv.model.plan import HostPlan
 from l3hv.plan.host import host_plan
 from l3hv.plan.sessions import LEAST_PREFIX_LIMIT
@@ -105,7 +105,7 @@ def test_an_additional_guest_changes_one_table_of_a_strict_reflector():
     assert dataclasses.replace(more, routing=routing) == few
 
 
-@pytest.mark.parametrize("daemon", sorted(VALIDATING - WITH_OWNERS))
+@pytest.mark.parametrize("daemon", sorted(VALIDATING - WITH_ROA_TABLES))
 def test_an_additional_guest_changes_one_prefix_list_of_a_strict_reflector_without_tables(daemon):
     few = plans(2, guests=3, l3hv_daemon=daemon, **STRICT)["rr1"].routing
     more = plans(2, guests=5, l3hv_daemon=daemon, **STRICT)["rr1"].routing

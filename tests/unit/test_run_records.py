@@ -253,12 +253,12 @@ def test_another_account_cannot_block_a_lock(module: ModuleType, open_directory:
 
 def test_a_locked_guard_file_is_named(module: ModuleType, tmp_path: Path):
     with (
-        module.alone(str(tmp_path)),
+        module.guarded(str(tmp_path)),
         pytest.raises(module.Busy, match=r"has kept \S+/\.guard locked for 0 s\. .* `fuser -v \S+` names it"),
-        module.alone(str(tmp_path), wait=0.2),
+        module.guarded(str(tmp_path), wait=0.2),
     ):
         pytest.fail("two processes hold the guard at the same time")
-    with module.alone(str(tmp_path), wait=0.2):
+    with module.guarded(str(tmp_path), wait=0.2):
         pass
 
 

@@ -94,14 +94,14 @@ def load_plugin() -> ModuleType:
 def play(module: ModuleType, **looks: dict[str, Any]) -> Any:
     """Return the registered results of the hosts of a play."""
     variables = {host: {"look": look} for host, look in looks.items()}
-    return module.Play({"hostvars": variables, "ansible_play_hosts_all": [*looks]}, ["look"])
+    return module.PlayResults({"hostvars": variables, "ansible_play_hosts_all": [*looks]}, ["look"])
 
 
 def unseen(_: dict[str, HostPlan]) -> list[Check]:
     """Return the checks of two hosts that were not observed."""
     found: list[Check] = play(
         load_plugin(), rr1={"msg": "Task failed: timed out " + "x" * 200}, hv9={}
-    ).unseen()
+    ).failed_checks()
     return found
 
 

@@ -20,7 +20,7 @@ from l3hv.plan.announcements import announcements
 from l3hv.twin import power
 from l3hv.twin.state import Twin
 from l3hv.verify.check import Check, Kind
-from l3hv.verify.compare import compare, patience
+from l3hv.verify.compare import compare, wait_conditions
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.report.entry import Entry, entry_of
@@ -140,7 +140,7 @@ class Standing:
         checks = compare(plan, seen, fabric, least)
         if all(check.ok or check.kind not in LEARNED for check in checks):
             return checks
-        return compare(plan, self.observe(host, **patience(plan, fabric)), fabric, least)
+        return compare(plan, self.observe(host, **wait_conditions(plan, fabric)), fabric, least)
 
     def failing(self, host: str) -> set[str]:
         """Return the names of the checks of ``host`` that fail."""

@@ -34,7 +34,7 @@ from in_words import compared
 
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, Kind
-from l3hv.verify.compare import compare, patience
+from l3hv.verify.compare import compare, wait_conditions
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
 from l3hv.verify.report.entry import Entry
@@ -314,7 +314,7 @@ def test_the_digest_expects_next_hops_of_the_first_path() -> None:
         plan = lab(hv3={"l3hv_ecmp": choice})["hv3"]
         table = next(t for t in plan.routing.tables if t.name == "public4")
         merged = FABRIC.routes(plan, table)
-        wanted = patience(plan, FABRIC)["learned"]["public4"]
+        wanted = wait_conditions(plan, FABRIC)["learned"]["public4"]
         assert as_planned.learned_routes(merged | first)["digest"] == wanted
         assert as_planned.learned_routes(merged)["digest"] != wanted
 
@@ -331,14 +331,14 @@ def test_settings_that_a_container_lacks_are_not_expected() -> None:
 
 
 def test_the_second_observation_waits_for_the_expected_routes() -> None:
-    wait = patience(LAB["hv1"], FABRIC)
+    wait = wait_conditions(LAB["hv1"], FABRIC)
     assert wait["received"]["rr1_public"] == {"ipv4": 5, "ipv6": 4}
     assert (
         wait["learned"]["private4"]
         == wait["learned"]["local_out4"]
         == SEEN["hv1"]["learned"]["private4"]["digest"]
     )
-    assert patience(LAB["rr1"], FABRIC)["learned"] == {}
+    assert wait_conditions(LAB["rr1"], FABRIC)["learned"] == {}
 
 
 def test_bfd_at_one_end_is_reported_for_a_session_that_is_up() -> None:

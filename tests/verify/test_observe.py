@@ -50,7 +50,7 @@ from ansible.module_utils.l3hv.observe.offers import (
     parse_offer,
 )
 from ansible.module_utils.l3hv.observe.packet_filter import read_packet_filter, read_translations
-from ansible.module_utils.l3hv.observe.programs import Hangs, asked
+from ansible.module_utils.l3hv.observe.programs import NoAnswerInTime, run_query
 from ansible.module_utils.l3hv.observe.routes import route_digest
 from ansible.module_utils.l3hv.observe.routing import is_young
 from ansible.module_utils.l3hv.observe.units import UNITS
@@ -815,10 +815,10 @@ def test_observation_does_not_wait_for_a_silent_daemon(
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
-        with pytest.raises(Hangs, match="no answer within"):
+        with pytest.raises(NoAnswerInTime, match="no answer within"):
             Bird(path)
-    with pytest.raises(Hangs, match="no answer within"):
-        asked(["sleep", "10"], seconds=0.1)
+    with pytest.raises(NoAnswerInTime, match="no answer within"):
+        run_query(["sleep", "10"], seconds=0.1)
 
 
 def test_a_daemon_that_accepts_no_connection_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

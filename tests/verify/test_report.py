@@ -27,7 +27,7 @@ BIRD = UnitState("active", "enabled")
 CHECKS = (
     Check("hv1", Kind.SESSION, subjects.Session("rr1_public"), UP, UP, "ok"),
     Check("hv1", Kind.RULES, subjects.InFamily("ipv4"), PLANNED, PLANNED[:1], "failed"),
-    Check("hv1", Kind.PING, subjects.Flight("vm1", "vm2", "ipv4"), True, False, "failed"),
+    Check("hv1", Kind.PING, subjects.EchoRequest("vm1", "vm2", "ipv4"), True, False, "failed"),
     Check("hv2", Kind.GUEST, subjects.Guest("vm3"), Presence.PRESENT, Presence.ABSENT, "warning"),
     Check(
         "hv2", Kind.BFD, subjects.Bfd("rr1", "a", "public", None), BfdState("Up"), BfdState("Down"), "failed"

@@ -109,7 +109,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], Kind, subjects.Subject,
     "a size": (
         with_value(1400, "sizes", "a-public 198.51.100.126"),
         Kind.SIZE,
-        subjects.Way("a", "rr1", "public", "ipv4"),
+        subjects.PathToPeer("a", "rr1", "public", "ipv4"),
         AtLeast(1500),
         1400,
     ),

@@ -7,9 +7,9 @@ import os
 
 
 def unwritable(path: str, error: OSError, done: str) -> str:
-    """Return which file cannot be ``done`` (written, removed) on which host, why, and what to do.
+    """Return a sentence about a file that cannot be ``done`` (written or removed): host, reason and remedy.
 
-    Programs of roles have shorter forms of it: each of them is placed on the host as one file.
+    Programs of roles have shorter sentences: each of these programs is a single file on the host.
     """
     sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from l3hv.intent.claims import Claim, claims, clashes, holders, largest, owners
 from l3hv.intent.keys import key_problems
-from l3hv.intent.neighbors import Roster, edges, member, neighbors, peers
+from l3hv.intent.neighbors import Roster, edges, member, neighbor_names, peers
 from l3hv.intent.ranges import range_problems
 from l3hv.intent.slices import host_slice
 from l3hv.model.errors import Problem
@@ -95,12 +95,12 @@ class AllHosts:
             holders=lambda: self._holders,
         )
 
-    def left_by(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:
-        """Return the guests and neighbours that the run leaves on each host in ``touched``, as plain data."""
+    def state_after_run(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:
+        """Return the guests and neighbours that each host in ``touched`` has after the run, as plain data."""
         return {
             host: {
                 "guests": [guest.name for guest in intent.guests],
-                "neighbors": neighbors(intent, self._roster),
+                "neighbors": neighbor_names(intent, self._roster),
             }
             for host, intent in self.hosts.items()
             if host in touched

@@ -122,7 +122,7 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
         if kind == "address" and (problem := _taken_by_id(host, claim, unique, common)) is not None:
             problems.setdefault((host, claim.field), problem)
     return [
-        *_unreflected(places["path"], places["reflector"], common),
+        *_paths_without_reflector(places["path"], places["reflector"], common),
         *_impossible_moves(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
@@ -251,7 +251,7 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
     """Yield a problem for each prefix that lies inside another, unless both are shared.
 
     In the order of their addresses prefixes form a tree.  ``chain`` holds the prefixes that enclose the
-    current one, each with the nearest prefix up the chain (itself included) that is not shared.
+    current one, the innermost last.  Each is paired with the innermost unshared prefix up to it.
     """
     places.sort(key=lambda place: place[:5])
     chain: list[tuple[_Place, _Place | None]] = []
@@ -259,20 +259,27 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
     for place in places:
         while chain and not _encloses(chain[-1][0], place):
             chain.pop()
-        shared = place[3]
-        unshared = chain[-1][1] if chain else None
-        nearest = unshared if shared else (chain[-1][0] if chain else None)
-        chain.append((place, unshared if shared else place))
-        if nearest is None:
-            continue
-        # A guest's /64 follows from its IPv4 address: guests with the same IPv4 address have one problem.
-        (host, claim), (other_host, other) = place[5:], nearest[5:]
-        fields = (host, claim.field, other_host, other.field)
-        if tuple(field.removesuffix(".ipv6") for field in fields) in same_ipv4:
-            continue
-        if all(field.endswith(".ipv4") for field in (claim.field, other.field)):
-            same_ipv4.add(tuple(field.removesuffix(".ipv4") for field in fields))  # type: ignore[arg-type] # mypy sees no length
-        yield _overlap(place, nearest)
+        innermost, unshared = chain[-1] if chain else (None, None)
+        is_shared = place[3]
+        chain.append((place, unshared if is_shared else place))
+        other = unshared if is_shared else innermost
+        if other is not None and not _follows_from_ipv4(place, other, same_ipv4):
+            yield _overlap(place, other)
+
+
+def _follows_from_ipv4(place: _Place, other: _Place, same_ipv4: set[tuple[str, str, str, str]]) -> bool:
+    """Tell whether two guests' /64s overlap only because the guests have the same IPv4 address.
+
+    A guest's /64 follows from its IPv4 address, and one problem for both is enough.  IPv4 addresses come
+    first in the order of places: their overlaps are added to ``same_ipv4``.
+    """
+    (host, claim), (other_host, other_claim) = place[5:], other[5:]
+    if claim.field.endswith(".ipv4") and other_claim.field.endswith(".ipv4"):
+        guest, other_guest = claim.field.removesuffix(".ipv4"), other_claim.field.removesuffix(".ipv4")
+        same_ipv4.add((host, guest, other_host, other_guest))
+        return False
+    guest, other_guest = claim.field.removesuffix(".ipv6"), other_claim.field.removesuffix(".ipv6")
+    return (host, guest, other_host, other_guest) in same_ipv4
 
 
 def _encloses(outer: _Place, inner: _Place) -> bool:
@@ -300,12 +307,11 @@ def _overlap(place: _Place, other: _Place) -> Problem:
 # Paths.
 
 
-def _unreflected(
+def _paths_without_reflector(
     users: Mapping[str, list[str]], reflectors: Mapping[str, list[str]], common: Common
 ) -> Iterator[Problem]:
-    """Yield a problem for each domain of a path that hosts use and no reflector serves."""
-    for network in dict.fromkeys((network.path, network.domain) for network in common.networks):
-        path, domain = network
+    """Yield a problem for each domain of a path that hosts use without a reflector there."""
+    for path, domain in dict.fromkeys((network.path, network.domain) for network in common.networks):
         hosts = users.get(f"{path}.{domain}", [])
         if hosts and not reflectors.get(f"{path}.{domain}"):
             clients = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"

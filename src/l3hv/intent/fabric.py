@@ -101,7 +101,7 @@ dns_domain = Text(
 )
 asn = WholeNumber(1, 4294967294, "an AS number")
 table_number = WholeNumber(1, 2**31 - 1, "a table number")
-"""ip-route(8) knows no names for numbers beyond."""
+"""ip-route(8) accepts no names for tables with larger numbers."""
 vlan_id = WholeNumber(1, 4094, "a VLAN id")
 mtu = WholeNumber(576, 65535, "an MTU")
 rule_priority = WholeNumber(1, 32765, "a rule priority")
@@ -236,6 +236,7 @@ def _with_spread_tables(domains: tuple[Domain, ...], local_out_table: int) -> tu
         number = domain.spread_table
         if not number:
             above = range(domain.table + SPREAD_TABLE_OFFSET, table_number.high + 1)
+            # Lower numbers are used only if every higher number is taken.
             number = next(free for free in chain(above, count(1)) if free not in taken)
             taken.add(number)
         assigned.append(replace(domain, spread_table=number))
@@ -324,7 +325,10 @@ def _in_order(networks: Iterable[PathNetwork], domains: tuple[Domain, ...]) -> t
 
 
 def _check_domain_kinds(common: Common, notes: Notes) -> None:
-    """Note a problem unless one domain is public and at most one private: all other checks depend on it."""
+    """Note a problem unless exactly one domain is public and at most one is private.
+
+    All later checks depend on it.
+    """
     for kind, least in (("public", 1), ("private", 0)):
         names = [domain.name for domain in common.domains if domain.kind == kind]
         if len(names) > 1:

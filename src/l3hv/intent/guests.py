@@ -16,8 +16,8 @@ from l3hv.intent.shape import (
     ipv6_address,
     ipv6_network,
     mac,
-    made_text,
     network,
+    remedy_for_text,
     yes_or_no,
 )
 from l3hv.model.addressing import (
@@ -128,7 +128,7 @@ def read_guests(fields: Fields) -> list[GuestVariables]:
     if value is None:
         return []
     if not isinstance(value, (list, tuple)):
-        remedy = made_text(value, "[") or "Begin each guest with '- name: …'."
+        remedy = remedy_for_text(value, "[") or "Begin each guest with '- name: …'."
         notes.unfit("l3hv_guests", value, Unfit("a list of guests", remedy))
         return []
     guests = (_read_guest(notes, index, item) for index, item in enumerate(value))

@@ -57,7 +57,7 @@ from l3hv.model.daemons import (
     WITHOUT_BFD,
     WITHOUT_RANGES,
     WITHOUT_SINGLE_BFD_MISS,
-    built_daemons,
+    supported_daemons,
     systems_with,
 )
 from l3hv.model.errors import Problem
@@ -127,12 +127,13 @@ LEAST_BFD_INTERVAL_MS = 10
 """The shortest interval at which BIRD sends and expects BFD packets."""
 
 LEAST_BFD_PACKETS = 3
-"""At that interval fewer late packets do not show that a path is dead."""
+"""The least number of missed BFD packets that shows a dead path at that interval: on a working path, fewer
+packets can be late."""
 
 LEAST_DETECTION_MS = LEAST_BFD_PACKETS * LEAST_BFD_INTERVAL_MS
 
 REDUCED_HOLD_S = 9
-"""The default hold time where nothing but the hold time detects a dead path whose carrier stays up."""
+"""The default hold time if only the hold time detects a dead path whose carrier stays up."""
 
 REDUCED_HOLD_PROFILES: tuple[FailureProfile, ...] = ("llgr", "graceful_restart")
 
@@ -171,7 +172,7 @@ _RESERVED_HOSTS = frozenset(
             "shared",
             "static",
         ),
-        *("static", "all", "ungrouped"),
+        *("all", "ungrouped"),
     }
 )
 
@@ -328,13 +329,13 @@ def _own_path(value: object) -> str:
 
 
 def _daemon(value: object) -> DaemonName:
-    return OneOf[DaemonName](*built_daemons())(value)
+    return OneOf[DaemonName](*supported_daemons())(value)
 
 
 def _read_timers(fields: Fields, profile: FailureProfile, daemon: DaemonName) -> Timers:
     """Read the timers.
 
-    A session uses the shorter hold time of its two ends: a host without BFD asks for a short one.
+    A session uses the shorter hold time of its two ends, so a host without BFD has a short default.
     """
     defaults = {name: default for name, (_, default) in TIMERS.items()}
     if profile in REDUCED_HOLD_PROFILES or daemon in WITHOUT_BFD:
@@ -652,7 +653,7 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
 
 def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
     if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector" and settings.managed:
-        usable = [daemon for daemon in built_daemons() if daemon not in REFLECTORS_ONLY]
+        usable = [daemon for daemon in supported_daemons() if daemon not in REFLECTORS_ONLY]
         notes.add(
             "l3hv_daemon",
             settings.daemon,
@@ -777,7 +778,10 @@ def _check_addresses(addresses: tuple[Address, ...], common: Common, notes: Note
 
 
 def _check_interfaces(host: HostIntent, guests: Iterable[GuestVariables], notes: Notes) -> None:
-    """Note interfaces that are used twice: a path uses its NIC, a domain or a guest its interface."""
+    """Note interfaces that two fields of the intent use: a path its NIC, a domain or a guest its interface.
+
+    A NIC has a VLAN interface for each domain: the domains share the field of their path.
+    """
     places: dict[str, str] = {}
     used: dict[str, str] = {}
     for uplink in host.uplinks:

@@ -95,8 +95,8 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     return tuple(neighbours)
 
 
-def neighbors(host: HostIntent, roster: Roster) -> list[str]:
-    """Return the names of all hosts that have sessions with ``host``, the clients of a range included."""
+def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:
+    """Return the names of all hosts that have sessions with ``host``, including the clients of a range."""
     names: dict[str, None] = {}
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         clients = roster.clients(path) if host.kind == "route_reflector" else []

@@ -112,7 +112,7 @@ def did_you_mean(key: str, known: Collection[str]) -> str:
     >>> did_you_mean("tabel", ["table", "vlan"])
     "Did you mean 'table'?"
     """
-    # Without the prefix that all variables have in common: it makes none of them more similar.
+    # All variables begin with the same prefix. Comparing it would make unrelated names look similar.
     names = {name.removeprefix(_PREFIX): name for name in sorted(known)}
     close = difflib.get_close_matches(key.removeprefix(_PREFIX), names, n=1)
     if close:
@@ -122,7 +122,7 @@ def did_you_mean(key: str, known: Collection[str]) -> str:
     return f"Remove it; the keys here are {', '.join(sorted(known))}."
 
 
-def made_text(value: object, opening: str) -> str:
+def remedy_for_text(value: object, opening: str) -> str:
     """Return a remedy for a list or mapping that Ansible passed on as text; "" for any other value."""
     if isinstance(value, str) and value.lstrip().startswith(opening):
         return (
@@ -169,7 +169,7 @@ class Fields:
     @overload
     def take(self, key: str, convert: Converter[T], default: D) -> T | D: ...
     def take(self, key: str, convert: Converter[T], default: Any = None) -> Any:
-        """Return the converted value of ``key``; ``default`` if it is missing or refused (and noted)."""
+        """Return the converted value of ``key``; ``default`` if it is missing, or refused, which is noted."""
         value = self.raw.get(key)
         if value is None:
             return default
@@ -192,7 +192,7 @@ class Fields:
         if values is None:
             return ()
         if not isinstance(values, (list, tuple)):
-            remedy = made_text(values, "[") or "Write it as a list, also for one value: [value]."
+            remedy = remedy_for_text(values, "[") or "Write it as a list, also for one value: [value]."
             self.notes.unfit(self.path(key), values, Unfit("a list", remedy))
             return ()
         items = []
@@ -204,14 +204,14 @@ class Fields:
         return tuple(items)
 
     def mapping(self, key: str, known: Set[str] = frozenset(), remedy: str = _AS_LINES) -> Fields:
-        """Return a nested mapping; an empty one if the key is missing or has another type (and is noted)."""
+        """Return a nested mapping: empty if the key is missing, or has another type, which is noted."""
         return self.nested(self.path(key), self.raw.get(key), known, remedy)
 
     def nested(
         self, where: str, value: object, known: Set[str] = frozenset(), remedy: str = _AS_LINES
     ) -> Fields:
         if value is not None and not isinstance(value, dict):
-            self.notes.unfit(where, value, Unfit("a mapping", made_text(value, "{") or remedy))
+            self.notes.unfit(where, value, Unfit("a mapping", remedy_for_text(value, "{") or remedy))
             value = None
         return Fields(self.notes, where, value or {}, known)
 

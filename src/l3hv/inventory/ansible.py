@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,14 @@ MARKS = ("l3hv_id", "l3hv_uplinks")
 _LONGEST_REASON = 160
 
 OPTIONS = frozenset({"l3hv_break_lock", "l3hv_build", "l3hv_removals"})
-"""Options of one run; they are no facts of the fabric."""
+"""Options of one run, which are no facts of the fabric."""
 INTERNAL = OPTIONS | {"l3hv_bgp_secrets", "l3hv_observed", "l3hv_plan", "l3hv_run", "l3hv_twin"}
 """Variables with the prefix ``l3hv_`` that are no intent: options and facts of a run, the twin's name, and
 secrets, which only the files of secrets contain."""
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` without Ansible's tags (ansible-core 2.19 hands out tagged subclasses).
+    """Return ``value`` without Ansible's tags: ansible-core 2.19 returns instances of tagged subclasses.
 
     >>> plain({"a": (1, "b", None)})
     {'a': [1, 'b', None]}
@@ -99,29 +100,35 @@ class Inventory:
         files: Mapping[str, Files],
         known: Mapping[str, Files],
     ) -> tuple[dict[str, Files], list[Problem]]:
-        """Return the hosts outside the fabric's groups, with their files; a problem for each misplaced host.
+        """Return the hosts outside the fabric's groups with their files, and the problems of misplaced hosts.
 
         A host is misplaced if it has variables of the fabric (:data:`MARKS`).  ``known`` are the results of
         an earlier run: a host whose files have not changed since is not checked again.
         """
-        hosts = [str(host) for host in self.groups["all"] if host not in kinds]
         outside: dict[str, Files] = {}
         problems: list[Problem] = []
-        groups_of: dict[str, list[str]] = {}
-        for host in hosts:
+        for host in (str(host) for host in self.groups["all"] if host not in kinds):
             host_files = files.get(host, {})
-            if known.get(host) != host_files:
-                raw = self.raw(host)
-                marks = [name for name in MARKS if raw.get(name) is not None]
-                if marks:
-                    if not groups_of:
-                        for group, members in sorted(self.groups.items()):
-                            for member in members:
-                                groups_of.setdefault(str(member), []).append(str(group))
-                    problems.append(_misplaced(host, marks, groups_of.get(host, ())))
-                    continue
-            outside[host] = host_files
+            is_checked = known.get(host) == host_files
+            if not is_checked and (marks := self._marks(host)):
+                problems.append(_misplaced(host, marks, self._groups_of.get(host, ())))
+            else:
+                outside[host] = host_files
         return outside, problems
+
+    def _marks(self, host: str) -> list[str]:
+        """Return the variables of a host that only hosts of the fabric have."""
+        raw = self.raw(host)
+        return [name for name in MARKS if raw.get(name) is not None]
+
+    @functools.cached_property
+    def _groups_of(self) -> dict[str, list[str]]:
+        """The groups of each host, sorted."""
+        groups_of: dict[str, list[str]] = {}
+        for group, members in sorted(self.groups.items()):
+            for member in members:
+                groups_of.setdefault(str(member), []).append(str(group))
+        return groups_of
 
     def variables(self, host: str) -> tuple[dict[str, Any], bool, list[Problem]]:
         """Return the intent of ``host`` as plain values, whether any was templated, and the problems."""

@@ -20,15 +20,15 @@ VARIABLE_FILES = frozenset({".yml", ".yaml", ".json"})
 MOST_STRAYS = 3
 """Maximum number of names in a list of files or hosts."""
 
-
 Files = dict[str, list[int]]
 """The files of one host or of all, by path: the times, size and inode of each (:class:`Stamp`)."""
 
 
 @dataclass
 class Stamp:
-    """The state of the inventory's files by path: times, size and inode; ``hosts`` has the files of one host.
+    """The state of the inventory's files by path: times, size and inode.
 
+    ``shared`` are the files that affect all hosts, ``hosts`` the files of single hosts, by host.
     Modification time and size are not enough: ``cp -p`` and ``rsync -t`` set the time, and an edit may keep
     the size.  No program can set the time of change (ctime), and a renamed file has another inode.
     """
@@ -36,6 +36,46 @@ class Stamp:
     shared: Files = field(default_factory=dict)
     hosts: dict[str, Files] = field(default_factory=dict)
     static: bool = True
+
+    def add(self, path: Path, host: str | None) -> None:
+        """Add the state of a file of one host, or of all hosts (``None``)."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return  # the lock file of an editor can be a dangling link
+        files = self.shared if host is None else self.hosts.setdefault(host, {})
+        files[str(path)] = [status.st_mtime_ns, status.st_size, status.st_ctime_ns, status.st_ino]
+
+    def add_directory(self, directory: Path, host: str | None) -> None:
+        """Add all files below a directory."""
+        for path in _visible(directory):
+            if path.is_dir():
+                self.add_directory(path, host)
+            else:
+                self.add(path, host)
+
+    def add_host_vars(self, directory: Path) -> None:
+        """Add the files of a directory host_vars, which has a file or a directory for each host."""
+        for path in _visible(directory):
+            if path.is_dir():
+                self.add_directory(path, path.name)
+            else:
+                self.add(path, path.stem if path.suffix in VARIABLE_FILES else path.name)
+
+    def add_source(self, path: Path) -> None:
+        """Add a file of the inventory itself."""
+        self.static = self.static and _is_static(path)
+        self.add(path, None)
+
+    def add_source_directory(self, directory: Path) -> None:
+        """Add an inventory that is a directory."""
+        for path in _visible(directory):
+            if path.name == "host_vars" and path.is_dir():
+                self.add_host_vars(path)
+            elif path.is_dir():
+                self.add_directory(path, None)
+            else:
+                self.add_source(path)
 
 
 def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
@@ -45,71 +85,36 @@ def stamp(sources: Sequence[Path], extra: Sequence[Path] = ()) -> Stamp:
     is a program or a plugin's configuration is not ``static``: the index stores nothing about it.
     """
     state = Stamp()
-
-    def note(path: Path, host: str | None) -> None:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return  # the lock file of an editor can be a dangling link
-        entry = [status.st_mtime_ns, status.st_size, status.st_ctime_ns, status.st_ino]
-        if host is None:
-            state.shared[str(path)] = entry
-        else:
-            state.hosts.setdefault(host, {})[str(path)] = entry
-
-    def walk(directory: Path, host: str | None) -> None:
-        for path in sorted(directory.iterdir()):
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                walk(path, host)
-            else:
-                note(path, host)
-
-    def walk_host_vars(directory: Path) -> None:
-        for path in sorted(directory.iterdir()):
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                walk(path, path.name)
-            else:
-                note(path, path.stem if path.suffix in VARIABLE_FILES else path.name)
-
-    def is_static(path: Path) -> bool:
-        if not path.exists():
-            return True
-        if os.access(path, os.X_OK):
-            return False
-        with path.open(encoding="utf-8", errors="replace") as text:
-            return not any(line.startswith("plugin:") for line in text)
-
-    def walk_inventory(directory: Path) -> None:
-        for path in sorted(directory.iterdir()):
-            if path.name.startswith("."):
-                continue
-            if path.name == "host_vars" and path.is_dir():
-                walk_host_vars(path)
-            elif path.is_dir():
-                walk(path, None)
-            else:
-                state.static = state.static and is_static(path)
-                note(path, None)
-
+    beside = [*extra]
     for source in sources:
         if source.is_dir():
-            walk_inventory(source)
+            state.add_source_directory(source)
         elif source.is_file():
-            state.static = state.static and is_static(source)
-            note(source, None)
-            extra = [*extra, source.parent]
+            state.add_source(source)
+            beside.append(source.parent)
         else:
             state.static = False
-    for directory in dict.fromkeys(extra):
+    for directory in dict.fromkeys(beside):
         if (directory / "group_vars").is_dir():
-            walk(directory / "group_vars", None)
+            state.add_directory(directory / "group_vars", None)
         if (directory / "host_vars").is_dir():
-            walk_host_vars(directory / "host_vars")
+            state.add_host_vars(directory / "host_vars")
     return state
+
+
+def _visible(directory: Path) -> list[Path]:
+    """Return the entries of a directory that Ansible reads, sorted."""
+    return [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
+
+
+def _is_static(path: Path) -> bool:
+    """Tell whether a file of an inventory is neither a program nor the configuration of a plugin."""
+    if not path.exists():
+        return True
+    if os.access(path, os.X_OK):
+        return False
+    with path.open(encoding="utf-8", errors="replace") as text:
+        return not any(line.startswith("plugin:") for line in text)
 
 
 def strays(
@@ -129,7 +134,7 @@ def strays(
             owners = {path: _owner(path) for path in sorted((place / folder).iterdir())}
             for path, name in owners.items():
                 if name and not name.startswith(".") and name not in names:
-                    # Suggest only names without a file: the others have theirs.
+                    # Suggest only names that have no file yet.
                     close = difflib.get_close_matches(name, {*names} - {*owners.values()}, n=1)
                     remedy = f"Did you mean {close[0]}?" if close else f"Add the {kind}, or remove the file."
                     remedies[path] = remedy

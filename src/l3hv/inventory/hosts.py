@@ -21,7 +21,8 @@ from l3hv.model.plain import as_plain
 class Reading:
     """The hosts that this run has read, and their common facts.
 
-    ``seen`` are all hosts that were read, also those with problems; ``templated`` are those with templates.
+    ``seen`` are all hosts that were read, also hosts with problems.  ``templated`` are the hosts whose
+    variables contain templates.
     """
 
     common: Common | None = None
@@ -33,7 +34,7 @@ class Reading:
 
     @property
     def basis(self) -> str:
-        """A digest of the facts that all hosts' announcements depend on: the common ones, and reflectors."""
+        """A digest of the facts that every host's announcements depend on: common facts and reflectors."""
         reflectors = [
             as_plain(member(host)) for host in self.hosts.values() if host.kind == "route_reflector"
         ]
@@ -93,11 +94,16 @@ def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Pro
     for problem in problems:
         name = problem.field
         if name in inventory.extra and problem.unfit_text:
-            value = problem.value if problem.value.isdigit() else problem.value.lower()
-            is_plain = value.isdigit() or value in ("true", "false")
-            example = f'{{"{name}": {value.lstrip("0") if value.isdigit() else value if is_plain else "…"}}}'
+            example = f'{{"{name}": {_as_json(problem.value)}}}'
             remedy = f"-e {name}=… is always text: write -e '{example}'."
             explained.append(replace(problem, remedy=remedy))
         else:
             explained.append(problem)
     return explained
+
+
+def _as_json(text: str) -> str:
+    """Return a number or a boolean, which is given as text, in the syntax of JSON; else "…"."""
+    if text.isdigit():
+        return text.lstrip("0")
+    return text.lower() if text.lower() in ("true", "false") else "…"

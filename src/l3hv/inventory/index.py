@@ -41,8 +41,8 @@ class Known:
 class Index:
     """The facts that earlier runs stored about an inventory.
 
-    ``others`` are hosts outside the fabric's groups, with their files.  ``basis`` is a digest of what the
-    announcements of all hosts depend on (:attr:`l3hv.inventory.hosts.Reading.basis`).
+    ``others`` are hosts outside the fabric's groups, with their files.  ``basis`` is the digest
+    :attr:`l3hv.inventory.hosts.Reading.basis`.
     """
 
     hosts: dict[str, Known] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def save_index(
     """Store the entries of ``index`` that differ from those stored ``before``.
 
     The hosts in ``templated`` are not stored, because the result of a template depends on more than files.
-    Nor is any host of an inventory that is a program.
+    For the same reason no host of an inventory that is a program is stored.
     """
     if index.hosts != before or not (place / "announcements.json").exists():
         announced = {host: entry.announcements for host, entry in index.hosts.items()}

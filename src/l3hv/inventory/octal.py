@@ -40,7 +40,7 @@ def octals(host: str, field: str, value: Any) -> Iterator[Problem]:
 
 
 def _octal_of(value: int) -> str | None:
-    """Return a number as its file has it, if that has leading zeros and another decimal value."""
+    """Return the text of a number in its file, if it has leading zeros and another decimal value."""
     place = _place_of(value)
     if place is None:
         return None

@@ -105,7 +105,7 @@ def read_fabric(
     problems += (problem for host_slice in slices.values() for problem in rule_problems(host_slice))
     before = load_applied(place / "applied")
     removed = removals(before, touched, kinds, fabric.guests)
-    if problems or (unread and _lacks_something(kinds, before)):
+    if problems or (unread and _is_incomplete(kinds, before)):
         raise IntentError([*problems, *stray_problems(unread)])
 
     run = _run_directory(place)
@@ -123,7 +123,7 @@ def read_fabric(
             announcements=announcements(plan),
         )
     save_index(place, seen, Index(known, others, reading.basis), index.hosts, reading.templated)
-    write_json(run / "applied.json", fabric.left_by(touched))
+    write_json(run / "applied.json", fabric.state_after_run(touched))
     os.link(place / "announcements.json", run / "announcements.json")
     return Run(
         plans=run / "plans",
@@ -211,8 +211,8 @@ def _nothing_to_do(inventory: Inventory, kinds: Collection[str], touched: Collec
     )
 
 
-def _lacks_something(kinds: Mapping[str, Kind], before: Collection[str]) -> bool:
-    """Tell whether the fabric has no hypervisor or reflector, or lost a host since the last run."""
+def _is_incomplete(kinds: Mapping[str, Kind], before: Collection[str]) -> bool:
+    """Tell whether the fabric has no hypervisor or no reflector, or has lost a host since the last run."""
     return any(host not in kinds for host in before) or not {"hypervisor", "route_reflector"} <= set(
         kinds.values()
     )

@@ -18,7 +18,7 @@ from l3hv.model.daemons import TITLES
 
 Plain = Mapping[str, Any]
 InUse = Mapping[str, str | None]
-"""The key of each session by the session's name, ``None`` where it has none."""
+"""The key of each session by the session's name; ``None`` for a session without a key."""
 
 _SESSION = re.compile(r"^protocol bgp (\w+) from [^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _KEY = re.compile(r"^  password key_(\w+);", re.MULTILINE)
@@ -29,7 +29,7 @@ _FRR_SESSION = re.compile(
 _FRR_RANGE = re.compile(r"^ neighbor (\w+) peer-group$", re.MULTILINE)
 _FRR_OURS = re.compile(r"^! l3hv_config ", re.MULTILINE)
 """A comment that the role prints.  A file that FRR wrote itself (``write memory``) lacks it, and has secrets
-in the place of the names of keys."""
+instead of the names of keys."""
 _FRR_SECRET = re.compile(r'^(\w+) = ("[^"\n]*")$', re.MULTILINE)
 
 ROTATED: frozenset[DaemonName] = frozenset({"bird1", "bird2", "bird3", "frr"})
@@ -37,7 +37,7 @@ ROTATED: frozenset[DaemonName] = frozenset({"bird1", "bird2", "bird3", "frr"})
 
 
 def keys_in_use(files: Iterable[str]) -> dict[str, str | None]:
-    """Return the keys of the sessions that configurations describe, as the roles bird and frr print them.
+    """Return the key of each session in ``files``, configurations that the roles bird and frr printed.
 
     >>> keys_in_use(["protocol bgp rr1 from fabric_bfd {\\n  password key_rack7;\\n}\\n"])
     {'rr1': 'rack7'}
@@ -93,9 +93,9 @@ def rotation_problems(
 ) -> Iterator[str]:
     """Yield a sentence for each reason not to rotate the keys of one host.
 
-    ``told`` are the files from which ``in_use`` was read.  ``placed`` is the host's file of secrets; no
-    sentence repeats a secret.  ``unmanaged`` are the hosts that l3hv does not configure.  ``may_cut`` allows
-    the rotation to cut off a host with a single path.
+    ``told`` are the configurations from which ``in_use`` was read.  ``placed`` is the host's file of secrets;
+    no sentence repeats a secret.  ``unmanaged`` are the hosts that l3hv does not configure.  ``may_cut``
+    allows the rotation to cut off a host with a single path.
     """
     routing = plan["routing"]
     is_rotated = routing["daemon"]["name"] in ROTATED
@@ -144,7 +144,7 @@ def rotation_problems(
 
 
 def _cuts(plan: Plain, changed: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each domain in which the host has no path but the one that changes."""
+    """Yield a sentence for each domain in which the only path of the host changes its keys."""
     paths: dict[str, set[str]] = {}
     for session in plan["routing"]["sessions"]:
         for domain in session["domains"]:

@@ -204,10 +204,10 @@ def outermost(prefixes: Iterable[Network]) -> list[Network]:
 
 
 def longer_than(prefix: Network) -> int:
-    """Return the shortest length of a part of ``prefix`` that is smaller than ``prefix`` itself.
+    """Return the prefix length of the largest parts of ``prefix``, without ``prefix`` itself.
 
-    The smallest parts are one IPv4 address and one /64 (:data:`PIECE_LENGTH`). Their length is returned for
-    a prefix that has no smaller part.
+    The smallest parts are one IPv4 address and one /64 (:data:`PIECE_LENGTH`). A prefix without smaller parts
+    returns their length.
 
     >>> longer_than(IPv4Network("203.0.113.0/24")), longer_than(IPv6Network("2001:db8::/64"))
     (25, 64)

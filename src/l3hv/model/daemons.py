@@ -10,7 +10,7 @@ from l3hv.model.plan import Daemon, Program
 
 SYSTEM_NAMES: dict[System, str] = {"debian12": "Debian 12", "debian13": "Debian 13", "junos": "Junos"}
 
-_BUILT = (
+_SUPPORTED = (
     Daemon(
         "bird1",
         "debian12",
@@ -59,7 +59,9 @@ _BUILT = (
     # l3hv renders the configuration in the grammar of this version and installs no package.
     Daemon("junos", "junos", package="", version="24.4"),
 )
-DAEMONS: dict[tuple[DaemonName, System], Daemon] = {(daemon.name, daemon.system): daemon for daemon in _BUILT}
+DAEMONS: dict[tuple[DaemonName, System], Daemon] = {
+    (daemon.name, daemon.system): daemon for daemon in _SUPPORTED
+}
 
 TITLES: dict[DaemonName, str] = {
     "bird1": "BIRD",
@@ -84,12 +86,12 @@ PER_FAMILY: frozenset[DaemonName] = frozenset({"bird1"})
 """Daemons with one process per address family: none of their sessions can carry both families."""
 
 WITHOUT_BFD: frozenset[DaemonName] = frozenset({"gobgp"})
-"""Daemons without BFD: they detect only by the hold time that a neighbour is gone."""
+"""Daemons without BFD: they detect a lost neighbour only when the hold time expires."""
 
 VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp", "junos"})
-"""Daemons whose configuration can have the owner of each guest prefix (strict origin validation)."""
+"""Daemons whose configuration can contain the owner of each guest prefix (strict origin validation)."""
 
-WITH_OWNERS: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
+WITH_ROA_TABLES: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """Validating daemons with a ROA table (RFC 6482) for owners; the others get a prefix list per neighbour."""
 
 WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"junos"})
@@ -99,16 +101,16 @@ WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"junos"})
 """Daemons that get no keys: every diff of their configuration would show the keys."""
 
 KEYS_WITHOUT_SPACES: frozenset[DaemonName] = frozenset({"frr"})
-"""Daemons that read a secret as one word: a space ends it."""
+"""Daemons that read a secret up to the first space."""
 
-ECHOING: frozenset[DaemonName] = frozenset({"frr"})
-"""Reflectors that advertise the same routes to all clients of one kind, also a client's own routes.
+ADVERTISING_BACK: frozenset[DaemonName] = frozenset({"frr"})
+"""Reflectors that advertise the same routes to all clients of one kind, including each client's own routes.
 
 The client drops its own routes (RFC 4456, section 8).  The number of prefixes that a reflector sends to one
 client therefore depends on the other clients.
 """
 
-SLEEPY = frozenset({"1.6.8", "2.0.12"})
+WITH_LATE_TIMERS = frozenset({"1.6.8", "2.0.12"})
 """Versions that finish work that a timer started up to 3 s late (BIRD before 2.14)."""
 
 WITHOUT_PEER_ADDRESS = frozenset({"3.10"})
@@ -117,23 +119,23 @@ WITHOUT_PEER_ADDRESS = frozenset({"3.10"})
 WITHOUT_SINGLE_BFD_MISS = frozenset({"8.4"})
 """Versions that cannot declare a path down after one missed BFD packet (a multiplier of 1)."""
 
-OVERLOOKING = frozenset({"3.1"})
-"""Versions that do not update a route in the kernel when a path to its prefix changes, but not the best one.
+WITHOUT_PATH_UPDATES = frozenset({"3.1"})
+"""Versions that do not update a route in the kernel if only a path other than the best path changes.
 
 They update the route at the next scan of the kernel's table, and a scan can be requested.
 """
 
-DELETING = frozenset({"1.6.8"})
+REPLACING_BY_DELETION = frozenset({"1.6.8"})
 """Versions that replace a route in the kernel by deleting it and adding it again.
 
-For the moment between, a packet follows the next less specific route.
+Between the two steps, packets follow the next less specific route.
 """
 
 
-def built_daemons() -> list[DaemonName]:
+def supported_daemons() -> list[DaemonName]:
     """Return the daemons that l3hv has a configuration for.
 
-    >>> built_daemons()
+    >>> supported_daemons()
     ['bird1', 'bird2', 'bird3', 'frr', 'gobgp', 'junos']
     """
     return list(dict.fromkeys(name for name, _ in DAEMONS))

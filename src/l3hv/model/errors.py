@@ -11,7 +11,7 @@ from l3hv.model.text import first_of, natural_key, printable
 FABRIC = "all"
 """The name under which problems of the fabric-wide variables are reported (``group_vars/all``)."""
 
-_HOSTS_NAMED = 3
+_MOST_HOSTS_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def describe(problems: Iterable[Problem]) -> str:
     count = len(hosts_by_sentence)
     head = "The intent has one problem:" if count == 1 else f"The intent has {count} problems:"
     lines = [
-        f"  {first_of([*map(printable, hosts)], _HOSTS_NAMED)}: {sentence}"
+        f"  {first_of([*map(printable, hosts)], _MOST_HOSTS_LISTED)}: {sentence}"
         for sentence, hosts in hosts_by_sentence.items()
     ]
     return "\n".join([head, *lines])

@@ -277,7 +277,7 @@ class HostIntent:
         return dict(self.bgp_keys).get(path)
 
     def ecmp_of(self, domain: str) -> Ecmp:
-        """Return which routes of a domain may have several next hops on this host."""
+        """Return the choice of routes of a domain that may have several next hops on this host."""
         return dict(self.ecmp).get(domain, "all")
 
     @cached_property

@@ -27,7 +27,7 @@ def as_plain(value: Any) -> Any:
         return [item if type(item) in _SCALARS else as_plain(item) for item in value]
     if dataclasses.is_dataclass(kind):
         # Most values of a plan are scalars. They are copied together: a call for each would double the time.
-        names, values_of, nested = _printer(kind)
+        names, values_of, nested = _field_reader(kind)
         plain = dict(zip(names, values_of(value), strict=True))
         for name in nested:
             plain[name] = as_plain(plain[name])
@@ -61,7 +61,7 @@ def _field_names(kind: type) -> tuple[str, ...]:
 
 
 @functools.cache
-def _printer(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
+def _field_reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
     """Return a dataclass's field names, a reader of their values, and the names of nested fields."""
     names = _field_names(kind)
     hints = get_type_hints(kind)
@@ -116,7 +116,7 @@ def _tuple_builder(items: tuple[Any, ...]) -> Callable[[Any], Any]:
 
 def _union_builder(members: tuple[Any, ...]) -> Callable[[Any], Any]:
     """Return the builder of an optional value, or of an address or prefix of either family."""
-    (*others,) = (member for member in members if member is not type(None))
+    others = [member for member in members if member is not type(None)]
     if set(others) == {IPv4Network, IPv6Network}:
         build_other: Callable[[Any], Any] = ip_network
     elif set(others) == {IPv4Address, IPv6Address}:

@@ -1,4 +1,4 @@
-"""Failure profiles and session layouts, and the ones that both ends of a session support."""
+"""Failure profiles and session layouts, and the choice that both ends of a session support."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LLGR_PROFILES: tuple[FailureProfile, ...] = ("bfd_llgr", "llgr")
 KEEPING_PROFILES: tuple[FailureProfile, ...] = (*LLGR_PROFILES, "graceful_restart")
 """Profiles with which neighbours keep the routes of a daemon that vanishes until it is back."""
 
-LESS_BFD: dict[FailureProfile, FailureProfile] = {"bfd_llgr": "llgr", "bfd": "none"}
-"""The profile that remains where one end has no BFD: with BFD at the other end alone, no session comes up."""
+PROFILE_WITHOUT_BFD: dict[FailureProfile, FailureProfile] = {"bfd_llgr": "llgr", "bfd": "none"}
+"""The profile to use if one end has no BFD: with BFD at the other end alone, no session comes up."""
 
 
 def profile_between(agreed: FailureProfile, ends: set[DaemonName]) -> FailureProfile:
@@ -33,7 +33,7 @@ def profile_between(agreed: FailureProfile, ends: set[DaemonName]) -> FailurePro
     >>> profile_between("bfd_llgr", {"bird2", "gobgp"})
     'llgr'
     """
-    return agreed if WITHOUT_BFD.isdisjoint(ends) else LESS_BFD.get(agreed, agreed)
+    return agreed if WITHOUT_BFD.isdisjoint(ends) else PROFILE_WITHOUT_BFD.get(agreed, agreed)
 
 
 def layout_between(agreed: SessionLayout, ends: set[DaemonName]) -> SessionLayout:
@@ -44,8 +44,6 @@ def layout_between(agreed: SessionLayout, ends: set[DaemonName]) -> SessionLayou
     """
     if not PER_FAMILY.isdisjoint(ends):
         return "per_family"
-    return (
-        agreed
-        if REFLECTORS_ONLY.isdisjoint(ends)
-        else min(agreed, "multiprotocol", key=SESSION_LAYOUTS.index)
-    )
+    if not REFLECTORS_ONLY.isdisjoint(ends):
+        return min(agreed, "multiprotocol", key=SESSION_LAYOUTS.index)
+    return agreed

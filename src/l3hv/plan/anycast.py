@@ -90,7 +90,7 @@ def _share(family: Family, holders: int, prefixes: list[Network]) -> AnycastShar
     return AnycastShare(
         family=family,
         holders=holders,
-        local=-(-FLOW_HASHES // holders),
+        local=-(-FLOW_HASHES // holders),  # rounded up
         lengths=tuple(
             PrefixesOfLength(
                 length, str(several[0].netmask), tuple(str(prefix.network_address) for prefix in several)
@@ -111,12 +111,12 @@ def shares(held: Mapping[Network, int]) -> dict[int, list[Network]]:
     """
     found: dict[int, list[Any]] = {}
     for prefix, inner in _with_inner(held):
-        found.setdefault(held[prefix], []).extend(_between(prefix, inner))
+        found.setdefault(held[prefix], []).extend(_without(prefix, inner))
     return {holders: outermost(found[holders]) for holders in sorted(found) if holders > 1}
 
 
-def _between(prefix: Network, inner: Iterable[Network]) -> Iterator[Any]:
-    """Yield the rest of a prefix without the prefixes ``inner``, which are sorted and disjoint."""
+def _without(prefix: Network, inner: Iterable[Network]) -> Iterator[Any]:
+    """Yield the rest of ``prefix`` as prefixes, without those in ``inner``, which are sorted and disjoint."""
     address, end = type(prefix.network_address), int(prefix.broadcast_address)
     at = int(prefix.network_address)
     for one in inner:

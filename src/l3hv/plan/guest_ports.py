@@ -32,24 +32,25 @@ def guest_plans(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[
     """
     pools = {pool.name: pool for pool in common.pools}
     ports = []
-    holders: dict[str, int] = {}
+    next_metrics: dict[str, int] = {}
     for guest in host.guests:
         port = _port(common, guest, pools[guest.pool], prefsrc)
         if guest.anycast:
-            port = replace(port, routes=tuple(_apart(route, holders) for route in port.routes))
+            port = replace(port, routes=tuple(_with_own_metric(route, next_metrics) for route in port.routes))
         ports.append(port)
     return tuple(ports)
 
 
-def _apart(route: GuestRoute, holders: dict[str, int]) -> GuestRoute:
-    """Give each further guest of this host that holds an anycast prefix a higher metric.
+def _with_own_metric(route: GuestRoute, next_metrics: dict[str, int]) -> GuestRoute:
+    """Return an anycast route with a metric that no other route to its prefix has; other routes unchanged.
 
-    A table has one route per prefix and metric: the next guest's route is used once the first one is gone.
+    A table has one route per prefix and metric: the second guest's route is used once the first one is gone.
+    ``next_metrics`` has the next free metric of each prefix.
     """
     if route.kind != "anycast":
         return route
-    metric = holders.get(route.prefix, GUEST_METRIC)
-    holders[route.prefix] = metric + 1
+    metric = next_metrics.get(route.prefix, GUEST_METRIC)
+    next_metrics[route.prefix] = metric + 1
     return replace(route, metric=metric)
 
 
@@ -106,7 +107,7 @@ def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
 
 
 def guest_services(guests: tuple[GuestPlan, ...]) -> GuestServices:
-    """Return which daemons serve the guests of this host."""
+    """Return the services that the guests of this host need."""
     return GuestServices(
         dhcp=any(guest.lease is not None for guest in guests),
         advertisements=any(guest.prefix is not None for guest in guests),

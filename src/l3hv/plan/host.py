@@ -22,7 +22,7 @@ def host_plan(facts: HostSlice) -> HostPlan:
     loopbacks = loopback_addresses(common, host)
     guests = guest_plans(common, host, preferred_source(common, loopbacks))
     anycast = spread_anycast(common, host, dict(facts.holders))
-    known = sessions(common, host, facts.peers, facts.largest)
+    named_sessions = sessions(common, host, facts.peers, facts.largest)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -40,10 +40,10 @@ def host_plan(facts: HostSlice) -> HostPlan:
         guests=guests,
         dhcp_pools=dhcp_pools(common, guests),
         guest_services=guest_services(guests),
-        packet_filter=packet_filter(common, host, guests, anycast, known),
+        packet_filter=packet_filter(common, host, guests, anycast, named_sessions),
         routing=routing(
             facts,
-            known=known,
+            named_sessions=named_sessions,
             ranges=ranges(common, host, facts.largest),
             loopbacks=loopbacks,
             guests=guests,

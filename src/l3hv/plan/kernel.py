@@ -76,7 +76,7 @@ _ARP_ANSWERS = (
 
 
 def _answers(host: HostIntent) -> Iterator[Sysctl]:
-    """Yield the settings for answers to ARP and pings on gateways and paths; hardening tools change them."""
+    """Yield the settings for answers to ARP and pings on gateways and paths, which hardening tools change."""
     for setting, why in _ARP_ANSWERS:
         yield Sysctl(f"net.ipv4.conf.all.{setting}", "0", why)
         for uplink in host.uplinks:
@@ -128,7 +128,7 @@ _PORT_SETTINGS = (
 )
 
 _FORWARDING = ("net.ipv4.conf.{}.forwarding", "1", "forward the packets of guests")
-"""The setting that systemd-networkd makes itself for each interface, from version 256 on."""
+"""A setting that systemd-networkd itself makes for each interface, from version 256 on."""
 
 
 def _ports(host: HostIntent) -> Iterator[Sysctl]:

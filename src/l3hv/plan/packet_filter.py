@@ -78,8 +78,8 @@ def packet_filter(
         neighbours6=tuple(_neighbours(common, host, "ipv6")),
         any_ttl4=tuple(_any_ttl(sessions, "ipv4")),
         any_ttl6=tuple(_any_ttl(sessions, "ipv6")),
-        fabric4=_fabric(common, "ipv4"),
-        fabric6=_fabric(common, "ipv6"),
+        fabric4=_fabric_prefixes(common, "ipv4"),
+        fabric6=_fabric_prefixes(common, "ipv6"),
         management4=_of_family(host.management_sources, "ipv4"),
         management6=_of_family(host.management_sources, "ipv6"),
         domains=tuple(_domains(common, host, guests, {*isolated, *allowed, *on_link6})),
@@ -103,8 +103,8 @@ def packet_filter(
         on_link6=on_link6,
         isolated=isolated,
         restricted=tuple(allowed),
-        allowed4=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv4")),
-        allowed6=tuple((port, one) for port in allowed for one in _of_family(allowed[port], "ipv6")),
+        allowed4=tuple((port, prefix) for port in allowed for prefix in _of_family(allowed[port], "ipv4")),
+        allowed6=tuple((port, prefix) for port in allowed for prefix in _of_family(allowed[port], "ipv6")),
         transparent=transparent,
         tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
         anycast=anycast_domains(host, anycast),
@@ -122,6 +122,7 @@ def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
 
 
 def _neighbours(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
+    """Yield each uplink with the prefix of its path."""
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
         if network is not None:
@@ -135,7 +136,7 @@ def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str,
             yield session.interface, session.neighbor
 
 
-def _fabric(common: Common, family: Family) -> tuple[str, ...]:
+def _fabric_prefixes(common: Common, family: Family) -> tuple[str, ...]:
     """Return the prefixes of the fabric's own machines: those of the paths and of the loopbacks."""
     paths = (str(network.prefix) for network in common.networks)
     loopbacks = (str(prefix) for domain in common.domains for prefix in domain.loopbacks)
@@ -145,7 +146,11 @@ def _fabric(common: Common, family: Family) -> tuple[str, ...]:
 def _domains(
     common: Common, host: HostIntent, guests: Iterable[GuestPlan], conditional: set[str]
 ) -> Iterator[FilteredDomain]:
-    """Yield the domains of a hypervisor; ``conditional`` are ports of guests that only some may reach."""
+    """Yield the domains of a hypervisor.
+
+    ``conditional`` are the guest ports that the filter checks further: isolation, allowed sources, and the
+    number of IPv6 neighbours.
+    """
     if host.kind != "hypervisor":
         return
     ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]

@@ -1,4 +1,4 @@
-"""Prefix patterns: what an announcement must match, as the daemons write it."""
+"""Prefix patterns, which select routes by prefix and length, in the form of the daemons' configurations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE_STEP = 5
 
 
 def pattern(prefix: Network, low: int, high: int, why: str) -> PrefixMatch:
-    """Return the pattern of ``prefix`` and what is inside it, with a length of ``low`` to ``high``.
+    """Return the pattern of the prefixes inside ``prefix`` (itself included) of length ``low`` to ``high``.
 
     >>> from ipaddress import ip_network
     >>> some = pattern(ip_network("203.0.113.0/24"), 25, 32, "pool")
@@ -44,7 +44,7 @@ def exact(prefix: str, why: str) -> PrefixMatch:
 def policy_with_line_numbers(policy: ImportPolicy) -> ImportPolicy:
     """Return a policy whose patterns have their numbers in a prefix list.
 
-    The list denies what is reserved before it permits the rest.
+    The list denies the reserved prefixes before it permits the accepted ones.
     """
     accepts = _numbered(policy.accepts, after=len(policy.reserved))
     return replace(policy, reserved=_numbered(policy.reserved), accepts=accepts)

@@ -49,7 +49,7 @@ REFUSALS = tuple(
 def import_policies(facts: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
     """Return the import policies for each kind of neighbours that the host has, table by table.
 
-    Where each hypervisor has a policy of its own, the policy accepts the prefixes of the hypervisor's guests.
+    If each hypervisor has a policy of its own, this policy accepts only the prefixes of its guests.
     """
     own: dict[str, Owner | None] = {}
     if has_own_policies(facts.host):
@@ -83,15 +83,16 @@ def _policies(
 ) -> Iterator[ImportPolicy]:
     """Yield the policies of one table; ``own`` has the hypervisors with a policy of their own.
 
-    A reflector is trusted with the prefixes of all kinds of hosts.  A hypervisor may have been taken over:
-    only the prefixes of its announcements are used, not their attributes.  An edge router may know the whole
-    Internet, with attributes that mean something to its operator.  A client of a range may be of either kind.
+    A reflector is trusted with the prefixes of all kinds of hosts.  An attacker may control a hypervisor, so
+    only the prefixes of its announcements are used, not their attributes.  An edge router may know the routes
+    of the whole Internet, with attributes that its operator needs.  A client of a range is a hypervisor or an
+    edge router.
     """
     common, host = facts.common, facts.host
     pools = tuple(pool_matches(common, domain, family))
     reserved = tuple(_reserved_matches(common, domain, family))
     homes = (*pools, *loopback_matches(domain, family))
-    beyond = (
+    external = (
         exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
         *extra_matches(domain, family),
     )
@@ -103,7 +104,7 @@ def _policies(
         neighbors: Announcer,
         accepts: tuple[PrefixMatch, ...],
         *,
-        is_judged: bool = False,
+        is_untrusted: bool = False,
         name: str | None = None,
     ) -> ImportPolicy:
         return ImportPolicy(
@@ -113,21 +114,21 @@ def _policies(
             neighbors=neighbors,
             accepts=accepts,
             reserved=reserved if neighbors in ("hypervisors", "clients") and name is None else (),
-            loopbacks=str(loopbacks) if is_judged and loopbacks is not None else None,
-            checks_owner=is_judged and name is None and host.settings.origin_validation == "strict",
-            only_original=is_judged,
+            loopbacks=str(loopbacks) if is_untrusted and loopbacks is not None else None,
+            checks_owner=is_untrusted and name is None and host.settings.origin_validation == "strict",
+            only_original=is_untrusted,
             silent=neighbors == "edge_routers",
             default_next_hops=default if neighbors == "reflectors" else (),
             default_ranking=default_ranking(family, default) if neighbors == "reflectors" else None,
         )
 
-    yield policy("hypervisors", pools, is_judged=True)
+    yield policy("hypervisors", pools, is_untrusted=True)
     for hypervisor, owner in own.items():
         guests = tuple(_owned_matches(common, domain, family, owner)) if owner is not None else ()
-        yield policy("hypervisors", guests, is_judged=True, name=own_policy_name(table, hypervisor))
-    yield policy("edge_routers", beyond)
-    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *beyond))
-    yield policy("clients", (*homes, *beyond))
+        yield policy("hypervisors", guests, is_untrusted=True, name=own_policy_name(table, hypervisor))
+    yield policy("edge_routers", external)
+    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *external))
+    yield policy("clients", (*homes, *external))
 
 
 def default_next_hops(facts: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
@@ -144,7 +145,7 @@ def default_next_hops(facts: HostSlice, domain: Domain, family: Family) -> Itera
 
 
 def default_ranking(family: Family, next_hops: tuple[NextHop, ...]) -> DefaultRanking | None:
-    """Return how a daemon prefers the default route by the first of ``next_hops``, if there are several.
+    """Return the numbers that make a daemon prefer the first of ``next_hops``; None for fewer than two.
 
     >>> ranking = default_ranking("ipv4", (NextHop("198.51.100.120", "e1"), NextHop("198.51.100.121", "e2")))
     >>> ranking.factor, ranking.next_hops

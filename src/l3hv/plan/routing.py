@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from l3hv.model.choices import DaemonName
-from l3hv.model.daemons import DAEMONS, OVERLOOKING, WITH_OWNERS, programs
+from l3hv.model.daemons import DAEMONS, WITH_ROA_TABLES, WITHOUT_PATH_UPDATES, programs
 from l3hv.model.intent import HostSlice
 from l3hv.model.plan import GuestPlan, LoopbackAddress, Owner, PrefixOwner, Routing, Session
 from l3hv.model.profiles import FAILURE_PROFILES
@@ -24,7 +24,7 @@ WITH_PREFIX_LISTS: frozenset[DaemonName] = frozenset({"frr"})
 def routing(
     facts: HostSlice,
     *,
-    known: tuple[Session, ...],
+    named_sessions: tuple[Session, ...],
     ranges: tuple[Session, ...],
     loopbacks: tuple[LoopbackAddress, ...],
     guests: tuple[GuestPlan, ...],
@@ -32,20 +32,20 @@ def routing(
 ) -> Routing:
     """Return the plan of a host's routing daemon.
 
-    ``known`` are its sessions with neighbours that the inventory names, ``ranges`` its sessions with any
-    client of a prefix.
+    ``named_sessions`` are its sessions with neighbours that the inventory names, ``ranges`` its sessions with
+    any client of a prefix.
     """
     common, host, settings = facts.common, facts.host, facts.host.settings
     daemon = DAEMONS[settings.daemon, settings.system]
     identity = router_id(common, host)
     tables = routing_tables(common, host, loopbacks, guests, anycast)
     in_kernel = [table for table in tables if table.kernel_table is not None]
-    policies = import_policies(facts, (*known, *ranges))
+    policies = import_policies(facts, (*named_sessions, *ranges))
     if settings.daemon in WITH_PREFIX_LISTS:
         policies = tuple(map(policy_with_line_numbers, policies))
         tables = tuple(map(table_with_line_numbers, tables))
-    profiles = {session.failure_profile for session in (*known, *ranges)}
-    is_shared = any(session.layout == "shared" for session in (*known, *ranges))
+    profiles = {session.failure_profile for session in (*named_sessions, *ranges)}
+    is_shared = any(session.layout == "shared" for session in (*named_sessions, *ranges))
     return Routing(
         daemon=daemon,
         programs=programs(settings.daemon, (table.family for table in tables)),
@@ -56,9 +56,9 @@ def routing(
         failure_profiles=tuple(profile for profile in FAILURE_PROFILES if profile in profiles),
         timers=settings.timers,
         ecmp_limit=settings.ecmp_limit,
-        rescans=daemon.version in OVERLOOKING and len(in_kernel) > 0,
-        session_shapes=session_shapes(known, settings.timers, daemon),
-        session_keys=tuple(sorted({session.key for session in known if session.key is not None})),
+        rescans=daemon.version in WITHOUT_PATH_UPDATES and len(in_kernel) > 0,
+        session_shapes=session_shapes(named_sessions, settings.timers, daemon),
+        session_keys=tuple(sorted({session.key for session in named_sessions if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
         tables=tables,
         kernel_tables=tuple(dict.fromkeys(table.kernel_table for table in in_kernel if table.kernel_table)),
@@ -67,8 +67,8 @@ def routing(
         shared_tables=shared_tables(host, tables) if is_shared else (),
         refusals=refusals(policies, is_shared=is_shared),
         policies=policies,
-        owners=tuple(map(_prefix_owner, facts.owners)) if settings.daemon in WITH_OWNERS else (),
-        sessions=known,
+        owners=tuple(map(_prefix_owner, facts.owners)) if settings.daemon in WITH_ROA_TABLES else (),
+        sessions=named_sessions,
         ranges=ranges,
         monitoring_group=settings.monitoring_group,
     )

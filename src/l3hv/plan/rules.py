@@ -25,7 +25,7 @@ DHCP_SERVER = 67
 ICMP = 1
 """IANA's number of the protocol."""
 KERNEL_RULES = 32766
-"""Priority of the kernel's own rule of ``main``; ours come before it."""
+"""Priority of the kernel's own rule of ``main``; the rules of l3hv come before it."""
 
 
 def policy_rules(
@@ -33,7 +33,7 @@ def policy_rules(
 ) -> tuple[Rule, ...]:
     """Return the rules of a host that spreads ``anycast`` in the order of their priorities, IPv4 first.
 
-    A reflector forwards nothing and has no rules; nor has a family that no domain of the host has.
+    A reflector forwards nothing and has no rules.  A family that no domain of the host has, has none either.
     """
     if host.kind == "route_reflector":
         return ()
@@ -72,7 +72,8 @@ def _rules(
         return
     yield from _rules_of_own_traffic(common, host, family, domains)
     for one in anycast:
-        # If the table has no route, the lookup continues with the next rule: either may be in place first.
+        # If the table has no route, the lookup continues with the next rule. The rule and the routes of its
+        # table can therefore appear in any order.
         if one.family == family:
             yield _rule(
                 family,

@@ -1,4 +1,4 @@
-"""The BGP sessions of a host: one per path and neighbour, or one for each domain there, or for each family.
+"""The BGP sessions of a host with each neighbour on a path: one session, one per domain, or one per family.
 
 Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
 the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from l3hv.model.addressing import FAMILIES, Network, family_of_text, numbered
 from l3hv.model.choices import Announcer, FailureProfile, Kind, Relation, SessionLayout
-from l3hv.model.daemons import DAEMONS, WITH_OWNERS, WITHOUT_PEER_ADDRESS
+from l3hv.model.daemons import DAEMONS, WITH_ROA_TABLES, WITHOUT_PEER_ADDRESS
 from l3hv.model.intent import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
 from l3hv.model.names import (
     CLIENTS,
@@ -46,9 +46,9 @@ LEAST_PREFIX_LIMIT = 128
 
 
 def has_own_policies(host: HostIntent) -> bool:
-    """Tell whether this host has a list of allowed prefixes of its own for each hypervisor."""
+    """Tell whether this host has a separate list of allowed prefixes for each hypervisor."""
     settings = host.settings
-    return settings.origin_validation == "strict" and settings.daemon not in WITH_OWNERS
+    return settings.origin_validation == "strict" and settings.daemon not in WITH_ROA_TABLES
 
 
 def sessions(
@@ -104,18 +104,23 @@ def _sessions(
     networks = _networks(common, uplink.path, uplink.domain)
     layout = session_layout(host, peer)
     symbol, domain = bird_symbol(peer.name), bird_symbol(uplink.domain)
-    several: dict[str, list[PathNetwork]] = {}
+    carried_by: dict[str, list[PathNetwork]] = {}
     match layout:
         case "per_family":
             for network in networks:
-                several[bird_table(uplink.domain, network.family)] = [network]
+                carried_by[bird_table(uplink.domain, network.family)] = [network]
         case "multiprotocol":
-            several[domain] = networks
+            carried_by[domain] = networks
         case "shared":
-            here = [u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains]
-            if uplink.domain == here[0]:
-                several[SHARED] = [n for name in here for n in _networks(common, uplink.path, name)]
-    for name, carried in several.items():
+            common_domains = [
+                u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains
+            ]
+            # The session runs in the network of the first domain and carries the others.
+            if uplink.domain == common_domains[0]:
+                carried_by[SHARED] = [
+                    network for name in common_domains for network in _networks(common, uplink.path, name)
+                ]
+    for name, carried in carried_by.items():
         channels = tuple(_channels(common, host, peer, carried, layout=layout, largest=largest))
         yield _session(
             host,
@@ -198,22 +203,26 @@ def _carried(
     """
     neighbors = _announcer(peer)
     table = bird_table(network.domain, network.family)
-    is_known = neighbors in ("hypervisors", "edge_routers")
-    loopbacks = common.domain(network.domain).loopback(network.family)
     single = network.prefix.max_prefixlen
-    is_hypervisor = neighbors == "hypervisors"
-    is_listed = is_hypervisor and has_own_policies(host)
-    is_owned = is_hypervisor and not is_listed and host.settings.origin_validation == "strict"
+    policy, owner, loopback = policy_name(table, neighbors), None, None
+    if neighbors == "hypervisors":
+        loopbacks = common.domain(network.domain).loopback(network.family)
+        loopback = None if loopbacks is None else _own_loopback(loopbacks, peer)
+        if has_own_policies(host):
+            policy = own_policy_name(table, peer.name)
+        elif host.settings.origin_validation == "strict":
+            owner = peer.id
+    is_named_client = neighbors in ("hypervisors", "edge_routers")
     return CarriedDomain(
         domain=network.domain,
         table=table,
         next_hop=None if host.kind == "route_reflector" else host.address_in(network),
-        policy=own_policy_name(table, peer.name) if is_listed else policy_name(table, neighbors),
-        next_hops=f"{peer.address_in(network)}/{single}" if is_known else str(network.prefix),
-        next_hop_length=None if is_known or network.prefix.prefixlen == single else single,
+        policy=policy,
+        next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
+        next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
         direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
-        loopback=_own(loopbacks, peer) if is_hypervisor and loopbacks is not None else None,
-        owner=peer.id if is_owned else None,
+        loopback=loopback,
+        owner=owner,
     )
 
 
@@ -227,7 +236,7 @@ def _announcer(peer: Peer) -> Announcer:
     return ANNOUNCERS[peer.kind]
 
 
-def _own(prefix: Network, peer: Peer) -> str:
+def _own_loopback(prefix: Network, peer: Peer) -> str:
     """Return a neighbour's own address among the loopbacks, as a prefix."""
     return f"{numbered(prefix, peer.id)}/{prefix.max_prefixlen}"
 
@@ -235,9 +244,9 @@ def _own(prefix: Network, peer: Peer) -> str:
 def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
     """Return the prefix limit of a reflector for a client in one family.
 
-    The client's own number takes precedence over the reflector's, and that over the number that follows from
-    the inventory, where no hypervisor has more than ``most`` prefixes.  For an edge router only the first
-    applies.
+    The client's ``l3hv_prefix_limit`` takes precedence over the reflector's.  Without both, the limit follows
+    from the inventory, where no hypervisor has more than ``most`` prefixes.  An edge router has only its own
+    limit.
     """
     settings = host.settings
     if host.kind != "route_reflector" or peer.kind == "route_reflector":
@@ -249,7 +258,7 @@ def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
 
 
 def _limit(most: int, margin: int) -> int:
-    """Return the prefix limit of a hypervisor where no hypervisor has more than ``most`` prefixes.
+    """Return the prefix limit of a hypervisor in a fabric where each has at most ``most`` prefixes.
 
     It allows a hypervisor to take over all guests of another one, and one loopback, plus a margin in percent.
     It grows in powers of two, so that a new guest rarely changes the configuration of a reflector.
@@ -344,14 +353,14 @@ def _private_first(common: Common) -> tuple[Domain, ...]:
     return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
 
 
-def session_shapes(own: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
+def session_shapes(sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
     """Return a digest of the sessions of each path, `a=0a1b2c3d`: the sessions restart when it changes.
 
-    The result is empty for a host that must not vanish to restart its sessions: its neighbours would not keep
-    its routes, or it is a reflector, which forwards nothing.
+    The result is empty for a host whose daemon must not stop to restart its sessions: its neighbours would
+    drop its routes, or it is a reflector.
     """
     on_path: dict[str, list[str]] = {}
-    for session in own:
+    for session in sessions_of_host:
         if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
             return ()
         ends = (session.name, session.local, session.neighbor, session.passive, session.ttl_security)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
 from l3hv.model.choices import Family
-from l3hv.model.daemons import DAEMONS, DELETING
+from l3hv.model.daemons import DAEMONS, REPLACING_BY_DELETION
 from l3hv.model.intent import Common, Domain, HostIntent
 from l3hv.model.names import LOCAL_OUT, bird_table, shared_table, spread_name, spread_table
 from l3hv.model.plan import (
@@ -70,9 +70,9 @@ def _domain_table(
 ) -> RoutingTable:
     homes = (*pool_matches(common, domain, family), *loopback_matches(domain, family))
     default = exact(DEFAULT_ROUTE[family], "default route, if an edge router has one")
-    beyond = (default, *extra_matches(domain, family))
+    external = (default, *extra_matches(domain, family))
     originates: tuple[str, ...] = ()
-    accepts: tuple[PrefixMatch, ...] = (*homes, *beyond)
+    accepts: tuple[PrefixMatch, ...] = (*homes, *external)
     announces = accepts
     if host.kind == "hypervisor":
         own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
@@ -154,7 +154,7 @@ def _anycast_table(host: HostIntent, one: DomainAnycast) -> RoutingTable:
 
 
 def _ecmp_limit(host: HostIntent, domain: str) -> int:
-    """Return how many next hops a route of a domain may have in the kernel."""
+    """Return the maximum number of next hops of a domain's routes in the kernel."""
     return 1 if host.ecmp_of(domain) == "none" else host.settings.ecmp_limit
 
 
@@ -233,7 +233,7 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
     ]
     if host.kind == "hypervisor":
         daemon = DAEMONS[host.settings.daemon, host.settings.system]
-        keeps_routes = daemon.version not in DELETING
+        keeps_routes = daemon.version not in REPLACING_BY_DELETION
         for domain in domains:
             for family in domain.families:
                 prefixes = [*map(str, common.pool_prefixes(domain.name, family))] if keeps_routes else []

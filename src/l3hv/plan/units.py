@@ -12,26 +12,31 @@ from collections.abc import Mapping
 Settings = Mapping[str, str]
 
 _ALWAYS = {"Restart": "always", "StartLimitIntervalSec": "0"}
-# A daemon that shuts down cleanly makes its neighbours drop its routes, or guests forget their router.
-_VANISHES = {"KillSignal": "SIGKILL"}
-_OF_DHCP = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW"
-_BIRD = {**_ALWAYS, **_VANISHES, "User": "bird", "CapabilityBoundingSet": _OF_DHCP}
+# A clean shutdown would make BGP neighbours drop the daemon's routes, and guests remove their router.
+_WITHOUT_SHUTDOWN = {"KillSignal": "SIGKILL"}
+_SERVER_CAPABILITIES = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW"
+_BIRD = {**_ALWAYS, **_WITHOUT_SHUTDOWN, "User": "bird", "CapabilityBoundingSet": _SERVER_CAPABILITIES}
 
 PROMISES: Mapping[str, Settings] = {
     "systemd-networkd.service": _ALWAYS,
     "bird.service": _BIRD,
     "bird6.service": _BIRD,
     "l3hv-bird-rescan.service": {**_ALWAYS, "User": "bird", "CapabilityBoundingSet": "CAP_NET_ADMIN"},
-    "frr.service": {**_ALWAYS, **_VANISHES},
+    "frr.service": {**_ALWAYS, **_WITHOUT_SHUTDOWN},
     "l3hv-gobgp.service": {
         **_ALWAYS,
-        **_VANISHES,
+        **_WITHOUT_SHUTDOWN,
         "User": "gobgp",
         "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
     },
-    "l3hv-dhcp.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": _OF_DHCP},
+    "l3hv-dhcp.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": _SERVER_CAPABILITIES},
     "l3hv-dhcp-checksums.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
-    "radvd.service": {**_ALWAYS, **_VANISHES, "DynamicUser": "yes", "CapabilityBoundingSet": "CAP_NET_RAW"},
+    "radvd.service": {
+        **_ALWAYS,
+        **_WITHOUT_SHUTDOWN,
+        "DynamicUser": "yes",
+        "CapabilityBoundingSet": "CAP_NET_RAW",
+    },
     "l3hv-tables.service": {"CapabilityBoundingSet": "CAP_NET_ADMIN"},
     "l3hv-nftables.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
 }
@@ -47,10 +52,10 @@ def settings_of(unit: str) -> Settings:
     return PROMISES.get(name, {})
 
 
-def settings_words(settings: Settings) -> str:
+def settings_text(settings: Settings) -> str:
     """Return settings as text in a fixed order and notation, to compare settings from different sources.
 
-    >>> settings_words({"Restart": "always", "CapabilityBoundingSet": "CAP_NET_RAW CAP_NET_ADMIN"})
+    >>> settings_text({"Restart": "always", "CapabilityBoundingSet": "CAP_NET_RAW CAP_NET_ADMIN"})
     'CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW, Restart=always'
     """
     return ", ".join(f"{key}={' '.join(sorted(settings[key].split()))}" for key in sorted(settings))

@@ -67,7 +67,7 @@ def awaited_interfaces(common: Common, host: HostIntent) -> tuple[str, ...]:
 
 def loopback_addresses(common: Common, host: HostIntent) -> tuple[LoopbackAddress, ...]:
     """Return the addresses of a host on ``lo``: its loopbacks, then the addresses of an edge router."""
-    return (*_loopbacks(common, host), *_answered_addresses(common, host))
+    return (*_loopbacks(common, host), *_edge_router_addresses(common, host))
 
 
 def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
@@ -80,7 +80,7 @@ def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
                     yield LoopbackAddress(family, own, HOST_LENGTH[family], domain.name, announced=True)
 
 
-def _answered_addresses(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
+def _edge_router_addresses(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
     for address in host.addresses:
         family = family_of_text(address)
         yield LoopbackAddress(family, address, HOST_LENGTH[family], common.public.name, announced=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from l3hv.model.choices import FailureProfile
-from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, SLEEPY, TITLES, WITHOUT_BFD
+from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, TITLES, WITH_LATE_TIMERS, WITHOUT_BFD
 from l3hv.model.intent import HostIntent, HostSlice
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
 from l3hv.model.text import natural_key
@@ -28,7 +28,7 @@ def warnings(facts: HostSlice) -> tuple[str, ...]:
 
 
 def _missing_paths(facts: HostSlice) -> Iterator[str]:
-    """Yield the families that a path lacks, and the domains that depend on one path."""
+    """Yield a warning for each family that a path lacks, and for each domain that depends on one path."""
     common, host = facts.common, facts.host
     for domain in common.domains:
         if domain.name not in host.domains:
@@ -70,7 +70,7 @@ def _frr_as_reflector(facts: HostSlice) -> Iterator[str]:
 
 def _late_bird(facts: HostSlice) -> Iterator[str]:
     daemon = DAEMONS[facts.host.settings.daemon, facts.host.settings.system]
-    if daemon.version not in SLEEPY or daemon.device_scan_s is None:
+    if daemon.version not in WITH_LATE_TIMERS or daemon.device_scan_s is None:
         return
     if "bfd_llgr" in _failure_profiles(facts):
         yield (
@@ -80,7 +80,7 @@ def _late_bird(facts: HostSlice) -> Iterator[str]:
 
 
 def _unbounded_restart(facts: HostSlice) -> Iterator[str]:
-    """Yield a warning for each unmanaged neighbour whose routes this host could keep after it has gone."""
+    """Yield a warning for each unmanaged neighbour that chooses how long this host keeps its routes."""
     daemon = DAEMONS[facts.host.settings.daemon, facts.host.settings.system]
     if (
         facts.host.settings.daemon in REFLECTORS_ONLY
@@ -99,7 +99,10 @@ def _unbounded_restart(facts: HostSlice) -> Iterator[str]:
 
 
 def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
-    """Yield a warning for port names that libvirt replaces (``virDomainNetDefParseXML``), so never appear."""
+    """Yield a warning for port names that libvirt replaces: no interface gets them.
+
+    The function is ``virDomainNetDefParseXML`` of libvirt.
+    """
     named = [
         f"{guest.interface} ({guest.name})"
         for guest in host.guests

@@ -23,7 +23,8 @@ JunosFamily = Literal["inet", "inet6"]
 JUNOS_FAMILIES: dict[Family, JunosFamily] = {"ipv4": "inet", "ipv6": "inet6"}
 
 LEAST_RESTART_S = 1
-"""Restart time (RFC 4724) where routes are kept as long-lived stale (RFC 9494), which then begins at once."""
+"""Restart time (RFC 4724) with long-lived graceful restart (RFC 9494): the long-lived stale time begins after
+it."""
 
 LIMITS: dict[LimitAction, str | None] = {
     "warn": None,
@@ -31,7 +32,7 @@ LIMITS: dict[LimitAction, str | None] = {
     "restart": "teardown idle-timeout 1",
     "disable": "teardown idle-timeout forever",
 }
-"""The actions on more prefixes than a session may have, in Junos's syntax; the time is in minutes."""
+"""The reactions to more prefixes than the limit of a session, in Junos's syntax; the time is in minutes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class JunosInterface:
 
 @dataclass(frozen=True)
 class JunosRoute:
-    """One route filter: ``prefix`` and how routes match it (``exact``, ``prefix-length-range /24-/32``)."""
+    """One route filter: ``prefix`` and the kind of match (``exact``, ``prefix-length-range /24-/32``)."""
 
     prefix: str
     match: str
@@ -283,6 +284,7 @@ def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
         if session.domain == domain:
             families = (channel.family for channel in session.channels)
             announcer = policies[session.channels[0].carries[0].policy].neighbors.replace("_", "-")
+            # The router itself opens these sessions, so they need a group without the statement "passive".
             neighbors = announcer + ("" if session.passive else "-called")
             name = "-".join(("l3hv", neighbors, session.failure_profile, *families))
             by_group.setdefault(name, []).append(session)

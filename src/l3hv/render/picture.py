@@ -59,7 +59,7 @@ text.broken, text.mark { fill: #cf2f2f; stroke: none; }
 
 @dataclass(frozen=True)
 class Marks:
-    """The parts to mark, each with the reason that appears under the pointer.
+    """The parts to mark, each with the reason, which the picture shows as a tooltip.
 
     ``links`` are (machine, path) pairs.  ``doubtful`` guests are marked, but not as broken.
     """
@@ -199,7 +199,7 @@ class _Drawing:
         )
 
     def _columns(self, count: int, more: bool) -> list[int]:
-        """Return the left edges of boxes that are centred."""
+        """Return the left edges of a row of centred boxes; with ``more`` there is one box for the others."""
         count += more
         left = (self.width + self.gutter - count * BOX - (count - 1) * GAP) // 2
         return [left + index * (BOX + GAP) for index in range(count)]

@@ -1,8 +1,8 @@
 """The argument specs of the roles: the nested shapes are those of the plan's dataclasses.
 
 ``make specs`` rewrites ``roles/*/meta/argument_specs.yml``.  The descriptions of roles and of their variables
-stay as they are.  ``playbooks/vars/roles.yml`` tells which part of the plan a variable is; its type, its
-choices and its nested options follow from that.
+stay as they are.  ``playbooks/vars/roles.yml`` binds each variable to a part of the plan.  Its type, its
+choices and its nested options follow from that part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCALARS = {str: "str", int: "int", bool: "bool", float: "float"}
 
 
 def bindings(root: Path = ROOT) -> dict[str, str]:
-    """Return the part of the plan that each variable of a role is: ``{"kernel_sysctls": "sysctls"}``."""
+    """Return the part of the plan that each role variable is bound to: ``{"kernel_sysctls": "sysctls"}``."""
     values: Mapping[str, str] = yaml.safe_load((root / BINDINGS).read_text(encoding="utf-8"))
     found = {name: _PART_OF_THE_PLAN.search(value) for name, value in values.items()}
     return {name: match[1] for name, match in found.items() if match is not None}
@@ -89,7 +89,7 @@ def shape(hint: Any) -> dict[str, Any]:
 
 
 def _option(hint: Any, text: str) -> dict[str, Any]:
-    """Return a nested option.  What can be ``None`` is not required; all else is a part of every plan."""
+    """Return a nested option, required unless its value can be ``None``: every plan has all other values."""
     found = shape(hint)
     nested = found.pop("options", None)
     option = {"description": _LITERAL.sub(r"C(\1)", text), **found}
@@ -101,7 +101,7 @@ def _option(hint: Any, text: str) -> dict[str, Any]:
 def _with_shape(option: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Return an option of a role with the shape that is ``found`` in the plan.
 
-    Choices that the role has itself stay: it may take less than a plan can have.
+    Choices of the role's own stay: a role may support fewer values than a plan can have.
     """
     own = {key: value for key, value in option.items() if key in ("description", "required", "default")}
     before = {key: found[key] for key in ("type", "elements", "choices") if key in found}
@@ -112,7 +112,7 @@ def _with_shape(option: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str
 
 
 def _without_elements(inner: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the shape of a list's elements, of which Ansible knows no elements."""
+    """Return the shape of a list's elements: argument specs cannot describe lists inside a list."""
     return {key: value for key, value in inner.items() if key != "elements"}
 
 
@@ -136,7 +136,7 @@ def field_texts(kind: type) -> dict[str, str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists below their keys, as yamllint wants them, and keeps choices in one line."""
+    """A dumper that indents lists below their keys, as yamllint requires, and prints choices in one line."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)

@@ -22,7 +22,7 @@ CLIENTS_S = 10 * 60
 
 
 def describe_run(command: str, pid: int, lease: int = LEAST_LEASE_S) -> dict[str, Any]:
-    """Return the identity of the run of process ``pid``; on this machine it shows whether it still runs.
+    """Return the identity of the run of process ``pid``; :func:`has_ended` finds the process by it.
 
     ``command`` is the text by which an operator recognises the run.  It has no extra variables, because they
     may be secrets.  ``lease`` is the result of :func:`lease_seconds`.
@@ -33,7 +33,7 @@ def describe_run(command: str, pid: int, lease: int = LEAST_LEASE_S) -> dict[str
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "command": command,
-        "process": [_machine(), pid, _started(pid)],
+        "process": [_machine(), pid, _start_time(pid)],
         "lease": lease,
     }
 
@@ -57,7 +57,7 @@ def environment(fabric: str, run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def has_ended(run: Mapping[str, Any]) -> bool:
-    """Tell whether the process of ``run`` is known to have ended; processes of other machines are not known.
+    """Tell whether the process of ``run`` has certainly ended; False for a process of another machine.
 
     Containers have process numbers of their own: another PID namespace counts as another machine.  A process
     that is not visible in /proc may still run: hidepid (proc(5)) hides the processes of other users.
@@ -75,7 +75,7 @@ def has_ended(run: Mapping[str, Any]) -> bool:
         return True
     except (PermissionError, OverflowError):
         pass  # The process belongs to another user, or the number is too large for a process.
-    actual = _started(pid)
+    actual = _start_time(pid)
     return actual is not None and actual != started
 
 
@@ -91,7 +91,7 @@ def _machine() -> str:
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _started(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """Return the start time of a process, in ticks since the machine booted.
 
     The text is empty for a process that has ended and that its parent has not reaped yet.  The result is

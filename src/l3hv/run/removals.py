@@ -1,4 +1,4 @@
-"""The hosts and guests that a run takes out of service: the last run had them, and the intent has not."""
+"""The hosts and guests that a run takes out of service: the last run left them, and the intent lacks them."""
 
 from __future__ import annotations
 
@@ -67,25 +67,15 @@ class Removals:
         guests: dict[str, list[str]] = {}
         for guest, host in self.guests:
             guests.setdefault(host, []).append(guest)
-        sentences = []
-        for host, others in self.hosts:
-            lost = guests.pop(host, [])
-            cut = f"and cuts off {'its guest' if len(lost) == 1 else 'its guests'} {_listed(lost)}"
-            ends = f"This run ends its {'session' if len(others) == 1 else 'sessions'} with {_listed(others)}"
-            sentences.append(f"{host} has left the inventory. {ends}{f', {cut}' if lost else ''}.")
-        sentences += [
-            f"This run removes"
-            f" {f'the guest {names[0]}' if len(names) == 1 else f'{len(names)} guests ({_listed(names)})'}"
-            f" from {host}."
-            for host, names in guests.items()
-        ]
+        sentences = [_sentence_of_host(host, others, guests.pop(host, [])) for host, others in self.hosts]
+        sentences += [_sentence_of_guests(names, host) for host, names in guests.items()]
         more = len(sentences) - _MOST_NAMED
         if more > 0:
             sentences = [*sentences[:_MOST_NAMED], f"{more} more hosts lose guests or sessions."]
         return sentences
 
     def totals(self) -> str:
-        """Return the numbers as text that completes the words "removes …"."""
+        """Return the numbers of removed and of all hosts and guests, as the object of "removes"."""
         return (
             f"{len(self.hosts)} of {self.all_hosts} hosts and {len(self.guests)} of {self.all_guests} guests"
         )
@@ -147,6 +137,22 @@ def record_applied(directory: Path, run: Path, done: Iterable[str], hosts: Colle
     needed = {other for host, applied in known.items() if host in hosts for other in applied.neighbors}
     for host in known.keys() - set(hosts) - needed:
         (directory / f"{host}.json").unlink(missing_ok=True)
+
+
+def _sentence_of_host(host: str, others: Collection[str], guests: Collection[str]) -> str:
+    """Return the sentence for a host that left the inventory, with its sessions and its guests."""
+    sessions = "session" if len(others) == 1 else "sessions"
+    sentence = f"{host} has left the inventory. This run ends its {sessions} with {_listed(others)}"
+    if guests:
+        sentence += f", and cuts off its {'guest' if len(guests) == 1 else 'guests'} {_listed(guests)}"
+    return f"{sentence}."
+
+
+def _sentence_of_guests(guests: list[str], host: str) -> str:
+    """Return the sentence for guests that a run removes from a host."""
+    if len(guests) == 1:
+        return f"This run removes the guest {guests[0]} from {host}."
+    return f"This run removes {len(guests)} guests ({_listed(guests)}) from {host}."
 
 
 def _listed(names: Collection[str]) -> str:

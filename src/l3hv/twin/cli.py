@@ -90,14 +90,15 @@ class _Verbs:
         run: Callable[[argparse.Namespace], int | None],
         summary: str,
         *,
-        twin: bool = True,
+        has_name: bool = True,
         as_json: bool = False,
         takes: str | None = None,
         parents: Sequence[argparse.ArgumentParser] = (),
     ) -> argparse.ArgumentParser:
         """Add a verb and return its parser.
 
-        ``takes`` is ``command`` if a command may follow ``--``, and ``arguments`` if a program gets the rest.
+        ``takes`` is ``command`` if a command may follow ``--``, and ``arguments`` if the verb passes all
+        unknown arguments to a program.  ``has_name`` adds the option for the name of the twin.
         """
         usage = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'} -- COMMAND"
         added = self._verbs.add_parser(
@@ -109,7 +110,7 @@ class _Verbs:
         )
         self.names.append(name)
         added.set_defaults(run=run, takes=takes)
-        if twin:
+        if has_name:
             added.add_argument("--name", default="lab", help="the name of the twin (default: lab)")
         if as_json:
             added.add_argument("--json", action="store_true", help="print JSON")
@@ -173,7 +174,7 @@ def _add_building(verbs: _Verbs) -> None:
     added = verbs.add("down", _down, "Remove a twin with all its machines, namespaces and files.")
     added.add_argument("--all", action="store_true", help="remove all twins of this host")
 
-    added = verbs.add("image", _image, "Build a base image unless it is cached.", twin=False)
+    added = verbs.add("image", _image, "Build a base image unless it is cached.", has_name=False)
     added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.SUITES))
     added.add_argument(
         "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
@@ -182,7 +183,7 @@ def _add_building(verbs: _Verbs) -> None:
     added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
     added.add_argument("--all", action="store_true", help="build all images, several at the same time")
 
-    verbs.add("packages", _packages, "Print the Debian packages that the host needs.", twin=False)
+    verbs.add("packages", _packages, "Print the Debian packages that the host needs.", has_name=False)
 
 
 def _add_running(verbs: _Verbs) -> None:
@@ -302,7 +303,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.Wanted:
-    """Return the arguments of ``up``; without an inventory, read those of the running twin again."""
+    """Return the arguments of ``up``; by default the inventories of the running twin are read again."""
     wanted = lifecycle.Wanted(Topology((), ()), bare=options.bare, system=options.system)
     if options.topology:
         try:
@@ -310,7 +311,7 @@ def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.W
         except (OSError, ValueError) as error:
             raise TwinError(f"{options.topology} is no JSON topology: {error}") from error
         return replace(wanted, topology=topology_from(stored), adopt=options.adopt)
-    words = tuple(_words_for_ansible(options))
+    words = tuple(_ansible_arguments(options))
     if options.inventory or before is None or not before.inventories:
         given = options.inventory or [str(REPOSITORY / DEFAULT_INVENTORY)]
         inventories = tuple(each if "," in each else str(Path(each).resolve()) for each in given)
@@ -333,8 +334,8 @@ def _ansible_options() -> argparse.ArgumentParser:
     return parser
 
 
-def _words_for_ansible(options: argparse.Namespace) -> Iterator[str]:
-    """Yield these options with absolute paths, so that they are valid in any directory."""
+def _ansible_arguments(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the options for Ansible as arguments with absolute paths, which are valid in any directory."""
     for value in options.extra_vars:
         yield from ("-e", f"@{Path(value[1:]).resolve()}" if value.startswith("@") else value)
     for value in options.vault_ids:

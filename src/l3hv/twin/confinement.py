@@ -1,7 +1,7 @@
 """Control groups: one per machine, on hosts with and without systemd as PID 1.
 
-Machines in one group would stop each other's units, and the twin could not count or end their
-processes separately.
+In a common group machines would stop each other's units, and the twin could not end or count the
+processes of one machine.
 """
 
 from __future__ import annotations

@@ -39,15 +39,15 @@ def main(words: list[str]) -> int:
         return MACHINE_ENDED
     # The kernel reaps the children of a process that ignores SIGCHLD, so this process need not wait for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    report, own_end = os.pipe()
+    reading_end, writing_end = os.pipe()
     if os.fork() == 0:
-        os.close(report)
-        _run_and_report(own_end, command)
-    os.close(own_end)
+        os.close(reading_end)
+        _run_and_report(writing_end, command)
+    os.close(writing_end)
     # The terminal sends these signals to the command too, and the command may continue.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    answer = os.read(report, 32)
+    answer = os.read(reading_end, 32)
     if not answer:
         print("twin: the machine went down before the command ended", file=sys.stderr)
         return MACHINE_ENDED

@@ -46,12 +46,12 @@ class Kind:
 
     @property
     def word(self) -> str:
-        """Return the name of the client, or ``qemu``, whose system chooses its client itself."""
+        """The name of the client, or ``qemu``: the system of a virtual machine chooses its own client."""
         return "qemu" if self.qemu else self.client or "udhcpc"
 
 
 def place(twin: Twin, guest: GuestMachine) -> str | None:
-    """Return the hypervisor of a guest, with or without power; None if the guest is unplugged."""
+    """Return the hypervisor of a guest, also if the hypervisor is off; None if the guest is unplugged."""
     stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
     if stored is None:
         return guest.hypervisor
@@ -84,19 +84,17 @@ def plug(twin: Twin, guest: GuestMachine, on: str | None = None, wanted_kind: Ki
     if wanted_kind is not None and wanted_kind.client:
         guest_system.ensure_guest_image(twin)  # It takes a minute, so do it before locking the guest.
     with _locked(twin, guest.name):
-        now = place(twin, guest)
-        was = kind(twin, guest)
-        becomes = wanted_kind or was
-        wanted = on or now or guest.hypervisor
-        if not (network.NAMESPACES / twin.machine_namespace(wanted)).exists():
-            raise TwinError(f"{wanted} is off: './twin boot {wanted}' starts it")
-        is_started = not is_plugged(twin, guest) or becomes != was
+        old_place, old_kind = place(twin, guest), kind(twin, guest)
+        new_place, new_kind = on or old_place or guest.hypervisor, wanted_kind or old_kind
+        if not (network.NAMESPACES / twin.machine_namespace(new_place)).exists():
+            raise TwinError(f"{new_place} is off: './twin boot {new_place}' starts it")
+        is_started = not is_plugged(twin, guest) or new_kind != old_kind
         if is_started:
-            _stop(twin, guest, now)
-            _start(twin, guest, wanted, becomes)
-        elif now is not None and now != wanted:
-            _move(twin, guest, now, wanted, becomes)
-        _record(twin, guest, wanted, becomes)
+            _stop(twin, guest, old_place)
+            _start(twin, guest, new_place, new_kind)
+        elif old_place is not None and old_place != new_place:
+            _move(twin, guest, old_place, new_place, new_kind)
+        _record(twin, guest, new_place, new_kind)
         return is_started
 
 

@@ -200,7 +200,7 @@ def _kill_and_reap(twin: Twin, machine: str, pid: int) -> None:
 
 
 def release(twin: Twin, machine: str) -> None:
-    """Let the init of a machine end if a stopped process outside of the machine keeps it.
+    """Resume a stopped process outside of the machine that keeps the machine's init from ending.
 
     The kernel keeps a PID namespace until the last process in it is reaped.  The parent of a process that
     entered it with nsenter(1) is outside, and nsenter stops itself when its child is stopped.  A shutdown
@@ -239,7 +239,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def end_all(twin: Twin) -> None:
     """End all supervisors and machines of a twin, in any state.
 
-    A systemd-nspawn that is killed would leave its machine behind, so let it end with the machine.
+    A killed systemd-nspawn would leave its machine running.  Kill the machine instead, and its systemd-nspawn
+    ends with it.
     """
     machines = twin.directory / "machines"
     for directory in machines.iterdir() if machines.is_dir() else ():
@@ -333,8 +334,8 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
             os.close(ended)
     status = process.wait()
     if not is_ready and status != REBOOT_STATUS:
-        what = "its init" if pid else "systemd-nspawn"
-        raise TwinError(f"{what} ended with status {status}")
+        process_name = "its init" if pid else "systemd-nspawn"
+        raise TwinError(f"{process_name} ended with status {status}")
     return status
 
 

@@ -102,7 +102,7 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 def enter(namespace: str) -> None:
-    """Put the calling thread into a network namespace for good."""
+    """Put the calling thread into a network namespace permanently."""
     try:
         with namespace_fd(namespace) as fd:
             _setns(fd)
@@ -162,7 +162,10 @@ def remove_link(link: IPRoute, name: str) -> None:
 
 
 def global_addresses(namespace: str, *, of_lo: bool = False) -> list[str]:
-    """Return the usable addresses of global scope in a namespace, those of ``lo`` last (or alone)."""
+    """Return the usable addresses of global scope in a namespace, addresses of ``lo`` last.
+
+    With ``of_lo`` only the addresses of ``lo`` are returned.
+    """
     with netlink(namespace) as link:
         found = sorted(
             (e for e in link.get_addr() if e["scope"] == 0 and (e["index"] == 1 or not of_lo)),
@@ -380,22 +383,22 @@ class ManagementEvents:
 
     def read(self) -> bool:
         """Read all pending events; return whether one concerns the management port."""
-        is_ours = False
+        concerns_port = False
         while True:
             try:
                 content = self._socket.recv(1 << 16)
             except BlockingIOError:
-                return is_ours
+                return concerns_port
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                is_ours = True  # The kernel has dropped events.
+                concerns_port = True  # The kernel has dropped events, perhaps one about the port.
                 continue
             at = 0
             while at < len(content):
                 # Both kinds of message have the interface's index 4 bytes after the header.
                 length, index = struct.unpack_from("=I16xI", content, at)
-                is_ours = is_ours or index == self._index
+                concerns_port = concerns_port or index == self._index
                 at += (length + 3) & ~3
 
 
@@ -431,7 +434,7 @@ def remove_machine(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
 
 
 def pull_cables(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
-    """Disconnect a machine at once, before it can close its sessions."""
+    """Disconnect a machine at once, so that it cannot close its sessions first."""
     if not namespaces(twin.switch_namespace):
         return
     with netlink(twin.switch_namespace) as link:

@@ -44,10 +44,10 @@ Address = IPv4Address | IPv6Address
 class End:
     """One end of a probe: the namespaces that answer for an address, and the address in each.
 
-    Virtual machines answer themselves and have no namespace here.  Several namespaces answer for an
-    anycast address.  If a hypervisor translates the probed address, the guest's namespace has another one.
-    ``chooses``: the kernel of the end chooses the source address for the target (a guest, or a machine
-    without a loopback).
+    ``holders`` maps these namespaces to their addresses.  Several namespaces hold an anycast address.  If a
+    hypervisor translates the probed address, the guest's namespace holds another one.  Virtual machines
+    answer themselves and have no namespace here.  With ``chooses`` the kernel of the end chooses the source
+    address for the target (a guest, or a machine without a loopback).
     """
 
     name: str
@@ -91,8 +91,8 @@ def outage(sent_at: Sequence[float], answered: Sequence[int], interval: float) -
     """
     if all(answered):
         return 0.0
-    good = [at for at, came in zip(sent_at, answered, strict=True) if came]
-    edges = [sent_at[0] - interval, *good, sent_at[-1] + interval]
+    answered_at = [at for at, is_answered in zip(sent_at, answered, strict=True) if is_answered]
+    edges = [sent_at[0] - interval, *answered_at, sent_at[-1] + interval]
     return max(after - before for before, after in itertools.pairwise(edges)) - interval
 
 
@@ -117,16 +117,16 @@ def summary(flows: Sequence[tuple[Sequence[float], Sequence[int]]], interval: fl
     )
 
 
-def find_end(twin: Twin, standing: Standing, what: str, family: int) -> End:
-    """Return the end with the name of a guest or machine, or with an address.
+def find_end(twin: Twin, standing: Standing, wanted: str, family: int) -> End:
+    """Return the end that ``wanted`` names: a guest, a machine or an address.
 
     ``family`` is 4 or 6 and selects among the addresses of a guest or machine.
     """
     try:
-        address = ip_address(what)
+        address = ip_address(wanted)
     except ValueError:
-        return _named_end(twin, standing, what, family)
-    return _held_end(twin, standing, address)
+        return _named_end(twin, standing, wanted, family)
+    return _end_of_address(twin, standing, address)
 
 
 def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
@@ -156,7 +156,7 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
     raise TwinError(f"{name} has no IPv{family} address (yet)")
 
 
-def _held_end(twin: Twin, standing: Standing, address: Address) -> End:
+def _end_of_address(twin: Twin, standing: Standing, address: Address) -> End:
     holders: dict[str, Address] = {}
     namespaces = [twin.machine_namespace(known.name) for known in standing.topology.machines]
     namespaces += [twin.guest_namespace(guest.name) for guest in standing.topology.guests]
@@ -301,7 +301,7 @@ def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], tok
 
 
 def _source_socket(source: End, target: End) -> socket.socket:
-    """Open a flow's socket, bound to the present source address of its end and to a free port."""
+    """Open the socket of a flow, bound to a source address of its end and to a free port."""
     namespace, address = next(iter(source.holders.items()))
     own = str(address)
     with network.entered(namespace):
@@ -328,9 +328,9 @@ def _socket(address: Address) -> socket.socket:
 
 
 def _echo(holders: Mapping[str, Address], started: int) -> int:
-    """Echo all packets to the addresses of the ends, without end; write to the pipe when ready.
+    """Echo all packets to the addresses of ``holders`` forever; write to the pipe ``started`` when ready.
 
-    A machine that reboots has a new namespace, so look for new namespaces five times a second.
+    A machine that reboots gets a new namespace, so look for new namespaces five times a second.
     """
     _raise_priority()
     poll = select.epoll()

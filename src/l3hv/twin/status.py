@@ -1,4 +1,4 @@
-"""The state of a twin, as the kernel has it."""
+"""The present state of a twin, from the kernel."""
 
 from __future__ import annotations
 

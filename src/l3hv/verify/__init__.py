@@ -1,1 +1,1 @@
-"""The expected state of a fabric, the state that is found, and the difference."""
+"""The expected state of a fabric, the state that was found, and the differences."""

@@ -1,8 +1,7 @@
-"""Failed checks in the order in which an operator mends them: a dead daemon or path first, then what follows.
+"""Failed checks in the order in which an operator repairs them: each cause before what follows from it.
 
-A check follows from another one where the plans say that it cannot be as expected before that one is mended.
-Counts and digests of routes add up what all hosts announce: while a session is down they say nothing of their
-own.
+A check follows from a cause if, by the plans, it cannot succeed before the cause is repaired.  Counts and
+digests of routes depend on the advertisements of all hosts: while a session is down, they are never a cause.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ OFFERED_BY = {
     subjects.Unit("l3hv-nftables"): {Kind.PACKET_FILTER, Kind.DROPS, Kind.TRANSLATION},
     subjects.Unit("l3hv-tables"): {Kind.RULES, Kind.LAST_RESORT},
 }
-"""The checks of a host that follow from a unit that does not run there; its own listeners among them."""
+"""The checks of a host that fail if a unit does not run there; of its listeners, only the unit's own."""
 
-OF_ALL_ROUTES = {Kind.RECEIVED, Kind.SENT, Kind.LEARNED, Kind.MORE_ROUTES}
+COUNTS_OF_ROUTES = {Kind.RECEIVED, Kind.SENT, Kind.LEARNED, Kind.MORE_ROUTES}
 
 
 @dataclass
 class Group:
     """A failed check, and the failed checks that follow from it.
 
-    ``hosts`` are those that the cause is on, ``reached`` those that have lost a session by it.
+    ``hosts`` have the cause, ``reached`` have lost a session because of it.  ``cut`` is true for a cause that
+    ends BGP sessions.
     """
 
     check: Check
@@ -45,15 +45,15 @@ class Group:
 def groups(
     checks: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Set[str]
 ) -> list[Group]:
-    """Return every failed check once: those with the most consequences first, the others in their order.
+    """Return every failed check once, the causes of the most checks first.
 
-    ``silent`` are the hosts with a routing daemon that gives no answer.
+    ``silent`` are the hosts whose routing daemon does not answer.
     """
     return _Grouping(failures(checks), plans, fabric, silent).groups()
 
 
 class _Grouping:
-    """The failed checks of one verification on their way into groups."""
+    """The grouping of the failed checks of one verification."""
 
     def __init__(
         self, failed: list[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Set[str]
@@ -68,7 +68,7 @@ class _Grouping:
         self._of_host: dict[str, Group] = {}
 
     def groups(self) -> list[Group]:
-        """Return the groups: causes are looked for from the machine to the single session."""
+        """Return the groups; the search for causes begins with hosts, and ends with single sessions."""
         for check in self._failed:
             if check.kind is Kind.OBSERVATION:
                 self._of_host[check.host] = self._begin(check, is_cut=True)
@@ -101,7 +101,7 @@ class _Grouping:
         self._group_of[check.host, check.key] = group
 
     def _begin_daemon(self, host: str) -> None:
-        """Make the daemon of ``host`` a cause: its unit, or that it does not answer."""
+        """Begin a group for the daemon of ``host``: its failed unit, or its missing answer."""
         units = [unit_of(unit) for unit in routing_units(self._plans[host])]
         keys = [*(Key(Kind.UNIT, unit) for unit in units), Key(Kind.CONFIGURATION, HOST)]
         found = [check for key in keys if (check := self._by_key.get((host, key))) is not None]
@@ -113,7 +113,7 @@ class _Grouping:
                     self._add(group, check)
 
     def _begin_service(self, check: Check) -> None:
-        """Make a unit that offers something else than routing a cause, if that fails."""
+        """Begin a group for a failed unit of a service other than routing, if checks of its service fail."""
         unit = check.subject
         if (
             check.kind is not Kind.UNIT
@@ -137,7 +137,7 @@ class _Grouping:
 
     @cached_property
     def _sessions(self) -> dict[tuple[str, Key], Session]:
-        """The session that a check is about, by its host and key."""
+        """The BGP session of a check, by the check's host and key."""
         return {
             (host, key): session
             for host, plan in self._plans.items()
@@ -149,7 +149,11 @@ class _Grouping:
         }
 
     def _join_sessions(self) -> None:
-        """Put failed sessions and their BFD into the group of what cuts them, or of the first on the path."""
+        """Add failed sessions and their BFD to the group of their cause.
+
+        The cause is a host, a daemon or an interface at one end.  Without one it is the first failed session
+        between the two hosts on the path.
+        """
         pairs: dict[tuple[str, frozenset[str]], Group] = {}
         for check in self._failed:
             session = self._sessions.get((check.host, check.key))
@@ -182,7 +186,7 @@ class _Grouping:
         return None
 
     def _interfaces(self, host: str, session: Session) -> list[str]:
-        """Return the interfaces that a session uses at ``host``, the one below first."""
+        """Return the interfaces of a session at ``host``: the parent of a VLAN interface first."""
         plan = self._plans.get(host)
         found = []
         for uplink in plan.uplinks if plan is not None else ():
@@ -190,12 +194,12 @@ class _Grouping:
                 found += [*([uplink.vlan.parent] if uplink.vlan is not None else []), uplink.interface]
         return found
 
-    # All the rest.
+    # Other checks.
 
     def _cause_of(self, check: Check) -> Group | None:
-        """Return the group that a check belongs to, if it is none of its own."""
+        """Return the group that a check follows from; ``None`` for a check with a cause of its own."""
         here = [group for group in self._cuts if check.host in group.hosts or check.host in group.reached]
-        if check.kind in OF_ALL_ROUTES:
+        if check.kind in COUNTS_OF_ROUTES:
             return next(iter(here), next(iter(self._cuts), None))
         match check.key:
             case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(interface)):
@@ -204,13 +208,13 @@ class _Grouping:
                 return next(iter(here), None)
             case Key(Kind.ROUTE, subjects.Route(prefix, table)):
                 return self._of_route(check.host, prefix, table, here)
-            case Key(Kind.PING, subjects.Flight(_, target)):
+            case Key(Kind.PING, subjects.EchoRequest(_, target)):
                 ends = {check.host, self._homes.get(target, target)}
                 return next((group for group in self._cuts if group.hosts & ends), None)
         return None
 
     def _of_interface(self, host: str, interface: str) -> Group | None:
-        """Return the group of the link of an interface, or of the one below it."""
+        """Return the group of the failed link of an interface, or of the parent of a VLAN interface."""
         plan = self._plans.get(host)
         below = [
             uplink.vlan.parent
@@ -228,7 +232,7 @@ class _Grouping:
         )
 
     def _of_route(self, host: str, prefix: str, domain: str, here: list[Group]) -> Group | None:
-        """Return the group of a learned route: that of its host, or of those that announce it."""
+        """Return the cause of a different learned route: at a host that advertises it, else at this host."""
         plan = self._plans.get(host)
         if plan is None or any(route.prefix == prefix for guest in plan.guests for route in guest.routes):
             return None

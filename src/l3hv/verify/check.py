@@ -1,4 +1,4 @@
-"""One thing that was expected of a host, and what was found."""
+"""Checks: comparisons of an expected value with the value that was found on a host."""
 
 from __future__ import annotations
 
@@ -76,19 +76,22 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Unanswered:
-    """The daemon of ``unit`` gives no answer."""
+    """The daemon of ``unit`` does not answer."""
 
     unit: str
 
 
 @dataclass(frozen=True)
 class OfUnseenGuests:
-    """Guests of hosts that were not looked at can explain the difference."""
+    """Guests of hosts that were not observed can explain the difference."""
 
 
 @dataclass(frozen=True)
 class AnnouncedBy:
-    """The hosts that announce a learned route; ``unseen`` where unseen guests can explain it."""
+    """The hosts that advertise a learned route.
+
+    ``unseen`` is true if guests of hosts that were not observed can explain the difference.
+    """
 
     owners: tuple[str, ...]
     unseen: bool
@@ -109,16 +112,16 @@ class InTwin:
 
 
 Context = Unanswered | OfUnseenGuests | AnnouncedBy | SentTo | InTwin
-"""A fact beside the comparison that the remedy of a check depends on."""
+"""A further fact about a check, which its remedy depends on."""
 
 
 @dataclass(frozen=True)
 class Check:
     """One comparison: ``kind`` and ``subject`` are unique on the host.
 
-    ``expected`` or ``found`` is ``None`` where there is nothing. A ``warning`` is a difference that is no
-    error: a guest that is not started has no routes. ``daemon`` is the host's routing
-    daemon, ``None`` where nothing of it is compared.
+    ``expected`` is ``None`` if no plan expects the subject, ``found`` if the host does not have it.  A
+    ``warning`` is a difference that is no error: a guest that was not started has no routes.  ``daemon`` is
+    the host's routing daemon, ``None`` for a check that does not depend on it.
     """
 
     host: str

@@ -1,7 +1,7 @@
 """The expected state of a host: values that follow from its plan and from the fabric's announcements.
 
-An expectation maps the identity of a check (a kind and its subject) to the value that should be found;
-:mod:`l3hv.verify.find` maps the same keys to what was observed.
+An expectation maps the identity of a check (a kind and its subject) to the expected value;
+:mod:`l3hv.verify.find` maps the same keys to the values that were found.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, family_of_text
 from l3hv.model.choices import Family
-from l3hv.model.daemons import ECHOING, UNITS
+from l3hv.model.daemons import ADVERTISING_BACK, UNITS
 from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
 from l3hv.plan.units import settings_of
@@ -43,17 +43,17 @@ from l3hv.verify.values import (
 )
 
 LEARNED_METRIC = 32
-"""The kernel metric of BIRD's routes; guests that are here have a lower one."""
+"""The kernel metric of BIRD's routes; routes to local guests have a lower one."""
 
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 RESCANS = "l3hv-bird-rescan.service"
 WATCH = "l3hv-bird-watch.timer"
 LISTENING = "Passive"
-"""The state of a range: sessions with its clients have protocols of their own."""
+"""The state of a range, which waits for clients: each session with a client has a protocol of its own."""
 PORT_SETTINGS: dict[Family, tuple[str, ...]] = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
-"""The settings that must be on at a guest's port; the rest is among the plan's sysctls."""
+"""The settings of a guest's port that must be 1, besides the plan's sysctls."""
 DIGITS = 16
-"""The digits of a digest that are compared."""
+"""Number of digits of a digest that are compared."""
 
 HOST = subjects.Host()
 Item = tuple[Key, Value]
@@ -61,7 +61,7 @@ BGP, DHCP, BFD = "tcp 179", "udp 67", ("udp 3784", "udp 4784")
 
 
 def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[Key, Value]:
-    """Return what is expected of the host of ``plan``; ``absent`` are its guests whose port is not there."""
+    """Return the expected values of the host of ``plan``; ``absent`` are its guests without a port."""
     guests = [guest for guest in plan.guests if guest.name not in absent]
     return dict(
         [
@@ -122,7 +122,7 @@ def _unit_settings(plan: HostPlan) -> Iterator[Item]:
 
 
 def _listeners(plan: HostPlan) -> Iterator[Item]:
-    """Yield where the daemons of the fabric listen: nowhere else."""
+    """Yield the sockets on which the daemons of the fabric listen; they must listen on no others."""
     routing = plan.routing
     watched = {
         channel.family
@@ -151,24 +151,24 @@ def _networkd(plan: HostPlan, guests: Iterable[GuestPlan]) -> Iterator[Item]:
 
 
 def configured_interfaces(plan: HostPlan, guests: Iterable[GuestPlan]) -> list[str]:
-    """Return the interfaces that systemd-networkd looks after; ``guests`` are those that are there."""
+    """Return the interfaces that systemd-networkd configures; ``guests`` have their ports."""
     uplinks = [nic.interface for nic in plan.nics] + [uplink.interface for uplink in plan.uplinks]
     return uplinks + [guest.interface for guest in guests]
 
 
 def _sizes(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
-    """Yield the size of packets that each path carries to its reflectors: the smaller MTU of its two ends."""
+    """Yield the packet size that each path must carry to its reflectors: the smaller MTU of the two ends."""
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
     for session in plan.routing.sessions:
         if session.relation == "reflector":
             theirs = fabric.mtu(session.peer, session.path, session.domain)
             most = min(mtus[session.interface], theirs or mtus[session.interface])
-            yield Key(Kind.SIZE, way_of(session)), AtLeast(most)
+            yield Key(Kind.SIZE, path_to_peer(session)), AtLeast(most)
 
 
-def way_of(session: Session) -> subjects.Way:
-    """Return the way to a neighbour."""
-    return subjects.Way(session.path, session.peer, session.domain, family_of_text(session.neighbor))
+def path_to_peer(session: Session) -> subjects.PathToPeer:
+    """Return the subject of the check of a path to a neighbour."""
+    return subjects.PathToPeer(session.path, session.peer, session.domain, family_of_text(session.neighbor))
 
 
 def _links(plan: HostPlan) -> Iterator[Item]:
@@ -195,7 +195,7 @@ def _links(plan: HostPlan) -> Iterator[Item]:
 
 
 def _rules(plan: HostPlan) -> Iterator[Item]:
-    """Yield all rules of the families that the plan has any for; in the others the kernel's own stay."""
+    """Yield the rules of each family in which the plan has rules; other families keep the kernel's own."""
     for family in FAMILIES:
         rules = [rule for rule in plan.rules if rule.family == family]
         if rules:
@@ -218,7 +218,7 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
 
 
 def _packet_filter(plan: HostPlan) -> Iterator[Item]:
-    """Yield the filter and what is in its sets; how many packets it drops is shown, whatever it is."""
+    """Yield the filter, the elements of its sets, and its counters, of which any value is ok."""
     yield Key(Kind.PACKET_FILTER, HOST), FilterState()
     for name, elements in planned_sets(plan.packet_filter).items():
         if elements:
@@ -228,7 +228,7 @@ def _packet_filter(plan: HostPlan) -> Iterator[Item]:
 
 
 def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:
-    """Yield the settings, but for those of ports that are not there."""
+    """Yield the settings, except for ports that do not exist."""
     missing = {guest.interface for guest in plan.guests if guest.name in absent}
     for sysctl in plan.sysctls:
         if interface_of(sysctl.key) not in missing:
@@ -236,7 +236,7 @@ def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:
 
 
 def interface_of(key: str) -> str | None:
-    """Return the interface that a sysctl.d key is about.
+    """Return the interface that a sysctl.d key names, or None.
 
     >>> interface_of("net.ipv4.conf.eno1/90.rp_filter"), interface_of("net.ipv6.route.max_size")
     ('eno1.90', None)
@@ -271,7 +271,7 @@ def _ports(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     for guest in plan.guests:
         subject = subjects.Guest(guest.name)
         yield Key(Kind.GUEST, subject), Presence.PRESENT
-        # The map stands whether its guests run or not.
+        # The filter translates the address also while the guest does not run.
         for address, main in guest.transparent:
             yield Key(Kind.TRANSLATION, subjects.Address(address)), main
         if guest.name not in here:
@@ -286,7 +286,7 @@ def _ports(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
 
 
 def families(guest: GuestPlan) -> list[Family]:
-    """Return the address families that a guest's port has a gateway in, IPv4 first."""
+    """Return the address families in which a guest's port has a gateway, IPv4 first."""
     return sorted({family_of_text(gateway) for gateway in guest.gateways})
 
 
@@ -305,7 +305,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             interval, multiplier = fabric.bfd(plan, session.peer)
             yield Key(Kind.BFD, bfd_of(session)), BfdState("Up", interval, multiplier)
         is_alone = all((session.path, domain) in alone for domain in session.domains)
-        is_echoed = routing.daemon.name in ECHOING
+        is_echoed = routing.daemon.name in ADVERTISING_BACK
         for channel in session.channels:
             subject = subjects.SessionFamily(session.name, channel.family)
             counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
@@ -321,7 +321,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
 
 
 def bfd_of(session: Session) -> subjects.Bfd:
-    """Return the BFD session of a BGP session."""
+    """Return the subject of the BFD session that watches the neighbour of a BGP session."""
     family = family_of_text(session.neighbor) if session.layout == "per_family" else None
     return subjects.Bfd(session.peer, session.path, session.domain, family)
 
@@ -332,9 +332,9 @@ def learned_key(table: RoutingTable) -> Key:
 
 
 def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
-    """Return the (path, domain) pairs on which prefixes arrive once.
+    """Return the (path, domain) pairs on which each prefix arrives only once.
 
-    Reflectors that share a path pass on what they hear from each other too.
+    Reflectors that share a path also advertise the routes that they receive from each other.
     """
     reflectors: dict[tuple[str, str], set[str]] = {}
     for session in plan.routing.sessions:
@@ -347,7 +347,7 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
 
 
 def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTable) -> tuple[int, int]:
-    """Return how many prefixes arrive on a session and leave by it."""
+    """Return the numbers of prefixes that a host receives and sends on a session."""
     if session.relation == "reflector":
         return fabric.received(plan, table, session.path), len(fabric.announced_by(plan.host, table.name))
     theirs = fabric.sent(session.peer, table, session.path)
@@ -364,7 +364,7 @@ def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> Learned:
 
 
 def attributes_of(prefsrc: str | None) -> str:
-    """Return what all learned routes of a table have in common, as an observation has it."""
+    """Return the attributes that all learned routes of a table share, in the form of an observation."""
     return f"metric {LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
 
 

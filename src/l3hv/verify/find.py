@@ -1,7 +1,7 @@
 """The state that was found on a host: an observation as values, under the keys of an expectation.
 
-An observation is what the module ``l3hv_observe`` returns.  Findings are about what belongs to the fabric:
-what is there although no plan has it is found too, and has no expectation beside it.
+An observation is the result of the module ``l3hv_observe``.  Findings are limited to things of the fabric.
+They include things that no plan has, for which there is no expectation.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from l3hv.verify.expect import (
     families,
     interface_of,
     learned_key,
+    path_to_peer,
     unit_of,
     units,
-    way_of,
 )
 from l3hv.verify.fabric import is_matched
 from l3hv.verify.foreign import blocked
@@ -71,7 +71,7 @@ from l3hv.verify.values import (
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 KERNEL_RULES = (32766, 32767)
-"""Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
+"""Priorities of the kernel's rules of main and default, which a host with rules of l3hv must not have."""
 OUR_DROP_IN = "/zz-l3hv.conf"
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
@@ -79,7 +79,7 @@ Observation = Mapping[str, Any]
 
 
 def findings(plan: HostPlan, seen: Observation) -> dict[Key, Value]:
-    """Return what was found on the host of ``plan``."""
+    """Return the values that were found on the host of ``plan``."""
     return dict(
         [
             *_units(plan, seen),
@@ -102,7 +102,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[Key, Value]:
 
 
 def absent_guests(plan: HostPlan, seen: Observation) -> frozenset[str]:
-    """Return the guests that are not started: without interface, or withdrawn because it has no carrier."""
+    """Return the guests that are not started: they have no port, or their port has no carrier."""
     return frozenset(guest.name for guest in plan.guests if _presence(guest, seen) is not Presence.PRESENT)
 
 
@@ -115,7 +115,7 @@ def _presence(guest: GuestPlan, seen: Observation) -> Presence:
 
 
 def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the units that are needed, and those of ours that run without being needed."""
+    """Yield the units that the host needs, and units of l3hv that run although it does not need them."""
     needed = units(plan)
     for name, unit in seen["units"].items():
         active, at_boot = unit["ActiveState"], unit["UnitFileState"] or None
@@ -124,7 +124,7 @@ def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the effective settings of units, and the drop-ins of others where they are not as promised."""
+    """Yield the effective settings of units; if they differ, also the drop-ins that are not from l3hv."""
     for name in units(plan):
         unit = seen["units"].get(name, {})
         if not settings_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
@@ -149,9 +149,9 @@ def _absent_interfaces(plan: HostPlan, seen: Observation) -> set[str]:
 
 
 def _listeners(seen: Observation) -> Iterator[Item]:
-    """Yield where the units of the fabric listen, and what others do.
+    """Yield the sockets on which units of the fabric listen, and together the sockets of all other units.
 
-    FRR is one of these: it listens for kinds of BFD that nobody has asked for, which depend on its version.
+    FRR counts as another unit: it also listens for kinds of BFD that are not configured, by its version.
     """
     others = []
     for name, sockets in seen["listeners"].items():
@@ -167,7 +167,7 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     carrying = {uplink.interface for uplink in plan.uplinks}
     for interface in [*(nic.interface for nic in plan.nics), *(uplink.interface for uplink in plan.uplinks)]:
         if (link := seen["links"].get(interface)) is not None:
-            # A NIC may be in a bond, or in a bridge beside its VLANs; what carries a path may not.
+            # A NIC may be part of a bond, or of a bridge besides its VLANs. The interface of a path may not.
             state = _port_link(link) if interface in carrying else _link(link)
             yield Key(Kind.LINK, subjects.Interface(interface)), state
     for uplink in plan.uplinks:
@@ -176,10 +176,11 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             here = _addresses(seen, uplink.interface, planned)
             yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
-    ours = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
+    # A pattern of length 0 is the default route, which matches every address.
+    of_fabric = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
     for address in seen["addresses"].get("lo", ()):
         one = f"{ip_interface(address['address']).ip}/{ip_interface(address['address']).max_prefixlen}"
-        if address["address"] in planned or is_matched(one, ours):
+        if address["address"] in planned or is_matched(one, of_fabric):
             yield Key(Kind.LOOPBACK, subjects.Address(address["address"])), True
 
 
@@ -192,12 +193,12 @@ def _link(link: Mapping[str, Any]) -> Link:
 
 
 def _port_link(link: Mapping[str, Any]) -> Link:
-    """Return a link that carries one guest or path, with its bridge: there it neither routes nor filters."""
+    """Return the link of a guest or path, with its bridge: a port of a bridge neither routes nor filters."""
     return replace(_link(link), master=link["master"] or None)
 
 
 def _addresses(seen: Observation, interface: str, planned: set[str]) -> Addresses:
-    """Return the addresses of an interface, but for the link-local one that the kernel makes by itself."""
+    """Return the addresses of an interface, without the link-local address that the kernel itself makes."""
     here = seen["addresses"].get(interface, [])
     shown = [a for a in here if a["address"] in planned or not a["address"].startswith("fe80:")]
     trouble = ((a["address"], a["trouble"]) for a in shown if a["trouble"])
@@ -222,10 +223,11 @@ def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
-    """Tell whether a rule of somebody else leaves alone what the plan's rules are for.
+    """Tell whether a rule that is not from l3hv affects no packets of the fabric.
 
-    It does after the last of them, which takes all that is left, and where it is for packets of an interface
-    or with a mark that is not the fabric's.  The kernel's own have to go.
+    That is so after the last rule of the plan, which matches all remaining packets, and if the rule selects
+    an interface or a mark that is not the fabric's.  The kernel's rules of main and default are never
+    harmless.
     """
     last = max((own.priority for own in plan.rules if own.family == family), default=None)
     is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
@@ -235,8 +237,8 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
         return True
     interface = rule["iif"] or rule["oif"]
     is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
-    ours = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
-    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in ours)
+    marks = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
+    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in marks)
     return not rule["inverted"] and (is_elsewhere or is_marked)
 
 
@@ -265,7 +267,7 @@ def _rule(rule: Mapping[str, Any], tables: Mapping[int, str]) -> PolicyRule:
 
 
 def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the filter and what is in its sets; where there is none its sets are not missed besides."""
+    """Yield the filter and the elements of its sets; without a loaded filter no set counts as different."""
     found = seen["packet_filter"]
     expected = planned_sets(plan.packet_filter)
     if not found["loaded"]:
@@ -284,11 +286,11 @@ def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the chains of others that drop or rewrite packets of the fabric.
+    """Yield the chains of other programs that drop or rewrite packets of the fabric.
 
-    Those that perhaps do are of the kind ``FOREIGN_CHAIN``.  Edge routers may translate guests' addresses
-    on purpose.  Reflectors forward nothing, and are asked for what rewrites their sessions.  A table that was
-    not read, as a whole or in part, is a ``FOREIGN_TABLE``.
+    A chain that only may do so has the kind ``FOREIGN_CHAIN``.  Edge routers may translate guests' addresses
+    on purpose.  Reflectors forward nothing: there only chains that rewrite packets of their sessions count.
+    A table that was not read, as a whole or in part, has the kind ``FOREIGN_TABLE``.
     """
     flows = flows_of(plan)
     found: dict[Key, list[Drops | Rewrites]] = {}
@@ -312,9 +314,9 @@ def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the addresses that call a reflector's daemon, and that no session of the plan is for.
+    """Yield the addresses that connect to a reflector's daemon and have no session in the plan.
 
-    A host that came back into the inventory called in vain before: that is over.
+    An address that now has a session may have been refused before it returned to the inventory.
     """
     expected = {session.neighbor for session in plan.routing.sessions}
     for address, count in seen["strangers"].items():
@@ -323,7 +325,7 @@ def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the settings that there are; some belong to the machine and are not seen in a container."""
+    """Yield the values of settings; settings of the whole machine are not visible in a container."""
     absent = _absent_interfaces(plan, seen)
     for sysctl in plan.sysctls:
         if interface_of(sysctl.key) in absent:
@@ -335,7 +337,7 @@ def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the routes that BIRD did not make, those of one prefix and table together."""
+    """Yield the routes that BIRD did not make; routes to one prefix in one table are one value."""
     last_resorts = {(last.table, last.family, last.prefix): last.metric for last in plan.last_resorts}
     found: dict[Key, list[KernelRoute]] = {}
     for name, routes in seen["routes"].items():
@@ -361,7 +363,7 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _table_and_family(name: str) -> tuple[str, Family]:
-    """Return the table and the family of routes, which an observation has under the name of both.
+    """Return the table and the family of routes from their name in an observation.
 
     >>> _table_and_family("local-out ipv6")
     ('local-out', 'ipv6')
@@ -375,7 +377,7 @@ def _route(route: Mapping[str, Any]) -> KernelRoute:
 
 
 def _hops(route: Mapping[str, Any]) -> tuple[Hop, ...]:
-    """Return the next hops of a route; only those of type unicast have any."""
+    """Return the next hops of a route; only routes of type unicast have next hops."""
     if route["type"] != "unicast":
         return ()
     return in_order(Hop(hop["via"] or None, hop["dev"] or None) for hop in route["next_hops"])
@@ -411,7 +413,7 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _macs(seen: Observation, guest: GuestPlan) -> tuple[SeenMac, ...]:
-    """Return the MACs that the filter drops behind a port (the guest's own too), or else the guest's."""
+    """Return the MACs behind a port whose frames the filter drops; without any, the guest's MAC."""
     dropped = seen["packet_filter"]["strangers"].get(guest.interface, ())
     macs = tuple(SeenMac(mac, own_dropped=mac == guest.mac) for mac in dropped)
     return macs or (SeenMac(guest.mac),)
@@ -441,7 +443,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _sessions(plan: HostPlan, sessions: Mapping[str, Any]) -> Iterator[Item]:
-    """Yield the state of sessions, what they carry, and what is refused on them."""
+    """Yield the states of sessions, their numbers of prefixes, reached limits, and refused routes."""
     reasons = {refusal.number: refusal.why for refusal in plan.routing.refusals}
     announcers = {session.name: (session.peer, session.domain) for session in plan.routing.sessions}
     actions = {
@@ -476,7 +478,7 @@ def _session(session: Mapping[str, Any]) -> SessionState:
 
 
 def _bfd(plan: HostPlan, found: Iterable[Mapping[str, Any]], sessions: Mapping[str, Any]) -> Iterator[Item]:
-    """Yield the BFD sessions, those of neighbours in no plan by their address."""
+    """Yield the BFD sessions; a neighbour that is not in the plan is identified by its address."""
     known = {session.neighbor: bfd_of(session) for session in plan.routing.sessions}
     established = {s["neighbor"] for s in sessions.values() if s["state"] == ESTABLISHED}
     for session in found:
@@ -504,10 +506,10 @@ def _learned(learned: Mapping[str, Any]) -> Learned:
 def _configuration(
     configuration: Mapping[str, str | None],
 ) -> Configuration | ChangedFile | OtherRunning:
-    """Return whether the daemon runs the file that was placed, and whether that is still what was placed.
+    """Return whether the file is unchanged since it was placed, and whether the daemon runs it.
 
-    ``running`` is the digest of what it runs, or what it runs instead; ``placed`` is the digest that the file
-    carries, ``file`` the one that it has.
+    ``running`` is the digest of the configuration that the daemon runs, or a text if it runs another one.
+    ``placed`` is the digest that the file contains, ``file`` the digest of its present content.
     """
     running, placed, file = (configuration[key] for key in ("running", "placed", "file"))
     if placed is None:
@@ -553,9 +555,9 @@ def _advertisement(router: Mapping[str, Any]) -> Advertisement:
 
 
 def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the largest packet that each reflector answered, or that nothing is known of it.
+    """Yield the size of the largest packet that each reflector answered, or ``NO_PING``.
 
-    An interface with another MTU than planned is a difference of its own.
+    If the MTU of the interface itself is too small, only the check of the link fails.
     """
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
     for session in plan.routing.sessions:
@@ -564,4 +566,4 @@ def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             link = seen["links"].get(session.interface, {"mtu": 0})
             if passes == link["mtu"]:
                 passes = max(passes, mtus[session.interface])
-            yield Key(Kind.SIZE, way_of(session)), passes or Unread.NO_PING
+            yield Key(Kind.SIZE, path_to_peer(session)), passes or Unread.NO_PING

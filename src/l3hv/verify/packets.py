@@ -1,6 +1,6 @@
-"""Packets in the twin: leases and addresses that guests really have, and pings from where they really are.
+"""Packets in the twin: the addresses that guests have, and pings from the namespaces in which guests run.
 
-All pings run at once in one process: a socket stays in the network namespace that it was opened in.
+One process sends all pings at once: a socket stays in the network namespace in which it was opened.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from l3hv.verify.check import Check, InTwin, Kind, SentTo
 from l3hv.verify.reach import Ping, RunningGuest, pings
 
 PATIENCE = 10.0
-"""Seconds in which a guest must have got its addresses, and an answer must have come."""
+"""Seconds until a guest must have its addresses, and until an answer must arrive."""
 
 INTERVAL, SILENCE = 0.25, 0.8
 ICMP_FILTER, ICMP6_FILTER, SOL_RAW = 1, 1, 255
@@ -39,9 +39,10 @@ HEADER = struct.Struct("!BBHHH")
 
 
 def standing_twin(name: str | None, connection: str) -> tuple[Twin, Standing] | None:
-    """Return the twin that Ansible's connections lead to, by its name or through its SSH configuration.
+    """Return the twin to which Ansible connects, by its name or by the SSH configuration that it uses.
 
-    None for real machines, where nothing of that name stands, and for those who may not enter namespaces.
+    The result is None for real machines, for a twin that does not run, and without root: only root can enter
+    namespaces.
     """
     through = re.search(rf"{RUN}/([^/\s]+)/", connection)
     if through and name is None:
@@ -56,7 +57,7 @@ def standing_twin(name: str | None, connection: str) -> tuple[Twin, Standing] | 
 def check_packets(
     twin: Twin, standing: Standing, plans: Mapping[str, HostPlan], announced: Mapping[str, Mapping[str, Any]]
 ) -> list[Check]:
-    """Return what the guests of ``plans`` have, and who reaches whom."""
+    """Return the checks of the addresses of guests of ``plans``, and of pings between hosts and guests."""
     here = [guest for guest in standing.topology.guests if twin_guests.is_plugged(twin, guest)]
     places = {guest.name: twin_guests.place(twin, guest) or guest.hypervisor for guest in here}
     held = _await_addresses(twin, here)
@@ -85,7 +86,7 @@ def check_packets(
         )
         for guest in here
     ]
-    # A virtual machine answers, but nobody can send from it.
+    # A virtual machine answers pings, but the twin cannot send from it.
     machines = {guest.name for guest in here if twin_guests.kind(twin, guest).qemu}
     wanted = [ping for ping in pings(plans.values(), announced, live) if ping.source not in machines]
     namespaces = {guest.name: twin.guest_namespace(guest.name) for guest in here}
@@ -105,7 +106,7 @@ def check_packets(
 
 
 def planned_addresses(guest: GuestMachine) -> dict[Family, str]:
-    """Return the addresses that a guest should get from DHCP and make by SLAAC, by family."""
+    """Return the addresses that a guest should get by DHCP and SLAAC, by family."""
     addresses: dict[Family, str] = {}
     if guest.ipv4 is not None:
         addresses["ipv4"] = guest.ipv4
@@ -116,7 +117,7 @@ def planned_addresses(guest: GuestMachine) -> dict[Family, str]:
 
 
 def _await_addresses(twin: Twin, guests: Iterable[GuestMachine]) -> dict[str, list[str]]:
-    """Return the addresses that guests have, as soon as they have what is planned."""
+    """Return the addresses of guests, once each has its planned ones or after ``PATIENCE`` seconds."""
     deadline = time.monotonic() + PATIENCE
     held: dict[str, list[str]] = {}
     waiting = list(guests)
@@ -140,7 +141,7 @@ class _Sender:
 
 
 def send(wanted: Iterable[Ping], namespaces: Mapping[str, str]) -> set[Ping]:
-    """Send all pings at once, each from the namespace of its source, and return those that were answered."""
+    """Send all pings at once, each from the namespace of its source; return the pings with an answer."""
     waiting = dict(enumerate(wanted, 1))
     answered: set[Ping] = set()
     identifier = os.getpid() & 0xFFFF
@@ -190,7 +191,7 @@ def _echo(sender: _Sender, address: str, identifier: int, number: int) -> None:
     try:
         (sender.ipv6 if is_ipv6 else sender.ipv4).sendto(header, (address, 0))
     except OSError as error:
-        # No way there, or none yet: that is an answer that does not come.
+        # Without a route, or before there is one, the ping simply gets no answer.
         if error.errno not in {
             errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES,
             errno.EAGAIN, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.EPERM, errno.ECONNREFUSED,
@@ -199,7 +200,7 @@ def _echo(sender: _Sender, address: str, identifier: int, number: int) -> None:
 
 
 def _answer(receiver: socket.socket, identifier: int) -> int | None:
-    """Return the number of the ping that a packet answers."""
+    """Read one packet; return the number of the ping that it answers, or None."""
     try:
         data = receiver.recv(2048)
     except OSError:

@@ -1,4 +1,4 @@
-"""The packet filter's static sets: their elements in the plan, and how those of the kernel differ."""
+"""The packet filter's static sets: their elements in the plan, and differences from those in the kernel."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ CONCATENATED = (
 """Fields of the plan that are sets of the same name in the table ``inet l3hv``."""
 FOR_CLOSED_UPLINKS: tuple[str, ...] = ("management4", "management6")
 FOR_HYPERVISORS: tuple[str, ...] = ("fabric4", "fabric6")
-"""Those that only hosts with closed uplinks have, and those that hypervisors have besides."""
+"""Sets that only hosts with closed uplinks have, and sets that also all hypervisors have."""
 
 
 def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
-    """Return the elements of the static sets in nft's own words, by family and name (``inet macs``).
+    """Return the elements of the static sets in nft's syntax, by family and name (``inet macs``).
 
-    Which address is translated to which is no set, but a map; see ``translation`` in the checks.
+    The translation of addresses is a map and has a check of its own (``translation``).
     """
     unused = () if planned.closed_uplinks else FOR_CLOSED_UPLINKS
     unused += () if planned.closed_uplinks or planned.domains else FOR_HYPERVISORS
@@ -72,13 +72,13 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
 
 
 def _listed(element: str) -> str:
-    """Return an element as nft lists it: a prefix of one address as the address."""
+    """Return an element in the form in which nft lists it: a single address without its length."""
     value = element.rpartition(" ")[2]
     return element.removesuffix("/128" if ":" in value else "/32")
 
 
 def difference(planned: frozenset[str], found: Iterable[str]) -> SetDifference:
-    """Return in what the elements of a set differ from the plan.
+    """Return the differences of a set's elements from the plan.
 
     >>> difference(frozenset({"vm1 . 203.0.113.1", "vm2 . 203.0.113.2"}),
     ...            ["vm1 . 203.0.113.1", "vm2 . 192.0.2.66"])

@@ -9,12 +9,12 @@ from l3hv.model.choices import Family
 
 @dataclass(frozen=True)
 class Host:
-    """The host itself: there is one such check of it."""
+    """The host itself, for kinds of checks that a host has once."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of systemd: the name of a service goes without its suffix."""
+    """A unit of systemd; the name of a service is without its suffix."""
 
     name: str
 
@@ -35,7 +35,7 @@ class Address:
 
 @dataclass(frozen=True)
 class InFamily:
-    """All that there is of one address family."""
+    """The part of the host's network in one address family."""
 
     family: Family
 
@@ -67,7 +67,7 @@ class LastResort:
 
 @dataclass(frozen=True)
 class FilterSet:
-    """A set of the packet filter: ``name`` is that of its table's family and its own (``inet macs``)."""
+    """A set of the packet filter; ``name`` has its table's family and its own name (``inet macs``)."""
 
     name: str
 
@@ -81,7 +81,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class FilterTable:
-    """A table of others in the packet filter; ``family`` is nft's, or ``iptables-legacy``."""
+    """A table of another program in the packet filter; ``family`` is nft's, or ``iptables-legacy``."""
 
     family: str
     table: str
@@ -89,7 +89,7 @@ class FilterTable:
 
 @dataclass(frozen=True)
 class Chain:
-    """A base chain of others in the packet filter."""
+    """A base chain of another program in the packet filter."""
 
     family: str
     table: str
@@ -152,7 +152,7 @@ class SessionFamily:
 
 @dataclass(frozen=True)
 class Bfd:
-    """The BFD session beside a BGP session; ``family`` is ``None`` where one watches both families."""
+    """The BFD session of a BGP session; ``family`` is ``None`` if it watches both families."""
 
     peer: str
     path: str
@@ -162,7 +162,7 @@ class Bfd:
 
 @dataclass(frozen=True)
 class Announcement:
-    """A prefix that a neighbour announces; ``domain`` is ``None`` where only its session's name is known."""
+    """A prefix that a neighbour advertises; ``domain`` is ``None`` if only its session's name is known."""
 
     announcer: str
     domain: str | None
@@ -178,8 +178,8 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Way:
-    """The way on a path to the address of a neighbour there, in one domain and family."""
+class PathToPeer:
+    """The path to the address of a neighbour, in one domain and family."""
 
     path: str
     peer: str
@@ -188,8 +188,8 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Flight:
-    """An echo request from a guest or host to an address, which is called ``target``."""
+class EchoRequest:
+    """An echo request from a guest or host to an address; ``target`` is its name in reports."""
 
     source: str
     target: str
@@ -219,6 +219,6 @@ Subject = (
     | Bfd
     | Announcement
     | Path
-    | Way
-    | Flight
+    | PathToPeer
+    | EchoRequest
 )

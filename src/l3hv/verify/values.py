@@ -1,4 +1,4 @@
-"""Values: the states of things on a host that a plan expects and an observation finds, compared with ``==``.
+"""Values: states that a plan expects and that an observation finds on a host; ``==`` compares them.
 
 Lists whose order has no meaning are sorted.  :mod:`l3hv.verify.report.words` puts values into words.
 """
@@ -43,9 +43,9 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class UnitState:
-    """The state of a unit: ``at_boot`` is ``None`` where it is not installed.
+    """The state of a unit; ``at_boot`` is ``None`` if it is not installed.
 
-    ``silence`` is the reason where the daemon gives no answer.
+    ``silence`` is the reason if the daemon does not answer.
     """
 
     active: str
@@ -55,7 +55,7 @@ class UnitState:
 
 @dataclass(frozen=True)
 class UnitSettings:
-    """Settings of a unit, each with its words in order; ``drop_ins`` are the files of others."""
+    """Settings of a unit, each with its words in order; ``drop_ins`` are files that are not from l3hv."""
 
     settings: tuple[tuple[str, tuple[str, ...]], ...]
     drop_ins: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ ListenersOfUnits = tuple[tuple[str, Listeners], ...]
 
 @dataclass(frozen=True)
 class Link:
-    """The state of an interface; ``vlan`` is on ``parent``, ``master`` is its bridge or bond."""
+    """The state of an interface; ``parent`` carries its ``vlan``, ``master`` is its bridge or bond."""
 
     state: Literal["up", "no carrier", "down"]
     mtu: int
@@ -89,7 +89,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of an interface, IPv4 first; ``trouble`` pairs some of them with what is wrong."""
+    """The addresses of an interface, IPv4 first; ``trouble`` are pairs of an address and its fault."""
 
     addresses: tuple[str, ...]
     trouble: tuple[tuple[str, str], ...] = ()
@@ -107,7 +107,7 @@ class Addresses:
 
 @dataclass(frozen=True)
 class StrayPort:
-    """An interface that looks like a guest's port and is none in the plan."""
+    """An interface that has the MAC or an address of a guest port, but is not in the plan."""
 
     mac: str
     addresses: Addresses
@@ -144,7 +144,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route of the kernel without its prefix: ``type`` is ``unicast`` where it has next hops.
+    """A route of the kernel without its prefix; ``type`` is ``unicast`` for a route with next hops.
 
     ``maker`` is the number of the routing protocol that made it (rt_protos).
     """
@@ -160,14 +160,14 @@ KernelRoutes = tuple[KernelRoute, ...]
 
 
 def in_order(values: Iterable[T]) -> tuple[T, ...]:
-    """Return routes or next hops in an order that does not depend on where they were read."""
+    """Return routes or next hops in an order that depends only on their values."""
     several = tuple(values)
     return tuple(sorted(several, key=repr)) if len(several) > 1 else several
 
 
 @dataclass(frozen=True)
 class Destination:
-    """The destination of a default route: its next hops, or its type where it has none."""
+    """The destination of a default route: its next hops, or its type if it has none."""
 
     type: str
     hops: tuple[Hop, ...]
@@ -175,7 +175,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class LearnedHops:
-    """The next hops of a learned route; ``most``: of more than these it has so many."""
+    """The next hops of a learned route; with ``most`` the route has only that number of them."""
 
     hops: tuple[str, ...]
     most: int | None = None
@@ -185,8 +185,8 @@ class LearnedHops:
 class Learned:
     """All learned routes of one table: their number, and the first 16 digits of their digest.
 
-    ``attributes`` are as the observation has them, each with the number of its routes where it is not that
-    of all. ``misdirected`` are routes over an interface that does not lead to their next hop.
+    ``attributes`` have the form of an observation, each with the number of its routes, or ``None`` if all
+    routes have it. ``misdirected`` are routes over an interface that does not lead to their next hop.
     """
 
     count: int
@@ -197,7 +197,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class FilterState:
-    """The packet filter: whether it is there, why it was not read, and in what it differs from its file."""
+    """The packet filter: whether it is loaded, why it was not read, and its differences from its file."""
 
     loaded: bool = True
     unread: str | None = None
@@ -206,7 +206,7 @@ class FilterState:
 
 @dataclass(frozen=True)
 class SetDifference:
-    """The elements that a set of the packet filter lacks, and those that are too much in it."""
+    """The missing and the surplus elements of a set of the packet filter."""
 
     lacks: tuple[str, ...] = ()
     too_much: tuple[str, ...] = ()
@@ -214,7 +214,7 @@ class SetDifference:
 
 @dataclass(frozen=True)
 class Drops:
-    """The packets that a chain of others drops in ``hook``; ``verdict`` is that of a rule for all packets."""
+    """The packets that another program's chain drops in ``hook``; a rule for all packets has ``verdict``."""
 
     hook: str
     extent: Literal["unaccepted", "everything", "ports", "some", "unread"]
@@ -222,7 +222,7 @@ class Drops:
 
 
 class FlowName(Enum):
-    """The packets that rules of others must leave as they are."""
+    """The packets that rules of other programs must not rewrite."""
 
     FROM_GUESTS = auto()
     TO_GUESTS = auto()
@@ -231,12 +231,15 @@ class FlowName(Enum):
 
 
 Condition = tuple[str, str, tuple[str, ...]]
-"""A key, an operator and the values that a rule of others asks for."""
+"""A condition of a rule: a key, an operator and values."""
 
 
 @dataclass(frozen=True)
 class OtherRule:
-    """A rule of others in the packet filter, as far as it is understood."""
+    """The understood part of another program's rule in the packet filter.
+
+    ``asks_unknown`` is true if it has further conditions.
+    """
 
     interfaces: tuple[Condition, ...]
     selects: tuple[Condition, ...]
@@ -246,7 +249,10 @@ class OtherRule:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A rule of others that rewrites packets in ``hook``; ``chain`` is the one that it was jumped to."""
+    """A rule of another program that rewrites packets in ``hook``.
+
+    ``chain`` is the chain that contains it, if that is reached by a jump.
+    """
 
     flow: FlowName
     hook: str
@@ -256,25 +262,25 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Rewrites:
-    """The rules of a base chain of others that rewrite packets, those that surely do first."""
+    """The rules of another program's base chain that rewrite packets; rules that certainly do come first."""
 
     rules: tuple[Rewrite, ...]
 
 
 Effects = tuple[Drops | Rewrites, ...]
-"""The effects of a base chain of others on packets of the fabric."""
+"""The effects of another program's base chain on packets of the fabric."""
 
 
 @dataclass(frozen=True)
 class SeenMac:
-    """A MAC behind a guest's port; ``own_dropped`` where it is the guest's and the filter drops it."""
+    """A MAC behind a guest's port; ``own_dropped`` is true if the filter drops the guest's own MAC."""
 
     mac: str
     own_dropped: bool = False
 
 
 class Configuration(Enum):
-    """The state of a configuration that nothing more is known of."""
+    """The state of a configuration that needs no further facts."""
 
     INTENDED = auto()
     WITHOUT_DIGEST = auto()
@@ -283,14 +289,17 @@ class Configuration(Enum):
 
 @dataclass(frozen=True)
 class ChangedFile:
-    """A configuration file that was changed after it was placed; ``running`` is what the daemon runs."""
+    """A configuration file that was changed after it was placed.
+
+    ``running`` is the digest of the configuration that the daemon runs.
+    """
 
     running: str | None
 
 
 @dataclass(frozen=True)
 class OtherRunning:
-    """A daemon that runs something else (``running``) than the file that was ``placed``."""
+    """A daemon that runs another configuration (``running``) than the ``placed`` file, both as digests."""
 
     running: str | None
     placed: str
@@ -298,7 +307,7 @@ class OtherRunning:
 
 @dataclass(frozen=True)
 class NoAnswer:
-    """A routing daemon that gives no answer."""
+    """A routing daemon that does not answer, and the error of the question."""
 
     daemon: DaemonName
     error: str
@@ -310,7 +319,7 @@ ESTABLISHED = "Established"
 
 @dataclass(frozen=True)
 class SessionState:
-    """The state of a BGP session: both addresses where it is established, otherwise the reason if known."""
+    """The state of a BGP session: both addresses if it is established, else the reason, if known."""
 
     state: str
     local: str | None = None
@@ -320,9 +329,9 @@ class SessionState:
 
 @dataclass(frozen=True)
 class BfdState:
-    """The state of a BFD session: interval and multiplier where it is up.
+    """The state of a BFD session, with interval and multiplier if it is up.
 
-    ``bgp_up``: it is down, and the BGP session beside it is not.
+    ``bgp_up`` is true if it is down although the BGP session is up.
     """
 
     state: str
@@ -333,7 +342,7 @@ class BfdState:
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The prefixes on a session, and how many of others were refused."""
+    """The number of prefixes on a session, and the number of refused ones."""
 
     count: int
     refused: int = 0
@@ -341,7 +350,7 @@ class Prefixes:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit of prefixes that is reached, in the daemon's words, and what it does about more."""
+    """A reached prefix limit in the daemon's words, and the reaction to more prefixes."""
 
     text: str
     action: LimitAction | None
@@ -349,7 +358,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Refused:
-    """An announcement that was refused; ``why`` is a refusal's sentence, ``None`` where it is not known."""
+    """A refused announcement; ``why`` is the sentence of the refusal, ``None`` if it is not known."""
 
     why: str | None
 
@@ -370,8 +379,8 @@ class Lease:
 class Advertisement:
     """The offer of a router advertisement.
 
-    ``prefixes`` are those that guests make addresses of, each with whether it is on link; ``router``:
-    it has a lifetime as a default router.
+    ``prefixes`` are pairs of a prefix for SLAAC and whether it is on link.  ``router`` is true if the sender
+    is a default router (its lifetime is not 0).
     """
 
     prefixes: tuple[tuple[str, bool], ...]

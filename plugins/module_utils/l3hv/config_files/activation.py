@@ -24,8 +24,8 @@ def matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def active(config: ConfigSet) -> dict[str, Any]:
-    """Make the last change of the set take effect, or go back to its previous files and refuse."""
+def activate(config: ConfigSet) -> dict[str, Any]:
+    """Make the last change of the set take effect. If that fails, roll back and raise Refused."""
     nothing = {
         "changed": False,
         "changed_files": [],
@@ -42,8 +42,8 @@ def active(config: ConfigSet) -> dict[str, Any]:
             raise Refused(
                 f"The set {config.name} is as it should be, but {refusal}", refusal.output
             ) from refusal
-        config.put_back()
-        outcome = outcome_of_going_back(config)
+        config.restore()
+        outcome = rollback_outcome(config)
         config.transaction.end()
         raise Refused(
             f"The new files of the set {config.name} were refused: {refusal}. {outcome}.", refusal.output
@@ -52,8 +52,8 @@ def active(config: ConfigSet) -> dict[str, Any]:
     return {**nothing, "changed": True, "changed_files": list(config.transaction.files), "pending": False}
 
 
-def outcome_of_going_back(config: ConfigSet) -> str:
-    """Activate the previous files, and return the outcome as a sentence."""
+def rollback_outcome(config: ConfigSet) -> str:
+    """Activate the restored files, and return the outcome as a sentence."""
     if not any(config.transaction.files.values()):
         return "There was nothing before them, and there is nothing now"
     try:
@@ -64,66 +64,71 @@ def outcome_of_going_back(config: ConfigSet) -> str:
 
 
 def make_effective(config: ConfigSet) -> None:
-    """Make the files take effect. Raises Refused with the first thing that does not work."""
-    changed = [path for path in config.transaction.files if os.path.lexists(path)]
-    removed = [path for path in config.transaction.files if not os.path.lexists(path)]
+    """Make the files take effect. Raises Refused for the first step that fails."""
+    files = config.transaction.files
     environment = {
-        "CONFIG_FILES_CHANGED": "\n".join(changed),
-        "CONFIG_FILES_REMOVED": "\n".join(removed),
+        "CONFIG_FILES_CHANGED": "\n".join(path for path in files if os.path.lexists(path)),
+        "CONFIG_FILES_REMOVED": "\n".join(path for path in files if not os.path.lexists(path)),
     }
-    commands = {
-        early: [
-            given["command"]
-            for given in config.module.params["activate"]
-            if given["early"] == early
-            and (
-                given["changed"] is None
-                or any(matches(path, given["changed"]) for path in config.transaction.files)
-            )
-        ]
-        for early in (True, False)
-    }
-    if any(path.startswith(UNIT_DIRECTORY) for path in config.transaction.files):
-        perform(config, "systemctl daemon-reload", environment)
-    for command in commands[True]:
-        perform(config, command, environment)
+    if any(path.startswith(UNIT_DIRECTORY) for path in files):
+        run_or_refuse(config, "systemctl daemon-reload", environment)
+    for command in commands_to_run(config, is_early=True):
+        run_or_refuse(config, command, environment)
+    started = start_units(config, environment)
+    for command in commands_to_run(config, is_early=False):
+        if not is_of_started_units(command, started):
+            run_or_refuse(config, command, environment)
+    seconds = config.module.params["timeout"]
+    wait_until_none(config.units.startup_problem, seconds)
+    wait_until_none(config.running_difference, seconds)
+
+
+def commands_to_run(config: ConfigSet, *, is_early: bool) -> list[str]:
+    """Return the commands of ``activate`` for the changed files, before or after the start of the units."""
+    return [
+        given["command"]
+        for given in config.module.params["activate"]
+        if given["early"] == is_early
+        and (
+            given["changed"] is None
+            or any(matches(path, given["changed"]) for path in config.transaction.files)
+        )
+    ]
+
+
+def start_units(config: ConfigSet, environment: dict[str, str]) -> list[str]:
+    """Enable and start the units of the set that are not; return the units that were started."""
     states = config.units.states()
     masked = [unit for unit, (_, boot) in states.items() if boot.startswith("masked")]
     if masked:
-        perform(config, f"systemctl unmask --quiet {shlex.join(masked)}", environment)
-        perform(config, f"systemctl unmask --quiet --runtime {shlex.join(masked)}", environment)
+        run_or_refuse(config, f"systemctl unmask --quiet {shlex.join(masked)}", environment)
+        run_or_refuse(config, f"systemctl unmask --quiet --runtime {shlex.join(masked)}", environment)
         states = config.units.states()
-    # One that failed too often is not started before that is forgotten.
+    # systemd does not start a unit that has failed too often before its failures are reset.
     failed = [unit for unit, (now, _) in states.items() if now == "failed"]
     if failed:
-        perform(config, f"systemctl reset-failed {shlex.join(failed)}", environment)
-    # Only those that need it: `enable` enables what a unit names in Also=, too.
-    started = [unit for unit, (now, _) in states.items() if now not in UP]
-    for verb, units in (
-        ("enable --quiet", [unit for unit, (_, boot) in states.items() if boot not in STARTS_AT_BOOT]),
-        ("start", started),
-    ):
-        if units:
-            perform(config, f"systemctl {verb} {shlex.join(units)}", environment)
-    for command in commands[False]:
-        if not is_of_started_units(command, started):
-            perform(config, command, environment)
-    seconds = config.module.params["timeout"]
-    wait_for(config.units.that_do_not_stay_up, seconds)
-    wait_for(config.difference_from_what_runs, seconds)
+        run_or_refuse(config, f"systemctl reset-failed {shlex.join(failed)}", environment)
+    # Enable only units that are not enabled: `enable` also enables the units in Also= of a unit.
+    disabled = [unit for unit, (_, boot) in states.items() if boot not in STARTS_AT_BOOT]
+    if disabled:
+        run_or_refuse(config, f"systemctl enable --quiet {shlex.join(disabled)}", environment)
+    stopped = [unit for unit, (now, _) in states.items() if now not in UP]
+    if stopped:
+        run_or_refuse(config, f"systemctl start {shlex.join(stopped)}", environment)
+    return stopped
 
 
-def perform(config: ConfigSet, command: str, environment: dict[str, str]) -> None:
-    """Run a command of the activation. Raises Refused with its output and journal where it fails."""
+def run_or_refuse(config: ConfigSet, command: str, environment: dict[str, str]) -> None:
+    """Run a command of the activation. If it fails, raise Refused with its output and the units' journal."""
     code, output = config.commands.run(command, environment)
     if code != 0:
         raise Refused(f"`{command}` failed: {output}{config.units.journal(command)}", output)
 
 
-def wait_for(complaint: Callable[[], str], seconds: float) -> None:
-    """Wait until there is no complaint any more. Raises Refused with it when it takes too long."""
+def wait_until_none(problem: Callable[[], str], seconds: float) -> None:
+    """Wait until ``problem`` returns an empty text. After ``seconds``, raise Refused with its text."""
     deadline = time.monotonic() + seconds
-    while text := complaint():
+    while text := problem():
         if time.monotonic() > deadline:
             raise Refused(text, text)
         time.sleep(0.1)

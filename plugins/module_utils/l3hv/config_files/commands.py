@@ -1,4 +1,4 @@
-"""Commands on the host, each with a limit of time, and their output without secrets."""
+"""Commands on the host, each with a time limit, and their output without secrets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 COMMAND_SECONDS = 300
-"""The limit of a command: a daemon that hangs must not hang the run. The roles' programs wait less."""
+"""The time limit of a command: a daemon that hangs must not block the run. Programs of roles wait less."""
 
 
 class Commands:
-    """The commands of a set, and the ``secrets`` and ``hidden`` parts that no output of it may show."""
+    """The commands of a set; no output shows its ``secrets``, and no diff what matches ``hidden``."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -23,13 +23,13 @@ class Commands:
         self.secrets = sorted(filter(None, parameters["secrets"]), key=len, reverse=True)
 
     def scrub(self, text: str) -> str:
-        """Return a text with asterisks in the place of secrets."""
+        """Return a text with asterisks instead of secrets."""
         for secret in self.secrets:
             text = text.replace(secret, "********")
         return text
 
     def hide(self, text: str) -> str:
-        """Return the text of a file without secrets and without what the set hides."""
+        """Return the text of a file without secrets and without the parts that match ``hidden``."""
         return self.scrub(self.hidden.sub("(not shown)", text) if self.hidden else text)
 
     def run(self, command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -38,12 +38,12 @@ class Commands:
         return code, self.scrub((out + err).strip())
 
     def limited(self, words: list[str], environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-        """Run a command for COMMAND_SECONDS at most; a sentence precedes the output of one that was ended."""
+        """Run a command for at most COMMAND_SECONDS; after a timeout a sentence precedes its output."""
         began = time.monotonic()
         code, out, err = self.module.run_command(
             ["timeout", "--kill-after=10", str(COMMAND_SECONDS), *words], environ_update=environment or {}
         )
-        # The exit status does not tell: a command may end with 124 itself, and SIGKILL gives another one.
+        # The exit status does not show a timeout: a command itself may end with 124, or SIGKILL ends it.
         if code != 0 and time.monotonic() - began >= COMMAND_SECONDS:
             out = f"it did not end within {COMMAND_SECONDS} s on {os.uname().nodename}. {out}"
         return code, out, err

@@ -1,4 +1,4 @@
-"""A set of files with the units that read them, and the way back to its previous files."""
+"""A set of files with the units that read them, and the restoration of its previous files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class ConfigSet:
         self.units = Units(parameters["units"], self.commands)
         self.transaction = Transaction(os.path.join(parameters["state_dir"], self.name))
 
-    def difference_from_what_runs(self) -> str:
-        """Return the complaint of the command ``running``; empty where it has none."""
+    def running_difference(self) -> str:
+        """Return the difference that the command ``running`` finds as a sentence; empty without one."""
         if not self.running:
             return ""
         code, output = self.commands.run(self.running)
         return "" if code == 0 else f"what runs is not what the files say: {output}"
 
     def remove(self, path: str) -> None:
-        """Remove a file of ours; a unit is stopped and disabled while systemd still knows how."""
+        """Remove a file of the set; a unit is stopped and disabled first, while its file still exists."""
         if (
             path.startswith(UNIT_DIRECTORY)
             and os.path.dirname(path) + "/" == UNIT_DIRECTORY
@@ -42,10 +42,10 @@ class ConfigSet:
             with reporting_write_errors(path, "removed"):
                 os.unlink(path)
 
-    def put_back(self) -> None:
-        """Bring back the files as they were before the change."""
+    def restore(self) -> None:
+        """Restore the files as they were before the change."""
         for path, attributes in self.transaction.files.items():
             if attributes is None:
                 self.remove(path)
             else:
-                self.transaction.put_back(path)
+                self.transaction.restore(path)

@@ -1,4 +1,4 @@
-"""Diffs of the files of a set, without what must not be shown."""
+"""Diffs of the files of a set, without secrets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ansible.module_utils.l3hv.config_files.files import File, Found
 
 
 def diff(path: str, found: Found, file: File | None, hide: Callable[[str], str]) -> dict[str, str]:
-    """Return the diff of a file in Ansible's form; ``hide`` takes out of its text what is not to be shown."""
+    """Return the diff of a file in Ansible's form; ``hide`` removes secrets from its text."""
 
-    def side(content: bytes | None) -> str:
+    def text_of(content: bytes | None) -> str:
         return hide(content.decode("utf-8", "replace")) if content is not None else ""
 
-    # The set does not name a file that is removed: its mode tells that it is sensitive.
+    # A removed file is not part of the set any more: only its mode shows whether it is sensitive.
     if file.is_sensitive if file else found.mode is not None and not found.mode & 0o077:
         became = "removed" if file is None else "changed" if found.exists else "new"
         return {"prepared": f"--- {path}\n+++ {path} ({became}; it holds secrets and is not shown)\n"}
@@ -21,7 +21,7 @@ def diff(path: str, found: Found, file: File | None, hide: Callable[[str], str])
         return {
             "before_header": path,
             "after_header": f"{path} (removed)",
-            "before": side(found.content),
+            "before": text_of(found.content),
             "after": "",
         }
     headers = [path, path]
@@ -36,6 +36,6 @@ def diff(path: str, found: Found, file: File | None, hide: Callable[[str], str])
     return {
         "before_header": headers[0],
         "after_header": headers[1],
-        "before": side(found.content),
-        "after": side(file.content),
+        "before": text_of(found.content),
+        "after": text_of(file.content),
     }

@@ -1,4 +1,4 @@
-"""Files as they are wanted and as they are found, and their replacement by a rename."""
+"""Wanted files and found files, and the replacement of a file by a rename."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ansible.module_utils.l3hv.config_files.refused import Refused
 from ansible.module_utils.l3hv.write_errors import unwritable
 
 STAGED = ".config_files"
-"""The end of the name of a file until it replaces another one."""
+"""The end of the temporary name of a file until it replaces the old one."""
 
 MOST_OF_NAME = 200
-"""The most characters of a file's name that its temporary name has: 255 bytes are the limit."""
+"""Maximum number of characters of a file's name in its temporary name, which is limited to 255 bytes."""
 
 LEFT_OVER_S = 3600
 
 
 class File:
-    """One file as it is wanted."""
+    """One wanted file."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.dest: str = given["dest"]
@@ -46,7 +46,7 @@ class File:
 
 
 class Found:
-    """One file as it is: ``None`` fields when it is not there."""
+    """One file as it is on the host; the fields are ``None`` if it does not exist."""
 
     def __init__(self, path: str) -> None:
         self.content: bytes | None
@@ -62,7 +62,7 @@ class Found:
         if stat.S_ISREG(status.st_mode):
             with open(path, "rb") as stream:
                 self.content = stream.read()
-        else:  # a link, perhaps to /dev/null: replaced by a file, never followed
+        else:  # a link, for example to /dev/null: it is replaced by a file and never followed
             self.content = b""
             self.mode = None
 
@@ -73,7 +73,7 @@ class Found:
     def attributes(self) -> str:
         return f"{'-' if self.mode is None else format(self.mode, '04o')} {self.uid}:{self.gid}"
 
-    def is_as(self, wanted: File) -> bool:
+    def equals(self, wanted: File) -> bool:
         return (
             self.content == wanted.content
             and self.mode == wanted.mode
@@ -84,7 +84,7 @@ class Found:
 
 @contextlib.contextmanager
 def reporting_write_errors(path: str, done: str = "written") -> Iterator[None]:
-    """Raise Refused where ``path`` cannot be ``done``: written, or removed."""
+    """Raise Refused if ``path`` cannot be ``done`` (written or removed)."""
     try:
         yield
     except OSError as error:
@@ -92,13 +92,13 @@ def reporting_write_errors(path: str, done: str = "written") -> Iterator[None]:
 
 
 def write_file(path: str, content: bytes, mode: int, uid: int | None, gid: int | None) -> None:
-    """Replace ``path`` by a rename, so that a reader sees the old or the new content and nothing else."""
+    """Replace ``path`` by a rename, so that a reader sees either the old or the new content."""
     directory, name = os.path.split(path)
     with reporting_write_errors(path):
         os.makedirs(directory, mode=0o755, exist_ok=True)
         remove_left_over(directory)
-        # A hidden name: systemd, sysctl.d, rt_tables.d and dnsmasq's directories ignore those. Each process
-        # has one of its own: two that shared it would put each other's unfinished file in place.
+        # systemd, sysctl.d, rt_tables.d and dnsmasq ignore files with hidden names. Each process has its own
+        # name: with a common name, a process could put the unfinished file of another one in place.
         descriptor, staged = tempfile.mkstemp(dir=directory, prefix=f".{name[:MOST_OF_NAME]}.", suffix=STAGED)
         try:
             with os.fdopen(descriptor, "wb") as stream:

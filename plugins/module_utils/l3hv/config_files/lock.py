@@ -10,16 +10,16 @@ import os
 from ansible.module_utils.l3hv.config_files.refused import Refused
 
 LOCKS = "/run/l3hv/*.lock"
-"""The locks of the module l3hv_lock. Each names the run that may change this host."""
+"""The lock files of the module l3hv_lock. Each names the run that may change this host."""
 
 LOCK_TEXTS = ("id", "owner", "host", "command")
-"""The texts of a lock that are read here."""
+"""The fields of a lock that this module reads; all are texts."""
 
 
 def renew_lock(run: str) -> None:
-    """Show that ``run`` is alive where it has the lock of this host. Raises Refused where another run has it.
+    """Renew the lock of this host if ``run`` holds it. Raises Refused if another run holds it.
 
-    Without a run (a role used alone) or without a lock (the host was rebooted) there is nothing to renew.
+    Without a run (a role used alone) or without a lock (after a reboot of the host) nothing is renewed.
     """
     for path in glob.glob(LOCKS) if run else []:
         try:
@@ -28,7 +28,7 @@ def renew_lock(run: str) -> None:
         except (FileNotFoundError, ValueError):
             continue
         if not isinstance(holder, dict) or not all(isinstance(holder.get(key), str) for key in LOCK_TEXTS):
-            continue  # The module l3hv_lock takes such a file for no lock, too.
+            continue  # The module l3hv_lock ignores such a file, too.
         fabric = os.path.basename(path).removesuffix(".lock")
         if holder["id"] == run:
             with contextlib.suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ from ansible.module_utils.l3hv.config_files.validation import validate
 
 
 def wanted_files(config: ConfigSet) -> dict[str, File]:
-    """Return the files of the set by their paths. Raises Refused where one of them cannot be placed."""
+    """Return the files of the set by their paths. Raises Refused if one of them cannot be placed."""
     files: dict[str, File] = {}
     for given in config.module.params["files"]:
         file = File(given)
@@ -30,8 +30,8 @@ def wanted_files(config: ConfigSet) -> dict[str, File]:
     return files
 
 
-def present(config: ConfigSet) -> dict[str, Any]:
-    """Check the files of the set, then place those that differ and remove those that are not wanted."""
+def place(config: ConfigSet) -> dict[str, Any]:
+    """Check the files of the set, write the files that differ, and remove owned files that are not wanted."""
     wanted = wanted_files(config)
     owned = {
         path
@@ -40,7 +40,7 @@ def present(config: ConfigSet) -> dict[str, Any]:
         if not os.path.isdir(path)
     }
     found = {path: Found(path) for path in [*wanted, *sorted(owned - set(wanted))]}
-    changed = [path for path in wanted if not found[path].is_as(wanted[path])]
+    changed = [path for path in wanted if not found[path].equals(wanted[path])]
     removed = [path for path in found if path not in wanted]
 
     validate(
@@ -58,11 +58,11 @@ def present(config: ConfigSet) -> dict[str, Any]:
         reasons.append("an earlier change was not activated")
     if not (changed or removed or reasons):
         reasons += [f"{unit} is {state}" for unit, state in config.units.down().items()]
-        if not reasons and (difference := config.difference_from_what_runs()):
+        if not reasons and (difference := config.running_difference()):
             reasons.append(difference)
 
     if not config.module.check_mode and (changed or removed or reasons):
-        # Where the record is lost, no file of the set is known to be in force.
+        # If the record is lost, it is not known which files of the set are active.
         kept = [*wanted, *removed] if config.transaction.is_broken else [*changed, *removed]
         config.transaction.begin({path: found[path] for path in kept})
         try:
@@ -72,7 +72,7 @@ def present(config: ConfigSet) -> dict[str, Any]:
                 file = wanted[path]
                 write_file(path, file.content, file.mode, file.uid, file.gid)
         except Refused as refusal:
-            config.put_back()
+            config.restore()
             raise Refused(f"{refusal}. The previous files are back.") from refusal
     return {
         "changed": bool(changed or removed or reasons),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Refused(Exception):
-    """A sentence for the operator, and the output of the program that refused."""
+    """A refusal: a sentence for the operator, and the output of the program that refused."""
 
     def __init__(self, sentence: str, output: str = "") -> None:
         super().__init__(sentence)

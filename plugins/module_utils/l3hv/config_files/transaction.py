@@ -1,4 +1,4 @@
-"""The record of a change from its beginning until it is active, with the files as they were before."""
+"""The record of a change until it is active, with the previous files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ansible.module_utils.l3hv.config_files.files import Found, reporting_write_
 
 
 class Transaction:
-    """The files that changed since the set was last active, and their content before.
+    """The files that have changed since the set was last active, and their previous content.
 
-    ``files`` maps each path to the mode, uid and gid it had, or to ``None`` when there was no such file.
+    ``files`` maps each path to its previous mode, uid and gid, or to ``None`` if there was no such file.
     """
 
     def __init__(self, directory: str) -> None:
@@ -36,7 +36,7 @@ class Transaction:
         write_file(self.record, content.encode("utf-8"), 0o600, None, None)
 
     def begin(self, found: dict[str, Found]) -> None:
-        """Keep the present files; while a change waits for its activation, those before *that*."""
+        """Keep the present files, or those before an earlier change that is not active yet."""
         with reporting_write_errors(self.directory):
             if not self.pending or self.is_broken:
                 self.files = {}
@@ -48,19 +48,20 @@ class Transaction:
             if path in self.files:
                 continue
             if state.exists and state.mode is not None:
-                write_file(self.kept(path), state.content, 0o600, None, None)
+                write_file(self.backup(path), state.content, 0o600, None, None)
                 self.files[path] = [state.mode, state.uid, state.gid]
             else:
                 self.files[path] = None
         self.pending, self.is_broken = True, False
         self.save()
 
-    def kept(self, path: str) -> str:
+    def backup(self, path: str) -> str:
+        """Return the path of the previous content of a file."""
         return os.path.join(self.directory, path.lstrip("/"))
 
-    def put_back(self, path: str) -> None:
-        """Write the previous file unless it is in place: writing needs room, which may be lacking."""
-        with open(self.kept(path), "rb") as stream:
+    def restore(self, path: str) -> None:
+        """Write the previous file unless it is in place: a full file system may refuse every write."""
+        with open(self.backup(path), "rb") as stream:
             content = stream.read()
         now = Found(path)
         if (now.content, now.mode, now.uid, now.gid) != (content, *self.files[path]):

@@ -15,9 +15,9 @@ STARTS_AT_BOOT = ("enabled", "enabled-runtime", "static", "indirect", "generated
 
 
 def is_of_started_units(command: str, started: list[str]) -> bool:
-    """Tell whether a command restarts or reloads units that were just started with the files as they are.
+    """Tell whether a command only restarts or reloads units that have just been started with the new files.
 
-    A second start would only cost what the first has done meanwhile, such as a lease given by dnsmasq.
+    A second start would only interrupt them, and dnsmasq would forget the leases that it has given meanwhile.
     """
     words = shlex.split(command)
     units = {*words[2:]}
@@ -36,7 +36,7 @@ class Units:
         self.commands = commands
 
     def states(self) -> dict[str, tuple[str, str]]:
-        """Return, by unit, its state in systemd now (`active` ...) and at boot (`enabled` ...)."""
+        """Return for each unit its present state (`active` ...) and its state at boot (`enabled` ...)."""
         if not self.names:
             return {}
         code, out, err = self.commands.limited(
@@ -54,29 +54,29 @@ class Units:
         return states
 
     def down(self) -> dict[str, str]:
-        """Return each unit that is not enabled or not active, with what it is instead."""
+        """Return each unit that is not enabled or not active, with its state."""
         return {
             unit: now if now not in UP else boot
             for unit, (now, boot) in self.states().items()
             if now not in UP or boot not in STARTS_AT_BOOT
         }
 
-    def that_do_not_stay_up(self) -> str:
-        """Return a complaint of the units that are down, with their journal; empty where none is."""
+    def startup_problem(self) -> str:
+        """Return the units that are down, with their journal, as a sentence; empty if all stay up."""
         if not self.names:
             return ""
         if not self.down():
-            # A daemon that ends while it reads its configuration is up for a moment, too.
+            # A daemon that ends with an error of its configuration is active for a moment before.
             time.sleep(0.3)
         states = ", ".join(f"{unit} is {state}" for unit, state in self.down().items())
         return f"{states}{self.journal()}" if states else ""
 
     def journal(self, command: str = "") -> str:
-        """Return the last lines of units that are down, and of those that a command of systemctl names."""
+        """Return the last journal lines of units that are down, or that a command of systemctl names."""
         program, *words = shlex.split(command) or [""]
-        told = [word for word in words if word.endswith(UNIT_SUFFIXES)] if program == "systemctl" else []
+        named = [word for word in words if word.endswith(UNIT_SUFFIXES)] if program == "systemctl" else []
         lines = []
-        for unit in dict.fromkeys([*told, *self.down()]):
+        for unit in dict.fromkeys([*named, *self.down()]):
             out = self.commands.limited(
                 ["journalctl", "--unit", unit, "--lines", "8", "--no-pager", "--output", "cat"]
             )[1]

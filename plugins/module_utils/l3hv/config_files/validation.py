@@ -1,4 +1,4 @@
-"""The check of new files by the programs that will read them, before any is replaced."""
+"""The check of new files by the programs that will read them, before a file is replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible.module_utils.l3hv.config_files.refused import Refused
 
 
 def validate(files: list[File], wanted: dict[str, File], commands: Commands) -> None:
-    """Check ``files``, each beside its neighbours among the ``wanted``, which it may include."""
+    """Check ``files``, each beside the ``wanted`` files of its directory, which it may include."""
     module = commands.module
     with reporting_write_errors(module.tmpdir):
         directory = tempfile.mkdtemp(prefix="config_files.", dir=module.tmpdir)

@@ -1,4 +1,4 @@
-"""BIRD 1.6, 2 and 3 over their control socket: sessions, channels, BFD and the configuration that runs."""
+"""BIRD 1.6, 2 and 3 over their control socket: sessions, channels, BFD and the running configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.module_utils.l3hv.observe.files import digests_of_file
 from ansible.module_utils.l3hv.observe.plan import Plan
-from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, POLL_SECONDS, Hangs
+from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, POLL_SECONDS, NoAnswerInTime
 
 BIRD_SOCKET = "/run/bird/{}.ctl"
 BIRD_CONFIGURATION = "/etc/bird/{}.conf"
@@ -19,7 +19,7 @@ ROUTE_ROW = re.compile(r"([0-9a-f.:]+/\d+) ")
 REFUSAL = re.compile(r"fabric_refusal: (\d+)")
 REFUSED_SHOWN = 10
 BEGINNING = 300
-"""Lines of a reply that are enough for that many routes with all their attributes."""
+"""Number of lines that contain ``REFUSED_SHOWN`` routes with all their attributes."""
 
 PROTOCOL_LINE = 1002
 DETAIL_LINE = 1006
@@ -30,11 +30,11 @@ PROTOCOL_ROW = re.compile(
 
 
 class BirdError(Exception):
-    """BIRD gave no answer, or one that is an error."""
+    """BIRD did not answer, or answered with an error."""
 
 
 class Bird:
-    """A conversation with a BIRD over its control socket (the protocol of birdc)."""
+    """A connection to the control socket of a BIRD, with the protocol of birdc."""
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -45,13 +45,13 @@ class Bird:
             self._reply()
         except TimeoutError:
             self.close()
-            raise Hangs(f"{path}: no answer within {ANSWER_SECONDS} s") from None
+            raise NoAnswerInTime(f"{path}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             self.close()
             raise BirdError(f"{path}: {error.strerror or error}") from None
 
     def _connect(self, path: str) -> None:
-        """Connect in time. The kernel refuses a client at once where too many wait to be accepted."""
+        """Connect within ANSWER_SECONDS: the kernel refuses a client while too many others wait for BIRD."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
@@ -62,30 +62,28 @@ class Bird:
                 time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """End the conversation."""
+        """Close the connection."""
         self._socket.close()
 
     def ask(self, command: str) -> list[tuple[int, str]]:
-        """Return the lines of the reply with their codes; BirdError on a refusal."""
-        try:
-            self._socket.sendall(command.encode() + b"\n")
-            return self._reply()
-        except TimeoutError:
-            raise Hangs(f"{command}: no answer within {ANSWER_SECONDS} s") from None
-        except OSError as error:
-            raise BirdError(f"{command}: {error}") from None
+        """Return the lines of the reply with their codes. Raises BirdError if BIRD refuses the command."""
+        return self._ask(command, most=None)
 
-    def first_of(self, command: str) -> list[tuple[int, str]]:
-        """Return the beginning of a reply that may be long. The conversation is of no use afterwards."""
+    def ask_beginning(self, command: str) -> list[tuple[int, str]]:
+        """Return the first lines of a reply that may be long. Afterwards the connection cannot be used."""
+        return self._ask(command, most=BEGINNING)
+
+    def _ask(self, command: str, most: int | None) -> list[tuple[int, str]]:
         try:
             self._socket.sendall(command.encode() + b"\n")
-            return self._reply(most=BEGINNING)
+            return self._reply(most)
         except TimeoutError:
-            raise Hangs(f"{command}: no answer within {ANSWER_SECONDS} s") from None
+            raise NoAnswerInTime(f"{command}: no answer within {ANSWER_SECONDS} s") from None
         except OSError as error:
             raise BirdError(f"{command}: {error}") from None
 
     def _reply(self, most: int | None = None) -> list[tuple[int, str]]:
+        """Read the lines of a reply to its end, or the first ``most`` of them."""
         lines: list[tuple[int, str]] = []
         code = 0
         while True:
@@ -102,7 +100,7 @@ class Bird:
                 is_last = text[4] == " "
                 text = text[5:]
             else:
-                text = text[1:]  # a continuation: one space stands for the code of the line before
+                text = text[1:]  # One space means the code of the line before.
             lines.append((code, text))
             if len(lines) == most:
                 return lines
@@ -149,9 +147,9 @@ def parse_protocols(lines: list[tuple[int, str]]) -> dict[str, dict[str, Any]]:
 
 
 def parse_bfd(lines: list[tuple[int, str]]) -> list[dict[str, str]]:
-    """Return the sessions of ``show bfd sessions``; intervals in seconds.
+    """Return the sessions of ``show bfd sessions``; intervals are in seconds.
 
-    A line is: address, interface, state, since (one word or two), interval, timeout.
+    A line has: address, interface, state, time of the last change (one or two words), interval, timeout.
     """
     rows = [line.split() for code, line in lines if code == BFD_LINE]
     return [
@@ -171,9 +169,9 @@ def routes_of(channel: dict[str, str]) -> dict[str, int]:
 
 
 def limits_hit(channel: dict[str, str]) -> list[str]:
-    """Return the limits of a channel that it has reached, each with the number that it has now.
+    """Return the reached limits of a channel, each with the present number of prefixes.
 
-    BIRD marks a limit for as long as it acts on it; BIRD 3 until the session ends.
+    BIRD marks a limit while it enforces it; BIRD 3 marks it until the session ends.
 
     >>> limits_hit({"Import limit": "128 [HIT]", "Routes": "128 imported, 2 filtered"})
     ['import limit of 128 (130 now)']
@@ -188,7 +186,7 @@ def limits_hit(channel: dict[str, str]) -> list[str]:
 
 
 def parse_refused(lines: list[tuple[int, str]]) -> list[dict[str, Any]]:
-    """Return the routes of ``show route all filtered``: prefix, and the number of the reason or ``None``."""
+    """Return the routes of ``show route all filtered``, each with the number of its refusal, or ``None``."""
     refused: list[dict[str, Any]] = []
     for code, line in lines:
         if code == ROUTE_LINE and (row := ROUTE_ROW.match(line)):
@@ -199,13 +197,13 @@ def parse_refused(lines: list[tuple[int, str]]) -> list[dict[str, Any]]:
 
 
 def read_refused(path: str, session: str, table: str) -> list[dict[str, Any]]:
-    """Return the first routes of a session that its filter refused, and that are kept nevertheless.
+    """Return the first routes that the filter of a session refused; BIRD keeps them for this purpose.
 
-    The conversation ends after them: there may be as many as the session's limit allows.
+    Only the beginning of BIRD's reply is read: it may have as many routes as the session's limit allows.
     """
     bird = Bird(path)
     try:
-        return parse_refused(bird.first_of(f"show route all filtered table {table} protocol {session}"))[
+        return parse_refused(bird.ask_beginning(f"show route all filtered table {table} protocol {session}"))[
             :REFUSED_SHOWN
         ]
     finally:
@@ -213,7 +211,7 @@ def read_refused(path: str, session: str, table: str) -> list[dict[str, Any]]:
 
 
 def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
-    """Return the digest of the configuration that BIRD runs, and those of its file at ``path``."""
+    """Return the digest of the configuration that BIRD runs, and the digests of its file at ``path``."""
     try:
         running = bird.ask("eval l3hv_config")[-1][1].strip().strip('"')
     except BirdError as error:
@@ -222,7 +220,7 @@ def configuration_digests(bird: Bird, path: str) -> dict[str, str | None]:
 
 
 def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
-    """Return the channels of a BGP protocol by family; those of BIRD 1.6 are the protocol itself."""
+    """Return the channels of a BGP protocol by family; in BIRD 1.6 the protocol itself is the channel."""
     own = {"State": protocol["state"].upper(), "Table": protocol["table"], **protocol["fields"]}
     return {
         name: {
@@ -236,11 +234,11 @@ def channels_of(protocol: dict[str, Any], family: str) -> dict[str, Any]:
 
 
 def read_bird(name: str, family: str) -> dict[str, Any]:
-    """Return the state of one BIRD, or ``{"error": …}``. ``family`` is the only one of a BIRD 1.6."""
+    """Return the state of one BIRD, or ``{"error": …}``; ``family`` is the family of a BIRD 1.6."""
     path = BIRD_SOCKET.format(name)
     try:
         bird = Bird(path)
-    except Hangs as error:
+    except NoAnswerInTime as error:
         return {"error": str(error), "hangs": True}
     except BirdError as error:
         return {"error": str(error)}
@@ -278,23 +276,23 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
 
 
 def read_birds(plan: Plan) -> dict[str, Any]:
-    """Return the state of the BIRDs of a host as that of one: with BIRD 1.6 each family has its own."""
+    """Return the combined state of all BIRD processes of a host; BIRD 1.6 has one process per family."""
     programs = plan["routing"]["programs"]
     several = [read_bird(program["name"], program["families"][0]) for program in programs]
     for program, bird in zip(programs, several, strict=True):
         if "error" in bird:
             return {**bird, "error": f"{program['name']}: {bird['error']}"}
 
-    def together(values: list[str | None]) -> str | None:
+    def joined(values: list[str | None]) -> str | None:
         return None if None in values else " and ".join(dict.fromkeys(map(str, values)))
 
     return {
         **several[0],
-        "router_id": together([bird["router_id"] for bird in several]),
+        "router_id": joined([bird["router_id"] for bird in several]),
         "reconfigured": max(bird["reconfigured"] for bird in several),
-        "state": together(sorted({bird["state"] for bird in several})),
+        "state": joined(sorted({bird["state"] for bird in several})),
         "configuration": {
-            key: together([bird["configuration"][key] for bird in several])
+            key: joined([bird["configuration"][key] for bird in several])
             for key in several[0]["configuration"]
         },
         "sessions": {name: session for bird in several for name, session in bird["sessions"].items()},

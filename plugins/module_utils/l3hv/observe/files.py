@@ -1,4 +1,4 @@
-"""Small files of a host: settings of the kernel, and configurations that carry their own digest."""
+"""Small files of a host: settings of the kernel, and configurations that contain their own digest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 
 def read_text(path: str) -> str | None:
-    """Return the words of a small file, or None where there is no such file."""
+    """Return the words of a small file, or None if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return " ".join(file.read().split())
@@ -17,7 +17,7 @@ def read_text(path: str) -> str | None:
 
 
 def read_lines(path: str) -> list[str]:
-    """Return the lines of a file, or none where there is no such file."""
+    """Return the lines of a file; none if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -26,9 +26,10 @@ def read_lines(path: str) -> list[str]:
 
 
 def digests_of_file(path: str, line: str) -> dict[str, str | None]:
-    """Return the digest that a configuration carries (``placed``), and the one that it has (``file``).
+    """Return the digest that a configuration contains (``placed``), and that of its present text (``file``).
 
-    ``line`` is the pattern of the line that carries it: that of the text with ``@digest@`` instead.
+    ``line`` is the pattern of the line with the digest.  The digest is computed with ``@digest@`` in its
+    place.
     """
     placed = file = None
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as text:

@@ -1,4 +1,4 @@
-"""Tables of others with chains that packets of guests or of BGP sessions pass."""
+"""Tables of other programs with chains that packets of guests or of BGP sessions pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ansible.module_utils.l3hv.observe.files import read_lines
 from ansible.module_utils.l3hv.observe.foreign_rules import ODD_SHAPES, legacy_chains, rules_of_other
 from ansible.module_utils.l3hv.observe.nft import nft_objects
-from ansible.module_utils.l3hv.observe.programs import Hangs, asked
+from ansible.module_utils.l3hv.observe.programs import NoAnswerInTime, run_query
 
 OWN_NFTABLES = {"l3hv", "l3hv_frr_gate"}
 HOOKS_OF_GUESTS = {
@@ -18,56 +18,56 @@ HOOKS_OF_GUESTS = {
     "arp": ("input", "output"),
     "netdev": ("ingress", "egress"),
 }
-"""The hooks, by family of table, at which chains of others see packets of guests."""
+"""The hooks, by family of table, at which packets of guests pass chains of other programs."""
 
 HOOKS_OF_SESSIONS = ("input", "output")
-"""The hooks at which a chain of family inet, ip or ip6 sees packets of the host's own BGP sessions."""
+"""The hooks at which packets of the host's own BGP sessions pass a chain of family inet, ip or ip6."""
 
 LEGACY_TABLES = {"filter", "mangle", "nat", "raw", "security"}
 RULES_OF_OTHERS = 2000
-"""The most rules of others that are read: a host may have tens of thousands for its containers."""
+"""Maximum number of rules to read: a host may have tens of thousands for its containers."""
 
 
 def is_passed(chain: dict[str, Any]) -> bool:
-    """Tell whether packets of guests or of sessions pass a chain of nft's."""
+    """Tell whether packets of guests or of sessions pass a chain, an object of nft's JSON."""
     is_of_sessions = chain["family"] in {"inet", "ip", "ip6"} and chain.get("hook") in HOOKS_OF_SESSIONS
     is_of_guests = chain.get("hook") in HOOKS_OF_GUESTS.get(chain["family"], ())
     return chain.get("type") in {"filter", "nat", "route"} and (is_of_guests or is_of_sessions)
 
 
 def devices_of(chain: dict[str, Any]) -> list[str] | None:
-    """Return the interfaces that a chain of nft's is for, which may be patterns; None where it is for all.
+    """Return the names or patterns of the interfaces of a chain; None for a chain without devices.
 
-    The JSON of nft 1.0 leaves them out: they are taken from its text.
+    The JSON of nft 1.0 lacks them, so they are read from its text output.
     """
     devices = chain.get("dev")
     if devices is None and chain.get("hook") in {"ingress", "egress"}:
         command = ["nft", "--terse", "list", "chain", chain["family"], chain["table"], chain["name"]]
         try:
-            found = re.search(r" devices? (?:= \{ )?(.+?)(?: \})? priority ", asked(command).stdout)
-        except (OSError, Hangs):
+            found = re.search(r" devices? (?:= \{ )?(.+?)(?: \})? priority ", run_query(command).stdout)
+        except (OSError, NoAnswerInTime):
             return None
         devices = re.findall(r'[^\s,"]+', found[1]) if found else None
     return [devices] if isinstance(devices, str) else devices
 
 
 def is_dormant(table: dict[str, Any]) -> bool:
-    """Tell whether none of a table's rules works.
+    """Tell whether a table has the flag ``dormant``: the kernel ignores its rules.
 
-    The JSON of nft 1.0 shows that a table has flags, but not which: they are taken from its text.
+    The JSON of nft 1.0 shows only that a table has flags, so they are read from its text output.
     """
     if "flags" not in table:
         return False
     try:
-        listing = asked(["nft", "--terse", "list", "table", table["family"], table["name"]]).stdout
-    except (OSError, Hangs):
+        listing = run_query(["nft", "--terse", "list", "table", table["family"], table["name"]]).stdout
+    except (OSError, NoAnswerInTime):
         return False
     found = re.search(r"^\s+flags (.+)$", listing, re.MULTILINE)
     return found is not None and "dormant" in re.split(r"[\s,;]+", found[1])
 
 
 def read_table_of_other(family: str, table: str, most: int) -> tuple[dict[str, Any] | None, int]:
-    """Return a table of others, and how many rules were read of it; no table where it is dormant."""
+    """Return a table of another program, and the number of rules that were read; None for a dormant table."""
     chains: dict[str, dict[str, Any]] = {}
     unread, left = None, most
     try:
@@ -89,7 +89,7 @@ def read_table_of_other(family: str, table: str, most: int) -> tuple[dict[str, A
             elif kind == "rule":
                 left -= 1
                 chains[entry["chain"]]["rules"] += rules_of_other(entry.get("expr", []))
-    except Hangs as error:
+    except NoAnswerInTime as error:
         unread = str(error)
     except ODD_SHAPES as error:
         unread = f"`nft --json list` was not understood ({type(error).__name__}: {error})"
@@ -97,7 +97,7 @@ def read_table_of_other(family: str, table: str, most: int) -> tuple[dict[str, A
 
 
 def read_chains_of_others() -> list[dict[str, Any]]:
-    """Return the tables of others with a chain that packets of guests or of sessions pass.
+    """Return the tables of other programs with a chain that packets of guests or of sessions pass.
 
     The shape is::
 
@@ -109,20 +109,31 @@ def read_chains_of_others() -> list[dict[str, Any]]:
                                             "verdict": "jump", "target": "DOCKER"}]}},
           "unread": None}]
 
-    ``unread`` is a sentence where a table, or a part of it, was not read.
+    ``unread`` is a sentence if a table, or a part of it, was not read.
     """
-    passed: dict[tuple[str, str], bool] = {}
     try:
-        for kind, chain in nft_objects("--terse", "list", "chains"):
-            if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
-                key = chain["family"], chain["table"]
-                is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
-                passed[key] = passed.get(key, False) or is_of_guests
-    except Hangs as error:
+        passed = passed_tables()
+    except NoAnswerInTime as error:
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": str(error)}]
     except ODD_SHAPES as error:
         unread = f"`nft --json list chains` was not understood ({type(error).__name__}: {error})"
         return [{"family": "nft", "table": "ruleset", "chains": {}, "unread": unread}]
+    return [*nft_tables(passed), *legacy_tables()]
+
+
+def passed_tables() -> dict[tuple[str, str], bool]:
+    """Return the tables of nft that packets pass, (family, name) → whether these are packets of guests."""
+    passed: dict[tuple[str, str], bool] = {}
+    for kind, chain in nft_objects("--terse", "list", "chains"):
+        if kind == "chain" and is_passed(chain) and chain["table"] not in OWN_NFTABLES:
+            key = chain["family"], chain["table"]
+            is_of_guests = chain["hook"] in HOOKS_OF_GUESTS[chain["family"]]
+            passed[key] = passed.get(key, False) or is_of_guests
+    return passed
+
+
+def nft_tables(passed: dict[tuple[str, str], bool]) -> list[dict[str, Any]]:
+    """Return the content of the tables of :func:`passed_tables`, together at most RULES_OF_OTHERS rules."""
     tables = []
     left = RULES_OF_OTHERS
     # Tables that guests pass come first: the rules of a host's own firewall must not use up the limit.
@@ -131,19 +142,27 @@ def read_chains_of_others() -> list[dict[str, Any]]:
         left -= count
         if table_of_other is not None:
             tables.append(table_of_other)
+    return tables
+
+
+def legacy_tables() -> list[dict[str, Any]]:
+    """Return the tables of iptables-legacy that are in use.
+
+    Listing another one would load its kernel module.
+    """
+    tables = []
     for names, program in (
         ("/proc/net/ip_tables_names", "iptables-legacy"),
         ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
     ):
-        # Listed only where the old tables are in use: listing them would load them.
         for table in sorted(LEGACY_TABLES.intersection(read_lines(names))):
             chains: dict[str, dict[str, Any]] = {}
             unread = None
             try:
-                done = asked([program, "-t", table, "-S"])
+                done = run_query([program, "-t", table, "-S"])
                 chains = legacy_chains(done.stdout)
                 unread = " ".join(done.stderr.split()) or "not listed" if done.returncode else None
-            except (OSError, Hangs, UnicodeDecodeError) as error:
+            except (OSError, NoAnswerInTime, UnicodeDecodeError) as error:
                 unread = str(error)
             for name, chain in chains.items():
                 chain["type"] = "nat" if table == "nat" else "filter"

@@ -1,4 +1,4 @@
-"""Effects of single rules of others, from nft's JSON and from the words of iptables-legacy."""
+"""Effects of single rules of other programs, from nft's JSON and from the output of iptables-legacy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ansible.module_utils.l3hv.observe.nft import element_words, inner_element
 
 VERDICTS = ("accept", "drop", "reject", "jump", "goto", "return", "queue")
 REWRITES = ("dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt")
-"""The nft statements that rewrite addresses or ports. In capitals they are targets of iptables.
+"""The nft statements that rewrite addresses or ports; in capitals they are targets of iptables.
 
-``l3hv.verify.rewriting`` has these names, too: an observation carries the verdict of a rule as its name, and
-the controller decides which of them rewrite packets. Neither side can import the other.
+``l3hv.verify.rewriting`` has the same names, because neither side can import the other: an observation has
+the name of a rule's verdict, and the controller knows which verdicts rewrite packets.
 """
 
 ENDS_OF_PACKETS = {"drop", "reject", "queue"}
-"""The verdicts that leave nothing of a rewrite before them in the same rule."""
+"""The verdicts that end a packet: a rewrite before them in the same rule has no effect."""
 
 REWRITTEN_FIELDS = {"saddr", "daddr", "sport", "dport"}
 SELECTED_META = {"l4proto": "protocol", "protocol": "nfproto", "nfproto": "nfproto"}
@@ -29,35 +29,35 @@ PORTS_OF_THE_HOST = {
     "CNI-HOSTPORT-DNAT",
     "KUBE-NODEPORTS",
 }
-"""Chains for packets to the host's own addresses: rules that jump there match ``--dst-type LOCAL``."""
+"""Chains for packets to the host's own addresses; the rules that jump there match ``--dst-type LOCAL``."""
 
 ETHERTYPES = {"ip": "ipv4", "ip6": "ipv6"}
 INTERFACE_KEYS = {"iifname": "iif", "iif": "iif", "oifname": "oif", "oif": "oif"}
 UNREAD = "unread"
-"""The verdict of a rule that may do anything: nft has no JSON for it, or the JSON is not understood."""
+"""The verdict of a rule that may have any effect: nft has no JSON for it, or the JSON is not understood."""
 
 ODD_SHAPES = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
-"""The exceptions that Python raises when a listing does not have the expected shape."""
+"""The exceptions that a listing of an unexpected shape causes."""
 
 ALTERNATIVES = 64
-"""The most elements of a verdict map, or of a set of several fields, that are judged one by one."""
+"""Maximum number of rules into which a verdict map, or a set of several fields, is expanded."""
 
 
 def empty_rule() -> dict[str, Any]:
-    """Return a rule that matches every packet and lets it go on."""
+    """Return a rule that matches every packet and has no effect."""
     nothing: dict[str, Any] = {"interfaces": [], "selects": [], "asks_more": False, "asks_unknown": False}
     return {**nothing, "verdict": None, "target": None}
 
 
 def unread_rule() -> dict[str, Any]:
-    """Return a rule of which nothing is known."""
+    """Return a rule with unknown conditions and an unknown effect."""
     return {**empty_rule(), "asks_more": True, "asks_unknown": True, "verdict": UNREAD}
 
 
 def rules_of_other(expressions: Any) -> list[dict[str, Any]]:
-    """Return the effects of a rule, from nft's JSON: one for each element of a verdict map.
+    """Return the effects of a rule from nft's JSON, one for each element of a verdict map.
 
-    JSON of any shape raises nothing: a rule that is not understood is ``UNREAD``.
+    No shape of the JSON raises an error: a rule that is not understood is ``UNREAD``.
     """
     try:
         rules = [rule_of_other(each) for each in alternatives(expressions)]
@@ -69,7 +69,7 @@ def rules_of_other(expressions: Any) -> list[dict[str, Any]]:
 def alternatives(expressions: list[Any], most: int = ALTERNATIVES) -> list[list[Any]]:
     """Return the statements of a rule once for each element of a verdict map, or of a set of several fields.
 
-    Maps and sets that have a name are left as they are, and those that would make more than ``most`` of it.
+    Named maps and sets are not expanded, and neither are those that would result in more than ``most`` rules.
     """
     for position, expression in enumerate(expressions):
         if not isinstance(expression, dict):
@@ -94,12 +94,12 @@ def alternatives(expressions: list[Any], most: int = ALTERNATIVES) -> list[list[
 
 
 def equals(left: Any, right: Any) -> dict[str, Any]:
-    """Return a match of nft's JSON for one value, or for the elements of a set."""
+    """Return a match in nft's JSON for one value, or for the elements of a set."""
     return {"match": {"op": "==", "left": left, "right": right}}
 
 
 def is_of_fields(match: Any) -> bool:
-    """Tell whether a match asks for several fields together, by a set in the rule itself."""
+    """Tell whether a match compares several fields together with a set in the rule itself."""
     if match is None or match["op"] != "==" or not isinstance(match["right"], dict):
         return False
     elements = match["right"].get("set")
@@ -107,66 +107,88 @@ def is_of_fields(match: Any) -> bool:
 
 
 def rule_of_other(expressions: list[Any]) -> dict[str, Any] | None:
-    """Return the effect of a rule, from nft's JSON: its verdict, its interfaces, whether it asks for more.
+    """Return the effect of a rule from nft's JSON, or ``None`` for a rule without an effect on packets.
 
-    ``selects`` is what it asks for of addresses, protocols and ports; ``asks_unknown`` where it asks for
-    anything else, too. ``None`` where it lets every packet go on as it is.
+    ``interfaces`` are its conditions on interfaces, ``selects`` those on addresses, protocols and ports.
+    ``asks_unknown`` is true if it has other conditions, ``asks_more`` if it has any besides ``interfaces``.
     """
     rule = empty_rule()
-    asks_type = is_unread = False
+    has_address_type = is_unread = False
     for expression in expressions:
         if not isinstance(expression, dict) or len(expression) != 1:
-            # The text of a statement: a jump to a chain without a name, for one.
+            # nft prints some statements as text, such as a jump to an unnamed chain.
             rule["asks_unknown"] = is_unread = True
             continue
         ((kind, value),) = expression.items()
-        implied: list[list[Any]] = []
         if kind in VERDICTS:
-            if rule["verdict"] is not None and kind not in ENDS_OF_PACKETS:
-                continue  # a rewritten packet goes on
-            rule["verdict"] = kind
-            rule["target"] = chain_jumped_to(value) if kind in {"jump", "goto"} else None
+            set_verdict(rule, kind, value)
         elif kind in REWRITES:
             rule["verdict"] = kind
-            family = value.get("family") if isinstance(value, dict) else None
-            implied = implied_by(family)
+            add_implied(rule, value.get("family") if isinstance(value, dict) else None)
         elif kind == "mangle":
-            payload = value["key"].get("payload", {}) if isinstance(value["key"], dict) else {}
-            payload = {} if "tunnel" in payload else payload
-            if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
-                rule["verdict"] = rule["verdict"] or "rewrite"
-                implied = implied_by(payload.get("protocol"))
+            add_assignment(rule, value)
         elif kind == "xt" and value and value.get("type") == "target":
             name = str(value.get("name")).lower()
             rule["verdict"] = name if name in (*REWRITES, "reject", "drop") else rule["verdict"]
         elif kind == "xt" and value and value.get("name") == "addrtype":
-            asks_type = True
+            has_address_type = True
         elif kind == "match":
             add_selection(rule, value)
         elif kind not in {"counter", "log", "comment", "notrack"}:
             rule["asks_unknown"] = True
             is_unread = is_unread or kind == "vmap"
-        rule["selects"] += [select for select in implied if select not in rule["selects"]]
-    if asks_type and rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
-        rule["selects"].append(["type", "==", ["local"]])
-    elif asks_type:
-        # nft does not show which end and which type it matches, and whether it is negated.
-        rule["asks_unknown"] = True
+    if has_address_type:
+        add_address_type(rule)
     rule["asks_more"] = rule["asks_unknown"] or bool(rule["selects"])
     if is_unread and rule["verdict"] is None:
         rule["verdict"] = UNREAD
     return rule if rule["verdict"] else None
 
 
+def set_verdict(rule: dict[str, Any], verdict: str, value: Any) -> None:
+    """Set the verdict of a rule, unless the rule has rewritten the packet and the packet goes on."""
+    if rule["verdict"] is not None and verdict not in ENDS_OF_PACKETS:
+        return
+    rule["verdict"] = verdict
+    rule["target"] = chain_jumped_to(value) if verdict in {"jump", "goto"} else None
+
+
+def add_assignment(rule: dict[str, Any], mangle: dict[str, Any]) -> None:
+    """Add an assignment to a field of the packet to a rule; it counts if it rewrites an address or a port."""
+    payload = mangle["key"].get("payload", {}) if isinstance(mangle["key"], dict) else {}
+    if "tunnel" in payload:  # a field of the inner packet
+        return
+    if payload.get("field") in REWRITTEN_FIELDS and payload.get("protocol") != "ether":
+        rule["verdict"] = rule["verdict"] or "rewrite"
+        add_implied(rule, payload.get("protocol"))
+
+
+def add_implied(rule: dict[str, Any], protocol: str | None) -> None:
+    """Add the conditions that a field of ``protocol`` implies to a rule, unless it has them."""
+    rule["selects"] += [select for select in implied_by(protocol) if select not in rule["selects"]]
+
+
+def add_address_type(rule: dict[str, Any]) -> None:
+    """Add a match of iptables on the type of an address to a rule.
+
+    nft shows neither the end nor the type that it matches, nor whether it is negated.  They are known only
+    for a jump to one of :data:`PORTS_OF_THE_HOST`.
+    """
+    if rule["verdict"] == "jump" and rule["target"] in PORTS_OF_THE_HOST:
+        rule["selects"].append(["type", "==", ["local"]])
+    else:
+        rule["asks_unknown"] = True
+
+
 def chain_jumped_to(jump: dict[str, Any]) -> str:
-    """Return the name of the chain of a jump."""
+    """Return the name of the chain that a rule jumps to."""
     if not isinstance(jump["target"], str):
         raise TypeError(jump)
     return jump["target"]
 
 
 def implied_by(protocol: str | None) -> list[list[Any]]:
-    """Return what a rule asks for by naming a field of a protocol.
+    """Return the conditions that a field of ``protocol`` in a rule implies.
 
     >>> implied_by("ip6"), implied_by("tcp")
     ([['nfproto', '==', ['ipv6']]], [['protocol', '==', ['tcp']]])
@@ -177,7 +199,7 @@ def implied_by(protocol: str | None) -> list[list[Any]]:
 
 
 def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
-    """Add what one match of nft's JSON asks for to a rule."""
+    """Add the condition of one match in nft's JSON to a rule."""
     left, right = match["left"], match["right"]
     operator = "==" if match["op"] == "in" else match["op"]
     left = left if isinstance(left, dict) and operator in {"==", "!="} else {}
@@ -202,7 +224,7 @@ def add_selection(rule: dict[str, Any], match: dict[str, Any]) -> None:
 
 
 def interface_names(right: Any) -> str | list[str] | None:
-    """Return the name that a match is for, or those of a set; None where these are not in the rule itself."""
+    """Return the interface or interfaces that a match names; None if they are not in the rule itself."""
     if isinstance(right, str):
         return None if right.startswith("@") else right
     names = right.get("set") if isinstance(right, dict) else None
@@ -213,7 +235,7 @@ def interface_names(right: Any) -> str | list[str] | None:
 
 
 def selected_values(right: Any) -> list[str] | None:
-    """Return the values that a match is for, in nft's own words; None where these are not in the rule itself.
+    """Return the values of a match in nft's syntax; None if they are not in the rule itself.
 
     >>> selected_values({"set": [{"prefix": {"addr": "203.0.113.0", "len": 25}}, {"range": [80, 90]}]})
     ['203.0.113.0/25', '80-90']
@@ -256,7 +278,7 @@ def legacy_chains(listing: str) -> dict[str, dict[str, Any]]:
 
 
 def legacy_rule(words: list[str]) -> dict[str, Any]:
-    """Return the effect of a rule, from the words of ``iptables-legacy -S`` after the name of its chain."""
+    """Return the effect of a rule; ``words`` follow the name of its chain in ``iptables-legacy -S``."""
     rule = empty_rule()
     words = list(words)
     while words:

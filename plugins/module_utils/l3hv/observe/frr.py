@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.module_utils.l3hv.observe.files import digests_of_file
 from ansible.module_utils.l3hv.observe.plan import Plan
-from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, asked
+from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, run_query
 
 FRR_CONFIGURATION = "/etc/frr/frr.conf"
 FRR_DIGEST_LINE = r"^! l3hv_config (\S+)$"
@@ -16,14 +16,14 @@ FRR_FAMILIES = {"ipv4Unicast": "ipv4", "ipv6Unicast": "ipv6"}
 
 
 class FrrError(Exception):
-    """FRR gave no answer."""
+    """FRR did not answer."""
 
 
 def ask_frr(*commands: str) -> list[Any]:
-    """Return the JSON answers of FRR to commands; one without an answer is an empty object."""
+    """Return the JSON answers of FRR to commands; FRR answers with an empty object if there is nothing."""
     arguments = [word for command in commands for word in ("-c", command)]
     try:
-        done = asked(["vtysh", *arguments])
+        done = run_query(["vtysh", *arguments])
     except OSError as error:
         raise FrrError(f"vtysh: {error.strerror}") from None
     if done.returncode != 0:
@@ -46,16 +46,16 @@ def json_values(text: str) -> list[Any]:
     return values
 
 
-def frr_session(neighbor: str, told: dict[str, Any]) -> dict[str, Any]:
-    """Return a session as :func:`read_routing` has it, from ``show bgp … neighbors json``."""
-    negotiated = told.get("neighborCapabilities", {}).get("multiprotocolExtensions", {})
-    families = told.get("addressFamilyInfo", {})
+def frr_session(address: str, neighbor: dict[str, Any]) -> dict[str, Any]:
+    """Return a session in the shape of :func:`read_routing`, from ``show bgp … neighbors json``."""
+    negotiated = neighbor.get("neighborCapabilities", {}).get("multiprotocolExtensions", {})
+    families = neighbor.get("addressFamilyInfo", {})
     return {
-        "state": told.get("bgpState", "?"),
+        "state": neighbor.get("bgpState", "?"),
         "info": "",
-        "error": told.get("lastNotificationReason") or told.get("lastResetDueTo", ""),
-        "neighbor": neighbor,
-        "local": told.get("hostLocal", ""),
+        "error": neighbor.get("lastNotificationReason") or neighbor.get("lastResetDueTo", ""),
+        "neighbor": address,
+        "local": neighbor.get("hostLocal", ""),
         "channels": {
             FRR_FAMILIES[name]: {
                 "state": "UP" if negotiated.get(name, {}).get("advertisedAndReceived") else "DOWN",
@@ -70,9 +70,9 @@ def frr_session(neighbor: str, told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def frr_range(told: dict[str, Any]) -> dict[str, Any]:
-    """Return a range as :func:`read_routing` has sessions, from a group of ``show bgp … peer-group json``."""
-    ranges = [prefix for family in told.get("dynamicRanges", {}).values() for prefix in family["ranges"]]
+def frr_range(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a range in the shape of a session, from a group of ``show bgp … peer-group json``."""
+    ranges = [prefix for family in group.get("dynamicRanges", {}).values() for prefix in family["ranges"]]
     return {
         "state": "Passive" if ranges else "Idle",
         "info": "",
@@ -83,15 +83,15 @@ def frr_range(told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def frr_bfd(told: dict[str, Any]) -> dict[str, str]:
-    """Return a BFD session as :func:`read_routing` has it, from ``show bfd peers json`` (milliseconds)."""
-    sends = max(told.get("transmit-interval", 0), told.get("remote-receive-interval", 0))
-    expects = max(told.get("receive-interval", 0), told.get("remote-transmit-interval", 0))
+def frr_bfd(peer: dict[str, Any]) -> dict[str, str]:
+    """Return a BFD session in the shape of :func:`read_routing`, from ``show bfd peers json`` (in ms)."""
+    sends = max(peer.get("transmit-interval", 0), peer.get("remote-receive-interval", 0))
+    expects = max(peer.get("receive-interval", 0), peer.get("remote-transmit-interval", 0))
     return {
-        "address": told["peer"],
-        "state": told["status"].capitalize(),
+        "address": peer["peer"],
+        "state": peer["status"].capitalize(),
         "interval": f"{sends / 1000:.3f}",
-        "timeout": f"{expects * told.get('remote-detect-multiplier', 0) / 1000:.3f}",
+        "timeout": f"{expects * peer.get('remote-detect-multiplier', 0) / 1000:.3f}",
     }
 
 
@@ -106,30 +106,33 @@ def read_frr(plan: Plan) -> dict[str, Any]:
         )
     except (FrrError, ValueError) as error:
         return {"error": str(error)}
-    neighbors, groups = answers[: len(views)], answers[len(views) :]
-    told = {
+    neighbors_by_view, groups = answers[: len(views)], answers[len(views) :]
+    neighbors = {
         address: neighbor
-        for view in neighbors
+        for view in neighbors_by_view
         for address, neighbor in view.items()
         if isinstance(neighbor, dict)
     }
     names = {session["neighbor"]: session["name"] for session in plan["routing"]["sessions"]}
+    router_ids = {neighbor.get("localRouterId", "") for neighbor in neighbors.values()}
     return {
-        "router_id": ", ".join(sorted({neighbor.get("localRouterId", "") for neighbor in told.values()})),
+        "router_id": ", ".join(sorted(router_ids)),
         "configuration": frr_configuration(),
         "sessions": {
             **{name: frr_range(group) for view in groups for name, group in view.items()},
-            **{names.get(address, address): frr_session(address, each) for address, each in told.items()},
+            **{
+                names.get(address, address): frr_session(address, each) for address, each in neighbors.items()
+            },
         },
         "bfd": [frr_bfd(peer) for peer in bfd],
     }
 
 
 def frr_configuration() -> dict[str, str | None]:
-    """Return the digests of FRR's file, and the running one: the same where FRR sees no difference."""
+    """Return the digests of FRR's file; ``running`` is that of the file if FRR finds no difference."""
     digests = digests_of_file(FRR_CONFIGURATION, FRR_DIGEST_LINE)
     try:
-        done = asked(FRR_IN_FORCE, seconds=6 * ANSWER_SECONDS)
+        done = run_query(FRR_IN_FORCE, seconds=6 * ANSWER_SECONDS)
     except OSError as error:
         return {"running": f"something else: {FRR_IN_FORCE[0]}: {error.strerror}", **digests}
     difference = " ".join(done.stderr.split()) or "something else"

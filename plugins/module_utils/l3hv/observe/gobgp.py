@@ -1,4 +1,4 @@
-"""GoBGP, one for each domain, over its own client: sessions, counts and the configuration in force."""
+"""GoBGP, which runs once for each domain, over its own client: sessions, counts, running configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.module_utils.l3hv.observe.files import digests_of_file, read_text
 from ansible.module_utils.l3hv.observe.plan import FAMILIES, Plan
-from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, asked
+from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, run_query
 
 GOBGP = "/usr/local/lib/l3hv/gobgp"
 GOBGP_CONFIGURATION = "/etc/l3hv/gobgp/{}.toml"
@@ -23,36 +23,36 @@ GOBGP_MULTIPROTOCOL = {"ipv4": "CgQIARAB", "ipv6": "CgQIAhAB"}
 
 
 class GobgpError(Exception):
-    """A failure of GoBGP's own client."""
+    """The client of GoBGP failed."""
 
 
 def ask_gobgp(domain: str, *words: str) -> Any:
-    """Return the answer of the GoBGP of a domain, from JSON."""
+    """Return the JSON answer of the GoBGP of a domain."""
     command = ["gobgp", "--target", GOBGP_API.format(domain), "--json", *words]
     try:
-        return json.loads(asked(command, check=True).stdout)
+        return json.loads(run_query(command, check=True).stdout)
     except subprocess.CalledProcessError as error:
         raise GobgpError((error.stderr or error.stdout).strip() or str(error)) from error
     except (OSError, json.JSONDecodeError) as error:
         raise GobgpError(f"gobgp {' '.join(words)}: {error}") from error
 
 
-def taken_by_gobgp(domain: str) -> collections.Counter[tuple[str, str]]:
-    """Return how many routes of each neighbour are in the table: (neighbour, family) → number.
+def accepted_by_gobgp(domain: str) -> collections.Counter[tuple[str, str]]:
+    """Return the number of routes from each neighbour in the table: (neighbour, family) → number.
 
-    GoBGP itself counts routes as they arrive, before its policy refuses some of them.
+    GoBGP's own counters include the routes that its policy refuses.
     """
-    taken: collections.Counter[tuple[str, str]] = collections.Counter()
+    accepted: collections.Counter[tuple[str, str]] = collections.Counter()
     for family in FAMILIES:
         for paths in ask_gobgp(domain, "global", "rib", "-a", family).values():
-            taken.update((path["neighbor-ip"], family) for path in paths)
-    return taken
+            accepted.update((path["neighbor-ip"], family) for path in paths)
+    return accepted
 
 
 def gobgp_session(
-    domain: str, neighbour: dict[str, Any], taken: collections.Counter[tuple[str, str]]
+    domain: str, neighbour: dict[str, Any], accepted: collections.Counter[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Return one session in the shape of :func:`read_routing`. Zeros are left out of GoBGP's answers."""
+    """Return one session in the shape of :func:`read_routing`; answers of GoBGP omit zeros."""
     address = neighbour["state"]["neighbor_address"]
     state = GOBGP_STATES.get(neighbour["state"].get("session_state", 0), "Idle")
     if state == "Established":
@@ -63,7 +63,7 @@ def gobgp_session(
     for family in neighbour.get("afi_safis", ()):
         name = GOBGP_FAMILIES[family["config"]["family"]["afi"]]
         counts = family.get("state", {})
-        imported = taken[address, name]
+        imported = accepted[address, name]
         negotiated = any(
             capability.get("type_url", "").endswith("MultiProtocolCapability")
             and capability.get("value") == GOBGP_MULTIPROTOCOL[name]
@@ -89,13 +89,13 @@ def gobgp_session(
 
 
 def gobgp_ranges(domain: str) -> dict[str, Any]:
-    """Return the ranges of dynamic neighbours as sessions: :data:`GOBGP` records them at its start."""
+    """Return the ranges of dynamic neighbours as sessions; the program :data:`GOBGP` records them."""
     listening = {"state": "Passive", "info": "", "error": "", "neighbor": "", "local": "", "channels": {}}
     return dict.fromkeys(json.loads(read_text(GOBGP_RANGES.format(domain)) or "{}"), listening)
 
 
 def read_gobgp(plan: Plan) -> dict[str, Any]:
-    """Return the state of GoBGP: of all of its domains, each of which has a GoBGP of its own."""
+    """Return the combined state of the GoBGP processes of all domains."""
     routing = plan["routing"]
     domains = list(dict.fromkeys(table["domain"] for table in routing["tables"]))
     names = {(session["domain"], session["neighbor"]): session["name"] for session in routing["sessions"]}
@@ -104,10 +104,10 @@ def read_gobgp(plan: Plan) -> dict[str, Any]:
         for domain in domains:
             identifiers.add(ask_gobgp(domain, "global").get("router_id"))
             digests.append(gobgp_digests(domain))
-            taken = taken_by_gobgp(domain)
+            accepted = accepted_by_gobgp(domain)
             sessions |= gobgp_ranges(domain)
             for neighbour in ask_gobgp(domain, "neighbor") or ():
-                session = gobgp_session(domain, neighbour, taken)
+                session = gobgp_session(domain, neighbour, accepted)
                 address = session["neighbor"]
                 # A dynamic neighbour stays in the list after its session has ended.
                 if "peer_group" not in neighbour["conf"] or session["state"] == "Established":
@@ -126,9 +126,9 @@ def read_gobgp(plan: Plan) -> dict[str, Any]:
 
 
 def gobgp_digests(domain: str) -> dict[str, Any]:
-    """Return the digests of a domain's configuration; GoBGP runs that of the file when it answers alike."""
+    """Return the digests of a domain's configuration; ``running`` is that of the file if GoBGP runs it."""
     path = GOBGP_CONFIGURATION.format(domain)
     digests = digests_of_file(path, GOBGP_DIGEST_LINE)
-    done = asked([GOBGP, "in-force", path], seconds=3 * ANSWER_SECONDS)
+    done = run_query([GOBGP, "in-force", path], seconds=3 * ANSWER_SECONDS)
     running = digests["placed"] if done.returncode == 0 else f"something else ({done.stderr.strip()})"
     return {"running": running, **digests}

@@ -1,4 +1,4 @@
-"""The kernel's links, addresses, policy rules, neighbours and settings, and all of its network at once."""
+"""The kernel's links, addresses, policy rules, neighbours and settings, and the whole network of a host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RULE_ACTIONS = {1: "lookup", 2: "goto", 3: "nop", 6: "blackhole", 7: "unreachabl
 RULE_IS_INVERTED = 0x2
 ADDRESS_IS_TENTATIVE = 0x40
 ADDRESS_DAD_FAILED = 0x08
-NEIGHBOR_IS_FIXED = 0x80 | 0x40  # NUD_PERMANENT, NUD_NOARP: the kernel never asks again
+NEIGHBOR_IS_FIXED = 0x80 | 0x40  # NUD_PERMANENT, NUD_NOARP: the kernel never verifies the entry
 # Settings of a guest port that must be on, besides the sysctls of the plan.
 PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
 
@@ -61,7 +61,7 @@ def read_addresses(netlink: IPRoute, links: dict[int, dict[str, Any]]) -> dict[s
 
 
 def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
-    """Return the policy rules of one family in the order in which they are looked at."""
+    """Return the policy rules of one family in the order of their priorities."""
 
     def prefix(message: nlmsg_base, end: str) -> str | None:
         address = message.get_attr(f"FRA_{end.upper()}")
@@ -106,8 +106,8 @@ def is_group_mac(mac: str | None) -> bool:
 def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
     """Return the fixed neighbours on guest ports that lead to another MAC than the guest's.
 
-    ``guests`` are those whose port is there, by its index. The kernel checks the entries that it has
-    learned by itself. Groups are no neighbours.
+    ``guests`` are the guests with a port, by the index of the port. Learned entries are left out, because the
+    kernel verifies them itself. Entries of multicast and broadcast addresses are left out, too.
     """
     return [
         {"guest": guest["name"], "address": str(address), "mac": mac or "no MAC"}
@@ -141,11 +141,11 @@ def read_port_settings(interface: str) -> dict[str, str]:
 
 
 def read_sysctls(plan: Plan) -> dict[str, str | None]:
-    """Return the values of the plan's settings, None for a setting that the kernel does not have."""
+    """Return the values of the plan's settings; None for a setting that the kernel does not have."""
     return {sysctl["key"]: read_text(sysctl_path(sysctl["key"])) for sysctl in plan["sysctls"]}
 
 
-def learned_by(plan: Plan) -> dict[str, str]:
+def learned_digests(plan: Plan) -> dict[str, str]:
     """Return the digests of the learned routes, by BIRD table."""
     with IPRoute() as netlink:
         links = read_links(netlink)
@@ -154,10 +154,10 @@ def learned_by(plan: Plan) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Kernel:
-    """The network of a host as the kernel has it. Interfaces are known by their names.
+    """The network of a host in the kernel; the keys of links and addresses are interface names.
 
-    ``indexes`` are the numbers of all links, ``routes`` and ``learned`` as :func:`read_tables` returns them,
-    ``neighbors`` those of :func:`read_wrong_neighbors`.
+    ``indexes`` are the numbers of all links.  ``routes`` and ``learned`` are results of :func:`read_tables`,
+    ``neighbors`` of :func:`read_wrong_neighbors`.
     """
 
     links: dict[str, dict[str, Any]]
@@ -168,12 +168,12 @@ class Kernel:
     learned: dict[str, LearnedRoutes]
     neighbors: list[dict[str, str]]
 
-    def has(self, names: set[str]) -> list[str]:
-        """Return those of ``names`` that are links of the host, in order."""
+    def existing(self, names: set[str]) -> list[str]:
+        """Return the names in ``names`` that are links of the host, sorted."""
         return sorted(names & self.links.keys())
 
-    def like_ports(self, plan: Plan) -> set[str]:
-        """Return the links that have the MAC or an address of a guest port, under any name."""
+    def links_like_ports(self, plan: Plan) -> set[str]:
+        """Return the links of any name that have the MAC or an address of a guest port."""
         gateways = {
             address
             for guest in plan["guests"]

@@ -1,4 +1,4 @@
-"""The part of pyroute2 that the observation needs. ``IPRoute`` is None where a host has no pyroute2."""
+"""The part of pyroute2 that the observation needs; ``IPRoute`` is None on a host without pyroute2."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 import types
 
 
-def _without_its_databases() -> None:
-    """Keep pyroute2 from importing all of itself: HTTP servers and databases, 0.2 s on every host."""
+def _skip_package_init() -> None:
+    """Keep pyroute2 from importing all its modules (HTTP servers, databases), which takes 0.2 s."""
     if "pyroute2" in sys.modules:
         return
     specification = importlib.util.find_spec("pyroute2")
@@ -19,7 +19,7 @@ def _without_its_databases() -> None:
 
 
 try:
-    _without_its_databases()
+    _skip_package_init()
     from pyroute2.iproute.linux import IPRoute
     from pyroute2.netlink import nlmsg_base
     from pyroute2.netlink.exceptions import NetlinkError

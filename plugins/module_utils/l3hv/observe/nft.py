@@ -6,16 +6,16 @@ import json
 import subprocess
 from typing import Any
 
-from ansible.module_utils.l3hv.observe.programs import asked
+from ansible.module_utils.l3hv.observe.programs import run_query
 
 
 def nft_objects(*words: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the kind and the fields of each object that nft lists; none where there is no such thing.
+    """Return the kind and the fields of each object that nft lists; none if nft fails or is missing.
 
-    Raises Hangs where nft does not answer.
+    Raises NoAnswerInTime if nft does not answer.
     """
     try:
-        listing = asked(["nft", "--json", *words], check=True).stdout
+        listing = run_query(["nft", "--json", *words], check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return []
     return [item for entry in json.loads(listing)["nftables"] for item in entry.items()]
@@ -27,7 +27,7 @@ def inner_element(element: Any) -> Any:
 
 
 def element_words(element: Any) -> str:
-    """Return an element of a set in nft's own words.
+    """Return an element of a set in nft's syntax.
 
     >>> element_words({"concat": ["vm1", {"prefix": {"addr": "203.0.113.0", "len": 25}}]})
     'vm1 . 203.0.113.0/25'

@@ -1,4 +1,4 @@
-"""DHCP leases and router advertisements as guests are offered them on their ports."""
+"""The DHCP leases and router advertisements that guests are offered on their ports."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ROUTER_ADVERTISEMENT = 134
 RA_HEADER = struct.Struct("!BBHBBHII")
 RA_PREFIX = struct.Struct("!BBBBIII16s")
 OFFER_SECONDS = 1.5
-"""How long a daemon may take to answer. They need a millisecond; radvd answers a solicitation at once because
-the reply goes to the sender, which is the host itself: the guest does not see it."""
+"""The time in which a daemon must answer. The daemons need a millisecond. radvd answers this solicitation at
+once, because it sends the reply to the host itself, not to the guest."""
 
 
 def dhcp_discover(mac: str, transaction: bytes) -> bytes:
-    """Return the DHCPDISCOVER of a client with this MAC; the reply is to be broadcast (RFC 2131)."""
+    """Return the DHCPDISCOVER of a client with this MAC, which requests a broadcast reply (RFC 2131)."""
     none = bytes(4)
     hardware = bytes.fromhex(mac.replace(":", ""))
     header = (1, 1, 6, 0, transaction, 0, 0x8000, none, none, none, none, hardware, b"", b"", DHCP_MAGIC)
@@ -36,7 +36,7 @@ def dhcp_discover(mac: str, transaction: bytes) -> bytes:
 
 
 def dhcp_options(data: bytes) -> dict[int, bytes]:
-    """Return the options of a DHCP message, those that are continued put together (RFC 3396)."""
+    """Return the options of a DHCP message; the parts of a split option are joined (RFC 3396)."""
     options: dict[int, bytes] = {}
     position = DHCP_HEADER.size
     while position + 1 < len(data) and data[position] != 255:
@@ -51,7 +51,7 @@ def dhcp_options(data: bytes) -> dict[int, bytes]:
 
 
 def addresses_in(data: bytes) -> list[str]:
-    """Return the IPv4 addresses of an option that is a list of them."""
+    """Return the IPv4 addresses of an option that is a list of addresses."""
     return [socket.inet_ntoa(data[at : at + 4]) for at in range(0, len(data) - 3, 4)]
 
 
@@ -72,7 +72,7 @@ def classless_routes(data: bytes) -> list[list[str]]:
 
 
 def parse_offer(data: bytes) -> dict[str, Any] | None:
-    """Return the lease that a DHCPOFFER offers, or None if ``data`` is something else."""
+    """Return the lease of a DHCPOFFER, or None if ``data`` is another message."""
     if len(data) < DHCP_HEADER.size or data[0] != 2 or data[236:240] != DHCP_MAGIC:
         return None
     options = dhcp_options(data)
@@ -91,7 +91,7 @@ def parse_offer(data: bytes) -> dict[str, Any] | None:
 
 
 def parse_advertisement(data: bytes) -> dict[str, Any] | None:
-    """Return the fields of a router advertisement (RFC 4861, RFC 8106), or None for something else."""
+    """Return the fields of a router advertisement (RFC 4861, RFC 8106), or None for another message."""
     if len(data) < RA_HEADER.size or data[0] != ROUTER_ADVERTISEMENT:
         return None
     found: dict[str, Any] = {
@@ -131,8 +131,8 @@ def parse_advertisement(data: bytes) -> dict[str, Any] | None:
 def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Solicit a lease and a router on every guest port, and return the offers by guest.
 
-    Multicasts and broadcasts come back to the host that sends them, on the interface that they leave by: the
-    daemons cannot tell such a question from one of the guest.
+    The kernel also delivers the multicasts and broadcasts to the sending host, on the outgoing interface.
+    For the daemons these requests look like requests of the guest.
     """
     offers: dict[str, dict[str, Any]] = {guest["name"]: {"lease": None, "router": None} for guest in guests}
     leases = {os.urandom(4): guest for guest in guests if guest["lease"]}
@@ -150,7 +150,7 @@ def solicit(guests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         icmp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
         for transaction, guest in leases.items():
             through = struct.pack("@i4s4s", socket.if_nametoindex(guest["interface"]), bytes(4), bytes(4))
-            with contextlib.suppress(OSError):  # a port that is down: nothing is offered on it
+            with contextlib.suppress(OSError):  # A port that is down has no offers.
                 dhcp.sendmsg(
                     [dhcp_discover(guest["mac"], transaction)],
                     [(socket.IPPROTO_IP, IP_PKTINFO, through)],

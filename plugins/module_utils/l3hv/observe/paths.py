@@ -1,4 +1,4 @@
-"""The largest packet that reaches each reflector, found by pings that are never fragmented."""
+"""The size of the largest packet that reaches each reflector, found by pings that are never fragmented."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ ECHO = struct.Struct("!BBHHH")
 # The socket module has no names for these.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PROBE = 10, 23, 3
 PING_TIMES = (0.0, 0.1, 0.25)
-"""When a ping is sent, and sent again, in seconds: a loss alone is no sign that it is too large."""
+"""The times in s at which a ping is sent: it is repeated because a single packet may also be lost."""
 
 PING_SECONDS = 0.4
 SMALL_PING = 128
-"""Bytes of a packet that every path carries: a reflector that does not answer it answers no ping."""
+"""Bytes of a packet that every path carries: a reflector that does not answer it, answers no pings."""
 
 
 def checksum(data: bytes) -> int:
-    """Return the Internet checksum of some bytes (RFC 1071)."""
+    """Return the Internet checksum of ``data`` (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-class Far:
-    """The far end of a path, which is pinged with packets of one size after the other, never fragmented."""
+class FarEnd:
+    """The far end of a path, which gets pings of several sizes, one after the other, never fragmented."""
 
     def __init__(self, session: dict[str, Any], most: int) -> None:
         self.name = f"{session['interface']} {session['neighbor']}"
@@ -60,13 +60,13 @@ class Far:
         """Send one echo request of the present size; its sequence number is the size."""
         payload = bytes(self.size - IP_HEADER[self.family] - ECHO.size)
         header = ECHO.pack(ECHO_REQUEST[self.family], 0, 0, identifier, self.size)
-        if self.family == "ipv4":  # for ICMPv6 the kernel does it
+        if self.family == "ipv4":  # the kernel computes the checksum of ICMPv6
             header = ECHO.pack(ECHO_REQUEST["ipv4"], 0, checksum(header + payload), identifier, self.size)
         with contextlib.suppress(OSError):  # the interface is down, or its MTU is smaller
             self.socket.sendto(header + payload, (self._address, 0))
 
     def is_answer(self, identifier: int) -> bool:
-        """Read one packet, and return True where it answers an echo request of the present size."""
+        """Read one packet; return whether it answers an echo request of the present size."""
         data, sender = self.socket.recvfrom(65536)
         if self.family == "ipv4":
             data = data[(data[0] & 0x0F) * 4 :]
@@ -76,7 +76,7 @@ class Far:
         return (kind, theirs, size) == (ECHO_REPLY[self.family], identifier, self.size)
 
     def narrow(self, has_answered: bool) -> bool:
-        """Choose the next size: the largest, the smallest, then by halves. False where none is left."""
+        """Choose the next size: the largest, the smallest, then halves of the rest. False if none is left."""
         if has_answered:
             self.passes = self.size
         else:
@@ -89,8 +89,8 @@ class Far:
         return self._fails - self.passes > 1
 
 
-def ping_round(fars: list[Far], identifier: int) -> set[str]:
-    """Send every far end a packet of its present size, and return the names of those that answer."""
+def ping_round(fars: list[FarEnd], identifier: int) -> set[str]:
+    """Send every far end a packet of its present size; return the names of the far ends that answer."""
     waiting = {far.socket: far for far in fars}
     begin = time.monotonic()
     times = list(PING_TIMES)
@@ -107,18 +107,18 @@ def ping_round(fars: list[Far], identifier: int) -> set[str]:
 
 
 def path_sizes(plan: Plan, links: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Return the largest packet (bytes) that reaches each reflector and comes back, by interface and address.
+    """Return the size of the largest packet that each reflector answers, in bytes, by interface and address.
 
-    0 where it answers no ping at all. Each path that carries everything costs two packets.
+    The size is 0 if a reflector answers no ping at all.  A path with the planned MTU costs only two packets.
     """
     mtus = {uplink["interface"]: uplink["mtu"] for uplink in plan["uplinks"]}
-    fars: dict[str, Far] = {}
+    fars: dict[str, FarEnd] = {}
     with contextlib.ExitStack() as stack:
         for session in plan["routing"]["sessions"]:
             link = links.get(session["interface"])
             if session["relation"] == "reflector" and link is not None and link["carrier"]:
-                with contextlib.suppress(OSError):  # the address is not there: a failed check of its own
-                    far = Far(session, min(link["mtu"], mtus[session["interface"]]))
+                with contextlib.suppress(OSError):  # Without its address another check of the host fails.
+                    far = FarEnd(session, min(link["mtu"], mtus[session["interface"]]))
                     stack.callback(far.socket.close)
                     fars[far.name] = far
         identifier = os.getpid() & 0xFFFF

@@ -1,4 +1,4 @@
-"""The plan of a host as the module gets it, and the names of address families in it."""
+"""The plan of a host as an argument of the module, and the address families that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's routing tables: routes that BIRD made as a digest, all others as they are."""
+"""The kernel's routing tables: a digest of the routes that BIRD made, and a list of all other routes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ZERO = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 BUILTIN_TABLES = {"main": 254, "local": 255, "default": 253}
 PROTOCOL_BIRD = 12
 PROTOCOL_STAND_IN = 108
-"""Copies of BIRD's routes while BIRD 3.1 scans (bird31-routes)."""
+"""The protocol of copies of BIRD's routes, which the program bird31-routes adds while BIRD 3.1 scans."""
 ROUTE_TYPES = {
     1: "unicast",
     2: "local",
@@ -30,7 +30,7 @@ MISDIRECTED_SHOWN = 10
 
 
 def next_hops_of(route: nlmsg_base, links: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the next hops of a route: gateway (or None), interface, and whether it is assumed on-link."""
+    """Return the next hops of a route: gateway (or None), interface, and whether it has the flag onlink."""
 
     def hop(attributes: nlmsg_base, index: int | None, flags: int) -> dict[str, Any]:
         via = attributes.get_attr("RTA_GATEWAY")
@@ -60,13 +60,13 @@ def route_of(message: nlmsg_base, family: str, links: dict[int, dict[str, Any]])
 
 
 def route_digest(prefix: str, next_hops: list[str]) -> int:
-    """Return the number that stands for one route; those of a table are added modulo 2**128."""
+    """Return the digest of one route; the digest of a table is their sum modulo 2**128."""
     text = f"{prefix}|{','.join(sorted(set(next_hops)))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
 class LearnedRoutes:
-    """The routes that BIRD put into one kernel table: their number and digest, and the routes themselves."""
+    """The routes of BIRD in one kernel table: their number, their digest, and the routes themselves."""
 
     def __init__(self, on_link: dict[str, list[Any]]) -> None:
         self._on_link = on_link
@@ -89,11 +89,11 @@ class LearnedRoutes:
             self.misdirected += [
                 f"{route['prefix']} via {hop['via']} dev {hop['dev']}"
                 for hop in route["next_hops"]
-                if not self._leads_somewhere(hop["via"], hop["dev"])
+                if not self._is_on_link(hop["via"], hop["dev"])
             ]
 
-    def _leads_somewhere(self, via: str | None, device: str | None) -> bool:
-        """Tell whether ``via`` lies in a prefix that its interface has an address of."""
+    def _is_on_link(self, via: str | None, device: str | None) -> bool:
+        """Tell whether ``via`` lies in a prefix of an address of its interface."""
         if via is None:
             return True
         key = (via, device)
@@ -103,7 +103,7 @@ class LearnedRoutes:
         return self._is_reachable[key]
 
     def summary(self, expected: str | None) -> dict[str, Any]:
-        """Return the totals, and all routes where they do not have the digest ``expected``."""
+        """Return the totals, and all routes if their digest is not ``expected``."""
         digest = f"{self.digest:032x}"
         summary = {
             "count": self.count,
@@ -117,7 +117,7 @@ class LearnedRoutes:
 
 
 def table_routes(netlink: IPRoute, family: str, table: int) -> Iterator[nlmsg_base]:
-    """Yield the netlink messages of all routes of a table; a table that was never used has none."""
+    """Yield the netlink messages of all routes of a table; the kernel has no table before its first route."""
     try:
         yield from netlink.get_routes(family=FAMILIES[family], table=table)
     except NetlinkError as error:
@@ -128,9 +128,9 @@ def table_routes(netlink: IPRoute, family: str, table: int) -> Iterator[nlmsg_ba
 def read_tables(
     plan: Plan, links: dict[int, dict[str, Any]], on_link: dict[str, list[Any]]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, LearnedRoutes]]:
-    """Return the routes of the plan's kernel tables: those that BIRD did not make, and those that it did.
+    """Return the routes of the plan's kernel tables: routes that BIRD did not make, and routes of BIRD.
 
-    The first are keyed ``public ipv4``, the second by the BIRD table (``public4``).
+    The keys of the former are table and family (``public ipv4``), of the latter the BIRD table (``public4``).
     """
     own: dict[str, list[dict[str, Any]]] = {}
     learned = {}
@@ -138,7 +138,7 @@ def read_tables(
         (table["family"], table["kernel_table"]): table["name"] for table in plan["routing"]["tables"]
     }
     identifiers = {table["name"]: table["id"] for table in plan["table_names"]}
-    # The kernel filters by table only on such a socket; pyroute2 takes some 40 us for each route it is given.
+    # Only on a socket with strict checks does the kernel filter by table; pyroute2 takes 40 us per route.
     with IPRoute(strict_check=True) as netlink:
         for family in FAMILIES:
             for name, identifier in identifiers.items():
@@ -154,7 +154,7 @@ def read_tables(
                     learned[bird_tables[family, identifier]] = by_bird
                 else:
                     here += [dict(route, protocol=PROTOCOL_BIRD) for route in by_bird.routes]
-            # Of main only the routes of the plan's interfaces, and the default route.
+            # From main, take only the routes of the plan's interfaces, and the default route.
             interfaces = {uplink["interface"] for uplink in plan["uplinks"]}
             own[f"main {family}"] = [
                 route

@@ -1,4 +1,4 @@
-"""The state of a routing daemon in one shape for all programs, and the wait until it is as expected."""
+"""The state of a routing daemon, in the same shape for all daemons, and the wait for the expected state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from ansible.module_utils.l3hv.observe.bird import read_birds
 from ansible.module_utils.l3hv.observe.frr import read_frr
 from ansible.module_utils.l3hv.observe.gobgp import read_gobgp
-from ansible.module_utils.l3hv.observe.kernel import learned_by
+from ansible.module_utils.l3hv.observe.kernel import learned_digests
 from ansible.module_utils.l3hv.observe.plan import Plan
-from ansible.module_utils.l3hv.observe.programs import POLL_SECONDS, Hangs
+from ansible.module_utils.l3hv.observe.programs import POLL_SECONDS, NoAnswerInTime
 
 REST_SECONDS = 2.0
 YOUNG_SECONDS = 15.0
-"""A BIRD that was started or reconfigured removes stale routes from the kernel at its scan, every 10 s."""
+"""After a start or reconfiguration BIRD removes stale routes from the kernel at its next scan, every 10 s."""
 
 READERS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "bird1": read_birds,
@@ -42,21 +42,21 @@ def read_routing(plan: Plan) -> dict[str, Any]:
                                                                       "exported": 7}}}}},
          "bfd": [{"address": "198.51.100.1", "state": "Up", "interval": "0.100", "timeout": "0.300"}]}
 
-    ``configuration`` compares what runs with the file that was placed; sessions have the plan's names, or
-    another one where the plan knows of none. ``now`` and ``started``, where there are any, tell of a daemon
-    that is still taking over (:func:`is_young`). ``hangs`` beside an error: it does not answer, and is not
-    waited for any longer.
+    ``configuration`` has the digests of the running configuration and of the placed file.  Sessions have the
+    plan's names, or another name if the plan does not have them.  BIRD also has ``now`` and ``reconfigured``
+    (:func:`is_young`).  ``hangs`` beside an error means that the daemon does not answer: further waiting is
+    useless.
     """
     try:
         return READERS[plan["routing"]["daemon"]["name"]](plan)
-    except Hangs as error:
+    except NoAnswerInTime as error:
         return {"error": str(error), "hangs": True}
 
 
 def is_young(daemon: dict[str, Any]) -> bool:
-    """Tell whether a daemon took its configuration so recently that it may not have cleaned up yet."""
+    """Tell whether a daemon was reconfigured so recently that the kernel may still have stale routes."""
     if "recovery" in daemon.get("state", ""):
-        return True  # It waits for its neighbours, and announces nothing before.
+        return True  # It waits for the routes of its neighbours, and advertises none before.
     try:
         age = datetime.fromisoformat(daemon["now"]) - datetime.fromisoformat(daemon["reconfigured"])
     except (KeyError, ValueError):
@@ -65,7 +65,7 @@ def is_young(daemon: dict[str, Any]) -> bool:
 
 
 def has_sessions(daemon: dict[str, Any], plan: Plan) -> bool:
-    """Tell whether the daemon has every session of the plan up, and BFD with their neighbours."""
+    """Tell whether every session of the plan is established, and BFD is up with its neighbour."""
     if "error" in daemon:
         return False
     states = {name: session["state"] for name, session in daemon["sessions"].items()}
@@ -76,7 +76,7 @@ def has_sessions(daemon: dict[str, Any], plan: Plan) -> bool:
     )
 
 
-def received_by(daemon: dict[str, Any]) -> dict[str, dict[str, int]]:
+def received_counts(daemon: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Return the number of prefixes received from each session, by family."""
     return {
         name: {
@@ -91,15 +91,15 @@ def settle(
 ) -> dict[str, Any]:
     """Return the routing daemon's state once it is as expected, at the latest after ``seconds``.
 
-    Once all sessions are up, the wait ends when their routes do not change any more.
+    If all sessions are up but routes are not as expected, the wait ends when the routes no longer change.
     """
     now = time.monotonic()
     deadline, changed, last = now + seconds, now, None
     while True:
         daemon = read_routing(plan)
         is_up = has_sessions(daemon, plan)
-        counts = received_by(daemon) if received else {}
-        digests = learned_by(plan) if learned else {}
+        counts = received_counts(daemon) if received else {}
+        digests = learned_digests(plan) if learned else {}
         is_as_expected = all(counts.get(name) == wanted for name, wanted in received.items()) and all(
             digests.get(table) == digest for table, digest in learned.items()
         )

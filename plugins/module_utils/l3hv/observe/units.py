@@ -7,7 +7,7 @@ import os
 import re
 
 from ansible.module_utils.l3hv.observe.files import read_text
-from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, Hangs, asked
+from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, NoAnswerInTime, run_query
 
 UNITS = (
     "systemd-networkd.service",
@@ -26,7 +26,7 @@ GOBGP_UNITS = "/etc/systemd/system/l3hv-gobgp-*.service"
 
 
 def watched_units() -> list[str]:
-    """Return the names of the units to read: those that any host may have, and one for each GoBGP here."""
+    """Return the names of the units to read: units that any host may have, and one for each GoBGP here."""
     return [*UNITS, *map(os.path.basename, glob.glob(GOBGP_UNITS))]
 
 
@@ -38,27 +38,27 @@ def networkd_state(index: int) -> str | None:
 
 
 def silent_units() -> dict[str, str]:
-    """Return the units that do not answer a ping over D-Bus, with the time that they had."""
+    """Return the units that do not answer a ping over D-Bus, each with a sentence."""
     ping = ["org.freedesktop.network1", "/org/freedesktop/network1", "org.freedesktop.DBus.Peer", "Ping"]
     try:
-        # One that is stopped is not started by the question.
-        asked(["busctl", "--auto-start=no", "call", *ping])
+        # Without this option the ping would start a stopped unit.
+        run_query(["busctl", "--auto-start=no", "call", *ping])
     except OSError:
         pass
-    except Hangs:
+    except NoAnswerInTime:
         return {"systemd-networkd.service": f"no answer within {ANSWER_SECONDS:g} s"}
     return {}
 
 
 def read_units(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return the properties of units: state, start at boot, process, and the settings that matter."""
+    """Return the properties of units: state, start at boot, process, and the settings to verify."""
     properties = (
         "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,DropInPaths,"
         "KillSignal,Restart,StartLimitIntervalUSec,User,DynamicUser,CapabilityBoundingSet"
     )
     try:
-        shown = asked(["systemctl", "show", "--property", properties, "--", *names]).stdout
-    except Hangs:
+        shown = run_query(["systemctl", "show", "--property", properties, "--", *names]).stdout
+    except NoAnswerInTime:
         return {}
     units = {}
     for block in shown.split("\n\n"):

@@ -1,4 +1,4 @@
-"""A verification as people and programs read it."""
+"""The report of a verification, for operators and programs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from l3hv.verify.report.entry import Entry, entry_of
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one verification; ``time`` is when it ended (ISO 8601), ``seconds`` how long it took.
+    """The checks of one verification, which ended at ``time`` (ISO 8601) and took ``seconds``.
 
-    ``groups`` are the failed ones, each of them once, by what they follow from.
+    ``groups`` have each failed check once, together with its cause.
     """
 
     inventory: str
@@ -52,7 +52,7 @@ class Report:
         return by_host
 
     def counts(self, checks: Iterable[Check | Entry] | None = None) -> dict[State, int]:
-        """Return how many checks there are of each state."""
+        """Return the number of checks in each state."""
         counted = Counter(check.state for check in (self.checks if checks is None else checks))
         return {"ok": counted["ok"], "warning": counted["warning"], "failed": counted["failed"]}
 

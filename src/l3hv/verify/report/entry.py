@@ -1,4 +1,4 @@
-"""One check as reports have it: in words, under a stable name."""
+"""One check in the words of reports, under a stable name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from l3hv.verify.report.words import NOTHING
 class Entry:
     """A check in words. ``what`` is a stable, readable name that is unique on the host.
 
-    ``topic`` is the heading under which it is counted, ``remedy`` is what to look at or to do.
+    ``topic`` is the heading under which it is counted, ``remedy`` a command or an advice.
     """
 
     host: str
@@ -32,7 +32,7 @@ class Entry:
 
     @property
     def sentence(self) -> str:
-        """The difference in one line; of lists only what is missing from them, or too much in them.
+        """The difference in one line; of lists only their missing and surplus items.
 
         >>> expected, found = "0: local\\n10: main", "0: local\\n9: main"
         >>> Entry("hv1", "rules", "rules ipv4", expected, found, "failed").sentence
@@ -49,7 +49,7 @@ class Entry:
         )
 
     def as_plain(self) -> dict[str, Any]:
-        """Return the check as ``report.json`` has it."""
+        """Return the check in the form of ``report.json``."""
         return {
             "host": self.host,
             "what": self.what,

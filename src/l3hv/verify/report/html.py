@@ -1,4 +1,4 @@
-"""The report as a page that needs nothing else: the fabric's picture, what differs, all that was checked."""
+"""The report as a self-contained page: the picture of the fabric, the differences, and all checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from l3hv.verify.report.entry import Entry, entry_of, first_line
 from l3hv.verify.report.table import summary
 
 CHECKS_LISTED = 20_000
-"""Of more checks than this only those that differ are listed: a page has to open."""
+"""A page with more checks than this lists only the differences: a browser has to be able to open it."""
 
 PAGE = "page.html.j2"
 OF_A_GUEST = {
@@ -34,7 +34,7 @@ OF_A_GUEST = {
     Kind.SILENCE,
     Kind.GUEST_ADDRESS,
 }
-"""The checks that a guest is marked for in the picture."""
+"""The kinds of checks whose differences mark a guest in the picture."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class HostPart:
 
 
 def html(report: Report, plans: Iterable[HostPlan]) -> str:
-    """Return ``report.html``; ``plans`` are those of the hosts to draw."""
+    """Return ``report.html``; the picture shows the hosts of ``plans``."""
     plans = list(plans)
     title = "The fabric is as intended"
     if not report.ok:
         title = f"The fabric has {counted(report.counts()['failed'], 'difference')}"
     different = [entry for entry in report.entries if entry.state != "ok"]
-    # Autoescape: what hosts return is text, never markup.
+    # Escape all values: the observations of hosts are text, never markup.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,7 +87,7 @@ def _hosts(report: Report) -> Iterator[HostPart]:
 
 
 def marks(report: Report, plans: Iterable[HostPlan]) -> Marks:
-    """Return what to mark in the picture: hosts, guests, and links whose sessions or interfaces fail."""
+    """Return the marks of the picture: hosts, guests, and links whose sessions or interfaces fail."""
     machines: dict[str, list[str]] = {}
     links: dict[tuple[str, str], list[str]] = {}
     guests: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ def marks(report: Report, plans: Iterable[HostPlan]) -> Marks:
 
 
 def _guest_of(check: Check, plan: HostPlan) -> str | None:
-    """Return the guest that a check is about."""
+    """Return the guest that a check concerns, or None."""
     names = {guest.name for guest in plan.guests}
     match check.subject:
         case subjects.Route(prefix):
@@ -128,18 +128,18 @@ def _guest_of(check: Check, plan: HostPlan) -> str | None:
             subjects.Guest(name)
             | subjects.PortSetting(name)
             | subjects.GuestFamily(name)
-            | subjects.Flight(name)
+            | subjects.EchoRequest(name)
         ) if check.kind in OF_A_GUEST and name in names:
             return name
     return None
 
 
 def _path_of(check: Check, plan: HostPlan) -> str | None:
-    """Return the path that a check is about."""
+    """Return the path that a check concerns, or None."""
     match check.key:
         case (
             Key(Kind.PATH, subjects.Path(path))
-            | Key(Kind.SIZE, subjects.Way(path))
+            | Key(Kind.SIZE, subjects.PathToPeer(path))
             | Key(Kind.BFD, subjects.Bfd(path=path))
         ):
             return path

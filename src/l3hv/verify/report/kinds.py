@@ -1,4 +1,4 @@
-"""The name of each kind of check in reports, the topic that it is counted under, and its values in words."""
+"""The name of each kind of check in reports, its topic, and the text of its values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from l3hv.verify.values import Value
 class Wording:
     """The words for checks of one kind.
 
-    ``name`` has the fields of the subject in braces, or makes a name of the subject. ``value`` puts a value
-    of this kind into words.
+    ``name`` is a format with the subject's fields, or a function of the subject. ``value`` returns a value of
+    this kind as text.
     """
 
     topic: str
@@ -44,7 +44,7 @@ def _last_resort(subject: subjects.LastResort) -> str:
 
 
 def _set(subject: subjects.FilterSet) -> str:
-    """Return the name of a set; those of ``table inet l3hv`` go without the family."""
+    """Return the name of a set; sets of ``table inet l3hv`` are named without the family."""
     return f"set {subject.name.removeprefix('inet ')}"
 
 
@@ -104,7 +104,7 @@ TOPICS = tuple(dict.fromkeys(wording.topic for wording in WORDING.values()))
 
 
 def name_of(kind: Kind, subject: Subject) -> str:
-    """Return the name of a check, which scripts look for: it is unique on a host.
+    """Return the name of a check, which is unique on a host; scripts depend on it.
 
     >>> name_of(Kind.ROUTE, subjects.Route("203.0.113.3/32", "public"))
     'route 203.0.113.3/32 in public'
@@ -114,5 +114,5 @@ def name_of(kind: Kind, subject: Subject) -> str:
 
 
 def value_in_words(kind: Kind, value: Value | None) -> str:
-    """Return a value of a check of this kind as it is shown."""
+    """Return a value of a check of this kind as text."""
     return words.NOTHING if value is None else WORDING[kind].value(value)

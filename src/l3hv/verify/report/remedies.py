@@ -1,4 +1,4 @@
-"""The remedy of each kind of check: what to look at or to do where it differs."""
+"""The remedy of each kind of check: the commands or actions for a difference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from l3hv.verify.values import Rewrites, Value
 UNSEEN = "a guest of a host that was not looked at may not be started, or on its way to another"
 UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} restarts a daemon that hangs"
 LISTINGS = {Kind.CHAIN, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE}
-"""Their remedies begin with the command that lists the rules of others."""
+"""Kinds whose remedies begin with the command that lists the rules of other programs."""
 
 PORT = "networkctl reconfigure the interface; a port of no guest has to be removed by hand"
 
@@ -29,7 +29,7 @@ REMEDIES: dict[Kind, str] = {
     Kind.LAST_RESORT: "systemctl reload l3hv-tables",
     Kind.DEFAULT_ROUTE: "remove the route, or say l3hv_main_default_route: true if it is meant",
     Kind.RULES: "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
-    Kind.FOREIGN_RULES: "nothing of the fabric is looked up there; whoever made it knows what for",
+    Kind.FOREIGN_RULES: "they affect no packets of the fabric; remove them only if no program needs them",
     Kind.FOREIGN_CHAIN: "{listing}; add an exception for the fabric's interfaces",
     Kind.FOREIGN_TABLE: "{listing}; look there for what drops or rewrites the fabric's packets",
     Kind.PACKET_FILTER: "systemctl reload l3hv-nftables",
@@ -83,13 +83,13 @@ GOBGP_REMEDIES = {
     Kind.SENT: "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor NEIGHBOR adj-out",
 }
 REMEDIES_OF: dict[DaemonName | None, dict[Kind, str]] = {"frr": FRR_REMEDIES, "gobgp": GOBGP_REMEDIES}
-"""The questions to ask instead where another daemon than BIRD runs."""
+"""The remedies that replace those for BIRD on hosts with another daemon."""
 
 
 def remedy(check: Check) -> str:
-    """Return what to look at or to do about a check; a check of packets has its own, even if it is fine."""
+    """Return the remedy of a check; a check of packets has a text also if it is ok."""
     match check.context, check.subject:
-        case SentTo(address), subjects.Flight(source):
+        case SentTo(address), subjects.EchoRequest(source):
             return f"{address} from {source}"
         case InTwin(twin), subjects.GuestFamily(guest):
             return f"./twin --name {twin} guest {guest} -- ip address"
@@ -114,7 +114,7 @@ def _of_kind(check: Check) -> str:
 
 
 def _rewrites(found: Value | None) -> bool:
-    """Tell whether the first effect of a chain is that it surely rewrites packets."""
+    """Tell whether a chain certainly rewrites packets; such a rule is its first effect."""
     match found:
         case (Rewrites((first, *_)), *_):
             return first.rule.verdict != UNREAD
@@ -122,7 +122,7 @@ def _rewrites(found: Value | None) -> bool:
 
 
 def _listing(subject: subjects.Subject) -> str:
-    """Return the command that lists a table of others in the packet filter, or one of its chains.
+    """Return the command that lists a table of other programs, or one of its chains.
 
     >>> _listing(subjects.Chain("ip", "nat", "POSTROUTING"))
     'nft list chain ip nat POSTROUTING'

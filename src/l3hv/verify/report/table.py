@@ -1,4 +1,4 @@
-"""The table that ends a run: a line of counts per host, then the differences, causes before what follows."""
+"""The table at the end of a run: counts for each host, then each cause with what follows from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unpainted(text: str, _colour: str) -> str:
 def table(report: Report, paint: Paint = unpainted, *, is_verbose: bool = False) -> str:
     """Return the report as text; ``paint`` colours a piece of text for a terminal.
 
-    What follows from another failed check is only counted there, unless ``is_verbose``.
+    Checks that follow from another failed check are only counted, unless ``is_verbose`` is true.
     """
     lines = [*_counts(report, paint)]
     for group in report.groups:
@@ -41,7 +41,7 @@ def table(report: Report, paint: Paint = unpainted, *, is_verbose: bool = False)
 
 
 def consequence(group: Group) -> str:
-    """Return what follows from the cause of a group, in one sentence."""
+    """Return the numbers of checks and hosts that follow from the cause of a group, as a sentence."""
     hosts = {check.host for check in group.follows}
     verb = "follows" if len(group.follows) == 1 else "follow"
     return f"{counted(len(group.follows), 'more check')} on {counted(len(hosts), 'host')} {verb} from it"
@@ -61,7 +61,7 @@ def _counts(report: Report, paint: Paint) -> Iterator[str]:
 
 
 def _cell(counts: Mapping[State, int], width: int, paint: Paint) -> str:
-    """Return the counts of one topic on one host, in the width of its heading."""
+    """Return the counts of one topic on one host, padded to the width of its heading."""
     if not any(counts.values()):
         return "  " + paint("·".rjust(width), "dark gray")
     state: State = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"

@@ -51,11 +51,11 @@ from l3hv.verify.values import (
 )
 
 NOTHING = "nothing"
-"""The text where a thing that was expected is not there, or one that is there was not expected."""
+"""The text for an expected thing that is missing, and for the expectation of an unexpected one."""
 INTENDED = "the intended one"
 
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 12: "bird", 16: "dhcp", 107: "l3hv"}
-"""The maker of a route or rule (rt_protos); 107 is ours."""
+"""The maker of a route or rule (rt_protos); 107 is l3hv."""
 
 ELEMENTS_NAMED = 10
 REWRITES_NAMED = 3
@@ -92,7 +92,7 @@ WITHOUT_BFD = "but the BGP session is up: the neighbour has no BFD, a dead path 
 
 
 def plain_text(value: str) -> str:
-    """Return a text that is shown as it was read."""
+    """Return a value that is already text."""
     return value
 
 
@@ -110,7 +110,7 @@ def unit_state(unit: UnitState) -> str:
 
 
 def unit_settings(unit: UnitSettings) -> str:
-    """Return settings of a unit, and the files of others that change some.
+    """Return settings of a unit, and the drop-ins of other programs that change some of them.
 
     >>> unit_settings(UnitSettings((("User", ("bird",)),), ("/etc/other.conf",)))
     'User=bird (/etc/other.conf)'
@@ -144,7 +144,7 @@ def link(state: Link) -> str:
 
 
 def addresses(here: Addresses) -> str:
-    """Return the addresses of an interface, and what is wrong with some.
+    """Return the addresses of an interface, and the faults of some.
 
     >>> addresses(Addresses(("203.0.113.254/32",), (("203.0.113.254/32", "tentative"),)))
     '203.0.113.254/32; 203.0.113.254/32 is tentative'
@@ -159,12 +159,12 @@ def stray_port(port: StrayPort) -> str:
 
 
 def on_loopback(_: bool) -> str:
-    """Return where a loopback's address is."""
+    """Return the place of a loopback's address."""
     return "on lo"
 
 
 def presence(guest: Presence) -> str:
-    """Return whether a guest is there."""
+    """Return the presence of a guest."""
     return PRESENCES[guest]
 
 
@@ -238,7 +238,7 @@ def hop(one: Hop) -> str:
 
 
 def destination(one: Destination | KernelRoute) -> str:
-    """Return where a route leads: its next hops, or its type."""
+    """Return the destination of a route: its next hops, or its type."""
     return " and ".join(sorted(map(hop, one.hops))) if one.type == "unicast" else one.type
 
 
@@ -265,12 +265,12 @@ def routes(several: KernelRoutes | LearnedHops) -> str:
 
 
 def default_routes(several: tuple[Destination, ...]) -> str:
-    """Return where default routes lead."""
+    """Return the destinations of default routes."""
     return "; ".join(map(destination, several)) or "none"
 
 
 def learned(several: Learned) -> str:
-    """Return the routes of others in one table, all of them together."""
+    """Return the summary of the learned routes of one table."""
     attributes = [
         attribute if count is None else f"{attribute} ({counted(count, 'route')})"
         for attribute, count in several.attributes
@@ -280,7 +280,7 @@ def learned(several: Learned) -> str:
 
 
 def more_routes(count: int) -> str:
-    """Return how many more learned routes differ."""
+    """Return the number of further learned routes that differ."""
     return f"{counted(count, 'more route')} differ" if count else "as announced"
 
 
@@ -295,7 +295,7 @@ def filter_state(state: FilterState) -> str:
 
 
 def set_difference(difference: SetDifference) -> str:
-    """Return in what the elements of a set differ from the plan, in one line for each.
+    """Return the differences of a set's elements from the plan, one in each line.
 
     >>> print(set_difference(SetDifference(("vm2 . 203.0.113.2",), ("vm2 . 192.0.2.66",))))
     lacks vm2 . 203.0.113.2
@@ -316,7 +316,7 @@ def dropped(packets: AtLeast | int) -> str:
 
 
 def effects(several: Effects) -> str:
-    """Return what a chain of others does to packets of the fabric."""
+    """Return the effects of another program's chain on packets of the fabric."""
     return "\n".join(_drops(each) if isinstance(each, Drops) else _rewrites(each) for each in several)
 
 
@@ -347,7 +347,7 @@ def _rewrite(rewrite: Rewrite) -> str:
 
 
 def other_rule(one: OtherRule) -> str:
-    """Return a rule of others nearly as nft lists it.
+    """Return a rule of another program, nearly as nft lists it.
 
     >>> containers = (("nfproto", "==", ("ipv4",)), ("saddr", "==", ("172.17.0.0/16",)))
     >>> other_rule(OtherRule((("oif", "!=", ("docker0",)),), containers, True, "masquerade"))
@@ -376,7 +376,7 @@ def setting(value: str | Unread) -> str:
 
 
 def configuration(state: Configuration | ChangedFile | OtherRunning | NoAnswer) -> str:
-    """Return whether a routing daemon runs the file that was placed."""
+    """Return the state of a routing daemon's configuration."""
     match state:
         case Configuration():
             return CONFIGURATIONS[state]
@@ -407,30 +407,30 @@ def bfd(state: BfdState) -> str:
 
 
 def prefixes(number: AtLeast | Prefixes) -> str:
-    """Return a number of prefixes, and how many others were refused."""
+    """Return a number of prefixes, and the number of refused ones."""
     if isinstance(number, AtLeast):
         return f"at least {counted(number.count, 'prefix')}"
     return counted(number.count, "prefix") + (f", {number.refused} refused" if number.refused else "")
 
 
 def limit(reached: Limit) -> str:
-    """Return that a limit is reached, and what the daemon does about it."""
+    """Return a reached limit, and the daemon's reaction."""
     action = f": {LIMIT_ACTIONS[reached.action]}" if reached.action else ""
     return f"the {reached.text} is reached{action}"
 
 
 def refused(announcement: Refused) -> str:
-    """Return that an announcement is refused, and the reason."""
+    """Return the reason why an announcement is refused."""
     return f"refused: {announcement.why or 'a filter says so'}"
 
 
 def calls(times: int) -> str:
-    """Return how often an unknown router has called."""
+    """Return the number of connections of an unknown router."""
     return f"calls, and is refused ({counted(times, 'time')} within 5 minutes)"
 
 
 def yes_or_no(value: bool) -> str:
-    """Return whether something is so."""
+    """Return a boolean as yes or no."""
     return "yes" if value else "no"
 
 
@@ -438,7 +438,7 @@ def yes_or_no(value: bool) -> str:
 
 
 def lease(offer: Lease | Unread) -> str:
-    """Return what DHCP offers."""
+    """Return the offer of DHCP."""
     if isinstance(offer, Unread):
         return "no offer"
     words = [f"{offer.address} mask {offer.netmask} gateway {offer.gateway} mtu {offer.mtu}"]
@@ -447,7 +447,7 @@ def lease(offer: Lease | Unread) -> str:
 
 
 def advertisement(offer: Advertisement | Unread) -> str:
-    """Return what a router advertisement offers."""
+    """Return the offer of a router advertisement."""
     if isinstance(offer, Unread):
         return "no answer"
     words = [f"{prefix} {'on' if on_link else 'off'} link" for prefix, on_link in offer.prefixes]
@@ -462,5 +462,5 @@ def held(several: tuple[str, ...]) -> str:
 
 
 def answer(is_answered: bool) -> str:
-    """Return whether an answer came."""
+    """Return whether a ping was answered."""
     return "an answer" if is_answered else "no answer"
