@@ -1,9 +1,8 @@
-"""The program that mends guest ports reads its own role's files as networkd does."""
+"""The program that repairs uplinks and guest ports reads the files of the roles as networkd does."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +14,8 @@ from test_rendered_files import name
 
 
 @pytest.fixture(scope="module")
-def ports() -> ModuleType:
-    return loaded(ROOT / "roles/guest_ports/files/ports")
+def program() -> ModuleType:
+    return loaded(ROOT / "roles/uplinks/files/networkd-sync")
 
 
 HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(path)["managed"]]
@@ -24,15 +23,15 @@ HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(pa
 
 @pytest.mark.parametrize("path", HYPERVISORS, ids=name)
 def test_a_port_is_what_the_plan_says(
-    path: Path, ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, files = read_plan(path), rendered_files(path)
-    (tmp_path / "networkd.conf").write_text(files[ports.NETWORKD])
-    monkeypatch.setattr(ports, "NETWORKD", str(tmp_path / "networkd.conf"))
+    (tmp_path / "networkd.conf").write_text(files[program.NETWORKD])
+    monkeypatch.setattr(program, "NETWORKD", str(tmp_path / "networkd.conf"))
     numbers = {table["name"]: str(table["id"]) for table in plan["table_names"]}
     for guest in plan["guests"]:
-        (tmp_path / "port").write_text(files[ports.FILES.format(guest["interface"])])
-        port = ports.wanted(str(tmp_path / "port"), ports.table_numbers())
+        (tmp_path / "port").write_text(files[program.PORTS.format(guest["interface"])])
+        port = program.wanted_port(str(tmp_path / "port"), program.table_numbers())
         assert port.addresses == set(guest["gateways"])
         assert port.routes == {
             (
@@ -48,13 +47,13 @@ def test_a_port_is_what_the_plan_says(
 
 
 def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
-    ports: ModuleType, capsys: pytest.CaptureFixture[str]
+    program: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several = [
-        ports.Difference("has ipv4 forwarding off", setting="ipv4/conf/gone0/forwarding"),
-        ports.Difference("is down", ("link", "set", "dev", "gone0", "up")),
+        program.Difference("has ipv4 forwarding off", setting="ipv4/conf/gone0/forwarding"),
+        program.Difference("is down", ("link", "set", "dev", "gone0", "up")),
     ]
-    ports.mend({"gone0": several})
+    program.mend({"gone0": several})
     assert capsys.readouterr().out == ""
 
 
@@ -76,28 +75,19 @@ FAILS = "echo no such thing >&2; exit 3"
 
 
 @pytest.fixture(params=["ports", "uplinks"])
-def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
-    """Run a program that tells networkd something, with so many seconds as the limit; return its error."""
+def apply(request: pytest.FixtureRequest, program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
+    """Apply the files of ports or uplinks, with so many seconds as the limit; return the error."""
 
-    def apply_ports(limit: float) -> str:
-        monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
-        monkeypatch.setattr(ports, "NETWORKD_MOST_SECONDS", limit)
+    def run(limit: float) -> str:
+        monkeypatch.setattr(program, "NETWORKD_SECONDS", 0.2)
+        monkeypatch.setattr(program, "NETWORKD_MOST_SECONDS", limit)
         try:
-            ports.apply()
+            program.main(["apply", request.param])
         except SystemExit as ended:
             return str(ended.code)
         return ""
 
-    def apply_uplinks(limit: float) -> str:
-        program = (ROOT / "roles/uplinks/files/apply-uplinks").read_text()
-        for setting, value in (("\npatience=10\n", 0.2), ("\nlimit=120\n", limit)):
-            assert setting in program
-            program = program.replace(setting, f"{setting.partition('=')[0]}={value}\n")
-        done = subprocess.run(["sh"], input=program, capture_output=True, text=True, check=False, timeout=20)
-        assert done.returncode == bool(done.stderr)
-        return done.stderr.strip()
-
-    return apply_ports if request.param == "ports" else apply_uplinks
+    return run
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, busctl: str) -> None:
@@ -145,7 +135,7 @@ def test_what_networkctl_says_is_passed_on(
 
 
 def test_the_names_of_tables_are_read_once_for_all_ports(
-    ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = next(path for path in PLANS if path.parts[-4:] == ("lab", "expected", "hv1", "plan.yml"))
     placed = {name: text for name, text in rendered_files(path).items() if "/05-l3hv-port-" in name}
@@ -153,12 +143,12 @@ def test_the_names_of_tables_are_read_once_for_all_ports(
     for file, text in placed.items():
         (tmp_path / Path(file).name).write_text(text)
     interfaces = [guest["interface"] for guest in read_plan(path)["guests"]]
-    empty = {name: ports.Port() for name in interfaces}
+    empty = {name: program.Port() for name in interfaces}
     for port in empty.values():
         port.link = {"mtu": "1500", "mac": "", "master": "", "state": "up"}
     read = []
-    monkeypatch.setattr(ports, "FILES", str(tmp_path / "05-l3hv-port-{}.network"))
-    monkeypatch.setattr(ports, "found", lambda: empty)
-    monkeypatch.setattr(ports, "table_numbers", lambda: read.append(1) or dict(ports.BUILTIN_TABLES))
-    assert len(ports.differences()) == len(placed)
+    monkeypatch.setattr(program, "PORTS", str(tmp_path / "05-l3hv-port-{}.network"))
+    monkeypatch.setattr(program, "found_ports", lambda: empty)
+    monkeypatch.setattr(program, "table_numbers", lambda: read.append(1) or dict(program.BUILTIN_TABLES))
+    assert len(program.port_differences()) == len(placed)
     assert read == [1]
