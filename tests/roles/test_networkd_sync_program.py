@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from images import loaded
@@ -44,6 +45,53 @@ def test_a_port_is_what_the_plan_says(
             for route in guest["routes"]
             for table in route["tables"]
         }
+
+
+def link(name: str, mtu: int, flags: list[str], addresses: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a link as ip(8) prints it, with addresses of a plan."""
+    info = [
+        {"local": one["address"], "prefixlen": one["length"], "scope": "host" if name == "lo" else "global"}
+        for one in addresses
+    ]
+    return {"ifname": name, "mtu": mtu, "flags": flags, "addr_info": info}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PLANS if path.parts[-4] in ("lab", "one_path", "vlans") and read_plan(path)["managed"]],
+    ids=name,
+)
+def test_uplinks_and_the_loopback_are_what_the_plan_says(
+    path: Path, program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read_plan(path)
+    for file, text in rendered_files(path).items():
+        if file.startswith("/etc/systemd/network/"):
+            (tmp_path / Path(file).name).write_text(text)
+    for variable in ("UPLINKS", "LOOPBACK"):
+        monkeypatch.setattr(program, variable, str(tmp_path / Path(getattr(program, variable)).name))
+
+    def differences(
+        mtu: int | None, flags: list[str], addresses: list[dict[str, Any]] | None
+    ) -> dict[str, list[str]]:
+        found = {"lo": link("lo", 65536, ["UP"], plan["loopbacks"] if addresses is None else [])}
+        for one in plan["uplinks"]:
+            here = one["addresses"] if addresses is None else addresses
+            found[one["interface"]] = link(one["interface"], mtu or one["mtu"], flags, here)
+        monkeypatch.setattr(program, "links", lambda: found)
+        return {key: [one.words for one in several] for key, several in program.uplink_differences().items()}
+
+    def lacking(addresses: list[dict[str, Any]]) -> list[str]:
+        return sorted(f"lacks {one['address']}/{one['length']}" for one in addresses)
+
+    assert differences(None, ["UP"], None) == {}
+    different = {
+        one["interface"]: ["has mtu 1", "is down", *lacking(one["addresses"]), "has 192.0.2.250/32"]
+        for one in plan["uplinks"]
+    }
+    if plan["loopbacks"]:
+        different["lo"] = lacking(plan["loopbacks"])
+    assert differences(1, [], [{"address": "192.0.2.250", "length": 32}]) == different
 
 
 def test_a_port_that_has_gone_meanwhile_is_no_error_and_is_not_mended(
