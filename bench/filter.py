@@ -68,7 +68,7 @@ def ip(*arguments: str) -> None:
 def load(path: Path, namespace: str = ROUTER) -> None:
     """Load a file of rules in the namespace of the router."""
     program = ROLE / "files" / "packet-filter"
-    subprocess.run(["ip", "netns", "exec", namespace, str(program), "load", str(path)], check=True)
+    subprocess.run(["ip", "netns", "exec", namespace, str(program), "apply", str(path)], check=True)
 
 
 @contextmanager

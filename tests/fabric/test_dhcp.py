@@ -64,9 +64,9 @@ def test_answers_have_their_checksums_on_the_packet_socket_of_the_guest(vm2: Cli
     "removal", ["nft flush ruleset", "iptables-nft -t mangle -F"], ids=["all tables", "its own table"]
 )
 def test_checksums_survive_a_flush_of_the_tables(lab: Lab, vm2: Client, removal: str) -> None:
-    assert "ok" in lab.run("hv1", f"{CHECKSUMS} check && echo ok")
+    assert "ok" in lab.run("hv1", f"{CHECKSUMS} in-force && echo ok")
     lab.run("hv1", removal)
-    wait_for("the rule", lambda: "ok" in lab.run("hv1", f"{CHECKSUMS} check 2>&1 && echo ok || :"), 5)
+    wait_for("the rule", lambda: "ok" in lab.run("hv1", f"{CHECKSUMS} in-force 2>&1 && echo ok || :"), 5)
     wait_for(
         "the packet filter",
         lambda: (

@@ -11,7 +11,7 @@ from lab import TRANSPARENT, Flows, Lab, both_families, wait_for
 pytestmark = pytest.mark.fabric
 
 LOADS = 150
-LOAD = "/usr/local/lib/l3hv/packet-filter load /etc/l3hv/nftables.conf"
+LOAD = "/usr/local/lib/l3hv/packet-filter apply /etc/l3hv/nftables.conf"
 
 
 def test_rules_are_loaded_without_losing_a_packet(lab: Lab) -> None:

@@ -98,7 +98,7 @@ def main(root: Path, files: Path) -> None:
     ):
         subprocess.run(["mount", "-t", kind, kind, root / place], check=True)
     roles = Path(__file__).resolve().parents[2] / "roles"
-    shutil.copy(roles / "tables/files/tables", root / "mnt/tables")
+    shutil.copy(roles / "tables/files/tables-sync", root / "mnt/tables-sync")
     units = root / "mnt/units"
     units.mkdir()
     subprocess.run(["mount", "--bind", units, root / "etc/systemd/system"], check=True)
@@ -179,9 +179,9 @@ def tables(names: str, texts: dict[str, int]) -> Iterator[tuple[int, str]]:
     run("ip link set lo up")
     for text, origin in texts.items():
         Path("/mnt/file").write_text(text)
-        done = run("/mnt/tables /mnt/file && /mnt/tables --check /mnt/file")
+        done = run("/mnt/tables-sync apply /mnt/file && /mnt/tables-sync in-force /mnt/file")
         if done.returncode != 0:
-            yield origin, f"tables: {done.stdout}"
+            yield origin, f"tables-sync: {done.stdout}"
 
 
 def run(command: str) -> subprocess.CompletedProcess[str]:

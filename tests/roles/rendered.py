@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
     for task in read(role / "tasks/main.yml"):
         for entry in filter(is_wanted, templar.template(task.get("config_files", {}).get("files", []))):
             if not entry["src"].endswith(".j2"):
-                text = (role / "files" / entry["src"]).read_text(encoding="utf-8")
+                # Ansible resolves '..' as text: a role that uses another role's file may have no files/
+                text = Path(normpath(role / "files" / entry["src"])).read_text(encoding="utf-8")
                 files.update((destination(entry["dest"], one), text) for one in entry.get("each", [{}]))
                 continue
             path = role / "templates" / entry["src"]

@@ -161,6 +161,16 @@ def test_files_that_left_the_set_are_removed_and_other_files_stay(converge: Run,
     assert sorted(path.name for path in etc.iterdir()) == ["50-our-1.conf", "theirs.conf"]
 
 
+def test_an_empty_directory_of_drop_ins_is_removed(converge: Run, etc: Path) -> None:
+    places = [etc / f"{name}.service.d/zz-our.conf" for name in "ab"]
+    owned = [f"{etc}/*.service.d/zz-our.conf"]
+    settle(converge, files=[{"dest": str(place), "content": "x\n"} for place in places], owned=owned)
+    (etc / "b.service.d/override.conf").write_text("theirs\n")
+    settle(converge, owned=owned)
+    assert [str(path.relative_to(etc)) for path in etc.glob("*/**/*")] == ["b.service.d/override.conf"]
+    assert not (etc / "a.service.d").exists()
+
+
 def test_one_refused_file_leaves_the_whole_set_untouched(converge: Run, etc: Path) -> None:
     settle(converge, files=[{"dest": f"{etc}/{name}", "content": "good\n"} for name in "ab"])
     result = converge(

@@ -15,13 +15,13 @@ run() {
 }
 await() {
     for try in $(seq 200); do
-        ! run /dhcp-checksums check 2>/dev/null || return 0
+        ! run /dhcp-checksums in-force 2>/dev/null || return 0
         sleep 0.01
     done
     echo "not within two seconds after: $1" >&2
     exit 1
 }
-! run /dhcp-checksums check 2>/run/missing
+! run /dhcp-checksums in-force 2>/run/missing
 cat /run/missing
 chroot /mnt/root /dhcp-checksums keep &
 keeper=$!
@@ -43,13 +43,13 @@ await 'a table of others'
 echo "rules: $(run iptables-nft -t mangle -S OUTPUT | grep -c CHECKSUM)"
 # At rest: looking at the rule causes no event to look at.
 run sh -c 'timeout 1 nft monitor' >/run/events & monitor=$!
-run /dhcp-checksums check
-run /dhcp-checksums check
+run /dhcp-checksums in-force
+run /dhcp-checksums in-force
 wait $monitor || :
 echo "events: $(wc -l </run/events)"
 kill $keeper; wait $keeper || :
 run /dhcp-checksums remove
-! run /dhcp-checksums check 2>/dev/null
+! run /dhcp-checksums in-force 2>/dev/null
 """
 
 

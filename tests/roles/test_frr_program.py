@@ -28,12 +28,10 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
     root = Path(done.stdout.split()[-1])
     (tmp_path / "frr.conf").write_text(rendered_files(PLAN)["/etc/frr/frr.conf"])
     (tmp_path / "keys").write_text(f'fabric = "{SECRET}"\n')
-    programs = tmp_path / "frr"
-    programs.mkdir()
-    for name in ("configuration", "vtysh"):
-        text = (PROGRAMS / name).read_text()
-        (programs / name).write_text(text.replace("/etc/l3hv/frr-keys", "/mnt/keys"))
-        (programs / name).chmod(0o755)
+    (tmp_path / "frr").mkdir()
+    for name, place in (("frr-sync", tmp_path / "frr-sync"), ("vtysh", tmp_path / "frr/vtysh")):
+        place.write_text((PROGRAMS / name).read_text().replace("/etc/l3hv/frr-keys", "/mnt/keys"))
+        place.chmod(0o755)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\ntouch /mnt/restarted\n")
     (tmp_path / "bin" / "systemctl").chmod(0o755)
@@ -46,8 +44,8 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
         for daemon in $daemons; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -P 0 --log file:/var/log/frr/log; done
         trap 'kill -9 $(pidof $daemons)' EXIT
         boot() { /mnt/frr/vtysh -b 2>&1; }
-        in_force() { /mnt/frr/configuration in-force 2>&1; }
-        converge() { PATH=/mnt/bin:$PATH /mnt/frr/configuration converge 2>&1; }
+        in_force() { /mnt/frr-sync in-force 2>&1; }
+        apply() { PATH=/mnt/bin:$PATH /mnt/frr-sync apply 2>&1; }
         running() { vtysh -c 'show running-config'; }
         boot
     """
@@ -81,7 +79,7 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
 
 def test_frr_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
     done = sh(
-        f"running | grep -qx ' {KEY_OF} {SECRET}'; in_force; ! converge | grep .; test ! -e /mnt/restarted"
+        f"running | grep -qx ' {KEY_OF} {SECRET}'; in_force; ! apply | grep .; test ! -e /mnt/restarted"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert SECRET not in done.stdout + done.stderr
@@ -96,7 +94,7 @@ def test_frr_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
     ],
 )
 def test_a_difference_is_named_and_reconfigured(sh: Sh, change: str, seen: str) -> None:
-    done = sh(f"{change}; ! in_force; converge; in_force; test ! -e /mnt/restarted; running >/mnt/runs")
+    done = sh(f"{change}; ! in_force; apply; in_force; test ! -e /mnt/restarted; running >/mnt/runs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen in done.stdout
     assert not any(secret in done.stdout + done.stderr for secret in (SECRET, OTHER))
@@ -105,12 +103,12 @@ def test_a_difference_is_named_and_reconfigured(sh: Sh, change: str, seen: str) 
 def test_a_new_secret_is_configured_and_the_last_one_removed(sh: Sh, tmp_path: Path) -> None:
     change = f"""
         echo 'fabric = "{OTHER}"' >/mnt/keys
-        converge
+        apply
         running | grep ' password ' | sort -u >/mnt/changed
         sed -i '/ password /d' /etc/frr/frr.conf
         rm /mnt/keys
         ! in_force
-        converge
+        apply
         in_force
         ! running | grep ' password '
         test ! -e /mnt/restarted
@@ -129,7 +127,7 @@ def test_secrets_are_only_in_the_files_of_root(sh: Sh, tmp_path: Path) -> None:
         /mnt/frr/vtysh -c 'show running-config no-header' >/mnt/shown
         /mnt/frr/vtysh -m -f /run/l3hv-frr/frr.conf >>/mnt/shown
         echo 'fabric = "{OTHER}"' >/mnt/keys
-        converge
+        apply
         grep -rl -e {SECRET} -e {OTHER} /run /etc/frr /var/log /tmp 2>/dev/null >/mnt/found || true
         stat -c '%a %U' /run/l3hv-frr /run/l3hv-frr/frr.conf >/mnt/modes
     """)
@@ -145,7 +143,7 @@ def test_sessions_stay_up_and_none_begins_during_a_reconfiguration() -> None:
     """A neighbour's BIRD never recovers from a session that begins with half of the configuration."""
     script = f"""
 import runpy, socket
-gate = runpy.run_path("{PROGRAMS}/configuration")["gate"]
+gate = runpy.run_path("{PROGRAMS}/frr-sync")["gate"]
 listener = socket.create_server(("127.0.0.1", 179))
 before, (own, _) = socket.create_connection(("127.0.0.1", 179)), listener.accept()
 late = socket.socket()
@@ -188,7 +186,7 @@ def test_the_program_waits_once_for_a_hanging_daemon(sh: Sh) -> None:
     done = sh(
         """
         kill -STOP $(pidof bgpd)
-        for what in in_force converge; do
+        for what in in_force apply; do
             began=$(date +%s)
             ! $what
             echo "$what took $(($(date +%s) - began)) s"

@@ -150,15 +150,15 @@ def test_a_full_directory_for_temporary_files_is_named(tmp_path: Path) -> None:
 
 
 PROGRAMS = {
-    "gobgp": ("roles/gobgp/files/gobgp", 'program.write("{0}/target", "x" * 9000)', "{0}/target"),
+    "gobgp": ("roles/gobgp/files/gobgp-sync", 'program.write("{0}/target", "x" * 9000)', "{0}/target"),
     "frr": (
-        "roles/frr/files/configuration",
+        "roles/frr/files/frr-sync",
         'program.DIRECTORY = "{0}"; program.kept("x" * 9000)',
         "no file can be written to {0}",
     ),
     "management": (
         "roles/kernel/files/management-advertisements",
-        'program.SETTINGS = "{0}/target"; program.keep(["x" * 9000])',
+        'program.SETTINGS = "{0}/target"; program.apply(["x" * 9000])',
         "{0}/target",
     ),
 }

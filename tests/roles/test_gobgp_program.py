@@ -12,7 +12,7 @@ from rendered import ROOT, read_plan, rendered_files
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter a machine's file system")
 
-PROGRAM = ROOT / "roles/gobgp/files/gobgp"
+PROGRAM = ROOT / "roles/gobgp/files/gobgp-sync"
 GOLDEN = ROOT / "tests/golden"
 PLANS = {
     "debian12": GOLDEN / "gobgp/expected/rr3/plan.yml",
@@ -45,7 +45,7 @@ def beside_gobgp(system: str, path: Path, tmp_path: Path) -> Sh:
     root = Path(done.stdout.split()[-1])
     files = rendered_files(path)
     (tmp_path / "public.toml").write_text(files["/etc/l3hv/gobgp/public.toml"])
-    (tmp_path / "gobgp").write_text(PROGRAM.read_text())
+    (tmp_path / "gobgp-sync").write_text(PROGRAM.read_text())
     routing = read_plan(path)["routing"]
     local = (routing["sessions"] + routing["ranges"])[0]["local"]
     start = f"""
@@ -56,11 +56,11 @@ def beside_gobgp(system: str, path: Path, tmp_path: Path) -> Sh:
         until gobgp --target {API} global 2>/dev/null | grep -q Router-ID; do sleep 0.1; done
         note_ranges() {{ python3 -c '
 import json, runpy, tomllib
-program = runpy.run_path("/mnt/gobgp")
+program = runpy.run_path("/mnt/gobgp-sync")
 with open("/mnt/public.toml", "rb") as file, open(program["RANGES"].format("public"), "w") as noted:
     json.dump(program["intended_ranges"](tomllib.load(file)), noted)'; }}
         note_ranges
-        in_force() {{ python3 /mnt/gobgp in-force /mnt/public.toml 2>&1; }}
+        in_force() {{ python3 /mnt/gobgp-sync in-force /mnt/public.toml 2>&1; }}
         reload() {{ kill -HUP $daemon; sleep 1; }}
     """
 

@@ -26,15 +26,15 @@ def test_a_removed_interface_is_no_error(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert program.learning_interfaces() == []
     monkeypatch.setattr(program, "SETTINGS", str(tmp_path / "settings"))
-    program.keep(["gone0"])
+    program.apply(["gone0"])
     assert "-net.ipv6.conf.gone0.accept_ra = 2" in (tmp_path / "settings").read_text()
 
 
-@pytest.mark.parametrize("words", [[], ["chekc"], ["keep", "all"]])
+@pytest.mark.parametrize("words", [[], ["in-forec"], ["apply", "all"]])
 def test_an_unknown_verb_is_refused(words: list[str]) -> None:
     done = subprocess.run([sys.executable, PROGRAM, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "usage: management-advertisements check|keep\n"
+    assert done.stderr == "usage: management-advertisements apply|in-force\n"
 
 
 def test_a_file_with_the_former_name_is_renamed_with_its_lines(
@@ -46,12 +46,12 @@ def test_a_file_with_the_former_name_is_renamed_with_its_lines(
     monkeypatch.setattr(program, "SETTINGS", str(settings))
     monkeypatch.setattr(program, "learning_interfaces", list)
     with pytest.raises(SystemExit) as refused:
-        program.main(["check"])
+        program.main(["in-force"])
     assert refused.value.code == 1
     assert "is to become" in capsys.readouterr().out
-    program.main(["keep"])
+    program.main(["apply"])
     assert not former.exists()
     assert "oob0.accept_ra = 2" in settings.read_text()
     with pytest.raises(SystemExit) as sound:
-        program.main(["check"])
+        program.main(["in-force"])
     assert sound.value.code == 0

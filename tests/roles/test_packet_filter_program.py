@@ -96,8 +96,8 @@ def test_rules_that_another_program_removes_are_restored(system: str, files: Pat
 LEAVES = """
 run /packet-filter keep /files/lab-hv1.nft &
 await '/packet-filter in-force /files/lab-hv1.nft'
-run /packet-filter load /files/lab-hv2.nft
-run /packet-filter load /files/lab-hv1.nft
+run /packet-filter apply /files/lab-hv2.nft
+run /packet-filter apply /files/lab-hv1.nft
 run nft add table inet other
 run nft flush table inet other
 run nft insert rule inet l3hv forwarded accept
@@ -199,7 +199,7 @@ DIFFERENCES = {
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_each_difference_is_named(system: str, files: Path) -> None:
     script = [
-        f"run /packet-filter load /files/lab-hv1.nft\n"
+        f"run /packet-filter apply /files/lab-hv1.nft\n"
         f"run nft '{change}'\n"
         f"echo '# {change}'\n"
         f"! run /packet-filter in-force /files/lab-hv1.nft\n"
@@ -224,7 +224,7 @@ began=$(date +%s)
 run /packet-filter keep /files/refused.nft 2>&1 || code=$?
 echo "exit status $code after $(($(date +%s) - began)) s"
 began=$(date +%s)
-run /packet-filter load /files/refused.nft 2>/dev/null || echo "load: exit status $?"
+run /packet-filter apply /files/refused.nft 2>/dev/null || echo "apply: exit status $?"
 [ $(($(date +%s) - began)) -lt 4 ]
 """
 
@@ -234,12 +234,12 @@ def test_a_refused_file_is_not_retried_without_pause(files: Path) -> None:
     assert sentence == "packet-filter: nft refuses /files/refused.nft: the kernel keeps what it has"
     assert kept.startswith("exit status 1 after ")
     assert int(kept.split()[-2]) >= 5
-    assert loaded == "load: exit status 1"
+    assert loaded == "apply: exit status 1"
 
 
 # Elements that packets have added to rate sets, and counters, are no difference.
 COUNTS = """
-run /packet-filter load /files/lab-hv1.nft
+run /packet-filter apply /files/lab-hv1.nft
 run nft 'add element inet l3hv strangers { "vm2" . 02:00:00:00:00:66 }'
 run nft 'add element inet l3hv nd_rate { "vm2" limit rate over 20/second burst 60 packets }'
 run /packet-filter in-force /files/lab-hv1.nft
@@ -247,7 +247,7 @@ run nft 'delete counter inet l3hv nd_rate' 2>/dev/null || true
 run nft 'add rule inet l3hv to_host counter name nd_rate'
 ip addr add 192.0.2.1/32 dev lo
 ping -q -c 3 -i 0.01 192.0.2.1 >/dev/null
-run /packet-filter load /files/lab-hv1.nft
+run /packet-filter apply /files/lab-hv1.nft
 run /packet-filter in-force /files/lab-hv1.nft
 run nft list counter inet l3hv nd_rate
 """
@@ -261,7 +261,7 @@ def test_counters_continue_and_are_no_difference(files: Path) -> None:
 LOAD_ALL = """
 for file in /mnt/root/files/*.nft; do
     name=${file##*/}
-    run /packet-filter load "/files/$name"
+    run /packet-filter apply "/files/$name"
     run /packet-filter in-force "/files/$name"
     echo "# ${name%.nft}"
     run nft --json list ruleset
@@ -297,7 +297,7 @@ def test_the_kernel_has_the_sets_of_the_plan(system: str, files: Path) -> None:
 
 # The guest behind web2 answers neighbour solicitations for its /64 itself; others are behind the uplink eth1.
 SCAN = """
-run /packet-filter load /files/one_path-alpha.nft
+run /packet-filter apply /files/one_path-alpha.nft
 for name in beyond guest; do run ip netns add $name; done
 run ip link add eth1 type veth peer name eth0 netns beyond
 run ip link add web2 type veth peer name eth0 netns guest

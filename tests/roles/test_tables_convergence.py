@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "roles/tables/files/tables"
+PROGRAM = ROOT / "roles/tables/files/tables-sync"
 GOLDENS = sorted((ROOT / "tests/golden").glob("*/expected/*/etc/l3hv/tables.conf"))
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
@@ -166,10 +166,10 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
     (directory / "new").write_text(new.text)
     flag = "-4" if old.family == "ipv4" else "-6"
     kernel.begin(old, new)
-    kernel(f"{PROGRAM} {directory / 'old'}")
+    kernel(f"{PROGRAM} apply {directory / 'old'}")
     steps = [
         line.removeprefix("ip ").replace("protocol l3hv", "protocol 107")
-        for line in kernel(f"{PROGRAM} --check {directory / 'new'} || true").splitlines()
+        for line in kernel(f"{PROGRAM} in-force {directory / 'new'} || true").splitlines()
         if line.startswith("ip ")
     ]
     names = {t.split()[1]: t.split()[0] for t in (*old.tables, *new.tables)}
@@ -186,7 +186,7 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
     for number, moment in enumerate(moments):
         for question, before, now, after in zip(asked, moments[0], moment, moments[-1], strict=True):
             assert now in (before, after), (question, before, now, after, steps[:number], old, new)
-    assert kernel(f"{PROGRAM} --check {directory / 'new'}").strip() == ""
+    assert kernel(f"{PROGRAM} in-force {directory / 'new'}").strip() == ""
     found = [line for line in kernel(f"ip {flag} -N rule").splitlines() if line.endswith("proto 107")]
     assert len(found) == len(new.lines)
 
@@ -218,7 +218,7 @@ def test_rules_of_interrupted_runs_are_removed(kernel: Kernel, tmp_path: Path, s
         words = re.sub(r"table (\S+)", lambda match: f"table {TABLES[match[1]]}", line)
         kernel(f"ip rule add priority {words} protocol 107 2>/dev/null || true")
     (tmp_path / "new").write_text(new.text)
-    kernel(f"{PROGRAM} {tmp_path / 'new'}")
-    assert kernel(f"{PROGRAM} --check {tmp_path / 'new'}").strip() == ""
+    kernel(f"{PROGRAM} apply {tmp_path / 'new'}")
+    assert kernel(f"{PROGRAM} in-force {tmp_path / 'new'}").strip() == ""
     found = [line for line in kernel("ip -N rule").splitlines() if line.endswith("proto 107")]
     assert len(found) == len(new.lines)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rendered import ROOT
+from rendered import PLANS, ROOT, read_plan, rendered_files
 
 from l3hv.plan.units import PROMISES, settings_text
 
 GOLDEN = ROOT / "tests/golden"
 UNITS = "etc/systemd/system"
+HARDENING = "zz-l3hv-hardening.conf"
 
 
 def files_of(unit: str) -> list[Path]:
@@ -51,8 +52,45 @@ def test_drop_ins_of_the_roles_override_those_of_systemctl_edit() -> None:
         for line in tasks.read_text().splitlines()
         if line.lstrip(" -").startswith("dest:") and ".service.d/" in line
     }
-    assert len(places) == 4
-    assert {Path(place).name for place in places} == {"zz-l3hv.conf"}
+    assert {Path(place).name for place in places} == {"zz-l3hv.conf", HARDENING}
+    # Where a unit needs an exception from the common settings, its own drop-in is read after them.
+    assert sorted(["override.conf", HARDENING, "zz-l3hv.conf"]) == [
+        "override.conf",
+        HARDENING,
+        "zz-l3hv.conf",
+    ]
+
+
+def unit_files() -> dict[str, list[tuple[str, str]]]:
+    """Return, by unit, the names and texts of its files on each kind of host with each daemon."""
+    plans = {
+        (plan["kind"], plan["routing"]["daemon"]["name"]): path
+        for path in PLANS
+        if (plan := read_plan(path))["managed"]
+    }
+    units: dict[str, list[tuple[str, str]]] = {}
+    for plan in plans.values():
+        for dest, text in rendered_files(plan).items():
+            if dest.startswith(f"/{UNITS}/") and not dest.endswith(".timer"):
+                unit = dest.split("/")[4].removesuffix(".d")
+                units.setdefault(unit, []).append((Path(dest).name, text))
+    return units
+
+
+def test_every_unit_that_can_have_the_common_settings_has_them_in_their_own_file_only() -> None:
+    """FRR's package starts its daemons as root, and systemd-networkd brings settings of its own."""
+    common = (ROOT / "roles/hardening.conf").read_text()
+    names = {line.partition("=")[0] for line in common.splitlines() if line and line[0] not in "#["}
+    assert len(names) > 15
+    units = unit_files()
+    assert len(units) > 10
+    for unit, files in units.items():
+        is_hardened = unit not in ("frr.service", "systemd-networkd.service")
+        assert {text for name, text in files if name == HARDENING} == ({common} if is_hardened else set()), (
+            unit
+        )
+        own = "\n".join(text for name, text in files if name != HARDENING)
+        assert not [name for name in names if f"\n{name}=" in own], unit
 
 
 def test_units_that_examine_their_main_process_wait_for_its_account() -> None:

@@ -492,13 +492,18 @@ def test_the_expected_packet_size_is_the_smaller_mtu_of_both_ends() -> None:
         assert (different(compared(large, seen, FABRIC)) == {}) is is_enough
 
 
+BIRDS_DROP_INS = "/etc/systemd/system/bird.service.d"
+
+
 def test_a_drop_in_that_changes_a_setting_is_named() -> None:
-    path = "/etc/systemd/system/bird.service.d/override.conf"
+    path = f"{BIRDS_DROP_INS}/override.conf"
 
     def change(seen: dict[str, Any]) -> None:
         seen["units"]["bird.service"] |= {
             "KillSignal": "15",
-            "DropInPaths": f"/etc/systemd/system/bird.service.d/zz-l3hv.conf {path}",
+            "DropInPaths": " ".join(
+                [f"{BIRDS_DROP_INS}/zz-l3hv-hardening.conf", f"{BIRDS_DROP_INS}/zz-l3hv.conf", path]
+            ),
         }
 
     found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))

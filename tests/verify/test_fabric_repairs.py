@@ -151,12 +151,12 @@ def test_a_bridge_port_and_a_wrong_neighbour_are_repaired_and_named(lab: Standin
     wrong = "neighbour replace 203.0.113.1 lladdr 02:00:00:00:00:98 nud noarp dev vm1"
     lab.run("hv1", f"ip link add br0 type bridge && ip link set vm2 master br0 && ip {wrong}")
     try:
-        printed = lab.run("hv1", "/usr/local/lib/l3hv/ports --check || true").splitlines()
+        printed = lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync in-force ports || true").splitlines()
         assert printed == [
             "vm1 has a permanent neighbour 203.0.113.1 with the MAC 02:00:00:00:00:98",
             "vm2 is in the bridge br0: its guest gets past the hypervisor's routes and filter",
         ]
-        lab.run("hv1", "/usr/local/lib/l3hv/ports")
+        lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync apply ports")
         assert "master" not in lab.run("hv1", "ip -oneline link show vm2")
         assert "02:00:00:00:00:98" not in lab.run("hv1", "ip neighbour show dev vm1")
     finally:
@@ -189,8 +189,8 @@ def test_another_name_of_a_table_does_not_break_a_run(lab: Standing) -> None:
     file = "/etc/iproute2/rt_tables.d/aa-other.conf"
     lab.run("hv1", f"printf '90 customers\\n100 own\\n' > {file}; cp {file} {file.replace('aa-', 'zz-')}")
     try:
-        lab.run("hv1", "/usr/local/lib/l3hv/tables --check /etc/l3hv/tables.conf")
-        lab.run("hv1", "/usr/local/lib/l3hv/ports --check")
+        lab.run("hv1", "/usr/local/lib/l3hv/tables-sync in-force /etc/l3hv/tables.conf")
+        lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync in-force ports")
         lab.run("hv1", "ip rule delete priority 1000 && systemctl reload l3hv-tables")
         assert lab.failing("hv1") == set()
     finally:

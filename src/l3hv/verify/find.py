@@ -72,7 +72,7 @@ from l3hv.verify.values import (
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
 KERNEL_RULES = (32766, 32767)
 """Priorities of the kernel's rules of main and default, which a host with rules of l3hv must not have."""
-OUR_DROP_IN = "/zz-l3hv.conf"
+OUR_DROP_INS = ("/zz-l3hv.conf", "/zz-l3hv-hardening.conf")
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 Observation = Mapping[str, Any]
@@ -131,7 +131,9 @@ def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             continue
         settings = UnitSettings.of(effective(name, unit))
         if settings != UnitSettings.of(settings_of(name)):
-            foreign = [path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_IN)]
+            foreign = [
+                path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_INS)
+            ]
             settings = UnitSettings(settings.settings, tuple(foreign))
         yield Key(Kind.UNIT_SETTINGS, unit_of(name)), settings
 

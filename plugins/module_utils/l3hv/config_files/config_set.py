@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.l3hv.config_files.commands import Commands
 from ansible.module_utils.l3hv.config_files.files import reporting_write_errors
 from ansible.module_utils.l3hv.config_files.transaction import Transaction
-from ansible.module_utils.l3hv.config_files.units import UNIT_DIRECTORY, UNIT_SUFFIXES, Units
+from ansible.module_utils.l3hv.config_files.units import (
+    DROP_IN_DIRECTORIES,
+    UNIT_DIRECTORY,
+    UNIT_SUFFIXES,
+    Units,
+)
 
 
 class ConfigSet:
@@ -31,7 +37,10 @@ class ConfigSet:
         return "" if code == 0 else f"what runs is not what the files say: {output}"
 
     def remove(self, path: str) -> None:
-        """Remove a file of the set; a unit is stopped and disabled first, while its file still exists."""
+        """Remove a file of the set; a unit is stopped and disabled first, while its file still exists.
+
+        With its last drop-in the directory of a unit's drop-ins is removed, too.
+        """
         if (
             path.startswith(UNIT_DIRECTORY)
             and os.path.dirname(path) + "/" == UNIT_DIRECTORY
@@ -41,6 +50,9 @@ class ConfigSet:
         if os.path.lexists(path):
             with reporting_write_errors(path, "removed"):
                 os.unlink(path)
+        if os.path.dirname(path).endswith(DROP_IN_DIRECTORIES):
+            with contextlib.suppress(OSError):  # The directory has other drop-ins, or has gone already.
+                os.rmdir(os.path.dirname(path))
 
     def restore(self) -> None:
         """Restore the files as they were before the change."""

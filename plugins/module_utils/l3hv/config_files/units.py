@@ -10,6 +10,7 @@ from ansible.module_utils.l3hv.config_files.refused import Refused
 
 UNIT_DIRECTORY = "/etc/systemd/system/"
 UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path")
+DROP_IN_DIRECTORIES = tuple(f"{suffix}.d" for suffix in UNIT_SUFFIXES)
 UP = ("active", "reloading")
 STARTS_AT_BOOT = ("enabled", "enabled-runtime", "static", "indirect", "generated")
 

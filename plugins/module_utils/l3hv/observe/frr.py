@@ -11,7 +11,7 @@ from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, run_query
 
 FRR_CONFIGURATION = "/etc/frr/frr.conf"
 FRR_DIGEST_LINE = r"^! l3hv_config (\S+)$"
-FRR_IN_FORCE = ["/usr/local/lib/l3hv/frr/configuration", "in-force"]
+FRR_IN_FORCE = ["/usr/local/lib/l3hv/frr-sync", "in-force"]
 FRR_FAMILIES = {"ipv4Unicast": "ipv4", "ipv6Unicast": "ipv6"}
 
 

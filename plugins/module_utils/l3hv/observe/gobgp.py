@@ -11,7 +11,7 @@ from ansible.module_utils.l3hv.observe.files import digests_of_file, read_text
 from ansible.module_utils.l3hv.observe.plan import FAMILIES, Plan
 from ansible.module_utils.l3hv.observe.programs import ANSWER_SECONDS, run_query
 
-GOBGP = "/usr/local/lib/l3hv/gobgp"
+GOBGP_SYNC = "/usr/local/lib/l3hv/gobgp-sync"
 GOBGP_CONFIGURATION = "/etc/l3hv/gobgp/{}.toml"
 GOBGP_RANGES = "/run/l3hv-gobgp-{}/ranges.json"
 GOBGP_API = "unix:///run/l3hv-gobgp-{}/api"
@@ -89,7 +89,7 @@ def gobgp_session(
 
 
 def gobgp_ranges(domain: str) -> dict[str, Any]:
-    """Return the ranges of dynamic neighbours as sessions; the program :data:`GOBGP` records them."""
+    """Return the ranges of dynamic neighbours as sessions; ``gobgp-sync`` records them at its start."""
     listening = {"state": "Passive", "info": "", "error": "", "neighbor": "", "local": "", "channels": {}}
     return dict.fromkeys(json.loads(read_text(GOBGP_RANGES.format(domain)) or "{}"), listening)
 
@@ -129,6 +129,6 @@ def gobgp_digests(domain: str) -> dict[str, Any]:
     """Return the digests of a domain's configuration; ``running`` is that of the file if GoBGP runs it."""
     path = GOBGP_CONFIGURATION.format(domain)
     digests = digests_of_file(path, GOBGP_DIGEST_LINE)
-    done = run_query([GOBGP, "in-force", path], seconds=3 * ANSWER_SECONDS)
+    done = run_query([GOBGP_SYNC, "in-force", path], seconds=3 * ANSWER_SECONDS)
     running = digests["placed"] if done.returncode == 0 else f"something else ({done.stderr.strip()})"
     return {"running": running, **digests}

@@ -66,8 +66,7 @@ REWRITING = "{listing}; put a rule before it that accepts the fabric's packets"
 """The remedy of a chain that rewrites packets."""
 
 FRR_REMEDIES = {
-    Kind.CONFIGURATION: "/usr/local/lib/l3hv/frr/configuration in-force;"
-    " run site.yml if the file was changed",
+    Kind.CONFIGURATION: "/usr/local/lib/l3hv/frr-sync in-force; run site.yml if the file was changed",
     Kind.ROUTER_ID: "run site.yml",
     Kind.SESSION: "vtysh -c 'show bgp view VIEW neighbors', and the session on the neighbour",
     Kind.BFD: "vtysh -c 'show bfd peers'; ping the neighbour on this path",
@@ -75,7 +74,7 @@ FRR_REMEDIES = {
     Kind.SENT: "vtysh -c 'show bgp view VIEW neighbors NEIGHBOR advertised-routes'",
 }
 GOBGP_REMEDIES = {
-    Kind.CONFIGURATION: "/usr/local/lib/l3hv/gobgp in-force; run site.yml if the file was changed",
+    Kind.CONFIGURATION: "/usr/local/lib/l3hv/gobgp-sync in-force; run site.yml if the file was changed",
     Kind.ROUTER_ID: "run site.yml",
     Kind.SESSION: "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor,"
     " and the session on the neighbour",

@@ -1,12 +1,12 @@
-"""The programs that repair guest ports and apply uplinks, and their limits for a hanging networkd."""
+"""The program that repairs uplinks and guest ports reads the files of the roles as networkd does."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from images import loaded
@@ -15,8 +15,8 @@ from test_rendered_files import name
 
 
 @pytest.fixture(scope="module")
-def ports() -> ModuleType:
-    return loaded(ROOT / "roles/guest_ports/files/ports")
+def program() -> ModuleType:
+    return loaded(ROOT / "roles/uplinks/files/networkd-sync")
 
 
 HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(path)["managed"]]
@@ -24,15 +24,15 @@ HYPERVISORS = [path for path in PLANS if "hv" in path.parts[-2] and read_plan(pa
 
 @pytest.mark.parametrize("path", HYPERVISORS, ids=name)
 def test_a_port_has_the_addresses_and_routes_of_the_plan(
-    path: Path, ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, files = read_plan(path), rendered_files(path)
-    (tmp_path / "networkd.conf").write_text(files[ports.NETWORKD])
-    monkeypatch.setattr(ports, "NETWORKD", str(tmp_path / "networkd.conf"))
+    (tmp_path / "networkd.conf").write_text(files[program.NETWORKD])
+    monkeypatch.setattr(program, "NETWORKD", str(tmp_path / "networkd.conf"))
     numbers = {table["name"]: str(table["id"]) for table in plan["table_names"]}
     for guest in plan["guests"]:
-        (tmp_path / "port").write_text(files[ports.FILES.format(guest["interface"])])
-        port = ports.wanted(str(tmp_path / "port"), ports.table_numbers())
+        (tmp_path / "port").write_text(files[program.PORTS.format(guest["interface"])])
+        port = program.wanted_port(str(tmp_path / "port"), program.table_numbers())
         assert port.addresses == set(guest["gateways"])
         assert port.routes == {
             (
@@ -47,14 +47,61 @@ def test_a_port_has_the_addresses_and_routes_of_the_plan(
         }
 
 
+def link(name: str, mtu: int, flags: list[str], addresses: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a link as ip(8) prints it, with addresses of a plan."""
+    info = [
+        {"local": one["address"], "prefixlen": one["length"], "scope": "host" if name == "lo" else "global"}
+        for one in addresses
+    ]
+    return {"ifname": name, "mtu": mtu, "flags": flags, "addr_info": info}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PLANS if path.parts[-4] in ("lab", "one_path", "vlans") and read_plan(path)["managed"]],
+    ids=name,
+)
+def test_uplinks_and_the_loopback_are_what_the_plan_says(
+    path: Path, program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read_plan(path)
+    for file, text in rendered_files(path).items():
+        if file.startswith("/etc/systemd/network/"):
+            (tmp_path / Path(file).name).write_text(text)
+    for variable in ("UPLINKS", "LOOPBACK"):
+        monkeypatch.setattr(program, variable, str(tmp_path / Path(getattr(program, variable)).name))
+
+    def differences(
+        mtu: int | None, flags: list[str], addresses: list[dict[str, Any]] | None
+    ) -> dict[str, list[str]]:
+        found = {"lo": link("lo", 65536, ["UP"], plan["loopbacks"] if addresses is None else [])}
+        for one in plan["uplinks"]:
+            here = one["addresses"] if addresses is None else addresses
+            found[one["interface"]] = link(one["interface"], mtu or one["mtu"], flags, here)
+        monkeypatch.setattr(program, "links", lambda: found)
+        return {key: [one.words for one in several] for key, several in program.uplink_differences().items()}
+
+    def lacking(addresses: list[dict[str, Any]]) -> list[str]:
+        return sorted(f"lacks {one['address']}/{one['length']}" for one in addresses)
+
+    assert differences(None, ["UP"], None) == {}
+    different = {
+        one["interface"]: ["has mtu 1", "is down", *lacking(one["addresses"]), "has 192.0.2.250/32"]
+        for one in plan["uplinks"]
+    }
+    if plan["loopbacks"]:
+        different["lo"] = lacking(plan["loopbacks"])
+    assert differences(1, [], [{"address": "192.0.2.250", "length": 32}]) == different
+
+
 def test_a_removed_port_is_no_error_and_is_not_repaired(
-    ports: ModuleType, capsys: pytest.CaptureFixture[str]
+    program: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several = [
-        ports.Difference("has ipv4 forwarding off", setting="ipv4/conf/gone0/forwarding"),
-        ports.Difference("is down", ("link", "set", "dev", "gone0", "up")),
+        program.Difference("has ipv4 forwarding off", setting="ipv4/conf/gone0/forwarding"),
+        program.Difference("is down", ("link", "set", "dev", "gone0", "up")),
     ]
-    ports.mend({"gone0": several})
+    program.mend({"gone0": several})
     assert capsys.readouterr().out == ""
 
 
@@ -76,28 +123,19 @@ FAILS = "echo no such thing >&2; exit 3"
 
 
 @pytest.fixture(params=["ports", "uplinks"])
-def apply(request: pytest.FixtureRequest, ports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
-    """Return a function that runs a program with a limit in seconds for networkd, and returns its error."""
+def apply(request: pytest.FixtureRequest, program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Apply:
+    """Return a function that applies files with a limit in seconds for networkd, and returns its error."""
 
-    def apply_ports(limit: float) -> str:
-        monkeypatch.setattr(ports, "NETWORKD_SECONDS", 0.2)
-        monkeypatch.setattr(ports, "NETWORKD_MOST_SECONDS", limit)
+    def run(limit: float) -> str:
+        monkeypatch.setattr(program, "NETWORKD_SECONDS", 0.2)
+        monkeypatch.setattr(program, "NETWORKD_MOST_SECONDS", limit)
         try:
-            ports.apply()
+            program.main(["apply", request.param])
         except SystemExit as ended:
             return str(ended.code)
         return ""
 
-    def apply_uplinks(limit: float) -> str:
-        program = (ROOT / "roles/uplinks/files/apply-uplinks").read_text()
-        for setting, value in (("\npatience=10\n", 0.2), ("\nlimit=120\n", limit)):
-            assert setting in program
-            program = program.replace(setting, f"{setting.partition('=')[0]}={value}\n")
-        done = subprocess.run(["sh"], input=program, capture_output=True, text=True, check=False, timeout=20)
-        assert done.returncode == bool(done.stderr)
-        return done.stderr.strip()
-
-    return apply_ports if request.param == "ports" else apply_uplinks
+    return run
 
 
 def programs(directory: Path, monkeypatch: pytest.MonkeyPatch, networkctl: str, busctl: str) -> None:
@@ -145,7 +183,7 @@ def test_errors_of_networkctl_are_shown(
 
 
 def test_table_names_are_read_once_for_all_ports(
-    ports: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = next(path for path in PLANS if path.parts[-4:] == ("lab", "expected", "hv1", "plan.yml"))
     placed = {name: text for name, text in rendered_files(path).items() if "/05-l3hv-port-" in name}
@@ -153,12 +191,12 @@ def test_table_names_are_read_once_for_all_ports(
     for file, text in placed.items():
         (tmp_path / Path(file).name).write_text(text)
     interfaces = [guest["interface"] for guest in read_plan(path)["guests"]]
-    empty = {name: ports.Port() for name in interfaces}
+    empty = {name: program.Port() for name in interfaces}
     for port in empty.values():
         port.link = {"mtu": "1500", "mac": "", "master": "", "state": "up"}
     read = []
-    monkeypatch.setattr(ports, "FILES", str(tmp_path / "05-l3hv-port-{}.network"))
-    monkeypatch.setattr(ports, "found", lambda: empty)
-    monkeypatch.setattr(ports, "table_numbers", lambda: read.append(1) or dict(ports.BUILTIN_TABLES))
-    assert len(ports.differences()) == len(placed)
+    monkeypatch.setattr(program, "PORTS", str(tmp_path / "05-l3hv-port-{}.network"))
+    monkeypatch.setattr(program, "found_ports", lambda: empty)
+    monkeypatch.setattr(program, "table_numbers", lambda: read.append(1) or dict(program.BUILTIN_TABLES))
+    assert len(program.port_differences()) == len(placed)
     assert read == [1]

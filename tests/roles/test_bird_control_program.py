@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from images import ROOT, in_an_image
 
-PROGRAM = ROOT / "roles" / "bird" / "files" / "birds"
+PROGRAM = ROOT / "roles" / "bird" / "files" / "bird-control"
 
 OWN = """
 define l3hv_config = "0123456789abcdef";
@@ -67,7 +67,7 @@ for program in systemctl start; do
     chmod 0755 /mnt/root/usr/local/bin/$program
     shift
 done
-install -m 0755 "$4" /mnt/root/birds
+install -m 0755 "$4" /mnt/root/bird-control
 export PATH=/usr/local/bin:$PATH
 exec chroot /mnt/root bash -ec "$5"
 """
@@ -109,19 +109,19 @@ reads flush
 def test_a_hanging_session_is_named_and_restarted(system: str, daemon: str) -> None:
     """No session is restarted while all work; a session that has just been restarted may hang once more."""
     whole = """
-        /birds in-force bird
-        /birds configure bird
+        /bird-control in-force bird
+        /bird-control apply bird
         test ! -e /run/restarted
     """
     mended = """
-        /birds in-force bird
+        /bird-control in-force bird
         touch -d '2 minutes ago' /run/bird/bird.ctl
-        ! /birds in-force bird
-        /birds configure bird
+        ! /bird-control in-force bird
+        /bird-control apply bird
         test -e /run/restarted
         birdc -s /run/neighbor.ctl enable hypervisor
         reads Established
-        /birds in-force bird
+        /bird-control in-force bird
     """
     script = BEGIN + whole + HANG + mended + END
     done = in_an_image(system, daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, script)
@@ -135,20 +135,20 @@ def test_a_hanging_session_is_named_and_restarted(system: str, daemon: str) -> N
 def test_a_hanging_session_is_restarted_between_two_runs(system: str, daemon: str) -> None:
     """The timer restarts no working session, and not the same session again at once."""
     mended = """
-        /birds mend bird
+        /bird-control mend bird
         test -e /run/restarted
         rm /run/restarted
         birdc -s /run/neighbor.ctl enable hypervisor
         reads Established
-        test ! -e /run/l3hv-birds-took-over
+        test ! -e /run/l3hv-bird-took-over
     """
     again = """
         sed -i '/ipv4 { import none/a ipv6 { import none; export all; };' /neighbor.conf
         birdc -s /run/neighbor.ctl configure
         reads Established
     """
-    script = BEGIN + "/birds mend bird; test ! -e /run/restarted" + HANG + mended
-    script += again + HANG + "/birds mend bird; test ! -e /run/restarted" + END
+    script = BEGIN + "/bird-control mend bird; test ! -e /run/restarted" + HANG + mended
+    script += again + HANG + "/bird-control mend bird; test ! -e /run/restarted" + END
     done = in_an_image(system, daemon, MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("bird: a session does not end (flush): bird is restarted") == 1
@@ -162,7 +162,7 @@ def test_a_bird_that_hangs_during_reconfiguration_is_named(daemon: str) -> None:
         printf '%s\n' '#!/bin/sh' 'case "$*" in configure) kill -STOP $(cat /run/pid) ;; esac' \
             'exec /usr/sbin/real-birdc "$@"' >/usr/sbin/birdc
         chmod 0755 /usr/sbin/birdc
-        /birds configure bird && code=0 || code=$?
+        /bird-control apply bird && code=0 || code=$?
         echo "exit status $code"
     """
     done = in_an_image(
@@ -175,17 +175,17 @@ def test_a_bird_that_hangs_during_reconfiguration_is_named(daemon: str) -> None:
 
 def test_a_long_held_lock_is_named_and_only_root_can_hold_it() -> None:
     held = """
-        /birds mend bird
-        stat -c 'mode %a' /run/l3hv-birds.lock
-        exec 8>/run/l3hv-birds.lock
+        /bird-control mend bird
+        stat -c 'mode %a' /run/l3hv-bird.lock
+        exec 8>/run/l3hv-bird.lock
         flock 8
-        /birds mend bird 8>&-
+        /bird-control mend bird 8>&-
         echo "gave way"
-        touch -d '10 minutes ago' /run/l3hv-birds-mended/locked
-        ! /birds mend bird 8>&-
+        touch -d '10 minutes ago' /run/l3hv-bird-mended/locked
+        ! /bird-control mend bird 8>&-
         exec 8>&-
-        /birds mend bird
-        test ! -e /run/l3hv-birds-mended/locked
+        /bird-control mend bird
+        test ! -e /run/l3hv-bird-mended/locked
     """
     done = in_an_image(
         "debian13", "bird2", MACHINE, OWN, NEIGHBOR, SYSTEMCTL, START, PROGRAM, BEGIN + held + END
@@ -199,10 +199,10 @@ def test_an_unconfigured_control_socket_is_removed() -> None:
     asked = """
         install -d -o bird -m 2750 /run/bird-monitoring
         printf '%s\n' 'cli "/run/bird-monitoring/bird.ctl" { restrict };' >>/etc/bird/bird.conf
-        /birds configure bird
+        /bird-control apply bird
         test -d /run/bird-monitoring
         sed -i /bird-monitoring/d /etc/bird/bird.conf
-        /birds configure bird
+        /bird-control apply bird
         test ! -e /run/bird-monitoring
     """
     done = in_an_image(
@@ -268,19 +268,19 @@ takes() {
 }
 # What is mended may come in again, however often that is looked at.
 mends() {
-    /birds mend bird
+    /bird-control mend bird
     takes "$1"
-    /birds mend bird
+    /bird-control mend bird
 }
 OWN='FAMILY'
 announces 1 2 3
 bird -f -c /neighbor.conf -s /run/neighbor.ctl & neighbor=$!
 bird -f & echo $! >/run/pid
 takes "1 2 3"
-/birds mend bird
+/bird-control mend bird
 announces 1 2 3 4 5 6
 takes "1 2 3 4"
-/birds mend bird  # the cause is there still
+/bird-control mend bird  # the cause is there still
 takes "1 2 3 4"
 announces 4 5 6
 takes "4"

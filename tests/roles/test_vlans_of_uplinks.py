@@ -25,15 +25,16 @@ links() {{
 }}
 links first 2
 sed -i 's/^Id=90$/Id=91/' {NETWORK}-eno1.90.netdev
-CONFIG_FILES_CHANGED={NETWORK}-eno1.90.netdev sh /apply-uplinks
+CONFIG_FILES_CHANGED={NETWORK}-eno1.90.netdev python3 -I /networkd-sync apply uplinks
 links changed 2
 rm {NETWORK}-eno2.90.netdev {NETWORK}-eno2.90.network
 sed -i '/^VLAN=eno2.90$/d' /etc/systemd/network/05-l3hv-nic-eno2.network
 CONFIG_FILES_CHANGED=/etc/systemd/network/05-l3hv-nic-eno2.network \\
-CONFIG_FILES_REMOVED="$(printf '%s\\n' {NETWORK}-eno2.90.netdev {NETWORK}-eno2.90.network)" sh /apply-uplinks
+CONFIG_FILES_REMOVED="$(printf '%s\\n' {NETWORK}-eno2.90.netdev {NETWORK}-eno2.90.network)" \\
+python3 -I /networkd-sync apply uplinks
 sleep 1
 links removed 1
-CONFIG_FILES_CHANGED={NETWORK}-eno1.90.netdev sh /apply-uplinks
+CONFIG_FILES_CHANGED={NETWORK}-eno1.90.netdev python3 -I /networkd-sync apply uplinks
 links unchanged 1
 """
 UNIT = """\
@@ -60,7 +61,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
     }
     files = {
         **placed,
-        "apply-uplinks": (ROOT / "roles/uplinks/files/apply-uplinks").read_text(),
+        "networkd-sync": (ROOT / "roles/uplinks/files/networkd-sync").read_text(),
         "script": SCRIPT,
     }
     with emulated_machine(tmp_path_factory.mktemp("machine"), nics, files, {"script.service": UNIT}) as (
