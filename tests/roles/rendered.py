@@ -99,7 +99,7 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
     for task in read(role / "tasks/main.yml"):
         for entry in filter(is_wanted, templar.template(task.get("config_files", {}).get("files", []))):
             if not entry["src"].endswith(".j2"):
-                # As Ansible does it: the role of a file that is another role's may have no directory of files.
+                # As Ansible does: a role that takes a file from another role may have no files of its own.
                 text = Path(normpath(role / "files" / entry["src"])).read_text(encoding="utf-8")
                 files.update((destination(entry["dest"], one), text) for one in entry.get("each", [{}]))
                 continue
