@@ -1,4 +1,4 @@
-"""The files that site.yml places on a host, rendered from a plan without a machine."""
+"""Every file that site.yml places on a host, rendered from its plan without a machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from config_files import destination, is_wanted, template_at, texts  # noqa: E40
 PLANS = [
     path
     for path in sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
-    if "\n    name: junos\n" not in path.read_text(encoding="utf-8")  # site.yml places no files on Junos
+    if "\n    name: junos\n" not in path.read_text(encoding="utf-8")  # nothing is placed on those
 ]
 ROLE_VARIABLES = ROOT / "playbooks/vars/roles.yml"
 GROUPS = {"hypervisor": "hypervisors", "route_reflector": "route_reflectors", "edge_router": "edge_routers"}
 
 
 def trusted(value: Any) -> Any:
-    """Return ``value`` with trusted texts, as Ansible reads them from a playbook: they may be expressions."""
+    """Return ``value`` as Ansible has it after reading a playbook: its texts may be expressions."""
     if isinstance(value, dict):
         return {key: trusted(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -51,12 +51,12 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def rendered_files(path: Path) -> dict[str, str]:
-    """Return the rendered files of the plan at ``path``: the text of each file by its path on the host."""
+    """Return what the plan at ``path`` prints: the text of each file by the path where it is placed."""
     return files_of_plan(read_plan(path))
 
 
 def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
-    """Return the rendered files of a plan: the text of each file by its path on the host."""
+    """Return what a plan prints: the text of each file by the path where it is placed."""
     files: dict[str, str] = {}
     for call in role_calls(plan):
         files.update(files_of_role(ROOT / "roles" / call["role"], call, plan))
@@ -64,7 +64,7 @@ def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
 
 
 def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the roles that site.yml runs for a plan, with the variables that site.yml sets."""
+    """Return the roles that site.yml has for a plan, with the variables that it sets itself."""
     if not plan["managed"]:
         return []
     templar = Templar(loader=DataLoader(), variables={"l3hv_plan": plan})
@@ -78,7 +78,7 @@ def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def role_call(entry: str | dict[str, Any]) -> dict[str, Any]:
-    """Return an entry of a play's roles as a mapping; the entry may be only a name."""
+    """Return an entry of a play's roles, which may be a name alone."""
     return {"role": entry} if isinstance(entry, str) else entry
 
 
@@ -99,7 +99,7 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
     for task in read(role / "tasks/main.yml"):
         for entry in filter(is_wanted, templar.template(task.get("config_files", {}).get("files", []))):
             if not entry["src"].endswith(".j2"):
-                # Ansible resolves '..' as text: a role that uses another role's file may have no files/
+                # As Ansible does: a role that takes a file from another role may have no files of its own.
                 text = Path(normpath(role / "files" / entry["src"])).read_text(encoding="utf-8")
                 files.update((destination(entry["dest"], one), text) for one in entry.get("each", [{}]))
                 continue
