@@ -26,7 +26,7 @@ from l3hv.run.identity import describe_run, environment, lease_seconds
 from l3hv.run.removals import Removals
 
 # The reactions of a run that would take hosts and guests out of service.
-IGNORE, TELL, REFUSE = "ignore", "tell", "refuse"
+IGNORE, REPORT, REFUSE = "ignore", "report", "refuse"
 
 
 def build_directories(tree: Path, chosen: str) -> Iterator[Path]:

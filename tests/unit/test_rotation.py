@@ -13,7 +13,7 @@ from l3hv.model.plain import as_plain
 from l3hv.plan.host import host_plan
 
 SECRETS = {"old": "as it was", "new": "as it will be"}
-TOLD = "! l3hv_config 5007c0e8da227134\n"
+CONFIGURATION = "! l3hv_config 5007c0e8da227134\n"
 PLACED = 'define key_old = "as it was";\n'
 
 
@@ -35,7 +35,7 @@ FROM = {host: in_use(plan) for host, plan in BEFORE.items()}
 
 def problems(plan: dict[str, Any], keys: dict[str, str | None], **changes: Any) -> list[str]:
     arguments = {
-        "told": [TOLD],
+        "configurations": [CONFIGURATION],
         "secrets": SECRETS,
         "placed": PLACED,
         "unmanaged": [],
@@ -99,7 +99,7 @@ def test_a_completed_rotation_has_no_problem() -> None:
             {"placed": 'define key_old = "another";\n'},
             "The secret of the key old is not the one that hv1 uses",
         ),
-        ({"unmanaged": ["rr2"]}, "rr2 is managed by somebody else, and the session rr2_public of hv1 needs"),
+        ({"unmanaged": ["rr2"]}, "rr2 is managed by another team, and the session rr2_public of hv1 needs"),
     ],
 )
 def test_an_impossible_rotation_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -142,7 +142,7 @@ def test_keys_in_use_cannot_be_read_from_a_file_that_frr_wrote() -> None:
     text = f"frr version 10.3\nfrr defaults traditional\n!\nrouter bgp 64512 view public\n{text}"
     keys = keys_in_use([text])
     assert keys == dict.fromkeys(FROM["rr2"])
-    (sentence,) = problems(plan | {"routing": routing}, keys, told=[text])
+    (sentence,) = problems(plan | {"routing": routing}, keys, configurations=[text])
     assert sentence.startswith("FRR has written /etc/frr/frr.conf of rr2 itself (`write memory`)")
     assert "as it was" not in sentence
 

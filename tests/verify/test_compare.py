@@ -138,7 +138,7 @@ def test_a_refused_announcement_is_reported_with_the_reason() -> None:
     assert [check.sentence for check in checks if not check.ok] == [
         "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
         "neighbours of this kind may not advertise this prefix",
-        "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter says so",
+        "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter refuses it",
     ]
 
 

@@ -77,7 +77,7 @@ def test_the_files_hold_the_same_checks(tmp_path: Path) -> None:
         "found": "0: from all lookup local",
         "state": "failed",
         "ok": False,
-        "remedy": "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
+        "remedy": "systemctl reload l3hv-tables; remove a rule of another program by hand",
     }
     suites = ElementTree.parse(tmp_path / "verify" / "report.xml").getroot()
     assert suites.get("tests") == str(len(data["checks"]))

@@ -85,7 +85,7 @@ def rotation_problems(
     plan: Plain,
     in_use: InUse,
     *,
-    told: Iterable[str],
+    configurations: Iterable[str],
     secrets: Mapping[str, str],
     placed: str,
     unmanaged: Collection[str],
@@ -93,7 +93,7 @@ def rotation_problems(
 ) -> Iterator[str]:
     """Yield a sentence for each reason not to rotate the keys of one host.
 
-    ``told`` are the configurations from which ``in_use`` was read.  ``placed`` is the host's file of secrets;
+    ``configurations`` are the configurations from which ``in_use`` was read.  ``placed`` is the host's file of secrets;
     no sentence repeats a secret.  ``unmanaged`` are the hosts that l3hv does not configure.  ``may_cut``
     allows the rotation to cut off a host with a single path.
     """
@@ -105,7 +105,7 @@ def rotation_problems(
             f"{plan['host']} runs {title}, and its sessions have keys: only BIRD's and FRR's are rotated."
             " Change these keys with site.yml while traffic uses the other paths."
         )
-    if routing["daemon"]["name"] == "frr" and in_use and not all(map(_FRR_OURS.search, told)):
+    if routing["daemon"]["name"] == "frr" and in_use and not all(map(_FRR_OURS.search, configurations)):
         # All sessions seem to have no key: the rotation would restart them all at the same time.
         yield (
             f"FRR has written /etc/frr/frr.conf of {plan['host']} itself (`write memory`), without the names"
@@ -135,7 +135,7 @@ def rotation_problems(
     for session in routing["sessions"]:
         if session["name"] in changed and session["peer"] in unmanaged:
             yield (
-                f"{session['peer']} is managed by somebody else, and the session {session['name']} of"
+                f"{session['peer']} is managed by another team, and the session {session['name']} of"
                 f" {plan['host']} needs another key: it would be down until both ends have that key."
                 " Leave the key as it is (l3hv_bgp_key), or change it with site.yml at the same time."
             )

@@ -13,7 +13,7 @@ UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} res
 LISTINGS = {Kind.CHAIN, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE}
 """Kinds whose remedies begin with the command that lists the rules of other programs."""
 
-PORT = "networkctl reconfigure the interface; a port of no guest has to be removed by hand"
+PORT = "networkctl reconfigure the interface; remove a port without a guest in the plan by hand"
 
 REMEDIES: dict[Kind, str] = {
     Kind.SESSION: "birdc show protocols all {name}, and the same on the neighbour",
@@ -25,10 +25,10 @@ REMEDIES: dict[Kind, str] = {
     Kind.ANNOUNCEMENT: "find out why {announcer} announces this; in the inventory it is not its own",
     Kind.LIMIT: "find out why it announces so much, or raise l3hv_prefix_limit; see docs/intent.md",
     Kind.LEARNED: "birdc show route table TABLE; ip route show table TABLE",
-    Kind.ROUTE: "networkctl reconfigure the interface; a route of somebody else has to be removed by hand",
+    Kind.ROUTE: "networkctl reconfigure the interface; remove a route of another program by hand",
     Kind.LAST_RESORT: "systemctl reload l3hv-tables",
-    Kind.DEFAULT_ROUTE: "remove the route, or say l3hv_main_default_route: true if it is meant",
-    Kind.RULES: "systemctl reload l3hv-tables; a rule of somebody else has to be removed by hand",
+    Kind.DEFAULT_ROUTE: "remove the route, or set l3hv_main_default_route: true if it is intended",
+    Kind.RULES: "systemctl reload l3hv-tables; remove a rule of another program by hand",
     Kind.FOREIGN_RULES: "they affect no packets of the fabric; remove them only if no program needs them",
     Kind.FOREIGN_CHAIN: "{listing}; add an exception for the fabric's interfaces",
     Kind.FOREIGN_TABLE: "{listing}; look there for what drops or rewrites the fabric's packets",
@@ -98,7 +98,7 @@ def remedy(check: Check) -> str:
             return UNSEEN
         case AnnouncedBy(owners, unseen), _:
             more = UNSEEN if unseen else REMEDIES[Kind.LEARNED]
-            return f"announced by {', '.join(owners) or 'nobody'}; {more}"
+            return f"announced by {', '.join(owners) or 'no host'}; {more}"
     return "" if check.state == "ok" else _of_kind(check)
 
 

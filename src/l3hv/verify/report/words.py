@@ -421,7 +421,7 @@ def limit(reached: Limit) -> str:
 
 def refused(announcement: Refused) -> str:
     """Return the reason why an announcement is refused."""
-    return f"refused: {announcement.why or 'a filter says so'}"
+    return f"refused: {announcement.why or 'a filter refuses it'}"
 
 
 def calls(times: int) -> str:
