@@ -106,7 +106,7 @@ test-roles: root host $(VENV)/.dev
 
 # Every daemon with every other, and a whole run for each question: this takes longer than `make test`.
 .PHONY: test-matrix
-test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (90 minutes on two cores)
+test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (150 minutes on two cores)
 	@$(call with_the_lab,L3HV_TWIN=$(TEST_TWIN) pytest -q -s -m 'fabric and matrix')
 	@pytest -q -s -m 'matrix and not fabric'
 

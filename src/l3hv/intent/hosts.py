@@ -692,11 +692,12 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         )
     if kind == "route_reflector" and settings.origin_validation == "strict":
         _check_validation(settings, notes)
-    if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range":
+    if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range" and daemon is not None:
         notes.add(
             "l3hv_neighbors",
             settings.neighbors,
-            f"l3hv configures the neighbours of {TITLES[settings.daemon]} one by one, not as a range.",
+            f"l3hv configures the neighbours of {TITLES[settings.daemon]} {daemon.version}".rstrip()
+            + " one by one, not as a range.",
             "Use explicit, or choose bird2.",
         )
 

@@ -94,8 +94,8 @@ VALIDATING: frozenset[DaemonName] = frozenset({"bird2", "bird3", "frr", "gobgp",
 WITH_ROA_TABLES: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """Validating daemons with a ROA table (RFC 6482) for owners; the others get a prefix list per neighbour."""
 
-WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"junos"})
-"""Daemons whose neighbours are configured one by one: they accept no clients from a range."""
+WITHOUT_RANGES: frozenset[DaemonName] = frozenset({"bird1", "junos"})
+"""Daemons whose neighbours are configured one by one: BIRD has dynamic neighbours from 2.0.6 on."""
 
 WITHOUT_KEYS: frozenset[DaemonName] = frozenset({"junos"})
 """Daemons that get no keys: every diff of their configuration would show the keys."""

@@ -75,7 +75,9 @@ class _Verbs:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
-        self._verbs = parser.add_subparsers(metavar="VERB", required=True, help=argparse.SUPPRESS)
+        self._verbs = parser.add_subparsers(
+            prog="twin", metavar="VERB", required=True, help=argparse.SUPPRESS
+        )
         self._lines: list[str] = []
         self.names: list[str] = []
 
@@ -100,11 +102,15 @@ class _Verbs:
         ``takes`` is ``command`` if a command may follow ``--``, and ``arguments`` if the verb passes all
         unknown arguments to a program.  ``has_name`` adds the option for the name of the twin.
         """
-        usage = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'} -- COMMAND"
+        place = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'}"
+        usages = {
+            "command": f"{place} -- COMMAND",
+            "arguments": f"twin {name} [-h] [--name NAME] PLAYBOOK [ARGUMENT ...]",
+        }
         added = self._verbs.add_parser(
             name,
             description=summary,
-            usage=usage if takes == "command" else None,
+            usage=usages.get(takes or ""),
             allow_abbrev=False,
             parents=parents,
         )
@@ -194,18 +200,18 @@ def _add_running(verbs: _Verbs) -> None:
         "Run a playbook against the twin's machines, with further arguments of ansible-playbook.",
         takes="arguments",
     )
-    added.add_argument("playbook")
+    added.add_argument("playbook", metavar="PLAYBOOK")
 
     verbs.add("status", _status, "Show machines, ports and guests.", as_json=True)
 
     added = verbs.add("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
-    added.add_argument("machine")
+    added.add_argument("machine", metavar="MACHINE")
 
     added = verbs.add("guest", _guest, "Run a command as a guest (default: bash).", takes="command")
-    added.add_argument("guest")
+    added.add_argument("guest", metavar="GUEST")
 
     added = verbs.add("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
-    added.add_argument("guest")
+    added.add_argument("guest", metavar="GUEST")
     added.add_argument("--on", metavar="HYPERVISOR", help="default: its last hypervisor")
     runs_as = added.add_mutually_exclusive_group()
     runs_as.add_argument("--qemu", action="store_true", help="run it as a virtual machine")
@@ -214,7 +220,7 @@ def _add_running(verbs: _Verbs) -> None:
     )
 
     added = verbs.add("unplug", _unplug, "Stop a guest and remove its interface.")
-    added.add_argument("guest")
+    added.add_argument("guest", metavar="GUEST")
 
 
 def _add_breaking(verbs: _Verbs) -> None:
@@ -224,25 +230,25 @@ def _add_breaking(verbs: _Verbs) -> None:
         ("heal", _heal, "Undo a cut."),
     ):
         added = verbs.add(name, run, summary)
-        added.add_argument("machine")
-        added.add_argument("path")
+        added.add_argument("machine", metavar="MACHINE")
+        added.add_argument("path", metavar="PATH")
         added.add_argument("--domain", help="one domain of the path (default: all)")
 
-    added = verbs.add("carrier", _carrier, "Take or restore a machine's carrier on a path.")
-    added.add_argument("machine")
-    added.add_argument("path")
+    added = verbs.add("carrier", _carrier, "Switch a machine's carrier on a path off or on.")
+    added.add_argument("machine", metavar="MACHINE")
+    added.add_argument("path", metavar="PATH")
     added.add_argument("state", choices=("up", "down"))
     added.add_argument("--domain", help="one domain of the path (default: all)")
 
     added = verbs.add("kill", _kill, "Send SIGKILL to a daemon of a machine.")
-    added.add_argument("machine")
-    added.add_argument("daemon", help="the name of the program: bird, dnsmasq, …")
+    added.add_argument("machine", metavar="MACHINE")
+    added.add_argument("daemon", metavar="DAEMON", help="the name of the program: bird, dnsmasq, …")
 
-    added = verbs.add("crash", _crash, "Cut a machine's power.")
-    added.add_argument("machine")
+    added = verbs.add("crash", _crash, "Power a machine off, as a power cut does.")
+    added.add_argument("machine", metavar="MACHINE")
 
     added = verbs.add("boot", _boot, "Switch a machine on and wait until it is up.")
-    added.add_argument("machine")
+    added.add_argument("machine", metavar="MACHINE")
 
 
 def _add_measuring(verbs: _Verbs) -> None:
@@ -325,7 +331,14 @@ def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.W
 def _ansible_options() -> argparse.ArgumentParser:
     """Return a parser of the options of ansible-playbook that an inventory may need."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-e", "--extra-vars", action="append", default=[], metavar="VARIABLES")
+    parser.add_argument(
+        "-e",
+        "--extra-vars",
+        action="append",
+        default=[],
+        metavar="VARIABLES",
+        help="as for ansible-playbook, like the options of vaults",
+    )
     parser.add_argument("--vault-id", action="append", default=[], dest="vault_ids", metavar="ID")
     parser.add_argument(
         "--vault-password-file", action="append", default=[], dest="vault_password_files", metavar="FILE"
