@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -62,3 +63,16 @@ def test_a_program_is_of_one_language(program: Path) -> None:
     else:
         assert "#!/bin/" not in text
         assert "shell=True" not in text
+
+
+@pytest.mark.parametrize("name", ["notify_systemd", "remedy"])
+def test_the_copies_of_a_function_are_equal(name: str) -> None:
+    copies = [
+        ast.dump(function)
+        for program in PROGRAMS
+        if "python" in (text := program.read_text(encoding="utf-8")).partition("\n")[0]
+        for function in ast.parse(text).body
+        if isinstance(function, ast.FunctionDef) and function.name == name
+    ]
+    assert len(copies) > 1
+    assert len(set(copies)) == 1
