@@ -146,14 +146,9 @@ options:
     description: The maximum time in seconds until O(units) are up, and until O(running) succeeds.
     type: int
     default: 15
-  secrets:
-    description: Values that are replaced by asterisks in diffs and messages.
-    type: list
-    elements: str
-    default: []
   hidden:
     description:
-      - A regular expression. No diff of the set shows the parts of lines that match it.
+      - A regular expression. A diff has C((not shown)) in place of the parts of lines that match it.
       - It hides secrets that other programs write into files of the set. For files whose templates contain
         secrets, use O(files[].sensitive).
     type: str
@@ -251,7 +246,6 @@ def main() -> None:
                 },
             },
             "timeout": {"type": "int", "default": 15},
-            "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "hidden": {"type": "str"},
             "state_dir": {"type": "path", "default": "/var/lib/l3hv/previous"},
         },

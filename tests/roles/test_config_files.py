@@ -223,21 +223,6 @@ def test_check_mode_validates_if_the_program_is_installed(converge: Run, etc: Pa
     converge(check=True, files=[{"dest": f"{etc}/a", "content": "x\n", "validate": "no-such-program %s"}])
 
 
-def test_secrets_are_not_shown(converge: Run, etc: Path) -> None:
-    secret = "correct horse"
-    result = converge(
-        files=[{"dest": f"{etc}/a", "content": f"password {secret};\n", "mode": "0600"}], secrets=[secret]
-    )
-    assert secret not in json.dumps(result["diff"])
-    assert secret in (etc / "a").read_text()
-    result = converge(
-        fails=True,
-        files=[{"dest": f"{etc}/a", "content": f"{secret}!\n", "validate": "sh -c 'cat $0; exit 1' %s"}],
-        secrets=[secret],
-    )
-    assert secret not in result["msg"]
-
-
 def test_the_content_of_a_sensitive_file_is_never_shown(converge: Run, etc: Path) -> None:
     dest = f"{etc}/keys"
     results = []

@@ -155,6 +155,8 @@ SERVED = {
     "prefix": {"dhcp": False, "advertisements": True},
 }
 
+ACTIVATION = read(ROOT / "roles/guest_services/handlers/main.yml")[0]["config_files"]["activate"]
+
 
 @pytest.mark.parametrize("guest", SERVED)
 def test_hanging_daemons_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
@@ -163,7 +165,7 @@ def test_hanging_daemons_are_restarted_before_systemd_waits_for_them(guest: str)
         "guest_services_served": SERVED[guest],
     }
     templar = Templar(loader=DataLoader(), variables=variables)
-    first, *others = templar.template(variables["__guest_services_activation"])
+    first, *others = templar.template(ACTIVATION)
     units = templar.template(variables["__guest_services_units"])
     assert first == {"command": f"/usr/local/lib/l3hv/guest-services mend {' '.join(units)}"}
     assert others
@@ -176,7 +178,7 @@ def test_no_daemon_is_examined_without_guests() -> None:
         "guest_services_served": {"dhcp": False, "advertisements": False},
     }
     templar = Templar(loader=DataLoader(), variables=variables)
-    (only,) = templar.template(variables["__guest_services_activation"])
+    (only,) = templar.template(ACTIVATION)
     assert only["command"] == "systemctl disable --quiet --now radvd.service"
 
 

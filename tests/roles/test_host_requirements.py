@@ -61,7 +61,7 @@ class Called:
     """A module whose arguments only ask for the units of other programs."""
 
     def __init__(self, **_: object) -> None:
-        self.params = {"strangers": ["bird*"]}
+        self.params = {"other_daemons": ["bird*"]}
 
     def fail_json(self, msg: str) -> None:
         raise Failed(msg)

@@ -54,4 +54,4 @@ def test_a_file_with_the_former_name_is_renamed_with_its_lines(
     assert "oob0.accept_ra = 2" in settings.read_text()
     with pytest.raises(SystemExit) as sound:
         program.main(["in-force"])
-    assert sound.value.code == 0
+    assert (sound.value.code, capsys.readouterr().out) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -15,20 +16,9 @@ PROGRAMS = [
     if path.read_text(encoding="utf-8").startswith("#!")
     and path.name != "vtysh"  # it has the arguments of the program that it wraps
 ]
-VERBS = {
-    "apply",
-    "complete",
-    "in-force",
-    "keep",
-    "mend",
-    "put",
-    "recover",
-    "remove",
-    "scan",
-    "start",
-    "take-over",
-    "wait",
-}
+DOCUMENTATION = (ROOT / "docs/roles.md").read_text(encoding="utf-8")
+VERB_TABLE = DOCUMENTATION.partition("\n| Verb | ")[2].partition("\n\n")[0]
+VERBS = set(re.findall(r"^\| `([\w-]+)` \|", VERB_TABLE, re.MULTILINE))
 """A verb has one meaning, whatever program has it (docs/roles.md)."""
 
 
@@ -50,6 +40,9 @@ def test_a_program_tells_its_verbs(program: Path) -> None:
     assert usage(program, "chekc", "bird") == shown
     verbs = verbs_of(shown)
     assert verbs <= VERBS
+    rows = [line.split(" | ") for line in DOCUMENTATION.splitlines() if line.startswith("| `")]
+    (row,) = (row for row in rows if f"`{program.name}`" in row[0])
+    assert verbs <= set(re.findall(r"`([\w-]+)`", row[2]))
     head = program.read_text(encoding="utf-8")[:3000]
     assert set(re.findall(rf"^(?:#   |    ){program.name} (\S+)", head, re.MULTILINE)) == verbs
 
@@ -62,3 +55,16 @@ def test_a_program_is_of_one_language(program: Path) -> None:
     else:
         assert "#!/bin/" not in text
         assert "shell=True" not in text
+
+
+@pytest.mark.parametrize("name", ["notify_systemd", "remedy"])
+def test_the_copies_of_a_function_are_equal(name: str) -> None:
+    copies = [
+        ast.dump(function)
+        for program in PROGRAMS
+        if "python" in (text := program.read_text(encoding="utf-8")).partition("\n")[0]
+        for function in ast.parse(text).body
+        if isinstance(function, ast.FunctionDef) and function.name == name
+    ]
+    assert len(copies) > 1
+    assert len(set(copies)) == 1

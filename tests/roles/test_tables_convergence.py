@@ -186,7 +186,7 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
     for number, moment in enumerate(moments):
         for question, before, now, after in zip(asked, moments[0], moment, moments[-1], strict=True):
             assert now in (before, after), (question, before, now, after, steps[:number], old, new)
-    assert kernel(f"{PROGRAM} in-force {directory / 'new'}").strip() == ""
+    assert kernel(f"{PROGRAM} in-force {directory / 'new'}") == ""
     found = [line for line in kernel(f"ip {flag} -N rule").splitlines() if line.endswith("proto 107")]
     assert len(found) == len(new.lines)
 
@@ -219,6 +219,6 @@ def test_rules_of_interrupted_runs_are_removed(kernel: Kernel, tmp_path: Path, s
         kernel(f"ip rule add priority {words} protocol 107 2>/dev/null || true")
     (tmp_path / "new").write_text(new.text)
     kernel(f"{PROGRAM} apply {tmp_path / 'new'}")
-    assert kernel(f"{PROGRAM} in-force {tmp_path / 'new'}").strip() == ""
+    assert kernel(f"{PROGRAM} in-force {tmp_path / 'new'}") == ""
     found = [line for line in kernel("ip -N rule").splitlines() if line.endswith("proto 107")]
     assert len(found) == len(new.lines)

@@ -18,7 +18,7 @@ module: host_requirements
 short_description: Report what a machine lacks before a role changes anything on it
 description:
   - Reads the distribution, the kernel, the interfaces and the installed packages. Changes nothing.
-  - Fails with all reasons at once if the machine cannot become what its plan needs.
+  - Fails with all reasons at once if the machine does not meet the requirements of its plan.
 options:
   packages:
     description: The packages that must be installed.
@@ -51,8 +51,8 @@ options:
     elements: str
     choices: [ipv4, ipv6]
     default: []
-  strangers:
-    description: Patterns of systemd units that must not run or start at boot.
+  other_daemons:
+    description: Patterns of the systemd units of other routing daemons, which must not run or start at boot.
     type: list
     elements: str
     default: []
@@ -60,7 +60,7 @@ author: [l3hv]
 """
 
 EXAMPLES = r"""
-- name: Check that this machine can become what its plan needs
+- name: Check that the machine meets the requirements of its plan
   host_requirements:
     packages: [bird2, nftables]
     systems: [debian 12, debian 13]
@@ -74,13 +74,15 @@ missing:
   returned: always
   type: list
   elements: str
-strangers:
-  description: The units that run or start at boot, but must not.
+other_daemons:
+  description: The units of other routing daemons that run or start at boot.
   returned: always
   type: list
   elements: str
 cautions:
-  description: Sentences about settings that work, but probably not as intended.
+  description:
+    - Sentences about settings that work, but probably not as intended.
+    - They are not in the common return value C(warnings), to which Ansible adds its own and which it prints.
   returned: always
   type: list
   elements: str
@@ -114,7 +116,7 @@ def missing_packages(names: list[str]) -> list[str]:
     return [name for name in names if name not in installed]
 
 
-def strange_units(patterns: list[str]) -> list[str]:
+def units_in_use(patterns: list[str]) -> list[str]:
     """Return the units that match one of ``patterns`` and are active or start at boot."""
     if not patterns:
         return []
@@ -227,7 +229,7 @@ def main() -> None:
             "vlans": {"type": "bool", "default": False},
             "main_default_route": {"type": "bool"},
             "multipath": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"], "default": []},
-            "strangers": {"type": "list", "elements": "str", "default": []},
+            "other_daemons": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -235,7 +237,7 @@ def main() -> None:
     if found:
         module.fail_json(msg=" ".join(found))
     try:
-        strangers = strange_units(module.params["strangers"])
+        other_daemons = units_in_use(module.params["other_daemons"])
     except subprocess.TimeoutExpired:
         module.fail_json(
             msg=f"systemd on {os.uname().nodename} does not answer within {SYSTEMD_SECONDS} s. Look at"
@@ -244,7 +246,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         missing=missing_packages(module.params["packages"]),
-        strangers=strangers,
+        other_daemons=other_daemons,
         cautions=cautions(module),
     )
 

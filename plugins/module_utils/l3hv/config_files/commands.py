@@ -1,4 +1,4 @@
-"""Commands on the host, each with a time limit, and their output without secrets."""
+"""Commands on the host, each with a time limit."""
 
 from __future__ import annotations
 
@@ -14,28 +14,21 @@ COMMAND_SECONDS = 300
 
 
 class Commands:
-    """The commands of a set; no output shows its ``secrets``, and no diff what matches ``hidden``."""
+    """The commands of a set, and the text of its files without the parts that match ``hidden``."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
-        parameters = module.params
-        self.hidden = re.compile(parameters["hidden"], re.MULTILINE) if parameters["hidden"] else None
-        self.secrets = sorted(filter(None, parameters["secrets"]), key=len, reverse=True)
-
-    def scrub(self, text: str) -> str:
-        """Return a text with asterisks instead of secrets."""
-        for secret in self.secrets:
-            text = text.replace(secret, "********")
-        return text
+        hidden = module.params["hidden"]
+        self.hidden = re.compile(hidden, re.MULTILINE) if hidden else None
 
     def hide(self, text: str) -> str:
-        """Return the text of a file without secrets and without the parts that match ``hidden``."""
-        return self.scrub(self.hidden.sub("(not shown)", text) if self.hidden else text)
+        """Return the text of a file without the parts that match ``hidden``."""
+        return self.hidden.sub("(not shown)", text) if self.hidden else text
 
     def run(self, command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-        """Run a command line; return its exit status, and its output without secrets."""
+        """Run a command line; return its exit status and its output."""
         code, out, err = self.limited(shlex.split(command), environment)
-        return code, self.scrub((out + err).strip())
+        return code, (out + err).strip()
 
     def limited(self, words: list[str], environment: dict[str, str] | None = None) -> tuple[int, str, str]:
         """Run a command for at most COMMAND_SECONDS; after a timeout a sentence precedes its output."""

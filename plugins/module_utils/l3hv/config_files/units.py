@@ -81,5 +81,5 @@ class Units:
             out = self.commands.limited(
                 ["journalctl", "--unit", unit, "--lines", "8", "--no-pager", "--output", "cat"]
             )[1]
-            lines.append(f"\n{unit}:\n{self.commands.scrub(out.strip())}")
+            lines.append(f"\n{unit}:\n{out.strip()}")
         return "".join(lines)

@@ -33,7 +33,7 @@ def validate(files: list[File], wanted: dict[str, File], commands: Commands) -> 
             staged = os.path.join(beside, os.path.basename(file.dest))
             code, out, err = commands.limited([word.replace("%s", staged) for word in words])
             if code != 0:
-                output = commands.scrub((out + err).strip().replace(staged, file.dest))
+                output = (out + err).strip().replace(staged, file.dest)
                 raise Refused(
                     f"{words[0]} refuses the new {file.dest}; nothing was changed: {output}", output
                 )
