@@ -62,7 +62,7 @@ def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str
     """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
     sessions = (*plan["routing"]["sessions"], *plan["routing"]["ranges"])
     session = next(s for s in sessions if s["name"] in (f"hv2_{domain}", f"clients_{domain}"))
-    hops = {c["family"]: hv2_in(c["carries"][0]["next_hops"]) for c in session["channels"]}
+    hops = {c["family"]: hv2_in(c["carries"][0]["accepted_next_hops"]) for c in session["channels"]}
     return session["local"], hv2_in(session["neighbor"]), hops["ipv4"], hops.get("ipv6", "")
 
 

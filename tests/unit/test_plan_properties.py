@@ -274,7 +274,7 @@ def test_a_reflector_has_no_tables_or_rules_in_the_kernel(host):
     )
     assert all(table.kernel_table is None for table in plan.routing.tables)
     channels = [channel for session in plan.routing.sessions for channel in session.channels]
-    assert {next_hop for channel in channels for next_hop in channel.next_hops.values()} == {None}
+    assert {next_hop for channel in channels for next_hop in channel.own_next_hops.values()} == {None}
 
 
 def test_topology_has_every_machine_port_and_guest():
@@ -333,7 +333,7 @@ def test_per_family_sessions_run_over_their_own_family():
         (channel,) = session.channels
         assert session.name.endswith(channel.family[-1])
         assert f"ipv{ip_address(session.local).version}" == channel.family
-        assert channel.next_hops == {channel.table: session.local}
+        assert channel.own_next_hops == {channel.table: session.local}
 
 
 def test_reflectors_on_a_path_use_the_smaller_layout():
@@ -347,15 +347,15 @@ def test_a_shared_session_has_next_hops_in_the_network_of_each_domain():
     (session,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("hv1", "rr1"))
     assert (session.name, session.domain, session.domains) == ("rr1_shared", "public", ("public", "private"))
     ipv4, ipv6 = session.channels
-    assert ipv4.next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
-    assert [part.next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
+    assert ipv4.own_next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
+    assert [part.accepted_next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
     (back,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("rr1", "hv1"))
-    judged = [(part.policy, part.next_hops, part.loopback) for part in back.channels[0].carries]
+    judged = [(part.policy, part.accepted_next_hops, part.loopback) for part in back.channels[0].carries]
     assert judged == [
         ("accept_public4_from_hypervisors", "198.18.0.1/32", None),
         ("accept_private4_from_hypervisors", "172.16.0.1/32", "172.22.0.1/32"),
     ]
-    assert ipv6.next_hops == {"public6": "2001:db8:a::1"}
+    assert ipv6.own_next_hops == {"public6": "2001:db8:a::1"}
 
 
 def test_a_shared_session_works_without_the_public_network():

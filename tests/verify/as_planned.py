@@ -209,7 +209,7 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
         channels = {}
         for channel in session.channels:
             counts = {"imported": 0, "filtered": 0, "exported": 0}
-            for table in (tables[name] for name in channel.next_hops):
+            for table in (tables[name] for name in channel.own_next_hops):
                 from_all = fabric.received(plan, table, session.path)
                 own = len(fabric.announced_by(plan.host, table.name))
                 imported, exported = from_all, own

@@ -442,15 +442,15 @@ class CarriedDomain:
     """The routing domain."""
     table: str
     """The domain's BIRD table."""
-    next_hop: str | None
+    own_next_hop: str | None
     """The next hop of routes that this host advertises; none on a reflector, which keeps the next hop of a
     route."""
     policy: str
     """The name of the import policy for the neighbour's routes."""
-    next_hops: str
+    accepted_next_hops: str
     """The prefix that must contain the next hops of the neighbour's routes."""
-    next_hop_length: int | None
-    """The length of a single address if ``next_hops`` has several addresses, otherwise none."""
+    accepted_next_hop_length: int | None
+    """The length of a single address if ``accepted_next_hops`` has several addresses, otherwise none."""
     direct_next_hop: bool
     """Whether the next hop must be the neighbour's address of the session."""
     loopback: str | None
@@ -473,10 +473,10 @@ class Channel:
     """The maximum number of prefixes of the neighbour; none without a limit."""
 
     @property
-    def next_hops(self) -> dict[str, str | None]:
+    def own_next_hops(self) -> dict[str, str | None]:
         """The BIRD tables of domains whose routes are exchanged, with the next hop that this host
         advertises."""
-        return {part.table: part.next_hop for part in self.carries}
+        return {part.table: part.own_next_hop for part in self.carries}
 
 
 @dataclass(frozen=True)

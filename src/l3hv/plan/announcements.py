@@ -42,7 +42,7 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
             session.path: next_hop
             for session in plan.routing.sessions
             for channel in session.channels
-            if (next_hop := channel.next_hops.get(table.name)) is not None
+            if (next_hop := channel.own_next_hops.get(table.name)) is not None
         }
         if next_hops and prefixes:
             tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}

@@ -216,10 +216,10 @@ def _carried(
     return CarriedDomain(
         domain=network.domain,
         table=table,
-        next_hop=None if host.kind == "route_reflector" else host.address_in(network),
+        own_next_hop=None if host.kind == "route_reflector" else host.address_in(network),
         policy=policy,
-        next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
-        next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
+        accepted_next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
+        accepted_next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
         direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=loopback,
         owner=owner,

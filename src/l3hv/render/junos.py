@@ -338,7 +338,7 @@ def _accepted(carried: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
         name=policy.table,
         family=JUNOS_FAMILIES[policy.family],
         routes=(*loopback, *_routes(policy.accepts)),
-        next_hops=(brief(carried.next_hops),) if carried.next_hop_length is None else (),
+        next_hops=(brief(carried.accepted_next_hops),) if carried.accepted_next_hop_length is None else (),
         only_original=policy.only_original,
     )
 

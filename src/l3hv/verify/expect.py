@@ -308,7 +308,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
         is_echoed = routing.daemon.name in ADVERTISING_BACK
         for channel in session.channels:
             subject = subjects.SessionFamily(session.name, channel.family)
-            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
+            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.own_next_hops]
             received, sent = map(sum, zip(*counts, strict=True))
             yield Key(Kind.RECEIVED, subject), Prefixes(received) if is_alone else AtLeast(received)
             yield Key(Kind.SENT, subject), Prefixes(sent) if is_alone and not is_echoed else AtLeast(sent)

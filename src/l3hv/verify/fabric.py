@@ -318,7 +318,7 @@ def paths_of(plan: HostPlan, table: str) -> frozenset[str]:
     return frozenset(
         session.path
         for session in plan.routing.sessions
-        if any(table in channel.next_hops for channel in session.channels)
+        if any(table in channel.own_next_hops for channel in session.channels)
     )
 
 
