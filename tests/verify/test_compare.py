@@ -135,7 +135,7 @@ def test_a_refused_announcement_is_reported_with_the_reason() -> None:
     path = ("routing", "sessions", "hv3_public", "channels", "ipv4", "refused")
     routes = [{"prefix": "0.0.0.0/0", "reason": 4}, {"prefix": "203.0.113.8/32", "reason": None}]
     checks = compared(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
-    assert [check.sentence for check in checks if not check.ok] == [
+    assert [check.sentence for check in checks if not check.passes] == [
         "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
         "neighbours of this kind may not advertise this prefix",
         "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter refuses it",

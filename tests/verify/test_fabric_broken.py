@@ -341,7 +341,7 @@ def test_a_path_with_a_smaller_mtu_is_named_with_the_size_that_passes(lab: Stand
     # A veth interface accepts four more bytes, for the tag of a VLAN.
     subprocess.run([*switch, "1396"], check=True)
     try:
-        checks = [check for check in lab.look("hv1") if not check.ok]
+        checks = [check for check in lab.look("hv1") if not check.passes]
     finally:
         subprocess.run([*switch, "1500"], check=True)
         lab.await_whole("hv1")

@@ -63,7 +63,7 @@ def differing(host: str, change: Callable[[dict[str, Any]], Any]) -> list[Check]
 
 def test_every_difference_has_a_unique_key() -> None:
     for change, expected in DIFFERENCES.values():
-        failed = [check for check in differing("hv1", change) if not check.ok]
+        failed = [check for check in differing("hv1", change) if not check.passes]
         assert len({check.key for check in failed}) == len(failed) == len(expected)
         assert {entry_of(check).what for check in failed} == expected
 

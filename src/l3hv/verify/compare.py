@@ -52,7 +52,7 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     routes: list[Check] = []
     for table, listed in _listed_tables(plan, seen):
         different = _different_routes(plan, table, listed, fabric, least or fabric)
-        if all(check.ok for check in different):
+        if all(check.passes for check in different):
             # A choice of next hops, or guests that are not started, explain another number and digest.
             key = learned_key(table)
             found[key] = _with_total_of(found[key], expected[key])
@@ -65,7 +65,9 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
         check = _check(plan, key, expected.get(key), found.get(key))
         if key in silent:
             check = replace(check, context=Unanswered(silent[key]))
-        if not check.ok and _is_count_between(key, at_least().get(key), found.get(key), expected.get(key)):
+        if not check.passes and _is_count_between(
+            key, at_least().get(key), found.get(key), expected.get(key)
+        ):
             check = replace(check, state="warning", context=OfUnseenGuests())
         checks.append(check)
     return checks + routes
@@ -194,11 +196,11 @@ def _different_routes(
 
 def _limited(plan: HostPlan, table: RoutingTable, different: list[Check]) -> list[Check]:
     """Return the first of ``different``, failures before warnings, and one check that counts the others."""
-    in_order = sorted(different, key=lambda check: check.ok)
+    in_order = sorted(different, key=lambda check: check.passes)
     more = in_order[ROUTES_NAMED:]
     if not more:
         return in_order
-    state: State = "warning" if all(check.ok for check in more) else "failed"
+    state: State = "warning" if all(check.passes for check in more) else "failed"
     subject = subjects.Table(table.domain, table.family)
     counted = Check(plan.host, Kind.MORE_ROUTES, subject, 0, len(more), state, plan.routing.daemon.name)
     return [*in_order[:ROUTES_NAMED], counted]
