@@ -42,7 +42,7 @@ class Passage:
     """
 
     def __init__(self, plans: Iterable[HostPlan], announced: Mapping[str, Mapping[str, Any]]) -> None:
-        self._guarded = {(host, guest) for host, part in announced.items() for guest in part["guarded"]}
+        self._filtered = {(host, guest) for host, part in announced.items() for guest in part["filtered"]}
         self._ports: dict[tuple[str, str], Port] = {}
         for plan in plans:
             intended = plan.packet_filter
@@ -58,7 +58,7 @@ class Passage:
 
     def is_known(self, host: str, guest: str) -> bool:
         """Tell whether the filter at the port of ``guest`` on ``host`` is known."""
-        return (host, guest) in self._ports or (host, guest) not in self._guarded
+        return (host, guest) in self._ports or (host, guest) not in self._filtered
 
     def port(self, host: str, guest: str) -> Port:
         """Return the port of ``guest`` on the hypervisor ``host``."""
