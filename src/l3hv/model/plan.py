@@ -287,7 +287,7 @@ class GuestServices:
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """A prefix pattern as in BIRD: a prefix, or all prefixes inside it with a length in a range."""
+    """A match of prefixes as in BIRD: a prefix, or all prefixes inside it with a length in a range."""
 
     prefix: str
     """The prefix."""
@@ -296,14 +296,13 @@ class PrefixMatch:
     high: int
     """The maximum length of a matching prefix."""
     why: str
-    """The reason, printed beside the pattern."""
+    """The reason, printed beside the match."""
     longer_from: int | None = None
     """``low`` if it is greater than the length of ``prefix``, otherwise none."""
     longer_to: int | None = None
-    """``high`` if it is greater than the length of ``prefix``; none for a pattern that matches exactly
-    ``prefix``."""
+    """``high`` if it is greater than the length of ``prefix``; none for a match of ``prefix`` alone."""
     number: int | None = None
-    """The number of the pattern's line in a prefix list; none if the daemon has no prefix lists."""
+    """The number of the match's line in a prefix list; none if the daemon has no prefix lists."""
 
 
 @dataclass(frozen=True)

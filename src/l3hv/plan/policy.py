@@ -20,9 +20,9 @@ from l3hv.model.plan import (
     Session,
 )
 from l3hv.model.text import natural_key
-from l3hv.plan.patterns import exact
+from l3hv.plan.prefix_matches import extra_matches, loopback_matches, match_of_prefix, pool_matches
 from l3hv.plan.sessions import has_own_policies
-from l3hv.plan.tables import DEFAULT_ROUTE, extra_matches, loopback_matches, pool_matches
+from l3hv.plan.tables import DEFAULT_ROUTE
 
 REFUSALS = tuple(
     Refusal(number, name, why)
@@ -93,7 +93,7 @@ def _policies(
     reserved = tuple(_reserved_matches(common, domain, family))
     homes = (*pools, *loopback_matches(domain, family))
     external = (
-        exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
+        match_of_prefix(DEFAULT_ROUTE[family], "default route of the edge routers"),
         *extra_matches(domain, family),
     )
     loopbacks = domain.loopback(family)
@@ -177,7 +177,7 @@ def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterato
             for length in range(HOST_LENGTH[family], longer_than(pool.ipv4) - 1, -1):
                 prefix = str(ip_network(f"{address}/{length}", strict=False))
                 reasons.setdefault(prefix, f"{role} of the pool {pool.name}")
-        yield from (exact(prefix, why) for prefix, why in reasons.items())
+        yield from (match_of_prefix(prefix, why) for prefix, why in reasons.items())
 
 
 def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:
@@ -185,4 +185,4 @@ def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner)
     pools = [prefix for pool in common.pools if pool.domain == domain.name for prefix in pool.prefixes]
     for prefix in getattr(owner, family):
         if any(is_inside(ip_network(prefix), pool) for pool in pools):
-            yield exact(prefix, f"guests of {owner.host}")
+            yield match_of_prefix(prefix, f"guests of {owner.host}")

@@ -11,8 +11,8 @@ from l3hv.model.plan import GuestPlan, LoopbackAddress, Owner, PrefixOwner, Rout
 from l3hv.model.profiles import FAILURE_PROFILES
 from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.communities import domain_communities
-from l3hv.plan.patterns import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.policy import import_policies, refusals
+from l3hv.plan.prefix_matches import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.sessions import router_id, session_shapes
 from l3hv.plan.tables import routing_tables, shared_tables
 from l3hv.plan.uplinks import awaited_interfaces

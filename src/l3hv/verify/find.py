@@ -178,8 +178,8 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             here = _addresses(seen, uplink.interface, planned)
             yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
-    # A pattern of length 0 is the default route, which matches every address.
-    of_fabric = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
+    # A match of length 0 is the default route, which matches every address.
+    of_fabric = tuple(match for table in plan.routing.tables for match in table.accepts if match.high)
     for address in seen["addresses"].get("lo", ()):
         one = f"{ip_interface(address['address']).ip}/{ip_interface(address['address']).max_prefixlen}"
         if address["address"] in planned or is_matched(one, of_fabric):
