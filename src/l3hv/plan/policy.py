@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
-from l3hv.model.addressing import HOST_LENGTH, is_inside, longer_than
+from l3hv.model.addressing import DEFAULT_ROUTE, HOST_LENGTH, is_inside, longer_than
 from l3hv.model.choices import Announcer, Family
 from l3hv.model.intent import Common, Domain, HostSlice
 from l3hv.model.names import bird_table, own_policy_name, policy_name
@@ -22,7 +22,6 @@ from l3hv.model.plan import (
 from l3hv.model.text import natural_key
 from l3hv.plan.prefix_matches import extra_matches, loopback_matches, match_of_prefix, pool_matches
 from l3hv.plan.sessions import has_own_policies
-from l3hv.plan.tables import DEFAULT_ROUTE
 
 REFUSALS = tuple(
     Refusal(number, name, why)

@@ -24,7 +24,7 @@ UDP = 17
 DHCP_SERVER = 67
 ICMP = 1
 """IANA's number of the protocol."""
-KERNEL_RULES = 32766
+KERNEL_MAIN_PRIORITY = 32766
 """Priority of the kernel's own rule of ``main``; the rules of l3hv come before it."""
 
 
@@ -49,15 +49,15 @@ def rule_problems(facts: HostSlice) -> list[Problem]:
     common, host = facts.common, facts.host
     rules = policy_rules(common, host, spread_anycast(common, host, dict(facts.holders)))
     highest = max((rule.priority for rule in rules), default=0)
-    if highest < KERNEL_RULES:
+    if highest < KERNEL_MAIN_PRIORITY:
         return []
     return [
         Problem(
             host.name,
             "l3hv_rule_priority",
             str(common.rule_priority),
-            f"The last rule would have the priority {highest}; {KERNEL_RULES} is the kernel's rule of main.",
-            f"Choose at most {KERNEL_RULES - 1 - (highest - common.rule_priority)}.",
+            f"The last rule would have the priority {highest}; {KERNEL_MAIN_PRIORITY} is the kernel's rule of main.",
+            f"Choose at most {KERNEL_MAIN_PRIORITY - 1 - (highest - common.rule_priority)}.",
         )
     ]
 

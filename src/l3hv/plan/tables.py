@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.choices import Family
 from l3hv.model.daemons import DAEMONS, REPLACING_BY_DELETION
 from l3hv.model.intent import Common, Domain, HostIntent
@@ -21,8 +22,6 @@ from l3hv.model.plan import (
 from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.prefix_matches import extra_matches, loopback_matches, match_of_prefix, pool_matches
 from l3hv.plan.uplinks import preferred_source
-
-DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
 
 def routing_tables(

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.plan import HostPlan, RoutingTable
 from l3hv.model.text import natural_key
 from l3hv.verify import subjects
 from l3hv.verify.check import AnnouncedBy, Check, Key, Kind, OfUnseenGuests, State, Unanswered
 from l3hv.verify.expect import HOST, expectation, learned_key, routing_units, unit_of
 from l3hv.verify.fabric import Fabric, source_of
-from l3hv.verify.find import DEFAULTS, Observation, absent_guests, findings
+from l3hv.verify.find import Observation, absent_guests, findings
 from l3hv.verify.values import (
     ESTABLISHED,
     AtLeast,
@@ -208,7 +209,9 @@ def _limited(plan: HostPlan, table: RoutingTable, different: list[Check]) -> lis
 
 def _most_next_hops(plan: HostPlan, table: RoutingTable, prefix: str) -> int:
     """Return the maximum number of next hops of a route of the table."""
-    is_single = table.ecmp == "none" or (table.ecmp == "without_default" and prefix in DEFAULTS)
+    is_single = table.ecmp == "none" or (
+        table.ecmp == "without_default" and prefix == DEFAULT_ROUTE[table.family]
+    )
     return 1 if is_single else plan.routing.ecmp_limit
 
 

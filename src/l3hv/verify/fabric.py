@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
-from l3hv.plan.tables import DEFAULT_ROUTE
 
 DIGESTS = 2**128
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any, Literal
 
-from l3hv.model.addressing import FAMILIES
+from l3hv.model.addressing import DEFAULT_ROUTE, FAMILIES
 from l3hv.model.choices import Family
 from l3hv.model.daemons import UNITS
 from l3hv.model.plan import GuestPlan, HostPlan
@@ -70,10 +70,9 @@ from l3hv.verify.values import (
 )
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
-KERNEL_RULES = (32766, 32767)
+KERNEL_RULE_PRIORITIES = (32766, 32767)
 """Priorities of the kernel's rules of main and default, which a host with rules of l3hv must not have."""
 OUR_DROP_INS = ("/zz-l3hv.conf", "/zz-l3hv-hardening.conf")
-DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 Observation = Mapping[str, Any]
 
@@ -232,7 +231,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
     harmless.
     """
     last = max((own.priority for own in plan.rules if own.family == family), default=None)
-    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
+    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULE_PRIORITIES
     if last is None or is_of_kernel or rule["protocol"] == BY_TABLES_UNIT:
         return False
     if rule["priority"] > last or rule["action"] == "nop":
@@ -349,11 +348,11 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             defaults = tuple(
                 Destination(str(route["type"]), _hops(route))
                 for route in routes
-                if route["prefix"] in DEFAULTS
+                if route["prefix"] in DEFAULT_ROUTE.values()
             )
             yield Key(Kind.DEFAULT_ROUTE, subjects.InFamily(family)), defaults
         for route in routes:
-            prefix = "default" if route["prefix"] in DEFAULTS else route["prefix"]
+            prefix = "default" if route["prefix"] in DEFAULT_ROUTE.values() else route["prefix"]
             key = Key(Kind.ROUTE, subjects.Route(route["prefix"], table))
             if table == "main":
                 if route["protocol"] != BY_KERNEL or route["prefix"].startswith(("fe80:", "ff00:")):
