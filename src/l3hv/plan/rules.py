@@ -20,10 +20,14 @@ from l3hv.model.plan import Rule
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
 
 RULE_STEP = 10
-UDP = 17
+"""The difference between the priorities of two rules that follow each other."""
+
+ICMP, UDP = 1, 17
+"""IANA's numbers of the protocols."""
+
 DHCP_SERVER = 67
-ICMP = 1
-"""IANA's number of the protocol."""
+"""The UDP port of DHCP servers."""
+
 KERNEL_MAIN_PRIORITY = 32766
 """Priority of the kernel's own rule of ``main``; the rules of l3hv come before it."""
 
