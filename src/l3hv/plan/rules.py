@@ -28,7 +28,7 @@ ICMP, UDP = 1, 17
 DHCP_SERVER = 67
 """The UDP port of DHCP servers."""
 
-KERNEL_MAIN_PRIORITY = 32766
+MAIN_PRIORITY = 32766
 """Priority of the kernel's own rule of ``main``; the rules of l3hv come before it."""
 
 
@@ -53,15 +53,15 @@ def rule_problems(facts: HostSlice) -> list[Problem]:
     common, host = facts.common, facts.host
     rules = policy_rules(common, host, spread_anycast(common, host, dict(facts.holders)))
     highest = max((rule.priority for rule in rules), default=0)
-    if highest < KERNEL_MAIN_PRIORITY:
+    if highest < MAIN_PRIORITY:
         return []
     return [
         Problem(
             host.name,
             "l3hv_rule_priority",
             str(common.rule_priority),
-            f"The last rule would have the priority {highest}; {KERNEL_MAIN_PRIORITY} is the kernel's rule of main.",
-            f"Choose at most {KERNEL_MAIN_PRIORITY - 1 - (highest - common.rule_priority)}.",
+            f"The last rule would have the priority {highest}; {MAIN_PRIORITY} is the kernel's rule of main.",
+            f"Choose at most {MAIN_PRIORITY - 1 - (highest - common.rule_priority)}.",
         )
     ]
 
