@@ -79,8 +79,8 @@ def packet_filter(
         neighbours6=tuple(_neighbours(common, host, "ipv6")),
         any_ttl4=tuple(_any_ttl(sessions, "ipv4")),
         any_ttl6=tuple(_any_ttl(sessions, "ipv6")),
-        fabric4=_fabric_prefixes(common, "ipv4"),
-        fabric6=_fabric_prefixes(common, "ipv6"),
+        fabric4=_machine_prefixes(common, "ipv4"),
+        fabric6=_machine_prefixes(common, "ipv6"),
         management4=_of_family(host.management_sources, "ipv4"),
         management6=_of_family(host.management_sources, "ipv6"),
         domains=tuple(_domains(common, host, guests, not_open={*filtered, *on_link6})),
@@ -137,7 +137,7 @@ def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str,
             yield session.interface, session.neighbor
 
 
-def _fabric_prefixes(common: Common, family: Family) -> tuple[str, ...]:
+def _machine_prefixes(common: Common, family: Family) -> tuple[str, ...]:
     """Return the prefixes of the fabric's own machines: those of the paths and of the loopbacks."""
     paths = (str(network.prefix) for network in common.networks)
     loopbacks = (str(prefix) for domain in common.domains for prefix in domain.loopbacks)

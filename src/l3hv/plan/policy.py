@@ -20,7 +20,7 @@ from l3hv.model.plan import (
     Session,
 )
 from l3hv.model.text import natural_key
-from l3hv.plan.prefix_matches import extra_matches, loopback_matches, match_of_prefix, pool_matches
+from l3hv.plan.prefix_matches import edge_matches, fabric_matches, match_of_prefix, pool_matches
 from l3hv.plan.sessions import has_own_policies
 
 REFUSALS = tuple(
@@ -90,11 +90,8 @@ def _policies(
     common, host = facts.common, facts.host
     pools = tuple(pool_matches(common, domain, family))
     reserved = tuple(_reserved_matches(common, domain, family))
-    homes = (*pools, *loopback_matches(domain, family))
-    external = (
-        match_of_prefix(DEFAULT_ROUTE[family], "default route of the edge routers"),
-        *extra_matches(domain, family),
-    )
+    of_fabric = fabric_matches(common, domain, family)
+    of_edges = edge_matches(domain, family)
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
     default = tuple(default_next_hops(facts, domain, family))
@@ -125,9 +122,9 @@ def _policies(
     for hypervisor, owner in own.items():
         guests = tuple(_owned_matches(common, domain, family, owner)) if owner is not None else ()
         yield policy("hypervisors", guests, is_untrusted=True, name=own_policy_name(table, hypervisor))
-    yield policy("edge_routers", external)
-    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *external))
-    yield policy("clients", (*homes, *external))
+    yield policy("edge_routers", of_edges)
+    yield policy("reflectors", of_fabric if host.kind == "edge_router" else (*of_fabric, *of_edges))
+    yield policy("clients", (*of_fabric, *of_edges))
 
 
 def default_next_hops(facts: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from l3hv.model.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, Network, family_of, longer_than
+from l3hv.model.addressing import (
+    DEFAULT_ROUTE,
+    GUEST_PREFIX_LENGTH,
+    HOST_LENGTH,
+    Network,
+    family_of,
+    longer_than,
+)
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, Domain
 from l3hv.model.plan import ImportPolicy, PrefixMatch, RoutingTable
@@ -57,14 +64,25 @@ def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[Pre
             yield match_of_lengths(prefix, host, host, f"pool {pool.name}, single addresses")
 
 
-def loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+def _loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
     prefix = domain.loopback(family)
     if prefix is not None:
         length = HOST_LENGTH[family]
         yield match_of_lengths(prefix, length, length, "loopbacks of the hypervisors")
 
 
-def extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
+def fabric_matches(common: Common, domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
+    """Return the prefixes that hypervisors advertise: those of guests, and the loopbacks."""
+    return (*pool_matches(common, domain, family), *_loopback_matches(domain, family))
+
+
+def edge_matches(domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
+    """Return the prefixes that edge routers may advertise: the default route, and the domain's ``accept``."""
+    default = match_of_prefix(DEFAULT_ROUTE[family], "default route of the edge routers")
+    return (default, *_extra_matches(domain, family))
+
+
+def _extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
     for prefix in domain.accept:
         if family_of(prefix) == family:
             yield match_of_prefix(str(prefix), "prefix of the edge routers")

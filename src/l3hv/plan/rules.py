@@ -182,7 +182,7 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
 def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
     table = LOCAL_OUT if _has_local_out(host, family) else domain.name
     why = f"the host's own traffic to {domain.name}"
-    for prefix in common.home_prefixes(domain, family):
+    for prefix in common.fabric_prefixes(domain, family):
         yield _rule(family, table, why, iif="lo", destination=str(prefix))
 
 

@@ -20,7 +20,7 @@ from l3hv.model.plan import (
     TableName,
 )
 from l3hv.plan.anycast import DomainAnycast
-from l3hv.plan.prefix_matches import extra_matches, loopback_matches, match_of_prefix, pool_matches
+from l3hv.plan.prefix_matches import edge_matches, fabric_matches, match_of_prefix
 from l3hv.plan.uplinks import preferred_source
 
 
@@ -66,11 +66,9 @@ def _domain_table(
     loopbacks: tuple[LoopbackAddress, ...],
     guests: tuple[GuestPlan, ...],
 ) -> RoutingTable:
-    homes = (*pool_matches(common, domain, family), *loopback_matches(domain, family))
-    default = match_of_prefix(DEFAULT_ROUTE[family], "default route, if an edge router has one")
-    external = (default, *extra_matches(domain, family))
+    of_fabric = fabric_matches(common, domain, family)
     originates: tuple[str, ...] = ()
-    accepts: tuple[PrefixMatch, ...] = (*homes, *external)
+    accepts: tuple[PrefixMatch, ...] = (*of_fabric, *edge_matches(domain, family))
     announces = accepts
     if host.kind == "hypervisor":
         own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
@@ -85,7 +83,7 @@ def _domain_table(
         announces = tuple(
             match_of_prefix(prefix, "default route of this edge router") for prefix in originates
         )
-        accepts = homes
+        accepts = of_fabric
     return RoutingTable(
         name=bird_table(domain.name, family),
         domain=domain.name,
