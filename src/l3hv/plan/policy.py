@@ -45,22 +45,22 @@ REFUSALS = tuple(
 """The reasons to refuse an announcement."""
 
 
-def import_policies(facts: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
+def import_policies(host_slice: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
     """Return the import policies for each kind of neighbours that the host has, table by table.
 
     If each hypervisor has a policy of its own, this policy accepts only the prefixes of its guests.
     """
     own: dict[str, Owner | None] = {}
-    if has_own_policies(facts.host):
-        by_name = {owner.host: owner for owner in facts.owners}
-        own = {peer.name: by_name.get(peer.name) for peer in facts.peers if peer.kind == "hypervisor"}
+    if has_own_policies(host_slice.host):
+        by_name = {owner.host: owner for owner in host_slice.owners}
+        own = {peer.name: by_name.get(peer.name) for peer in host_slice.peers if peer.kind == "hypervisor"}
     channels = (channel for session in sessions for channel in session.channels)
     used = {carried.policy for channel in channels for carried in channel.carries}
     return tuple(
         policy
-        for domain in facts.common.domains
+        for domain in host_slice.common.domains
         for family in domain.families
-        for policy in _policies(facts, domain, family, own)
+        for policy in _policies(host_slice, domain, family, own)
         if policy.name in used
     )
 
@@ -78,7 +78,7 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
 
 
 def _policies(
-    facts: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
+    host_slice: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
 ) -> Iterator[ImportPolicy]:
     """Yield the policies of one table; ``own`` has the hypervisors with a policy of their own.
 
@@ -87,14 +87,14 @@ def _policies(
     of the whole Internet, with attributes that its operator needs.  A client of a range is a hypervisor or an
     edge router.
     """
-    common, host = facts.common, facts.host
+    common, host = host_slice.common, host_slice.host
     pools = tuple(pool_matches(common, domain, family))
     reserved = tuple(_reserved_matches(common, domain, family))
     of_fabric = fabric_matches(common, domain, family)
     of_edges = edge_matches(domain, family)
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
-    default = tuple(default_next_hops(facts, domain, family))
+    default = tuple(default_next_hops(host_slice, domain, family))
 
     def policy(
         neighbors: Announcer,
@@ -127,15 +127,15 @@ def _policies(
     yield policy("clients", (*of_fabric, *of_edges))
 
 
-def default_next_hops(facts: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
+def default_next_hops(host_slice: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
     """Yield the next hops of the default route in the order of preference, if it may have only one.
 
     Next hops on the first path come first, and on one path the edge router with the lowest id.
     """
-    if facts.host.kind != "hypervisor" or facts.host.ecmp_of(domain.name) != "without_default":
+    if host_slice.host.kind != "hypervisor" or host_slice.host.ecmp_of(domain.name) != "without_default":
         return
-    for edge in sorted(facts.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
-        network = facts.common.network(edge.path, domain.name, family)
+    for edge in sorted(host_slice.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
+        network = host_slice.common.network(edge.path, domain.name, family)
         if network is not None and domain.name in edge.domains:
             yield NextHop(edge.address_in(network), f"{edge.name}, path {edge.path}")
 

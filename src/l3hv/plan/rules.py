@@ -48,10 +48,10 @@ def policy_rules(
     )
 
 
-def rule_problems(facts: HostSlice) -> list[Problem]:
+def rule_problems(host_slice: HostSlice) -> list[Problem]:
     """Return a problem if the last rule of a host would come after the kernel's own rules."""
-    common, host = facts.common, facts.host
-    rules = policy_rules(common, host, spread_anycast(common, host, dict(facts.holders)))
+    common, host = host_slice.common, host_slice.host
+    rules = policy_rules(common, host, spread_anycast(common, host, dict(host_slice.holders)))
     highest = max((rule.priority for rule in rules), default=0)
     if highest < MAIN_PRIORITY:
         return []
