@@ -219,7 +219,7 @@ class PortAddress:
 
 @dataclass(frozen=True)
 class GuestPlan:
-    """One guest port of a hypervisor."""
+    """The plan of a guest and its port on the hypervisor."""
 
     name: str
     """The guest's name."""
@@ -891,7 +891,7 @@ class HostPlan:
     sysctls: tuple[Sysctl, ...]
     """The kernel settings."""
     guests: tuple[GuestPlan, ...]
-    """The guest ports."""
+    """The guests and their ports."""
     dhcp_pools: tuple[DhcpPool, ...]
     """The subnets from which DHCP offers addresses."""
     guest_services: GuestServices

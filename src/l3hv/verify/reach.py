@@ -205,7 +205,7 @@ def _to_internet(
                 continue
             for edge, address in there.addresses:
                 if address in there.common:
-                    is_open = passage.port(guest.host, guest.name).takes(address)
+                    is_open = passage.port_filter(guest.host, guest.name).takes(address)
                     yield Ping(guest.host, guest.name, edge, address, answered=is_open)
 
 
