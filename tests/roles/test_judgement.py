@@ -113,7 +113,7 @@ def accepted_routes(
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
-    own, neighbour, hop, _ = network(plan, domain)
+    own, neighbor, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
     root = done.stdout.split()[-1]
@@ -135,7 +135,7 @@ def accepted_routes(
         nsenter --target $beside --net sh -c 'ip address add {hop}/24 dev there; ip link set there up'
         chroot {root} sh -e /mnt/start >&2
         nsenter --target $beside --net \\
-            {sys.executable} {ANNOUNCER} '{announced}' {neighbour} {own} {messages} >{tmp_path}/announced &
+            {sys.executable} {ANNOUNCER} '{announced}' {neighbor} {own} {messages} >{tmp_path}/announced &
         announcer=$!
         until grep -q sent {tmp_path}/announced; do kill -0 $announcer || break; sleep 0.1; done
         chroot {root} sh /mnt/tables

@@ -60,7 +60,7 @@ def test_a_declared_address_that_another_host_derives_from_its_id_is_refused() -
     ]
 
 
-def test_the_ttl_check_is_off_only_for_the_neighbour_that_cannot_send_255() -> None:
+def test_the_ttl_check_is_off_only_for_the_neighbor_that_cannot_send_255() -> None:
     planned = plans({"edge": OTHERS | {"l3hv_ttl_security": False}})
     rr1 = planned["rr1"]
     assert {s.peer for s in rr1.routing.sessions if not s.ttl_security} == {"edge"}

@@ -220,7 +220,7 @@ def test_too_many_holders_of_an_anycast_prefix_on_one_host_are_refused():
 
 
 @pytest.mark.parametrize(("guests", "threshold"), [(1, "16384"), (2000, "32768")])
-def test_neighbour_tables_grow_with_the_guests(guests, threshold):
+def test_neighbor_tables_grow_with_the_guests(guests, threshold):
     plan = host_plan(slices(fabric(1, guests))["hv1"])
     assert {s.key: s.value for s in plan.sysctls}["net.ipv6.neigh.default.gc_thresh1"] == threshold
 

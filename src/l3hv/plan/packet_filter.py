@@ -75,8 +75,8 @@ def packet_filter(
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
         closed_uplinks=public_uplinks,
-        neighbours4=tuple(_neighbours(common, host, "ipv4")),
-        neighbours6=tuple(_neighbours(common, host, "ipv6")),
+        neighbours4=tuple(_neighbors(common, host, "ipv4")),
+        neighbours6=tuple(_neighbors(common, host, "ipv6")),
         any_ttl4=tuple(_any_ttl(sessions, "ipv4")),
         any_ttl6=tuple(_any_ttl(sessions, "ipv6")),
         fabric4=_machine_prefixes(common, "ipv4"),
@@ -122,7 +122,7 @@ def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
     return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
-def _neighbours(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
+def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
     """Yield each uplink with the prefix of its path."""
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
