@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
-from l3hv.plan.units import PROMISES, settings_text
+from l3hv.plan.units import PROMISES
+from l3hv.verify.values import UnitSettings
 
 GOLDEN = ROOT / "tests/golden"
 UNITS = "etc/systemd/system"
@@ -42,7 +43,7 @@ def test_a_units_files_have_the_settings_that_verification_expects(unit: str) ->
     assert paths, f"no golden has a file of {unit}"
     for path in paths:
         found = assignments(path, {*PROMISES[unit]})
-        assert settings_text(found) == settings_text(PROMISES[unit]), path
+        assert UnitSettings.of(found) == UnitSettings.of(PROMISES[unit]), path
 
 
 def test_drop_ins_of_the_roles_override_those_of_systemctl_edit() -> None:

@@ -52,15 +52,6 @@ def settings_of(unit: str) -> Settings:
     return PROMISES.get(name, {})
 
 
-def settings_text(settings: Settings) -> str:
-    """Return settings as text in a fixed order and notation, to compare settings from different sources.
-
-    >>> settings_text({"Restart": "always", "CapabilityBoundingSet": "CAP_NET_RAW CAP_NET_ADMIN"})
-    'CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW, Restart=always'
-    """
-    return ", ".join(f"{key}={' '.join(sorted(settings[key].split()))}" for key in sorted(settings))
-
-
 def effective(unit: str, shown: Mapping[str, str]) -> dict[str, str]:
     """Return the values that ``systemctl show`` reports for the promised settings of a unit.
 
