@@ -451,11 +451,11 @@ def test_reflectors_of_all_paths_but_the_first_change_after_their_clients():
     assert waiting
 
 
-def shapes(**variables: Any) -> dict[str, str]:
+def digests(**variables: Any) -> dict[str, str]:
     """Return the digest of a hypervisor's sessions on each path."""
     hosts = fabric(1)
     hosts["hv1"][1].update(variables)
-    return dict(shape.split("=") for shape in host_plan(slices(hosts)["hv1"]).routing.session_shapes)
+    return dict(digest.split("=") for digest in host_plan(slices(hosts)["hv1"]).routing.session_digests)
 
 
 @pytest.mark.parametrize(
@@ -470,18 +470,18 @@ def shapes(**variables: Any) -> dict[str, str]:
     ],
 )
 def test_the_digest_of_sessions_changes_with_settings_that_restart_them(variables: dict[str, Any], anew: str):
-    before, after = shapes(), shapes(**variables)
+    before, after = digests(), digests(**variables)
     assert list(before) == list(after) == ["a", "b"]
     assert [path for path in before if before[path] != after[path]] == list(anew)
 
 
 @pytest.mark.parametrize("profile", ["bfd", "link", "none"])
 def test_a_profile_without_stale_routes_has_no_digest_of_sessions(profile: str):
-    assert shapes(l3hv_failure_profile=profile) == {}
+    assert digests(l3hv_failure_profile=profile) == {}
 
 
 def test_a_reflector_has_no_digest_of_sessions():
-    assert host_plan(slices(fabric(1))["rr1"]).routing.session_shapes == ()
+    assert host_plan(slices(fabric(1))["rr1"]).routing.session_digests == ()
 
 
 @pytest.mark.parametrize("interface", ["vnet9", "vif1.0", "macvtap0", "macvlan3", "tap-vm9"])

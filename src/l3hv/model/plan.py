@@ -673,7 +673,7 @@ class Routing:
     """The maximum number of next hops of a route."""
     rescans: bool
     """Whether BIRD needs a request to scan the kernel's tables whenever a route changes."""
-    session_shapes: tuple[str, ...]
+    session_digests: tuple[str, ...]
     """A digest of the sessions of each path: the sessions restart when it changes. Empty if the daemon should
     not be restarted for such a change."""
     session_keys: tuple[str, ...]

@@ -13,7 +13,7 @@ from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.communities import domain_communities
 from l3hv.plan.policy import import_policies, refusals
 from l3hv.plan.prefix_matches import policy_with_line_numbers, table_with_line_numbers
-from l3hv.plan.sessions import router_id, session_shapes
+from l3hv.plan.sessions import router_id, session_digests
 from l3hv.plan.tables import routing_tables, shared_tables
 from l3hv.plan.uplinks import awaited_interfaces
 
@@ -57,7 +57,7 @@ def routing(
         timers=settings.timers,
         ecmp_limit=settings.ecmp_limit,
         rescans=daemon.version in WITHOUT_PATH_UPDATES and len(in_kernel) > 0,
-        session_shapes=session_shapes(named_sessions, settings.timers, daemon),
+        session_digests=session_digests(named_sessions, settings.timers, daemon),
         session_keys=tuple(sorted({session.key for session in named_sessions if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
         tables=tables,

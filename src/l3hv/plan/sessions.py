@@ -353,7 +353,7 @@ def _private_first(common: Common) -> tuple[Domain, ...]:
     return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
 
 
-def session_shapes(sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
+def session_digests(sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
     """Return a digest of the sessions of each path, `a=0a1b2c3d`: the sessions restart when it changes.
 
     The result is empty for a host whose daemon must not stop to restart its sessions: its neighbours would
