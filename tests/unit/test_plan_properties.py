@@ -107,7 +107,7 @@ def test_one_of_two_reflectors_on_a_path_is_active():
         (name, session.passive)
         for name in ("rr1", "rr3")
         for session in plans[name].routing.sessions
-        if session.relation == "peer" and session.domain == "public"
+        if session.relation == "reflector_of_path" and session.domain == "public"
     ]
     assert between == [("rr1", False), ("rr3", True)]
     assert plans["rr1"].routing.cluster_id != plans["rr3"].routing.cluster_id
@@ -154,7 +154,7 @@ def test_reflectors_on_a_path_use_no_bfd_if_one_has_none():
         session.failure_profile
         for name in ("rr1", "rr3")
         for session in plans[name].routing.sessions
-        if session.relation == "peer"
+        if session.relation == "reflector_of_path"
     ]
     assert set(between) == {"llgr"}
 

@@ -22,6 +22,7 @@ from l3hv.model.choices import (
     Family,
     Kind,
     LimitAction,
+    Relation,
     SessionLayout,
     System,
 )
@@ -500,7 +501,7 @@ class Session:
     """This host's address."""
     neighbor: str
     """The neighbour's address; a prefix if any client in it can be the neighbour."""
-    relation: Literal["reflector", "client", "peer"]
+    relation: Relation
     """The role of the neighbour for this host: reflector, client, or another reflector of the path."""
     passive: bool
     """Whether this host waits for the neighbour to connect."""

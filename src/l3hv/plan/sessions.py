@@ -3,6 +3,8 @@
 Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
 the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
 the session after a restart, the collision would drop the routes that graceful restart keeps.
+
+:func:`_carried` decides which next hops are accepted from a neighbour.
 """
 
 from __future__ import annotations
@@ -322,7 +324,7 @@ def session_key(host: HostIntent, peer: Peer) -> str | None:
 def _relation(host: HostIntent, peer: Peer) -> Relation:
     if host.kind != "route_reflector":
         return "reflector"
-    return "peer" if peer.kind == "route_reflector" else "client"
+    return "reflector_of_path" if peer.kind == "route_reflector" else "client"
 
 
 def router_id(common: Common, host: HostIntent) -> str:
