@@ -50,7 +50,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             "drops": {
                 reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
             },
-            "strangers": {},
+            "foreign_macs": {},
             "unread": None,
         },
         "neighbors": [],
@@ -61,7 +61,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             for mtu in [uplink.mtu for uplink in plan.uplinks if uplink.interface == session.interface]
         },
         "chains": [],
-        "strangers": {},
+        "unknown_callers": {},
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: running_unit(unit) for unit in units(plan)},
         "silent": {},

@@ -128,7 +128,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], Kind, subjects.Subject,
         (KernelRoute("unicast", (Hop(None, "vm1"),), 4, 0, None),),
     ),
     "a MAC": (
-        with_value(["50:54:33:00:00:07"], "packet_filter", "strangers", "vm1"),
+        with_value(["50:54:33:00:00:07"], "packet_filter", "foreign_macs", "vm1"),
         Kind.MAC,
         subjects.Guest("vm1"),
         (SeenMac("50:54:33:00:00:07"),),

@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
     SESSION = auto()
     PATH = auto()
-    STRANGER = auto()
+    UNKNOWN_CALLER = auto()
     BFD = auto()
     RECEIVED = auto()
     SENT = auto()

@@ -89,7 +89,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[Key, Value]:
             *_rules(plan, seen),
             *_packet_filter(plan, seen),
             *_chains_of_others(plan, seen),
-            *_strangers(plan, seen),
+            *_unknown_callers(plan, seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
@@ -314,15 +314,15 @@ def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     yield from ((key, unread.get(key, tuple(each))) for key, each in found.items())
 
 
-def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+def _unknown_callers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the addresses that connect to a reflector's daemon and have no session in the plan.
 
     An address that now has a session may have been refused before it returned to the inventory.
     """
     expected = {session.neighbor for session in plan.routing.sessions}
-    for address, count in seen["strangers"].items():
+    for address, count in seen["unknown_callers"].items():
         if address not in expected:
-            yield Key(Kind.STRANGER, subjects.Address(address)), count
+            yield Key(Kind.UNKNOWN_CALLER, subjects.Address(address)), count
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -415,7 +415,7 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 def _macs(seen: Observation, guest: GuestPlan) -> tuple[SeenMac, ...]:
     """Return the MACs behind a port whose frames the filter drops; without any, the guest's MAC."""
-    dropped = seen["packet_filter"]["strangers"].get(guest.interface, ())
+    dropped = seen["packet_filter"]["foreign_macs"].get(guest.interface, ())
     macs = tuple(SeenMac(mac, own_dropped=mac == guest.mac) for mac in dropped)
     return macs or (SeenMac(guest.mac),)
 
