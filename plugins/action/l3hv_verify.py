@@ -42,6 +42,7 @@ SETTLE_SECONDS = 20
 class ActionModule(ControllerAction):
     """Run once for a play, after ``l3hv_observe`` on each of its hosts.
 
+    The fact ``l3hv_plan`` of each host is its plan, which its observation has read, too.
     ``announcements`` is the file with the announcements of all hosts.  ``observed`` names the variables in
     which the hosts' observations are registered, the latest first.  Without ``is_final`` hosts that differ
     are returned as ``again``, with the conditions that the next observation should wait for.  ``report`` is

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.l3hv.observe.callers import read_strangers
+from ansible.module_utils.l3hv.observe.callers import read_unknown_callers
 from ansible.module_utils.l3hv.observe.foreign_chains import read_chains_of_others
 from ansible.module_utils.l3hv.observe.kernel import read_kernel, read_port_settings, read_sysctls
 from ansible.module_utils.l3hv.observe.listeners import read_listeners
@@ -106,7 +106,7 @@ def observe(
         "neighbors": kernel.neighbors,
         "packet_filter": read_packet_filter(),
         "chains": read_chains_of_others(),
-        "strangers": read_strangers(plan),
+        "unknown_callers": read_unknown_callers(plan),
         "units": read_units(watched_units()),
         "silent": silent_units(),
         "listeners": read_listeners(),

@@ -491,7 +491,7 @@ def test_the_fabric_works_after_all_attacks(lab: Lab, victims: Victims) -> None:
         OUTSIDE6,
         GATEWAY,
     }
-    neighbours = lab.run(HOST, "ip neighbour show dev vm1; ip -6 neighbour show dev vm1")
-    assert OWN_MAC not in neighbours
-    assert NEIGHBOR_MAC in neighbours
+    neighbors = lab.run(HOST, "ip neighbour show dev vm1; ip -6 neighbour show dev vm1")
+    assert OWN_MAC not in neighbors
+    assert NEIGHBOR_MAC in neighbors
     assert victims.lost() == {}

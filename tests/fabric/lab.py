@@ -65,7 +65,7 @@ While a neighbour that has restarted has not advertised all routes again, BIRD s
 restart of an established session; the script prints such a session as down.
 """
 
-GOBGP_NEIGHBOURS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
+GOBGP_NEIGHBORS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
 REFLECTED_ROUTES = """
 if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do
@@ -446,12 +446,12 @@ class Lab:
     def protocols(self, machine: str) -> dict[str, str]:
         """Return the BGP sessions of the routing daemon: name → state and time of its last change."""
         if self.routing_program(machine) == "gobgpd":
-            neighbours = self.run(machine, GOBGP_NEIGHBOURS).splitlines()
+            neighbors = self.run(machine, GOBGP_NEIGHBORS).splitlines()
             return {
-                neighbour["conf"]["description"]: f"{neighbour['state'].get('session_state')}"
-                f" {neighbour['timers'].get('state', {}).get('uptime')}"
-                for domain in neighbours
-                for neighbour in json.loads(domain) or ()
+                neighbor["conf"]["description"]: f"{neighbor['state'].get('session_state')}"
+                f" {neighbor['timers'].get('state', {}).get('uptime')}"
+                for domain in neighbors
+                for neighbor in json.loads(domain) or ()
             }
         lines = (line.split(maxsplit=5) for line in self.run(machine, PROTOCOLS).splitlines())
         return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}

@@ -81,7 +81,7 @@ def test_a_guest_has_ipv6_whatever_its_link_local_address_is(restarted: Lab, gue
         assert lab.reached("vm2", [ANYCAST[6]]) == {ANYCAST[6]}
 
 
-def test_the_permanent_neighbour_survives_a_reconfiguration_and_a_loss_of_carrier(
+def test_the_permanent_neighbor_survives_a_reconfiguration_and_a_loss_of_carrier(
     restarted: Lab,
 ) -> None:
     lab, permanent = restarted, "ip -6 neighbour show dev vm2 nud permanent"
@@ -93,18 +93,18 @@ def test_the_permanent_neighbour_survives_a_reconfiguration_and_a_loss_of_carrie
     wait_for("the neighbour", lambda: lab.run("hv1", permanent).split() == expected, 5)
 
 
-def test_a_scan_of_a_guests_prefix_makes_no_neighbours(lab: Lab) -> None:
-    def neighbours() -> int:
+def test_a_scan_of_a_guests_prefix_makes_no_neighbors(lab: Lab) -> None:
+    def neighbors() -> int:
         return len(lab.run("hv1", "ip -6 neighbour show dev vm2").splitlines())
 
     def sent() -> int:
         return int(lab.run("hv1", "cat /sys/class/net/vm2/statistics/tx_packets"))
 
     assert lab.reached("internet", [lab.guest_address("vm2", 6)])
-    before, sent_before = neighbours(), sent()
+    before, sent_before = neighbors(), sent()
     lab.run("internet", f"python3 -c '{SCAN}'")
     wait_for("the scan's packets at the port", lambda: sent() - sent_before >= SCANNED, 10)
-    assert neighbours() <= before
+    assert neighbors() <= before
 
 
 # ICMP errors.

@@ -139,7 +139,7 @@ def test_per_family_sessions_have_separate_ranges(fabric: Lab) -> None:
         fabric.wait_until_converged()
 
 
-def test_a_reflector_changes_to_explicit_neighbours_and_back(fabric: Lab, tmp_path: Path) -> None:
+def test_a_reflector_changes_to_explicit_neighbors_and_back(fabric: Lab, tmp_path: Path) -> None:
     intent = copy_of(INVENTORY, tmp_path)
     replace(intent / "hosts.yml", "l3hv_neighbors: range", "l3hv_neighbors: explicit")
     for source in (intent, INVENTORY):

@@ -96,7 +96,7 @@ def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
     fabric.wait_until_converged()
 
 
-def test_all_neighbours_change_in_one_run(fabric: Lab) -> None:
+def test_all_neighbors_change_in_one_run(fabric: Lab) -> None:
     """A reload of GoBGP changes only one neighbour: the role detects this and restarts it without loss."""
     limit = ("--limit", ",".join(BY_GOBGP))
     longer = {"l3hv_timers": {"hold_s": HOLD_S + 3}}
@@ -160,7 +160,7 @@ class TestForgedRoutes(ForgedRoutes):
         with lab.traffic(*liar.FLOWS, seconds=8, each=4) as traffic:
             attacker.announce(many)
             for machine in BY_GOBGP:
-                wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbours(lab, m), 5)
+                wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbors(lab, m), 5)
         attacker.announce(liar.NO_FORGERY)
         for machine, path in liar.ATTACKED.items():
             lab.run(
@@ -172,5 +172,5 @@ class TestForgedRoutes(ForgedRoutes):
         wait_for("the routes from before", lambda: liar.routes_of_witnesses(lab) == before, 15)
 
 
-def neighbours(lab: Lab, machine: str) -> str:
+def neighbors(lab: Lab, machine: str) -> str:
     return lab.run(machine, f"{GOBGP_PUBLIC} neighbor")

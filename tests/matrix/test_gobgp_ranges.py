@@ -143,7 +143,7 @@ def test_a_forged_next_hop(fabric: Lab, hops: dict[int, str], next_hops: dict[st
     fabric.wait_until_converged()
 
 
-def test_a_reflector_changes_to_explicit_neighbours_and_back(
+def test_a_reflector_changes_to_explicit_neighbors_and_back(
     fabric: Lab, intent: Path, tmp_path: Path
 ) -> None:
     """Change from a range to explicit neighbours and back, under traffic."""

@@ -94,8 +94,8 @@ def provisioned(fabric: Lab) -> Lab:
 
 def established_since(fabric: Lab, machine: str) -> dict[str, int]:
     """Return the times (Unix time) since which a reflector's public sessions are up, by name."""
-    neighbours = fabric.read_json(machine, "vtysh -c 'show bgp view public neighbors json'")
-    return {each["nbrDesc"]: each["bgpTimerUpEstablishedEpoch"] for each in neighbours.values()}
+    neighbors = fabric.read_json(machine, "vtysh -c 'show bgp view public neighbors json'")
+    return {each["nbrDesc"]: each["bgpTimerUpEstablishedEpoch"] for each in neighbors.values()}
 
 
 def test_a_client_and_a_filter_change_while_other_sessions_stay_up(provisioned: Lab, tmp_path: Path) -> None:

@@ -21,21 +21,21 @@ PATIENCE_S = 8
 TCP_MD5SIG = 14
 
 
-def connected(key: str, local: str, neighbour: str) -> socket.socket:
+def connected(key: str, local: str, neighbor: str) -> socket.socket:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         session = socket.socket()
         session.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
         if key:
             address = struct.pack("=H", socket.AF_INET) + struct.pack(
-                "!H4s120x", 0, socket.inet_aton(neighbour)
+                "!H4s120x", 0, socket.inet_aton(neighbor)
             )
             signature = address + struct.pack("=BBHi80s", 0, 0, len(key), 0, key.encode())
             session.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, signature)
         try:
             session.bind((local, 0))
             session.settimeout(3)
-            session.connect((neighbour, 179))
+            session.connect((neighbor, 179))
             session.sendall(bgp.open_message(65000, local))
             received = b""
             while bgp.message(bgp.KEEPALIVE, b"") not in received:
@@ -55,8 +55,8 @@ def connected(key: str, local: str, neighbour: str) -> socket.socket:
 
 
 def main() -> None:
-    key, local, neighbour, *updates = sys.argv[1:]
-    session = connected(key, local, neighbour)
+    key, local, neighbor, *updates = sys.argv[1:]
+    session = connected(key, local, neighbor)
     for update in updates:
         session.sendall(bytes.fromhex(update))
     time.sleep(1.5)

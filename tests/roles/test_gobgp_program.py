@@ -23,7 +23,7 @@ RANGES = {
     "debian13": GOLDEN / "range_gobgp/expected/rr1/plan.yml",
 }
 API = "unix:///run/l3hv-gobgp-public/api"
-NEIGHBOURS = (1, 2, 60)
+NEIGHBORS = (1, 2, 60)
 
 Sh = Callable[[str], subprocess.CompletedProcess[str]]
 
@@ -115,7 +115,7 @@ def test_a_reload_adds_and_removes_a_prefix_limit(sh: Sh) -> None:
     assert done.stdout.startswith("public: GoBGP differs from its file in neighbour ")
 
 
-def test_a_reload_adds_and_removes_neighbours(sh: Sh) -> None:
+def test_a_reload_adds_and_removes_neighbors(sh: Sh) -> None:
     done = sh(
         "cp /mnt/public.toml /mnt/all; sed -i '/^# hv2,/,$d' /mnt/public.toml;"
         "in_force || true; reload; in_force;"
@@ -136,7 +136,7 @@ def test_differences_that_a_reload_does_not_apply_are_reported(sh: Sh) -> None:
     )
     assert done.returncode != 0
     assert done.stdout.startswith("public: GoBGP differs from its file in global, neighbour ")
-    assert 0 < done.stdout.count("neighbour ") < len(NEIGHBOURS)
+    assert 0 < done.stdout.count("neighbour ") < len(NEIGHBORS)
 
 
 def test_a_changed_range_is_reported_until_the_next_start(range_sh: Sh) -> None:
@@ -155,7 +155,7 @@ def test_a_changed_range_is_reported_until_the_next_start(range_sh: Sh) -> None:
     assert "policy accept" in noted
 
 
-def test_a_missing_next_hop_of_the_neighbour_is_a_difference(tmp_path: Path) -> None:
+def test_a_missing_next_hop_of_the_neighbor_is_a_difference(tmp_path: Path) -> None:
     sh = beside_gobgp("debian13", RANGES["debian13"], tmp_path)
     done = sh("sed -i '/set-next-hop/d' /mnt/public.toml; in_force || true; reload; in_force")
     assert done.returncode == 0, done.stdout

@@ -62,7 +62,7 @@ def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str
     """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
     sessions = (*plan["routing"]["sessions"], *plan["routing"]["ranges"])
     session = next(s for s in sessions if s["name"] in (f"hv2_{domain}", f"clients_{domain}"))
-    hops = {c["family"]: hv2_in(c["carries"][0]["next_hops"]) for c in session["channels"]}
+    hops = {c["family"]: hv2_in(c["carries"][0]["accepted_next_hops"]) for c in session["channels"]}
     return session["local"], hv2_in(session["neighbor"]), hops["ipv4"], hops.get("ipv6", "")
 
 
@@ -113,7 +113,7 @@ def accepted_routes(
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
-    own, neighbour, hop, _ = network(plan, domain)
+    own, neighbor, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
     root = done.stdout.split()[-1]
@@ -135,7 +135,7 @@ def accepted_routes(
         nsenter --target $beside --net sh -c 'ip address add {hop}/24 dev there; ip link set there up'
         chroot {root} sh -e /mnt/start >&2
         nsenter --target $beside --net \\
-            {sys.executable} {ANNOUNCER} '{announced}' {neighbour} {own} {messages} >{tmp_path}/announced &
+            {sys.executable} {ANNOUNCER} '{announced}' {neighbor} {own} {messages} >{tmp_path}/announced &
         announcer=$!
         until grep -q sent {tmp_path}/announced; do kill -0 $announcer || break; sleep 0.1; done
         chroot {root} sh /mnt/tables

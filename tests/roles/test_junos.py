@@ -187,8 +187,8 @@ def planned_terms(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
             is_exact = prefix.endswith(f"/{low}") and low == high
             lengths = "exact" if is_exact else f"prefix-length-range /{low}-/{high}"
             found.add(f"from route-filter {prefix} {lengths}")
-        if routes and part["next_hops"].endswith(("/32", "/128")):
-            found.add(f"from next-hop {part['next_hops'].partition('/')[0]}")
+        if routes and part["accepted_next_hops"].endswith(("/32", "/128")):
+            found.add(f"from next-hop {part['accepted_next_hops'].partition('/')[0]}")
         if routes and policy["only_original"]:
             found |= {
                 "from as-path l3hv-none",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
-from l3hv.plan.units import PROMISES, settings_text
+from l3hv.plan.units import REQUIRED_SETTINGS
+from l3hv.verify.values import UnitSettings
 
 GOLDEN = ROOT / "tests/golden"
 UNITS = "etc/systemd/system"
@@ -36,13 +37,13 @@ def assignments(path: Path, keys: set[str]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("unit", PROMISES)
+@pytest.mark.parametrize("unit", REQUIRED_SETTINGS)
 def test_a_units_files_have_the_settings_that_verification_expects(unit: str) -> None:
     paths = files_of(unit)
     assert paths, f"no golden has a file of {unit}"
     for path in paths:
-        found = assignments(path, {*PROMISES[unit]})
-        assert settings_text(found) == settings_text(PROMISES[unit]), path
+        found = assignments(path, {*REQUIRED_SETTINGS[unit]})
+        assert UnitSettings.of(found) == UnitSettings.of(REQUIRED_SETTINGS[unit]), path
 
 
 def test_drop_ins_of_the_roles_override_those_of_systemctl_edit() -> None:

@@ -34,8 +34,14 @@ def test_both_ends_of_a_session_use_a_declared_address() -> None:
     (client,) = (s for s in sessions_with(planned["hv1"], "rr2") if s.domain == "public")
     (reflector,) = (s for s in sessions_with(planned["rr2"], "hv1") if s.domain == "public")
     assert client.local == reflector.neighbor == "198.18.64.201"
-    assert [channel.carries[0].next_hop for channel in client.channels] == ["198.18.64.201", "2001:db8:b::c9"]
-    assert [c.carries[0].next_hops for c in reflector.channels] == ["198.18.64.201/32", "2001:db8:b::c9/128"]
+    assert [channel.carries[0].own_next_hop for channel in client.channels] == [
+        "198.18.64.201",
+        "2001:db8:b::c9",
+    ]
+    assert [c.carries[0].accepted_next_hops for c in reflector.channels] == [
+        "198.18.64.201/32",
+        "2001:db8:b::c9/128",
+    ]
     (uplink,) = (u for u in planned["hv1"].uplinks if (u.path, u.domain) == ("b", "public"))
     assert [address.address for address in uplink.addresses] == ["198.18.64.201", "2001:db8:b::c9"]
     assert [loopback.address for loopback in planned["hv1"].loopbacks] == ["172.22.0.1"]
@@ -54,7 +60,7 @@ def test_a_declared_address_that_another_host_derives_from_its_id_is_refused() -
     ]
 
 
-def test_the_ttl_check_is_off_only_for_the_neighbour_that_cannot_send_255() -> None:
+def test_the_ttl_check_is_off_only_for_the_neighbor_that_cannot_send_255() -> None:
     planned = plans({"edge": OTHERS | {"l3hv_ttl_security": False}})
     rr1 = planned["rr1"]
     assert {s.peer for s in rr1.routing.sessions if not s.ttl_security} == {"edge"}

@@ -31,7 +31,7 @@ def is_accepted(plan: HostPlan, peer: str, domain: str, prefix: str, next_hop: s
     session = next(s for s in plan.routing.sessions if (s.peer, s.domain) == (peer, domain))
     (part,) = next(channel.carries for channel in session.channels if channel.family == family)
     policy = next(policy for policy in plan.routing.policies if policy.name == part.policy)
-    if not ip_network(next_hop).subnet_of(ip_network(part.next_hops)):  # type: ignore[arg-type] # one family
+    if not ip_network(next_hop).subnet_of(ip_network(part.accepted_next_hops)):  # type: ignore[arg-type] # one family
         return False
     if prefix == part.loopback:
         return True
@@ -48,7 +48,7 @@ def test_reflectors_accept_all_announcements_of_the_plans(validation, daemon):
         for session in plan.routing.sessions if plan.kind != "route_reflector" else ():
             for channel in session.channels:
                 table = next(table for table in plan.routing.tables if table.name == channel.table)
-                next_hop = channel.next_hops[table.name]
+                next_hop = channel.own_next_hops[table.name]
                 for match in table.announces:
                     assert is_accepted(made[session.peer], name, session.domain, match.prefix, next_hop)
                     taken += 1

@@ -107,7 +107,7 @@ def test_one_of_two_reflectors_on_a_path_is_active():
         (name, session.passive)
         for name in ("rr1", "rr3")
         for session in plans[name].routing.sessions
-        if session.relation == "peer" and session.domain == "public"
+        if session.relation == "reflector_of_path" and session.domain == "public"
     ]
     assert between == [("rr1", False), ("rr3", True)]
     assert plans["rr1"].routing.cluster_id != plans["rr3"].routing.cluster_id
@@ -154,7 +154,7 @@ def test_reflectors_on_a_path_use_no_bfd_if_one_has_none():
         session.failure_profile
         for name in ("rr1", "rr3")
         for session in plans[name].routing.sessions
-        if session.relation == "peer"
+        if session.relation == "reflector_of_path"
     ]
     assert set(between) == {"llgr"}
 
@@ -220,7 +220,7 @@ def test_too_many_holders_of_an_anycast_prefix_on_one_host_are_refused():
 
 
 @pytest.mark.parametrize(("guests", "threshold"), [(1, "16384"), (2000, "32768")])
-def test_neighbour_tables_grow_with_the_guests(guests, threshold):
+def test_neighbor_tables_grow_with_the_guests(guests, threshold):
     plan = host_plan(slices(fabric(1, guests))["hv1"])
     assert {s.key: s.value for s in plan.sysctls}["net.ipv6.neigh.default.gc_thresh1"] == threshold
 
@@ -274,7 +274,7 @@ def test_a_reflector_has_no_tables_or_rules_in_the_kernel(host):
     )
     assert all(table.kernel_table is None for table in plan.routing.tables)
     channels = [channel for session in plan.routing.sessions for channel in session.channels]
-    assert {next_hop for channel in channels for next_hop in channel.next_hops.values()} == {None}
+    assert {next_hop for channel in channels for next_hop in channel.own_next_hops.values()} == {None}
 
 
 def test_topology_has_every_machine_port_and_guest():
@@ -333,7 +333,7 @@ def test_per_family_sessions_run_over_their_own_family():
         (channel,) = session.channels
         assert session.name.endswith(channel.family[-1])
         assert f"ipv{ip_address(session.local).version}" == channel.family
-        assert channel.next_hops == {channel.table: session.local}
+        assert channel.own_next_hops == {channel.table: session.local}
 
 
 def test_reflectors_on_a_path_use_the_smaller_layout():
@@ -347,15 +347,15 @@ def test_a_shared_session_has_next_hops_in_the_network_of_each_domain():
     (session,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("hv1", "rr1"))
     assert (session.name, session.domain, session.domains) == ("rr1_shared", "public", ("public", "private"))
     ipv4, ipv6 = session.channels
-    assert ipv4.next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
-    assert [part.next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
+    assert ipv4.own_next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
+    assert [part.accepted_next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
     (back,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("rr1", "hv1"))
-    judged = [(part.policy, part.next_hops, part.loopback) for part in back.channels[0].carries]
+    judged = [(part.policy, part.accepted_next_hops, part.loopback) for part in back.channels[0].carries]
     assert judged == [
         ("accept_public4_from_hypervisors", "198.18.0.1/32", None),
         ("accept_private4_from_hypervisors", "172.16.0.1/32", "172.22.0.1/32"),
     ]
-    assert ipv6.next_hops == {"public6": "2001:db8:a::1"}
+    assert ipv6.own_next_hops == {"public6": "2001:db8:a::1"}
 
 
 def test_a_shared_session_works_without_the_public_network():
@@ -451,11 +451,11 @@ def test_reflectors_of_all_paths_but_the_first_change_after_their_clients():
     assert waiting
 
 
-def shapes(**variables: Any) -> dict[str, str]:
+def digests(**variables: Any) -> dict[str, str]:
     """Return the digest of a hypervisor's sessions on each path."""
     hosts = fabric(1)
     hosts["hv1"][1].update(variables)
-    return dict(shape.split("=") for shape in host_plan(slices(hosts)["hv1"]).routing.session_shapes)
+    return dict(digest.split("=") for digest in host_plan(slices(hosts)["hv1"]).routing.session_digests)
 
 
 @pytest.mark.parametrize(
@@ -470,18 +470,18 @@ def shapes(**variables: Any) -> dict[str, str]:
     ],
 )
 def test_the_digest_of_sessions_changes_with_settings_that_restart_them(variables: dict[str, Any], anew: str):
-    before, after = shapes(), shapes(**variables)
+    before, after = digests(), digests(**variables)
     assert list(before) == list(after) == ["a", "b"]
     assert [path for path in before if before[path] != after[path]] == list(anew)
 
 
 @pytest.mark.parametrize("profile", ["bfd", "link", "none"])
 def test_a_profile_without_stale_routes_has_no_digest_of_sessions(profile: str):
-    assert shapes(l3hv_failure_profile=profile) == {}
+    assert digests(l3hv_failure_profile=profile) == {}
 
 
 def test_a_reflector_has_no_digest_of_sessions():
-    assert host_plan(slices(fabric(1))["rr1"]).routing.session_shapes == ()
+    assert host_plan(slices(fabric(1))["rr1"]).routing.session_digests == ()
 
 
 @pytest.mark.parametrize("interface", ["vnet9", "vif1.0", "macvtap0", "macvlan3", "tap-vm9"])

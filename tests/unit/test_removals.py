@@ -63,7 +63,7 @@ def test_a_limited_run_removes_no_guests_of_other_hosts():
     assert found.sentences() == ["This run removes 2 guests (hv0-0, hv0-1) from hv0."]
 
 
-def test_a_removed_host_stays_recorded_while_a_neighbour_has_a_session_with_it(tmp_path: Path):
+def test_a_removed_host_stays_recorded_while_a_neighbor_has_a_session_with_it(tmp_path: Path):
     def applied(**hosts: dict[str, list[str]]) -> None:
         (tmp_path / "run.json").write_text(json.dumps(hosts))
         record_applied(tmp_path / "applied", tmp_path / "run.json", hosts, ["rr1", "rr2", "hv1"])

@@ -8,7 +8,7 @@ import pytest
 from intents import COMMON, common_of, intents
 
 from l3hv.model.plan import Rule
-from l3hv.plan.rules import KERNEL_RULES, policy_rules
+from l3hv.plan.rules import MAIN_PRIORITY, policy_rules
 
 
 def written(rule: Rule) -> str:
@@ -184,4 +184,4 @@ def test_priorities_are_consecutive_and_below_the_kernels_own():
         32750,
         32760,
     ]
-    assert all(rule.priority < KERNEL_RULES and rule.why for rule in found)
+    assert all(rule.priority < MAIN_PRIORITY and rule.why for rule in found)

@@ -50,7 +50,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             "drops": {
                 reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
             },
-            "strangers": {},
+            "foreign_macs": {},
             "unread": None,
         },
         "neighbors": [],
@@ -61,7 +61,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             for mtu in [uplink.mtu for uplink in plan.uplinks if uplink.interface == session.interface]
         },
         "chains": [],
-        "strangers": {},
+        "unknown_callers": {},
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: running_unit(unit) for unit in units(plan)},
         "silent": {},
@@ -209,7 +209,7 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
         channels = {}
         for channel in session.channels:
             counts = {"imported": 0, "filtered": 0, "exported": 0}
-            for table in (tables[name] for name in channel.next_hops):
+            for table in (tables[name] for name in channel.own_next_hops):
                 from_all = fabric.received(plan, table, session.path)
                 own = len(fabric.announced_by(plan.host, table.name))
                 imported, exported = from_all, own

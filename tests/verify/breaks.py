@@ -140,11 +140,11 @@ DIFFERENCES = {
     "a port with its own MAC": (with_value("fe:54:33:00:00:07", "links", "vm1", "mac"), {"port vm1 mac"}),
     "a port without its gateway": (without("addresses", "vm1", 1), {"port vm1 addresses"}),
     "a guest with another MAC": (
-        with_value(["52:54:00:00:00:99"], "packet_filter", "strangers", "vm1"),
+        with_value(["52:54:00:00:00:99"], "packet_filter", "foreign_macs", "vm1"),
         {"mac vm1"},
     ),
     "a guest whose own MAC is dropped": (
-        with_value(["50:54:33:00:00:07"], "packet_filter", "strangers", "vm1"),
+        with_value(["50:54:33:00:00:07"], "packet_filter", "foreign_macs", "vm1"),
         {"mac vm1"},
     ),
     "rules that were changed": (

@@ -262,7 +262,7 @@ def leave_traces(seen: Seen) -> None:
         "UnitFileState": "static",
         "DropInPaths": "",
     }
-    reflector["strangers"] |= {"198.51.100.9": 1, "198.51.100.10": 3}
+    reflector["unknown_callers"] |= {"198.51.100.9": 1, "198.51.100.10": 3}
     sessions = reflector["routing"]["sessions"]
     sessions["left_public"] = {**sessions["hv1_public"], "neighbor": "198.51.100.77"}
     refused = [{"prefix": f"203.0.113.{200 + n}/32", "reason": n or None} for n in range(8)]
@@ -287,7 +287,7 @@ def change_values(seen: Seen) -> None:
     here["offers"]["vm1"]["router"].update(dns=["2001:db8::53"], mac="02:00:00:00:00:07", mtu=None)
     here["offers"]["vm2"]["router"]["prefixes"] *= 2
     here["offers"]["vm2"]["router"]["prefixes"][0]["on_link"] = None
-    here["packet_filter"]["strangers"]["vm1"] = ["02:00:00:00:00:99", "50:54:33:00:00:07"]
+    here["packet_filter"]["foreign_macs"]["vm1"] = ["02:00:00:00:00:99", "50:54:33:00:00:07"]
     here["learned"]["public4"] |= {"attributes": {"metric 32": 1, "metric 20 src 10.0.0.1": 2}}
     here["sysctls"]["net.ipv4.ip_forward"] = None
     here["silent"] = {"systemd-networkd.service": "no answer within 10 s"}

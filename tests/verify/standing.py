@@ -138,13 +138,13 @@ class Standing:
         fabric = Fabric(self.announced, {host: absent_guests(plan, seen)})
         least = fabric.without_guests_of(self.announced.keys() - {host})
         checks = compare(plan, seen, fabric, least)
-        if all(check.ok or check.kind not in LEARNED for check in checks):
+        if all(check.passes or check.kind not in LEARNED for check in checks):
             return checks
         return compare(plan, self.observe(host, **wait_conditions(plan, fabric)), fabric, least)
 
     def failing(self, host: str) -> set[str]:
         """Return the names of the checks of ``host`` that fail."""
-        return {check.what for check in self.look(host) if not check.ok}
+        return {check.what for check in self.look(host) if not check.passes}
 
     def wait_until_failing(self, host: str, wanted: set[str], seconds: float = 15) -> set[str]:
         """Return the failed checks of ``host`` once they include ``wanted``, or after ``seconds``."""

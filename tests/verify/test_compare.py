@@ -118,7 +118,7 @@ def test_a_set_that_differs_is_named_with_the_elements() -> None:
         sets = seen["packet_filter"]["sets"]
         sets["inet macs"].remove("vm2 . 50:54:33:00:00:09")
         sets["inet senders4"] += [f"vm2 . 192.0.2.{number}" for number in range(1, 13)]
-        seen["packet_filter"]["strangers"] = {"vm2": ["50:54:33:00:00:09"]}
+        seen["packet_filter"]["foreign_macs"] = {"vm2": ["50:54:33:00:00:09"]}
 
     found = different(compared(LAB["hv1"], seen_with("hv1", change), FABRIC))
     assert found.pop("set senders4").splitlines() == [
@@ -135,7 +135,7 @@ def test_a_refused_announcement_is_reported_with_the_reason() -> None:
     path = ("routing", "sessions", "hv3_public", "channels", "ipv4", "refused")
     routes = [{"prefix": "0.0.0.0/0", "reason": 4}, {"prefix": "203.0.113.8/32", "reason": None}]
     checks = compared(LAB["rr1"], seen_with("rr1", with_value(routes, *path)), FABRIC)
-    assert [check.sentence for check in checks if not check.ok] == [
+    assert [check.sentence for check in checks if not check.passes] == [
         "rr1: announcement hv3 public 0.0.0.0/0: expected nothing, found refused: "
         "neighbours of this kind may not advertise this prefix",
         "rr1: announcement hv3 public 203.0.113.8/32: expected nothing, found refused: a filter refuses it",
@@ -351,14 +351,14 @@ def test_bfd_at_one_end_is_reported_for_a_session_that_is_up() -> None:
 
 
 def test_a_caller_without_a_session_is_a_warning_with_its_address() -> None:
-    seen = seen_with("rr1", with_value(3, "strangers", "198.51.100.9"))
+    seen = seen_with("rr1", with_value(3, "unknown_callers", "198.51.100.9"))
     checks = [check for check in compared(LAB["rr1"], seen, FABRIC) if check.state != "ok"]
     assert [(check.what, check.state) for check in checks] == [("stranger 198.51.100.9", "warning")]
     assert "3 times" in checks[0].found
 
 
 def test_a_caller_with_a_configured_session_is_no_warning() -> None:
-    seen = seen_with("rr1", with_value(3, "strangers", LAB["rr1"].routing.sessions[0].neighbor))
+    seen = seen_with("rr1", with_value(3, "unknown_callers", LAB["rr1"].routing.sessions[0].neighbor))
     assert [check.what for check in compared(LAB["rr1"], seen, FABRIC) if check.state != "ok"] == []
 
 

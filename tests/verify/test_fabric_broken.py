@@ -341,7 +341,7 @@ def test_a_path_with_a_smaller_mtu_is_named_with_the_size_that_passes(lab: Stand
     # A veth interface accepts four more bytes, for the tag of a VLAN.
     subprocess.run([*switch, "1396"], check=True)
     try:
-        checks = [check for check in lab.look("hv1") if not check.ok]
+        checks = [check for check in lab.look("hv1") if not check.passes]
     finally:
         subprocess.run([*switch, "1500"], check=True)
         lab.await_whole("hv1")
@@ -371,7 +371,7 @@ def test_a_caller_without_a_session_is_named(lab: Standing) -> None:
     assert found == ["stranger 198.51.100.99"]
 
 
-def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
+def test_a_neighbor_without_bfd_is_named(lab: Standing) -> None:
     """The session comes up without BFD, and only its hold time would detect a dead path."""
     lab.run("rr1", f"cp -p {BIRD} /tmp/bird.conf")
     lab.run("rr1", f"sed -i '/^protocol bgp hv1_public /a bfd off;' {BIRD} && birdc configure")

@@ -146,7 +146,7 @@ def test_one_run_repairs_all_breaks(lab: Standing, repaired: tuple[dict[str, set
     assert changed_hosts(playbook(lab)) == set()
 
 
-def test_a_bridge_port_and_a_wrong_neighbour_are_repaired_and_named(lab: Standing) -> None:
+def test_a_bridge_port_and_a_wrong_neighbor_are_repaired_and_named(lab: Standing) -> None:
     """`pve-bridge` adds a new tap to a bridge, and leaves it there."""
     wrong = "neighbour replace 203.0.113.1 lladdr 02:00:00:00:00:98 nud noarp dev vm1"
     lab.run("hv1", f"ip link add br0 type bridge && ip link set vm2 master br0 && ip {wrong}")

@@ -58,7 +58,7 @@ from ansible_modules import FINDING, MODULES
 
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
-from l3hv.plan.units import PROMISES
+from l3hv.plan.units import REQUIRED_SETTINGS
 from l3hv.verify.expect import units
 from l3hv.verify.fabric import route_total
 from l3hv.verify.foreign import blocked
@@ -77,7 +77,7 @@ def test_examples_in_the_documentation_are_true(path: Path) -> None:
 
 def test_all_units_that_a_plan_expects_are_read() -> None:
     plans = [from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader)) for path in PLANS]
-    expected = {unit for plan in plans if plan.managed for unit in units(plan)} | PROMISES.keys()
+    expected = {unit for plan in plans if plan.managed for unit in units(plan)} | REQUIRED_SETTINGS.keys()
     missing = {unit for unit in expected - {*UNITS} if not unit.startswith("l3hv-gobgp")}
     assert missing == set()
 

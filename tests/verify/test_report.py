@@ -39,8 +39,8 @@ GREEN = Report("inventories/lab", "2026-11-21T03:00:00+00:00", 1.4, (CHECKS[0], 
 
 
 def test_a_report_with_only_warnings_passes() -> None:
-    assert GREEN.ok
-    assert not REPORT.ok
+    assert GREEN.passes
+    assert not REPORT.passes
     assert REPORT.counts() == {"ok": 2, "warning": 1, "failed": 3}
 
 
@@ -119,7 +119,7 @@ def test_the_page_refers_to_no_other_file(report: Report, tmp_path: Path) -> Non
     page.feed(text)
     assert (page.references, page.open) == ([], [])
     assert "prefers-color-scheme: dark" in text
-    assert ("The fabric is as intended" in text) is report.ok
+    assert ("The fabric is as intended" in text) is report.passes
 
 
 def test_texts_of_checks_are_escaped(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def with_layout(layout: str) -> dict[str, HostPlan]:
 
 def different(plan: HostPlan, seen: Any, fabric: Fabric) -> dict[str, str]:
     """Return the findings of failed checks."""
-    return {check.what: check.found for check in compared(plan, seen, fabric) if not check.ok}
+    return {check.what: check.found for check in compared(plan, seen, fabric) if not check.passes}
 
 
 @pytest.mark.parametrize("layout", SESSION_LAYOUTS)

@@ -63,7 +63,7 @@ def differing(host: str, change: Callable[[dict[str, Any]], Any]) -> list[Check]
 
 def test_every_difference_has_a_unique_key() -> None:
     for change, expected in DIFFERENCES.values():
-        failed = [check for check in differing("hv1", change) if not check.ok]
+        failed = [check for check in differing("hv1", change) if not check.passes]
         assert len({check.key for check in failed}) == len(failed) == len(expected)
         assert {entry_of(check).what for check in failed} == expected
 
@@ -128,7 +128,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], Kind, subjects.Subject,
         (KernelRoute("unicast", (Hop(None, "vm1"),), 4, 0, None),),
     ),
     "a MAC": (
-        with_value(["50:54:33:00:00:07"], "packet_filter", "strangers", "vm1"),
+        with_value(["50:54:33:00:00:07"], "packet_filter", "foreign_macs", "vm1"),
         Kind.MAC,
         subjects.Guest("vm1"),
         (SeenMac("50:54:33:00:00:07"),),

@@ -212,7 +212,7 @@ def _single_address(value: object) -> Network:
 # Relations.
 
 
-class Home:
+class HostOfGuests:
     """The facts that the guests of one hypervisor are checked against, and the notes of their problems.
 
     ``domains`` are the domains of the hypervisor's uplinks.  ``mtu`` is the MTU of these uplinks and
@@ -243,32 +243,32 @@ class Home:
         return None
 
 
-def resolve_guests(written: Iterable[GuestVariables], home: Home) -> tuple[GuestIntent, ...]:
+def resolve_guests(written: Iterable[GuestVariables], host: HostOfGuests) -> tuple[GuestIntent, ...]:
     """Return the guests with all values that follow from the fabric; note the guests that do not fit it.
 
     Guests are sorted by name: their order in the inventory does not matter.
     """
     in_order = sorted(written, key=lambda guest: natural_key(guest.name))
-    guests = [_Resolution(guest, home).guest_intent() for guest in in_order]
+    guests = [_Resolution(guest, host).guest_intent() for guest in in_order]
     resolved = tuple(guest for guest in guests if guest is not None)
-    _check_holders(resolved, home.notes)
+    _check_holders(resolved, host.notes)
     return resolved
 
 
 class _Resolution:
     """The resolution of one guest: its checks, and the values that follow from its domain and pool."""
 
-    def __init__(self, guest: GuestVariables, home: Home) -> None:
+    def __init__(self, guest: GuestVariables, host: HostOfGuests) -> None:
         self.guest = guest
-        self.home = home
-        self.domain = guest.domain or home.common.public.name
+        self.host = host
+        self.domain = guest.domain or host.common.public.name
 
     def note(self, key: str, value: object, message: str, remedy: str) -> None:
-        self.home.notes.add(f"{self.guest.where}.{key}", value, message, remedy)
+        self.host.notes.add(f"{self.guest.where}.{key}", value, message, remedy)
 
     def guest_intent(self) -> GuestIntent | None:
         """Return the guest, or ``None`` if it has problems, which are noted."""
-        guest, problems = self.guest, self.home.notes.problems
+        guest, problems = self.guest, self.host.notes.problems
         before = len(problems)
         self.check_mac()
         pool = self.main_pool() if self.has_domain() else None
@@ -303,7 +303,7 @@ class _Resolution:
         )
 
     def check_mac(self) -> None:
-        if self.guest.mac == self.home.common.gateway_mac:
+        if self.guest.mac == self.host.common.gateway_mac:
             self.note(
                 "mac",
                 self.guest.mac,
@@ -313,7 +313,7 @@ class _Resolution:
 
     def has_domain(self) -> bool:
         """Tell whether the hypervisor has the guest's domain; note a problem if it does not."""
-        known = [domain.name for domain in self.home.common.domains]
+        known = [domain.name for domain in self.host.common.domains]
         if self.domain not in known:
             self.note(
                 "domain",
@@ -321,14 +321,14 @@ class _Resolution:
                 f"There is no domain {self.domain}.",
                 f"Choose one of {', '.join(known)}.",
             )
-        elif self.domain not in self.home.domains:
+        elif self.domain not in self.host.domains:
             self.note(
                 "domain",
                 self.domain,
                 f"The hypervisor has no uplink in {self.domain}.",
                 f"Add {self.domain} to l3hv_uplinks, or move the guest to another hypervisor.",
             )
-        return self.domain in self.home.domains
+        return self.domain in self.host.domains
 
     def main_pool(self) -> Pool | None:
         """Return the pool of the guest's main address: its IPv4 address, or its /64 if it has none."""
@@ -358,17 +358,17 @@ class _Resolution:
 
     def pool_of(self, main: Address | Network, key: str) -> Pool | None:
         """Return the pool that contains the main address; note a problem if the guest names another pool."""
-        containing = self.home.pool_around(self.domain, main)
+        containing = self.host.pool_around(self.domain, main)
         name = self.guest.pool
         if name is None:
             if containing is None:
                 self.note_outside_pools(main, key)
             return containing
-        chosen = self.home.pools.get(name)
+        chosen = self.host.pools.get(name)
         if chosen is not None and chosen is containing:
             return containing
         if chosen is None:
-            known = ", ".join(self.home.pools)
+            known = ", ".join(self.host.pools)
             remedy = f"Choose one of {known}." if known else "Describe it in l3hv_pools."
             self.note("pool", name, f"There is no pool {name}.", remedy)
         elif chosen.domain != self.domain:
@@ -391,11 +391,11 @@ class _Resolution:
         """Note a prefix that is in no pool of the guest's domain."""
         family = family_of(prefix)
         message = f"{brief(prefix)} is in no pool of {self.domain}."
-        for pool in self.home.common.pools:
+        for pool in self.host.common.pools:
             if any(is_inside(prefix, other) for other in pool.prefixes):
                 place = f"the pool {pool.name} of {pool.domain}"
                 message = f"{brief(prefix)} is in {place}, but the guest is in {self.domain}."
-        prefixes = self.home.common.pool_prefixes(self.domain, family)
+        prefixes = self.host.common.pool_prefixes(self.domain, family)
         remedy = f"Add a pool with {family} to l3hv_pools."
         if prefixes:
             listed = ", ".join(map(str, prefixes[:3]))
@@ -425,7 +425,7 @@ class _Resolution:
         """Return the guest's /64: the one of its intent, else the one with its IPv4 address's host number."""
         guest = self.guest
         if isinstance(guest.ipv6, IPv6Network):
-            if guest.ipv4 is not None and self.home.pool_around(self.domain, guest.ipv6) is None:
+            if guest.ipv4 is not None and self.host.pool_around(self.domain, guest.ipv6) is None:
                 self.note_outside_pools(guest.ipv6, "ipv6")
             return guest.ipv6
         if not guest.ipv6 or pool.ipv6 is None or pool.ipv4 is None or guest.ipv4 is None:
@@ -460,7 +460,7 @@ class _Resolution:
         return {family_of(prefix) for prefix in seen}
 
     def check_extra(self, prefix: Network, key: str, main_prefix: IPv6Network | None) -> None:
-        pool = self.home.pool_around(self.domain, prefix)
+        pool = self.host.pool_around(self.domain, prefix)
         if pool is None:
             self.note_outside_pools(prefix, key)
             return
@@ -506,14 +506,14 @@ class _Resolution:
             )
 
     def mtu(self, pool: Pool) -> int:
-        if pool.mtu is not None and pool.mtu > self.home.mtu:
-            self.home.notes.add(
+        if pool.mtu is not None and pool.mtu > self.host.mtu:
+            self.host.notes.add(
                 "l3hv_mtu",
-                self.home.mtu,
-                f"The uplinks have an MTU of {self.home.mtu}, but the pool {pool.name} has {pool.mtu}.",
+                self.host.mtu,
+                f"The uplinks have an MTU of {self.host.mtu}, but the pool {pool.name} has {pool.mtu}.",
                 f"Choose at least {pool.mtu}, or lower l3hv_pools.{pool.name}.mtu.",
             )
-        return self.home.guest_mtu if pool.mtu is None else pool.mtu
+        return self.host.guest_mtu if pool.mtu is None else pool.mtu
 
 
 def _check_holders(guests: Iterable[GuestIntent], notes: Notes) -> None:

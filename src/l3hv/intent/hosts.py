@@ -12,7 +12,7 @@ from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.intent.guests import (
     LONGEST_INTERFACE,
     GuestVariables,
-    Home,
+    HostOfGuests,
     interface_name,
     read_guests,
     reference,
@@ -270,8 +270,8 @@ def parse_host(
     _check_timers(host, notes)
     _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
-    home = Home(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
-    host = dataclasses.replace(host, guests=resolve_guests(guests, home))
+    of_guests = HostOfGuests(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
+    host = dataclasses.replace(host, guests=resolve_guests(guests, of_guests))
     _check_interfaces(host, guests, notes)
     return (None if notes.problems else host), notes.distinct()
 
@@ -764,11 +764,11 @@ def _check_addresses(addresses: tuple[Address, ...], common: Common, notes: Note
     """Note addresses of an edge router that are listed twice, or that are part of the fabric."""
     for repeated in (one for one, times in Counter(addresses).items() if times > 1):
         notes.add("l3hv_addresses", repeated, f"{repeated} is listed twice.", "Keep one of them.")
-    fabric_prefixes = [network.prefix for network in common.networks]
-    fabric_prefixes += [prefix for domain in common.domains for prefix in domain.loopbacks]
-    fabric_prefixes += [prefix for pool in common.pools for prefix in pool.prefixes]
+    all_prefixes = [network.prefix for network in common.networks]
+    all_prefixes += [prefix for domain in common.domains for prefix in domain.loopbacks]
+    all_prefixes += [prefix for pool in common.pools for prefix in pool.prefixes]
     for listed in addresses:
-        for prefix in fabric_prefixes:
+        for prefix in all_prefixes:
             if listed.version == prefix.version and listed in prefix:
                 notes.add(
                     "l3hv_addresses",

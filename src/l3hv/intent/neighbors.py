@@ -87,12 +87,12 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     Hypervisors and edge routers have sessions only with the reflectors on their paths.  The clients of a
     reflector that accepts them from a range are not listed.
     """
-    neighbours: list[Peer] = []
+    neighbors: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
-        neighbours += (peer for peer in roster.reflectors(path) if peer.name != host.name)
+        neighbors += (peer for peer in roster.reflectors(path) if peer.name != host.name)
         if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
-            neighbours += roster.clients(path)
-    return tuple(neighbours)
+            neighbors += roster.clients(path)
+    return tuple(neighbors)
 
 
 def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:

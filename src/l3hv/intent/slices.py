@@ -11,7 +11,7 @@ from l3hv.model.plan import Owner
 def host_slice(
     common: Common,
     host: HostIntent,
-    neighbours: Iterable[Peer],
+    neighbors: Iterable[Peer],
     largest: Largest = Largest(),  # noqa: B008 - frozen
     owners: Callable[[], tuple[Owner, ...]] = tuple,
     *,
@@ -32,7 +32,7 @@ def host_slice(
     return HostSlice(
         common=common,
         host=host,
-        peers=tuple(neighbours),
+        peers=tuple(neighbors),
         largest=largest if is_reflector else Largest(),
         owners=owners() if is_strict else (),
         edges=tuple(edges),

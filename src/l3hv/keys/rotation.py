@@ -93,9 +93,9 @@ def rotation_problems(
 ) -> Iterator[str]:
     """Yield a sentence for each reason not to rotate the keys of one host.
 
-    ``in_use`` was read from ``configurations``.  ``placed`` is the host's file of secrets; no sentence has
-    a secret.  ``unmanaged`` are the hosts that l3hv does not configure.  ``may_cut``
-    allows the rotation to cut off a host with a single path.
+    ``configurations`` are the configurations from which ``in_use`` was read.  ``placed`` is the host's file
+    of secrets; no sentence repeats a secret.  ``unmanaged`` are the hosts that l3hv does not configure.
+    ``may_cut`` allows the rotation to cut off a host with a single path.
     """
     routing = plan["routing"]
     is_rotated = routing["daemon"]["name"] in ROTATED

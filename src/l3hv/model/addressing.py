@@ -13,6 +13,7 @@ Network = IPv4Network | IPv6Network
 
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
 HOST_LENGTH: dict[Family, int] = {"ipv4": 32, "ipv6": 128}
+DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 GUEST_PREFIX_LENGTH = 64
 """Length of a guest's IPv6 prefix: SLAAC (RFC 4862) works with no other length."""
 

@@ -26,4 +26,4 @@ KINDS: dict[str, Kind] = {
 }
 """The kind of a host, by the inventory group that it is in."""
 
-Relation = Literal["reflector", "client", "peer"]
+Relation = Literal["reflector", "client", "reflector_of_path"]

@@ -135,7 +135,7 @@ class Common:
         prefixes = (p for pool in self.pools if pool.domain == domain for p in pool.prefixes)
         return tuple(sorted(p for p in prefixes if family_of(p) == family))
 
-    def home_prefixes(self, domain: Domain, family: Family) -> tuple[Network, ...]:
+    def fabric_prefixes(self, domain: Domain, family: Family) -> tuple[Network, ...]:
         """Return the prefixes of a domain's guests and hypervisors: its pools, then its loopbacks."""
         loopback = domain.loopback(family)
         return self.pool_prefixes(domain.name, family) + ((loopback,) if loopback is not None else ())

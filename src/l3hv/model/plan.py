@@ -22,6 +22,7 @@ from l3hv.model.choices import (
     Family,
     Kind,
     LimitAction,
+    Relation,
     SessionLayout,
     System,
 )
@@ -219,7 +220,7 @@ class PortAddress:
 
 @dataclass(frozen=True)
 class GuestPlan:
-    """One guest port of a hypervisor."""
+    """The plan of a guest and its port on the hypervisor."""
 
     name: str
     """The guest's name."""
@@ -287,7 +288,7 @@ class GuestServices:
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """A prefix pattern as in BIRD: a prefix, or all prefixes inside it with a length in a range."""
+    """A match of prefixes as in BIRD: a prefix, or all prefixes inside it with a length in a range."""
 
     prefix: str
     """The prefix."""
@@ -296,14 +297,13 @@ class PrefixMatch:
     high: int
     """The maximum length of a matching prefix."""
     why: str
-    """The reason, printed beside the pattern."""
+    """The reason, printed beside the match."""
     longer_from: int | None = None
     """``low`` if it is greater than the length of ``prefix``, otherwise none."""
     longer_to: int | None = None
-    """``high`` if it is greater than the length of ``prefix``; none for a pattern that matches exactly
-    ``prefix``."""
+    """``high`` if it is greater than the length of ``prefix``; none for a match of ``prefix`` alone."""
     number: int | None = None
-    """The number of the pattern's line in a prefix list; none if the daemon has no prefix lists."""
+    """The number of the match's line in a prefix list; none if the daemon has no prefix lists."""
 
 
 @dataclass(frozen=True)
@@ -442,15 +442,15 @@ class CarriedDomain:
     """The routing domain."""
     table: str
     """The domain's BIRD table."""
-    next_hop: str | None
+    own_next_hop: str | None
     """The next hop of routes that this host advertises; none on a reflector, which keeps the next hop of a
     route."""
     policy: str
     """The name of the import policy for the neighbour's routes."""
-    next_hops: str
+    accepted_next_hops: str
     """The prefix that must contain the next hops of the neighbour's routes."""
-    next_hop_length: int | None
-    """The length of a single address if ``next_hops`` has several addresses, otherwise none."""
+    accepted_next_hop_length: int | None
+    """The length of a single address if ``accepted_next_hops`` has several addresses, otherwise none."""
     direct_next_hop: bool
     """Whether the next hop must be the neighbour's address of the session."""
     loopback: str | None
@@ -473,10 +473,10 @@ class Channel:
     """The maximum number of prefixes of the neighbour; none without a limit."""
 
     @property
-    def next_hops(self) -> dict[str, str | None]:
+    def own_next_hops(self) -> dict[str, str | None]:
         """The BIRD tables of domains whose routes are exchanged, with the next hop that this host
         advertises."""
-        return {part.table: part.next_hop for part in self.carries}
+        return {part.table: part.own_next_hop for part in self.carries}
 
 
 @dataclass(frozen=True)
@@ -501,7 +501,7 @@ class Session:
     """This host's address."""
     neighbor: str
     """The neighbour's address; a prefix if any client in it can be the neighbour."""
-    relation: Literal["reflector", "client", "peer"]
+    relation: Relation
     """The role of the neighbour for this host: reflector, client, or another reflector of the path."""
     passive: bool
     """Whether this host waits for the neighbour to connect."""
@@ -674,7 +674,7 @@ class Routing:
     """The maximum number of next hops of a route."""
     rescans: bool
     """Whether BIRD needs a request to scan the kernel's tables whenever a route changes."""
-    session_shapes: tuple[str, ...]
+    session_digests: tuple[str, ...]
     """A digest of the sessions of each path: the sessions restart when it changes. Empty if the daemon should
     not be restarted for such a change."""
     session_keys: tuple[str, ...]
@@ -892,7 +892,7 @@ class HostPlan:
     sysctls: tuple[Sysctl, ...]
     """The kernel settings."""
     guests: tuple[GuestPlan, ...]
-    """The guest ports."""
+    """The guests and their ports."""
     dhcp_pools: tuple[DhcpPool, ...]
     """The subnets from which DHCP offers addresses."""
     guest_services: GuestServices

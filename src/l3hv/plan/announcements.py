@@ -15,7 +15,7 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         {"kind": "hypervisor",
          "bfd": {"interval_ms": 100, "multiplier": 3},
          "calls": [["198.51.100.1", "198.51.100.126"]],
-         "guarded": ["vm2"],
+         "filtered": ["vm2"],
          "mtus": {"a public": 1500},
          "tables": {"public4": {"next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"},
                                 "prefixes": {"203.0.113.1/32": ["vm1"], "0.0.0.0/0": []}}}}
@@ -24,7 +24,7 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     while the port of one of these guests exists.  The host's own prefixes name no guest and are always
     advertised.
     ``calls`` are the addresses of its sessions with reflectors: its own and the reflector's.
-    ``guarded`` are its guests whose ports drop some traffic of their domain (isolation, allowed sources).
+    ``filtered`` are its guests whose ports drop some traffic of their domain (isolation, allowed sources).
     ``mtus`` are the MTUs of its interfaces in bytes, by path and domain.
     ``bfd`` are the host's own timers: the two ends of a session agree on the slower interval.
     """
@@ -42,15 +42,22 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
             session.path: next_hop
             for session in plan.routing.sessions
             for channel in session.channels
-            if (next_hop := channel.next_hops.get(table.name)) is not None
+            if (next_hop := channel.own_next_hops.get(table.name)) is not None
         }
         if next_hops and prefixes:
             tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}
     timers = plan.routing.timers
     bfd = {"interval_ms": timers.bfd_interval_ms, "multiplier": timers.bfd_multiplier}
     calls = [[s.local, s.neighbor] for s in plan.routing.sessions if s.relation == "reflector"]
-    closed = {*plan.packet_filter.isolated, *plan.packet_filter.restricted}
-    guarded = [guest.name for guest in plan.guests if guest.interface in closed]
+    filtered_ports = {*plan.packet_filter.isolated, *plan.packet_filter.restricted}
+    filtered = [guest.name for guest in plan.guests if guest.interface in filtered_ports]
     # The MTU of a host that l3hv does not configure is unknown.
     mtus = {f"{uplink.path} {uplink.domain}": uplink.mtu for uplink in plan.uplinks if plan.managed}
-    return {"kind": plan.kind, "bfd": bfd, "calls": calls, "guarded": guarded, "mtus": mtus, "tables": tables}
+    return {
+        "kind": plan.kind,
+        "bfd": bfd,
+        "calls": calls,
+        "filtered": filtered,
+        "mtus": mtus,
+        "tables": tables,
+    }

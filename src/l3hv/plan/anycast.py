@@ -17,7 +17,7 @@ from l3hv.model.addressing import HOST_LENGTH, Network, by_address, family_of, i
 from l3hv.model.choices import DomainKind, Family
 from l3hv.model.intent import Common, Domain, HostIntent
 from l3hv.model.plan import AnycastDomain, AnycastShare, PrefixesOfLength, PrefixMatch
-from l3hv.plan.patterns import pattern
+from l3hv.plan.prefix_matches import match_of_lengths
 
 MARKS: dict[DomainKind, str] = {"public": "0x20000000", "private": "0x40000000"}
 """The bit of a packet's mark that selects routes to other holders; other programs may use the other bits."""
@@ -38,12 +38,12 @@ class DomainAnycast:
     held: Mapping[Network, int]
 
     @property
-    def others(self) -> tuple[PrefixMatch, ...]:
+    def spread_matches(self) -> tuple[PrefixMatch, ...]:
         """The outermost prefixes that other hypervisors hold too, with all prefixes inside them."""
         shared = (prefix for prefix, holders in self.held.items() if holders > 1)
         length = HOST_LENGTH[self.family]
         return tuple(
-            pattern(prefix, prefix.prefixlen, length, "anycast prefix of local guests")
+            match_of_lengths(prefix, prefix.prefixlen, length, "anycast prefix of local guests")
             for prefix in outermost(shared)
         )
 
@@ -60,7 +60,7 @@ def spread_anycast(common: Common, host: HostIntent, holders: Mapping[str, int])
             held.setdefault(place, {})[prefix] = holders.get(text, 1)
     places = ((domain, family) for domain in common.domains for family in domain.families)
     found = (DomainAnycast(domain, family, held.get((domain.name, family), {})) for domain, family in places)
-    return tuple(one for one in found if one.others)
+    return tuple(one for one in found if one.spread_matches)
 
 
 def anycast_domains(host: HostIntent, found: Iterable[DomainAnycast]) -> tuple[AnycastDomain, ...]:

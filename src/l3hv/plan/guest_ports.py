@@ -26,19 +26,19 @@ GUEST_METRIC = 10
 
 
 def guest_plans(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[GuestPlan, ...]:
-    """Return the ports of a hypervisor's guests.
+    """Return the plans of a hypervisor's guests and their ports.
 
     ``prefsrc`` is the source address of the hypervisor's own traffic to the guests.
     """
     pools = {pool.name: pool for pool in common.pools}
-    ports = []
+    plans = []
     next_metrics: dict[str, int] = {}
     for guest in host.guests:
-        port = _port(common, guest, pools[guest.pool], prefsrc)
+        plan = _guest_plan(common, guest, pools[guest.pool], prefsrc)
         if guest.anycast:
-            port = replace(port, routes=tuple(_with_own_metric(route, next_metrics) for route in port.routes))
-        ports.append(port)
-    return tuple(ports)
+            plan = replace(plan, routes=tuple(_with_own_metric(route, next_metrics) for route in plan.routes))
+        plans.append(plan)
+    return tuple(plans)
 
 
 def _with_own_metric(route: GuestRoute, next_metrics: dict[str, int]) -> GuestRoute:
@@ -54,7 +54,7 @@ def _with_own_metric(route: GuestRoute, next_metrics: dict[str, int]) -> GuestRo
     return replace(route, metric=metric)
 
 
-def _port(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> GuestPlan:
+def _guest_plan(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> GuestPlan:
     lease = GuestLease(pool.name, guest.ipv4) if guest.ipv4 is not None else None
     prefix = None
     if guest.ipv6 is not None:

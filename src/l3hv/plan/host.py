@@ -16,13 +16,13 @@ from l3hv.plan.uplinks import loopback_addresses, nics, preferred_source, uplink
 from l3hv.plan.warnings import warnings
 
 
-def host_plan(facts: HostSlice) -> HostPlan:
+def host_plan(host_slice: HostSlice) -> HostPlan:
     """Return the plan of one host, computed from its slice of the intent."""
-    common, host = facts.common, facts.host
+    common, host = host_slice.common, host_slice.host
     loopbacks = loopback_addresses(common, host)
     guests = guest_plans(common, host, preferred_source(common, loopbacks))
-    anycast = spread_anycast(common, host, dict(facts.holders))
-    named_sessions = sessions(common, host, facts.peers, facts.largest)
+    anycast = spread_anycast(common, host, dict(host_slice.holders))
+    named_sessions = sessions(common, host, host_slice.peers, host_slice.largest)
     return HostPlan(
         host=host.name,
         kind=host.kind,
@@ -42,14 +42,14 @@ def host_plan(facts: HostSlice) -> HostPlan:
         guest_services=guest_services(guests),
         packet_filter=packet_filter(common, host, guests, anycast, named_sessions),
         routing=routing(
-            facts,
+            host_slice,
             named_sessions=named_sessions,
-            ranges=ranges(common, host, facts.largest),
+            ranges=ranges(common, host, host_slice.largest),
             loopbacks=loopbacks,
             guests=guests,
             anycast=anycast,
         ),
-        warnings=warnings(facts),
+        warnings=warnings(host_slice),
         managed=host.settings.managed,
         after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],
     )

@@ -9,19 +9,19 @@ from l3hv.model.choices import Family
 from l3hv.model.intent import Common, HostIntent
 from l3hv.model.plan import Sysctl
 
-LEAST_NEIGHBOURS = 1024
+LEAST_NEIGHBORS = 1024
 """Minimum size of a neighbour table: a smaller one overflows in a fabric of the intended size."""
 
-MOST_NEIGHBOURS_OF_UPLINK = 4096
+MOST_NEIGHBORS_OF_UPLINK = 4096
 """Maximum number of neighbours of an uplink: its prefix may be a /64, but an L2 path has fewer machines."""
 
-NEIGHBOURS_OF_GUEST = 8
+NEIGHBORS_OF_GUEST = 8
 """Entries per guest and family: its own addresses, and unanswered requests for additional ones."""
 
 
 def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     """Return the settings of a host; those of guest ports also apply to interfaces that appear later."""
-    everywhere = (*_answers(host), *_neighbour_tables(common, host))
+    everywhere = (*_answers(host), *_neighbor_tables(common, host))
     if host.kind == "route_reflector":
         return everywhere
     return (*_routing(), *everywhere, *_ports(host), *_uplinks(host))
@@ -86,31 +86,31 @@ def _answers(host: HostIntent) -> Iterator[Sysctl]:
     yield Sysctl("net.ipv6.icmp.echo_ignore_all", "0", pings)
 
 
-def _neighbour_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
+def _neighbor_tables(common: Common, host: HostIntent) -> Iterator[Sysctl]:
     why = "number of neighbour entries that are never removed: for hosts on the paths and for guests"
     for family in FAMILIES:
-        least = neighbours(common, host, family)
+        least = neighbors(common, host, family)
         key = f"net.{family}.neigh.default.gc_thresh"
         yield Sysctl(f"{key}1", str(least), why)
         yield Sysctl(f"{key}2", str(2 * least), "above this number, entries are removed after 5 s")
         yield Sysctl(f"{key}3", str(4 * least), "maximum number of entries")
 
 
-def neighbours(common: Common, host: HostIntent, family: Family) -> int:
+def neighbors(common: Common, host: HostIntent, family: Family) -> int:
     """Return the number of neighbours that the host must be able to keep, as a power of two.
 
-    It is the number of host addresses on the paths (at most :data:`MOST_NEIGHBOURS_OF_UPLINK` each) plus
-    :data:`NEIGHBOURS_OF_GUEST` for each guest, and at least :data:`LEAST_NEIGHBOURS`.  The kernel's defaults
+    It is the number of host addresses on the paths (at most :data:`MOST_NEIGHBORS_OF_UPLINK` each) plus
+    :data:`NEIGHBORS_OF_GUEST` for each guest, and at least :data:`LEAST_NEIGHBORS`.  The kernel's defaults
     (128, 512, 1024) are for the whole machine and overflow with a few hundred guests.
     """
-    count = NEIGHBOURS_OF_GUEST * len(host.guests)
+    count = NEIGHBORS_OF_GUEST * len(host.guests)
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
         if network is not None:
             # len() of a range fails beyond 2^63.
             numbers = numbers_of(network.prefix)
-            count += min(numbers.stop - numbers.start, MOST_NEIGHBOURS_OF_UPLINK)
-    return 1 << (max(count, LEAST_NEIGHBOURS) - 1).bit_length()
+            count += min(numbers.stop - numbers.start, MOST_NEIGHBORS_OF_UPLINK)
+    return 1 << (max(count, LEAST_NEIGHBORS) - 1).bit_length()
 
 
 _PORT_SETTINGS = (

@@ -60,7 +60,7 @@ def packet_filter(
     ``sessions`` are its BGP sessions: the filter checks the TTL of their packets if they have TTL security.
     An edge router forwards traffic of the whole Internet: its filter protects only routing.
     """
-    closed = tuple(
+    public_uplinks = tuple(
         uplink.interface
         for uplink in host.uplinks
         if uplink.domain == common.public.name and host.kind != "edge_router"
@@ -69,20 +69,21 @@ def packet_filter(
     transparent = tuple(pair for guest in guests for pair in guest.transparent)
     allowed = {guest.interface: guest.allowed_sources for guest in host.guests if guest.allowed_sources}
     isolated = tuple(guest.interface for guest in host.guests if guest.port_isolation)
+    filtered = {*isolated, *allowed}
     on_link6 = tuple(g.interface for g in guests if g.prefix is not None and g.prefix.on_link)
     macs = {guest.interface: guest.mac for guest in guests}
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
-        closed_uplinks=closed,
-        neighbours4=tuple(_neighbours(common, host, "ipv4")),
-        neighbours6=tuple(_neighbours(common, host, "ipv6")),
+        closed_uplinks=public_uplinks,
+        neighbours4=tuple(_neighbors(common, host, "ipv4")),
+        neighbours6=tuple(_neighbors(common, host, "ipv6")),
         any_ttl4=tuple(_any_ttl(sessions, "ipv4")),
         any_ttl6=tuple(_any_ttl(sessions, "ipv6")),
-        fabric4=_fabric_prefixes(common, "ipv4"),
-        fabric6=_fabric_prefixes(common, "ipv6"),
+        fabric4=_machine_prefixes(common, "ipv4"),
+        fabric6=_machine_prefixes(common, "ipv6"),
         management4=_of_family(host.management_sources, "ipv4"),
         management6=_of_family(host.management_sources, "ipv6"),
-        domains=tuple(_domains(common, host, guests, {*isolated, *allowed, *on_link6})),
+        domains=tuple(_domains(common, host, guests, not_open={*filtered, *on_link6})),
         guests=tuple(guest.interface for guest in guests),
         macs=tuple(macs.items()),
         sources4=tuple(own.addresses4),
@@ -121,7 +122,7 @@ def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
     return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
-def _neighbours(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
+def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
     """Yield each uplink with the prefix of its path."""
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
@@ -136,7 +137,7 @@ def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str,
             yield session.interface, session.neighbor
 
 
-def _fabric_prefixes(common: Common, family: Family) -> tuple[str, ...]:
+def _machine_prefixes(common: Common, family: Family) -> tuple[str, ...]:
     """Return the prefixes of the fabric's own machines: those of the paths and of the loopbacks."""
     paths = (str(network.prefix) for network in common.networks)
     loopbacks = (str(prefix) for domain in common.domains for prefix in domain.loopbacks)
@@ -144,26 +145,26 @@ def _fabric_prefixes(common: Common, family: Family) -> tuple[str, ...]:
 
 
 def _domains(
-    common: Common, host: HostIntent, guests: Iterable[GuestPlan], conditional: set[str]
+    common: Common, host: HostIntent, guests: Iterable[GuestPlan], *, not_open: set[str]
 ) -> Iterator[FilteredDomain]:
     """Yield the domains of a hypervisor.
 
-    ``conditional`` are the guest ports that the filter checks further: isolation, allowed sources, and the
-    number of IPv6 neighbours.
+    ``not_open`` are the guest ports with further checks: the filtered ones (isolation, allowed sources), and
+    those with a check of the number of IPv6 neighbours.
     """
     if host.kind != "hypervisor":
         return
     ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]
     guest_ports = [(guest.domain, guest.interface) for guest in guests]
     ports += guest_ports
-    open_ports = [port for port in ports if port[1] not in conditional]
+    open_ports = [port for port in ports if port[1] not in not_open]
     for domain in common.domains:
         if domain.name in host.domains:
             yield FilteredDomain(
                 domain.name,
                 tuple(port for name, port in ports if name == domain.name),
                 tuple(port for name, port in open_ports if name == domain.name),
-                tuple(port for name, port in guest_ports if name == domain.name and port not in conditional),
+                tuple(port for name, port in guest_ports if name == domain.name and port not in not_open),
                 _of_family(map(str, common.pool_prefixes(domain.name, "ipv4")), "ipv4"),
             )
 

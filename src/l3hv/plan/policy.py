@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
-from l3hv.model.addressing import HOST_LENGTH, is_inside, longer_than
+from l3hv.model.addressing import DEFAULT_ROUTE, HOST_LENGTH, is_inside, longer_than
 from l3hv.model.choices import Announcer, Family
 from l3hv.model.intent import Common, Domain, HostSlice
 from l3hv.model.names import bird_table, own_policy_name, policy_name
@@ -20,9 +20,8 @@ from l3hv.model.plan import (
     Session,
 )
 from l3hv.model.text import natural_key
-from l3hv.plan.patterns import exact
+from l3hv.plan.prefix_matches import edge_matches, fabric_matches, match_of_prefix, pool_matches
 from l3hv.plan.sessions import has_own_policies
-from l3hv.plan.tables import DEFAULT_ROUTE, extra_matches, loopback_matches, pool_matches
 
 REFUSALS = tuple(
     Refusal(number, name, why)
@@ -46,22 +45,22 @@ REFUSALS = tuple(
 """The reasons to refuse an announcement."""
 
 
-def import_policies(facts: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
+def import_policies(host_slice: HostSlice, sessions: Iterable[Session]) -> tuple[ImportPolicy, ...]:
     """Return the import policies for each kind of neighbours that the host has, table by table.
 
     If each hypervisor has a policy of its own, this policy accepts only the prefixes of its guests.
     """
     own: dict[str, Owner | None] = {}
-    if has_own_policies(facts.host):
-        by_name = {owner.host: owner for owner in facts.owners}
-        own = {peer.name: by_name.get(peer.name) for peer in facts.peers if peer.kind == "hypervisor"}
+    if has_own_policies(host_slice.host):
+        by_name = {owner.host: owner for owner in host_slice.owners}
+        own = {peer.name: by_name.get(peer.name) for peer in host_slice.peers if peer.kind == "hypervisor"}
     channels = (channel for session in sessions for channel in session.channels)
     used = {carried.policy for channel in channels for carried in channel.carries}
     return tuple(
         policy
-        for domain in facts.common.domains
+        for domain in host_slice.common.domains
         for family in domain.families
-        for policy in _policies(facts, domain, family, own)
+        for policy in _policies(host_slice, domain, family, own)
         if policy.name in used
     )
 
@@ -79,7 +78,7 @@ def refusals(policies: Iterable[ImportPolicy], *, is_shared: bool) -> tuple[Refu
 
 
 def _policies(
-    facts: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
+    host_slice: HostSlice, domain: Domain, family: Family, own: Mapping[str, Owner | None]
 ) -> Iterator[ImportPolicy]:
     """Yield the policies of one table; ``own`` has the hypervisors with a policy of their own.
 
@@ -88,17 +87,14 @@ def _policies(
     of the whole Internet, with attributes that its operator needs.  A client of a range is a hypervisor or an
     edge router.
     """
-    common, host = facts.common, facts.host
+    common, host = host_slice.common, host_slice.host
     pools = tuple(pool_matches(common, domain, family))
     reserved = tuple(_reserved_matches(common, domain, family))
-    homes = (*pools, *loopback_matches(domain, family))
-    external = (
-        exact(DEFAULT_ROUTE[family], "default route of the edge routers"),
-        *extra_matches(domain, family),
-    )
+    of_fabric = fabric_matches(common, domain, family)
+    of_edges = edge_matches(domain, family)
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
-    default = tuple(default_next_hops(facts, domain, family))
+    default = tuple(default_next_hops(host_slice, domain, family))
 
     def policy(
         neighbors: Announcer,
@@ -126,20 +122,20 @@ def _policies(
     for hypervisor, owner in own.items():
         guests = tuple(_owned_matches(common, domain, family, owner)) if owner is not None else ()
         yield policy("hypervisors", guests, is_untrusted=True, name=own_policy_name(table, hypervisor))
-    yield policy("edge_routers", external)
-    yield policy("reflectors", homes if host.kind == "edge_router" else (*homes, *external))
-    yield policy("clients", (*homes, *external))
+    yield policy("edge_routers", of_edges)
+    yield policy("reflectors", of_fabric if host.kind == "edge_router" else (*of_fabric, *of_edges))
+    yield policy("clients", (*of_fabric, *of_edges))
 
 
-def default_next_hops(facts: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
+def default_next_hops(host_slice: HostSlice, domain: Domain, family: Family) -> Iterator[NextHop]:
     """Yield the next hops of the default route in the order of preference, if it may have only one.
 
     Next hops on the first path come first, and on one path the edge router with the lowest id.
     """
-    if facts.host.kind != "hypervisor" or facts.host.ecmp_of(domain.name) != "without_default":
+    if host_slice.host.kind != "hypervisor" or host_slice.host.ecmp_of(domain.name) != "without_default":
         return
-    for edge in sorted(facts.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
-        network = facts.common.network(edge.path, domain.name, family)
+    for edge in sorted(host_slice.edges, key=lambda edge: (natural_key(edge.path), edge.id)):
+        network = host_slice.common.network(edge.path, domain.name, family)
         if network is not None and domain.name in edge.domains:
             yield NextHop(edge.address_in(network), f"{edge.name}, path {edge.path}")
 
@@ -177,7 +173,7 @@ def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterato
             for length in range(HOST_LENGTH[family], longer_than(pool.ipv4) - 1, -1):
                 prefix = str(ip_network(f"{address}/{length}", strict=False))
                 reasons.setdefault(prefix, f"{role} of the pool {pool.name}")
-        yield from (exact(prefix, why) for prefix, why in reasons.items())
+        yield from (match_of_prefix(prefix, why) for prefix, why in reasons.items())
 
 
 def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner) -> Iterator[PrefixMatch]:
@@ -185,4 +181,4 @@ def _owned_matches(common: Common, domain: Domain, family: Family, owner: Owner)
     pools = [prefix for pool in common.pools if pool.domain == domain.name for prefix in pool.prefixes]
     for prefix in getattr(owner, family):
         if any(is_inside(ip_network(prefix), pool) for pool in pools):
-            yield exact(prefix, f"guests of {owner.host}")
+            yield match_of_prefix(prefix, f"guests of {owner.host}")

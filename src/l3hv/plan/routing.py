@@ -11,9 +11,9 @@ from l3hv.model.plan import GuestPlan, LoopbackAddress, Owner, PrefixOwner, Rout
 from l3hv.model.profiles import FAILURE_PROFILES
 from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.communities import domain_communities
-from l3hv.plan.patterns import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.policy import import_policies, refusals
-from l3hv.plan.sessions import router_id, session_shapes
+from l3hv.plan.prefix_matches import policy_with_line_numbers, table_with_line_numbers
+from l3hv.plan.sessions import router_id, session_digests
 from l3hv.plan.tables import routing_tables, shared_tables
 from l3hv.plan.uplinks import awaited_interfaces
 
@@ -22,7 +22,7 @@ WITH_PREFIX_LISTS: frozenset[DaemonName] = frozenset({"frr"})
 
 
 def routing(
-    facts: HostSlice,
+    host_slice: HostSlice,
     *,
     named_sessions: tuple[Session, ...],
     ranges: tuple[Session, ...],
@@ -35,12 +35,12 @@ def routing(
     ``named_sessions`` are its sessions with neighbours that the inventory names, ``ranges`` its sessions with
     any client of a prefix.
     """
-    common, host, settings = facts.common, facts.host, facts.host.settings
+    common, host, settings = host_slice.common, host_slice.host, host_slice.host.settings
     daemon = DAEMONS[settings.daemon, settings.system]
     identity = router_id(common, host)
     tables = routing_tables(common, host, loopbacks, guests, anycast)
     in_kernel = [table for table in tables if table.kernel_table is not None]
-    policies = import_policies(facts, (*named_sessions, *ranges))
+    policies = import_policies(host_slice, (*named_sessions, *ranges))
     if settings.daemon in WITH_PREFIX_LISTS:
         policies = tuple(map(policy_with_line_numbers, policies))
         tables = tuple(map(table_with_line_numbers, tables))
@@ -57,7 +57,7 @@ def routing(
         timers=settings.timers,
         ecmp_limit=settings.ecmp_limit,
         rescans=daemon.version in WITHOUT_PATH_UPDATES and len(in_kernel) > 0,
-        session_shapes=session_shapes(named_sessions, settings.timers, daemon),
+        session_digests=session_digests(named_sessions, settings.timers, daemon),
         session_keys=tuple(sorted({session.key for session in named_sessions if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
         tables=tables,
@@ -67,7 +67,7 @@ def routing(
         shared_tables=shared_tables(host, tables) if is_shared else (),
         refusals=refusals(policies, is_shared=is_shared),
         policies=policies,
-        owners=tuple(map(_prefix_owner, facts.owners)) if settings.daemon in WITH_ROA_TABLES else (),
+        owners=tuple(map(_prefix_owner, host_slice.owners)) if settings.daemon in WITH_ROA_TABLES else (),
         sessions=named_sessions,
         ranges=ranges,
         monitoring_group=settings.monitoring_group,

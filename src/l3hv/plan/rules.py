@@ -20,11 +20,15 @@ from l3hv.model.plan import Rule
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
 
 RULE_STEP = 10
-UDP = 17
+"""The difference between the priorities of two rules that follow each other."""
+
+ICMP, UDP = 1, 17
+"""IANA's numbers of the protocols."""
+
 DHCP_SERVER = 67
-ICMP = 1
-"""IANA's number of the protocol."""
-KERNEL_RULES = 32766
+"""The UDP port of DHCP servers."""
+
+MAIN_PRIORITY = 32766
 """Priority of the kernel's own rule of ``main``; the rules of l3hv come before it."""
 
 
@@ -44,20 +48,20 @@ def policy_rules(
     )
 
 
-def rule_problems(facts: HostSlice) -> list[Problem]:
+def rule_problems(host_slice: HostSlice) -> list[Problem]:
     """Return a problem if the last rule of a host would come after the kernel's own rules."""
-    common, host = facts.common, facts.host
-    rules = policy_rules(common, host, spread_anycast(common, host, dict(facts.holders)))
+    common, host = host_slice.common, host_slice.host
+    rules = policy_rules(common, host, spread_anycast(common, host, dict(host_slice.holders)))
     highest = max((rule.priority for rule in rules), default=0)
-    if highest < KERNEL_RULES:
+    if highest < MAIN_PRIORITY:
         return []
     return [
         Problem(
             host.name,
             "l3hv_rule_priority",
             str(common.rule_priority),
-            f"The last rule would have the priority {highest}; {KERNEL_RULES} is the kernel's rule of main.",
-            f"Choose at most {KERNEL_RULES - 1 - (highest - common.rule_priority)}.",
+            f"The last rule would have the priority {highest}; {MAIN_PRIORITY} is the kernel's rule of main.",
+            f"Choose at most {MAIN_PRIORITY - 1 - (highest - common.rule_priority)}.",
         )
     ]
 
@@ -178,7 +182,7 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
 def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
     table = LOCAL_OUT if _has_local_out(host, family) else domain.name
     why = f"the host's own traffic to {domain.name}"
-    for prefix in common.home_prefixes(domain, family):
+    for prefix in common.fabric_prefixes(domain, family):
         yield _rule(family, table, why, iif="lo", destination=str(prefix))
 
 

@@ -3,6 +3,8 @@
 Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
 the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
 the session after a restart, the collision would drop the routes that graceful restart keeps.
+
+:func:`_carried` decides which next hops are accepted from a neighbour.
 """
 
 from __future__ import annotations
@@ -216,10 +218,10 @@ def _carried(
     return CarriedDomain(
         domain=network.domain,
         table=table,
-        next_hop=None if host.kind == "route_reflector" else host.address_in(network),
+        own_next_hop=None if host.kind == "route_reflector" else host.address_in(network),
         policy=policy,
-        next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
-        next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
+        accepted_next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
+        accepted_next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
         direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=loopback,
         owner=owner,
@@ -322,7 +324,7 @@ def session_key(host: HostIntent, peer: Peer) -> str | None:
 def _relation(host: HostIntent, peer: Peer) -> Relation:
     if host.kind != "route_reflector":
         return "reflector"
-    return "peer" if peer.kind == "route_reflector" else "client"
+    return "reflector_of_path" if peer.kind == "route_reflector" else "client"
 
 
 def router_id(common: Common, host: HostIntent) -> str:
@@ -353,7 +355,7 @@ def _private_first(common: Common) -> tuple[Domain, ...]:
     return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
 
 
-def session_shapes(sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
+def session_digests(sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
     """Return a digest of the sessions of each path, `a=0a1b2c3d`: the sessions restart when it changes.
 
     The result is empty for a host whose daemon must not stop to restart its sessions: its neighbours would

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.model.addressing import GUEST_PREFIX_LENGTH, HOST_LENGTH, family_of, longer_than
+from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.choices import Family
 from l3hv.model.daemons import DAEMONS, REPLACING_BY_DELETION
 from l3hv.model.intent import Common, Domain, HostIntent
@@ -20,10 +20,8 @@ from l3hv.model.plan import (
     TableName,
 )
 from l3hv.plan.anycast import DomainAnycast
-from l3hv.plan.patterns import exact, pattern
+from l3hv.plan.prefix_matches import edge_matches, fabric_matches, match_of_prefix
 from l3hv.plan.uplinks import preferred_source
-
-DEFAULT_ROUTE: dict[Family, str] = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
 
 def routing_tables(
@@ -68,24 +66,24 @@ def _domain_table(
     loopbacks: tuple[LoopbackAddress, ...],
     guests: tuple[GuestPlan, ...],
 ) -> RoutingTable:
-    homes = (*pool_matches(common, domain, family), *loopback_matches(domain, family))
-    default = exact(DEFAULT_ROUTE[family], "default route, if an edge router has one")
-    external = (default, *extra_matches(domain, family))
+    of_fabric = fabric_matches(common, domain, family)
     originates: tuple[str, ...] = ()
-    accepts: tuple[PrefixMatch, ...] = (*homes, *external)
+    accepts: tuple[PrefixMatch, ...] = (*of_fabric, *edge_matches(domain, family))
     announces = accepts
     if host.kind == "hypervisor":
         own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
         originates = tuple(f"{loopback.address}/{loopback.length}" for loopback in own)
         announces = (
-            *(exact(prefix, "loopback") for prefix in originates),
+            *(match_of_prefix(prefix, "loopback") for prefix in originates),
             *_guest_matches(guests, domain, family),
         )
     if host.kind == "edge_router":
         is_served = domain.name in host.edge_domains
         originates = (DEFAULT_ROUTE[family],) if is_served else ()
-        announces = tuple(exact(prefix, "default route of this edge router") for prefix in originates)
-        accepts = homes
+        announces = tuple(
+            match_of_prefix(prefix, "default route of this edge router") for prefix in originates
+        )
+        accepts = of_fabric
     return RoutingTable(
         name=bird_table(domain.name, family),
         domain=domain.name,
@@ -148,7 +146,7 @@ def _anycast_table(host: HostIntent, one: DomainAnycast) -> RoutingTable:
         ecmp=host.ecmp_of(one.domain.name),
         ecmp_limit=_ecmp_limit(host, one.domain.name),
         originates=(),
-        accepts=one.others,
+        accepts=one.spread_matches,
         announces=(),
     )
 
@@ -156,33 +154,6 @@ def _anycast_table(host: HostIntent, one: DomainAnycast) -> RoutingTable:
 def _ecmp_limit(host: HostIntent, domain: str) -> int:
     """Return the maximum number of next hops of a domain's routes in the kernel."""
     return 1 if host.ecmp_of(domain) == "none" else host.settings.ecmp_limit
-
-
-def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    """Yield the parts of pools that guests can have, never a whole pool: in IPv6 up to /64, and /128."""
-    for pool in common.pools:
-        if pool.domain != domain.name:
-            continue
-        if family == "ipv4" and pool.ipv4 is not None:
-            low = longer_than(pool.ipv4)
-            yield pattern(pool.ipv4, low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
-        if family == "ipv6" and pool.ipv6 is not None:
-            prefix, host = pool.ipv6, HOST_LENGTH["ipv6"]
-            yield pattern(prefix, longer_than(prefix), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
-            yield pattern(prefix, host, host, f"pool {pool.name}, single addresses")
-
-
-def loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    prefix = domain.loopback(family)
-    if prefix is not None:
-        length = HOST_LENGTH[family]
-        yield pattern(prefix, length, length, "loopbacks of the hypervisors")
-
-
-def extra_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    for prefix in domain.accept:
-        if family_of(prefix) == family:
-            yield exact(str(prefix), "prefix of the edge routers")
 
 
 def _guest_matches(guests: Iterable[GuestPlan], domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
@@ -193,7 +164,7 @@ def _guest_matches(guests: Iterable[GuestPlan], domain: Domain, family: Family) 
             for route in guest.routes:
                 if route.family == family:
                     reasons.setdefault(route.prefix, f"{guest.name}, {route.kind}")
-    return tuple(exact(prefix, why) for prefix, why in reasons.items())
+    return tuple(match_of_prefix(prefix, why) for prefix, why in reasons.items())
 
 
 LINK_LOCAL4 = "169.254.0.0/16"

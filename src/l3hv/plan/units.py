@@ -17,7 +17,7 @@ _WITHOUT_SHUTDOWN = {"KillSignal": "SIGKILL"}
 _SERVER_CAPABILITIES = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW"
 _BIRD = {**_ALWAYS, **_WITHOUT_SHUTDOWN, "User": "bird", "CapabilityBoundingSet": _SERVER_CAPABILITIES}
 
-PROMISES: Mapping[str, Settings] = {
+REQUIRED_SETTINGS: Mapping[str, Settings] = {
     "systemd-networkd.service": _ALWAYS,
     "bird.service": _BIRD,
     "bird6.service": _BIRD,
@@ -49,20 +49,11 @@ def settings_of(unit: str) -> Settings:
     'gobgp'
     """
     name = "l3hv-gobgp.service" if unit.startswith("l3hv-gobgp-") else unit
-    return PROMISES.get(name, {})
-
-
-def settings_text(settings: Settings) -> str:
-    """Return settings as text in a fixed order and notation, to compare settings from different sources.
-
-    >>> settings_text({"Restart": "always", "CapabilityBoundingSet": "CAP_NET_RAW CAP_NET_ADMIN"})
-    'CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW, Restart=always'
-    """
-    return ", ".join(f"{key}={' '.join(sorted(settings[key].split()))}" for key in sorted(settings))
+    return REQUIRED_SETTINGS.get(name, {})
 
 
 def effective(unit: str, shown: Mapping[str, str]) -> dict[str, str]:
-    """Return the values that ``systemctl show`` reports for the promised settings of a unit.
+    """Return the values that ``systemctl show`` reports for the required settings of a unit.
 
     >>> effective("radvd.service", {"CapabilityBoundingSet": "cap_net_raw", "StartLimitIntervalUSec": "0"})
     {'StartLimitIntervalSec': '0', 'CapabilityBoundingSet': 'CAP_NET_RAW'}

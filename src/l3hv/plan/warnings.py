@@ -15,21 +15,21 @@ NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
 
 
-def warnings(facts: HostSlice) -> tuple[str, ...]:
+def warnings(host_slice: HostSlice) -> tuple[str, ...]:
     """Return sentences about an intent that works, but probably not as intended."""
     return (
-        *_missing_paths(facts),
-        *_renamed_by_libvirt(facts.host),
-        *_without_bfd(facts),
-        *_unbounded_restart(facts),
-        *_frr_as_reflector(facts),
-        *_late_bird(facts),
+        *_missing_paths(host_slice),
+        *_renamed_by_libvirt(host_slice.host),
+        *_without_bfd(host_slice),
+        *_unbounded_restart(host_slice),
+        *_frr_as_reflector(host_slice),
+        *_late_bird(host_slice),
     )
 
 
-def _missing_paths(facts: HostSlice) -> Iterator[str]:
+def _missing_paths(host_slice: HostSlice) -> Iterator[str]:
     """Yield a warning for each family that a path lacks, and for each domain that depends on one path."""
-    common, host = facts.common, facts.host
+    common, host = host_slice.common, host_slice.host
     for domain in common.domains:
         if domain.name not in host.domains:
             continue
@@ -42,15 +42,17 @@ def _missing_paths(facts: HostSlice) -> Iterator[str]:
             yield f"{domain.name} depends on path {used.pop()} alone"
 
 
-def _failure_profiles(facts: HostSlice) -> set[FailureProfile]:
-    return {failure_profile(facts.host, peer) for peer in (*facts.peers, *any_client(facts.host))}
+def _failure_profiles(host_slice: HostSlice) -> set[FailureProfile]:
+    return {
+        failure_profile(host_slice.host, peer) for peer in (*host_slice.peers, *any_client(host_slice.host))
+    }
 
 
-def _frr_as_reflector(facts: HostSlice) -> Iterator[str]:
+def _frr_as_reflector(host_slice: HostSlice) -> Iterator[str]:
     """Yield a warning for each limit of FRR 8 and 10 that affects the clients of a reflector."""
-    if facts.host.settings.daemon != "frr" or facts.host.kind != "route_reflector":
+    if host_slice.host.settings.daemon != "frr" or host_slice.host.kind != "route_reflector":
         return
-    profiles = _failure_profiles(facts)
+    profiles = _failure_profiles(host_slice)
     if "bfd_llgr" in profiles:
         yield (
             "FRR withdraws the routes of a client when BFD detects a failure; it keeps stale routes only "
@@ -59,7 +61,7 @@ def _frr_as_reflector(facts: HostSlice) -> Iterator[str]:
     if "link" in profiles:
         yield (
             "FRR does not watch its own carrier: when it is lost, sessions of clients with the profile link "
-            f"end only after the hold time of {facts.host.settings.timers.hold_s} s"
+            f"end only after the hold time of {host_slice.host.settings.timers.hold_s} s"
         )
     if "graceful_restart" in profiles and not profiles.isdisjoint(LLGR_PROFILES):
         yield (
@@ -68,29 +70,29 @@ def _frr_as_reflector(facts: HostSlice) -> Iterator[str]:
         )
 
 
-def _late_bird(facts: HostSlice) -> Iterator[str]:
-    daemon = DAEMONS[facts.host.settings.daemon, facts.host.settings.system]
+def _late_bird(host_slice: HostSlice) -> Iterator[str]:
+    daemon = DAEMONS[host_slice.host.settings.daemon, host_slice.host.settings.system]
     if daemon.version not in WITH_LATE_TIMERS or daemon.device_scan_s is None:
         return
-    if "bfd_llgr" in _failure_profiles(facts):
+    if "bfd_llgr" in _failure_profiles(host_slice):
         yield (
             f"BIRD {daemon.version} may need {2 * daemon.device_scan_s} s more than BFD to leave a dead "
             "path; use BIRD 2.14 or later, or the profile bfd"
         )
 
 
-def _unbounded_restart(facts: HostSlice) -> Iterator[str]:
+def _unbounded_restart(host_slice: HostSlice) -> Iterator[str]:
     """Yield a warning for each unmanaged neighbour that chooses how long this host keeps its routes."""
-    daemon = DAEMONS[facts.host.settings.daemon, facts.host.settings.system]
+    daemon = DAEMONS[host_slice.host.settings.daemon, host_slice.host.settings.system]
     if (
-        facts.host.settings.daemon in REFLECTORS_ONLY
+        host_slice.host.settings.daemon in REFLECTORS_ONLY
         or daemon.bounds_restart
-        or not facts.host.settings.managed
+        or not host_slice.host.settings.managed
     ):
         return
-    for peer in facts.peers:
-        if not peer.managed and failure_profile(facts.host, peer) in LLGR_PROFILES:
-            host = facts.host.name if facts.host.kind != "route_reflector" else peer.name
+    for peer in host_slice.peers:
+        if not peer.managed and failure_profile(host_slice.host, peer) in LLGR_PROFILES:
+            host = host_slice.host.name if host_slice.host.kind != "route_reflector" else peer.name
             yield (
                 f"BIRD {daemon.version} keeps the routes of {peer.name} (path {peer.path}) for the restart "
                 f"time that {peer.name} asks for, if {peer.name} has no long-lived graceful restart: set "
@@ -116,15 +118,15 @@ def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
         )
 
 
-def _without_bfd(facts: HostSlice) -> Iterator[str]:
+def _without_bfd(host_slice: HostSlice) -> Iterator[str]:
     """Yield a warning for a reflector without BFD, if a host or client has a profile with BFD."""
-    host, timers = facts.host, facts.host.settings.timers
+    host, timers = host_slice.host, host_slice.host.settings.timers
     if host.settings.daemon in WITHOUT_BFD:
         title = TITLES[host.settings.daemon]
-        if any(peer.failure_profile in BFD_PROFILES for peer in facts.peers):
+        if any(peer.failure_profile in BFD_PROFILES for peer in host_slice.peers):
             yield f"{title} has no BFD: it detects a lost neighbour by the hold time of {timers.hold_s} s"
     elif host.settings.failure_profile in BFD_PROFILES:
-        for peer in facts.peers:
+        for peer in host_slice.peers:
             if peer.daemon in WITHOUT_BFD:
                 yield (
                     f"{peer.name} has no BFD ({TITLES[peer.daemon]}): only the carrier or the shorter hold "

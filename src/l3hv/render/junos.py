@@ -298,7 +298,7 @@ def _groups(plan: HostPlan, domain: str) -> Iterator[JunosGroup]:
             bfd=first.bfd,
             restart_s=_restart_s(first.failure_profile, plan.routing.timers.restart_s),
             stale_s=plan.routing.timers.stale_s if first.failure_profile in LLGR_PROFILES else None,
-            receives_paths=first.relation == "peer",
+            receives_paths=first.relation == "reflector_of_path",
             families=tuple(
                 JunosFamilyOfGroup(JUNOS_FAMILIES[channel.family], _limit(channel.limit))
                 for channel in first.channels
@@ -338,7 +338,7 @@ def _accepted(carried: CarriedDomain, policy: ImportPolicy) -> JunosTerm:
         name=policy.table,
         family=JUNOS_FAMILIES[policy.family],
         routes=(*loopback, *_routes(policy.accepts)),
-        next_hops=(brief(carried.next_hops),) if carried.next_hop_length is None else (),
+        next_hops=(brief(carried.accepted_next_hops),) if carried.accepted_next_hop_length is None else (),
         only_original=policy.only_original,
     )
 

@@ -100,7 +100,8 @@ def _session(session: Session) -> Row:
     families = "+".join(channel.family for channel in session.channels)
     passive = "passive" if session.passive else ""
     key = f"key {session.key}" if session.key is not None else ""
-    return (session.name, session.relation, f"{session.local} → {session.neighbor}", families, passive, key)
+    relation = session.relation.replace("_", " ")
+    return (session.name, relation, f"{session.local} → {session.neighbor}", families, passive, key)
 
 
 def _single(routing: Routing, table: RoutingTable) -> Iterator[Row]:

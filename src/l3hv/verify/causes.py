@@ -209,7 +209,7 @@ class _Grouping:
             case Key(Kind.ROUTE, subjects.Route(prefix, table)):
                 return self._of_route(check.host, prefix, table, here)
             case Key(Kind.PING, subjects.EchoRequest(_, target)):
-                ends = {check.host, self._homes.get(target, target)}
+                ends = {check.host, self._hypervisor_of.get(target, target)}
                 return next((group for group in self._cuts if group.hosts & ends), None)
         return None
 
@@ -246,6 +246,6 @@ class _Grouping:
         return next(of_owner, next(iter(here), None)) if owners else None
 
     @cached_property
-    def _homes(self) -> dict[str, str]:
+    def _hypervisor_of(self) -> dict[str, str]:
         """The hypervisor of each guest."""
         return {guest.name: plan.host for plan in self._plans.values() for guest in plan.guests}

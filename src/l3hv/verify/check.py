@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
     SESSION = auto()
     PATH = auto()
-    STRANGER = auto()
+    UNKNOWN_CALLER = auto()
     BFD = auto()
     RECEIVED = auto()
     SENT = auto()
@@ -134,7 +134,8 @@ class Check:
     context: Context | None = None
 
     @property
-    def ok(self) -> bool:
+    def passes(self) -> bool:
+        """Whether the verification succeeds with this result: a warning passes, too."""
         return self.state != "failed"
 
     @property
@@ -144,4 +145,4 @@ class Check:
 
 def failures(checks: Iterable[Check]) -> list[Check]:
     """Return the checks that make a verification fail."""
-    return [check for check in checks if not check.ok]
+    return [check for check in checks if not check.passes]

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.plan import HostPlan, RoutingTable
 from l3hv.model.text import natural_key
 from l3hv.verify import subjects
 from l3hv.verify.check import AnnouncedBy, Check, Key, Kind, OfUnseenGuests, State, Unanswered
 from l3hv.verify.expect import HOST, expectation, learned_key, routing_units, unit_of
 from l3hv.verify.fabric import Fabric, source_of
-from l3hv.verify.find import DEFAULTS, Observation, absent_guests, findings
+from l3hv.verify.find import Observation, absent_guests, findings
 from l3hv.verify.values import (
     ESTABLISHED,
     AtLeast,
@@ -33,7 +34,7 @@ HARMLESS = (Unread.NOT_IN_KERNEL, Presence.ABSENT, Presence.WITHOUT_CARRIER)
 """Findings that are a warning and no failure."""
 ALWAYS_OK = frozenset({Kind.OTHER_LISTENERS})
 """Kinds of checks that only inform."""
-ONLY_WARNINGS = frozenset({Kind.FOREIGN_RULES, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE, Kind.STRANGER})
+ONLY_WARNINGS = frozenset({Kind.FOREIGN_RULES, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE, Kind.UNKNOWN_CALLER})
 """Kinds of checks whose differences are warnings."""
 OF_THE_DAEMON = frozenset({Kind.ROUTER_ID, Kind.SESSION, Kind.BFD, Kind.RECEIVED, Kind.SENT})
 OF_A_SESSION = frozenset({Kind.RECEIVED, Kind.SENT})
@@ -52,7 +53,7 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
     routes: list[Check] = []
     for table, listed in _listed_tables(plan, seen):
         different = _different_routes(plan, table, listed, fabric, least or fabric)
-        if all(check.ok for check in different):
+        if all(check.passes for check in different):
             # A choice of next hops, or guests that are not started, explain another number and digest.
             key = learned_key(table)
             found[key] = _with_total_of(found[key], expected[key])
@@ -65,7 +66,9 @@ def compare(plan: HostPlan, seen: Observation, fabric: Fabric, least: Fabric | N
         check = _check(plan, key, expected.get(key), found.get(key))
         if key in silent:
             check = replace(check, context=Unanswered(silent[key]))
-        if not check.ok and _is_count_between(key, at_least().get(key), found.get(key), expected.get(key)):
+        if not check.passes and _is_count_between(
+            key, at_least().get(key), found.get(key), expected.get(key)
+        ):
             check = replace(check, state="warning", context=OfUnseenGuests())
         checks.append(check)
     return checks + routes
@@ -194,11 +197,11 @@ def _different_routes(
 
 def _limited(plan: HostPlan, table: RoutingTable, different: list[Check]) -> list[Check]:
     """Return the first of ``different``, failures before warnings, and one check that counts the others."""
-    in_order = sorted(different, key=lambda check: check.ok)
+    in_order = sorted(different, key=lambda check: check.passes)
     more = in_order[ROUTES_NAMED:]
     if not more:
         return in_order
-    state: State = "warning" if all(check.ok for check in more) else "failed"
+    state: State = "warning" if all(check.passes for check in more) else "failed"
     subject = subjects.Table(table.domain, table.family)
     counted = Check(plan.host, Kind.MORE_ROUTES, subject, 0, len(more), state, plan.routing.daemon.name)
     return [*in_order[:ROUTES_NAMED], counted]
@@ -206,7 +209,9 @@ def _limited(plan: HostPlan, table: RoutingTable, different: list[Check]) -> lis
 
 def _most_next_hops(plan: HostPlan, table: RoutingTable, prefix: str) -> int:
     """Return the maximum number of next hops of a route of the table."""
-    is_single = table.ecmp == "none" or (table.ecmp == "without_default" and prefix in DEFAULTS)
+    is_single = table.ecmp == "none" or (
+        table.ecmp == "without_default" and prefix == DEFAULT_ROUTE[table.family]
+    )
     return 1 if is_single else plan.routing.ecmp_limit
 
 

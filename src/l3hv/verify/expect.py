@@ -48,7 +48,7 @@ LEARNED_METRIC = 32
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 RESCANS = "l3hv-bird-rescan.service"
 WATCH = "l3hv-bird-watch.timer"
-LISTENING = "Passive"
+RANGE_STATE = "Passive"
 """The state of a range, which waits for clients: each session with a client has a protocol of its own."""
 PORT_SETTINGS: dict[Family, tuple[str, ...]] = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
 """The settings of a guest's port that must be 1, besides the plan's sysctls."""
@@ -117,8 +117,8 @@ def units(plan: HostPlan) -> list[str]:
 
 def _unit_settings(plan: HostPlan) -> Iterator[Item]:
     for unit in units(plan):
-        if promises := settings_of(unit):
-            yield Key(Kind.UNIT_SETTINGS, unit_of(unit)), UnitSettings.of(promises)
+        if required := settings_of(unit):
+            yield Key(Kind.UNIT_SETTINGS, unit_of(unit)), UnitSettings.of(required)
 
 
 def _listeners(plan: HostPlan) -> Iterator[Item]:
@@ -297,7 +297,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     tables = {table.name: table for table in routing.tables}
     alone = _paths_of_one_neighbor(plan)
     for session in routing.ranges:
-        yield Key(Kind.SESSION, subjects.Session(session.name)), SessionState(LISTENING)
+        yield Key(Kind.SESSION, subjects.Session(session.name)), SessionState(RANGE_STATE)
     for session in routing.sessions:
         established = SessionState(ESTABLISHED, session.local, session.neighbor)
         yield Key(Kind.SESSION, subjects.Session(session.name)), established
@@ -308,7 +308,7 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
         is_echoed = routing.daemon.name in ADVERTISING_BACK
         for channel in session.channels:
             subject = subjects.SessionFamily(session.name, channel.family)
-            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
+            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.own_next_hops]
             received, sent = map(sum, zip(*counts, strict=True))
             yield Key(Kind.RECEIVED, subject), Prefixes(received) if is_alone else AtLeast(received)
             yield Key(Kind.SENT, subject), Prefixes(sent) if is_alone and not is_echoed else AtLeast(sent)

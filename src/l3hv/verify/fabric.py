@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
-from l3hv.plan.tables import DEFAULT_ROUTE
 
 DIGESTS = 2**128
 
@@ -318,23 +318,23 @@ def paths_of(plan: HostPlan, table: str) -> frozenset[str]:
     return frozenset(
         session.path
         for session in plan.routing.sessions
-        if any(table in channel.next_hops for channel in session.channels)
+        if any(table in channel.own_next_hops for channel in session.channels)
     )
 
 
 @functools.cache
-def _bounds(patterns: tuple[PrefixMatch, ...]) -> tuple[tuple[int, int, int, int, int], ...]:
+def _bounds(matches: tuple[PrefixMatch, ...]) -> tuple[tuple[int, int, int, int, int], ...]:
     found = []
-    for pattern in patterns:
-        network = ip_network(pattern.prefix)
+    for match in matches:
+        network = ip_network(match.prefix)
         first, last = int(network.network_address), int(network.broadcast_address)
-        found.append((network.version, first, last, pattern.low, pattern.high))
+        found.append((network.version, first, last, match.low, match.high))
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=2**20)
-def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
-    """Tell whether ``prefix`` matches one of ``patterns``.
+def is_matched(prefix: str, matches: tuple[PrefixMatch, ...]) -> bool:
+    """Tell whether ``prefix`` matches one of ``matches``.
 
     >>> is_matched("203.0.113.1/32", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
     True
@@ -345,5 +345,5 @@ def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
     address = int(network.network_address)
     return any(
         version == network.version and first <= address <= last and low <= network.prefixlen <= high
-        for version, first, last, low, high in _bounds(patterns)
+        for version, first, last, low, high in _bounds(matches)
     )

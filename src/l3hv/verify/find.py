@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any, Literal
 
-from l3hv.model.addressing import FAMILIES
+from l3hv.model.addressing import DEFAULT_ROUTE, FAMILIES
 from l3hv.model.choices import Family
 from l3hv.model.daemons import UNITS
 from l3hv.model.plan import GuestPlan, HostPlan
@@ -70,10 +70,9 @@ from l3hv.verify.values import (
 )
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
-KERNEL_RULES = (32766, 32767)
+KERNEL_RULE_PRIORITIES = (32766, 32767)
 """Priorities of the kernel's rules of main and default, which a host with rules of l3hv must not have."""
 OUR_DROP_INS = ("/zz-l3hv.conf", "/zz-l3hv-hardening.conf")
-DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 Observation = Mapping[str, Any]
 
@@ -90,7 +89,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[Key, Value]:
             *_rules(plan, seen),
             *_packet_filter(plan, seen),
             *_chains_of_others(plan, seen),
-            *_strangers(plan, seen),
+            *_unknown_callers(plan, seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
@@ -178,8 +177,8 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             here = _addresses(seen, uplink.interface, planned)
             yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
-    # A pattern of length 0 is the default route, which matches every address.
-    of_fabric = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
+    # A match of length 0 is the default route, which matches every address.
+    of_fabric = tuple(match for table in plan.routing.tables for match in table.accepts if match.high)
     for address in seen["addresses"].get("lo", ()):
         one = f"{ip_interface(address['address']).ip}/{ip_interface(address['address']).max_prefixlen}"
         if address["address"] in planned or is_matched(one, of_fabric):
@@ -232,7 +231,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
     harmless.
     """
     last = max((own.priority for own in plan.rules if own.family == family), default=None)
-    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
+    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULE_PRIORITIES
     if last is None or is_of_kernel or rule["protocol"] == BY_TABLES_UNIT:
         return False
     if rule["priority"] > last or rule["action"] == "nop":
@@ -315,15 +314,15 @@ def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     yield from ((key, unread.get(key, tuple(each))) for key, each in found.items())
 
 
-def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+def _unknown_callers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the addresses that connect to a reflector's daemon and have no session in the plan.
 
     An address that now has a session may have been refused before it returned to the inventory.
     """
     expected = {session.neighbor for session in plan.routing.sessions}
-    for address, count in seen["strangers"].items():
+    for address, count in seen["unknown_callers"].items():
         if address not in expected:
-            yield Key(Kind.STRANGER, subjects.Address(address)), count
+            yield Key(Kind.UNKNOWN_CALLER, subjects.Address(address)), count
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
@@ -349,11 +348,11 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             defaults = tuple(
                 Destination(str(route["type"]), _hops(route))
                 for route in routes
-                if route["prefix"] in DEFAULTS
+                if route["prefix"] in DEFAULT_ROUTE.values()
             )
             yield Key(Kind.DEFAULT_ROUTE, subjects.InFamily(family)), defaults
         for route in routes:
-            prefix = "default" if route["prefix"] in DEFAULTS else route["prefix"]
+            prefix = "default" if route["prefix"] in DEFAULT_ROUTE.values() else route["prefix"]
             key = Key(Kind.ROUTE, subjects.Route(route["prefix"], table))
             if table == "main":
                 if route["protocol"] != BY_KERNEL or route["prefix"].startswith(("fe80:", "ff00:")):
@@ -416,7 +415,7 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 def _macs(seen: Observation, guest: GuestPlan) -> tuple[SeenMac, ...]:
     """Return the MACs behind a port whose frames the filter drops; without any, the guest's MAC."""
-    dropped = seen["packet_filter"]["strangers"].get(guest.interface, ())
+    dropped = seen["packet_filter"]["foreign_macs"].get(guest.interface, ())
     macs = tuple(SeenMac(mac, own_dropped=mac == guest.mac) for mac in dropped)
     return macs or (SeenMac(guest.mac),)
 

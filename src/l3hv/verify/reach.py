@@ -10,15 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l3hv.model.addressing import family_of_text
+from l3hv.model.addressing import DEFAULT_ROUTE, family_of_text
 from l3hv.model.choices import Family
 from l3hv.model.names import LOCAL_OUT, bird_table
 from l3hv.model.plan import HostPlan
 from l3hv.verify import subjects
 from l3hv.verify.check import Key, Kind
 from l3hv.verify.passage import Passage
-
-DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def own_addresses(part: Mapping[str, Any]) -> list[tuple[str, str]]:
         (table, prefix.partition("/")[0])
         for table, announced in part["tables"].items()
         for prefix, names in announced["prefixes"].items()
-        if not names and prefix not in DEFAULTS
+        if not names and prefix not in DEFAULT_ROUTE.values()
     ]
 
 
@@ -120,7 +118,7 @@ def _outside_by_table(
         table: [
             host
             for host, part in announced.items()
-            if DEFAULTS & part["tables"].get(table, {}).get("prefixes", {}).keys()
+            if not part["tables"].get(table, {}).get("prefixes", {}).keys().isdisjoint(DEFAULT_ROUTE.values())
         ]
         for table in set(families.values())
     }
@@ -207,7 +205,7 @@ def _to_internet(
                 continue
             for edge, address in there.addresses:
                 if address in there.common:
-                    is_open = passage.port(guest.host, guest.name).takes(address)
+                    is_open = passage.port_filter(guest.host, guest.name).takes(address)
                     yield Ping(guest.host, guest.name, edge, address, answered=is_open)
 
 

@@ -9,7 +9,10 @@ from l3hv.model.text import natural_key
 from l3hv.verify.values import SetDifference
 
 AS_PLANNED = SetDifference()
+
 IN_BOTH_TABLES = ("guests", "macs", "source_prefixes4")
+"""Fields of the plan that are sets of the same name in the tables ``inet l3hv`` and ``arp l3hv``."""
+
 VALUES = (
     "uplinks",
     "closed_uplinks",
@@ -23,6 +26,8 @@ VALUES = (
     "restricted",
     "tracked4",
 )
+"""Fields of the plan that are sets of the same name in the table ``inet l3hv``, with single values."""
+
 CONCATENATED = (
     "neighbours4",
     "neighbours6",
@@ -36,10 +41,13 @@ CONCATENATED = (
     "allowed4",
     "allowed6",
 )
-"""Fields of the plan that are sets of the same name in the table ``inet l3hv``."""
+"""Fields of the plan that are sets of the same name in the table ``inet l3hv``, with pairs or triples."""
+
 FOR_CLOSED_UPLINKS: tuple[str, ...] = ("management4", "management6")
+"""Sets that only hosts with closed uplinks have."""
+
 FOR_HYPERVISORS: tuple[str, ...] = ("fabric4", "fabric6")
-"""Sets that only hosts with closed uplinks have, and sets that also all hypervisors have."""
+"""Sets that hosts with closed uplinks and all hypervisors have."""
 
 
 def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:

@@ -14,7 +14,7 @@ def diff(path: str, found: Found, file: File | None, hide: Callable[[str], str])
         return hide(content.decode("utf-8", "replace")) if content is not None else ""
 
     # A removed file is not part of the set any more: only its mode shows whether it is sensitive.
-    if file.is_sensitive if file else found.mode is not None and not found.mode & 0o077:
+    if file.sensitive if file else found.mode is not None and not found.mode & 0o077:
         became = "removed" if file is None else "changed" if found.exists else "new"
         return {"prepared": f"--- {path}\n+++ {path} ({became}; it holds secrets and is not shown)\n"}
     if file is None:

@@ -31,8 +31,8 @@ class File:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.dest: str = given["dest"]
-        self.is_sensitive: bool = given["content"] is None
-        self.content: bytes = given["secret_content" if self.is_sensitive else "content"].encode("utf-8")
+        self.sensitive: bool = given["content"] is None
+        self.content: bytes = given["secret_content" if self.sensitive else "content"].encode("utf-8")
         self.validate: str | None = given["validate"]
         self.mode = int(given["mode"], 8)
         self.owner, self.group = given["owner"], given["group"]

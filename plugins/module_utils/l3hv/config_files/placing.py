@@ -52,7 +52,7 @@ def place(config: ConfigSet) -> dict[str, Any]:
     diffs = [diff(path, found[path], wanted.get(path), config.commands.hide) for path in shown]
 
     reasons = []
-    if config.transaction.is_broken:
+    if config.transaction.broken:
         reasons.append(f"{config.transaction.record} cannot be read: the set is activated again")
     elif config.transaction.pending:
         reasons.append("an earlier change was not activated")
@@ -63,7 +63,7 @@ def place(config: ConfigSet) -> dict[str, Any]:
 
     if not config.module.check_mode and (changed or removed or reasons):
         # If the record is lost, it is not known which files of the set are active.
-        kept = [*wanted, *removed] if config.transaction.is_broken else [*changed, *removed]
+        kept = [*wanted, *removed] if config.transaction.broken else [*changed, *removed]
         config.transaction.begin({path: found[path] for path in kept})
         try:
             for path in removed:

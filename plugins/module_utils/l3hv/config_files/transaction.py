@@ -19,7 +19,7 @@ class Transaction:
         self.directory = directory
         self.record = os.path.join(directory, "transaction.json")
         self.pending = False
-        self.is_broken = False
+        self.broken = False
         self.files: dict[str, list[int] | None] = {}
         try:
             with open(self.record, encoding="utf-8") as stream:
@@ -29,7 +29,7 @@ class Transaction:
             pass
         except (ValueError, KeyError, TypeError):
             # The record is lost: a change may wait for its activation.
-            self.pending = self.is_broken = True
+            self.pending = self.broken = True
 
     def save(self) -> None:
         content = json.dumps({"pending": self.pending, "files": self.files}, indent=1, sort_keys=True)
@@ -38,7 +38,7 @@ class Transaction:
     def begin(self, found: dict[str, Found]) -> None:
         """Keep the present files, or those before an earlier change that is not active yet."""
         with reporting_write_errors(self.directory):
-            if not self.pending or self.is_broken:
+            if not self.pending or self.broken:
                 self.files = {}
                 if found and os.path.isdir(self.directory):
                     shutil.rmtree(self.directory)
@@ -52,7 +52,7 @@ class Transaction:
                 self.files[path] = [state.mode, state.uid, state.gid]
             else:
                 self.files[path] = None
-        self.pending, self.is_broken = True, False
+        self.pending, self.broken = True, False
         self.save()
 
     def backup(self, path: str) -> str:

@@ -31,7 +31,7 @@ def unknown_callers(messages: str) -> dict[str, int]:
     )
 
 
-def read_strangers(plan: Plan) -> dict[str, int]:
+def read_unknown_callers(plan: Plan) -> dict[str, int]:
     """Return the addresses that the daemon of a reflector has refused recently, and how often."""
     if plan["kind"] != "route_reflector":
         return {}

@@ -50,24 +50,24 @@ def accepted_by_gobgp(domain: str) -> collections.Counter[tuple[str, str]]:
 
 
 def gobgp_session(
-    domain: str, neighbour: dict[str, Any], accepted: collections.Counter[tuple[str, str]]
+    domain: str, neighbor: dict[str, Any], accepted: collections.Counter[tuple[str, str]]
 ) -> dict[str, Any]:
     """Return one session in the shape of :func:`read_routing`; answers of GoBGP omit zeros."""
-    address = neighbour["state"]["neighbor_address"]
-    state = GOBGP_STATES.get(neighbour["state"].get("session_state", 0), "Idle")
+    address = neighbor["state"]["neighbor_address"]
+    state = GOBGP_STATES.get(neighbor["state"].get("session_state", 0), "Idle")
     if state == "Established":
         # GoBGP counts the routes that it sends only in the answer for one neighbour.
-        neighbour = ask_gobgp(domain, "neighbor", address)
-    ends_of_rib = int(neighbour.get("graceful_restart", {}).get("enabled", False))
+        neighbor = ask_gobgp(domain, "neighbor", address)
+    ends_of_rib = int(neighbor.get("graceful_restart", {}).get("enabled", False))
     channels = {}
-    for family in neighbour.get("afi_safis", ()):
+    for family in neighbor.get("afi_safis", ()):
         name = GOBGP_FAMILIES[family["config"]["family"]["afi"]]
         counts = family.get("state", {})
         imported = accepted[address, name]
         negotiated = any(
             capability.get("type_url", "").endswith("MultiProtocolCapability")
             and capability.get("value") == GOBGP_MULTIPROTOCOL[name]
-            for capability in neighbour["state"].get("remote_cap", ())
+            for capability in neighbor["state"].get("remote_cap", ())
         )
         channels[name] = {
             "state": "UP" if negotiated and state == "Established" else "DOWN",
@@ -83,7 +83,7 @@ def gobgp_session(
         "info": "",
         "error": "",
         "neighbor": address,
-        "local": neighbour["transport"].get("local_address", ""),
+        "local": neighbor["transport"].get("local_address", ""),
         "channels": channels,
     }
 
@@ -106,11 +106,11 @@ def read_gobgp(plan: Plan) -> dict[str, Any]:
             digests.append(gobgp_digests(domain))
             accepted = accepted_by_gobgp(domain)
             sessions |= gobgp_ranges(domain)
-            for neighbour in ask_gobgp(domain, "neighbor") or ():
-                session = gobgp_session(domain, neighbour, accepted)
+            for neighbor in ask_gobgp(domain, "neighbor") or ():
+                session = gobgp_session(domain, neighbor, accepted)
                 address = session["neighbor"]
                 # A dynamic neighbour stays in the list after its session has ended.
-                if "peer_group" not in neighbour["conf"] or session["state"] == "Established":
+                if "peer_group" not in neighbor["conf"] or session["state"] == "Established":
                     sessions[names.get((domain, address), f"{domain} {address}")] = session
     except GobgpError as error:
         return {"error": str(error)}

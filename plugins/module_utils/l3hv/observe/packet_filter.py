@@ -25,7 +25,7 @@ def read_packet_filter() -> dict[str, Any]:
     try:
         return {**packet_filter_tables(), "unread": None}
     except NoAnswerInTime as error:
-        nothing: dict[str, Any] = {"differences": [], "sets": {}, "drops": {}, "strangers": {}}
+        nothing: dict[str, Any] = {"differences": [], "sets": {}, "drops": {}, "foreign_macs": {}}
         return {**nothing, "loaded": False, "unread": str(error)}
 
 
@@ -33,11 +33,11 @@ def packet_filter_tables() -> dict[str, Any]:
     """Return the content of the tables of the packet filter, and their differences from the placed file.
 
     ``drops`` are the values of the counters.  ``sets`` are the elements of the static sets, by family and
-    name.  ``strangers`` are, by port, the MACs whose frames the filter has dropped within the last minute.
+    name.  ``foreign_macs`` are, by port, the MACs whose frames the filter has dropped within the last minute.
     """
     drops: dict[str, int] = {}
     sets: dict[str, list[str]] = {}
-    strangers: dict[str, list[str]] = {}
+    foreign_macs: dict[str, list[str]] = {}
     is_loaded = True
     for family in ("inet", "arp"):
         listing = nft_objects("list", "table", family, "l3hv")
@@ -50,7 +50,7 @@ def packet_filter_tables() -> dict[str, Any]:
                 if entry["name"] == "strangers":
                     for element in elements:
                         port, _, mac = element.rpartition(" . ")
-                        strangers.setdefault(port, []).append(mac)
+                        foreign_macs.setdefault(port, []).append(mac)
                 # nft 1.0.6 does not print the flag "dynamic", but only dynamic sets have a timeout.
                 elif not {"dynamic", "timeout"} & {*entry.get("flags", ())}:
                     sets[f"{family} {entry['name']}"] = elements
@@ -59,7 +59,7 @@ def packet_filter_tables() -> dict[str, Any]:
         "differences": filter_differences() if is_loaded else [],
         "sets": sets,
         "drops": drops,
-        "strangers": {port: sorted(set(macs)) for port, macs in strangers.items()},
+        "foreign_macs": {port: sorted(set(macs)) for port, macs in foreign_macs.items()},
     }
 
 

@@ -28,8 +28,9 @@ class Report:
     groups: tuple[Group, ...] = ()
 
     @property
-    def ok(self) -> bool:
-        return all(check.ok for check in self.checks)
+    def passes(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passes for check in self.checks)
 
     @cached_property
     def hosts(self) -> list[str]:
@@ -59,7 +60,7 @@ class Report:
     def as_plain(self) -> dict[str, Any]:
         """Return the content of ``report.json``."""
         return {
-            "ok": self.ok,
+            "ok": self.passes,
             "inventory": self.inventory,
             "time": self.time,
             "seconds": self.seconds,

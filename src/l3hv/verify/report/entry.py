@@ -27,7 +27,8 @@ class Entry:
     remedy: str = ""
 
     @property
-    def ok(self) -> bool:
+    def passes(self) -> bool:
+        """Whether the verification succeeds with this result: a warning passes, too."""
         return self.state != "failed"
 
     @property
@@ -57,7 +58,7 @@ class Entry:
             "found": self.found,
             "state": self.state,
             "remedy": self.remedy,
-            "ok": self.ok,
+            "ok": self.passes,
         }
 
 

@@ -51,7 +51,7 @@ def html(report: Report, plans: Iterable[HostPlan]) -> str:
     """Return ``report.html``; the picture shows the hosts of ``plans``."""
     plans = list(plans)
     title = "The fabric is as intended"
-    if not report.ok:
+    if not report.passes:
         title = f"The fabric has {counted(report.counts()['failed'], 'difference')}"
     different = [entry for entry in report.entries if entry.state != "ok"]
     # Escape all values: the observations of hosts are text, never markup.
@@ -68,7 +68,7 @@ def html(report: Report, plans: Iterable[HostPlan]) -> str:
         report=report,
         summary=summary(report),
         picture=draw(topology_of(plans), names_of(plans), marks(report, plans)),
-        different=sorted(different, key=lambda entry: entry.ok),
+        different=sorted(different, key=lambda entry: entry.passes),
         hosts=list(_hosts(report)),
     )
 

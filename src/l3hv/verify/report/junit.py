@@ -36,7 +36,7 @@ def junit(report: Report) -> str:
             if entry.state == "ok":
                 continue
             text = f"expected: {entry.expected}\nfound: {entry.found}\n{entry.remedy}"
-            if entry.ok:
+            if entry.passes:
                 ElementTree.SubElement(case, "system-out").text = text
             else:
                 ElementTree.SubElement(case, "failure", message=entry.sentence).text = text

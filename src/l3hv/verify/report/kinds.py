@@ -51,7 +51,7 @@ def _set(subject: subjects.FilterSet) -> str:
 WORDING: dict[Kind, Wording] = {
     Kind.SESSION: Wording("sessions", "session {name}", words.session),
     Kind.PATH: Wording("sessions", "path {path} has a reflector for {domain}", words.yes_or_no),
-    Kind.STRANGER: Wording("sessions", "stranger {address}", words.calls),
+    Kind.UNKNOWN_CALLER: Wording("sessions", "stranger {address}", words.calls),
     Kind.BFD: Wording("bfd", _bfd, words.bfd),
     Kind.RECEIVED: Wording("prefixes", "received {session} {family}", words.prefixes),
     Kind.SENT: Wording("prefixes", "sent {session} {family}", words.prefixes),

@@ -18,7 +18,7 @@ PORT = "networkctl reconfigure the interface; remove a port without a guest in t
 REMEDIES: dict[Kind, str] = {
     Kind.SESSION: "birdc show protocols all {name}, and the same on the neighbour",
     Kind.PATH: "look at the sessions with this path's reflectors",
-    Kind.STRANGER: "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
+    Kind.UNKNOWN_CALLER: "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     Kind.BFD: "birdc show bfd sessions; ping the neighbour on this path",
     Kind.RECEIVED: "birdc show route protocol SESSION, and what the neighbour sends",
     Kind.SENT: "birdc show route export SESSION",
