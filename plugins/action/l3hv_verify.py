@@ -186,6 +186,7 @@ class PlayResults:
         """Return the reason why a host has no observation."""
         results = (self._hostvars[host].get(name, {}) for name in self._names)
         reason = next(
-            (str(result["msg"]) for result in results if "msg" in result), "the run ended before on this host"
+            (str(result["msg"]) for result in results if "msg" in result),
+            "a task of this run failed on this host; its error is above",
         )
         return textwrap.shorten(reason.removeprefix("Task failed: "), REASON_WIDTH, placeholder=" …")

@@ -30,6 +30,9 @@ extends_documentation_fragment:
   - result_format_callback
 """
 
+VERIFYING_PLAYBOOK = "site.yml"
+"""The playbook that ends with the verification of its hosts, unless it stops before."""
+
 MOST_HOSTS = 20
 """Maximum number of hosts in a list."""
 
@@ -49,6 +52,14 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         self._changes: dict[str, dict[str, None]] = {}
         self._failures: dict[str, str] = {}
         self._counts: Mapping[str, int] | None = None
+        self._should_verify = False
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._should_verify = Path(playbook._file_name).name == VERIFYING_PLAYBOOK
+        super().v2_playbook_on_start(playbook)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._task_start(task, prefix="WOULD RUN HANDLER" if _is_check() else "RUNNING HANDLER")
 
     def v2_runner_on_ok(self, result: Any) -> None:
         host = result.host.get_name()
@@ -100,7 +111,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         hosts = sorted(stats.processed, key=natural_key)
         failed = [host for host in hosts if host in self._failures and _has_failed(stats.summarize(host))]
         changed = [host for host in hosts if self._changes.get(host)]
-        numbers = [f"{len(changed)} {'would change' if context.CLIARGS.get('check') else 'changed'}"]
+        numbers = [f"{len(changed)} {'would change' if _is_check() else 'changed'}"]
         numbers += [f"{len(failed)} failed"] * bool(failed)
         yield "hosts", f"{len(hosts)}: {', '.join(numbers)}", C.COLOR_ERROR if failed else None
         for host in changed[:MOST_HOSTS]:
@@ -123,8 +134,15 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             if warnings := self._counts.get("warning", 0):
                 words += f", {counted(warnings, 'warning')}"
             yield "verification", words, C.COLOR_ERROR if bad else C.COLOR_OK
+        elif self._should_verify:
+            reason = "this is check mode" if _is_check() else "the run failed before" if failed else "--tags"
+            yield "verification", f"not done: {reason}", C.COLOR_WARN
         minutes, seconds = divmod(round(time.monotonic() - self._began), 60)
         yield "time", f"{minutes} min {seconds} s" if minutes else f"{seconds} s", None
+
+
+def _is_check() -> bool:
+    return bool(context.CLIARGS.get("check"))
 
 
 def _place(task: Any) -> str:

@@ -292,6 +292,7 @@ def test_the_summary_names_hosts_that_failed_and_their_tasks(play: Play):
     summary = done.stdout.rpartition("SUMMARY")[2]
     assert re.search(r"^hosts +1: 0 changed, 1 failed$", summary, re.MULTILINE), summary
     assert re.search(r"^  hv1 +failed: Take the lock of each host$", summary, re.MULTILINE), summary
+    assert re.search(r"^verification +not done: the run failed before$", summary, re.MULTILINE), summary
 
 
 def test_a_verbose_run_prints_the_tasks_of_ansible(play: Play):

@@ -105,7 +105,7 @@ def test_a_machine_has_the_default_kernel_settings(lab):
     [
         (("exec", "m9", "--", "true"), "the twin has no machine 'm9': its machines are m1, m2"),
         (("guest", "vm9", "--", "true"), "the twin has no guest 'vm9': its guests are vm1, vm2"),
-        (("cut", "m2", "b"), "m2 has no such port; it has (path, domain): a public"),
+        (("cut", "m2", "b"), "m2 has no port on path b; it has (path, domain): a public"),
         (("kill", "m1", "no-such-daemon"), "no process named 'no-such-daemon' runs on m1"),
         (("probe", "192.0.2.200", "m1"), "no running machine or guest of the twin holds 192.0.2.200"),
     ],

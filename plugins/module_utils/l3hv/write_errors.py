@@ -11,6 +11,11 @@ def unwritable(path: str, error: OSError, done: str) -> str:
 
     Programs of roles have shorter sentences: each of these programs is a single file on the host.
     """
+    if error.errno == errno.EISDIR:
+        return (
+            f"{path} on {os.uname().nodename} is a directory in the place of a file of l3hv: move it away,"
+            " and run again"
+        )
     sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return sentence

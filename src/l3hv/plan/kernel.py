@@ -70,7 +70,7 @@ def _routing() -> Iterator[Sysctl]:
 
 
 _ARP_ANSWERS = (
-    ("arp_ignore", "2 would answer only senders in the prefix of our address, and 8 no sender"),
+    ("arp_ignore", "with 2 the host answers only senders in a prefix of the interface, with 8 none"),
     ("arp_filter", "1 would not answer a sender whose address is routed by another interface"),
 )
 
@@ -115,7 +115,7 @@ def neighbors(common: Common, host: HostIntent, family: Family) -> int:
 
 _PORT_SETTINGS = (
     ("net.ipv4.conf.{}.rp_filter", "1", "accept only the guest's own source addresses"),
-    ("net.ipv4.conf.{}.send_redirects", "0", "guests must not reach each other directly"),
+    ("net.ipv4.conf.{}.send_redirects", "0", "guests must send to the gateway, not to each other's MAC"),
     ("net.ipv4.conf.{}.accept_redirects", "0", "guests must not change the routes of this host"),
     ("net.ipv6.conf.{}.accept_redirects", "0", "guests must not change the routes of this host"),
     (

@@ -181,8 +181,9 @@ def set_cables(twin: Twin, name: str, path: str, domain: str | None, fault: str,
         found = twin.standing().machine(name)
         ports = [port for port in found.ports if port.path == path and domain in (None, port.domain)]
         if not ports:
+            wanted = f"path {path}" + (f" of domain {domain}" if domain else "")
             known = ", ".join(f"{port.path} {port.domain}" for port in found.ports) or "none"
-            raise TwinError(f"{name} has no such port; it has (path, domain): {known}")
+            raise TwinError(f"{name} has no port on {wanted}; it has (path, domain): {known}")
         for port in ports:
             network.set_cable_fault(twin, name, port, fault, present=present)
 

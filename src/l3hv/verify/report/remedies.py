@@ -104,7 +104,7 @@ def remedy(check: Check) -> str:
 
 def _of_kind(check: Check) -> str:
     if check.kind is Kind.OBSERVATION:
-        return f"ansible -m ping {check.host}"
+        return f"the error of this host above, or ansible -m ping {check.host}"
     remedies = REMEDIES | REMEDIES_OF.get(check.daemon, {})
     text = remedies.get(check.kind, "")
     if check.kind in LISTINGS:
