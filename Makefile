@@ -1,5 +1,5 @@
-# Two commands: `make lab` brings the fabric up and proves it, `make test` runs every test.
-# Everything the host lacks is installed on the way (apt packages, a virtualenv in .venv).
+# Two commands: `make lab` boots, provisions and verifies the lab; `make test` runs all tests except test-matrix.
+# Both install missing apt packages on the host, and the Python packages in .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 TEST_TWIN := test
 
 .PHONY: help
-help: ## Show what can be done
+help: ## Show these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: root
@@ -38,7 +38,7 @@ $(VENV)/.run: requirements.txt | host
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
-	@echo "==> Installing what the tests need into $(VENV)"
+	@echo "==> Installing the packages of the tests into $(VENV)"
 	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -46,18 +46,22 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 venv: $(VENV)/.run
 
 .PHONY: lab
-lab: root host venv ## Boot the lab in the twin, provision it, verify it (first time: some minutes)
+lab: root host venv ## Boot the lab in the twin, provision it and verify it (some minutes the first time)
 	@./twin up -i inventories/lab
 	@echo "==> Provisioning with site.yml"
 	@ansible-playbook site.yml
-	@echo "==> Verifying, packets included"
+	@echo "==> Verifying, with test packets"
 	@ansible-playbook playbooks/verify.yml
 	@./twin status
 	@echo
-	@echo "The fabric stands. Try next (. $(VENV)/bin/activate brings ansible-playbook into the path):"
+	@echo "The lab is up. Commands to try (. $(VENV)/bin/activate puts ansible-playbook in PATH):"
 	@echo "  ./twin guest vm1 -- ping -c 3 192.0.2.8                  # a guest reaches the Internet"
-	@echo "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while a path dies; ./twin heal hv2 a"
-	@echo "  ansible-playbook playbooks/plan.yml --limit hv1           # what hv1 becomes, and why"
+	@echo "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while path a fails; repair: ./twin heal hv2 a"
+	@echo "  ansible-playbook playbooks/plan.yml --limit hv1           # the plan of hv1, with reasons"
+
+.PHONY: specs
+specs: $(VENV)/.dev ## Write the argument specs of the roles from the plan's dataclasses
+	@PYTHONPATH=src python -m l3hv.render.role_specs
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style and types
@@ -66,7 +70,7 @@ lint: $(VENV)/.dev ## Check style and types
 	@yamllint -s .
 	@ansible-lint -q
 
-# Run a command while the lab stands, provisioned and verified.
+# Run a command while a lab is up, provisioned and verified.
 with_the_lab = trap './twin down --name $(TEST_TWIN)' EXIT; \
 	./twin up -i inventories/lab --name $(TEST_TWIN); \
 	./twin play --name $(TEST_TWIN) site.yml; \
@@ -76,13 +80,13 @@ with_the_lab = trap './twin down --name $(TEST_TWIN)' EXIT; \
 PARTS := style images pure twin pairs fabric roles
 
 .PHONY: test
-test: root host $(VENV)/.dev ## Run every test but the matrix (boots twins of its own; a standing lab is left alone)
+test: root host $(VENV)/.dev ## Run all tests except test-matrix (boots its own twins, and does not change a running lab)
 	@.ci/parts $(PARTS)
 
 .PHONY: $(PARTS:%=test-%)
 test-style: lint
 
-test-pure: $(VENV)/.dev ## Run the tests without machines (the others of make test: test-twin -pairs -fabric -roles)
+test-pure: $(VENV)/.dev ## Run the tests that need no running machine (other parts: test-twin, -pairs, -fabric, -roles)
 	@pytest -n 3 --dist worksteal -q -m 'not twin and not fabric'
 
 test-images: root host $(VENV)/.dev
@@ -100,30 +104,30 @@ test-fabric: root host $(VENV)/.dev
 test-roles: root host $(VENV)/.dev
 	@molecule test --all
 
-# Every daemon against every other, and whole runs for one question each: this takes longer than all of the above.
+# Every daemon with every other, and a whole run for each question: this takes longer than `make test`.
 .PHONY: test-matrix
-test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (takes minutes)
+test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (150 minutes on two cores)
 	@$(call with_the_lab,L3HV_TWIN=$(TEST_TWIN) pytest -q -s -m 'fabric and matrix')
 	@pytest -q -s -m 'matrix and not fabric'
 
 .PHONY: test-attacks
-test-attacks: root host $(VENV)/.dev ## Attack a standing, provisioned lab (L3HV_TWIN names another twin)
+test-attacks: root host $(VENV)/.dev ## Attack a running, provisioned lab (L3HV_TWIN names another twin)
 	@pytest -q -m attacks
 
 .PHONY: bench-plan bench-failover bench-run bench-filter
 bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests each
 	@$(BIN)/python bench/plan.py
-bench-failover: root venv ## Measure failures on a standing lab
+bench-failover: root venv ## Measure the outages of failures on a running lab
 	@$(BIN)/python bench/failover.py
-bench-filter: root venv ## Measure the packet filter: against a plain bridge, and with 10 and 1,000 guests
+bench-filter: root venv ## Measure the packet filter: compared with plain bridges, and with 10 and 1,000 guests
 	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; \
 	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nftables >/dev/null; }
 	@$(BIN)/python bench/forwarding.py
 	@$(BIN)/python bench/filter.py
-bench-run: root venv ## Measure an unchanged site.yml against ansible's ping
+bench-run: root venv ## Measure an unchanged site.yml, compared with Ansible's ping
 	@$(BIN)/python bench/run_time.py
 
 .PHONY: clean
-clean: root ## Leave no machine, namespace, mount or process of any twin behind
+clean: root ## Remove the machines, namespaces, mounts and processes of all twins, and build/
 	@$(PYTHON) twin down --all
 	@rm -rf build

@@ -1,6 +1,7 @@
 #!/bin/bash
-# unshare --net bash bench/copies.sh [ROUTES]: measure how long copies of routes take to put and to remove beside a scan of
-# BIRD 3.1 (roles/bird/files/bird31-routes), against `ip -batch`, which adds the same routes. Each has two next hops.
+# unshare --net bash bench/copies.sh [ROUTES]
+# Measures the time to add and to remove the copies of routes for a scan of BIRD 3.1 (roles/bird/files/bird31-routes).
+# The unit is the time in which `ip -batch` adds the routes themselves. Each route has two next hops.
 set -eu
 routes=${1:-40000}
 program=$(dirname "$0")/../roles/bird/files/bird31-routes

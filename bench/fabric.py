@@ -1,4 +1,4 @@
-"""Writes the inventory of a fabric of any size, for benches: nothing in it is measured by hand."""
+"""Writes the inventory of a fabric of any size, for the benchmarks."""
 
 from __future__ import annotations
 

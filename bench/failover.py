@@ -1,4 +1,4 @@
-"""What failures cost guests of a standing lab: the outage of the worst of 32 flows, in both families.
+"""Measures the outages that failures cause for guests of a lab: the worst of 32 flows, in both families.
 
     make lab && make bench-failover          # or: python bench/failover.py --name TWIN --repetitions 5
 
@@ -21,7 +21,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
 
-from lab import REFLECTORS, Lab, both_families  # noqa: E402 - they are found only now
+from lab import REFLECTORS, Lab, both_families  # noqa: E402 - after the path is set
 
 OUTPUT = REPOSITORY / "build" / "bench" / "failover.json"
 FLOWS = both_families("vm1", "vm3")
@@ -30,7 +30,10 @@ DEAD_SECONDS = 60
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens while packets flow for ``seconds``; the next one may wait for a whole fabric."""
+    """A failure or repair during ``seconds`` of traffic.
+
+    With ``until_whole`` the fabric must be whole again before the next event.
+    """
 
     name: str
     action: Callable[[Lab], object]
@@ -85,8 +88,8 @@ SCENARIOS: tuple[tuple[Event, ...], ...] = (
 )
 
 
-def happen(lab: Lab, event: Event) -> dict[int, dict[str, float]]:
-    """Let an event happen under traffic; what the probes saw, by family."""
+def run_event(lab: Lab, event: Event) -> dict[int, dict[str, float]]:
+    """Cause an event under traffic; return the figures of the probes by family."""
     with lab.traffic(*FLOWS, seconds=event.seconds) as traffic:
         event.action(lab)
     if event.until_whole:
@@ -104,12 +107,12 @@ def measure(
         for _ in range(repetitions):
             lab.wait_until_whole()
             for event in scenario:
-                seen[event.name].append(happen(lab, event))
+                seen[event.name].append(run_event(lab, event))
         yield from seen.items()
 
 
 def row(name: str, runs: list[dict[int, dict[str, float]]]) -> str:
-    """A line of the table: per family minimum, median and maximum of the worst flow, and packets lost."""
+    """Return a table row: minimum, median and maximum of the worst flow by family, and lost packets."""
     cells = []
     for family in (4, 6):
         worst = sorted(run[family]["worst_outage_ms"] for run in runs)
@@ -122,7 +125,7 @@ def row(name: str, runs: list[dict[int, dict[str, float]]]) -> str:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure the events, print a table and write the figures to a file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -133,19 +136,19 @@ def main() -> None:
     options = parser.parse_args()
     lab = Lab(options.name)
     lab.wait_until_whole()
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "bfd_detection_ms": lab.detection_ms(),
         "repetitions": options.repetitions,
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "events": {},
     }
-    print(f"BFD detects in {found['bfd_detection_ms']:.0f} ms. Worst of 32 flows in ms, min/med/max.\n")
+    print(f"BFD detects in {figures['bfd_detection_ms']:.0f} ms. Worst of 32 flows in ms, min/med/max.\n")
     print("| event | v4 | v6 | packets lost |\n|---|---|---|---|")
     for name, runs in measure(lab, options.repetitions, options.event):
         print(row(name, runs), flush=True)
-        found["events"][name] = runs
+        figures["events"][name] = runs
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(found, indent=2) + "\n")
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

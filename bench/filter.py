@@ -1,8 +1,8 @@
-"""Measures the packet filter: forwarding with 10 and with 1,000 guest ports, and what is lost by loading it.
+"""Measures the packet filter: forwarding with 10 and with 1,000 guest ports, and packets lost by a reload.
 
-A router between two hosts, as three network namespaces with veth cables, has the rules that site.yml places
-on a hypervisor with that many guests, and as many ports.  Small UDP packets go from a guest to an uplink as
-fast as one sender can, in turns with each rule set, so that both meet the same load of the host.
+A router and two hosts are three network namespaces with veth cables.  The router has the rules that site.yml
+places on a hypervisor with that many guests, and as many ports.  One sender sends small UDP packets from a
+guest to an uplink as fast as it can.  The rule sets alternate, so that other load affects both.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from config_files import template_at, texts  # noqa: E402 - the action plugin th
 from fabric import write_inventory  # noqa: E402 - beside this file
 from jinja2.runtime import missing  # noqa: E402 - after the path is set
 
-from l3hv.inventory import open_inventory, read_fabric  # noqa: E402 - after the path is set
-from l3hv.model import as_plain  # noqa: E402 - after the path is set
-from l3hv.plan import host_plan  # noqa: E402 - after the path is set
+from l3hv.inventory.ansible import open_inventory  # noqa: E402 - after the path is set
+from l3hv.inventory.read import read_fabric  # noqa: E402 - after the path is set
 
 ROLE = ROOT / "roles" / "packet_filter"
 GUEST, ROUTER, BEYOND = (f"l3hv-bench-{name}" for name in ("guest", "router", "beyond"))
@@ -41,20 +40,20 @@ PAYLOAD = bytes(18)
 
 
 def rules(guests: int, directory: Path) -> Path:
-    """Return the file of a hypervisor with this many guests."""
+    """Return the file of rules of a hypervisor with this many guests."""
     inventory_path = directory / f"inventory-{guests}"
     inventory_path.mkdir()
     write_inventory(inventory_path, 1, guests)
     inventory = open_inventory(inventory_path)
     run = read_fabric(inventory, inventory.kinds()[0], directory / f"fabric-{guests}")
-    plan = as_plain(host_plan(json.loads((run.slices / "hv00001.json").read_text(encoding="utf-8"))))
+    plan = json.loads((run.plans / "hv00001.json").read_text(encoding="utf-8"))
     path = directory / f"{guests}.nft"
     path.write_text(rendered(plan["packet_filter"]), encoding="utf-8")
     return path
 
 
 def rendered(intended: dict[str, Any]) -> str:
-    """Return the file of a host whose plan intends this."""
+    """Return the text of the rules of a host whose plan has the packet filter ``intended``."""
     variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text(encoding="utf-8"))
     values = {**variables, "packet_filter_intended": intended, "ansible_managed": "bench"}
     source = ROLE / "templates" / "nftables.conf.j2"
@@ -67,14 +66,14 @@ def ip(*arguments: str) -> None:
 
 
 def load(path: Path, namespace: str = ROUTER) -> None:
-    """Load a file in the router."""
+    """Load a file of rules in the namespace of the router."""
     program = ROLE / "files" / "packet-filter"
-    subprocess.run(["ip", "netns", "exec", namespace, str(program), "load", str(path)], check=True)
+    subprocess.run(["ip", "netns", "exec", namespace, str(program), "apply", str(path)], check=True)
 
 
 @contextmanager
 def router(ports: int) -> Iterator[None]:
-    """Build the three namespaces, the router with this many guest ports, and remove them at the end."""
+    """Build the three namespaces, with ``ports`` guest ports on the router, and remove them at the end."""
     names = (GUEST, ROUTER, BEYOND)
     try:
         for name in names:
@@ -105,13 +104,13 @@ def router(ports: int) -> Iterator[None]:
 
 
 def sender(how: str, *arguments: float) -> list[str]:
-    """Return the command that sends from the guest and prints how many packets: this file itself."""
+    """Return the command that sends from the guest and prints the number of packets: it runs this file."""
     words = [sys.executable, str(Path(__file__)), "--send", how, *map(str, arguments)]
     return ["ip", "netns", "exec", GUEST, *words]
 
 
 def flood(seconds: float) -> int:
-    """Send as fast as one process can, and return how many packets."""
+    """Send packets as fast as one process can, and return their number."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         sent, deadline = 0, time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -122,7 +121,7 @@ def flood(seconds: float) -> int:
 
 
 def pace(seconds: float, rate: float) -> int:
-    """Send ``rate`` packets a second, and return how many."""
+    """Send ``rate`` packets a second, and return their number."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         sent, begun = 0, time.monotonic()
         while (passed := time.monotonic() - begun) < seconds:
@@ -134,7 +133,7 @@ def pace(seconds: float, rate: float) -> int:
 
 
 def arrived() -> int:
-    """Return how many UDP datagrams have come in beyond the router (nobody listens: they have no port)."""
+    """Return the number of UDP datagrams that arrived behind the router (no socket listens on their port)."""
     command = ["ip", "netns", "exec", BEYOND, "cat", "/proc/net/snmp"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     names, values = (line.split() for line in lines if line.startswith("Udp:"))
@@ -142,7 +141,7 @@ def arrived() -> int:
 
 
 def throughput(path: Path, seconds: float) -> float:
-    """Return the packets per second that get through with the rules of ``path``."""
+    """Return the packets per second that the router forwards with the rules of ``path``."""
     load(path)
     before = arrived()
     subprocess.run(sender("flood", seconds), check=True, stdout=subprocess.DEVNULL, timeout=seconds + 60)
@@ -150,7 +149,7 @@ def throughput(path: Path, seconds: float) -> float:
 
 
 def lost_while_loading(path: Path, times: int, rate: int) -> tuple[int, int, float]:
-    """Return how many packets were sent and lost while the rules were loaded, and the time of one load."""
+    """Return the packets that were sent and lost during reloads of the rules, and the seconds of one load."""
     begun = time.monotonic()
     load(path)
     seconds = 1 + 2 * times * (time.monotonic() - begun)
@@ -192,7 +191,7 @@ def main() -> None:
             print(f"{guests:5} guest ports: {median:9,.0f} packets/s (median of {len(measured)})")
         pairs = zip(rates[arguments.few], rates[arguments.many], strict=True)
         ratio = statistics.median(many / few for few, many in pairs)
-        print(f"ratio: {ratio:.2f} (median of the rounds; bar 0.9)")
+        print(f"ratio: {ratio:.2f} (median of the rounds; required: 0.9)")
         loads = arguments.loads
         sent, lost, loading = lost_while_loading(sets[arguments.many], loads, arguments.rate)
         milliseconds = f"{1000 * loading:.0f} ms"

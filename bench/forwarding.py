@@ -1,10 +1,10 @@
-"""Measures forwarding from guest to guest, on one hypervisor and over two, in units of plain bridges.
+"""Measures forwarding from guest to guest, on one hypervisor and over two, relative to plain bridges.
 
 Hypervisors, switches and guests are network namespaces with veth cables.  The hypervisors have the rules that
-site.yml places, or none.  A guest sends UDP packets of 18 bytes as fast as one process can, on one core, in
-turns over each way.  A ratio is that of the best rounds: other work on the host only ever slows packets down.
-Two more rule sets of the first hypervisor show what the parts cost: empty chains, and interface groups in the
-place of names in forward.
+site.yml places, or none.  A guest sends UDP packets of 18 bytes as fast as one process can, on one core; the
+ways alternate.  A ratio compares the best rounds, because other load on the machine only slows packets down.
+Two more rule sets of the first hypervisor show the cost of the parts: empty chains, and rules of the forward
+chain with interface groups in place of names.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from typing import Any
 from fabric import write_inventory  # beside this file
 from filter import PORT, load, rendered  # beside this file
 
-from l3hv.inventory import open_inventory, read_fabric
-from l3hv.model import as_plain
-from l3hv.plan import host_plan
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import read_fabric
 
 PREFIX = "l3hv-fwd-"
 HYPERVISORS = ("hv00001", "hv00002")
 SENDER = f"""
 import os, socket, sys, time
-os.sched_setaffinity(0, {{max(os.sched_getaffinity(0))}})  # what is sent stays on one core all the way
+os.sched_setaffinity(0, {{max(os.sched_getaffinity(0))}})  # one core processes a packet all the way
 target, seconds, burst = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 family = socket.AF_INET6 if ":" in target else socket.AF_INET
 with socket.socket(family, socket.SOCK_DGRAM) as wire:
-    wire.setsockopt(17, 103, 18)  # UDP_SEGMENT of udp(7): what is longer becomes several packets
+    wire.setsockopt(17, 103, 18)  # UDP_SEGMENT of udp(7): the kernel divides longer data into packets
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for _ in range(256 // burst):
@@ -78,10 +77,7 @@ def plans(directory: Path, guests: int) -> list[dict[str, Any]]:
     write_inventory(inventory_path, len(HYPERVISORS), guests)
     inventory = open_inventory(inventory_path)
     fabric = read_fabric(inventory, inventory.kinds()[0], directory / "fabric")
-    slices = (
-        json.loads((fabric.slices / f"{name}.json").read_text(encoding="utf-8")) for name in HYPERVISORS
-    )
-    return [as_plain(host_plan(each)) for each in slices]
+    return [json.loads((fabric.plans / f"{name}.json").read_text(encoding="utf-8")) for name in HYPERVISORS]
 
 
 def connect(one: str, one_device: str, other: str, other_device: str) -> None:
@@ -92,7 +88,7 @@ def connect(one: str, one_device: str, other: str, other_device: str) -> None:
 
 
 def address_of(guest: dict[str, Any], family: str) -> str:
-    """Return the address that a guest has."""
+    """Return the address of a guest in one family."""
     prefixes = [
         route["prefix"] for route in guest["routes"] if (":" in route["prefix"]) == (family == "IPv6")
     ]
@@ -107,19 +103,19 @@ def plug(name: str, hypervisor: str, guest: dict[str, Any]) -> None:
     ip(hypervisor, f"link set {port} address {mac}")
     ip(name, f"link set eth0 address {guest['mac']}")
     for family, options, gateway in (("IPv4", "", "198.18.0.1"), ("IPv6", " nodad", "fe80::1")):
-        own = address_of(guest, family)
-        ip(name, f"address add {own} dev eth0{options}")
+        address = address_of(guest, family)
+        ip(name, f"address add {address} dev eth0{options}")
         ip(name, f"neighbor replace {gateway} lladdr {mac} dev eth0")
         ip(name, f"route add default via {gateway} dev eth0 onlink")
         ip(
             hypervisor,
-            f"route add {own} dev {port}",
-            f"neighbor replace {own} lladdr {guest['mac']} dev {port}",
+            f"route add {address} dev {port}",
+            f"neighbor replace {address} lladdr {guest['mac']} dev {port}",
         )
 
 
 def bridge(name: str, *ends: tuple[str, str]) -> None:
-    """Make a namespace a switch between others (each with the name of its device)."""
+    """Make a namespace a switch between others; ``ends`` are pairs of a namespace and its device."""
     ip(name, "link add br0 type bridge", "link set br0 up")
     # Otherwise iptables' hooks see bridged packets.
     run(
@@ -134,7 +130,7 @@ def bridge(name: str, *ends: tuple[str, str]) -> None:
 
 
 def end(name: str, number: int) -> None:
-    """Give an address to the end of a row of bridges."""
+    """Configure the addresses of an end of a row of bridges."""
     ip(
         name,
         f"address add 198.18.1.{number}/24 dev eth0",
@@ -196,7 +192,7 @@ def fabric(two: list[dict[str, Any]]) -> Iterator[dict[tuple[str, str], str]]:
 
 
 def arrived(name: str, family: str) -> int:
-    """Return how many UDP datagrams a guest has received: the counter of those to a port without a socket."""
+    """Return the number of UDP datagrams that a guest has received (no socket listens on their port)."""
     if family == "IPv6":
         lines = run(name, "cat", "/proc/net/snmp6").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Udp6NoPorts "))
@@ -207,7 +203,7 @@ def arrived(name: str, family: str) -> int:
 
 
 def rate(way: str, family: str, address: str, seconds: float, burst: int) -> float:
-    """Return the packets per second that get from one end of a way to the other, which has ``address``."""
+    """Return the packets per second that arrive at the other end of a way, which has ``address``."""
     source, target = WAYS[way]
     ip(source, "link set eth0 gso_max_segs 1")  # a burst is divided where it leaves the guest
     before = arrived(target, family)
@@ -263,13 +259,13 @@ def main() -> None:
     for (way, words), base in (
         (case, "one bridge" if "one" in case[0] else "three bridges") for case in cases
     ):
-        bases = [rates[base, "", family] for family in FAMILIES]
-        found = [rates[way, words, family] for family in FAMILIES]
+        of_bridges = [rates[base, "", family] for family in FAMILIES]
+        of_way = [rates[way, words, family] for family in FAMILIES]
         if words:
-            ratios = [max(ours) / max(base) for ours, base in zip(found, bases, strict=True)]
+            ratios = [max(routed) / max(bridged) for routed, bridged in zip(of_way, of_bridges, strict=True)]
             print(f"{way}, {words:20} {ratios[0]:.2f}  {ratios[1]:.2f}")
         else:
-            print(f"{way:36} " + "  ".join(f"{max(each):,.0f}" for each in bases) + " packets/s")
+            print(f"{way:36} " + "  ".join(f"{max(each):,.0f}" for each in of_bridges) + " packets/s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measures planning: intent of a whole fabric → checked → plans → every file that site.yml would place.
+"""Measures planning: from the intent of a whole fabric to its plans and every file that site.yml would place.
 
-The same code as in a run, without the machines: the reader of inventories, the filter's function, and the
-roles' own templates as site.yml calls them, with two workers.  Cost per hypervisor is compared with that of a
-fabric of a tenth of the size, in the same run.
+It runs the code of a real run without the machines: the reader of inventories, the planner, and the roles'
+templates as site.yml calls them, with two workers.  It compares the cost per hypervisor with the cost in a
+fabric of a tenth of the size, measured at the same time.
 """
 
 from __future__ import annotations
@@ -32,16 +32,15 @@ sys.path.append(str(ROOT / "plugins" / "action"))
 from config_files import ASK, Context, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
 
-from l3hv.inventory import Run, open_inventory, read_fabric  # noqa: E402 - after the path is set
-from l3hv.model import as_plain  # noqa: E402 - after the path is set
-from l3hv.plan import host_plan  # noqa: E402 - after the path is set
+from l3hv.inventory.ansible import open_inventory  # noqa: E402 - after the path is set
+from l3hv.inventory.read import Run, read_fabric  # noqa: E402 - after the path is set
 
 WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one fabric cost, in seconds of wall time, MiB and bytes."""
+    """The cost of one fabric, in seconds of wall time, MiB and bytes."""
 
     hypervisors: int
     guests: int
@@ -66,6 +65,7 @@ def file_sets(kind: str) -> list[tuple[Path, dict[str, Any], Any]]:
     import yaml
 
     plays = yaml.safe_load((ROOT / "site.yml").read_text(encoding="utf-8"))
+    bound = yaml.safe_load((ROOT / "playbooks/vars/roles.yml").read_text(encoding="utf-8"))
     group = {
         "hypervisor": "hypervisors",
         "route_reflector": "route_reflectors",
@@ -75,16 +75,15 @@ def file_sets(kind: str) -> list[tuple[Path, dict[str, Any], Any]]:
     for play in plays:
         if group not in str(play.get("hosts", "")):
             continue
-        for call in play.get("roles", ()):
+        for entry in play.get("roles", ()):
+            call = {"role": entry} if isinstance(entry, str) else entry
             role = ROOT / "roles" / call["role"]
             variables: dict[str, Any] = {}
             for part in ("defaults", "vars"):
                 path = role / part / "main.yml"
                 if path.exists():
                     variables.update(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-            variables.update(
-                {key: value for key, value in call.items() if key not in {"role", "when", "tags"}}
-            )
+            variables.update(bound)
             for task in yaml.safe_load((role / "tasks" / "main.yml").read_text(encoding="utf-8")):
                 if "config_files" in task and (kind == "hypervisor" or "when" not in call):
                     sets.append((role, variables, task["config_files"].get("files", [])))
@@ -95,14 +94,15 @@ def render(plan: dict[str, Any], sets: list[tuple[Path, dict[str, Any], Any]]) -
     """Render every file of one host and return their number and their size in bytes."""
     files = size = 0
     for role, variables, entries in sets:
-        values = {**variables, "l3hv_plan": plan, "ansible_managed": "bench"}
+        values = {**variables, "l3hv_plan": plan, "l3hv_routing": plan["routing"]}
+        values["ansible_managed"] = "bench"
 
         def ask(key: str, values: dict[str, Any] = values) -> Any:
             return resolved(values[key], ask) if key in values else missing
 
         for entry in resolved(entries, ask):
             source = str(entry["src"])
-            if not source.endswith(".j2"):
+            if not source.endswith(".j2") or not entry.get("when", True):
                 continue
             path = role / "templates" / source
             template = template_at(str(path), str(role / "templates"), str(path.parent))
@@ -122,7 +122,7 @@ def expression(text: str) -> Any:
 
 
 def resolved(value: Any, ask: Any) -> Any:
-    """Resolve a role's variable. Ansible's own resolution is not what is measured here."""
+    """Resolve a role's variable. The benchmark leaves out Ansible's own resolution."""
     if isinstance(value, str):
         return expression(value).render({ASK: ask}) if "{{" in value else value
     if isinstance(value, list):
@@ -133,13 +133,12 @@ def resolved(value: Any, ask: Any) -> Any:
 
 
 def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
-    """Do a worker's share: hosts' slices → plans → files."""
-    slices, hosts = arguments
+    """Render the files of a worker's hosts from their plans; return their number and their size in bytes."""
+    plans, hosts = arguments
     sets: dict[str, Any] = {}
     files = size = 0
     for host in hosts:
-        part = json.loads((slices / f"{host}.json").read_text(encoding="utf-8"))
-        plan = as_plain(host_plan(part))
+        plan = json.loads((plans / f"{host}.json").read_text(encoding="utf-8"))
         kind = plan["kind"]
         if kind not in sets:
             sets[kind] = file_sets(kind)
@@ -149,7 +148,7 @@ def plan_and_render(arguments: tuple[Path, list[str]]) -> tuple[int, int]:
 
 
 def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
-    """Plan a fabric of this size from nothing, and then one host of it."""
+    """Plan a fabric of this size without an index, and then one host of it with the index."""
     inventory_path = directory / f"inventory-{hypervisors}"
     inventory_path.mkdir()
     write_inventory(inventory_path, hypervisors, guests)
@@ -160,19 +159,19 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
     read = time.monotonic() - started
 
     hosts = list(kinds)
-    shares = [(run.slices, hosts[start::WORKERS]) for start in range(WORKERS)]
+    shares = [(run.plans, hosts[start::WORKERS]) for start in range(WORKERS)]
     started = time.monotonic()
     with multiprocessing.get_context("fork").Pool(WORKERS) as pool:
         results = pool.map(plan_and_render, shares)
     rendered = time.monotonic() - started
 
-    # A limited run: another process, which reads one host's variables and remembers the others.
+    # A limited run: it reads the variables of one host, and the others from the index.
     inventory = open_inventory(inventory_path)
     started = time.monotonic()
     run = read_fabric(inventory, {hosts[len(hosts) // 2]}, directory / "fabric")
-    plan_and_render((run.slices, [hosts[len(hosts) // 2]]))
+    plan_and_render((run.plans, [hosts[len(hosts) // 2]]))
     limited = time.monotonic() - started
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    this_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return Figures(
         hypervisors=hypervisors,
@@ -182,7 +181,7 @@ def measure(directory: Path, hypervisors: int, guests: int) -> Figures:
         files=sum(count for count, _ in results),
         size=sum(length for _, length in results),
         limited_s=limited,
-        peak_mib=max(own, workers) / 1024,
+        peak_mib=max(this_process, workers) / 1024,
     )
 
 
@@ -200,7 +199,7 @@ def main() -> None:
         return
 
     sizes = [max(arguments.hypervisors // 10, 1), arguments.hypervisors]
-    found = []
+    figures_by_size = []
     for size in sizes:
         print(f"planning {size} hypervisors with {arguments.guests} guests each ...", file=sys.stderr)
         done = subprocess.run(
@@ -209,14 +208,14 @@ def main() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        found.append(Figures(**json.loads(done.stdout)))
-    small, large = found
+        figures_by_size.append(Figures(**json.loads(done.stdout)))
+    small, large = figures_by_size
     print(
         "| hypervisors | guests each | read, check (s) | plan, render (s) "
         "| files | MiB written | one host (s) | peak MiB |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for row in found:
+    for row in figures_by_size:
         print(
             f"| {row.hypervisors} | {row.guests} | {row.read_s:.1f} | {row.render_s:.1f} | {row.files} "
             f"| {row.size / 2**20:.1f} | {row.limited_s:.2f} | {row.peak_mib:.0f} |"

@@ -1,4 +1,4 @@
-"""How long an unchanged site.yml takes, measured in pings: the bar is 15 times `ansible all -m ping`.
+"""Measures an unchanged site.yml relative to `ansible all -m ping`: the limit is 15 times as long.
 
     make lab && make bench-run               # or: python bench/run_time.py --name TWIN --repetitions 3
 
@@ -16,14 +16,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
 
-from lab import Lab  # noqa: E402 - it is found only now
+from lab import Lab  # noqa: E402 - after the path is set
 
 OUTPUT = REPOSITORY / "build" / "bench" / "run_time.json"
 BAR = 15
 
 
 def main() -> None:
-    """Measure in turns, so that a busy moment of the host hits both."""
+    """Measure both alternately, so that other load of the machine affects both."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,19 +33,19 @@ def main() -> None:
     options = parser.parse_args()
     lab = Lab(options.name)
     lab.wait_until_whole()
-    lab.playbook("site.yml")  # Whatever there was to change, and the connections.
+    lab.playbook("site.yml")  # It makes all outstanding changes and opens the connections.
     seconds: dict[str, list[float]] = {"ping": [], "site.yml": []}
     for _ in range(options.repetitions):
         seconds["ping"].append(lab.ping().seconds)
         run = lab.playbook("site.yml")
         if run.changed_hosts():
-            sys.exit(f"the second site.yml changed something: {sorted(run.changes())}")
+            sys.exit(f"a repeated site.yml has made changes: {sorted(run.changes())}")
         seconds["site.yml"].append(run.seconds)
     ratio = min(seconds["site.yml"]) / min(seconds["ping"])
     print("| what | seconds, min/med/max |\n|---|---|")
     for what, taken in seconds.items():
         print(f"| {what} | {min(taken):.1f}/{statistics.median(taken):.1f}/{max(taken):.1f} |")
-    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (bar: {BAR}).")
+    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (limit: {BAR}).")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"seconds": seconds, "ratio": ratio}, indent=2) + "\n")
     sys.exit(ratio > BAR)

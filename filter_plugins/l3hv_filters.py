@@ -1,7 +1,7 @@
 """The filters of l3hv: a table from their names to the functions behind them.
 
-Ansible loads this file by its path, with no package around it.  ``src`` is therefore appended to the
-module path (never put first: an installed l3hv wins), and everything else lives there.
+Ansible loads this file by its path, outside any package.  Therefore the file appends ``src``, which has
+everything else, to the module path.  It does not put ``src`` first: an installed l3hv has precedence.
 """
 
 from __future__ import annotations
@@ -15,14 +15,9 @@ _SOURCES = str(Path(__file__).resolve().parent.parent / "src")
 if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
-from l3hv import junos, model, plan, rotation, secrets, summary  # noqa: E402  (needs the path above)
-from l3hv.inventory import plain  # noqa: E402  (the same)
-
-
-def host_plan(slice_: Any) -> dict[str, Any]:
-    """Return the plan of one host as plain data."""
-    result: dict[str, Any] = model.as_plain(plan.host_plan(plain(slice_)))
-    return result
+from l3hv.inventory.ansible import plain  # noqa: E402  (the same)
+from l3hv.keys import rotation, secrets  # noqa: E402  (needs the path above)
+from l3hv.render import junos, summary  # noqa: E402  (the same)
 
 
 def plan_summary(host_plan_: Any) -> str:
@@ -31,12 +26,12 @@ def plan_summary(host_plan_: Any) -> str:
 
 
 def junos_reflector(host_plan_: Any) -> dict[str, Any]:
-    """Return what a reflector of Junos is given, as plain data."""
+    """Return the configuration of a Junos reflector as plain data."""
     return junos.junos_reflector(plain(host_plan_))
 
 
 def secret_problems(names: Any, secrets_: Any, daemon: Any = None) -> list[str]:
-    """Return what is wrong with the secrets of these keys."""
+    """Return the problems of the secrets of the keys ``names``."""
     return secrets.secret_problems(plain(names), plain(secrets_), plain(daemon))
 
 
@@ -46,17 +41,17 @@ def keys_in_use(files: Any) -> dict[str, str | None]:
 
 
 def key_changes(routing: Any, in_use: Any) -> dict[str, list[str]]:
-    """Return the sessions whose key is not the plan's yet, by path."""
+    """Return the sessions whose key differs from the plan, by path."""
     return rotation.key_changes(plain(routing), plain(in_use))
 
 
 def routing_until(routing: Any, in_use: Any, paths: Any) -> dict[str, Any]:
-    """Return a plan's routing as it is when only these paths have changed."""
+    """Return a plan's routing with the plan's keys on ``paths`` and the keys in use on other paths."""
     return rotation.routing_until(plain(routing), plain(in_use), plain(paths))
 
 
 def rotation_problems(host_plan_: Any, in_use: Any, **more: Any) -> list[str]:
-    """Return what speaks against a rotation."""
+    """Return the reasons not to rotate the keys of a host."""
     return list(rotation.rotation_problems(plain(host_plan_), plain(in_use), **plain(more)))
 
 
@@ -66,7 +61,7 @@ def sessions_missed(routing: Any, seen: Any, path: Any) -> list[str]:
 
 
 def whole_run(pattern: Any) -> str:
-    """Return a play's pattern of hosts, unless the command line leaves out what every other play needs."""
+    """Return a play's host pattern; fail if the command line leaves out the reading of the intent."""
     from ansible import context
     from ansible.errors import AnsibleFilterError
 
@@ -74,7 +69,7 @@ def whole_run(pattern: Any) -> str:
     if start:
         raise AnsibleFilterError(
             f"--start-at-task {start!r} leaves out the reading of the intent, and every later task needs its"
-            " result. Run the playbook from its beginning: where all is as planned it changes nothing."
+            " result. Run the playbook from its beginning: it changes nothing that is already as planned."
             " To run one role, use --tags ROLE; to run one host, --limit HOST."
         )
     if "always" in (context.CLIARGS.get("skip_tags") or ()):
@@ -86,11 +81,10 @@ def whole_run(pattern: Any) -> str:
 
 
 class FilterModule:
-    """What Ansible asks for the filters of this file."""
+    """The table of this file's filters, which Ansible reads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "host_plan": host_plan,
             "junos_reflector": junos_reflector,
             "key_changes": key_changes,
             "keys_in_use": keys_in_use,

@@ -1,4 +1,4 @@
-"""Renders the templates of a set on the controller, and hands the contents to the module of the same name."""
+"""Renders the templates of a file set on the controller, and passes the texts to the module config_files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ansible.plugins.filter.core import comment
 ASK = "config_files_ask"
 DIGEST = "@digest@"
 PASSED_ON = ("mode", "owner", "group", "validate")
-FIELDS = frozenset({"src", "dest", "each", "as", "sensitive", *PASSED_ON})
+FIELDS = frozenset({"src", "dest", "when", "each", "as", "sensitive", *PASSED_ON})
 HEADER = re.compile(r"#jinja2:[^\n]*\n")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-# What may become a part of a file's name: nothing that leaves the directory or hides the file.
+# A value that may become a part of a file's name: it cannot leave the directory or hide the file.
 FILE_NAME_PART = re.compile(r"[A-Za-z0-9_+:@%-][A-Za-z0-9_.+:@%-]*\Z")
 
 
@@ -43,26 +43,38 @@ def destination(pattern: str, element: dict[str, Any]) -> str:
     return PLACEHOLDER.sub(replace, pattern)
 
 
+def is_wanted(file: dict[str, Any]) -> bool:
+    """Return whether the entry ``file`` is part of the set: the value of its ``when``, by default true.
+
+    >>> is_wanted({"src": "keys.j2", "when": False})
+    False
+    """
+    condition = file.get("when", True)
+    if not isinstance(condition, bool):
+        raise AnsibleActionFail(f"files: {file.get('src')}: when must be a boolean, not {condition!r}")
+    return condition
+
+
 def with_digest(text: str) -> str:
-    """Return ``text`` with its digest in the place of ``@digest@``, so that what runs can be asked for it."""
+    """Return ``text`` with its digest instead of ``@digest@``; a daemon can report it later."""
     return text.replace(DIGEST, hashlib.sha256(text.encode()).hexdigest()[:16]) if DIGEST in text else text
 
 
 class Context(jinja2.runtime.Context):
-    """Asks Ansible for a variable when a template names it: most templates name two, a host has hundreds."""
+    """A context that resolves a variable of Ansible only when a template uses it: a host has hundreds."""
 
     def resolve_or_missing(self, key: str) -> Any:
-        found = super().resolve_or_missing(key)
-        return self.parent[ASK](key) if found is jinja2.runtime.missing and ASK in self.parent else found
+        value = super().resolve_or_missing(key)
+        return self.parent[ASK](key) if value is jinja2.runtime.missing and ASK in self.parent else value
 
 
 @functools.cache
 def template_at(path: str, *searchpath: str) -> jinja2.Template:
-    """Return the template at ``path``; what it includes is found in ``searchpath``.
+    """Return the template at ``path``; its includes are searched in ``searchpath``.
 
-    Loops, conditions and fields are all that templates have, so the environment is Jinja's own and not
-    Ansible's, whose engine looks into every value for templates: that takes ten times as long.  A value
-    can never become a template, what is undefined is an error, and ``none`` shows as what it is.
+    Templates have only loops, conditions and fields, so the environment is Jinja's own.  Ansible's engine
+    looks for templates in every value, which takes ten times as long.  Here a value can never become a
+    template, an undefined variable is an error, and ``none`` is printed as ``None``.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(searchpath),
@@ -75,14 +87,14 @@ def template_at(path: str, *searchpath: str) -> jinja2.Template:
     environment.filters["comment"] = comment
     with open(path, encoding="utf-8") as file:
         source = file.read()
-    # The first line tells Ansible's own template module, and ansible-lint, what holds here anyway.
+    # The first line sets these options for Ansible's own template module and for ansible-lint.
     return environment.from_string(HEADER.sub("", source, count=1))
 
 
 def texts(
     template: jinja2.Template, name: str, elements: Iterable[Any], ask: Callable[[str], Any]
 ) -> list[str]:
-    """Return the text that ``template`` gives for each of ``elements``, known to it as ``name``.
+    """Return the text of ``template`` for each of ``elements``, which is the template's variable ``name``.
 
     ``ask`` returns the value of any other variable, or ``jinja2.runtime.missing``.
     """
@@ -101,14 +113,16 @@ class ActionModule(ActionBase):
         files = arguments.get("files") or []
         if not isinstance(files, list):
             raise AnsibleActionFail("files: must be a list")
-        arguments["files"] = [rendered for file in files for rendered in self._render(dict(file), variables)]
+        arguments["files"] = [
+            rendered for file in files if is_wanted(file) for rendered in self._render(dict(file), variables)
+        ]
         result.update(
             self._execute_module(module_name="config_files", module_args=arguments, task_vars=variables)
         )
         return result
 
     def _render(self, file: dict[str, Any], variables: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what the module needs of each file that the entry ``file`` of the set stands for."""
+        """Return the module's arguments for each file that the entry ``file`` of the set describes."""
         unknown = sorted(set(file) - FIELDS)
         if unknown:
             raise AnsibleActionFail(f"files: unknown: {', '.join(unknown)}")
@@ -116,7 +130,7 @@ class ActionModule(ActionBase):
             if not file.get(field):
                 raise AnsibleActionFail(f"files: {field} is required")
         passed_on = {field: file[field] for field in PASSED_ON if file.get(field) is not None}
-        # The module keeps what it gets under this name to itself, however talkative Ansible is told to be.
+        # Ansible logs no argument of this name (no_log), at any verbosity.
         holder = "secret_content" if file.get("sensitive") else "content"
         elements = file.get("each")
         if elements is not None and not isinstance(elements, list):

@@ -1,4 +1,4 @@
-"""Reads and checks the intent of a fabric on the controller, and writes each host's slice of it."""
+"""Reads and checks the intent of a fabric on the controller, and writes the plan of each host."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from ansible.utils.vars import load_extra_vars
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import ControllerAction
-from l3hv.errors import IntentError
-from l3hv.intent import KINDS
-from l3hv.inventory import OPTIONS, PREFIX, Inventory, Run, plain, read_fabric
-from l3hv.removals import Removals
-from l3hv.runs import describe_run, environment, lease_seconds
+from l3hv.inventory.ansible import OPTIONS, PREFIX, Inventory, plain
+from l3hv.inventory.read import Run, read_fabric
+from l3hv.model.choices import KINDS
+from l3hv.model.errors import IntentError
+from l3hv.run.actions import ControllerAction
+from l3hv.run.identity import describe_run, environment, lease_seconds
+from l3hv.run.removals import Removals
 
-# What a run does about hosts and guests that it would take out of service.
-IGNORE, TELL, REFUSE = "ignore", "tell", "refuse"
+# The reactions of a run that would take hosts and guests out of service.
+IGNORE, REPORT, REFUSE = "ignore", "report", "refuse"
 
 
 def build_directories(tree: Path, chosen: str) -> Iterator[Path]:
-    """Yield the places for what a run leaves on the controller, the best one first.
+    """Yield the directories for a run's files on the controller, the best one first.
 
-    The tree itself may be read-only (an execution environment), and then the home directory may be, too.
+    The project's tree may be read-only (an execution environment), and then the home directory may be, too.
     """
     if chosen:
         yield Path(chosen).expanduser()
@@ -42,7 +43,7 @@ def build_directories(tree: Path, chosen: str) -> Iterator[Path]:
 
 
 def build_directory(tree: Path, chosen: str) -> Path:
-    """Return the first of :func:`build_directories` that is this user's to write to."""
+    """Return the first of :func:`build_directories` that this user can write to."""
     reasons = []
     for directory in build_directories(tree, chosen):
         try:
@@ -61,10 +62,10 @@ def build_directory(tree: Path, chosen: str) -> Path:
 
 
 class ActionModule(ControllerAction):
-    """Run once for a play: ``removals`` is what is done about hosts and guests that would be removed."""
+    """Run once for a play; ``removals`` is the reaction to hosts and guests that the run would remove."""
 
     def act(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Return the paths of what was written, or fail with every problem of the intent at once."""
+        """Return the paths of the written files, or fail with all problems of the intent together."""
         hostvars = task_vars["hostvars"]
         given = plain(load_extra_vars(self._loader))
         inventory = Inventory(
@@ -77,7 +78,7 @@ class ActionModule(ControllerAction):
             extra=frozenset(given),
         )
         build = build_directory(Path(__file__).resolve().parents[2], str(given.get("l3hv_build") or ""))
-        # What a twin, or other extra variables, make of an inventory is not what the inventory says.
+        # A twin or extra variables change the intent of an inventory: such runs have files of their own.
         variant = {key: given[key] for key in sorted(given) if key.startswith(PREFIX) and key not in OPTIONS}
         touched = [str(host) for host in task_vars["ansible_play_hosts_all"]]
         try:
@@ -100,7 +101,7 @@ class ActionModule(ControllerAction):
         if policy != IGNORE:
             result["warnings"] += run.removals.sentences()
         if policy == REFUSE and run.removals.needs_consent:
-            refusal = refused(run.removals, given.get("l3hv_removals"))
+            refusal = refusal_of(run.removals, given.get("l3hv_removals"))
             if refusal and not context.CLIARGS.get("check"):
                 raise AnsibleActionFail("\n".join([refusal, *run.removals.sentences()]))
             if refusal:
@@ -109,7 +110,7 @@ class ActionModule(ControllerAction):
 
     @staticmethod
     def _lease(groups: Mapping[str, Iterable[str]], touched: Collection[str]) -> int:
-        """Return how long the locks of this run hold, by the hosts of the fabric that it may change."""
+        """Return the lease of this run's locks in seconds, by the number of hosts that it may change."""
         numbers = {kind: len(set(touched).intersection(groups.get(kind, ()))) for kind in KINDS}
         return lease_seconds(
             reflectors=numbers.pop("route_reflectors"),
@@ -121,7 +122,7 @@ class ActionModule(ControllerAction):
     def _facts(run: Run, build: Path) -> dict[str, Any]:
         return {
             "changed": False,
-            "slices": str(run.slices),
+            "plans": str(run.plans),
             "announcements": str(run.announcements),
             "applied": str(run.applied),
             "memory": str(run.memory),
@@ -133,20 +134,20 @@ class ActionModule(ControllerAction):
 
 
 def command(inventory: Inventory) -> str:
-    """Return what an operator recognises this run by."""
+    """Return the text by which an operator recognises this run: playbooks, inventories and --limit."""
     playbooks = [Path(str(name)).name for name in context.CLIARGS.get("args") or ()]
     words = [*playbooks, *(f"-i {source}" for source in inventory.sources)]
     limit = context.CLIARGS.get("subset")
     return " ".join([*words, *([f"--limit {limit}"] if limit else [])])
 
 
-def refused(removals: Removals, consent: object) -> str:
-    """Return why a run that removes so much may not go on; nothing where ``consent`` is the right number."""
+def refusal_of(removals: Removals, consent: object) -> str:
+    """Return the refusal of a run that removes too much; "" if ``consent`` is the number of removals."""
     if str(consent) == str(removals.count):
         return ""
     given = "" if consent is None else f" l3hv_removals is {consent}."
     return (
         f"This run removes {removals.totals()}: more than a fifth of the"
         f" {' and of the '.join(removals.exceeding())} that the last run left.{given}"
-        f" If that is meant, say so with -e l3hv_removals={removals.count}."
+        f" To confirm this, add -e l3hv_removals={removals.count}."
     )

@@ -1,6 +1,6 @@
-"""Releases the locks that a run still has at its end: of hosts that failed, and of all after a fatal error.
+"""Releases the locks that a run still holds at its end: on failed hosts, or on all hosts after a fatal error.
 
-Ansible runs no task on a host that has failed, and no further play when all of its hosts have.
+Ansible runs no further task on a failed host, and no further play once all hosts of a play have failed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from ansible.utils.display import Display
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import inventory_of
+from l3hv.run.actions import inventory_of
 
 DOCUMENTATION = r"""
 name: l3hv_locks
 type: aggregate
 short_description: Release the locks of a run that failed
 description:
-  - Notes which hosts the module P(l3hv_lock#module) locked, and releases at the end what no task released.
-  - A connection that asked for a password is not made again. Such a lock lapses, or is taken by the next run
-    of the same controller.
+  - Records the hosts that the module P(l3hv_lock#module) locked.
+  - Releases at the end of the run the locks that no task released.
+  - It cannot repeat a connection that asked for a password. Such a lock lapses, or the next run of the same
+    controller takes it.
 """
 
 
@@ -63,9 +64,9 @@ class CallbackModule(CallbackBase):
         inventory = inventory_of(variables)
         if inventory is None:
             Display().warning(
-                f"The locks of {', '.join(self._held)} are not released: this ansible-core does not say which"
-                " inventory the run has. The next run of this controller takes them; for one of another"
-                " controller they lapse."
+                f"The locks of {', '.join(self._held)} are not released: this ansible-core does not give the"
+                " inventory of the run to plugins. The next run of this controller takes the locks; for"
+                " other controllers they lapse."
             )
             return
         held, self._held = self._held, {}
@@ -76,7 +77,7 @@ class CallbackModule(CallbackBase):
             "gather_facts": False,
             "tasks": [{"name": "Release the lock", "l3hv_lock": {**lock, "state": "released"}}],
         }
-        inventory.remove_restriction()  # to the hosts of the play that ended the run
+        inventory.remove_restriction()  # It limits the inventory to the hosts of the last play.
         play = Play.load(source, variable_manager=variables, loader=self._play.get_loader())
         queue = TaskQueueManager(
             inventory=inventory,

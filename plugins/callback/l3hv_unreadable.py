@@ -1,4 +1,4 @@
-"""Names the files of an inventory that are no YAML: Ansible says only what is wrong with them."""
+"""Names the files of an inventory that are not valid YAML: Ansible's own error does not name the file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ansible.plugins.callback import CallbackBase
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
-from l3hv.actions import inventory_of
-from l3hv.inventory import unreadable_files
+from l3hv.inventory.files import unreadable_files
+from l3hv.run.actions import inventory_of
 
 DOCUMENTATION = r"""
 name: l3hv_unreadable
 type: aggregate
-short_description: Name the files of an inventory that are no YAML
+short_description: Name the files of an inventory that are not valid YAML
 description:
-  - Where a run fails because a file of variables cannot be read, each such file is named, with the line.
+  - If a run fails because Ansible cannot read a file of variables, it names each such file, with the line.
 """
 SIGN = "YAML parsing failed"
 
 
 class CallbackModule(CallbackBase):
-    """Wait for a task that fails because of such a file, or for the end of a run that fails as a whole."""
+    """Name the files after a task that fails because of one, or at the end of a run that fails as a whole."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -37,11 +37,11 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self._play: Play | None = None
-        self._is_told = False
+        self._is_done = False
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
         if self._play is None:
-            # Where the variables of a group cannot be read, a run ends without another word to plugins.
+            # If Ansible cannot read the variables of a group, the run ends, and plugins get no further event.
             atexit.register(self._name_files, os.getpid())
         self._play = play
 
@@ -50,12 +50,12 @@ class CallbackModule(CallbackBase):
             self._name_files(os.getpid())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._is_told = True
+        self._is_done = True
 
     def _name_files(self, process: int) -> None:
-        if self._play is None or self._is_told or process != os.getpid():
+        if self._play is None or self._is_done or process != os.getpid():
             return
-        self._is_told = True
+        self._is_done = True
         inventory = inventory_of(self._play.get_variable_manager())
         sources = [Path(source) for source in getattr(inventory, "_sources", ())]
         for sentence in unreadable_files(sources, self._play.get_loader()):

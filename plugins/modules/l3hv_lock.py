@@ -1,12 +1,11 @@
 #!/usr/bin/python
-"""Takes or releases the lock of a fabric on one of its hosts: two runs at once would undo each other."""
+"""Takes or releases the lock of a fabric on one of its hosts: two simultaneous runs would undo each other."""
 
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.l3hv.write_errors import unwritable
 
 DOCUMENTATION = r"""
 module: l3hv_lock
@@ -25,10 +25,10 @@ description:
   - One run at a time may change a host. Its lock is a file in C(/run/l3hv) that names the run.
     A reboot removes it.
   - The module P(config_files#module) renews the lock of its run. Nothing else shows that a run on another
-    controller is alive, so a lock lapses when it was not renewed for C(lease) seconds. The run that has the
-    lock says how many these are, because its own number of hosts decides how long it may be busy elsewhere.
+    controller is alive, so a lock lapses if it is not renewed for C(lease) seconds. The lease is part of the
+    lock, because the number of hosts of a run decides how long it may work on other hosts.
   - The action plugin of the same name takes the lock of a run on this controller that has ended.
-  - Where the module does not run as root it refuses, before anything is touched.
+  - Without root the module refuses before it changes anything.
 options:
   run:
     description: The run, as P(l3hv_intent#module) describes it.
@@ -47,13 +47,13 @@ options:
     description: The id of a run that has ended and whose lock is taken over.
     type: str
   force:
-    description: Take the lock, whoever has it.
+    description: Take the lock even if another run holds it.
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
-    description: The lock is looked at, and neither taken nor released.
+    description: The lock is read, and neither taken nor released.
 author: [l3hv]
 """
 
@@ -66,59 +66,41 @@ EXAMPLES = r"""
 
 RETURN = r"""
 holder:
-  description: The run that has the lock, where it is another one.
+  description: The run that holds the lock, if it is another one.
   returned: always
   type: dict
 l3hv_lock:
-  description: The lock, for the callback plugin that releases those of a run that fails.
-  returned: when it was taken or released
+  description: The lock, for the callback plugin that releases the locks of a failed run.
+  returned: if it was taken or released
   type: dict
 refusal:
-  description: Why the run may not change this host. Empty where it may.
+  description: The reason why the run may not change this host; empty if it may.
   returned: always
   type: str
 """
 
 DIRECTORY = "/run/l3hv"
 GUARD = ".guard"
-"""The file in it that a process locks while it reads and changes the others. Only root can open it."""
+"""The file that a process locks while it reads and changes the lock files. Only root can open it."""
 GUARD_S = 30
-"""How long to wait for it: another process needs it for milliseconds."""
+"""The maximum wait for the guard: another process needs it for milliseconds."""
 LEASE_S = 1800
 """The lease of a lock that names none."""
 TEXTS = ("id", "owner", "host", "since", "command")
-"""What names a run. A file that lacks one of them was not written by this module."""
+"""The fields that identify a run. A file without one of them is not from this module."""
 
 
 class Busy(Exception):
-    """A process keeps the guard. str() is the message for the operator."""
+    """Another process holds the guard. str() is the message for the operator."""
 
 
 class Unwritable(Exception):
-    """A file of the locks cannot be written. str() is the message for the operator."""
-
-
-def unwritable(path: str, error: OSError, done: str) -> str:
-    """Return which file cannot be ``done`` (written, removed) on which host, why, and what to do.
-
-    l3hv_lock.py and config_files.py have the same function: each module is sent to the host as one file.
-    """
-    sentence = f"{path} cannot be {done} on {os.uname().nodename}: {error.strerror}"
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return sentence
-    directory = path
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    show = f"`findmnt --target {directory}`, `df -h {directory}` and `df -i {directory}` show its file system"
-    remedy = "make room"
-    if error.errno == errno.EROFS:
-        remedy = "look at `journalctl -k` for errors of the disk before it is mounted writable"
-    return f"{sentence}. {show}: {remedy}, and run again"
+    """A lock file or the guard cannot be written. str() is the message for the operator."""
 
 
 @contextlib.contextmanager
 def reporting_write_errors(path: str, done: str = "written") -> Iterator[None]:
-    """Raise Unwritable where ``path`` cannot be ``done``: written, or removed."""
+    """Raise Unwritable if ``path`` cannot be ``done`` (written or removed)."""
     try:
         yield
     except OSError as error:
@@ -126,10 +108,10 @@ def reporting_write_errors(path: str, done: str = "written") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(directory: str, wait: float = GUARD_S) -> Iterator[None]:
-    """Wait until no other process reads or changes the locks of this host, and keep it so.
+def guarded(directory: str, wait: float = GUARD_S) -> Iterator[None]:
+    """Hold the guard: no other process reads or changes the lock files of this host meanwhile.
 
-    The guard is a file that other accounts cannot open: flock(2) asks for no right to write.
+    Other accounts cannot open the guard.  Otherwise they could lock it: flock(2) needs no write permission.
     """
     path = os.path.join(directory, GUARD)
     deadline = time.monotonic() + wait
@@ -155,14 +137,14 @@ def alone(directory: str, wait: float = GUARD_S) -> Iterator[None]:
 
 
 class Lock:
-    """The file that says which run may change this host."""
+    """The lock file of a fabric, which names the run that may change this host."""
 
     def __init__(self, fabric: str, directory: str = DIRECTORY) -> None:
         self.directory = directory
         self.path = os.path.join(directory, f"{fabric}.lock")
 
     def holder(self) -> dict[str, Any] | None:
-        """Return the run that has the lock, with ``idle``: the seconds since it renewed it."""
+        """Return the run that holds the lock, with ``idle``, the seconds since its last renewal."""
         try:
             with open(self.path, encoding="utf-8") as stream:
                 run = json.load(stream)
@@ -172,7 +154,7 @@ class Lock:
         except ValueError:
             run = None
         if not isinstance(run, dict) or not all(isinstance(run.get(key), str) for key in TEXTS):
-            return None  # No run can be named by it, so it protects none.
+            return None  # The file identifies no run, so it is no lock.
         lease = run.get("lease")
         return {
             **run,
@@ -193,15 +175,15 @@ class Lock:
                 raise
 
     def living_holder(self) -> dict[str, Any] | None:
-        """Return the run that has the lock, unless the lock has lapsed."""
+        """Return the run that holds the lock, unless the lock has lapsed."""
         holder = self.holder()
         return None if holder is None or holder["idle"] > holder["lease"] else holder
 
     def take(
         self, run: dict[str, Any], instead_of: str | None = None, force: bool = False
     ) -> dict[str, Any] | None:
-        """Give the lock to ``run``; return the run that has it where that is another one, alive."""
-        with alone(self.directory):
+        """Give the lock to ``run``, or return the other run that holds a lock that has not lapsed."""
+        with guarded(self.directory):
             holder = self.living_holder()
             if holder is None or force or holder["id"] in (run["id"], instead_of):
                 self.write(run)
@@ -209,7 +191,7 @@ class Lock:
             return holder
 
     def release(self, run: dict[str, Any]) -> None:
-        with alone(self.directory):
+        with guarded(self.directory):
             holder = self.holder()
             if holder is not None and holder["id"] == run["id"]:
                 with reporting_write_errors(self.path, "removed"):
@@ -217,7 +199,7 @@ class Lock:
 
 
 def refusal(holder: dict[str, Any]) -> str:
-    """Return who has the lock, and what to do."""
+    """Return the sentence for a host that is locked by ``holder``."""
     return (
         f"The host is locked: {holder['owner']} on {holder['host']} runs {holder['command']} since"
         f" {holder['since']}, and was active here {holder['idle']} s ago. Wait for that run. If it has died,"

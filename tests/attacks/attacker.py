@@ -1,7 +1,7 @@
-"""Who took over a hypervisor: a BIRD that says what the attacker likes, and sessions that are spoken by hand.
+"""An attacker on a hypervisor: a BIRD with the attacker's configuration, and hand-made BGP sessions.
 
-The BIRD is the attacker's own, of Debian 13, whichever daemon the hypervisor runs: it lives in the image of
-such a machine, with the network of the hypervisor.
+The attacker's BIRD is that of Debian 13, for any daemon of the hypervisor: it runs in the image of such a
+machine, in the network namespace of the hypervisor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OWN: dict[Table, list[str]] = {
     ("public", 6): ["2001:db8:cb00:7104::/64"],
     ("private", 4): ["172.22.2.3/32"],
 }
-"""What hv3 announces rightly."""
+"""The prefixes that hv3 may announce."""
 
 ADDRESSES: dict[Table, dict[str, str]] = {
     ("public", 4): {"a": "198.51.100.3", "b": "198.51.100.131"},
@@ -49,10 +49,10 @@ REFLECTOR_ADDRESSES: dict[Table, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Attack:
-    """What the attacker's BIRD announces beside what is its own, or says of it; and why it is refused.
+    """Announcements of the attacker's BIRD beside its own prefixes, or attributes of these, and the refusal.
 
-    ``statements`` are of an export filter.  Without a ``reason`` the announcement is taken, and what is wrong
-    with it is not.
+    ``statements`` are part of the export filter. Without a ``reason`` reflectors accept the announcement and
+    remove its forged attributes.
     """
 
     name: str
@@ -64,16 +64,16 @@ class Attack:
 
     @property
     def prefixes(self) -> list[str]:
-        """What is refused: what it adds, or else what is its own, said in a way that is not."""
+        """Return the refused prefixes: the added ones, or else its own prefixes with forged attributes."""
         added = [prefix for prefixes in self.routes.values() for prefix in prefixes]
         return added or [prefix for key in self.next_hop or OWN for prefix in OWN[key]]
 
 
-HONEST = Attack("nothing", None)
+NO_ATTACK = Attack("nothing", None)
 
 
 def configuration(attack: Attack, *, per_family: bool) -> str:
-    """Return what the attacker's BIRD is told, whose sessions carry one family or those of a domain."""
+    """Return the configuration of the attacker's BIRD, with sessions per family or per domain."""
     lines = ["log stderr all;", f"router id {attack.router_id};", "protocol device {}"]
     for (domain, family), own in OWN.items():
         table, routes = f"{domain}{family}", [*own, *attack.routes.get((domain, family), ())]
@@ -103,7 +103,7 @@ def configuration(attack: Attack, *, per_family: bool) -> str:
 
 
 def carried(*, per_family: bool) -> list[list[Table]]:
-    """Return what each session of a path carries."""
+    """Return the domains and families of each session of a path."""
     if per_family:
         return [[table] for table in OWN]
     return [
@@ -122,10 +122,10 @@ class OwnBird:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Let it run, and wait until its sessions are up."""
+        """Start it, and wait until its sessions are up."""
         if self._process is None:
             image = ensure_image(recipe("debian13", "bird2"), print)
-            self._write(HONEST)
+            self._write(NO_ATTACK)
             self._control.unlink(missing_ok=True)
             script = (
                 'mount --bind "$1" "$2/mnt" && exec chroot "$2" bird -f -c /mnt/bird.conf -s /mnt/bird.ctl'
@@ -138,20 +138,20 @@ class OwnBird:
         wait_for("the attacker's sessions", self.is_up)
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Stop it, if it runs."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
 
-    def tell(self, attack: Attack) -> None:
-        """Let it do something else."""
+    def announce(self, attack: Attack) -> None:
+        """Reconfigure it with another attack."""
         self._write(attack)
         reply = self._ask("configure")
         assert "Reconfigur" in reply, reply
 
     def is_up(self) -> bool:
-        """Whether it has all the sessions that hv3 has."""
+        """Return whether it has all sessions of hv3."""
         sessions = sum(len(REFLECTOR_ADDRESSES[tables[0]]) for tables in carried(per_family=self._per_family))
         return self._ask("show protocols").count("Established") == sessions
 
@@ -160,7 +160,7 @@ class OwnBird:
         (self._directory / "bird.conf").write_text(text)
 
     def _ask(self, command: str) -> str:
-        """Return what it replies: as birdc does, lines until one whose number is followed by a space."""
+        """Return its reply: as for birdc, the last line has a space after its number."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(10)
             control.connect(str(self._control))
@@ -181,18 +181,18 @@ class OwnBird:
 
 @dataclass
 class Speaker:
-    """A session that is spoken by hand with a reflector."""
+    """A hand-made BGP session with a reflector."""
 
     process: subprocess.Popen[str]
-    said: list[str]
+    printed: list[str]
 
     def send(self, data: bytes, count: int = 1, hertz: float = 1000) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{count} {hertz} {data.hex()}\n")
         self.process.stdin.flush()
 
-    def wait_until_said(self, *words: str, seconds: float = 30) -> None:
-        wait_for(f"one of {words}", lambda: any(line.startswith(words) for line in self.said), seconds)
+    def wait_until_printed(self, *words: str, seconds: float = 30) -> None:
+        wait_for(f"one of {words}", lambda: any(line.startswith(words) for line in self.printed), seconds)
 
 
 @contextmanager
@@ -206,18 +206,18 @@ def speaking(
     asn: int = ASN,
     patience_s: float = 15,
 ) -> Iterator[Speaker]:
-    """Speak BGP by hand with rr1, as hv3 would or otherwise."""
+    """Open a hand-made BGP session with rr1, by default as hv3 does."""
     process = subprocess.Popen(
         in_namespace(lab, NAME, sys.executable, str(SPEAKER)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    said: list[str] = []
+    printed: list[str] = []
 
     def follow() -> None:
         assert process.stdout is not None
-        said.extend(line.strip() for line in process.stdout)
+        printed.extend(line.strip() for line in process.stdout)
 
     threading.Thread(target=follow, daemon=True).start()
     assert process.stdin is not None
@@ -225,7 +225,7 @@ def speaking(
     process.stdin.write(f"{ends} {ttl} {patience_s} {bgp.open_message(asn, router_id).hex()}\n")
     process.stdin.flush()
     try:
-        yield Speaker(process, said)
+        yield Speaker(process, printed)
     finally:
         process.kill()
         process.wait()

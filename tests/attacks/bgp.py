@@ -1,4 +1,4 @@
-"""Messages of BGP as an attacker builds them (RFC 4271, 4760): nothing in them is what a daemon would say."""
+"""BGP messages of an attacker (RFC 4271, 4760), built without a daemon."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def path(*numbers: int) -> bytes:
 
 
 def usual() -> bytes:
-    """Return the attributes that everything announced by iBGP has, but for the next hop."""
+    """Return the attributes of every iBGP announcement, except the next hop."""
     return attribute(ORIGIN, b"\0") + path() + number(LOCAL_PREF, 100)
 
 
@@ -85,7 +85,7 @@ def reach(next_hop: str, announced: Iterable[str]) -> bytes:
 
 
 def updates(next_hop: str, announced: list[str]) -> list[bytes]:
-    """Return UPDATEs of many IPv6 prefixes, as many in each as there is room for."""
+    """Return UPDATEs of many IPv6 prefixes, each as full as possible."""
     room = (LONGEST - 200) // 17
     parts = (announced[first : first + room] for first in range(0, len(announced), room))
     return [update(usual() + reach(next_hop, part)) for part in parts]

@@ -1,4 +1,4 @@
-"""The attacks work on the same standing twin as the tests of the fabric."""
+"""Fixtures of the attack tests, which use the same running twin as the tests of the fabric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ lab = _fabric.lab
 
 @pytest.fixture(scope="module")
 def victims(standing: Lab) -> Iterator[Victims]:
-    """Guests that exchange packets during all attacks of a file."""
+    """Yield guests that exchange packets during all attacks of a file."""
     standing.wait_until_whole()
     with exchanging(standing) as found:
         yield found

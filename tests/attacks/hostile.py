@@ -1,4 +1,4 @@
-"""What all attacks have in common: victims whose packets are watched, and logs that are followed."""
+"""Victims of the attack tests, which exchange packets, and the logs of daemons."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from l3hv.twin.state import Twin
 
 STEADY = Path(__file__).with_name("steady.py")
 FLOWS, INTERVAL_S = 4, 0.01
-"""Of each pair in each family: parallel flows, which take both paths, and the time between packets of one."""
+"""The number of parallel flows of each pair and family (they use both paths), and their packet interval."""
 ANSWER_S = 30
 PAIRS = (("vm1", "vm3"), ("vm1", "internet"))
 UNITS = ("bird", "bird6")
-"""BIRD 1.6 is two daemons."""
+"""BIRD 1.6 has two daemons."""
 
 
 def namespace(lab: Lab, name: str) -> str:
@@ -33,25 +33,25 @@ def namespace(lab: Lab, name: str) -> str:
 
 
 def in_namespace(lab: Lab, name: str, *command: str) -> list[str]:
-    """Return the command line that runs a program of the host's in the network of a guest or machine."""
+    """Return the command line that runs a program of the host in the network of a guest or machine."""
     return ["nsenter", f"--net={NAMESPACES / namespace(lab, name)}", *command]
 
 
 class Victims:
-    """Guests that exchange packets with each other and with the Internet, whatever else happens."""
+    """Guests that exchange packets with each other and with the Internet during the attacks."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def lost(self) -> dict[str, int]:
-        """Return how many packets each pair has lost since this was asked before, where any were."""
+        """Return the pairs that lost packets since the last call, each with the number."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return {pair: counted["lost"] for pair, counted in self.answer().items() if counted["lost"]}
 
     def answer(self) -> dict[str, dict[str, int]]:
-        """Return the next answer; some packets were sent since the one before."""
+        """Return the next answer; packets of all flows were sent since the last one."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the packets have ended"
@@ -90,12 +90,12 @@ def exchanging(lab: Lab) -> Iterator[Victims]:
 
 @dataclass
 class Log:
-    """What the routing daemon of a machine says from now on."""
+    """The log of a machine's routing daemon, from now on."""
 
     lines: list[str]
 
     def mark(self) -> int:
-        """Return where the log is now."""
+        """Return a mark of the present end of the log."""
         return len(self.lines)
 
     def since(self, mark: int) -> list[str]:
@@ -113,7 +113,7 @@ def following(lab: Lab, machines: Iterable[str]) -> Iterator[dict[str, Log]]:
         log.lines.extend(line.rstrip("\n") for line in process.stdout)
 
     units = " ".join(f"--unit={unit}" for unit in UNITS)
-    # It ends when nobody holds its standard input any more.
+    # The program ends when its standard input is closed.
     script = f"journalctl --quiet --follow --lines=1 --output=cat {units} & read -r _; kill $!"
     try:
         for machine in machines:
@@ -122,7 +122,7 @@ def following(lab: Lab, machines: Iterable[str]) -> Iterator[dict[str, Log]]:
             processes.append(process)
             logs[machine] = log = Log([])
             threading.Thread(target=follow, args=(log, process), daemon=True).start()
-        wait_for("what was said last", lambda: all(log.lines for log in logs.values()))
+        wait_for("the last log lines", lambda: all(log.lines for log in logs.values()))
         yield logs
     finally:
         for process in processes:

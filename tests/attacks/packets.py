@@ -1,4 +1,4 @@
-"""Frames as an attacker builds them: nothing in a header is taken from the kernel."""
+"""Frames of an attacker, whose headers do not come from the kernel."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ip(source: str, target: str, protocol: int, payload: bytes, *, ttl: int = 64
 
 
 def sealed(source: str, target: str, protocol: int, payload: bytes, at: int) -> bytes:
-    """Return a transport's ``payload`` with its checksum put in ``at`` its place."""
+    """Return a transport's ``payload`` with its checksum inserted ``at`` an offset."""
     pseudo = packed(source) + packed(target)
     pseudo += struct.pack("!IHBB", len(payload), 0, 0, protocol)
     if protocol == ICMP:
@@ -78,7 +78,7 @@ def syn(source: str, target: str, port: int, *, ttl: int = 64) -> bytes:
 def icmp(
     source: str, target: str, kind: int, body: bytes = b"\0\0\0\0", *, code: int = 0, ttl: int = 64
 ) -> bytes:
-    """Return an ICMP or ICMPv6 packet, as the addresses are."""
+    """Return an ICMP or ICMPv6 packet, according to the family of the addresses."""
     protocol = ICMPV6 if ":" in source else ICMP
     message = struct.pack("!BBH", kind, code, 0) + body
     return ip(source, target, protocol, sealed(source, target, protocol, message, 2), ttl=ttl)
@@ -101,7 +101,7 @@ def neighbor(kind: int, source: str, target: str, about: str, own_mac: str) -> b
 
 
 def dhcp(operation: int, client_mac: str, transaction: int, kind: int, offered: str = "0.0.0.0") -> bytes:
-    """Return a DHCP message (RFC 2131) without UDP: ``operation`` 1 asks, 2 answers."""
+    """Return a DHCP message (RFC 2131) without UDP: ``operation`` 1 is a request, 2 a reply."""
     head = struct.pack("!BBBBIHH", operation, 1, 6, 0, transaction, 0, 0x8000)
     head += packed("0.0.0.0") + packed(offered) + packed("0.0.0.0") * 2 + mac(client_mac).ljust(16, b"\0")
     return head.ljust(236, b"\0") + b"\x63\x82\x53\x63" + bytes((53, 1, kind, 255))

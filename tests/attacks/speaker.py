@@ -1,4 +1,4 @@
-"""Run in a namespace by the attack tests: opens a BGP session by hand, and sends what it is given.
+"""A program of the attack tests that opens a hand-made BGP session in a namespace, and sends given messages.
 
 Standard input: a line ``SOURCE TARGET TTL PATIENCE OPEN`` (for how many seconds it tries, and the OPEN in
 hexadecimal), then lines ``COUNT HERTZ HEX``: messages, how often and how fast.
@@ -35,7 +35,7 @@ def connect(source: str, target: str, ttl: int) -> socket.socket:
 
 
 def receive(session: socket.socket) -> tuple[int, bytes]:
-    """Return the next message: its type, and what follows its header. EOFError when there is none."""
+    """Return the type and the body of the next message; raise EOFError if there is none."""
 
     def exactly(count: int) -> bytes:
         data = b""
@@ -51,7 +51,7 @@ def receive(session: socket.socket) -> tuple[int, bytes]:
 
 
 def establish(source: str, target: str, ttl: int, patience: float, opening: bytes) -> socket.socket | None:
-    """Return a session that is up, or ``None`` if the neighbour wants none for so many seconds."""
+    """Return an established session, or ``None`` if the neighbour refuses one for ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
@@ -64,7 +64,7 @@ def establish(source: str, target: str, ttl: int, patience: float, opening: byte
                 if kind == OPEN:
                     session.sendall(message(KEEPALIVE, b""))
                 if kind == NOTIFICATION:
-                    say(f"notification {body[0]} {body[1]}")
+                    print_line(f"notification {body[0]} {body[1]}")
                     raise EOFError
         except (OSError, EOFError):
             time.sleep(0.3)
@@ -75,29 +75,29 @@ def establish(source: str, target: str, ttl: int, patience: float, opening: byte
 
 
 def listen(session: socket.socket) -> None:
-    """Read what the neighbour says until the session ends."""
+    """Read the neighbour's messages until the session ends."""
     try:
         while True:
             kind, body = receive(session)
             if kind == NOTIFICATION:
-                say(f"notification {body[0]} {body[1]}")
+                print_line(f"notification {body[0]} {body[1]}")
     except (OSError, EOFError):
-        say("closed")
+        print_line("closed")
         with contextlib.suppress(OSError):
-            session.shutdown(socket.SHUT_RDWR)  # so that nobody goes on sending
+            session.shutdown(socket.SHUT_RDWR)  # so that the other thread stops sending
 
 
-def say(text: str) -> None:
-    os.write(sys.stdout.fileno(), f"{text}\n".encode())  # at once: two threads have something to say
+def print_line(text: str) -> None:
+    os.write(sys.stdout.fileno(), f"{text}\n".encode())  # unbuffered, because two threads print
 
 
 def main() -> None:
     source, target, ttl, patience, opening = sys.stdin.readline().split()
     session = establish(source, target, int(ttl), float(patience), bytes.fromhex(opening))
     if session is None:
-        say("refused")
+        print_line("refused")
         return
-    say("established")
+    print_line("established")
     threading.Thread(target=listen, args=(session,), daemon=True).start()
     for line in sys.stdin:
         count, hertz, data = line.split()
@@ -107,10 +107,10 @@ def main() -> None:
             try:
                 session.sendall(payload)
             except OSError:
-                break  # who listens has said why
+                break  # the listening thread has printed the reason
             due += 1 / float(hertz)
             time.sleep(max(0.0, due - time.monotonic()))
-        say("sent")
+        print_line("sent")
     session.close()
 
 

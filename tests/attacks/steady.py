@@ -1,4 +1,4 @@
-"""Run by the attack tests: exchanges packets between pairs of ends for as long as it runs.
+"""A program of the attack tests that exchanges packets between pairs of ends until it is stopped.
 
 First line of standard input: JSON, ``interval`` in seconds and ``pairs``, each with ``name``, the ``source``
 and ``target`` (network namespace, address), and its number of ``flows``.  Each further line is a question.
@@ -31,7 +31,7 @@ LOST_AFTER_S = 1.0
 
 @dataclass
 class Pair:
-    """What became of a pair's packets since the last answer, and which are under way: number → when sent."""
+    """A pair's packet counts since the last answer, and its packets in flight: number → sending time."""
 
     name: str
     sent: int = 0
@@ -72,16 +72,16 @@ class Exchange:
                 self.poll.register(sender.fileno(), select.EPOLLIN)
 
     def send(self) -> None:
-        """Send the next packet, of the flow whose turn it is."""
+        """Send the next packet of the next flow."""
         pair, sender, target = self.flows[self.number % len(self.flows)]
         pair.sent += 1
         pair.underway[self.number] = time.monotonic()
-        with contextlib.suppress(OSError):  # Without a route nothing is sent: lost.
+        with contextlib.suppress(OSError):  # Without a route the packet is lost.
             sender.sendto(PAYLOAD.pack(self.token, self.number), target)
         self.number += 1
 
     def receive(self, fd: int) -> None:
-        """Send an echo back, or take it in."""
+        """Answer a packet, or count its echo."""
         with contextlib.suppress(BlockingIOError):
             if fd in self.echoes:
                 while True:
@@ -96,7 +96,7 @@ class Exchange:
                         pair.underway.pop(PAYLOAD.unpack(data)[1], None)
 
     def give_up(self) -> None:
-        """Count as lost what has been under way for too long."""
+        """Count packets as lost that have been in flight for too long."""
         sent_until = time.monotonic() - LOST_AFTER_S
         for pair in self.pairs:
             while pair.underway and next(iter(pair.underway.values())) < sent_until:
@@ -104,11 +104,11 @@ class Exchange:
                 pair.lost += 1
 
     def known(self, until: int) -> bool:
-        """Whether it is known what became of all packets before that number."""
+        """Return whether all packets before that number have arrived or are lost."""
         return self.number >= until and all(next(iter(pair.underway), until) >= until for pair in self.pairs)
 
     def answer(self) -> dict[str, dict[str, int]]:
-        """Return what was counted since the last time."""
+        """Return the counts since the last call."""
         found = {pair.name: {"sent": pair.sent, "lost": pair.lost} for pair in self.pairs}
         for pair in self.pairs:
             pair.sent = pair.lost = 0
@@ -116,12 +116,12 @@ class Exchange:
 
 
 def main() -> None:
-    with contextlib.suppress(OSError):  # It must not lose by itself.
+    with contextlib.suppress(OSError):  # This program itself must lose no packets.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    told = json.loads(sys.stdin.readline())
-    exchange = Exchange(told["pairs"])
+    request = json.loads(sys.stdin.readline())
+    exchange = Exchange(request["pairs"])
     exchange.poll.register(sys.stdin.fileno(), select.EPOLLIN)
-    step = told["interval"] / len(exchange.flows)
+    step = request["interval"] / len(exchange.flows)
     begin = time.monotonic()
     asked: int | None = len(exchange.flows)
     while True:
@@ -132,7 +132,7 @@ def main() -> None:
             asked = None
         pause = begin + exchange.number * step - time.monotonic()
         ready = exchange.poll.poll(max(0.0, pause))
-        if not ready:  # What has come in while this process could not run is not lost.
+        if not ready:  # Read first: echoes that arrived while this process could not run are not lost.
             exchange.give_up()
         for fd, _ in ready:
             if fd != sys.stdin.fileno():
@@ -140,7 +140,7 @@ def main() -> None:
             elif not os.read(fd, 4096):
                 return
             else:
-                asked = exchange.number + len(exchange.flows)  # A packet of each is sent after the question.
+                asked = exchange.number + len(exchange.flows)  # Each flow sends a packet after the request.
 
 
 if __name__ == "__main__":

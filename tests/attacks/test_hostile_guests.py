@@ -1,4 +1,4 @@
-"""A guest with root tries what it should not: each attack fails, is counted, and costs others nothing.
+"""Attacks of a guest with root: each attack fails, is counted, and costs other guests no packet.
 
 The attacker is vm2 on hv1. Its victims are vm1 beside it, vm3 on another hypervisor, the hypervisors and the
 fabric. All the time vm1 exchanges packets with vm3 and with the Internet in both families, and no attack may
@@ -43,13 +43,13 @@ from packets import (
     tagged,
     udp,
 )
-from wire import Looker, cable, looking
+from wire import MarkCounter, cable, counting_marks
 
 pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 
 SPEAKER = Path(__file__).with_name("speaker.py")
 MARK, ALLOWED = b"l3hv-attack-" + os.urandom(8), b"l3hv-allowed-" + os.urandom(8)
-"""What the payload of an attack carries, so that it is recognised where it arrives; and what nobody minds."""
+"""Marks in the payload of attacks and of permitted packets, by which their arrival is detected."""
 ROGUE_PREFIX = "2001:db8:bad::"
 VICTIMS = ("vm1", "vm3", "internet")
 
@@ -63,16 +63,16 @@ REMOTE, REMOTE6 = "203.0.113.3", "2001:db8:cb00:7103:5254:33ff:fe00:f"
 OUTSIDE, OUTSIDE6 = "192.0.2.8", "2001:db8:8888::8"
 FEW, MANY = 20, 2000
 PAUSE_S = 0.02
-"""Between a few frames, so that there are packets of others between them."""
+"""The pause between the frames of an attack, in which victims send packets."""
 WATCHED_S = 0.2
-"""For how long others are watched after an attack."""
+"""The time for which victims are watched after an attack."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Frames, how often each is sent, and which counter counts at least ``least`` of them.
+    """Frames that are each sent ``count`` times, and the counter that must count ``least`` of them.
 
-    Without a ``reason`` the kernel itself discards them.
+    Without a ``reason`` the kernel itself drops them.
     """
 
     name: str
@@ -88,22 +88,22 @@ def out(packet: bytes, *, source: str = OWN_MAC, target: str = GATEWAY_MAC) -> b
 
 
 def spoofed(name: str, source: str) -> Attack:
-    """Send from an address that is somebody else's, to a guest of another hypervisor."""
+    """Return an attack with a forged source address, on a guest of another hypervisor."""
     target = REMOTE6 if ":" in source else REMOTE
     return Attack(name, (out(udp(source, target, (4000, 4000), MARK)),), "source")
 
 
 def towards(name: str, target: str, packet: bytes, reason: str) -> Attack:
-    """Send to the fabric's own machines."""
+    """Return an attack on the fabric's own machines."""
     return Attack(f"{name} {target}", (out(packet),), reason)
 
 
 def flood(name: str, frame: bytes, reason: str | None, *, passed: int = 0) -> Attack:
-    """Send a frame very often; of all of them only so many may not be counted."""
+    """Return an attack that sends a frame ``MANY`` times, of which ``passed`` may pass."""
     return Attack(name, (frame,), reason, count=MANY, least=MANY - passed)
 
 
-def said_by_arp(name: str, operation: int, mac: str, address: str, asked: str) -> Attack:
+def forged_arp(name: str, operation: int, mac: str, address: str, asked: str) -> Attack:
     frame = ethernet(OWN_MAC, EVERYBODY, ARP, arp(operation, mac, address, EVERYBODY, asked))
     return Attack(name, (frame,), "arp_sender" if mac == OWN_MAC else "arp_mac")
 
@@ -116,7 +116,7 @@ def extended(header: int, body: bytes, packet_type: int, message: bytes, target:
 def fragments6(packet: bytes, *, shown: int = 0) -> tuple[bytes, ...]:
     """Return an IPv6 packet in two fragments, with destination options before its message.
 
-    The first one has the options with the mark, and ``shown`` bytes of the message.
+    The first fragment has the options with the mark, and ``shown`` bytes of the message.
     """
     option = bytes((0x1E, len(MARK))) + MARK  # an experiment (RFC 4727), which hosts skip
     options = bytes((packet[6], len(option) // 8)) + option
@@ -129,7 +129,7 @@ def fragments6(packet: bytes, *, shown: int = 0) -> tuple[bytes, ...]:
 
 
 def hidden(name: str, packet: bytes, *, target: str = GATEWAY_MAC) -> Attack:
-    """Send a packet whose transport header is not in its first fragment."""
+    """Return an attack with a packet whose transport header is not in its first fragment."""
     frames = tuple(out(fragment, target=target) for fragment in fragments6(packet))
     return Attack(name, frames, "fragment")
 
@@ -142,28 +142,28 @@ LYING = struct.pack("!4s", bytes((203, 0, 113, 2))) + ip(REMOTE, NEIGHBOR, UDP, 
 ROUTED = bytes((2, 0, 1)) + bytes(4) + bytes.fromhex("20010db8cb00710352543333fffe000f")
 
 ATTACKS = (
-    # Whom it passes for.
+    # Forged sources.
     spoofed("source outside", "192.0.2.77"),
-    spoofed("source of a guest beside it", NEIGHBOR),
-    spoofed("source of a guest elsewhere", "203.0.113.4"),
+    spoofed("source of a guest on the same hypervisor", NEIGHBOR),
+    spoofed("source of a guest of another hypervisor", "203.0.113.4"),
     spoofed("source of the gateway", GATEWAY),
     spoofed("source of the hypervisor's loopback", "172.22.2.1"),
     spoofed("source of a path", "198.51.100.1"),
     spoofed("private source", "10.1.1.1"),
     spoofed("source 127.0.0.1", "127.0.0.1"),
-    spoofed("source of nobody", "0.0.0.0"),
+    spoofed("source of no guest", "0.0.0.0"),
     spoofed("source that is a multicast", "224.0.0.1"),
     spoofed("source that is a broadcast", "255.255.255.255"),
     spoofed("anycast source that it does not share", "203.0.113.10"),
     spoofed("IPv6 source outside", "2001:db8:8888::77"),
-    spoofed("IPv6 source of a guest beside it", NEIGHBOR6),
-    spoofed("IPv6 source of a guest elsewhere", "2001:db8:cb00:7104::1"),
+    spoofed("IPv6 source of a guest on the same hypervisor", NEIGHBOR6),
+    spoofed("IPv6 source of a guest of another hypervisor", "2001:db8:cb00:7104::1"),
     spoofed("IPv6 source of the gateway", GATEWAY6),
     spoofed("IPv6 source of a path", "2001:db8:c633:6400::1"),
     spoofed("IPv6 source that is unique local", "fd00::1"),
     # A guest may have any link-local address: the kernel forwards none.
     Attack(
-        "link-local source of a guest beside it",
+        "link-local source of a guest on the same hypervisor",
         (out(udp("fe80::5254:33ff:fe00:7", REMOTE6, (4000, 4000), MARK)),),
         None,
     ),
@@ -200,11 +200,11 @@ ATTACKS = (
     ),
     Attack("the gateway's MAC", (out(udp(OWN, REMOTE, (4000, 4000), MARK), source=GATEWAY_MAC),), "mac"),
     # ARP and neighbour discovery.
-    said_by_arp("ARP answer as the gateway", 2, OWN_MAC, GATEWAY, NEIGHBOR),
-    said_by_arp("ARP answer as another guest", 2, OWN_MAC, NEIGHBOR, GATEWAY),
-    said_by_arp("ARP question as another guest", 1, OWN_MAC, REMOTE, GATEWAY),
-    said_by_arp("gratuitous ARP", 1, OWN_MAC, NEIGHBOR, NEIGHBOR),
-    said_by_arp("ARP with another's MAC", 2, NEIGHBOR_MAC, OWN, GATEWAY),
+    forged_arp("ARP reply as the gateway", 2, OWN_MAC, GATEWAY, NEIGHBOR),
+    forged_arp("ARP reply as another guest", 2, OWN_MAC, NEIGHBOR, GATEWAY),
+    forged_arp("ARP request as another guest", 1, OWN_MAC, REMOTE, GATEWAY),
+    forged_arp("gratuitous ARP", 1, OWN_MAC, NEIGHBOR, NEIGHBOR),
+    forged_arp("ARP with another's MAC", 2, NEIGHBOR_MAC, OWN, GATEWAY),
     flood(
         "ARP flood",
         ethernet(OWN_MAC, EVERYBODY, ARP, arp(1, OWN_MAC, OWN, EVERYBODY, GATEWAY)),
@@ -236,7 +236,7 @@ ATTACKS = (
         count=1,
         least=MANY // 2,
     ),
-    # Passing for a router or a server.
+    # Packets of routers and servers.
     Attack(
         "router advertisement",
         (out(ip(OWN_LINK_LOCAL, "ff02::1", ICMPV6, RA, ttl=255), target=ALL_NODES_MAC),),
@@ -263,7 +263,7 @@ ATTACKS = (
         "rogue_dhcp",
     ),
     Attack(
-        "DHCP offer to a guest elsewhere",
+        "DHCP offer to a guest of another hypervisor",
         (out(udp(OWN, REMOTE, (67, 68), dhcp(2, NEIGHBOR_MAC, 1, 2, OWN) + MARK)),),
         "rogue_dhcp",
     ),
@@ -272,18 +272,18 @@ ATTACKS = (
         (out(udp(OWN, REMOTE, (1067, 68), dhcp(2, NEIGHBOR_MAC, 1, 2, OWN) + MARK)),),
         "rogue_dhcp",
     ),
-    Attack("DHCPv6 answer from another port", (out(udp(OWN6, REMOTE6, (1547, 546), MARK)),), "rogue_dhcp"),
-    Attack("DHCPv6 answer", (out(udp(OWN6, REMOTE6, (547, 546), MARK)),), "rogue_dhcp"),
-    hidden("DHCPv6 answer in a second fragment", udp(OWN6, REMOTE6, (547, 546), bytes(64))),
+    Attack("DHCPv6 reply from another port", (out(udp(OWN6, REMOTE6, (1547, 546), MARK)),), "rogue_dhcp"),
+    Attack("DHCPv6 reply", (out(udp(OWN6, REMOTE6, (547, 546), MARK)),), "rogue_dhcp"),
+    hidden("DHCPv6 reply in a second fragment", udp(OWN6, REMOTE6, (547, 546), bytes(64))),
     hidden(
-        "DHCPv6 answer to all in a second fragment",
+        "DHCPv6 reply to all in a second fragment",
         udp(OWN_LINK_LOCAL, "ff02::1", (547, 546), bytes(64)),
         target=ALL_NODES_MAC,
     ),
     hidden("TCP in a second fragment to the gateway", syn(OWN_LINK_LOCAL, GATEWAY6, 179, ttl=255)),
     hidden("router advertisement in a second fragment", ip(OWN_LINK_LOCAL, GATEWAY6, ICMPV6, RA, ttl=255)),
     Attack(
-        "DHCPv6 answer in fragments",
+        "DHCPv6 reply in fragments",
         tuple(out(part) for part in fragments6(udp(OWN6, REMOTE6, (547, 546), bytes(64)), shown=8)),
         "rogue_dhcp",
     ),
@@ -387,20 +387,20 @@ ATTACKS = (
 
 @pytest.fixture(scope="module")
 def attacker(standing: Lab) -> Iterator[socket.socket]:
-    """The attacker's end of its cable."""
+    """Open the attacker's end of its cable."""
     with cable(standing, ATTACKER, "eth0") as wire:
         yield wire
 
 
 @pytest.fixture(scope="module")
-def lookers(standing: Lab) -> Iterator[dict[str, Looker]]:
-    """Who looks for the attacker's packets at its victims."""
-    with looking(standing, VICTIMS, (MARK, packed(ROGUE_PREFIX), ALLOWED)) as found:
+def counters(standing: Lab) -> Iterator[dict[str, MarkCounter]]:
+    """Count the attacker's packets at its victims."""
+    with counting_marks(standing, VICTIMS, (MARK, packed(ROGUE_PREFIX), ALLOWED)) as found:
         yield found
 
 
 def send(wire: socket.socket, attack: Attack) -> None:
-    """Send the frames of an attack: a few of them slowly, many as fast as they go."""
+    """Send the frames of an attack: few frames with pauses, many as fast as possible."""
     is_flood = attack.count * len(attack.frames) > 10 * FEW
     for frame in attack.frames:
         for _ in range(attack.count):
@@ -409,15 +409,15 @@ def send(wire: socket.socket, attack: Attack) -> None:
                 time.sleep(PAUSE_S / len(attack.frames))
 
 
-def send_allowed(wire: socket.socket, looker: Looker) -> dict[bytes, int]:
-    """Send what is allowed until it arrives, and return what arrived until then."""
+def send_allowed(wire: socket.socket, counter: MarkCounter) -> dict[bytes, int]:
+    """Send permitted packets until one arrives, and return the counts of all marks until then."""
     frame = out(udp(OWN, REMOTE, (4000, 4000), ALLOWED))
     total: dict[bytes, int] = {}
 
     def arrived() -> bool:
         wire.send(frame)
         time.sleep(0.01)
-        for mark, count in looker.found().items():
+        for mark, count in counter.found().items():
             total[mark] = total.get(mark, 0) + count
         return total[ALLOWED] > 0
 
@@ -426,41 +426,41 @@ def send_allowed(wire: socket.socket, looker: Looker) -> dict[bytes, int]:
 
 
 def drops(lab: Lab) -> dict[str, int]:
-    """Return what the attacker's hypervisor has dropped so far, by reason."""
+    """Return the drop counters of the attacker's hypervisor, by reason."""
     shown = json.loads(lab.run(HOST, "nft --json list counters"))
     counters = (entry["counter"] for entry in shown["nftables"] if "counter" in entry)
     return {counter["name"]: counter["packets"] for counter in counters if counter["table"] == "l3hv"}
 
 
-def test_what_is_allowed_arrives(
-    standing: Lab, attacker: socket.socket, lookers: dict[str, Looker], victims: Victims
+def test_permitted_packets_arrive(
+    standing: Lab, attacker: socket.socket, counters: dict[str, MarkCounter], victims: Victims
 ) -> None:
-    """The tests would notice: the same packet with the attacker's own address comes through."""
+    """The same packet with the attacker's own address arrives, so the tests detect attacks that pass."""
     before = drops(standing)["source"]
     send(attacker, Attack("nothing", (out(udp(OWN, REMOTE, (4000, 4000), MARK)),), None))
-    assert send_allowed(attacker, lookers["vm3"])[MARK] == FEW
+    assert send_allowed(attacker, counters["vm3"])[MARK] == FEW
     assert standing.reached(ATTACKER, [REMOTE]) == {REMOTE}
     assert drops(standing)["source"] == before
     assert victims.lost() == {}
 
 
 def has_blackhole_for_pool(lab: Lab) -> bool:
-    """Whether packets to unused addresses end at the hypervisor: with BIRD 1.6 they go to an edge router."""
+    """Return whether packets to unused addresses end at the hypervisor, as without BIRD 1.6."""
     return bool(lab.run(HOST, "ip route show table public type blackhole 203.0.113.0/24").strip())
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
 def test_attack_fails(
-    standing: Lab, attacker: socket.socket, lookers: dict[str, Looker], victims: Victims, attack: Attack
+    standing: Lab, attacker: socket.socket, counters: dict[str, MarkCounter], victims: Victims, attack: Attack
 ) -> None:
     assert victims.lost() == {}
     before = drops(standing)
-    for looker in lookers.values():
-        looker.found()
+    for counter in counters.values():
+        counter.found()
     send(attacker, attack)
-    arrived = {"vm3": send_allowed(attacker, lookers["vm3"])}
+    arrived = {"vm3": send_allowed(attacker, counters["vm3"])}
     time.sleep(WATCHED_S)
-    arrived |= {name: looker.found() for name, looker in lookers.items() if name != "vm3"}
+    arrived |= {name: counter.found() for name, counter in counters.items() if name != "vm3"}
     if attack.name == UNUSED and not has_blackhole_for_pool(standing):
         del arrived["internet"]
     assert {name: counts for name, counts in arrived.items() if sum(counts.values()) > counts[ALLOWED]} == {}
@@ -473,15 +473,17 @@ def test_attack_fails(
 
 @pytest.mark.parametrize("target", ["203.0.113.254", "198.51.100.1", "198.51.100.126"])
 def test_a_guest_gets_no_bgp_session(standing: Lab, victims: Victims, target: str) -> None:
-    """Neither with its hypervisor nor with a reflector, with TTL 255 and the OPEN of a hypervisor."""
+    """With TTL 255 and the OPEN of a hypervisor it gets no session with its hypervisor or a reflector."""
     command = in_namespace(standing, ATTACKER, sys.executable, str(SPEAKER))
     line = f"{OWN} {target} 255 4 {open_message(65000, '172.22.2.1').hex()}\n"
-    said = subprocess.run(command, input=line, text=True, capture_output=True, check=True, timeout=60).stdout
-    assert said == "refused\n"
+    printed = subprocess.run(
+        command, input=line, text=True, capture_output=True, check=True, timeout=60
+    ).stdout
+    assert printed == "refused\n"
     assert victims.lost() == {}
 
 
-def test_after_all_this_everything_works(lab: Lab, victims: Victims) -> None:
+def test_the_fabric_works_after_all_attacks(lab: Lab, victims: Victims) -> None:
     assert lab.reached(ATTACKER, [NEIGHBOR, REMOTE, OUTSIDE, OUTSIDE6, GATEWAY]) == {
         NEIGHBOR,
         REMOTE,
@@ -489,7 +491,7 @@ def test_after_all_this_everything_works(lab: Lab, victims: Victims) -> None:
         OUTSIDE6,
         GATEWAY,
     }
-    neighbours = lab.run(HOST, "ip neighbour show dev vm1; ip -6 neighbour show dev vm1")
-    assert OWN_MAC not in neighbours
-    assert NEIGHBOR_MAC in neighbours
+    neighbors = lab.run(HOST, "ip neighbour show dev vm1; ip -6 neighbour show dev vm1")
+    assert OWN_MAC not in neighbors
+    assert NEIGHBOR_MAC in neighbors
     assert victims.lost() == {}

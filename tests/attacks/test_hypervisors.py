@@ -1,13 +1,13 @@
-"""A hypervisor that was taken over lies to the reflectors: nobody believes it, and others lose nothing.
+"""Attacks of a hypervisor on the reflectors: they refuse its forged routes, and other hosts lose no packet.
 
-The attacker is hv3.  Its BIRD is stopped, and another one with a configuration of the attacker's takes its
-place, or a session that is spoken by hand where a BIRD would be too honest.  All the time vm1 on hv1
-exchanges packets with vm3 on hv2 and with the Internet in both families, and no attack may cost them one.
-While it goes on, what hv1, hv2 and the edge router know of the fabric must be as it was, and so must the
-sessions of all others.  Why an announcement was refused is in the reflectors' logs.
+The attacker is hv3.  Its BIRD is stopped, and a BIRD with the attacker's configuration takes its place, or
+a hand-made session for messages that no BIRD sends.  Meanwhile vm1 on hv1 exchanges packets with vm3 on hv2
+and with the Internet in both families, and no packet may be lost.  During an attack the routes of hv1, hv2
+and the edge router and the sessions of all other hosts must not change.  The reflectors' logs must have the
+reason of each refusal.
 
-Reflectors of BIRD 1.6 do not know whose prefixes are whose: what the attacker announces inside a pool is
-believed there, and nothing else is.
+Reflectors with BIRD 1.6 have no table of owners: they accept the attacker's announcements inside a pool,
+and no others.
 """
 
 from __future__ import annotations
@@ -22,22 +22,32 @@ from datetime import datetime
 
 import bgp
 import pytest
-from attacker import ADDRESSES, HONEST, OWN, OWN_ID, REFLECTOR_ADDRESSES, Attack, OwnBird, Speaker, speaking
+from attacker import (
+    ADDRESSES,
+    NO_ATTACK,
+    OWN,
+    OWN_ID,
+    REFLECTOR_ADDRESSES,
+    Attack,
+    OwnBird,
+    Speaker,
+    speaking,
+)
 from attacker import NAME as ATTACKER
 from hostile import Log, Victims, following
 from lab import PROTOCOLS, REFLECTORS, Lab, wait_for
 
-from l3hv.policy import REFUSALS
+from l3hv.plan.policy import REFUSALS
 
 pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 
 WITNESSES = {"hv1": ("public", "private"), "hv2": ("public", "private"), "internet": ("public",)}
-"""Whose routes must stay as they are, and in which domains."""
+"""Machines whose routes must not change, and the domains of these routes."""
 TABLES = {"public": ((4, "public"), (6, "public")), "private": ((4, "private"), (4, "local-out"))}
 WHY = {refusal.name: refusal.why for refusal in REFUSALS}
 OWN_PREFIXES = {prefix for prefixes in OWN.values() for prefix in prefixes}
 WATCHED_S = 0.7
-"""For how long an attack goes on when it has been answered, before others are asked what it cost them."""
+"""The time for which an attack continues after its detection, before the victims' losses are read."""
 
 
 def public(name: str, reason: str, *prefixes: str) -> Attack:
@@ -53,7 +63,7 @@ ATTACKS = (
     public("an anycast address that it does not share", "owner", "203.0.113.10/32"),
     public("a more specific of another guest's /64", "owner", "2001:db8:cb00:7103:5254:33ff:fe00:f/128"),
     public("half of another guest's neighbourhood", "owner", "203.0.113.2/31", "2001:db8:cb00:7102::/63"),
-    public("an address that nobody has", "owner", "203.0.113.99/32"),
+    public("an address that no guest has", "owner", "203.0.113.99/32"),
     public("the gateway", "reserved", "203.0.113.254/32"),
     public("the network address of the pool", "reserved", "203.0.113.0/32"),
     public("the broadcast address of the pool", "reserved", "203.0.113.255/32"),
@@ -67,7 +77,7 @@ ATTACKS = (
     public("the Internet", "prefix", "192.0.2.8/32", "2001:db8:8888::8/128"),
     public("private prefixes in the public domain", "prefix", "172.22.2.1/32", "10.0.0.0/8"),
     public("its own loopback in the public domain", "prefix", "172.22.2.3/32"),
-    Attack("another's loopback", "loopback", {("private", 4): ["172.22.2.1/32"]}),
+    Attack("another hypervisor's loopback", "loopback", {("private", 4): ["172.22.2.1/32"]}),
     Attack("all loopbacks", "loopback", {("private", 4): ["172.22.2.0/24"]}),
     Attack("public prefixes in the private domain", "prefix", {("private", 4): ["203.0.113.3/32"]}),
     Attack("its own guest in the private domain", "prefix", {("private", 4): ["203.0.113.4/32"]}),
@@ -110,19 +120,19 @@ ATTACKS = (
 )
 
 
-# --- what is looked at ---------------------------------------------------------------------------------
+# --- observation of other hosts ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Reflection:
-    """What the fabric's reflectors are: their BIRD, and whether hv3 has a session for each family."""
+    """The fabric's reflectors: their version of BIRD, and whether hv3 has a session for each family."""
 
     version: str
     per_family: bool
 
     @property
     def is_bird1(self) -> bool:
-        """BIRD 1.6 is a daemon for each family, and cannot be told whose prefixes are whose."""
+        """Return whether the reflectors run BIRD 1.6: a daemon for each family, and no table of owners."""
         return self.version.startswith("1.")
 
     def session(self, family: int) -> str:
@@ -130,7 +140,7 @@ class Reflection:
         return f"{ATTACKER}_public{family}" if self.per_family else f"{ATTACKER}_public"
 
     def birdc(self, family: int) -> str:
-        """Return the program that asks the daemon of this family."""
+        """Return the client program of the daemon of this family."""
         return "birdc6" if self.is_bird1 and family == 6 else "birdc"
 
 
@@ -147,9 +157,9 @@ def version_of(lab: Lab, machine: str) -> str:
 
 @dataclass
 class Seen:
-    """What others have: their routes by BGP but for those to hv3 (prefix → next hops), and their sessions.
+    """BGP routes of other hosts, except routes to hv3 (prefix → next hops), and their sessions.
 
-    Of a session: its state, and since when (Unix time) it is in it.
+    A session has its state, and the time (Unix time) of its last change.
     """
 
     routes: dict[str, dict[str, list[str]]]
@@ -157,7 +167,7 @@ class Seen:
 
 
 def look(lab: Lab) -> Seen:
-    """Ask all others at once, each with one command."""
+    """Read the state of all other hosts at the same time, each with one command."""
 
     def asked(machine: str) -> list[tuple[int, str]]:
         return [table for domain in WITNESSES.get(machine, ()) for table in TABLES[domain]]
@@ -182,7 +192,7 @@ def look(lab: Lab) -> Seen:
 
 
 def ended(had: Seen, has: Seen) -> set[str]:
-    """Return the sessions that are not as they were, or began anew.  BIRD 1.6 errs by a second."""
+    """Return the sessions that have changed or restarted.  Times of BIRD 1.6 have an error of a second."""
     return {
         name
         for name, (state, since) in had.sessions.items()
@@ -195,7 +205,7 @@ def ended(had: Seen, has: Seen) -> set[str]:
 def without(
     routes: dict[str, dict[str, list[str]]], prefixes: Sequence[str]
 ) -> dict[str, dict[str, list[str]]]:
-    """Return the routes but for those to some prefixes."""
+    """Return the routes except those to some prefixes."""
     return {
         machine: {what: hops for what, hops in found.items() if what.partition(" ")[0] not in prefixes}
         for machine, found in routes.items()
@@ -209,29 +219,29 @@ def prefix_of(dst: str) -> str:
 
 @dataclass
 class Others:
-    """Those that an attack must not harm, and what they had before it."""
+    """The other hosts, which an attack must not affect, and their state before it."""
 
     lab: Lab
     victims: Victims
     had: Seen
 
-    def are_unharmed(self, *, believed: Sequence[str] = ()) -> None:
-        """Assert it.  Guests whose prefixes are ``believed`` to be the attacker's are harmed, nobody else."""
+    def are_unharmed(self, *, accepted: Sequence[str] = ()) -> None:
+        """Assert that only the guests are affected whose prefixes reflectors accept from the attacker."""
         has, had = look(self.lab), self.had
-        if not believed:
-            self.had = has  # What one attack has changed is its own fault alone.
+        if not accepted:
+            self.had = has  # The next attack is compared with the present state.
         lost = self.victims.lost()
-        assert without(has.routes, believed) == without(had.routes, believed)
-        assert not believed or has.routes != had.routes
+        assert without(has.routes, accepted) == without(had.routes, accepted)
+        assert not accepted or has.routes != had.routes
         assert ended(had, has) == set()
-        assert {pair: count for pair, count in lost.items() if not believed or "internet" in pair} == {}
+        assert {pair: count for pair, count in lost.items() if not accepted or "internet" in pair} == {}
 
     def recover(self) -> None:
-        """Wait until others have their routes again, if they ever missed any."""
+        """Wait until the other hosts have all their routes again."""
         wait_for("the routes of others", lambda: look(self.lab).routes == self.had.routes, 60)
 
     def survive(self, command: str) -> None:
-        """Run a command on rr1 that ends all its sessions, and wait until they are back: nothing is lost."""
+        """Run a command on rr1 that ends all its sessions; wait for their return, without packet loss."""
         self.lab.run("rr1", command)
 
         def are_up() -> bool:
@@ -247,7 +257,7 @@ class Others:
 
 @pytest.fixture
 def others(hostile: Lab, all_others: Others) -> Others:
-    """What is lost between two attacks is as bad."""
+    """Return the other hosts; packets that were lost between two attacks are failures too."""
     assert all_others.victims.lost() == {}
     return all_others
 
@@ -268,27 +278,27 @@ def logs(standing: Lab) -> Iterator[dict[str, Log]]:
 
 @pytest.fixture(scope="module")
 def hostile(standing: Lab, victims: Victims) -> Iterator[Lab]:
-    """The lab after somebody took over hv3: its BIRD is stopped."""
+    """Yield the lab with the attacker on hv3, whose own BIRD is stopped."""
     assert victims.lost() == {}
     standing.run(ATTACKER, "systemctl stop 'bird*.service'")
     for reflector in REFLECTORS.values():
-        wait_until_noticed(standing, reflector)
+        wait_until_bfd_is_down(standing, reflector)
     try:
         yield standing
     finally:
-        give_back(standing)
+        restore_bird(standing)
 
 
-def give_back(lab: Lab) -> None:
-    """Let hv3's own BIRD run again."""
+def restore_bird(lab: Lab) -> None:
+    """Start hv3's own BIRD again."""
     lab.run(
         ATTACKER, "for unit in bird bird6; do ! systemctl -q is-enabled $unit || systemctl start $unit; done"
     )
     lab.wait_until_whole()
 
 
-def wait_until_noticed(lab: Lab, reflector: str) -> None:
-    """Wait until BFD has told a reflector too, which ends whatever session there is then."""
+def wait_until_bfd_is_down(lab: Lab, reflector: str) -> None:
+    """Wait until BFD on a reflector has detected it too, which ends any session at that moment."""
     bfd = (
         f"birdc show bfd sessions | grep -w -e {ADDRESSES['public', 4]['a']} -e {ADDRESSES['public', 4]['b']}"
     )
@@ -297,13 +307,13 @@ def wait_until_noticed(lab: Lab, reflector: str) -> None:
 
 @pytest.fixture(scope="module")
 def owners(hostile: Lab, all_others: Others, reflection: Reflection) -> Iterator[None]:
-    """Reflectors know whose prefixes are whose, if they can. Nobody notices the change."""
+    """Enable `strict` on reflectors that support it, without an effect on other hosts."""
     if reflection.is_bird1:
         yield
         return
     with_owners(hostile, "strict")
     try:
-        all_others.recover()  # BIRD 3 judges routes before it knows all owners, and again after.
+        all_others.recover()  # BIRD 3 filters routes before it knows all owners, and again after.
         all_others.are_unharmed()
         yield
     finally:
@@ -326,7 +336,7 @@ def with_owners(lab: Lab, validation: str) -> None:
 def installed(
     hostile: Lab, reflection: Reflection, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OwnBird]:
-    """The attacker's BIRD on hv3; it may run or not."""
+    """Install the attacker's BIRD on hv3, without starting it."""
     bird = OwnBird(hostile, tmp_path_factory.mktemp("attacker"), per_family=reflection.per_family)
     yield bird
     bird.stop()
@@ -334,14 +344,14 @@ def installed(
 
 @pytest.fixture
 def own_bird(installed: OwnBird, owners: None) -> OwnBird:
-    """The attacker's BIRD, which has all of hv3's sessions."""
+    """Start the attacker's BIRD, which has all of hv3's sessions."""
     installed.start()
     return installed
 
 
 @pytest.fixture
 def no_bird(installed: OwnBird) -> None:
-    """Nobody but the attacker itself speaks for hv3."""
+    """Stop all BIRDs of hv3, so that only hand-made sessions remain."""
     installed.stop()
 
 
@@ -349,14 +359,14 @@ def usual(next_hop: str = ADDRESSES["public", 4]["a"]) -> bytes:
     return bgp.usual() + bgp.address(bgp.NEXT_HOP, next_hop)
 
 
-# --- too much ------------------------------------------------------------------------------------------
+# --- too many prefixes ---------------------------------------------------------------------------------
 
 
 MANY = [f"2001:db8:cb00:7199:1::{n >> 16:x}:{n & 0xFFFF:x}/128" for n in range(1, 100_001)]
 
 
 def counted(lab: Lab, reflection: Reflection, what: str) -> list[int]:
-    """Return the numbers of a line of what rr1 says of hv3's IPv6."""
+    """Return the numbers in a line of rr1's output about hv3's IPv6."""
     text = lab.run("rr1", f"{reflection.birdc(6)} show protocols all {reflection.session(6)}")
     text = text.partition("Channel ipv6")[2] or text
     line = next((line for line in text.splitlines() if line.strip().startswith(what)), "")
@@ -364,16 +374,16 @@ def counted(lab: Lab, reflection: Reflection, what: str) -> list[int]:
 
 
 def has_reached(log: Sequence[str], reflection: Reflection, limit: str) -> bool:
-    """Whether hv3's session has reached a limit, in the words of any BIRD."""
-    said = re.compile(rf"(Protocol|Channel) {reflection.session(6)}(\.ipv6)? hits route {limit} limit")
-    return any(said.search(line) for line in log)
+    """Return whether hv3's session has reached a limit, in the log of any version of BIRD."""
+    pattern = re.compile(rf"(Protocol|Channel) {reflection.session(6)}(\.ipv6)? hits route {limit} limit")
+    return any(pattern.search(line) for line in log)
 
 
 @contextmanager
 def flood(lab: Lab, reflection: Reflection, prefixes: list[str]) -> Iterator[None]:
-    """Announce 100,000 prefixes, wait until rr1 has read them, and go on for as long as the block runs."""
+    """Announce 100,000 prefixes, wait until rr1 has read them, and keep them while the block runs."""
     with speaking(lab, family=6 if reflection.per_family else 4) as session:
-        session.wait_until_said("established")
+        session.wait_until_printed("established")
         for data in bgp.updates(ADDRESSES["public", 6]["a"], prefixes):
             session.send(data, hertz=100_000)
 
@@ -389,11 +399,11 @@ def flood(lab: Lab, reflection: Reflection, prefixes: list[str]) -> Iterator[Non
 def test_100000_prefixes_of_the_pool_are_limited(
     hostile: Lab, others: Others, logs: dict[str, Log], reflection: Reflection
 ) -> None:
-    """Reflectors that know nothing of guests take as many as fit; these must come before they know better."""
+    """Run before `strict` is enabled: with `pool`, reflectors accept prefixes up to the limit."""
     mark = logs["rr1"].mark()
     with flood(hostile, reflection, MANY):
-        believed = [what for what in look(hostile).routes["hv1"] if what.startswith("2001:db8:cb00:7199:")]
-    assert 0 < len(believed) <= 128
+        accepted = [what for what in look(hostile).routes["hv1"] if what.startswith("2001:db8:cb00:7199:")]
+    assert 0 < len(accepted) <= 128
     assert has_reached(logs["rr1"].since(mark), reflection, "import")
     others.recover()
     others.are_unharmed()
@@ -407,27 +417,29 @@ def test_announcement_is_refused(
     own_bird: OwnBird, others: Others, logs: dict[str, Log], reflection: Reflection, attack: Attack
 ) -> None:
     marks = {machine: log.mark() for machine, log in logs.items()}
-    believed = attack.prefixes if attack.reason == "owner" and reflection.is_bird1 else ()
-    own_bird.tell(attack)
+    accepted = attack.prefixes if attack.reason == "owner" and reflection.is_bird1 else ()
+    own_bird.announce(attack)
     try:
         if attack.router_id != OWN_ID:
             own_bird.start()  # It has all its sessions again.
-        elif attack.reason is not None and not believed:
+        elif attack.reason is not None and not accepted:
             for machine, log in logs.items():
                 wait_until_refused(machine, log, marks[machine], attack.prefixes, WHY[attack.reason])
-        if believed:
-            wait_for("what is believed", lambda: is_believed(others.lab, believed), 10)
+        if accepted:
+            wait_for(
+                "the accepted prefixes at the edge router", lambda: is_accepted(others.lab, accepted), 10
+            )
         time.sleep(WATCHED_S)
-        others.are_unharmed(believed=believed)
+        others.are_unharmed(accepted=accepted)
     finally:
-        own_bird.tell(HONEST)
-    if believed:
+        own_bird.announce(NO_ATTACK)
+    if accepted:
         others.recover()
         others.victims.lost()
 
 
-def is_believed(lab: Lab, prefixes: Sequence[str]) -> bool:
-    """Whether the edge router would send to the attacker what is for any of these."""
+def is_accepted(lab: Lab, prefixes: Sequence[str]) -> bool:
+    """Return whether the edge router would send packets to any of these prefixes to the attacker."""
     routes = look(lab).routes["internet"]
     attackers = {address for addresses in ADDRESSES.values() for address in addresses.values()}
     return all(
@@ -447,20 +459,20 @@ def is_refused(log: Sequence[str], words: Sequence[str], why: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["forged preference", "forged communities"])
-def test_what_is_forged_reaches_nobody(
+def test_forged_attributes_reach_no_other_host(
     own_bird: OwnBird, others: Others, reflection: Reflection, name: str
 ) -> None:
     prefix = OWN["public", 4][0]
     kept = f"all import table {reflection.session(4)}.ipv4" if not reflection.is_bird1 else ""
-    own_bird.tell(next(attack for attack in ATTACKS if attack.name == name))
+    own_bird.announce(next(attack for attack in ATTACKS if attack.name == name))
     try:
         if kept:
             asked = f"{prefix} {kept}"
-            wait_for("what is forged", lambda: forged(shown(others.lab, "rr1", asked)), 5)
+            wait_for("routes with forged attributes", lambda: forged(shown(others.lab, "rr1", asked)), 5)
         time.sleep(WATCHED_S)
         text = shown(others.lab, "hv1", f"{prefix} all table public4")
     finally:
-        own_bird.tell(HONEST)
+        own_bird.announce(NO_ATTACK)
     assert text.lower().count("next_hop") == 2
     assert forged(text) == []
 
@@ -470,7 +482,7 @@ def shown(lab: Lab, machine: str, what: str) -> str:
 
 
 def forged(text: str) -> list[str]:
-    """Return the attributes of a route that it would not have if only its prefix counted."""
+    """Return the attributes of a route that reflectors should have removed."""
     marks = ("bgp_med", "bgp_community", "bgp_ext_community", "bgp_large_community", "bgp_local_pref")
     lines = [line.strip().lower().replace("bgp.", "bgp_") for line in text.splitlines()]
     worthless = ("bgp_local_pref: 100", "bgp_med: 0")
@@ -482,7 +494,7 @@ def test_verify_names_host_prefix_and_reason(
 ) -> None:
     if reflection.is_bird1:
         pytest.skip("BIRD 1.6 does not keep the reason: its log has it")
-    own_bird.tell(public("another guest's address", "owner", "203.0.113.3/32"))
+    own_bird.announce(public("another guest's address", "owner", "203.0.113.3/32"))
     try:
         time.sleep(1)
         with pytest.raises(AssertionError) as raised:
@@ -490,18 +502,16 @@ def test_verify_names_host_prefix_and_reason(
                 "playbooks/verify.yml", "--limit", "rr1", "-e", "l3hv_origin_validation=strict"
             )
     finally:
-        own_bird.tell(HONEST)
+        own_bird.announce(NO_ATTACK)
     assert f"rr1: announcement {ATTACKER} public 203.0.113.3/32" in str(raised.value)
     assert f"refused: {WHY['owner']}" in str(raised.value)
 
 
-# --- by hand -----------------------------------------------------------------------------------------------
+# --- with hand-made sessions -------------------------------------------------------------------------------
 
 
 BAD_ATTRIBUTES = {
-    "an origin that there is not": bgp.attribute(bgp.ORIGIN, b"\x09")
-    + bgp.path()
-    + bgp.number(bgp.LOCAL_PREF, 100),
+    "an unknown origin": bgp.attribute(bgp.ORIGIN, b"\x09") + bgp.path() + bgp.number(bgp.LOCAL_PREF, 100),
     "a path that ends too early": bgp.attribute(bgp.ORIGIN, b"\0")
     + bgp.attribute(bgp.AS_PATH, b"\x02\x05\0\0")
     + bgp.number(bgp.LOCAL_PREF, 100),
@@ -510,21 +520,21 @@ BAD_ATTRIBUTES = {
     "half a preference": bgp.attribute(bgp.ORIGIN, b"\0")
     + bgp.path()
     + bgp.attribute(bgp.LOCAL_PREF, b"\0\1"),
-    "a length that lies": bgp.usual() + b"\x40\x63\xff",
-    "an unknown one that is well known": bgp.usual() + bgp.attribute(99, b"?"),
+    "a wrong length": bgp.usual() + b"\x40\x63\xff",
+    "an unknown well-known attribute": bgp.usual() + bgp.attribute(99, b"?"),
     "an aggregator of two bytes": bgp.usual() + bgp.attribute(7, b"\0\1", bgp.OPTIONAL | bgp.TRANSITIVE),
     "half an IPv6 prefix": bgp.usual()
     + bgp.attribute(bgp.MP_REACH, bytes.fromhex("00020110") + bytes(16) + b"\0\x80\x20", bgp.OPTIONAL),
-    "an unknown one for everybody": bgp.usual()
+    "an unknown optional transitive attribute": bgp.usual()
     + bgp.attribute(200, b"\xff" * 300, bgp.OPTIONAL | bgp.TRANSITIVE),
 }
 
 
 @pytest.fixture
 def session(hostile: Lab, owners: None, no_bird: None) -> Iterator[Speaker]:
-    """A session of hv3's that is spoken by hand, and is up."""
+    """Yield a hand-made session of hv3 that is up."""
     with speaking(hostile) as speaker:
-        speaker.wait_until_said("established")
+        speaker.wait_until_printed("established")
         yield speaker
 
 
@@ -534,7 +544,7 @@ def test_bad_attributes_harm_no_other_session(
 ) -> None:
     hop = bgp.address(bgp.NEXT_HOP, ADDRESSES["public", 4]["a"])
     session.send(bgp.update(BAD_ATTRIBUTES[name] + hop, OWN["public", 4]))
-    session.wait_until_said("sent")
+    session.wait_until_printed("sent")
     time.sleep(WATCHED_S)
     others.are_unharmed()
     if is_stuck(others.lab, reflection):
@@ -542,20 +552,20 @@ def test_bad_attributes_harm_no_other_session(
 
 
 def is_stuck(lab: Lab, reflection: Reflection) -> bool:
-    """Whether the attacker's own session cannot come back: BIRD 3.1.7 does not get rid of such a one."""
+    """Return whether the attacker's own session cannot return, because BIRD 3.1.7 does not remove it."""
     state = lab.protocols("rr1")[reflection.session(4)]
     assert reflection.version.startswith("3.") or not state.startswith("flush"), state
     return state.startswith("flush")
 
 
 REFLECTED = {
-    "another's originator id": bgp.address(bgp.ORIGINATOR_ID, "172.22.2.1", bgp.OPTIONAL),
+    "another host's originator id": bgp.address(bgp.ORIGINATOR_ID, "172.22.2.1", bgp.OPTIONAL),
     "a cluster list": bgp.address(bgp.CLUSTER_LIST, "198.51.100.254", bgp.OPTIONAL),
 }
 
 
 @pytest.mark.parametrize("name", REFLECTED, ids=lambda name: name.replace(" ", "-"))
-def test_what_was_reflected_is_refused(
+def test_reflected_routes_are_refused(
     session: Speaker, others: Others, logs: dict[str, Log], name: str
 ) -> None:
     mark = logs["rr1"].mark()
@@ -585,16 +595,16 @@ def test_100000_prefixes_are_refused(
 @pytest.mark.parametrize(
     "next_hop", ["198.51.100.126", "198.51.100.129", "0.0.0.0", "127.0.0.1"], ids="of-{}".format
 )
-def test_next_hops_that_lead_nowhere_are_refused(
+def test_unreachable_next_hops_are_refused(
     session: Speaker, others: Others, logs: dict[str, Log], reflection: Reflection, next_hop: str
 ) -> None:
-    """The reflector's own, one of another path, none: BIRD refuses these before the filter.
+    """BIRD refuses the reflector's own address, one of another path and none before the filter.
 
-    BIRD 1.6 does it without a word, or in the filter, or ends the session.
+    BIRD 1.6 refuses them without a log line, in the filter, or by ending the session.
     """
     mark = logs["rr1"].mark()
     session.send(bgp.update(usual(next_hop), OWN["public", 4]))
-    session.wait_until_said("sent")
+    session.wait_until_printed("sent")
     if not reflection.is_bird1:
         words = f"{reflection.session(4)}: Invalid NEXT_HOP attribute"
         wait_for("the reason in the log", lambda: any(words in line for line in logs["rr1"].since(mark)), 5)
@@ -605,40 +615,42 @@ def test_next_hops_that_lead_nowhere_are_refused(
 
 
 @pytest.mark.parametrize("prefix", ["203.0.113.4/32", "203.0.113.3/32"], ids=["its own", "another's"])
-def test_flapping_at_100_hz_costs_others_nothing(
+def test_flapping_at_100_hz_costs_other_hosts_nothing(
     session: Speaker, others: Others, reflection: Reflection, prefix: str
 ) -> None:
     if prefix not in OWN_PREFIXES and reflection.is_bird1:
-        prefix = "203.0.113.99/32"  # Another's would be believed.
+        prefix = "203.0.113.99/32"  # Reflectors with BIRD 1.6 would accept another guest's prefix.
     session.send(bgp.update(usual(), [prefix]) + bgp.update(b"", withdrawn=[prefix]), count=400, hertz=100)
-    session.wait_until_said("sent")
+    session.wait_until_printed("sent")
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
 def test_a_router_id_of_the_reflector_gets_no_session(hostile: Lab, others: Others) -> None:
     with speaking(hostile, router_id=REFLECTOR_ADDRESSES["public", 4]["a"]) as session:
-        session.wait_until_said("notification 2 3", "refused")
-        assert "established" not in session.said
+        session.wait_until_printed("notification 2 3", "refused")
+        assert "established" not in session.printed
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
 def test_another_as_gets_no_session(hostile: Lab, others: Others) -> None:
     with speaking(hostile, asn=65009) as session:
-        session.wait_until_said("notification 2 2")
-        assert "established" not in session.said
+        session.wait_until_printed("notification 2 2")
+        assert "established" not in session.printed
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
-def test_an_address_of_nobody_gets_no_session(hostile: Lab, others: Others, logs: dict[str, Log]) -> None:
+def test_an_address_without_a_host_gets_no_session(
+    hostile: Lab, others: Others, logs: dict[str, Log]
+) -> None:
     mark = logs["rr1"].mark()
     hostile.run(ATTACKER, "ip address add 198.51.100.77/25 dev a-public")
     try:
         with speaking(hostile, source="198.51.100.77", patience_s=4) as session:
-            session.wait_until_said("refused", "established")
-            assert "established" not in session.said
+            session.wait_until_printed("refused", "established")
+            assert "established" not in session.printed
     finally:
         hostile.run(ATTACKER, "ip address delete 198.51.100.77/25 dev a-public")
     assert any("198.51.100.77" in line for line in logs["rr1"].since(mark))
@@ -646,21 +658,21 @@ def test_an_address_of_nobody_gets_no_session(hostile: Lab, others: Others, logs
 
 
 @pytest.mark.usefixtures("no_bird")
-def test_from_ttl_254_there_is_no_session(hostile: Lab, others: Others) -> None:
+def test_packets_with_ttl_254_get_no_session(hostile: Lab, others: Others) -> None:
     def dropped() -> int:
         shown = json.loads(hostile.run("rr1", "nft --json list counter inet l3hv routing"))
         return int(next(entry["counter"]["packets"] for entry in shown["nftables"] if "counter" in entry))
 
     before = dropped()
     with speaking(hostile, ttl=254, patience_s=4) as session:
-        session.wait_until_said("refused", "established")
-        assert "established" not in session.said
+        session.wait_until_printed("refused", "established")
+        assert "established" not in session.printed
     assert dropped() > before
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
-def test_after_all_this_hv3_is_one_of_us_again(hostile: Lab, others: Others) -> None:
-    """With its own BIRD it has all of its sessions, and everybody its routes."""
-    give_back(hostile)
+def test_hv3_recovers_after_all_attacks(hostile: Lab, others: Others) -> None:
+    """With its own BIRD it has all of its sessions, and all hosts have its routes."""
+    restore_bird(hostile)
     others.are_unharmed()

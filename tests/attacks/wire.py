@@ -1,4 +1,4 @@
-"""Cables of guests and machines: frames go in, and packets with a mark are looked for where they come out."""
+"""Cables of guests and machines: send frames at one end, and count packets with a mark at the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SO_RCVBUFFORCE = 33
 
 @contextmanager
 def cable(lab: Lab, name: str, interface: str) -> Iterator[socket.socket]:
-    """Open an interface of a guest: what is sent by the socket comes from there."""
+    """Open an interface of a guest, from which the socket sends frames."""
     with entered(namespace(lab, name)):
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     with wire:
@@ -28,15 +28,15 @@ def cable(lab: Lab, name: str, interface: str) -> Iterator[socket.socket]:
         yield wire
 
 
-class Looker:
-    """Counts the packets with one of some marks that come in at a guest or machine, on all its interfaces."""
+class MarkCounter:
+    """A counter of incoming packets with given marks, on all interfaces of a guest or machine."""
 
     def __init__(self, wire: socket.socket, marks: Iterable[bytes]) -> None:
         self._wire = wire
         self._marks = tuple(marks)
 
     def found(self) -> dict[bytes, int]:
-        """Return how many packets had each mark since this was asked before."""
+        """Return the number of packets with each mark since the last call."""
         counts = dict.fromkeys(self._marks, 0)
         while True:
             try:
@@ -46,14 +46,16 @@ class Looker:
             if sender[2] != socket.PACKET_OUTGOING:
                 for mark in self._marks:
                     counts[mark] += mark in data
-        told = self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-        assert struct.unpack("II", told)[1] == 0, "packets were not looked at: there were too many"
+        statistics = self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        assert struct.unpack("II", statistics)[1] == 0, "the kernel dropped packets before they were counted"
         return counts
 
 
 @contextmanager
-def looking(lab: Lab, names: Iterable[str], marks: Iterable[bytes]) -> Iterator[dict[str, Looker]]:
-    """Look for marks at some guests and machines while the block runs."""
+def counting_marks(
+    lab: Lab, names: Iterable[str], marks: Iterable[bytes]
+) -> Iterator[dict[str, MarkCounter]]:
+    """Count packets with marks at some guests and machines while the block runs."""
     with ExitStack() as stack:
         lookers = {}
         for name in names:
@@ -62,5 +64,5 @@ def looking(lab: Lab, names: Iterable[str], marks: Iterable[bytes]) -> Iterator[
             stack.enter_context(wire)
             wire.setblocking(False)
             wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-            lookers[name] = Looker(wire, marks)
+            lookers[name] = MarkCounter(wire, marks)
         yield lookers

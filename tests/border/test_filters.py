@@ -1,4 +1,4 @@
-"""The filters as Ansible sees them: found, documented, fed with tagged types, answering with plain ones."""
+"""The filters in Ansible: they are found and documented, take tagged types and return plain types."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ sys.path.append(str(ROOT / "tests" / "unit"))
 
 from intents import fabric, slices  # noqa: E402 - the same
 
+from l3hv.model.plain import as_plain  # noqa: E402 - the same
+from l3hv.plan.host import host_plan  # noqa: E402 - the same
+
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded():
@@ -32,9 +35,9 @@ def loaded():
 
 
 @pytest.fixture(scope="module")
-def part():
-    """The slice of hv1, read by Ansible's own loader: its texts and numbers are tagged."""
-    return DataLoader().load(json.dumps(slices(fabric(2, guests=2))["hv1"]))
+def plan():
+    """Return the plan of hv1, read by Ansible's loader, which tags its texts and numbers."""
+    return DataLoader().load(json.dumps(as_plain(host_plan(slices(fabric(2, guests=2))["hv1"]))))
 
 
 def names() -> list[str]:
@@ -54,7 +57,7 @@ def _trusted(text: str) -> str:
 
 
 def assert_plain(value) -> None:
-    """Assert that nothing in a value needs Ansible to be understood."""
+    """Assert that a value consists of plain Python types."""
     if isinstance(value, dict):
         assert all(isinstance(key, str) for key in value)
         for item in value.values():
@@ -84,7 +87,7 @@ def test_documentation_is_complete(name):
     assert documentation["DOCUMENTATION"]["name"] == name
     assert yaml.safe_load(documentation["EXAMPLES"])
     assert documentation["RETURN"]["_value"]["type"]
-    # Relative to the project's root, with nothing installed.
+    # ansible-doc runs in the project's root, without an installed package.
     shown = subprocess.run(
         [sys.executable, "-m", "ansible", "doc", "-t", "filter", "-M", str(FILTERS), "--json", name],
         cwd=ROOT,
@@ -96,42 +99,25 @@ def test_documentation_is_complete(name):
     assert json.loads(shown.stdout)[name]["doc"]["short_description"]
 
 
-def test_host_plan_takes_tagged_types_and_returns_plain_ones(part):
-    plan = render("part | host_plan", part=part)
-    assert_plain(plan)
-    assert plan["host"] == "hv1"
-    assert json.loads(json.dumps(plan)) == plan
-
-
-def test_a_plan_can_be_used_in_an_expression(part):
-    neighbours = render("(part | host_plan).routing.sessions | map(attribute='neighbor') | list", part=part)
-    assert neighbours == ["198.18.62.128", "172.16.62.128", "198.18.126.128", "172.16.126.128"]
-
-
-def test_plan_summary_is_text(part):
-    summary = render("part | host_plan | plan_summary", part=part)
+def test_plan_summary_takes_tagged_values_and_returns_text(plan):
+    summary = render("plan | plan_summary", plan=plan)
+    assert_plain(summary)
     assert summary.startswith("hv1: hypervisor 1 of test\n")
     assert "rr1_public" in summary
 
 
-def test_every_filter_of_ours_that_is_used_is_loaded():
-    """A filter that cannot import its package is skipped with a warning: catch that here."""
+def test_every_used_filter_of_l3hv_is_loaded():
+    """Ansible skips a filter that cannot import its package, and prints only a warning."""
     used = {
         name
         for directory in ("playbooks", "roles")
         for path in (ROOT / directory).rglob("*")
         if path.suffix in {".yml", ".j2"}
-        for name in re.findall(r"\|\s*(host_plan|plan_summary)\b", path.read_text())
+        for name in re.findall(r"\|\s*(junos_reflector|plan_summary)\b", path.read_text())
     }
     assert used <= set(names())
 
 
-def test_the_package_is_appended_to_the_path_and_never_put_first():
+def test_the_package_is_appended_to_the_path():
     assert "sys.path.append" in (FILTERS / "l3hv_filters.py").read_text()
     assert "sys.path.insert" not in (FILTERS / "l3hv_filters.py").read_text()
-
-
-@pytest.mark.parametrize("wrong", [{}, {"common": {}, "host": {}, "peers": []}, [], "text", 5])
-def test_what_is_no_slice_is_refused_with_a_sentence(wrong):
-    with pytest.raises(Exception, match="no slice of an intent"):
-        render("part | host_plan", part=wrong)

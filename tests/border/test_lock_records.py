@@ -1,4 +1,4 @@
-"""The lock of a host as Ansible takes it: this host in a namespace with a /run/l3hv of its own."""
+"""The lock of a host in an Ansible run: the host is this one, in a namespace with a separate /run/l3hv."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.runs import describe_run
+from l3hv.run.identity import describe_run
 
 pytest.importorskip("ansible", reason="the playbooks are run by Ansible itself")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
@@ -38,7 +38,7 @@ PLAY = """
         state: released
       when: not ansible_check_mode
 """
-# Afterwards it prints what is left.
+# Prints the remaining files after the play.
 SCRIPT = """
 mkdir -p /run/l3hv
 mount -t tmpfs tmpfs /run/l3hv
@@ -59,7 +59,7 @@ Play = Callable[..., str]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    """Return a function that runs the play where there is a lock already, and returns what it printed."""
+    """Return a function that runs the play on a host with an existing lock, and returns its output."""
 
     def run(*arguments: str, lock: object = None, age: str = "now") -> str:
         own = describe_run("site.yml", os.getpid())
@@ -75,6 +75,7 @@ def play(tmp_path: Path) -> Play:
                 "COLUMNS": "1000",
                 "ANSIBLE_ACTION_PLUGINS": str(ROOT / "plugins" / "action"),
                 "ANSIBLE_LIBRARY": str(ROOT / "plugins" / "modules"),
+                "ANSIBLE_MODULE_UTILS": str(ROOT / "plugins" / "module_utils"),
                 "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "plugins" / "callback"),
             },
             capture_output=True,
@@ -90,7 +91,7 @@ def play(tmp_path: Path) -> Play:
 
 
 def ended() -> dict[str, object]:
-    """A run of this controller that has ended."""
+    """Return the record of a run of this controller that has ended."""
     process = subprocess.Popen(["sleep", "60"])
     run = {**OTHER, "process": describe_run("", process.pid)["process"]}
     process.kill()
@@ -108,11 +109,11 @@ def test_a_run_that_fails_leaves_no_lock(play: Play) -> None:
     """The callback asks Ansible for the inventory of the run, which is not a public interface."""
     text = play("-e", '{"fails": true}')
     assert "failed=1" in text
-    assert "ok=3" in text, "it had the lock"
+    assert "ok=3" in text, "the play did not get the lock"
     assert "left: lab.lock" not in text
 
 
-def test_a_run_that_lives_is_named(play: Play) -> None:
+def test_the_run_that_holds_a_lock_is_named(play: Play) -> None:
     assert "refusal=The host is locked: alice on ctrl1 runs site.yml -i /srv/site" in play(lock=OTHER)
     checked = play("--check", lock=OTHER)
     assert "alice on ctrl1 is changing this host" in checked
@@ -120,8 +121,8 @@ def test_a_run_that_lives_is_named(play: Play) -> None:
 
 
 @pytest.mark.parametrize("is_check", [True, False])
-def test_a_lock_that_protects_no_run_is_no_warning(play: Play, is_check: bool) -> None:
-    """It has lapsed, or its run has ended, or it names no run."""
+def test_a_lock_of_no_running_process_causes_no_warning(play: Play, is_check: bool) -> None:
+    """Test a lapsed lock, the lock of a run that has ended, and a lock that names no run."""
     arguments = ["--check"] if is_check else []
     for text in (
         play(*arguments, lock=OTHER, age="-31 minutes"),

@@ -1,12 +1,13 @@
-"""The playbooks as an operator starts them, up to where they would touch the first host.
+"""The playbooks as an operator starts them, up to the first connection to a host.
 
-No host is there: what has to be refused is refused before, and plan.yml needs none.
+There are no hosts: errors are reported before the first connection, and plan.yml needs no host.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    """Return a function that runs a playbook of the tree, and leaves nothing in it."""
+    """Return a function that runs a playbook of the tree, and leaves no files there."""
 
     def run(
         playbook: str, *arguments: str, inventory: Path | str = LAB, cwd: Path = ROOT, tree: Path = ROOT
@@ -48,8 +49,8 @@ def play(tmp_path: Path) -> Play:
     return run
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    """Return what an operator reads, without the line breaks that Ansible makes."""
+def output_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a command without the line breaks of Ansible."""
     return " ".join((done.stdout + done.stderr).split())
 
 
@@ -62,28 +63,31 @@ def lab(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--start-at-task", "Route"], "--start-at-task 'Route' leaves out the reading of the intent"),
+        (
+            ["--start-at-task", "Reload BIRD"],
+            "--start-at-task 'Reload BIRD' leaves out the reading of the intent",
+        ),
         (["--skip-tags", "always"], "--skip-tags always leaves out the reading of the intent"),
     ],
 )
-def test_a_run_that_leaves_out_its_beginning_is_refused(play: Play, playbook, arguments, sentence):
+def test_a_run_that_skips_reading_the_intent_is_refused(play: Play, playbook, arguments, sentence):
     done = play(playbook, *arguments)
     assert done.returncode != 0
-    assert sentence in said(done)
+    assert sentence in output_of(done)
 
 
 def test_an_inventory_without_a_fabric_is_refused(play: Play):
     done = play("site.yml", inventory="node7,")
     assert done.returncode != 0
-    assert "No host of" in said(done)
-    assert "is in a group of the fabric" in said(done)
+    assert "No host of" in output_of(done)
+    assert "is in a group of the fabric" in output_of(done)
 
 
 def test_an_empty_inventory_is_refused(play: Play, tmp_path: Path):
     (tmp_path / "empty.yml").write_text("all: {}\n")
     done = play("site.yml", inventory=tmp_path / "empty.yml")
     assert done.returncode != 0
-    assert "is in a group of the fabric" in said(done)
+    assert "is in a group of the fabric" in output_of(done)
 
 
 def test_a_limit_to_hosts_outside_of_the_fabric_is_refused(play: Play, lab: Path):
@@ -91,7 +95,7 @@ def test_a_limit_to_hosts_outside_of_the_fabric_is_refused(play: Play, lab: Path
         hosts.write("others: {hosts: {printer: }}\n")
     done = play("site.yml", "--limit", "printer", inventory=lab)
     assert done.returncode != 0
-    assert "--limit: printer is not in hypervisors" in said(done)
+    assert "--limit: The run has no host of hypervisors" in output_of(done)
 
 
 def test_a_misspelt_group_is_refused(play: Play, lab: Path):
@@ -99,23 +103,23 @@ def test_a_misspelt_group_is_refused(play: Play, lab: Path):
     hosts.write_text(hosts.read_text().replace("hypervisors:", "hypervisor:"))
     done = play("site.yml", inventory=lab)
     assert done.returncode != 0
-    assert "hv1, hv2, hv3: groups:" in said(done)
-    assert "did you mean hypervisors?" in said(done)
+    assert "hv1, hv2, hv3: groups:" in output_of(done)
+    assert "did you mean hypervisors?" in output_of(done)
 
 
 def test_playbooks_find_everything_from_another_directory(play: Play, tmp_path: Path):
-    """There is no ansible.cfg where it is started: plugins and roles are found beside the playbooks."""
+    """The working directory has no ansible.cfg: Ansible finds plugins and roles beside the playbooks."""
     done = play("playbooks/plan.yml", "--limit", "hv1", cwd=tmp_path)
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, output_of(done)
     assert "hv1: hypervisor 1 of lab" in done.stdout
     for playbook in ("site.yml", "playbooks/verify.yml", "playbooks/rotate_keys.yml"):
         done = play(playbook, "--syntax-check", cwd=tmp_path)
-        assert done.returncode == 0, said(done)
+        assert done.returncode == 0, output_of(done)
 
 
 @pytest.fixture
 def read_only_tree(tmp_path: Path):
-    """A checkout on a file system that is mounted read-only, as in an execution environment."""
+    """Yield a checkout on a read-only file system, as in an execution environment."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount")
     tree = tmp_path / "tree"
@@ -128,9 +132,9 @@ def read_only_tree(tmp_path: Path):
         subprocess.run(["umount", str(tree)], check=True)
 
 
-def test_a_read_only_checkout_keeps_its_plans_elsewhere(play: Play, read_only_tree: Path, tmp_path: Path):
+def test_a_read_only_checkout_stores_its_plans_elsewhere(play: Play, read_only_tree: Path, tmp_path: Path):
     done = play("playbooks/plan.yml", "-e", "l3hv_build=", cwd=read_only_tree, tree=read_only_tree)
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, output_of(done)
     assert list((tmp_path / "state" / "l3hv" / "fabric").glob("*/basis.json"))
 
 
@@ -143,59 +147,60 @@ def test_a_read_only_checkout_keeps_its_plans_elsewhere(play: Play, read_only_tr
     ],
 )
 def test_a_run_that_is_not_root_is_refused(play: Play, lab: Path, playbook: str, sentence: str):
-    """The account is this host's own: the run ends before it would touch anything."""
+    """The connection is local, and the run ends before it changes anything."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else without a password")
+        pytest.skip("only root can become another account without a password")
     become = (
         '{"ansible_become": true, "ansible_become_method": "su", "ansible_become_user": "nobody",'
         ' "ansible_become_flags": "-s /bin/sh"}'
     )
     done = play(playbook, "-e", "ansible_connection=local", "-e", become, inventory=lab)
     assert done.returncode != 0
-    assert sentence in said(done)
-    assert "Traceback" not in said(done)
-    assert "PLAY [Reflect" not in done.stdout
+    assert sentence in output_of(done)
+    assert "Traceback" not in output_of(done)
+    assert "PLAY [Configure" not in done.stdout
 
 
-def test_most_guests_are_not_removed_without_consent(play: Play, lab: Path, tmp_path: Path):
-    """The memory of a run is made by what a run makes it of; then three of four guests are gone."""
+def test_the_removal_of_most_guests_needs_consent(play: Play, lab: Path, tmp_path: Path):
+    """Record a run with four guests; then remove three of them from the inventory."""
     assert play("playbooks/plan.yml", inventory=lab).returncode == 0
     (run,) = (tmp_path / "build" / "fabric").glob("*/runs/*")
-    from l3hv.removals import record_applied
+    from l3hv.run.removals import record_applied
 
-    hosts = [path.stem for path in (run / "slices").glob("*.json")]
+    hosts = [path.stem for path in (run / "plans").glob("*.json")]
     record_applied(run.parents[1] / "applied", run / "applied.json", hosts, hosts)
     for name in ("hv1", "hv2"):
         path = lab / "host_vars" / f"{name}.yml"
         path.write_text(path.read_text().partition("l3hv_guests:")[0])
-    told = said(play("playbooks/plan.yml", inventory=lab))
-    assert "This run removes 2 guests (vm1, vm2) from hv1." in told
+    removal_output = output_of(play("playbooks/plan.yml", inventory=lab))
+    assert "This run removes 2 guests (vm1, vm2) from hv1." in removal_output
     local = ["-e", "ansible_connection=local", "-e", "ansible_python_interpreter=/bin/false"]
     done = play("site.yml", *local, inventory=lab)
     assert done.returncode != 0
     assert (
         "This run removes 0 of 6 hosts and 3 of 4 guests:"
-        " more than a fifth of the guests that the last run left." in said(done)
+        " more than a fifth of the guests that the last run left." in output_of(done)
     )
-    assert "-e l3hv_removals=3" in said(done)
+    assert "-e l3hv_removals=3" in output_of(done)
     assert "PLAY [Lock" not in done.stdout
     done = play("site.yml", *local, "-e", "l3hv_removals=2", inventory=lab)
-    assert "l3hv_removals is 2" in said(done)
+    assert "l3hv_removals is 2" in output_of(done)
     assert "PLAY [Lock" in play("site.yml", *local, "-e", "l3hv_removals=3", inventory=lab).stdout
     assert "PLAY [Lock" in play("site.yml", *local, "--check", inventory=lab).stdout
 
 
-def test_text_of_the_command_line_is_told_how_to_be_a_number(play: Play):
+def test_a_text_from_the_command_line_is_refused_with_the_notation_of_numbers(play: Play):
     done = play("playbooks/plan.yml", "-e", "l3hv_mtu=9000", "-e", "l3hv_managed=False")
     assert done.returncode != 0
-    assert "found the text '9000'. -e l3hv_mtu=… is always text: write -e '{\"l3hv_mtu\": 9000}'." in said(
-        done
+    assert (
+        "found the text '9000'. -e l3hv_mtu=… is always text: write -e '{\"l3hv_mtu\": 9000}'."
+        in output_of(done)
     )
-    assert "-e l3hv_managed=… is always text: write -e '{\"l3hv_managed\": false}'." in said(done)
+    assert "-e l3hv_managed=… is always text: write -e '{\"l3hv_managed\": false}'." in output_of(done)
     paths = '{"l3hv_paths": {"a": {"public": "198.51.100.0/25"}}}'
     done = play("playbooks/plan.yml", "-e", paths)
-    assert "l3hv_paths.a.public: expected a mapping, found the text" in said(done)
-    assert "is always text" not in said(done), "JSON has other types, too"
+    assert "l3hv_paths.a.public: expected a mapping, found the text" in output_of(done)
+    assert "is always text" not in output_of(done), "JSON from the command line is reported as text"
     assert play("playbooks/plan.yml", "-e", '{"l3hv_managed": true}').returncode == 0
 
 
@@ -247,8 +252,8 @@ hypervisors:
         (["-e", "unreachable=hv2"], []),
     ],
 )
-def test_a_run_is_remembered_when_all_hosts_have_all_of_it(tmp_path: Path, arguments, remembered):
-    """A host that a play has left (meta: end_host) is one of the next play; one that failed is not."""
+def test_a_run_is_recorded_only_if_it_was_applied_completely(tmp_path: Path, arguments, remembered):
+    """A host that ended a play with `meta: end_host` is in the next play; a failed host is not."""
     (tmp_path / "play.yml").write_text(SCRATCH)
     (tmp_path / "hosts.yml").write_text(HOSTS)
     left = {"guests": [], "neighbors": []}
@@ -263,8 +268,35 @@ def test_a_run_is_remembered_when_all_hosts_have_all_of_it(tmp_path: Path, argum
 
 
 @pytest.mark.parametrize("file", ["host_vars/hv2.yml", "group_vars/all/more.yml"])
-def test_a_file_of_variables_that_is_no_yaml_is_named_with_the_line(play: Play, lab: Path, file: str) -> None:
+def test_invalid_yaml_is_reported_with_file_and_line(play: Play, lab: Path, file: str) -> None:
     (lab / file).write_text("l3hv_mtu: 1500\nl3hv_uplinks: {a: {public: x\n")
     done = play("playbooks/plan.yml", inventory=lab)
     assert done.returncode != 0
-    assert f"{lab}/{file}:3:1: YAML parsing failed" in said(done)
+    assert f"{lab}/{file}:3:1: YAML parsing failed" in output_of(done)
+
+
+def test_the_output_ends_with_a_summary(play: Play):
+    done = play("playbooks/plan.yml", "--limit", "hv1")
+    assert done.returncode == 0, output_of(done)
+    assert "PLAY RECAP" not in done.stdout
+    summary = done.stdout.rpartition("SUMMARY")[2]
+    assert re.search(r"^hosts +1: 0 changed$", summary, re.MULTILINE), summary
+    assert re.search(r"^time +\d+ s$", summary, re.MULTILINE), summary
+    assert not re.search(r"^ok: \[hv1\]$", done.stdout, re.MULTILINE)
+
+
+def test_the_summary_names_hosts_that_failed_and_their_tasks(play: Play):
+    local = ["-e", "ansible_connection=local", "-e", "ansible_python_interpreter=/bin/false"]
+    done = play("site.yml", *local, "--limit", "hv1")
+    assert done.returncode != 0
+    summary = done.stdout.rpartition("SUMMARY")[2]
+    assert re.search(r"^hosts +1: 0 changed, 1 failed$", summary, re.MULTILINE), summary
+    assert re.search(r"^  hv1 +failed: Take the lock of each host$", summary, re.MULTILINE), summary
+    assert re.search(r"^verification +not done: the run failed before$", summary, re.MULTILINE), summary
+
+
+def test_a_verbose_run_prints_the_tasks_of_ansible(play: Play):
+    done = play("playbooks/plan.yml", "--limit", "hv1", "-v")
+    assert "PLAY RECAP" in done.stdout
+    assert "SUMMARY" in done.stdout
+    assert "ok: [hv1]" in done.stdout

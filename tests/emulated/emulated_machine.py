@@ -1,6 +1,6 @@
-"""A machine with Debian's own kernel, emulated by QEMU: for what the kernel of the host may lack.
+"""A machine with Debian's own kernel, emulated by QEMU, for features that the kernel of the host may lack.
 
-It is emulated even where KVM is offered: not every offer is good (nested virtualisation), and 15 s will do.
+QEMU does not use KVM, which does not always work (nested virtualisation); the emulation boots within 15 s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 CACHE = image.CACHE / "emulated"
 MEMORY_MIB = 768
-# With what these need of each other.
+# Modules that the tests need, with their dependencies.
 MODULES = (
     "drivers/net/net_failover.ko*",
     "drivers/net/virtio_net.ko*",
@@ -54,7 +54,7 @@ exec /usr/lib/systemd/systemd
 
 
 class Wire:
-    """The far end of a machine's NIC: what the machine sends is kept, and frames can be sent to it."""
+    """The far end of a machine's NIC, which keeps the frames of the machine and sends frames to it."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.machines_end, own_end = directory / f"{name}.machine", directory / f"{name}.wire"
@@ -72,7 +72,7 @@ class Wire:
         self._socket.sendto(frame, str(self.machines_end))
 
     def await_frame(self, what: str, wanted: Callable[[bytes], T | None], seconds: float = 5) -> T:
-        """Return what `wanted` makes of the first frame that it takes."""
+        """Return the first result of `wanted` for a frame that is not None."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for frame in list(self.frames):
@@ -97,7 +97,7 @@ class Console:
             self._lines.put(line)
 
     def await_json(self, mark: str, seconds: float) -> Any:
-        """Return what the machine prints as JSON after `mark`."""
+        """Return the JSON that the machine prints after `mark`."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -174,7 +174,7 @@ def emulated_machine(
 
 
 def debian_kernel() -> Path:
-    """The directory with `vmlinuz` and `modules/RELEASE`, out of Debian's package, which is not installed."""
+    """Return a directory with `vmlinuz` and `modules/RELEASE` of Debian's package, without installing it."""
     directory = CACHE / "kernel"
     if directory.is_dir():
         return directory
@@ -202,7 +202,7 @@ def debian_kernel() -> Path:
 
 
 def _archive(root: Path, out: Any, leave_out: tuple[str, ...] = ()) -> None:
-    """Append a directory as a cpio archive, which is what the kernel unpacks."""
+    """Append a directory as a cpio archive, the format that the kernel unpacks."""
     pruned = " -o ".join(f"-path ./{path}" for path in leave_out) or "-false"
     find = f"find . -xdev \\( {pruned} \\) -prune -o -print0 | busybox cpio --quiet -0 -o -H newc"
     subprocess.run(["sh", "-c", find], cwd=root, stdout=out, stderr=subprocess.DEVNULL, check=True)

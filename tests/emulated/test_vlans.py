@@ -1,4 +1,4 @@
-"""The uplinks as VLANs of two NICs, on a kernel that has 802.1Q: what the role places, and real frames."""
+"""Uplinks as VLANs of two NICs: the files of the role on a kernel with 802.1Q, and real frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.twin
 
 TESTS = Path(__file__).resolve().parents[1]
 PLAN = TESTS / "golden" / "vlans" / "expected" / "hv1" / "plan.yml"
-PLACED = TESTS / "roles" / "expected" / "vlans" / "hv1" / "etc" / "systemd"
+PLACED = PLAN.parent / "etc" / "systemd"
 
 VLAN, ARP, IPV4 = 0x8100, 0x0806, 0x0800
 PRIORITIES = {
@@ -37,7 +37,7 @@ StandardOutput=file:/dev/ttyS0
 StandardError=file:/dev/ttyS0
 """
 
-# Waits until the plan's addresses are there, tells what it sees, and sends a packet of each priority.
+# Waits for the addresses of the plan, prints the links, and sends a packet of each priority.
 OBSERVER = """\
 import json, socket, subprocess, time
 
@@ -72,7 +72,7 @@ time.sleep(600)
 
 @dataclass(frozen=True)
 class Tagged:
-    """An Ethernet frame with its 802.1Q tag taken apart."""
+    """An Ethernet frame with the parts of its 802.1Q tag."""
 
     vlan: int
     priority: int
@@ -81,7 +81,7 @@ class Tagged:
 
 
 def tagged(frame: bytes) -> Tagged | None:
-    """Take a frame apart; None when it has no tag."""
+    """Parse a frame; return None if it has no tag."""
     if struct.unpack_from("!H", frame, 12)[0] != VLAN:
         return None
     tag, ethertype = struct.unpack_from("!HH", frame, 14)
@@ -89,7 +89,7 @@ def tagged(frame: bytes) -> Tagged | None:
 
 
 def who_has(address: str, asker: str, vlan: int) -> bytes:
-    """An ARP request with a tag."""
+    """Return an ARP request with a tag."""
     mac = bytes.fromhex("025254000001")
     header = b"\xff" * 6 + mac + struct.pack("!HHH", VLAN, 6 << 13 | vlan, ARP)
     request = struct.pack("!HHBBH", 1, IPV4, 6, 4, 1) + mac + ipaddress.ip_address(asker).packed
@@ -97,7 +97,7 @@ def who_has(address: str, asker: str, vlan: int) -> bytes:
 
 
 def answers_for(address: str, frame: bytes) -> Tagged | None:
-    """The frame, when it is a tagged ARP reply that says where an address is."""
+    """Return the frame if it is a tagged ARP reply for an address."""
     found = tagged(frame)
     if found is None or found.ethertype != ARP or found.payload[6:8] != b"\0\2":
         return None
@@ -105,7 +105,7 @@ def answers_for(address: str, frame: bytes) -> Tagged | None:
 
 
 def placed_files() -> dict[str, str]:
-    """What the role `uplinks` places for systemd-networkd, as the golden files have it."""
+    """Return the expected files of the role `uplinks` for systemd-networkd."""
     paths = [*PLACED.glob("networkd.conf.d/*"), *PLACED.glob("network/05-l3hv-nic-*")]
     paths += PLACED.glob("network/05-l3hv-uplink-*")
     return {f"etc/systemd/{path.relative_to(PLACED)}": path.read_text() for path in paths}
@@ -160,7 +160,7 @@ def test_the_vlans_are_as_planned(plan: dict[str, Any], links: dict[str, Any]) -
         assert shown == {f"{address['address']}/{address['length']}" for address in uplink["addresses"]}
 
 
-def test_the_nics_carry_them_and_nothing_else(plan: dict[str, Any], links: dict[str, Any]) -> None:
+def test_the_nics_carry_only_the_vlans(plan: dict[str, Any], links: dict[str, Any]) -> None:
     for nic in plan["nics"]:
         link = links[nic["interface"]]
         assert (link["operstate"], link["mtu"], link["addr_info"]) == ("UP", nic["mtu"], [])
@@ -182,9 +182,7 @@ def test_frames_leave_with_the_vlans_tag_and_the_mapped_priority(
             assert (frame.vlan, frame.priority) == (uplink["vlan"]["id"], expected), content
 
 
-def test_the_machine_answers_in_the_vlan_that_it_was_asked_in(
-    plan: dict[str, Any], wires: dict[str, Wire]
-) -> None:
+def test_the_machine_answers_in_the_vlan_of_the_request(plan: dict[str, Any], wires: dict[str, Wire]) -> None:
     for uplink in plan["uplinks"]:
         wire, vlan = wires[uplink["vlan"]["parent"]], uplink["vlan"]["id"]
         ours = uplink["addresses"][0]
@@ -197,4 +195,4 @@ def test_the_machine_answers_in_the_vlan_that_it_was_asked_in(
         )
         assert reply.vlan == vlan
         replies = [found for frame in wire.frames if (found := answers_for(ours["address"], frame))]
-        assert [found.vlan for found in replies] == [vlan], "it answered in other VLANs, too"
+        assert [found.vlan for found in replies] == [vlan], "the machine answered in other VLANs too"

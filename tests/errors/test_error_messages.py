@@ -1,4 +1,4 @@
-"""Spoilt intents, and what an operator is told about each, word for word."""
+"""Invalid intents, and the exact error messages for them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import yaml
 
-from l3hv.claims import claims, clashes
-from l3hv.errors import IntentError
-from l3hv.intent import host_kind, member, parse_common, parse_host
-from l3hv.keys import key_problems
-from l3hv.ranges import range_problems
+from l3hv.intent.all_hosts import AllHosts
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import host_kind, parse_host
+from l3hv.model.errors import IntentError
+from l3hv.plan.rules import rule_problems
 
 HERE = Path(__file__).parent
 SOUND = yaml.safe_load((HERE / "sound_intent.yaml").read_text())
 CASES = sorted(HERE.glob("*.yml"))
 
 
-def spoilt(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the common variables and those of each host, as the case leaves them."""
+def changed(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the common variables and the variables of each host after the changes of a case."""
     common = SOUND["common"] | case.get("common", {})
     hosts = {name: dict(variables) for name, variables in SOUND["hosts"].items()}
     for name, changes in case.get("hosts", {}).items():
@@ -32,7 +32,7 @@ def spoilt(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, An
 
 
 def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
-    """Raise what a run raises for this intent."""
+    """Raise the error that a run raises for this intent."""
     common, problems = parse_common(variables)
     parsed = {}
     for name, own in hosts.items():
@@ -42,21 +42,22 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
             parsed[name], more = parse_host(name, kind, variables | own, common)
             problems += more
     if common is not None and None not in parsed.values():
-        problems += clashes({name: claims(host) for name, host in parsed.items()}, common)
-        members = [member(host) for host in parsed.values()]
-        problems += [*range_problems(members), *key_problems(members)]
+        everybody = AllHosts.of(common, parsed)
+        problems += everybody.problems()
+        for host in parsed.values():
+            problems += rule_problems(everybody.slice_of(host))
     if problems:
         raise IntentError(problems)
 
 
-def test_the_sound_intent_has_no_problem():
-    check(*spoilt({}))
+def test_the_valid_intent_has_no_problem():
+    check(*changed({}))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_message(path, expect_file):
+def test_the_message_is_the_expected_one(path, expect_file):
     with pytest.raises(IntentError) as raised:
-        check(*spoilt(yaml.safe_load(path.read_text())))
+        check(*changed(yaml.safe_load(path.read_text())))
     expect_file(path.with_suffix(".txt"), f"{raised.value}\n")
 
 

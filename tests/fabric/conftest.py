@@ -1,4 +1,4 @@
-"""The standing, provisioned twin that the fabric tests work on: L3HV_TWIN names it (default: lab)."""
+"""Fixtures of the fabric tests: a running, provisioned twin that L3HV_TWIN names (default: lab)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BROKEN = pytest.StashKey[bool]()
 
 @pytest.fixture(scope="session")
 def standing() -> Lab:
-    """The twin, up and provisioned; else a sentence that says what to run."""
+    """Return the running, provisioned twin; fail with the command that starts it if it does not run."""
     lab = Lab(os.environ.get("L3HV_TWIN", "lab"))
     name = f"--name {lab.name}"
     remedy = f"run as root: ./twin up -i inventories/lab {name} && ./twin play {name} site.yml"
     try:
         status = lab.status()
     except (AssertionError, subprocess.SubprocessError) as error:
-        pytest.fail(f"the twin {lab.name} does not stand ({error}); {remedy}", pytrace=False)
+        pytest.fail(f"the twin {lab.name} does not run ({error}); {remedy}", pytrace=False)
     if off := [machine["name"] for machine in status["machines"] if machine["state"] != "up"]:
         pytest.fail(f"{', '.join(off)} of the twin {lab.name} is not up; {remedy}", pytrace=False)
     try:
@@ -34,12 +34,12 @@ def standing() -> Lab:
 
 @pytest.fixture
 def lab(standing: Lab, request: pytest.FixtureRequest) -> Lab:
-    """The twin with nothing broken: what the test before has broken has recovered."""
+    """Return the twin after it has recovered from the test before."""
     stash = request.config.stash
     try:
         standing.wait_until_whole(5 if stash.get(BROKEN, False) else 45)
     except AssertionError:
-        stash[BROKEN] = True  # The tests that follow need not wait as long to see the same.
+        stash[BROKEN] = True  # The next tests wait for a shorter time.
         raise
     stash[BROKEN] = False
     return standing
@@ -47,7 +47,7 @@ def lab(standing: Lab, request: pytest.FixtureRequest) -> Lab:
 
 @pytest.fixture
 def restarted(lab: Lab) -> Iterator[Lab]:
-    """The lab; vm1 and vm2 are started anew afterwards, with none of what a test has set in them."""
+    """Yield the lab; afterwards restart vm1 and vm2, without the settings of the test."""
     yield lab
     for guest in ("vm1", "vm2"):
         lab.twin("unplug", guest)
@@ -56,7 +56,7 @@ def restarted(lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What was measured, by what it is: printed at the end."""
+    """Return the measured figures by name, which pytest prints at the end."""
     return request.config.stash.setdefault(FIGURES, {})
 
 
@@ -64,12 +64,12 @@ def figures(request: pytest.FixtureRequest) -> dict[str, str]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what the machines logged during a test that failed: nobody can ask them afterwards."""
+    """Add the logs of the machines during a failed test to its report: later they are not available."""
     report = yield
     known = getattr(item, "funcargs", {})
     lab = known.get("lab") or known.get("standing")
     if report.failed and lab:
-        report.sections.append(("What the machines logged", lab.logged(call.start)))
+        report.sections.append(("Logs of the machines", lab.logged(call.start)))
     return report
 
 

@@ -1,4 +1,4 @@
-"""A DHCP client that shows what a packet socket of the guest sees: one question, one answer."""
+"""A DHCP client on a packet socket of the guest, which sends one request and reads one answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BROADCAST = 0x8000
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as the guest's packet socket has it: ``is_ready`` is what the kernel says of the checksum."""
+    """An answer on the guest's packet socket; ``is_ready``: the kernel marks the checksum as complete."""
 
     kind: int
     offered: str
@@ -62,7 +62,7 @@ class Client:
     def ask(
         self, kind: int, *options: tuple[int, bytes], flags: int = 0, seconds: float = 5
     ) -> Answer | None:
-        """Send one message and return the answer to it, or None when there is none."""
+        """Send one message and return the answer to it, or None if there is none."""
         transaction = self.send(kind, *options, flags=flags)
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:

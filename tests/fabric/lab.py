@@ -1,7 +1,6 @@
-"""The lab as its tests see it: a thin layer over the twin, which does everything that happens to machines.
+"""The lab of the tests: a thin layer over `./twin`, which makes all changes to machines.
 
-What happens is done by `./twin`. What is looked at, many times a second while a test waits, is asked for
-without starting a Python for each question.
+Tests read state many times a second while they wait, so reads run without a new Python process.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,9 +30,12 @@ from l3hv.twin.state import Twin
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
+"""Ansible's own output, which has a line for each host at the end."""
+
 TWIN = REPOSITORY / "twin"
 INVENTORY = Path(os.environ.get("L3HV_INVENTORY", REPOSITORY / "inventories" / "lab"))
-"""What the twin was made of: the lab, or a copy in which its reflectors run another daemon."""
+"""The inventory of the twin: the lab, or a copy in which reflectors run another daemon."""
 
 HYPERVISORS = ("hv1", "hv2", "hv3")
 REFLECTORS = {"a": "rr1", "b": "rr2"}
@@ -42,8 +44,8 @@ GUESTS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
 ANYCAST = {4: "203.0.113.10", 6: "2001:db8:cb00:710a::1"}
 PROTOCOLS = "birdc show protocols; if systemctl --quiet is-active bird6; then birdc6 show protocols; fi"
-"""BIRD 1.6 is two daemons."""
-TRANSPARENT = "203.0.113.11"  # vm4's, which knows nothing of it
+"""BIRD 1.6 has two daemons."""
+TRANSPARENT = "203.0.113.11"  # translated to vm4's address
 LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
 
 
@@ -57,13 +59,13 @@ else
     ({PROTOCOLS.replace("show protocols", "show protocols all")}) | grep 'Neighbor graceful restart active'
 fi | sed -E '/ Establ|= Establ/!s/.*/down/; s/.*Establ.*/Established/' | tr '\\n' ' '; echo
 """
-"""What prints the states of a machine's BGP sessions on one line, whichever daemon it runs.
+"""A script that prints the states of a machine's BGP sessions on one line, for every daemon.
 
-A BIRD whose neighbour is back, and has not told all of its routes again, says more than that it is
-established.
+While a neighbour that has restarted has not advertised all routes again, BIRD shows an active graceful
+restart of an established session; the script prints such a session as down.
 """
 
-GOBGP_NEIGHBOURS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
+GOBGP_NEIGHBORS = "for api in /run/l3hv-gobgp-*/api; do gobgp -j --target unix://$api neighbor; echo; done"
 REFLECTED_ROUTES = """
 if pidof -q gobgpd; then
     for api in /run/l3hv-gobgp-*/api; do
@@ -75,23 +77,12 @@ else
     birdc show route all
 fi
 """
-"""What prints the routes of a reflector."""
-
-FARTHER = """
-table inet farther {
-  chain out {
-    type filter hook output priority 0;
-    tcp dport 179 ip ttl set 254;
-    tcp dport 179 ip6 hoplimit set 254;
-  }
-}
-"""
-"""Rules of nftables that send BGP as if it came from beyond a router."""
+"""A script that prints the routes of a reflector."""
 
 
 @dataclass(frozen=True)
 class Flows:
-    """What is sent while something happens: parallel UDP echo flows from one end to another."""
+    """Parallel UDP echo flows from one end to another."""
 
     source: str
     target: str
@@ -102,28 +93,28 @@ class Flows:
 
 
 def both_families(source: str, target: str) -> tuple[Flows, Flows]:
-    """Flows between two guests, in IPv4 and in IPv6."""
+    """Return flows between two guests, in IPv4 and in IPv6."""
     return Flows(source, target, 4), Flows(source, target, 6)
 
 
 class EndedEarly(AssertionError):
-    """Traffic of a fixed length was over before what it should have watched: the host was too busy."""
+    """Traffic of a fixed length ended before the event that it should measure: the host was too busy."""
 
 
 LATE_PARTIES = 3
-"""How many processes must run one after the other until a failure is mended: of BFD, BGP and the kernel."""
+"""The number of processes that act one after the other after a failure: BFD, BGP and the kernel."""
 MOST_ALLOWED_MS = 300
-"""The most that the host's lateness adds to a bound: one detection time of BFD. More would test nothing."""
+"""The limit of the allowance for the host's lateness: one detection time of BFD."""
 DAY_S = 24 * 3600
 SAME_MOMENT_S = 1.5
 MOMENT = re.compile(r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?:[.]\d+)?")
 
 
 class HostLateness:
-    """How late the host lets a process run that is due, while it is watched: by other work or stolen cores.
+    """A measurement of the delay of due processes on the host, which other load or stolen cores cause.
 
-    A bound of milliseconds is meant for machines that run when they are due. What the host adds is measured
-    beside what it is added to, and the bound is that much wider, up to ``MOST_ALLOWED_MS``.
+    A bound of milliseconds assumes that processes run when they are due. The delay is measured during the
+    test, and the bound is wider by the delay, up to ``MOST_ALLOWED_MS``.
     """
 
     STEP_S = 0.005
@@ -149,29 +140,29 @@ class HostLateness:
 
     @property
     def allowance_ms(self) -> float:
-        """What a bound may be exceeded by, in milliseconds."""
+        """Return the allowance on a bound, in milliseconds."""
         return min(LATE_PARTIES * 1000 * self._worst_s, MOST_ALLOWED_MS)
 
 
 @dataclass
 class Traffic:
-    """What became of the packets: `./twin probe --json` per flows. Empty until the traffic has ended.
+    """The results of traffic: `./twin probe --json` per flows. Empty until the traffic has ended.
 
-    ``allowance_ms`` is what the host's lateness meanwhile adds to a bound.
+    ``allowance_ms`` is the allowance on bounds for the host's lateness meanwhile.
     """
 
     results: dict[Flows, dict[str, float]] = field(default_factory=dict)
     allowance_ms: float = 0
 
     def add(self, flows: Flows, result: dict[str, float]) -> None:
-        """Take in one more probe of the same flows."""
+        """Add another probe of the same flows."""
         before = self.results.get(flows, dict.fromkeys(result, 0))
         sums = {key: before[key] + result[key] for key in ("sent", "lost")}
         worst = {key: max(before[key], result[key]) for key in result if key not in sums}
         self.results[flows] = sums | worst
 
     def lost(self) -> dict[str, str]:
-        """What was lost, where anything was, and how: in one burst, or now and then."""
+        """Return the flows that lost packets, each with the number of packets and flows and the outage."""
         found = {}
         for flows, result in self.results.items():
             sent, lost, hit, outage = (
@@ -184,19 +175,19 @@ class Traffic:
         return found
 
     def outages_ms(self) -> dict[str, float]:
-        """The worst flow's outage."""
+        """Return the outage of the worst flow."""
         return {str(flows): result["worst_outage_ms"] for flows, result in self.results.items()}
 
     def flows_hit(self) -> dict[str, float]:
-        """How many of the flows lost anything."""
+        """Return the number of flows that lost packets."""
         return {str(flows): result["flows_hit"] for flows, result in self.results.items()}
 
 
 def is_same_state(one: str, other: str) -> bool:
-    """Whether two states of a session are the same since the same moment.
+    """Return whether two states of a session are the same, since the same moment.
 
-    BIRD counts back to a time of day from now, and tells it to the second or millisecond: whenever the host's
-    clock is slewed, that moves.
+    BIRD computes the time of day of a change from the present time, and prints it to the second or
+    millisecond: if the host's clock is slewed, the printed time changes.
 
     >>> is_same_state("up 23:59:59.999 Established", "up 00:00:00.001 Established")
     True
@@ -217,7 +208,7 @@ def _read(moment: str) -> datetime:
 
 
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
-    """Return the first true value of `condition`; fail with `what` was waited for."""
+    """Return the first true value of `condition`; fail with the description `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -236,25 +227,62 @@ def _next_hops(routes: Iterable[dict[str, Any]]) -> dict[str, int]:
     return {route["dst"]: len(route.get("nexthops", [0])) for route in routes}
 
 
-def _remote(machine: str) -> dict[int, list[str]]:
-    """What a machine reaches by way of others, by family."""
-    numbers = [guest[2:] for guest, hypervisor in GUESTS.items() if hypervisor != machine]
-    prefixes = {
-        4: [f"203.0.113.{number}" for number in numbers],
-        6: [f"2001:db8:cb00:710{number}::/64" for number in numbers],
+Prefixes = Mapping[tuple[int, str], Collection[str]]
+"""Prefixes by family and routing table."""
+
+
+@dataclass(frozen=True)
+class Converged:
+    """The converged state of a fabric, in which all BGP sessions of its machines are established.
+
+    ``remote`` has the prefixes that each machine reaches through other machines, and ``next_hops`` is the
+    number of next hops of each such route.
+    """
+
+    remote: Mapping[str, Prefixes]
+    next_hops: int = 2
+
+
+def remote_guests(machine: str, guests: Mapping[str, str], *others: str) -> Prefixes:
+    """Return the prefixes of the guests on other hypervisors, and other prefixes of both families.
+
+    ``guests`` has the hypervisor of each guest; the number of a guest in its name is part of its addresses.
+    """
+    numbers = [guest[2:] for guest, hypervisor in guests.items() if hypervisor != machine]
+    return {
+        (4, "public"): [*(f"203.0.113.{number}" for number in numbers), *others],
+        (6, "public"): [*(f"2001:db8:cb00:710{number}::/64" for number in numbers), *others],
     }
-    if machine in HYPERVISORS:
-        prefixes = {family: [*known, "default"] for family, known in prefixes.items()}
-    return prefixes
+
+
+def converged(
+    guests: Mapping[str, str], others: Iterable[str], *prefixes: str, next_hops: int = 2
+) -> Converged:
+    """Return the converged state of a fabric: hypervisors have routes to remote guests and other prefixes.
+
+    ``guests`` has the hypervisor of each guest; of the machines ``others`` only the sessions count.
+    """
+    remote = {machine: remote_guests(machine, guests, *prefixes) for machine in guests.values()}
+    return Converged({**remote, **{machine: {} for machine in others}}, next_hops)
+
+
+LAB_CONVERGED = Converged(
+    {
+        **converged(GUESTS, REFLECTORS.values(), "default").remote,
+        "internet": remote_guests("internet", GUESTS),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Lab:
-    """A standing twin of `inventories/lab`, or of what `booted` was given."""
+    """A running twin of `inventories/lab`, or of the inventory of `booted`."""
 
     name: str
+    inventory: Path = INVENTORY
+    converged: Converged = field(default=LAB_CONVERGED, compare=False)
 
-    # --- what the twin does --------------------------------------------------------------------
+    # --- verbs of the twin ---------------------------------------------------------------------
 
     def twin(self, verb: str, *arguments: str, seconds: float = 60) -> str:
         """Run one verb of `./twin` and return what it prints; it must succeed."""
@@ -265,11 +293,11 @@ class Lab:
         return _output(inside(leader(self._twin, machine), ["sh", "-c", script]), seconds)
 
     def run_as_guest(self, guest: str, script: str) -> str:
-        """Run a shell script of the host's as a guest; it must succeed."""
+        """Run a shell script as a guest, with the host's programs; it must succeed."""
         return _output(self.as_guest(guest, "sh", "-c", script), 60)
 
     def as_guest(self, guest: str, *command: str) -> list[str]:
-        """The command that runs a command of the host's as a guest."""
+        """Return the command line that runs a command as a guest, with the host's programs."""
         return ["nsenter", f"--net={NAMESPACES / self._twin.guest_namespace(guest)}", *command]
 
     @property
@@ -280,13 +308,13 @@ class Lab:
         return json.loads(self.run(machine, command) or "[]")
 
     def on_each(self, machines: Iterable[str], action: Callable[[str], T]) -> dict[str, T]:
-        """What `action` returns for each machine, asked at the same time."""
+        """Run `action` for all machines at the same time, and return the results."""
         names = list(machines)
         with ThreadPoolExecutor(len(names)) as pool:
             return dict(zip(names, pool.map(action, names), strict=True))
 
     def logged(self, since: float) -> str:
-        """The last lines that the daemons of each machine logged since a moment (seconds since 1970)."""
+        """Return the last log lines of the daemons of each machine since a moment (seconds since 1970)."""
         journal = (
             "journalctl --quiet --no-hostname --output=short-iso-precise --facility=daemon "
             f"--since=@{since:.0f} --lines=40"
@@ -298,7 +326,7 @@ class Lab:
         return json.loads(self.twin("status", "--json"))
 
     def guest_addresses(self, guest: str) -> list[str]:
-        """The addresses of a guest's interface, of global scope: by DHCP and by SLAAC."""
+        """Return the global addresses of a guest's interface, from DHCP and SLAAC."""
         shown = json.loads(self.run_as_guest(guest, "ip -json address show dev eth0"))
         return [
             entry["local"]
@@ -308,18 +336,18 @@ class Lab:
         ]
 
     def has_addresses(self, guest: str) -> bool:
-        """Whether a guest has its lease and an address of its /64."""
+        """Return whether a guest has its lease and an address of its /64."""
         return {":" in found for found in self.guest_addresses(guest)} == {False, True}
 
     def has_default_routes(self, guest: str) -> bool:
-        """Whether a guest has a way out in both families."""
+        """Return whether a guest has default routes in both families."""
         return all(self.run_as_guest(guest, f"ip -{family} route show default") for family in INTERNET)
 
     def guest_address(self, guest: str, family: int) -> str:
         return next(found for found in self.guest_addresses(guest) if (":" in found) == (family == 6))
 
     def reached(self, source: str, addresses: Iterable[str], patience: int = 2) -> set[str]:
-        """Which of `addresses` answer a ping of a guest or machine, all asked at the same time."""
+        """Ping `addresses` from a guest or machine at the same time, and return those that answer."""
         ping, run = ("busybox ping", self.run_as_guest) if source in GUESTS else ("ping -n", self.run)
         pings = (f"({ping} -c 1 -W {patience} {address} >&2 && echo {address}) &" for address in addresses)
         return set(run(source, f"{' '.join(pings)} wait").split())
@@ -361,17 +389,17 @@ class Lab:
                     seen.results[wanted] = json.loads(out)
                 seen.allowance_ms = lateness.allowance_ms
                 if ended:
-                    raise EndedEarly(f"flows ended before what they should have watched: {', '.join(ended)}")
+                    raise EndedEarly(f"flows ended before the event that they measure: {', '.join(ended)}")
             finally:
                 for _, process in probes.values():
                     process.kill()
 
     @contextmanager
     def steady_traffic(self, *flows: Flows) -> Iterator[Traffic]:
-        """Send flows for as long as the block runs, however long that is; it begins when packets flow.
+        """Send flows while the block runs, which begins when packets flow.
 
-        A probe's length is fixed when it starts: one follows another in each direction, half a probe apart,
-        so that one direction flows while probes of the other change over.
+        The length of a probe is fixed when it starts. In each direction one probe follows another, and the
+        directions are half a probe apart, so that one direction sends while the other starts its next probe.
         """
         seen = Traffic()
         flowing, done = threading.Event(), threading.Event()
@@ -379,7 +407,7 @@ class Lab:
         def follow(directed: list[Flows], pause: float) -> None:
             done.wait(pause)
             while not done.is_set():
-                # On a busy host one of them may end while the others only begin: what it saw counts.
+                # On a busy host one probe may end before another begins: its result counts all the same.
                 with suppress(EndedEarly), self.traffic(*directed, seconds=5, interval_ms=20) as probes:
                     flowing.set()
                 seen.allowance_ms = max(seen.allowance_ms, probes.allowance_ms)
@@ -390,18 +418,18 @@ class Lab:
         with ThreadPoolExecutor(2) as pool:
             streams = [pool.submit(follow, list(flows), 0), pool.submit(follow, back, 3)]
             try:
-                assert flowing.wait(60), "no packet flows yet"
+                assert flowing.wait(60), "no packet has arrived"
                 yield seen
             finally:
                 done.set()
             for stream in streams:
                 stream.result()
 
-    # --- what the machines say -------------------------------------------------------------------
+    # --- the state of machines -------------------------------------------------------------------
 
     def moment(self, machine: str, condition: str, seconds: int = 120) -> Future[float]:
-        """When (in seconds, to 10 ms) a shell condition comes true in a machine, which looks all the time."""
-        # The time since the host's boot, which all machines share: the time of day may be set meanwhile.
+        """Return the moment (in seconds, to 10 ms) at which a shell condition becomes true in a machine."""
+        # Use the time since the host's boot, which all machines share: the time of day may change meanwhile.
         script = f"until {condition}; do sleep 0.005; done; cut -d ' ' -f 1 /proc/uptime"
         pool = ThreadPoolExecutor(1)
         future = pool.submit(
@@ -411,43 +439,43 @@ class Lab:
         return future
 
     def routes(self, machine: str, family: int, table: str = "public") -> dict[str, int]:
-        """The unicast routes of a kernel table: prefix → number of next hops."""
+        """Return the unicast routes of a kernel table: prefix → number of next hops."""
         shown = self.read_json(machine, f"ip -{family} -json route show table {table} type unicast")
         return _next_hops(shown)
 
     def protocols(self, machine: str) -> dict[str, str]:
-        """The BGP sessions: name → state and since when, as the routing daemon tells."""
+        """Return the BGP sessions of the routing daemon: name → state and time of its last change."""
         if self.routing_program(machine) == "gobgpd":
-            neighbours = self.run(machine, GOBGP_NEIGHBOURS).splitlines()
+            neighbors = self.run(machine, GOBGP_NEIGHBORS).splitlines()
             return {
-                neighbour["conf"]["description"]: f"{neighbour['state'].get('session_state')}"
-                f" {neighbour['timers'].get('state', {}).get('uptime')}"
-                for domain in neighbours
-                for neighbour in json.loads(domain) or ()
+                neighbor["conf"]["description"]: f"{neighbor['state'].get('session_state')}"
+                f" {neighbor['timers'].get('state', {}).get('uptime')}"
+                for domain in neighbors
+                for neighbor in json.loads(domain) or ()
             }
         lines = (line.split(maxsplit=5) for line in self.run(machine, PROTOCOLS).splitlines())
         return {words[0]: " ".join(words[3:]) for words in lines if len(words) > 4 and words[1] == "BGP"}
 
     def restarted(self, machine: str, before: Mapping[str, str]) -> set[str]:
-        """The sessions that are not as `protocols` told before: gone, in another state, or up anew since."""
+        """Return the sessions that differ from `before`: removed, in another state, or restarted."""
         now = self.protocols(machine)
         return {
             name for name, state in before.items() if name not in now or not is_same_state(now[name], state)
         } | (now.keys() - before.keys())
 
     def established(self, machine: str) -> bool:
-        """Whether the routing daemon runs and all its sessions are established."""
-        return self._looks_whole(machine, {})
+        """Return whether the routing daemon runs and all its sessions are established."""
+        return not self._unconverged(machine, {}, 0)
 
     def routing_program(self, machine: str) -> str:
-        """The name of the process that speaks BGP."""
+        """Return the name of the BGP process."""
         return self.run(machine, "ps -C bird,bgpd,gobgpd -o comm= | sort -u").strip()
 
     def detection_ms(self, path: str = "b") -> float:
-        """How soon a hypervisor finds that path dead, as the running sessions have agreed on.
+        """Return the time in which a hypervisor detects that a path is dead, from its running sessions.
 
-        BFD's time is interval times multiplier. With a reflector that has none it is the hold time, and then
-        the second for which routes of a neighbour that is gone stay as they are.
+        With BFD it is interval times multiplier. With a reflector without BFD it is the hold time plus one
+        second, in which the routes of a lost neighbour stay in use.
         """
         rows = [line.split() for line in self.run("hv1", "birdc show bfd sessions").splitlines()]
         found = [
@@ -464,19 +492,23 @@ class Lab:
         """Wait until all BGP sessions of these machines are up."""
         wait_for("all BGP sessions", lambda: all(self.on_each(machines, self.established).values()), seconds)
 
-    def wait_until_whole(self, seconds: float = 45) -> None:
-        """Wait until all sessions are up, and both paths lead to the guests of others and to the Internet."""
+    def wait_until_converged(self, seconds: float = 60) -> None:
+        """Wait until all sessions are established and all routes have all next hops."""
+        seen: dict[str, str] = {}
 
-        def looks_whole(machine: str) -> bool:
-            return self._looks_whole(machine, {} if machine in REFLECTORS.values() else _remote(machine))
-
-        def broken() -> list[str]:
-            return [name for name, whole in self.on_each(MACHINES, looks_whole).items() if not whole]
+        def has_converged() -> bool:
+            seen.clear()
+            seen.update(self.unconverged())
+            return not seen
 
         try:
-            wait_for("sessions and both paths in all routes", lambda: not broken(), seconds)
+            wait_for("all sessions and all next hops of all routes", has_converged, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; not so on {', '.join(broken())}") from None
+            raise AssertionError(f"{error}; not converged: {seen}") from None
+
+    def wait_until_whole(self, seconds: float = 45) -> None:
+        """Wait until the lab has converged and its guests have addresses and default routes."""
+        self.wait_until_converged(seconds)
 
         def unready() -> list[str]:
             return [
@@ -488,40 +520,74 @@ class Lab:
         try:
             wait_for("the guests' addresses and default routes", lambda: not unready(), seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; not so of {', '.join(unready())}") from None
+            raise AssertionError(f"{error}; not ready: {', '.join(unready())}") from None
 
-    def _looks_whole(self, machine: str, remote: Mapping[int, Iterable[str]]) -> bool:
-        show = "".join(f"; ip -{family} -json route show table public type unicast" for family in remote)
+    def unconverged(self) -> dict[str, str]:
+        """Return the machines that have not converged, each with its sessions or routes that are missing."""
+
+        def reason(machine: str) -> str:
+            return self._unconverged(machine, self.converged.remote[machine], self.converged.next_hops)
+
+        return {
+            machine: found for machine, found in self.on_each(self.converged.remote, reason).items() if found
+        }
+
+    def _unconverged(self, machine: str, remote: Prefixes, next_hops: int) -> str:
+        show = "".join(
+            f"; ip -{family} -json route show table {table} type unicast" for family, table in remote
+        )
         try:
             states_line, *tables = self.run(machine, SESSION_STATES + show.removeprefix("; ")).splitlines()
         except (AssertionError, TwinError):
-            return False  # It is starting.
+            return "starting"
         if set(states_line.split()) != {"Established"}:
-            return False
+            return f"sessions: {states_line or 'none'}"
         routes = [_next_hops(json.loads(table or "[]")) for table in tables]
-        return all(
-            routes[at].get(prefix) == 2 for at, prefixes in enumerate(remote.values()) for prefix in prefixes
-        )
+        found = {
+            f"{prefix} in {table} (IPv{family})": routes[at].get(prefix, 0)
+            for at, ((family, table), prefixes) in enumerate(remote.items())
+            for prefix in prefixes
+        }
+        short = {prefix: hops for prefix, hops in found.items() if hops != next_hops}
+        return f"next hops: {short}" if short else ""
 
     # --- Ansible ---------------------------------------------------------------------------------
 
-    def playbook(self, *arguments: str, inventory: Path | None = None) -> Run:
-        """Run ansible-playbook against the twin's machines, with another inventory than theirs if asked."""
-        source = inventory or INVENTORY
-        return self._ansible("ansible-playbook", source, *arguments)
+    def playbook(
+        self,
+        *arguments: str,
+        inventory: Path | None = None,
+        variables: Mapping[str, object] | None = None,
+    ) -> Run:
+        """Run ansible-playbook against the twin's machines, with their inventory or with another one.
+
+        ``variables`` are extra variables, which override the inventory.
+        """
+        extra = ("-e", json.dumps(variables)) if variables else ()
+        return self._ansible("ansible-playbook", inventory or self.inventory, *arguments, *extra)
+
+    def provision(
+        self,
+        *arguments: str,
+        inventory: Path | None = None,
+        variables: Mapping[str, object] | None = None,
+    ) -> Mapping[str, int]:
+        """Run site.yml, which verifies the fabric; return the changed hosts."""
+        run = self.playbook("site.yml", *arguments, inventory=inventory, variables=variables)
+        return run.changed_hosts()
 
     def failing_playbook(self, *arguments: str) -> Run:
-        """Run ansible-playbook against the twin's machines; its exit status must tell of an error."""
-        run, status = self._finished("ansible-playbook", INVENTORY, *arguments)
+        """Run ansible-playbook against the twin's machines; it must fail."""
+        run, status = self._finished("ansible-playbook", self.inventory, *arguments)
         assert status != 0, run.output[-6000:]
         return run
 
     def ping(self) -> Run:
         """Run Ansible's ping on all machines."""
-        return self._ansible("ansible", INVENTORY, "all", "-m", "ping")
+        return self._ansible("ansible", self.inventory, "all", "-m", "ping")
 
     def ansible_command(self, program: str, inventory: Path, *arguments: str) -> list[str]:
-        """Return what runs a program of Ansible's against the twin's machines."""
+        """Return the command line of an Ansible program against the twin's machines."""
         path = Path(sys.executable).with_name(program)
         return [str(path), "-i", str(inventory), "-e", f"@/run/l3hv/{self.name}/vars.json", *arguments]
 
@@ -534,7 +600,13 @@ class Lab:
         command = self.ansible_command(program, inventory, *arguments)
         begin = time.monotonic()
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+            timeout=600,
+            env=os.environ | WITH_RECAP,
         )
         return Run(done.stdout, time.monotonic() - begin, done.stderr), done.returncode
 
@@ -544,14 +616,14 @@ class Lab:
 
 @dataclass(frozen=True)
 class Run:
-    """What ansible-playbook printed, how many seconds it took, and what it warned of."""
+    """A run of ansible-playbook: its output, its duration in seconds, and its warnings."""
 
     output: str
     seconds: float
     warnings: str = ""
 
     def recap(self) -> dict[str, dict[str, int]]:
-        """Host → ok, changed, failed, …"""
+        """Return the counts of each host: ok, changed, failed, …"""
         counted = {}
         for line in self.output.partition("PLAY RECAP")[2].splitlines():
             host, colon, counts = line.partition(":")
@@ -564,7 +636,7 @@ class Run:
         return {host: counts["changed"] for host, counts in self.recap().items() if counts["changed"]}
 
     def changes(self) -> set[tuple[str, str]]:
-        """(task, host) of what changed, or would; not of handlers, which apply it and are not rehearsed."""
+        """Return (task, host) of each change, also in check mode, except of handlers, which it skips."""
         found, task = set(), ""
         for line in self.output.splitlines():
             if line.startswith(("TASK [", "RUNNING HANDLER [")):
@@ -574,7 +646,7 @@ class Run:
         return found
 
     def differences(self) -> list[str]:
-        """The lines that `--diff` shows as taken away or added, sorted (hosts report in any order)."""
+        """Return the removed and added lines of `--diff`, sorted (hosts report in any order)."""
         return sorted(
             line
             for line in self.output.splitlines()
@@ -583,13 +655,14 @@ class Run:
 
 
 @contextmanager
-def booted(name: str, inventory: Path, *options: str) -> Iterator[Lab]:
-    """An inventory's machines in a twin of their own, not provisioned yet.
+def booted(name: str, inventory: Path, *options: str, converged: Converged = LAB_CONVERGED) -> Iterator[Lab]:
+    """Boot the machines of an inventory in a twin of their own, without provisioning them.
 
-    L3HV_KEPT_TWIN names the twin instead, which then is left standing.
+    ``converged`` is the state of the fabric after it is provisioned. L3HV_KEPT_TWIN sets
+    another name of the twin, which then keeps running afterwards.
     """
     kept = os.environ.get("L3HV_KEPT_TWIN")
-    made = Lab(kept or f"{name[:7]}{os.getpid() % 100000}")
+    made = Lab(kept or f"{name[:7]}{os.getpid() % 100000}", inventory, converged)
     made.twin("down")
     made.twin("up", *options, "-i", str(inventory), seconds=900)
     try:

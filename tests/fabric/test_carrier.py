@@ -1,4 +1,4 @@
-"""A guest is announced while its port has a carrier."""
+"""A hypervisor originates the routes of a guest while its port has a carrier."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_guest_that_loses_its_carrier_is_withdrawn_and_comes_back(
 ) -> None:
     lab = restarted
     route = has_route(family, ADDRESSES[family])
-    # The other holder's, which comes over the paths.
+    # The route to the other holder, over the paths.
     anycast = has_route(family, f"{ANYCAST[family]}{'/64' if family == 6 else ''}", "proto bird")
     lab.run_as_guest(GUEST, "ip link set eth0 up")
     gone = lab.moment(ELSEWHERE, f"! {route}")
@@ -56,23 +56,24 @@ def _shows(lab: Lab, machine: str, family: int, prefix: str, options: str) -> st
 
 
 def test_a_carrier_that_flaps_is_not_followed(restarted: Lab) -> None:
-    """Ten losses that are shorter than what is ignored: no other hypervisor hears of one."""
+    """Ten short losses of carrier: no other hypervisor receives a withdrawal."""
     lab = restarted
     lab.run(
         ELSEWHERE,
-        "rm -f /run/heard; (timeout 30 ip monitor route > /run/heard 2>&1 & echo $! > /run/heard.pid)",
+        "rm -f /run/events; (timeout 30 ip monitor route > /run/events 2>&1 & echo $! > /run/events.pid)",
     )
     try:
         lab.run_as_guest(
             GUEST,
             "for n in 1 2 3 4 5 6 7 8 9 10; do ip link set eth0 down; ip link set eth0 up; done",
         )
-        # A route that is changed afterwards is heard after them all.
+        # The monitor prints this later change after all earlier ones.
         lab.run(ELSEWHERE, "ip route add blackhole 192.0.2.99 table 90")
-        wait_for("the last event", lambda: "192.0.2.99" in lab.run(ELSEWHERE, "cat /run/heard"))
+        wait_for("the last event", lambda: "192.0.2.99" in lab.run(ELSEWHERE, "cat /run/events"))
     finally:
         lab.run(
-            ELSEWHERE, "ip route delete blackhole 192.0.2.99 table 90; kill $(cat /run/heard.pid) || true"
+            ELSEWHERE,
+            "ip route delete blackhole 192.0.2.99 table 90; kill $(cat /run/events.pid) || true",
         )
-    heard = lab.run(ELSEWHERE, "cat /run/heard").splitlines()
-    assert [line for line in heard if ADDRESSES[4] + " " in line or ADDRESSES[6] in line] == []
+    events = lab.run(ELSEWHERE, "cat /run/events").splitlines()
+    assert [line for line in events if ADDRESSES[4] + " " in line or ADDRESSES[6] in line] == []

@@ -20,7 +20,7 @@ ADDRESS = "203.0.113.2"
 @pytest.fixture
 def with_vm2(lab: Lab) -> Iterator[Lab]:
     yield lab
-    lab.twin("unplug", "vm2")  # It forgets the client.
+    lab.twin("unplug", "vm2")  # The guest runs udhcpc again after this.
     lab.twin("plug", "vm2")
 
 
@@ -35,7 +35,7 @@ def client_in_status(lab: Lab) -> str:
 
 
 def runs(process: int) -> bool:
-    """Whether a process exists and is more than a zombie that nothing has waited for."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -51,10 +51,10 @@ def test_a_client_has_its_lease_and_keeps_it_over_a_move(with_vm2: Lab, client: 
     assert lab.reached("vm2", [INTERNET[4]]) == {INTERNET[4]}
     namespace = Twin(lab.name, print).guest_namespace("vm2")
     before = processes_in([namespace])
-    for hypervisor in ("hv2", "hv1"):  # Only hv1 has been told of it: it is away, and comes back.
+    for hypervisor in ("hv2", "hv1"):  # Only hv1 is configured for vm2: on hv2 it has no network.
         lab.twin("plug", "vm2", "--on", hypervisor)
         assert client_in_status(lab) == client
-    assert set(before) & set(processes_in([namespace])), "the move has started the guest anew"
+    assert set(before) & set(processes_in([namespace])), "the move has restarted the guest"
     wait_for("the Internet after the move", lambda: lab.reached("vm2", [INTERNET[4]]), 10)
     lab.twin("unplug", "vm2")
     assert not [process for process in before if runs(process)], "processes of the unplugged guest"

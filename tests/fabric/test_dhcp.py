@@ -1,4 +1,4 @@
-"""What guests get from DHCP and router advertisements, and from which address, while daemons come and go."""
+"""DHCP answers and router advertisements to guests, while daemons stop and start."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ table inet strict {{
   counter renewals {{ }}
 }}
 """
-"""A guest that takes in what it has asked for, and nothing else."""
+"""The firewall of a guest that accepts only answers to its own requests."""
 
 RENEW = {
-    "udhcpc": None,  # the twin's own client, told by a signal
+    "udhcpc": None,  # the client of the twin renews on a signal
     "dhcpcd": ["dhcpcd", "-N", "eth0"],
     "networkd": ["networkctl", "renew", "eth0"],
 }
@@ -63,10 +63,10 @@ def test_answers_have_their_checksums_on_the_packet_socket_of_the_guest(vm2: Cli
 @pytest.mark.parametrize(
     "removal", ["nft flush ruleset", "iptables-nft -t mangle -F"], ids=["all tables", "its own table"]
 )
-def test_checksums_survive_whoever_flushes_tables(lab: Lab, vm2: Client, removal: str) -> None:
-    assert "ok" in lab.run("hv1", f"{CHECKSUMS} check && echo ok")
+def test_checksums_survive_a_flush_of_the_tables(lab: Lab, vm2: Client, removal: str) -> None:
+    assert "ok" in lab.run("hv1", f"{CHECKSUMS} in-force && echo ok")
     lab.run("hv1", removal)
-    wait_for("the rule", lambda: "ok" in lab.run("hv1", f"{CHECKSUMS} check 2>&1 && echo ok || :"), 5)
+    wait_for("the rule", lambda: "ok" in lab.run("hv1", f"{CHECKSUMS} in-force 2>&1 && echo ok || :"), 5)
     wait_for(
         "the packet filter",
         lambda: (
@@ -83,7 +83,7 @@ def test_checksums_survive_whoever_flushes_tables(lab: Lab, vm2: Client, removal
     assert answer.has_good_checksum
 
 
-def test_a_port_that_comes_later_has_them_too(with_vm2: Lab) -> None:
+def test_a_port_that_appears_later_has_checksums_too(with_vm2: Lab) -> None:
     with_vm2.twin("unplug", "vm2")
     with_vm2.twin("plug", "vm2")
     with client(Twin(with_vm2.name, print).guest_namespace("vm2")) as opened:
@@ -144,7 +144,7 @@ def test_guests_lose_no_packet_when_radvd_stops_and_starts(lab: Lab, events: lis
         with lab.steady_traffic(Flows("vm1", "vm3", 6), Flows("vm2", "vm4", 6)) as traffic:
             for event in events:
                 lab.run("hv1", event)
-                # A final advertisement would have been the last packet before radvd ended.
+                # A final advertisement of radvd would have removed the route.
                 assert "default" in lab.run_as_guest("vm1", "ip -6 route show default")
             wait_for(
                 "radvd", lambda: lab.run("hv1", "systemctl is-active radvd || :").strip() == "active", 10

@@ -1,4 +1,4 @@
-"""What somebody changed on a machine by hand is a change of the next run, which brings it back."""
+"""Changes on a machine by hand, which the next run reverts and reports as changed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BY_HAND = {
 
 @dataclass(frozen=True)
 class Drift:
-    """What the machines were, became by hand, and are after a run."""
+    """The state of the machines before the changes by hand, after them, and after a run."""
 
     before: dict[str, str]
     by_hand: dict[str, str]
@@ -61,12 +61,12 @@ def drift(standing: Lab) -> Iterator[Drift]:
     standing.wait_until_whole()
 
 
-def test_the_run_brings_back_what_was_changed_by_hand(drift: Drift) -> None:
+def test_the_run_reverts_changes_by_hand(drift: Drift) -> None:
     assert all(drift.by_hand[machine] != drift.before[machine] for machine in BY_HAND)
     assert drift.after == drift.before
 
 
-def test_what_it_brought_back_counts_as_changed(drift: Drift) -> None:
+def test_reverted_hosts_count_as_changed(drift: Drift) -> None:
     assert set(drift.run.changed_hosts()) == set(BY_HAND)
 
 

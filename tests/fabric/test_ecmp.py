@@ -1,4 +1,4 @@
-"""Flows between two hosts use all paths, but where ECMP is switched off."""
+"""Flows between two hosts use all paths, unless ECMP is switched off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAIRS = [("vm1", "vm3"), ("vm4", "internet")]
 
 
 def sent_on_each_path(lab: Lab, machine: str) -> list[int]:
-    """The packets that a machine has sent on path a and on path b."""
+    """Return the number of packets that a machine has sent on path a and on path b."""
     counters = (f"/sys/class/net/{path}-public/statistics/tx_packets" for path in "ab")
     return [int(count) for count in lab.run(machine, f"cat {' '.join(counters)}").split()]
 
@@ -22,7 +22,7 @@ def sent_on_each_path(lab: Lab, machine: str) -> list[int]:
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_flows_of_a_pair_are_spread_over_both_paths(lab: Lab, source: str, target: str, family: int) -> None:
-    # Of 32 flows, fewer than 4 on a path happen once in 200,000 times.
+    # With 32 flows, a path has fewer than 4 of them once in 200,000 times.
     machines = {"vm1": "hv1", "vm3": "hv2", "vm4": "hv3", "internet": "internet"}
     ends = machines[source], machines[target]
     before = lab.on_each(ends, lambda machine: sent_on_each_path(lab, machine))
@@ -41,7 +41,7 @@ def test_flows_of_a_pair_are_spread_over_both_paths(lab: Lab, source: str, targe
 
 @pytest.fixture
 def preferring(standing: Lab) -> Iterator[Lab]:
-    """The lab with one next hop for the public default route, and for all routes of the private domain."""
+    """Yield the lab with one next hop for the public default route and all routes of the private domain."""
     ecmp = {"public": "without_default", "private": "none"}
     run = ("site.yml", "-e", json.dumps({"l3hv_ecmp": ecmp}))
     flows = (*both_families("vm1", "vm3"), *both_families("vm4", "vm2"))
@@ -58,16 +58,16 @@ def preferring(standing: Lab) -> Iterator[Lab]:
 
 
 def default_paths(lab: Lab, machine: str, family: int) -> set[str]:
-    """The paths that the default route of a machine leads over."""
+    """Return the paths of a machine's default route."""
     shown = lab.run(machine, f"ip -{family} route show table public default proto bird")
     return {path for path in "ab" if f"dev {path}-public" in shown}
 
 
 @pytest.mark.matrix
-def test_what_has_one_next_hop_fails_over_as_fast(preferring: Lab) -> None:
-    """Both families; the verification at the end of the run has found no more next hops than that.
+def test_routes_with_one_next_hop_fail_over_as_fast(preferring: Lab) -> None:
+    """Both families fail over in BFD's 300 ms, because any fresh route wins over a stale one (RFC 9494).
 
-    BFD's 300 ms, for what is stale (RFC 9494) comes after what is fresh, whichever is preferred.
+    The run has verified the number of next hops before.
     """
     lab = preferring
     for family, guest in ((4, "203.0.113.3"), (6, "2001:db8:cb00:7103::/64")):

@@ -1,4 +1,4 @@
-"""What fails, and what it costs 32 flows of each family between guests of two hypervisors."""
+"""The loss that failures cause in 32 flows of each family between guests of two hypervisors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DEAD_SECONDS = 15  # `make bench-failover` keeps the reflectors away for a minut
 
 
 def bound_ms(lab: Lab, path: str) -> float:
-    """How long the worst flow may be cut: the detection time with a fifth more, and 100 ms."""
+    """Return the permitted outage of the worst flow: 1.2 times the detection time, plus 100 ms."""
     return 1.2 * lab.detection_ms(path) + 100
 
 
 def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) -> str:
-    """Break a path under traffic and mend it under traffic, which must lose nothing; what it cost.
+    """Break and repair a path under traffic, and return the outages; the repair must lose no packet.
 
-    The machines share their cores with whatever else the host does: the better of two attempts counts, and
-    the bound is wider by as much as the host was late.
+    The machines share their cores with other load: the better of two attempts counts, and the bound is
+    wider by the measured lateness of the host.
     """
     bound = bound_ms(lab, breakage[2])
     attempts: list[object] = []
@@ -34,14 +34,14 @@ def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) 
                 lab.twin(*breakage)
         except EndedEarly as error:
             attempts.append(error)
-            traffic = Traffic()  # It has not seen all.
+            traffic = Traffic()  # This traffic did not cover the whole event.
         with lab.steady_traffic(*FLOWS) as recovery:
             lab.twin(*remedy)
             lab.wait_until_whole()
         assert recovery.lost() == {}
         if not traffic.results:
             continue
-        assert all(traffic.flows_hit().values()), f"nothing was broken: {traffic.results}"
+        assert all(traffic.flows_hit().values()), f"the event has cost no packet: {traffic.results}"
         allowed = bound + traffic.allowance_ms
         attempts.append((traffic.outages_ms(), f"{allowed:.0f} ms are allowed"))
         if max(traffic.outages_ms().values()) <= allowed:
@@ -51,7 +51,7 @@ def worst_outages(lab: Lab, breakage: tuple[str, ...], remedy: tuple[str, ...]) 
 
 @pytest.fixture
 def mended(lab: Lab) -> Iterator[Lab]:
-    """The lab, with all cables as they should be afterwards, whatever the test found."""
+    """Yield the lab, and repair all cables afterwards."""
     yield lab
     for path in REFLECTORS:
         lab.twin("heal", "hv2", path)
@@ -77,7 +77,7 @@ def test_a_reflectors_daemon_is_killed(lab: Lab) -> None:
 def test_both_reflectors_lose_power_for_a_while(lab: Lab) -> None:
     with lab.steady_traffic(*FLOWS) as traffic:
         lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("crash", reflector))
-        wait_for("the hypervisors to notice", lambda: no_session_is_up(lab), 15)
+        wait_for("the hypervisors to lose all sessions", lambda: no_session_is_up(lab), 15)
         time.sleep(DEAD_SECONDS)
         lab.on_each(REFLECTORS.values(), lambda reflector: lab.twin("boot", reflector))
         lab.wait_until_whole()
@@ -95,7 +95,7 @@ def no_session_is_up(lab: Lab) -> bool:
         pytest.param(("exec", "hv2", "--", "systemctl", "restart", "bird"), id="restarted"),
     ],
 )
-def test_the_daemon_of_a_hypervisor_goes_and_comes_back(lab: Lab, event: tuple[str, ...]) -> None:
+def test_a_restart_of_a_hypervisors_daemon_loses_nothing(lab: Lab, event: tuple[str, ...]) -> None:
     before = lab.run("hv2", "pidof bird")
     with lab.steady_traffic(*FLOWS) as traffic:
         lab.twin(*event)

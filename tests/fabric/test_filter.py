@@ -1,4 +1,4 @@
-"""The packet filter is loaded again and again under traffic, removed by others, and changed by hand."""
+"""The packet filter is loaded repeatedly under traffic, removed by other programs, and changed by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab import TRANSPARENT, Flows, Lab, both_families, wait_for
 pytestmark = pytest.mark.fabric
 
 LOADS = 150
-LOAD = "/usr/local/lib/l3hv/packet-filter load /etc/l3hv/nftables.conf"
+LOAD = "/usr/local/lib/l3hv/packet-filter apply /etc/l3hv/nftables.conf"
 
 
 def test_rules_are_loaded_without_losing_a_packet(lab: Lab) -> None:
@@ -28,7 +28,7 @@ REMOVALS = {
     "nftables.service is stopped": "systemctl stop nftables",
     "deleted": "nft delete table inet l3hv; nft delete table arp l3hv",
     "emptied": "nft flush table inet l3hv",
-    "what keeps it is killed beside": "systemctl kill --signal=KILL l3hv-nftables; nft flush ruleset",
+    "flushed while its process is killed": "systemctl kill --signal=KILL l3hv-nftables; nft flush ruleset",
 }
 IN_FORCE = "/usr/local/lib/l3hv/packet-filter in-force /etc/l3hv/nftables.conf"
 BACK_MS = 1000
@@ -40,7 +40,7 @@ def is_in_force(lab: Lab) -> bool:
 
 @pytest.fixture
 def distribution_rules(lab: Lab) -> Iterator[None]:
-    """Debian's own rules, which let everything pass; they flush the tables of all programs."""
+    """Load Debian's own rules, which accept all packets; they flush the tables of all programs."""
     lab.run("hv3", "systemctl start nftables")
     yield
     lab.run("hv3", "systemctl stop nftables; systemctl is-active l3hv-nftables")
@@ -51,7 +51,7 @@ def distribution_rules(lab: Lab) -> Iterator[None]:
 def test_rules_that_another_program_removes_are_back_within_a_second(
     lab: Lab, figures: dict[str, str], removal: str
 ) -> None:
-    """A guest is reached by its transparent address, but for the moment in which there are no rules."""
+    """A transparent address of a guest is unreachable only while there are no rules."""
     wait_for("the rules", lambda: is_in_force(lab))
     with lab.traffic(Flows("internet", TRANSPARENT, 4), seconds=4, interval_ms=5, each=4) as traffic:
         lab.run("hv3", removal)
@@ -61,15 +61,17 @@ def test_rules_that_another_program_removes_are_back_within_a_second(
     assert outage < BACK_MS
 
 
-def test_what_removed_the_rules_is_in_the_journal(lab: Lab) -> None:
+def test_the_journal_names_the_process_that_removed_the_rules(lab: Lab) -> None:
     lab.run("hv3", "nft flush ruleset")
-    said = "journalctl --boot --unit=l3hv-nftables --output=cat --lines=2 --no-pager"
-    wait_for("a line in the journal", lambda: "in force again" in lab.run("hv3", said), 5)
-    assert re.match(r"nft \(process \d+\) removed what belongs to inet l3hv, arp l3hv", lab.run("hv3", said))
+    journal = "journalctl --boot --unit=l3hv-nftables --output=cat --lines=2 --no-pager"
+    wait_for("a line in the journal", lambda: "in force again" in lab.run("hv3", journal), 5)
+    assert re.match(
+        r"nft \(process \d+\) removed what belongs to inet l3hv, arp l3hv", lab.run("hv3", journal)
+    )
 
 
-def test_rules_are_there_before_the_network_at_boot(lab: Lab) -> None:
-    """Debian's own rules are loaded before them."""
+def test_rules_are_loaded_before_the_network_at_boot(lab: Lab) -> None:
+    """Debian's own rules, which flush all tables, are loaded before them."""
     lab.run("hv3", "systemctl enable nftables")
     try:
         lab.twin("exec", "hv3", "--", "systemctl", "reboot")
@@ -82,19 +84,19 @@ def test_rules_are_there_before_the_network_at_boot(lab: Lab) -> None:
         )
     finally:
         lab.run("hv3", "systemctl disable nftables; systemctl stop nftables")
-    first, second, third, *said = shown.splitlines()
+    first, second, third, *journal = shown.splitlines()
     assert int(first) < int(second) < int(third)
-    assert "removed" not in " ".join(said)
+    assert "removed" not in " ".join(journal)
 
 
-def test_rules_come_back_although_the_process_that_keeps_them_hangs(lab: Lab) -> None:
-    """systemd's watchdog starts another one, which loads them."""
+def test_rules_come_back_if_the_process_that_keeps_them_hangs(lab: Lab) -> None:
+    """systemd's watchdog restarts the process, which loads the rules."""
     lab.run("hv3", "systemctl kill --signal=STOP l3hv-nftables; nft flush ruleset")
     wait_for("the rules", lambda: is_in_force(lab), 25)
     lab.run("hv3", "systemctl is-active l3hv-nftables")
 
 
-def test_what_was_changed_by_hand_is_brought_back_by_a_run(lab: Lab) -> None:
+def test_a_run_reverts_changes_of_the_rules_by_hand(lab: Lab) -> None:
     lab.run(
         "hv1",
         "nft delete element inet l3hv macs '{ \"vm2\" . 50:54:33:00:00:09 }';"

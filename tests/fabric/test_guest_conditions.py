@@ -1,11 +1,11 @@
-"""Guests that not everybody may send to: allowed_sources, port_isolation."""
+"""Guests that accept packets only from some senders (allowed_sources, port_isolation)."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
+from changed_intents import copy_of, replace
 from lab import REPOSITORY, Lab
 
 pytestmark = pytest.mark.fabric
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fabric
 VM2 = '  - name: vm2\n    interface: vm2\n    mac: "50:54:33:00:00:09"\n'
 VM1_AND_VM2 = ("vm1", "vm2")
 SMALL_MTU = 1300
-SEND_UNTIL_TOLD = """
+SEND_UNTIL_TOO_LONG = """
 import errno, socket, sys, time
 version6 = ":" in sys.argv[1]
 with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_DGRAM) as wire:
@@ -25,7 +25,7 @@ with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_
             wire.send(bytes(1400))
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                print("told")
+                print("too long")
                 break
         time.sleep(0.1)
 """
@@ -35,17 +35,13 @@ with socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_
 def condition(
     standing: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The lab in which vm2 has one of the two. Afterwards all is as it was."""
+    """Apply one of the two conditions to vm2, and remove it afterwards."""
     words = {
         "allowed_sources": "allowed_sources: [203.0.113.3, '2001:db8:cb00:7103::/64']",
         "port_isolation": "port_isolation: true",
     }[request.param]
-    copy = tmp_path_factory.mktemp(request.param) / "lab"
-    shutil.copytree(REPOSITORY / "inventories" / "lab", copy)
-    file = copy / "host_vars" / "hv1.yml"
-    text = file.read_text()
-    assert VM2 in text
-    file.write_text(text.replace(VM2, f"{VM2}    {words}\n"))
+    copy = copy_of(REPOSITORY / "inventories" / "lab", tmp_path_factory.mktemp(request.param))
+    replace(copy / "host_vars" / "hv1.yml", VM2, f"{VM2}    {words}\n")
     run = ("site.yml", "--limit", "hv1", "--tags", "packet_filter")
     standing.wait_until_whole()
     standing.playbook(*run, inventory=copy)
@@ -69,7 +65,7 @@ def reach(lab: Lab, sources: tuple[str, ...], targets: tuple[str, ...]) -> set[t
     return found
 
 
-def test_only_those_that_may_reach_a_guest_do(lab: Lab, condition: str) -> None:
+def test_only_permitted_senders_reach_a_guest(lab: Lab, condition: str) -> None:
     guests = ("vm1", "vm2", "vm3", "vm4")
     everything = {
         (source, target, family)
@@ -80,14 +76,14 @@ def test_only_those_that_may_reach_a_guest_do(lab: Lab, condition: str) -> None:
     }
     if condition == "port_isolation":
         expected = {one for one in everything if {*one[:2]} != {*VM1_AND_VM2}}
-    else:  # An answer is a packet from elsewhere as well.
+    else:  # An answer is also a packet from another guest.
         expected = {one for one in everything if "vm2" not in one[:2] or "vm3" in one[:2]}
     assert reach(lab, guests, guests) == expected
 
 
 @pytest.fixture
 def narrow(restarted: Lab) -> Iterator[Lab]:
-    """The lab with a port on hv2 (vm3's) that only short packets leave by."""
+    """Yield the lab with a small MTU on the port of vm3 on hv2."""
     restarted.run("hv2", f"ip link set vm3 mtu {SMALL_MTU}")
     try:
         yield restarted
@@ -97,6 +93,6 @@ def narrow(restarted: Lab) -> Iterator[Lab]:
 
 @pytest.mark.usefixtures("condition")
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
-def test_such_a_guest_learns_the_mtu_of_the_way_to_who_may_send_to_it(narrow: Lab, family: int) -> None:
+def test_a_restricted_guest_learns_the_path_mtu_to_permitted_senders(narrow: Lab, family: int) -> None:
     address = narrow.guest_address("vm3", family)
-    assert narrow.run_as_guest("vm2", f"python3 -c '{SEND_UNTIL_TOLD}' {address}") == "told\n"
+    assert narrow.run_as_guest("vm2", f"python3 -c '{SEND_UNTIL_TOO_LONG}' {address}") == "too long\n"

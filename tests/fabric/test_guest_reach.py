@@ -1,4 +1,4 @@
-"""What a guest's packets and questions lead to whatever addresses it has chosen: IPv6, ICMP errors, ARP."""
+"""Reachability of guests with any link-local address, ICMP errors, ARP and fragments."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def test_a_guest_has_ipv6_whatever_its_link_local_address_is(restarted: Lab, gue
 
     others = {INTERNET[6], lab.guest_address("vm3", 6), GATEWAY6 + "%eth0"}
     wait_for("its SLAAC address", own, 20)
-    wait_for("a way out", lambda: lab.reached(guest, others) == others, 20)
+    wait_for("answers from the other addresses", lambda: lab.reached(guest, others) == others, 20)
     shown = lab.run_as_guest(guest, "ip -6 address show dev eth0 scope link")
     assert EUI64[guest] not in shown
     assert "fe80::" in shown
     for source in ("internet", "vm3", "vm2" if guest == "vm1" else "vm1"):
         assert lab.reached(source, own()) == {*own()}
-    if guest == "vm1":  # It is the holder beside vm2.
+    if guest == "vm1":  # It holds the anycast address on the hypervisor of vm2.
         assert lab.reached("vm2", [ANYCAST[6]]) == {ANYCAST[6]}
 
 
-def test_the_neighbour_of_a_port_is_there_after_it_is_configured_anew_and_without_a_carrier(
+def test_the_permanent_neighbor_survives_a_reconfiguration_and_a_loss_of_carrier(
     restarted: Lab,
 ) -> None:
     lab, permanent = restarted, "ip -6 neighbour show dev vm2 nud permanent"
@@ -93,18 +93,18 @@ def test_the_neighbour_of_a_port_is_there_after_it_is_configured_anew_and_withou
     wait_for("the neighbour", lambda: lab.run("hv1", permanent).split() == expected, 5)
 
 
-def test_a_scan_of_a_guests_prefix_makes_no_neighbours(lab: Lab) -> None:
-    def neighbours() -> int:
+def test_a_scan_of_a_guests_prefix_makes_no_neighbors(lab: Lab) -> None:
+    def neighbors() -> int:
         return len(lab.run("hv1", "ip -6 neighbour show dev vm2").splitlines())
 
     def sent() -> int:
         return int(lab.run("hv1", "cat /sys/class/net/vm2/statistics/tx_packets"))
 
     assert lab.reached("internet", [lab.guest_address("vm2", 6)])
-    before, sent_before = neighbours(), sent()
+    before, sent_before = neighbors(), sent()
     lab.run("internet", f"python3 -c '{SCAN}'")
     wait_for("the scan's packets at the port", lambda: sent() - sent_before >= SCANNED, 10)
-    assert neighbours() <= before
+    assert neighbors() <= before
 
 
 # ICMP errors.
@@ -121,7 +121,7 @@ def listening(lab: Lab, guest: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def narrow(lab: Lab) -> Iterator[Lab]:
-    """The lab with a port on hv2 (vm3's) that only short packets leave by."""
+    """Yield the lab with a small MTU on the port of vm3 on hv2."""
     senders = ("internet", "vm1", "vm4")
     lab.run("hv2", f"ip link set vm3 mtu {SMALL_MTU}")
     try:
@@ -170,12 +170,12 @@ def test_a_sender_learns_the_mtu_of_a_port_beyond_the_fabric(narrow: Lab, sender
         ),
     ],
 )
-def test_each_hypervisor_on_the_way_is_seen(
+def test_traceroute_shows_each_hypervisor(
     lab: Lab, source: str, target: str, family: int, hops: list[set[str]]
 ) -> None:
     address = lab.guest_address(target, family)
     program = "traceroute6" if family == 6 else "traceroute"
-    # The program is the host's, in the network of a guest or machine.
+    # Run the host's program in the network namespace of a guest or machine.
     place = "host-internet" if source == "internet" else f"guest-{source}"
     command = [*("nsenter", f"--net={NAMESPACES}/l3hv-{lab.name}-{place}"), *("busybox", program)]
     options = ("-n", "-q", "1", "-w", "2", "-m", "6", address)
@@ -200,22 +200,22 @@ def answered(lab: Lab, guest: str, address: str, option: str = "") -> bool:
     return re.search("Received [1-9]", lab.run_as_guest(guest, command)) is not None
 
 
-THERE = ("203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.11", GATEWAY)
-"""Other guests, here and elsewhere, an address that is translated to one of theirs, and the gateway's."""
-NOT_THERE = ("203.0.113.99", "203.0.113.255", "192.168.7.7", "8.8.8.8", "169.254.169.254", "198.51.100.2")
+REACHABLE = ("203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.11", GATEWAY)
+"""Guests on the same and on other hypervisors, a transparent address, and the gateway."""
+UNREACHABLE = ("203.0.113.99", "203.0.113.255", "192.168.7.7", "8.8.8.8", "169.254.169.254", "198.51.100.2")
 OWN = ("203.0.113.1", "203.0.113.10")
 
 
 @pytest.mark.parametrize("option", ["", "-D"], ids=["request", "probe"])
-def test_the_gateway_answers_arp_for_what_the_guest_can_reach_and_no_more(lab: Lab, option: str) -> None:
-    asked = (*THERE, *NOT_THERE, *OWN)
+def test_the_gateway_answers_arp_only_for_reachable_addresses(lab: Lab, option: str) -> None:
+    asked = (*REACHABLE, *UNREACHABLE, *OWN)
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = pool.map(lambda address: answered(lab, "vm1", address, option), asked)
         found = {address for address, is_answered in zip(asked, answers, strict=True) if is_answered}
-    assert found == {*THERE}
+    assert found == {*REACHABLE}
 
 
-def test_a_guest_hears_no_conflict_about_its_address_while_its_route_leads_elsewhere(lab: Lab) -> None:
+def test_a_guest_detects_no_address_conflict_while_its_route_points_to_another_port(lab: Lab) -> None:
     elsewhere = "203.0.113.2/32 dev vm1 scope link table public metric 5"
     lab.run("hv1", f"ip route add {elsewhere}")
     try:
@@ -225,7 +225,7 @@ def test_a_guest_hears_no_conflict_about_its_address_while_its_route_leads_elsew
         lab.run("hv1", f"ip route delete {elsewhere}")
 
 
-def test_packets_to_nowhere_end_at_the_hypervisor(lab: Lab) -> None:
+def test_packets_to_unused_addresses_end_at_the_hypervisor(lab: Lab) -> None:
     for address in ("203.0.113.99", "169.254.169.254"):
         route = f"ip route get {address} from 203.0.113.1 iif vm1 2>&1 || true"
         assert "Invalid argument" in lab.run("hv1", route)
@@ -237,7 +237,7 @@ def test_packets_to_nowhere_end_at_the_hypervisor(lab: Lab) -> None:
 
 
 LARGE = 4000
-"""Bytes of a datagram that is sent in fragments, behind the headers of a ping or of UDP."""
+"""Payload in bytes of pings and datagrams that are sent in fragments."""
 ANSWER = """
 import socket
 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as wire:
@@ -261,15 +261,15 @@ with socket.socket(family, socket.SOCK_DGRAM) as wire:
 @pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
 def test_the_gateway_answers_pings_in_fragments(standing: Lab, gateway: str) -> None:
     target = f"{gateway}%eth0" if ":" in gateway else gateway
-    said = standing.run_as_guest("vm2", f"ping -c 3 -i 0.2 -W 2 -s {LARGE} {target} 2>&1 || true")
-    assert " 3 received" in said, said
+    printed = standing.run_as_guest("vm2", f"ping -c 3 -i 0.2 -W 2 -s {LARGE} {target} 2>&1 || true")
+    assert " 3 received" in printed, printed
 
 
 def test_the_internet_pings_a_hypervisor_in_fragments(standing: Lab) -> None:
-    """In IPv6: to beyond the fabric a hypervisor answers no pings of IPv4."""
+    """Test IPv6 only: a hypervisor does not answer IPv4 pings from outside the fabric."""
     ping = f"ping -I {INTERNET[6]} -c 2 -i 0.2 -W 2 -s {LARGE} 2001:db8:c633:6400::1"
-    said = standing.run("internet", f"{ping} 2>&1 || true")
-    assert " 2 received" in said, said
+    printed = standing.run("internet", f"{ping} 2>&1 || true")
+    assert " 2 received" in printed, printed
 
 
 def test_guests_exchange_datagrams_in_fragments(standing: Lab) -> None:

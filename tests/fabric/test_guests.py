@@ -1,4 +1,4 @@
-"""Guests that start and stop without any Ansible run."""
+"""Guests that start and stop without an Ansible run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PORT = "-e /sys/class/net/vm2"
 
 
 def shown(family: int, table: str = "public") -> str:
-    """A shell condition: vm2's prefix is in a table of a machine."""
+    """Return a shell condition that is true while vm2's prefix is in a table of a machine."""
     return f"ip -{family} route show table {table} {PREFIXES[family]} | grep -q ."
 
 
@@ -32,12 +32,12 @@ def test_a_guest_that_stops_is_withdrawn_within_a_second(with_vm2: Lab, figures:
     lab = with_vm2
     gone = lab.moment("hv1", f"[ ! {PORT} ]")
     withdrawn = {family: lab.moment("hv3", f"! {shown(family)}") for family in PREFIXES}
-    with lab.steady_traffic(*both_families("vm1", "vm3")) as neighbours:
+    with lab.steady_traffic(*both_families("vm1", "vm3")) as neighbors:
         lab.twin("unplug", "vm2")
     delays = {f"IPv{family}": moment.result() - gone.result() for family, moment in withdrawn.items()}
     figures["withdrawal of a stopped guest, s"] = shown_delays(delays)
-    assert max(delays.values()) < 1 + neighbours.allowance_ms / 1000, delays
-    assert neighbours.lost() == {}
+    assert max(delays.values()) < 1 + neighbors.allowance_ms / 1000, delays
+    assert neighbors.lost() == {}
 
 
 def test_a_guest_that_starts_is_announced_within_a_second(with_vm2: Lab, figures: dict[str, str]) -> None:
@@ -46,12 +46,12 @@ def test_a_guest_that_starts_is_announced_within_a_second(with_vm2: Lab, figures
     wait_for("the withdrawal", lambda: PREFIXES[4] not in lab.routes("hv3", 4), 10)
     there = lab.moment("hv1", f"[ {PORT} ]")
     announced = {family: lab.moment("hv3", shown(family)) for family in PREFIXES}
-    with lab.steady_traffic(*both_families("vm1", "vm3")) as neighbours:
+    with lab.steady_traffic(*both_families("vm1", "vm3")) as neighbors:
         lab.twin("plug", "vm2")
     delays = {f"IPv{family}": moment.result() - there.result() for family, moment in announced.items()}
     figures["announcement of a started guest, s"] = shown_delays(delays)
-    assert max(delays.values()) < 1 + neighbours.allowance_ms / 1000, delays
-    assert neighbours.lost() == {}
+    assert max(delays.values()) < 1 + neighbors.allowance_ms / 1000, delays
+    assert neighbors.lost() == {}
     wait_for("its lease and its /64", lambda: lab.has_addresses("vm2"), 15)
     assert lab.reached("vm2", INTERNET.values()) == set(INTERNET.values())
 

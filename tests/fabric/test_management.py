@@ -38,7 +38,7 @@ sysctl -qw net.ipv6.conf.all.forwarding=1
 
 @pytest.fixture
 def with_router(lab: Lab) -> Iterator[Lab]:
-    """The lab, with a host that does not forward yet and a management router that advertises itself."""
+    """Yield the lab with a host that does not forward yet, and a management router that advertises itself."""
     lab.run(HOST, CLEAN)
     lab.run(HOST, ROUTER)
     try:
@@ -51,7 +51,7 @@ def test_a_learned_default_route_stays_when_the_host_begins_to_forward(with_rout
     lab = with_router
 
     def expires() -> int:
-        """The seconds that are left of the default route; 0 where there is none."""
+        """Return the remaining lifetime of the default route in seconds, or 0 if there is none."""
         routes = lab.read_json(HOST, "ip -6 -json route show default dev oob0")
         return max((route.get("expires", 0) for route in routes), default=0)
 
@@ -59,9 +59,9 @@ def test_a_learned_default_route_stays_when_the_host_begins_to_forward(with_rout
     lab.twin("play", "site.yml", "--limit", HOST, "--tags", "kernel", seconds=300)
     assert lab.run(HOST, "cat /proc/sys/net/ipv6/conf/all/forwarding").strip() == "1"
     assert lab.run(HOST, "cat /proc/sys/net/ipv6/conf/oob0/accept_ra").strip() == "2"
-    # An advertisement that came after the run has renewed it: without one it would only have less left.
+    # A remaining lifetime that grows shows that the kernel still accepts advertisements after the run.
     last = expires()
-    assert last > 0, "the run has taken the default route away"
+    assert last > 0, "the run has removed the default route"
 
     def is_renewed() -> bool:
         nonlocal last

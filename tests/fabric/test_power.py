@@ -1,4 +1,4 @@
-"""Machines that lose power or reboot come back by themselves, in the right order."""
+"""Machines that lose power or reboot recover without a run, and start their units in the right order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fabric
 
 
 def kernel_state(lab: Lab, machine: str) -> dict[str, str]:
-    """What must be in place before anything is announced."""
+    """Return the state of the kernel that must exist before BIRD advertises routes."""
     return {
         "rules": lab.run(machine, "ip -4 rule; ip -6 rule"),
         "last resorts": lab.run(
@@ -36,7 +36,7 @@ def kernel_state(lab: Lab, machine: str) -> dict[str, str]:
 
 
 def started_us(lab: Lab, machine: str, unit: str, event: str = "ActiveEnter") -> int:
-    """When a unit started, in microseconds since its machine's boot."""
+    """Return the start of a unit, in microseconds since its machine's boot."""
     return int(lab.run(machine, f"systemctl show --value -p {event}TimestampMonotonic {unit}"))
 
 
@@ -48,7 +48,7 @@ def assert_its_guests_are_back(lab: Lab) -> None:
         return lab.reached("vm1", addresses, patience=1) == addresses
 
     wait_for("hv3's session with each reflector", lambda: lab.established("hv3"), 20)
-    wait_for("the way to hv3's guest", answers, 20)
+    wait_for("routes to hv3's guest", answers, 20)
     assert lab.reached("vm4", INTERNET.values()) == set(INTERNET.values())
 
 
@@ -60,7 +60,7 @@ def assert_right_order(lab: Lab) -> None:
 
 @pytest.fixture
 def hardened(lab: Lab) -> Iterator[Lab]:
-    """The lab with a file on hv3 that sets at its next boot what guests cannot live with."""
+    """Yield the lab with a file on hv3 whose settings would cut guests off at the next boot."""
     file = "/etc/sysctl.d/99-hardening.conf"
     settings = "net.ipv4.conf.all.arp_ignore=2\\nnet.ipv4.icmp_echo_ignore_all=1\\n"
     lab.run("hv3", f"printf '{settings}' > {file}")
@@ -73,16 +73,16 @@ def test_a_hypervisor_loses_power_and_comes_back(hardened: Lab) -> None:
     state = kernel_state(lab, "hv3")
     with lab.steady_traffic(*both_families("vm1", "vm3")) as others:
         lab.twin("crash", "hv3")
-    assert others.lost() == {}, "the others' flows suffered"
+    assert others.lost() == {}, "flows of other guests lost packets"
     lab.twin("boot", "hv3")
     wait_for("the first session of hv3", lambda: "Established" in str(lab.protocols("hv3")), 20)
-    assert kernel_state(lab, "hv3") == state, "hv3 announced itself before its data plane was ready"
+    assert kernel_state(lab, "hv3") == state, "hv3 advertised routes before its data plane was ready"
     assert_its_guests_are_back(lab)
     assert_right_order(lab)
 
 
 def test_no_route_stays_on_a_path_that_is_lost_while_a_hypervisor_is_dead(lab: Lab) -> None:
-    """What reflectors pass on as stale is left with the path as well (docs/decisions.md)."""
+    """Routes that reflectors advertise as stale leave a dead path too (docs/decisions.md)."""
 
     def has_stale_routes() -> bool:
         return "(90" in lab.run("hv1", "birdc show route table public4")
@@ -107,7 +107,7 @@ def test_a_hypervisor_reboots(lab: Lab) -> None:
         try:
             return lab.run("hv3", "systemctl show --value --property=FinishTimestampMonotonic")
         except (AssertionError, TwinError):
-            return ""  # It is off, or has just begun.
+            return ""  # hv3 is off, or has just begun to boot.
 
     before = booted()
     lab.run("hv3", "systemctl --no-block reboot")

@@ -1,12 +1,11 @@
-"""Runs of site.yml on a fabric at work: unchanged, rehearsed, with guests and with a hypervisor less or more.
+"""Runs of site.yml under traffic: unchanged, in check mode, with changed guests, with a removed hypervisor.
 
-The changes are made in copies of the inventory; the last fixture brings everything back.
+The changes are made in copies of the inventory; the fixture `restored` restores the lab.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from changed_intents import copy_of
 from lab import (
     HYPERVISORS,
     INVENTORY,
@@ -30,15 +30,11 @@ from lab import (
 pytestmark = pytest.mark.fabric
 
 FLOWS = both_families("vm1", "vm3")
-# The bar is 15 times as long as a ping of all hosts; `make bench-run` measures it. Here both share the cores
-# with the flows that are sent meanwhile, and one ping is no measurement: twice the bar is let through.
+# The bar is 15 times the duration of a ping of all hosts; `make bench-run` measures it. Here both share the
+# cores with the flows, and a single ping is not precise: the test permits twice the bar.
 TIMES_PING = 30
 
 REMOVED_GUEST = r"vm2|50:54:33:00:00:09|203\.0\.113\.2([^0-9]|$)|cb00:7102:"
-
-
-def copy_of_inventory(directory: Path) -> Path:
-    return Path(shutil.copytree(INVENTORY, directory / "lab"))
 
 
 def edit(path: Path) -> Any:
@@ -50,10 +46,10 @@ def save(path: Path, content: object) -> None:
 
 
 def state_of(lab: Lab, machine: str) -> str:
-    """Files, rules, own routes, packet filter, since when units run, and how often BIRD was reconfigured.
+    """Return files, rules, own routes, packet filter, starts of units, and how often BIRD was reconfigured.
 
-    A rehearsal must touch none of it. When BIRD was reconfigured it tells by the host's clock, which may be
-    slewed meanwhile: its journal is counted.
+    Check mode must change none of these. BIRD's own time of its last reconfiguration depends on the host's
+    clock, which may be slewed meanwhile, so count the lines in its journal.
     """
     return lab.run(
         machine,
@@ -72,7 +68,7 @@ def states(lab: Lab) -> dict[str, str]:
 
 
 def watched_run(lab: Lab, *arguments: str, inventory: Path | None = None) -> tuple[Run, Traffic]:
-    """A run of site.yml while packets flow."""
+    """Run site.yml while packets flow."""
     with lab.steady_traffic(*FLOWS) as traffic:
         run = lab.playbook("site.yml", *arguments, inventory=inventory)
         lab.wait_until_sessions(HYPERVISORS)
@@ -102,7 +98,7 @@ def test_an_unchanged_run_changes_and_loses_nothing(lab: Lab, figures: dict[str,
 
 @dataclass(frozen=True)
 class GuestChange:
-    """A run that removes one guest, adds one and changes one, rehearsed before."""
+    """A run that removes one guest, adds one and changes one, after the same run in check mode."""
 
     before: dict[str, str]
     rehearsal: Run
@@ -113,7 +109,7 @@ class GuestChange:
 
 @pytest.fixture(scope="module")
 def guest_change(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> GuestChange:
-    inventory = copy_of_inventory(tmp_path_factory.mktemp("guests"))
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("guests"))
     hosts = {name: inventory / "host_vars" / f"{name}.yml" for name in HYPERVISORS}
     hv1, hv2, hv3 = (edit(hosts[name]) for name in HYPERVISORS)
     hv1["l3hv_guests"] = [guest for guest in hv1["l3hv_guests"] if guest["name"] != "vm2"]
@@ -130,18 +126,18 @@ def guest_change(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> Gue
     return GuestChange(before, rehearsal, after_rehearsal, run, traffic)
 
 
-def test_a_rehearsal_changes_nothing(guest_change: GuestChange) -> None:
+def test_check_mode_changes_nothing(guest_change: GuestChange) -> None:
     assert guest_change.after_rehearsal == guest_change.before
 
 
-def test_a_rehearsal_tells_what_the_run_will_change(guest_change: GuestChange) -> None:
-    assert guest_change.rehearsal.changes(), "nothing would change"
+def test_check_mode_shows_the_changes_of_the_run(guest_change: GuestChange) -> None:
+    assert guest_change.rehearsal.changes(), "check mode shows no change"
     assert guest_change.rehearsal.changes() == guest_change.run.changes()
     assert set(guest_change.rehearsal.changed_hosts()) == set(guest_change.run.changed_hosts())
     assert guest_change.rehearsal.differences() == guest_change.run.differences()
 
 
-def test_changes_of_guests_cost_the_others_nothing(guest_change: GuestChange) -> None:
+def test_changes_of_guests_cost_other_guests_nothing(guest_change: GuestChange) -> None:
     assert guest_change.traffic.lost() == {}
 
 
@@ -196,12 +192,12 @@ class HypervisorRemoval:
 
 @pytest.fixture(scope="module")
 def removal(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> HypervisorRemoval:
-    inventory = copy_of_inventory(tmp_path_factory.mktemp("hypervisor"))
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("hypervisor"))
     hosts = edit(inventory / "hosts.yml")
     del hosts["hypervisors"]["hosts"]["hv3"]
     save(inventory / "hosts.yml", hosts)
     (inventory / "host_vars" / "hv3.yml").unlink()
-    # Everything but the removal itself is brought about before.
+    # Apply all other changes first, so that the next run only removes hv3.
     standing.playbook("site.yml")
     standing.wait_until_whole()
     sessions = standing.on_each(MACHINES, standing.protocols)
@@ -219,7 +215,7 @@ def test_reflectors_drop_a_removed_hypervisor(standing: Lab, removal: Hypervisor
     assert "Established" not in str(standing.protocols("hv3"))
 
 
-def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
+def test_the_sessions_of_other_hosts_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
     for machine in ("hv1", "hv2", "internet", *REFLECTORS.values()):
         others = {
             name: state for name, state in removal.sessions_before[machine].items() if "hv3" not in name
@@ -227,7 +223,7 @@ def test_the_sessions_of_the_others_stay_up(standing: Lab, removal: HypervisorRe
         assert standing.restarted(machine, others) == set()
 
 
-def test_the_removal_of_a_hypervisor_costs_the_others_nothing(removal: HypervisorRemoval) -> None:
+def test_the_removal_of_a_hypervisor_costs_other_hosts_nothing(removal: HypervisorRemoval) -> None:
     assert removal.traffic.lost() == {}
 
 
@@ -241,7 +237,7 @@ def test_a_hypervisor_comes_back_with_its_guests(standing: Lab, removal: Hypervi
 
 @pytest.fixture(scope="module")
 def hang(standing: Lab) -> Iterator[Run]:
-    """A run while BIRD on hv2 is stopped: it is there, and answers nobody."""
+    """Run site.yml while BIRD on hv2 is stopped (SIGSTOP) and does not answer."""
     process = standing.run("hv2", "systemctl show --property=MainPID --value bird").strip()
     standing.run("hv2", f"kill -STOP {process}")
     try:
@@ -259,7 +255,7 @@ def test_a_daemon_that_hangs_does_not_hang_the_run(hang: Run) -> None:
 
 
 @pytest.mark.matrix
-def test_the_other_hosts_are_verified_beside_one_that_hangs(hang: Run) -> None:
-    """hv2 could not be looked at; what fails elsewhere follows from that."""
+def test_the_other_hosts_are_verified_if_one_hangs(hang: Run) -> None:
+    """The only failure is the observation of hv2; failures on other hosts are folded under it."""
     findings = re.findall(r"FAILED\S*  (\S+): (.+)$", hang.output, re.MULTILINE)
     assert findings == [("hv2", "observation")]

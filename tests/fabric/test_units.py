@@ -1,4 +1,4 @@
-"""The fabric's units have the least privileges, and work with them."""
+"""The fabric's units run with the least privileges."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lab import Lab, wait_for
 pytestmark = pytest.mark.fabric
 
 MOST_EXPOSED = 2.0
-"""Of 10, as `systemd-analyze security` counts."""
+"""The permitted exposure level of `systemd-analyze security`, whose worst value is 10."""
 
 UNITS = ("bird", "l3hv-dhcp", "l3hv-nftables", "l3hv-tables", "radvd")
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_unit_is_hardly_exposed(standing: Lab, unit: str) -> None:
-    said = standing.run("hv1", f"systemd-analyze security --no-pager {unit}.service")
-    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
-    assert found is not None, said
+def test_the_exposure_level_of_a_unit_is_low(standing: Lab, unit: str) -> None:
+    printed = standing.run("hv1", f"systemd-analyze security --no-pager {unit}.service")
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", printed)
+    assert found is not None, printed
     assert float(found[1]) <= MOST_EXPOSED
 
 
@@ -32,18 +32,20 @@ def test_no_daemon_runs_as_root(standing: Lab, unit: str) -> None:
 @pytest.mark.parametrize("machine", ["hv1", "rr1", "internet"])
 def test_only_root_reaches_the_control_socket_of_bird(standing: Lab, machine: str) -> None:
     assert "BIRD" in standing.run(machine, "birdc show status")
-    said = standing.run(
+    printed = standing.run(
         machine, "setpriv --reuid=65534 --regid=65534 --clear-groups birdc show status 2>&1 || true"
     )
-    assert "Permission denied" in said
-    assert "Daemon is up" not in said
+    assert "Permission denied" in printed
+    assert "Daemon is up" not in printed
 
 
 def test_no_unit_was_denied_what_it_needs(standing: Lab) -> None:
-    """What radvd fails to set (MTU, hop limit of the port itself) systemd-networkd has set already."""
+    """Ignore the port settings that radvd fails to set (MTU, hop limit): systemd-networkd sets them."""
     units = " ".join(f"--unit={unit}" for unit in UNITS)
-    said = standing.run("hv1", f"journalctl --boot --no-pager --output=cat {units}").splitlines()
-    denied = [line for line in said if re.search("denied|not permitted|read-only file", line, re.IGNORECASE)]
+    journal = standing.run("hv1", f"journalctl --boot --no-pager --output=cat {units}").splitlines()
+    denied = [
+        line for line in journal if re.search("denied|not permitted|read-only file", line, re.IGNORECASE)
+    ]
     assert [line for line in denied if "failed to set" not in line] == []
 
 
@@ -69,7 +71,7 @@ KEEPER = "l3hv-dhcp-checksums"
 
 
 def test_daemons_of_guests_that_hang_are_restarted(lab: Lab) -> None:
-    """dnsmasq and radvd by a run, which reports it in check mode; the keeper of checksums by its watchdog."""
+    """A run restarts dnsmasq and radvd, and reports this in check mode; a watchdog restarts the keeper."""
 
     def processes(*units: str) -> list[str]:
         return lab.run("hv3", f"systemctl show --property=MainPID --value {' '.join(units)}").split()
@@ -77,9 +79,9 @@ def test_daemons_of_guests_that_hang_are_restarted(lab: Lab) -> None:
     run = ("site.yml", "--limit", "hv3", "--tags", "guest_services")
     before, keeper = processes(*SERVES_GUESTS), processes(KEEPER)
     lab.run("hv3", f"systemctl kill --signal=STOP {' '.join(SERVES_GUESTS)} {KEEPER}")
-    said = " ".join(lab.playbook(*run, "--check", "-v").output.split())
+    printed = " ".join(lab.playbook(*run, "--check", "-v").output.split())
     for unit, process in zip(SERVES_GUESTS, before, strict=True):
-        assert f"{unit}.service on hv3 hangs: process {process} has not emptied the queue" in said
+        assert f"{unit}.service on hv3 hangs: process {process} has not emptied the queue" in printed
     assert processes(*SERVES_GUESTS) == before
     assert lab.playbook(*run).changed_hosts().keys() == {"hv3"}
     assert not {*before} & {*processes(*SERVES_GUESTS)}

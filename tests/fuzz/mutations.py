@@ -1,4 +1,4 @@
-"""Inventories that somebody got wrong: a sound one with some places changed.
+"""Inventories with mistakes: a valid one with some changed values.
 
 An inventory is plain data here: ``{"common": variables, "hosts": {name: [group, variables]}}``.
 """
@@ -12,9 +12,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from l3hv.fabric import COMMON_KEYS
-from l3hv.hosts import KINDS
-from l3hv.inventory import open_inventory
+from l3hv.intent.fabric import COMMON_KEYS
+from l3hv.inventory.ansible import open_inventory
+from l3hv.model.choices import KINDS
 
 Place = tuple[Any, ...]
 
@@ -93,7 +93,7 @@ HOSTILE = (
     "52-54-00-00-00-01",
     "525400000001",
 )
-"""Texts that mean something to those that a name passes through: YAML, Jinja, files, daemons, shells."""
+"""Texts with a special meaning in YAML, Jinja, file names, configurations of daemons or shells."""
 
 ODD = (
     *(
@@ -174,7 +174,7 @@ ODD = (
     *("tag", "option", "prefix", "interface", "route", "RDNSS", "br0", "eth0.90", "vm1.", "xn--a", "a" * 15),
     *("unix", "rule", "via", "dev", "proto", "scope", "nat", "lookup", "blackhole", "l3hv", "mgmt0", "lan"),
 )
-"""Names that the intent may well allow, and that mean something in a file that they get into."""
+"""Names that the intent may allow, with a special meaning in a file of a daemon."""
 
 NUMBERS = (-(2**64), -1, 0, 1, 2, 63, 64, 65, 127, 128, 255, 256, 1279, 1280, 4094, 4095, 32766, 65535, 65536)
 HUGE = (2**31, 2**32 - 1, 2**32, 2**64, 10**30)
@@ -208,7 +208,7 @@ def deep(levels: int, wrap: bool) -> Any:
 
 
 def unlike() -> st.SearchStrategy[Any]:
-    """Return values that fit hardly anywhere."""
+    """Return values that hardly any variable accepts."""
     leaves = st.sampled_from((*HOSTILE, *NUMBERS, *HUGE, *UNLIKELY)) | st.text(max_size=12) | st.integers()
     return st.one_of(
         leaves,
@@ -219,7 +219,7 @@ def unlike() -> st.SearchStrategy[Any]:
 
 
 def alike(value: Any, others: list[Any]) -> st.SearchStrategy[Any]:
-    """Return values that look like ``value``; ``others`` are those of the same type in the inventory."""
+    """Return values that look like ``value``; ``others`` are the values of its type in the inventory."""
     choices: list[st.SearchStrategy[Any]] = [st.sampled_from(others)] if others else []
     if isinstance(value, bool):
         choices += [st.booleans(), st.sampled_from((0, 1, "yes", "true", "on"))]
@@ -248,7 +248,7 @@ def alike(value: Any, others: list[Any]) -> st.SearchStrategy[Any]:
 
 
 def places(value: Any, here: Place = ()) -> list[Place]:
-    """Return every place in nested data, itself included."""
+    """Return the path of every value in nested data, itself included."""
     found = [here]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -267,7 +267,7 @@ def of_type(inventory: Any, value: Any) -> list[Any]:
 
 
 def names(sound: dict[str, Any]) -> list[str]:
-    """Return the names that somebody chose, of hosts, guests, interfaces, paths, domains, pools."""
+    """Return the names of hosts, guests, interfaces, paths, domains and pools."""
     common = sound["common"]
     found = {common.get("l3hv_fabric", "l3hv"), *sound["hosts"]}
     for key in ("l3hv_domains", "l3hv_paths", "l3hv_pools"):
@@ -281,7 +281,7 @@ def names(sound: dict[str, Any]) -> list[str]:
 
 
 def renamed(value: Any, old: str, new: str) -> Any:
-    """Return nested data with a name replaced wherever it is."""
+    """Return nested data with all occurrences of a name replaced."""
     if isinstance(value, dict):
         return {
             renamed(key, old, new): item if key == "kind" else renamed(item, old, new)
@@ -340,14 +340,14 @@ def _change(draw: st.DrawFn, inventory: Any, root: Any, place: Place) -> None:
 
 
 def _names(place: Place) -> st.SearchStrategy[Any]:
-    """Return keys for the mapping that ``place`` is in; variables without our prefix are not ours."""
+    """Return keys for the mapping that contains ``place``; keys without the prefix of l3hv are ignored."""
     if len(place) > 1:
         return st.sampled_from((*HOSTILE, 7, True, None))
     return st.one_of(st.sampled_from([f"l3hv_{text}" for text in HOSTILE]), st.just(7))
 
 
 def _rename(mapping: dict[Any, Any], key: Any, new: Any) -> None:
-    """Give ``key`` another name in its place."""
+    """Rename ``key`` and keep its position."""
     items = [(new if old == key else old, value) for old, value in mapping.items()]
     mapping.clear()
     mapping.update(items)
@@ -360,7 +360,7 @@ def sound_inventory(source: Path) -> dict[str, Any]:
     variables = {host: opened.variables(host)[0] for host in groups}
     first = next(iter(variables.values()))
     for name, domain in first["l3hv_domains"].items():
-        domain.setdefault("kind", name)  # so that its name may be another
+        domain.setdefault("kind", name)  # so that the domain can be renamed
     return {
         "common": {key: first[key] for key in sorted(COMMON_KEYS & first.keys())},
         "hosts": {

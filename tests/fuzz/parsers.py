@@ -1,7 +1,7 @@
-"""Every daemon's own parser, on many files at once.
+"""The parsers of all daemons, run on many files at once.
 
-``unshare --mount --net --pid --fork python parsers.py IMAGE FILES`` prints what was refused: in namespaces of
-its own, for the image is shared, and some parsers have no dry run and configure what they find.
+``unshare --mount --net --pid --fork python parsers.py IMAGE FILES`` prints the refused files. It runs in
+separate namespaces, because tests share the image, and some parsers have no dry run and configure the kernel.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ TABLES = "/etc/l3hv/tables.conf"
 TABLE_NAMES = "/etc/iproute2/rt_tables.d/l3hv.conf"
 IS_LOADED = "Enumeration completed"
 SINCE_257 = re.compile(r"Unknown key.* 'IPv4(Forwarding|ReversePathFilter)'")
-"""What an older systemd-networkd ignores; the same values come from sysctl.d."""
+"""Settings that an older systemd-networkd ignores; sysctl.d sets the same values."""
 
 
 class Files:
-    """The files that hosts get, each text once, and the number of the inventory that it comes from.
+    """The different texts of the files of hosts, each with the number of an inventory that has it.
 
-    ``together`` are files whose names for tables another file explains: by the text of that.
+    ``together`` are files that use table names of another file, by the text of that file.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Files:
 
 
 def refusals(files: Files, image: Path, directory: Path) -> list[tuple[int, str]]:
-    """Return what the parsers of ``image`` refuse: the origin of the file, and their words."""
+    """Return the files that the parsers of ``image`` refuse: the inventory's number and the error message."""
     (directory / "files.json").write_text(json.dumps(vars(files)))
     done = subprocess.run(
         [
@@ -98,7 +98,7 @@ def main(root: Path, files: Path) -> None:
     ):
         subprocess.run(["mount", "-t", kind, kind, root / place], check=True)
     roles = Path(__file__).resolve().parents[2] / "roles"
-    shutil.copy(roles / "tables/files/tables", root / "mnt/tables")
+    shutil.copy(roles / "tables/files/tables-sync", root / "mnt/tables-sync")
     units = root / "mnt/units"
     units.mkdir()
     subprocess.run(["mount", "--bind", units, root / "etc/systemd/system"], check=True)
@@ -140,7 +140,7 @@ def parsed_alone(command: str, texts: dict[str, int]) -> Iterator[tuple[int, str
 
 
 def networkd(conf: str, texts: dict[str, int]) -> Iterator[tuple[int, str]]:
-    """Have systemd-networkd read its files; it complains of a line that it ignores, and goes on."""
+    """Let systemd-networkd read its files; it logs each line that it ignores."""
     Path("/run/systemd/networkd.conf.d").mkdir(parents=True, exist_ok=True)
     Path("/run/systemd/networkd.conf.d/l3hv.conf").write_text(conf)
     for old in Path(NETWORKD).iterdir():
@@ -174,14 +174,14 @@ def networkd(conf: str, texts: dict[str, int]) -> Iterator[tuple[int, str]]:
 
 
 def tables(names: str, texts: dict[str, int]) -> Iterator[tuple[int, str]]:
-    """Have the rules made, and see that the kernel has what was meant."""
+    """Load the rules, and check that the kernel has the rules of the file."""
     Path("/etc/iproute2/rt_tables.d/l3hv.conf").write_text(names)
     run("ip link set lo up")
     for text, origin in texts.items():
         Path("/mnt/file").write_text(text)
-        done = run("/mnt/tables /mnt/file && /mnt/tables --check /mnt/file")
+        done = run("/mnt/tables-sync apply /mnt/file && /mnt/tables-sync in-force /mnt/file")
         if done.returncode != 0:
-            yield origin, f"tables: {done.stdout}"
+            yield origin, f"tables-sync: {done.stdout}"
 
 
 def run(command: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Names that would break out of a file, a path or a command are refused, and then nothing is written."""
+"""Names that would break out of a file, a path or a command are refused, and no file is written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import yaml
 from golden_cases import intent_directory
 from mutations import renamed, sound_inventory, written
 
-from l3hv.errors import IntentError
-from l3hv.inventory import Run, open_inventory, read_fabric
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import Run, read_fabric
+from l3hv.model.errors import IntentError
 
 LAB = sound_inventory(intent_directory("lab"))
 LAB["common"]["l3hv_pools"]["customers"]["search"] = ["example.net"]
@@ -64,7 +65,7 @@ INJECTIONS = (
 
 
 def lab() -> dict[str, Any]:
-    """Return the lab, in which each name stands for one thing."""
+    """Return the lab with a different name for each object."""
     inventory = renamed(LAB, "", "")
     hv1, hv3 = (inventory["hosts"][host][1] for host in ("hv1", "hv3"))
     guests = {guest["name"]: guest for variables in (hv1, hv3) for guest in variables["l3hv_guests"]}
@@ -89,10 +90,10 @@ def test_a_hostile_name_is_refused_by_its_field(place: str, text: str, tmp_path:
     with pytest.raises(IntentError) as raised:
         read(source, tmp_path / "fabric")
     assert field.partition("{")[0] in str(raised.value)
-    assert not (tmp_path / "fabric").exists(), "no slice is written of an intent that is refused"
+    assert not (tmp_path / "fabric").exists(), "a refused intent has written slices"
 
 
-def test_without_a_hostile_name_the_intent_is_sound(tmp_path: Path) -> None:
+def test_the_intent_is_valid_without_a_hostile_name(tmp_path: Path) -> None:
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(lab())), encoding="utf-8")
     assert read(source, tmp_path / "fabric").hosts == 6
@@ -104,7 +105,7 @@ def test_an_expression_without_a_value_is_refused_by_its_field(place: str, text:
     old, field = PLACES[place]
     source = tmp_path / "hosts.yml"
     source.write_text(yaml.dump(written(renamed(lab(), old, text))), encoding="utf-8")
-    with pytest.raises(IntentError, match=r"Ansible finds no value for") as raised:
+    with pytest.raises(IntentError, match=r"Ansible cannot resolve") as raised:
         read(source, tmp_path / "fabric")
     assert all(problem.field for problem in raised.value.problems)
     assert {problem.field for problem in raised.value.problems} == {field.replace("vm2", "0")}
@@ -120,8 +121,8 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("variables", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_ansible_cannot_read_is_no_inventory(variables: str, tmp_path: Path) -> None:
+def test_an_inventory_that_ansible_cannot_read_is_refused(variables: str, tmp_path: Path) -> None:
     source = tmp_path / "hosts.yml"
     source.write_text(f"hypervisors: {{hosts: {{hv1: {variables}}}}}")
-    with pytest.raises(IntentError, match=r"Ansible cannot read all of it"):
+    with pytest.raises(IntentError, match=r"Ansible cannot read all of the inventory"):
         open_inventory(source)

@@ -1,4 +1,4 @@
-"""A fuzz of the inventory: what somebody writes is refused, by host and field, or every daemon takes it."""
+"""A fuzz test of inventories: each one is refused with host and field, or all daemons accept its files."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from parsers import Files, refusals
 from rendered import files_of_plan
 from test_rendered_files import image_of
 
-from l3hv.errors import FABRIC, IntentError
-from l3hv.inventory import open_inventory, read_fabric
-from l3hv.model import as_plain
-from l3hv.plan import host_plan
-from l3hv.summary import plan_summary
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import read_fabric
+from l3hv.model.errors import FABRIC, IntentError
+from l3hv.render.summary import plan_summary
 
 EXAMPLES = int(os.environ.get("L3HV_FUZZ_EXAMPLES", "0"))
-"""For each golden case; without it the same 75 are tried at each run, with it other ones."""
+"""The number of random inventories per golden case; without it, each run tests the same 75."""
 
 
 class Accepted:
-    """What the inventories of one case that were accepted print."""
+    """The rendered files of the accepted inventories of one case."""
 
     def __init__(self) -> None:
         self.files: dict[Path, Files] = {}
-        """By the file system that has the host's daemons."""
+        """The files by the image that has the host's daemons."""
         self.inventories: list[str] = []
         self.refused = 0
         self._plans: set[str] = set()
@@ -42,14 +41,14 @@ class Accepted:
         self.inventories.append(inventory)
         for plan in plans:
             text = json.dumps(plan, sort_keys=True)
-            if text not in self._plans:  # most hosts do not notice what was changed
+            if text not in self._plans:  # most hosts do not depend on the change
                 self._plans.add(text)
                 files = self.files.setdefault(image_of(plan), Files())
                 files.add(files_of_plan(plan), len(self.inventories) - 1)
 
 
 def attempt(inventory: dict[str, Any], accepted: Accepted) -> None:
-    """Read an inventory as a playbook does; plan and render every host of one that is accepted."""
+    """Read an inventory as a playbook does; if it is accepted, plan and render all its hosts."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         source = Path(directory) / "hosts.yml"
         text = yaml.dump(written(inventory), allow_unicode=True, sort_keys=False)
@@ -61,14 +60,13 @@ def attempt(inventory: dict[str, Any], accepted: Accepted) -> None:
             accepted.refused += 1
             explain(error, inventory)
             return
-        slices = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.slices.iterdir())]
-    plans = [as_plain(host_plan(part)) for part in slices]
+        plans = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.plans.iterdir())]
     assert all(map(plan_summary, plans))
     accepted.add(text, plans)
 
 
 def explain(error: IntentError, inventory: dict[str, Any]) -> None:
-    """Assert that each problem says on one line where it is, what is wrong and what to do."""
+    """Assert that each problem has its place, the mistake and the remedy on one line."""
     assert error.problems
     for problem in error.problems:
         assert problem.host in {FABRIC, "inventory", *map(str, inventory["hosts"])}
@@ -105,4 +103,6 @@ def test_inventories_are_refused_by_host_and_field_or_accepted_by_every_daemon(
         print(f"{image.name}: {files}")
         refused |= {words: origin for origin, words in reversed(refusals(files, image, tmp_path))}
     first = next(iter(refused.values()), 0)
-    assert not refused, "\n".join([*refused, "The last of them is of:", accepted.inventories[first]])
+    assert not refused, "\n".join(
+        [*refused, "The inventory of the last refusal:", accepted.inventories[first]]
+    )

@@ -1,4 +1,4 @@
-"""Golden cases: an inventory under `intent/`, and what is made of it under `expected/<host>/`."""
+"""Golden cases: an inventory in `intent/`, and the plan and the files of each host in `expected/<host>/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from l3hv.inventory import open_inventory, read_fabric
+from l3hv.inventory.ansible import open_inventory
+from l3hv.inventory.read import read_fabric
 
 GOLDEN = Path(__file__).parent
 INVENTORIES = GOLDEN.parent.parent / "inventories"
@@ -21,19 +22,19 @@ def cases() -> list[str]:
 
 
 def intent_directory(case: str) -> Path:
-    """Return the inventory of a case; that of `lab` is the one that the project is shipped with."""
+    """Return the inventory of a case; the case `lab` has the shipped inventory `inventories/lab`."""
     own = GOLDEN / case / "intent"
     return own if own.is_dir() else INVENTORIES / case
 
 
 def expected_directory(case: str, host: str) -> Path:
-    """Return where the files that a host of a case is expected to get are kept."""
+    """Return the directory of the expected files of a host."""
     return GOLDEN / case / "expected" / host
 
 
-def slices(inventory: Path) -> dict[str, dict[str, Any]]:
-    """Return, by host, the slices of an inventory, read as a playbook reads it."""
+def plans(inventory: Path) -> dict[str, dict[str, Any]]:
+    """Return the plans of an inventory by host, as plain data, read in the same way as by a playbook."""
     opened = open_inventory(inventory)
     with tempfile.TemporaryDirectory() as directory:
         run = read_fabric(opened, opened.kinds()[0], Path(directory))
-        return {path.stem: json.loads(path.read_text()) for path in run.slices.glob("*.json")}
+        return {path.stem: json.loads(path.read_text()) for path in run.plans.glob("*.json")}

@@ -1,34 +1,34 @@
-"""hv2 of the fabric with three paths was taken over, and lies to the reflectors of two of them.
+"""Attacks of hv2 on the reflectors of two of three paths.
 
-An attacker's BIRD takes the place of its own.  What hv1 and the edge router know must stay as it was, their
+An attacker's BIRD takes the place of hv2's own. The routes of hv1 and the edge router must not change, their
 sessions must stay up, and vm1 must lose no packet to or from the Internet.
 """
 
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from changed_intents import copy_of
 from lab import Lab, both_families, wait_for
-from three_paths import await_whole
 
 UNIT, SOCKET = "l3hv-attacker", "/run/attacker.ctl"
 ATTACKER, ATTACKER_ID = "hv2", 2
 WITNESSES = ("hv1", "gw")
 FLOWS = both_families("vm1", "gw")
-LIED_TO = {"rr1": "a", "rr3": "c"}
+ATTACKED = {"rr1": "a", "rr3": "c"}
 
 OWN = {
     "public4": ["203.0.113.2/32", "203.0.113.10/32"],
     "public6": ["2001:db8:cb00:7102::/64", "2001:db8:cb00:710a::/64"],
     "private4": ["172.22.2.2/32"],
 }
-"""What hv2 announces rightly, by table."""
+"""The prefixes that hv2 may announce, by table."""
 
 NETWORKS = {
     "a": {"public4": "198.51.100.{}", "public6": "2001:db8:c633:6400::{:x}", "private4": "172.22.15.{}"},
@@ -38,17 +38,17 @@ OFFSETS = {"a": 0, "c": 128}
 
 
 def address(path: str, table: str, number: int) -> str:
-    """The address of the host of a number, on a path."""
+    """Return the address on a path of the host with a number."""
     offset = 0 if table.endswith("6") else OFFSETS[path]
     return NETWORKS[path][table].format(number + offset)
 
 
 @dataclass(frozen=True)
-class Lie:
-    """What the attacker announces beside what is its own, by table, or says of its own.
+class Forgery:
+    """Announcements of the attacker beside its own prefixes, by table, or attributes of its own prefixes.
 
-    ``next_hop_of`` is the number of the host whose addresses it gives as its own; ``statements`` are of an
-    export filter.
+    ``next_hop_of`` is the number of the host whose addresses it sends as next hops; ``statements`` are part
+    of its export filter.
     """
 
     name: str
@@ -57,34 +57,34 @@ class Lie:
     next_hop_of: int = ATTACKER_ID
 
 
-HONESTY = Lie("nothing")
-LIES = (
-    Lie(
+NO_FORGERY = Forgery("nothing")
+FORGERIES = (
+    Forgery(
         "prefixes that no hypervisor has",
         {
             "public4": [
                 *("0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"),  # the default route, and its halves
-                *("203.0.113.0/24", "203.0.112.0/20"),  # the whole pool, and more
+                *("203.0.113.0/24", "203.0.112.0/20"),  # the whole pool, and a larger prefix
                 *(
                     "198.51.100.0/26",
                     "198.51.100.62/32",
                     "192.0.2.8/32",
-                ),  # the fabric's, a reflector's, outside
-                *("172.22.2.2/32", "172.22.15.0/26"),  # private ones, its own loopback among them
+                ),  # a path, a reflector, the Internet
+                *("172.22.2.2/32", "172.22.15.0/26"),  # prefixes of private, one of them its own loopback
             ],
             "public6": ["::/0", "2000::/3", "2001:db8:cb00:7100::/56", "2001:db8:c633:6400::/120"],
             "private4": ["0.0.0.0/0", "172.22.2.0/24", "172.22.15.0/26", "203.0.113.2/32"],
         },
     ),
-    Lie("another's loopback", {"private4": ["172.22.2.1/32"]}),
-    Lie("another hypervisor's next hop", next_hop_of=1),
-    Lie("an edge router as its next hop", next_hop_of=60),
-    Lie("an AS path", statements="bgp_path.prepend(65009);"),
+    Forgery("another's loopback", {"private4": ["172.22.2.1/32"]}),
+    Forgery("another hypervisor's next hop", next_hop_of=1),
+    Forgery("an edge router as its next hop", next_hop_of=60),
+    Forgery("an AS path", statements="bgp_path.prepend(65009);"),
 )
-"""What no reflector believes."""
+"""Announcements that every reflector refuses."""
 
-OWNERS_LIE = Lie(
-    "prefixes that the inventory gives to others, or to nobody",
+FORGED_OWNERS = Forgery(
+    "prefixes of other guests, or of no guest",
     {
         "public4": ["203.0.113.1/32", "203.0.113.0/31", "203.0.113.99/32"],
         "public6": [
@@ -93,17 +93,17 @@ OWNERS_LIE = Lie(
         ],
     },
 )
-"""What none believes that knows whose prefixes are whose."""
+"""Announcements that reflectors with `strict` refuse."""
 
-FORGERY = Lie(
+FORGED_ATTRIBUTES = Forgery(
     "forged attributes",
     statements="bgp_local_pref = 4294967295; bgp_med = 77; bgp_community.add((65535, 65281)); "
     "bgp_community.add((65535, 7)); bgp_community.add((65000, 1)); bgp_large_community.add((65000, 1, 2));",
 )
 
 
-def configuration(lie: Lie, *, has_bfd: bool) -> str:
-    """Return what the attacker's BIRD is told."""
+def configuration(forgery: Forgery, *, has_bfd: bool) -> str:
+    """Return the configuration of the attacker's BIRD."""
     lines = ["log stderr all;", "router id 172.22.2.2;", "protocol device {}"]
     if has_bfd:
         lines.append('protocol bfd { interface "*" { interval 100 ms; multiplier 3; }; }')
@@ -111,10 +111,10 @@ def configuration(lie: Lie, *, has_bfd: bool) -> str:
         lines += [f"ipv{table[-1]} table {table};", f"protocol static s_{table} {{"]
         lines.append(f"ipv{table[-1]} {{ table {table}; }};")
         lines += [
-            f"route {prefix} blackhole;" for prefix in dict.fromkeys([*own, *lie.routes.get(table, ())])
+            f"route {prefix} blackhole;" for prefix in dict.fromkeys([*own, *forgery.routes.get(table, ())])
         ]
-        lines += ["}", f"filter out_{table} {{ {lie.statements} accept; }}"]
-    for path in LIED_TO.values():
+        lines += ["}", f"filter out_{table} {{ {forgery.statements} accept; }}"]
+    for path in ATTACKED.values():
         for domain in ("public", "private"):
             lines += [
                 f"protocol bgp {domain}_{path} {{",
@@ -125,7 +125,7 @@ def configuration(lie: Lie, *, has_bfd: bool) -> str:
             ]
             for table in OWN:
                 if table.startswith(domain):
-                    hop = address(path, table, lie.next_hop_of)
+                    hop = address(path, table, forgery.next_hop_of)
                     lines.append(
                         f"ipv{table[-1]} {{ table {table}; import none; export filter out_{table};"
                         f" next hop address {hop}; next hop self; }};"
@@ -136,14 +136,14 @@ def configuration(lie: Lie, *, has_bfd: bool) -> str:
 
 @dataclass
 class Attacker:
-    """hv2 with the attacker's BIRD, and what others knew before it lied."""
+    """hv2 with the attacker's BIRD."""
 
     lab: Lab
     has_bfd: bool
 
-    def tell(self, lie: Lie) -> None:
-        """Let the attacker's BIRD say something else."""
-        text = shlex.quote(configuration(lie, has_bfd=self.has_bfd))
+    def announce(self, forgery: Forgery) -> None:
+        """Restart or reconfigure the attacker's BIRD with other announcements."""
+        text = shlex.quote(configuration(forgery, has_bfd=self.has_bfd))
         start = f"systemd-run --quiet --unit {UNIT} bird -f -c /run/attacker.conf -s {SOCKET}"
         self.lab.run(
             ATTACKER,
@@ -155,7 +155,7 @@ class Attacker:
         wait_for("the attacker's sessions", lambda: self._show("protocols").count("Established") == 4)
 
     def sent(self) -> int:
-        """How many announcements were sent, in all sessions."""
+        """Return the number of announcements in all sessions."""
         lines = self._show("protocols all").splitlines()
         return sum(int(line.split()[-1]) for line in lines if line.strip().startswith("Export updates:"))
 
@@ -165,21 +165,21 @@ class Attacker:
 
 @contextmanager
 def taken_over(lab: Lab, *, has_bfd: bool) -> Iterator[Attacker]:
-    """hv2 is not ours while the block runs: whatever its BIRD announces comes from the attacker."""
-    await_whole(lab)
+    """Replace hv2's BIRD by the attacker's while the block runs."""
+    lab.wait_until_converged()
     lab.run(ATTACKER, "systemctl stop bird")
     attacker = Attacker(lab, has_bfd)
     try:
-        attacker.tell(HONESTY)
+        attacker.announce(NO_FORGERY)
         attacker.await_sessions()
         yield attacker
     finally:
         lab.run(ATTACKER, f"systemctl stop {UNIT} 2>/dev/null || true; systemctl start bird")
-        await_whole(lab)
+        lab.wait_until_converged()
 
 
-def known(lab: Lab) -> dict[str, dict[str, list[str]]]:
-    """Return the routes that the witnesses' kernels have by BGP, but for hv2's own: prefix → next hops."""
+def routes_of_witnesses(lab: Lab) -> dict[str, dict[str, list[str]]]:
+    """Return the BGP routes in the witnesses' kernels, without hv2's own prefixes: prefix → next hops."""
     own = {prefix.removesuffix("/32") for prefixes in OWN.values() for prefix in prefixes}
 
     def ask(machine: str) -> dict[str, list[str]]:
@@ -196,10 +196,10 @@ def known(lab: Lab) -> dict[str, dict[str, list[str]]]:
     return lab.on_each(WITNESSES, ask)
 
 
-def believed_of_hv2(lab: Lab) -> set[str]:
-    """The next hops of hv1 towards hv2's guest, in both families, on the paths of those that are lied to.
+def accepted_from_hv2(lab: Lab) -> set[str]:
+    """Return hv1's next hops to hv2's guest, in both families, on the paths of the attacked reflectors.
 
-    The other reflector keeps what hv2's own BIRD has told it, as a last resort.
+    The other reflector keeps the routes of hv2's own BIRD as a last resort.
     """
     shown = [
         *lab.read_json("hv1", "ip -4 -json route show table public proto bird 203.0.113.2"),
@@ -207,91 +207,111 @@ def believed_of_hv2(lab: Lab) -> set[str]:
     ]
     hops = {hop["gateway"] for route in shown for hop in route.get("nexthops", [route])}
     return hops & {
-        address(path, f"public{family}", ATTACKER_ID) for path in LIED_TO.values() for family in "46"
+        address(path, f"public{family}", ATTACKER_ID) for path in ATTACKED.values() for family in "46"
     }
 
 
 def sessions_of_others(lab: Lab) -> dict[str, str]:
-    """The sessions of the witnesses with the reflectors, and since when they are up."""
+    """Return the witnesses' sessions with the reflectors, and the times of their last changes."""
     found = lab.on_each(WITNESSES, lab.protocols)
     return {f"{machine} {name}": state for machine, of in found.items() for name, state in of.items()}
 
 
-def believe_strictly(lab: Lab, intent: Path, validation: str = "strict") -> None:
-    """Tell the reflectors whose prefixes are whose, or not any more."""
-    variable = f"l3hv_origin_validation={validation}"
-    lab.playbook(
-        "site.yml", "--limit", ",".join(LIED_TO), "--skip-tags", "verify", "-e", variable, inventory=intent
-    )
+def enable_strict(lab: Lab, intent: Path) -> None:
+    """Set l3hv_origin_validation to `strict` on the attacked reflectors."""
+    limit = ("--limit", ",".join(ATTACKED), "--skip-tags", "verify")
+    lab.playbook("site.yml", *limit, inventory=intent, variables={"l3hv_origin_validation": "strict"})
 
 
-def assert_unbelieved(attacker: Attacker, lie: Lie) -> None:
-    """Say it, and see that nobody believes it, that no session ended and no packet was lost."""
+def assert_refused(attacker: Attacker, forgery: Forgery) -> None:
+    """Announce forged routes, and assert that no host has them, no session ends and no packet is lost."""
     lab = attacker.lab
-    before, sessions, sent = known(lab), sessions_of_others(lab), attacker.sent()
-    with lab.traffic(*FLOWS, seconds=6 if lie.routes else 12, each=4) as traffic:
-        attacker.tell(lie)
-        if lie.routes:
-            said = len(LIED_TO) * sum(map(len, lie.routes.values()))
-            wait_for("the lie to be sent", lambda: attacker.sent() >= sent + said, 3)
+    before, sessions, sent = routes_of_witnesses(lab), sessions_of_others(lab), attacker.sent()
+    with lab.traffic(*FLOWS, seconds=6 if forgery.routes else 12, each=4) as traffic:
+        attacker.announce(forgery)
+        if forgery.routes:
+            count = len(ATTACKED) * sum(map(len, forgery.routes.values()))
+            wait_for("the forged routes to be sent", lambda: attacker.sent() >= sent + count, 3)
             time.sleep(1)
         else:
-            wait_for("hv2's own to be refused", lambda: not believed_of_hv2(lab), 8)
-        after = known(lab)
-    attacker.tell(HONESTY)
+            wait_for("all reflectors to refuse hv2's own prefixes", lambda: not accepted_from_hv2(lab), 8)
+        after = routes_of_witnesses(lab)
+    attacker.announce(NO_FORGERY)
     assert after == before
     assert sessions_of_others(lab) == sessions
     assert traffic.lost() == {}, traffic.lost()
-    wait_for("hv2's own to be believed", lambda: len(believed_of_hv2(lab)) == 2 * len(LIED_TO), 20)
+    wait_for(
+        "all reflectors to accept hv2's own prefixes",
+        lambda: len(accepted_from_hv2(lab)) == 2 * len(ATTACKED),
+        20,
+    )
 
 
-def assert_forgery_is_dropped(attacker: Attacker) -> None:
-    """Its own prefixes are believed, and nothing else that it says of them."""
+def assert_attributes_are_removed(attacker: Attacker) -> None:
+    """Assert that reflectors accept the attacker's own prefixes and remove their forged attributes."""
     lab = attacker.lab
-    attacker.tell(FORGERY)
+    attacker.announce(FORGED_ATTRIBUTES)
     try:
         time.sleep(2)
         shown = "birdc show route 203.0.113.2/32 all table public4 protocol {}_public"
-        told = "".join(lab.run("hv1", shown.format(reflector)) for reflector in LIED_TO).lower()
+        shown_routes = "".join(lab.run("hv1", shown.format(reflector)) for reflector in ATTACKED).lower()
     finally:
-        attacker.tell(HONESTY)
-    lines = [line.strip().replace("bgp.", "bgp_") for line in told.splitlines()]
+        attacker.announce(NO_FORGERY)
+    lines = [line.strip().replace("bgp.", "bgp_") for line in shown_routes.splitlines()]
     marks = ("bgp_community", "bgp_large_community", "bgp_local_pref", "bgp_med")
-    said = {line for line in lines if line.startswith(marks)}
-    assert told.count("next_hop") == len(LIED_TO)
-    assert said <= {"bgp_local_pref: 100", "bgp_med: 0"}
+    found = {line for line in lines if line.startswith(marks)}
+    assert shown_routes.count("next_hop") == len(ATTACKED)
+    assert found <= {"bgp_local_pref: 100", "bgp_med: 0"}
 
 
-def assert_owners_are_believed(attacker: Attacker, intent: Path, copy: Path) -> None:
-    """Reflectors come to know whose prefixes are whose, and of a guest that moves, and no session notices."""
+def assert_strict_ends_no_session(attacker: Attacker, directory: Path) -> None:
+    """Enable `strict` on reflectors, then move a guest, and assert that no session ends."""
     lab = attacker.lab
-    before, sessions = known(lab), sessions_of_others(lab)
-    attacker.tell(OWNERS_LIE)
-    wait_for("it to be believed in the pools", lambda: known(lab) != before, 5)
-    attacker.tell(HONESTY)
-    wait_for("it to be forgotten", lambda: known(lab) == before, 5)
-    # One way and all the time: guests do not answer an edge router that begins.
+    before, sessions = routes_of_witnesses(lab), sessions_of_others(lab)
+    attacker.announce(FORGED_OWNERS)
+    wait_for(
+        "reflectors without `strict` to accept prefixes inside pools",
+        lambda: routes_of_witnesses(lab) != before,
+        5,
+    )
+    attacker.announce(NO_FORGERY)
+    wait_for("the forged routes to be withdrawn", lambda: routes_of_witnesses(lab) == before, 5)
+    # Send in one direction only: guests do not answer probes of the edge router.
     with lab.traffic(*FLOWS, seconds=150, interval_ms=20, each=8) as traffic:
-        believe_strictly(lab, intent)
+        enable_strict(lab, lab.inventory)
         sent = attacker.sent()
-        attacker.tell(OWNERS_LIE)
-        said = len(LIED_TO) * sum(map(len, OWNERS_LIE.routes.values()))
-        wait_for("the lie to be sent", lambda: attacker.sent() >= sent + said, 3)
+        attacker.announce(FORGED_OWNERS)
+        count = len(ATTACKED) * sum(map(len, FORGED_OWNERS.routes.values()))
+        wait_for("the forged routes to be sent", lambda: attacker.sent() >= sent + count, 3)
         time.sleep(1)
-        assert known(lab) == before
-        attacker.tell(HONESTY)
-        moved = Path(shutil.copytree(intent, copy))
-        leave(moved / "host_vars" / "hv2.yml", moved / "host_vars" / "hv1.yml")
-        believe_strictly(lab, moved)
-        time.sleep(6)  # as long as FRR waits until it applies its lists again
+        assert routes_of_witnesses(lab) == before
+        attacker.announce(NO_FORGERY)
+        moved = copy_of(lab.inventory, directory)
+        move_guest(moved / "host_vars" / "hv2.yml", moved / "host_vars" / "hv1.yml")
+        enable_strict(lab, moved)
+        time.sleep(6)  # FRR applies changed lists after 5 s
     assert traffic.lost() == {}, traffic.lost()
-    assert known(lab) == before
-    assert len(believed_of_hv2(lab)) == 2 * len(LIED_TO)
+    assert routes_of_witnesses(lab) == before
+    assert len(accepted_from_hv2(lab)) == 2 * len(ATTACKED)
     assert sessions_of_others(lab) == sessions
 
 
-def leave(old: Path, new: Path) -> None:
-    """Let vm2 be on its way from hv2 to hv1: both may announce it."""
+def move_guest(old: Path, new: Path) -> None:
+    """Move vm2 from hv2 to hv1 in the intent, with moves_from, so that both may announce it."""
     guest = next(line for line in old.read_text().splitlines() if "name: vm2" in line)
     old.write_text(old.read_text().replace("l3hv_guests:\n", "").replace(f"{guest}\n", ""))
     new.write_text(f"{new.read_text()}{guest.replace('}', ', moves_from: hv2}')}\n")
+
+
+class ForgedRoutes:
+    """Attacks on reflectors of any daemon; the test module has the fixture ``attacker``."""
+
+    @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.name.replace(" ", "-"))
+    def test_forged_routes_are_refused(self, attacker: Attacker, forgery: Forgery) -> None:
+        assert_refused(attacker, forgery)
+
+    def test_forged_attributes_reach_no_other_host(self, attacker: Attacker) -> None:
+        assert_attributes_are_removed(attacker)
+
+    def test_strict_is_enabled_without_ending_a_session(self, attacker: Attacker, tmp_path: Path) -> None:
+        assert_strict_ends_no_session(attacker, tmp_path)

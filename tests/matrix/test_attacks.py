@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from changed_intents import copy_of
 from lab import Lab, booted
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
@@ -30,12 +30,12 @@ FABRICS: dict[str, dict[str, dict[str, str]]] = {
     "BIRD 2.0": {"hypervisors": BIRD2_0, "edge_routers": BIRD2_0, "route_reflectors": BIRD2_0},
     "BIRD 3": {"hypervisors": BIRD3, "edge_routers": BIRD3, "route_reflectors": BIRD3},
 }
-"""What each group of hosts runs. With BIRD 2.17 everywhere it is the lab, which `make test` attacks."""
+"""The daemons of each group of hosts. `make test` attacks the lab, which runs BIRD 2.17 on all hosts."""
 
 
 def inventory_of(fabric: str, directory: Path) -> Path:
-    """Write the lab's inventory with what this fabric runs."""
-    inventory = Path(shutil.copytree(LAB, directory / "lab"))
+    """Write the lab's inventory with the daemons of this fabric."""
+    inventory = copy_of(LAB, directory)
     for group, variables in FABRICS[fabric].items():
         text = "".join(f"{name}: {value}\n" for name, value in variables.items())
         (inventory / "group_vars" / f"{group}.yml").write_text(f"---\n{text}")
@@ -44,15 +44,15 @@ def inventory_of(fabric: str, directory: Path) -> Path:
 
 @pytest.fixture(params=FABRICS)
 def fabric(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, Path]]:
-    """A fabric that stands and is provisioned, and its inventory."""
+    """Boot and provision a fabric, and yield it with its inventory."""
     inventory = inventory_of(request.param, tmp_path)
     with booted("attacks", inventory) as made:
-        made.playbook("site.yml", inventory=inventory)
+        made.provision()
         yield made, inventory
 
 
 def test_all_attacks_fail(fabric: tuple[Lab, Path]) -> None:
-    """The tests say which did not."""
+    """The output of the inner tests names attacks that succeed."""
     made, inventory = fabric
     environment = os.environ | {"L3HV_TWIN": made.name, "L3HV_INVENTORY": str(inventory)}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "attacks", "tests/attacks"]

@@ -1,18 +1,18 @@
-"""BIRD 1.6 on every kind of host: provisioned, verified, broken, and changed for BIRD 2.
+"""BIRD 1.6 on every kind of host: provisioned, verified, broken, and replaced by BIRD 2.
 
-The machines are bare: their packages come by the roles, and go when a host changes its daemon.
+The machines are bare: the roles install their packages, and remove them when a host changes its daemon.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Flows, Lab, booted, both_families, wait_for
+from changed_intents import copy_of, set_variable
+from failures import no_loss, traffic_of_cut, traffic_of_kill
+from lab import Flows, Lab, booted, both_families, converged
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -20,44 +20,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INTENT = REPOSITORY / "tests" / "golden" / "bird1" / "intent"
 MACHINES = ("hv1", "hv2", "hv3", "rr1", "rr2", "gw")
 GUESTS = {"hv1": "vm1", "hv2": "vm2", "hv3": "vm3"}
+CONVERGED = converged({guest: machine for machine, guest in GUESTS.items()}, ("rr1", "rr2", "gw"))
 ANYCAST = {4: "203.0.113.99", 6: "2001:db8:cb00:7163::1"}
 
 DETECTION_MS = 300
 SLEEP_MS = 2000
-"""What BIRD before 2.14 may need beyond BFD: 1 s to mark routes as stale, a reflector 1 s more to tell."""
+"""Delay of BIRD before 2.14 after BFD: 1 s to mark routes as stale, a reflector 1 s more to advertise."""
 GAP_MS = 20
-"""BIRD 1.6 deletes a route from the kernel and adds it with other next hops: a packet in between is lost."""
+"""The gap in which BIRD 1.6 replaces a route in the kernel: it deletes the route and adds it again."""
 MOST_LOST_OF_A_FLOW = 2
 """The packets of one flow that such a gap costs at most (docs/failover.md)."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric on machines without a routing daemon."""
-    with booted("bird1", INTENT, "--bare") as made:
+    """Boot the fabric on machines without a routing daemon."""
+    with booted("bird1", INTENT, "--bare", converged=CONVERGED) as made:
         yield made
-
-
-def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up, and each hypervisor has both paths to the guests of the others."""
-
-    def has_both_paths(machine: str) -> bool:
-        if not fabric.established(machine):
-            return False
-        if machine not in GUESTS:
-            return True
-        others = [guest[2:] for hypervisor, guest in GUESTS.items() if hypervisor != machine]
-        ipv4, ipv6 = fabric.routes(machine, 4), fabric.routes(machine, 6)
-        return all(
-            ipv4.get(f"203.0.113.{number}") == ipv6.get(f"2001:db8:cb00:710{number}::/64") == 2
-            for number in others
-        )
-
-    return all(fabric.on_each(MACHINES, has_both_paths).values())
-
-
-def await_whole(fabric: Lab) -> None:
-    wait_for("sessions and both paths in all routes", lambda: is_whole(fabric), 60)
 
 
 def version(fabric: Lab, machine: str) -> str:
@@ -65,20 +44,20 @@ def version(fabric: Lab, machine: str) -> str:
     return found[1] if found else ""
 
 
-def test_site_yml_provisions_and_verifies_it_and_changes_nothing_after(fabric: Lab) -> None:
-    assert set(fabric.playbook("site.yml", inventory=INTENT).changed_hosts()) == set(MACHINES)
+def test_a_run_provisions_all_hosts_and_a_second_run_changes_nothing(fabric: Lab) -> None:
+    assert fabric.provision().keys() == set(MACHINES)
     for machine, wanted in {"hv1": "1.6.8", "rr1": "1.6.8", "gw": "1.6.8", "hv2": "2.0.12"}.items():
         assert version(fabric, machine) == wanted
-    assert fabric.playbook("site.yml", inventory=INTENT).changed_hosts() == {}
-    await_whole(fabric)
+    assert fabric.provision() == {}
+    fabric.wait_until_converged()
 
 
 def test_packets_reach_all_guests(fabric: Lab) -> None:
-    fabric.playbook("playbooks/verify.yml", inventory=INTENT)
+    fabric.playbook("playbooks/verify.yml")
 
 
-def test_anycast_is_heard_from_every_hypervisor_that_has_it(fabric: Lab) -> None:
-    """hv2 has two ways to each of hv1 (BIRD 1.6) and hv3 (BIRD 3), told by reflectors of both kinds."""
+def test_anycast_routes_come_from_every_hypervisor_with_a_holder(fabric: Lab) -> None:
+    """hv2 has two next hops to each of hv1 (BIRD 1.6) and hv3 (BIRD 3), from reflectors of both kinds."""
     for family, address in ANYCAST.items():
         prefix = address if family == 4 else "2001:db8:cb00:7163::/64"
         assert fabric.routes("hv2", family)[prefix] == 4
@@ -86,7 +65,7 @@ def test_anycast_is_heard_from_every_hypervisor_that_has_it(fabric: Lab) -> None
 
 
 def default_paths(fabric: Lab, machine: str) -> dict[int, set[str]]:
-    """The paths that the default routes of a machine lead over."""
+    """Return the paths of a machine's default routes, by family."""
     shown = {
         family: fabric.run(machine, f"ip -{family} route show table public default proto bird")
         for family in (4, 6)
@@ -94,15 +73,10 @@ def default_paths(fabric: Lab, machine: str) -> dict[int, set[str]]:
     return {family: {path for path in "ab" if f"dev {path}-public" in text} for family, text in shown.items()}
 
 
-def test_a_default_route_that_is_preferred_yields_when_it_is_stale(fabric: Lab) -> None:
-    """On BIRD 1.6, 2.0 and 3.1; guests' routes keep both paths until nothing has them."""
-
-    def say(ecmp: str) -> None:
-        variables = json.dumps({"l3hv_ecmp": ecmp})
-        assert fabric.playbook("site.yml", "-e", variables, inventory=INTENT).changed_hosts()
-
-    say("without_default")
-    await_whole(fabric)
+def test_a_stale_default_route_is_replaced(fabric: Lab) -> None:
+    """Test BIRD 1.6, 2.0 and 3.1; guests' routes keep both paths with `without_default`."""
+    assert fabric.provision(variables={"l3hv_ecmp": "without_default"})
+    fabric.wait_until_converged()
     for machine, guest in GUESTS.items():
         assert default_paths(fabric, machine) == {4: {"a"}, 6: {"a"}}
         try:
@@ -114,33 +88,27 @@ def test_a_default_route_that_is_preferred_yields_when_it_is_stale(fabric: Lab) 
         costs = traffic.outages_ms()
         print(f"\ncut {machine} a: {costs}")
         assert max(costs.values()) <= 1.2 * DETECTION_MS + 100 + SLEEP_MS
-    await_whole(fabric)
-    say("none")
+    fabric.wait_until_converged()
+    assert fabric.provision(variables={"l3hv_ecmp": "none"})
     for machine in GUESTS:
         assert {hops for family in (4, 6) for hops in fabric.routes(machine, family).values()} == {1}
-    assert fabric.playbook("site.yml", inventory=INTENT).changed_hosts()
+    assert fabric.provision()
 
 
 @pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv1", "b"), ("hv2", "a")])
-def test_a_silent_cut_costs_what_bfd_needs_and_a_sleep(fabric: Lab, machine: str, path: str) -> None:
-    await_whole(fabric)
-    with fabric.traffic(*both_families("vm1", "vm2"), seconds=6) as traffic:
-        fabric.twin("cut", machine, path)
-    fabric.twin("heal", machine, path)
-    costs = traffic.outages_ms()
-    print(f"\ncut {machine} {path}: {costs}")
+def test_a_silent_cut_costs_the_detection_time_and_the_delay_of_bird(
+    fabric: Lab, machine: str, path: str
+) -> None:
+    costs = traffic_of_cut(fabric, machine, path, *both_families("vm1", "vm2"), seconds=6).outages_ms()
     assert max(costs.values()) <= 1.2 * DETECTION_MS + 100 + SLEEP_MS
 
 
 @pytest.mark.parametrize("program", ["bird", "bird6"])
 @pytest.mark.parametrize("machine", ["hv1", "rr1", "gw"])
 def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) -> None:
-    """Between guests. An edge router of BIRD 1.6 replaces routes that become stale or fresh with a gap."""
-    await_whole(fabric)
+    """Flows between guests lose nothing; an edge router of BIRD 1.6 replaces a changed route with a gap."""
     between_guests, to_the_edge = both_families("vm1", "vm2"), both_families("vm1", "gw")
-    with fabric.traffic(*between_guests, *to_the_edge, seconds=6) as traffic:
-        fabric.twin("kill", machine, program)
-    print(f"\nkill {machine} {program}: {traffic.lost()}")
+    traffic = traffic_of_kill(fabric, machine, program, *between_guests, *to_the_edge, seconds=6)
     assert [traffic.results[flows]["lost"] for flows in between_guests] == [0, 0]
     assert max(traffic.outages_ms().values()) <= GAP_MS + traffic.allowance_ms
     # The host's lateness stretches a gap and loses no packet.
@@ -151,28 +119,19 @@ def test_a_killed_daemon_costs_nothing(fabric: Lab, machine: str, program: str) 
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """A copy of the intent to change."""
-    return Path(shutil.copytree(INTENT, tmp_path / "intent"))
-
-
-def say(intent: Path, where: str, variable: str, value: str) -> None:
-    """Give a variable another value in a file of the intent, or a first one."""
-    file = intent / where
-    text = re.sub(rf"^{variable}: .*\n", "", file.read_text(), flags=re.MULTILINE)
-    file.write_text(f"{text}{variable}: {value}\n")
+    """Return a copy of the intent that the test may change."""
+    return copy_of(INTENT, tmp_path)
 
 
 def run_without_loss(fabric: Lab, intent: Path) -> None:
-    """Run site.yml, which verifies what it made, under traffic that loses nothing; then once more."""
-    await_whole(fabric)
-    with fabric.steady_traffic(*both_families("vm1", "vm2")) as traffic:
-        assert fabric.playbook("site.yml", inventory=intent).changed_hosts()
-    assert traffic.lost() == {}
-    assert fabric.playbook("site.yml", inventory=intent).changed_hosts() == {}
+    """Run and verify site.yml under traffic without packet loss, then run it again without changes."""
+    with no_loss(fabric, *both_families("vm1", "vm2")):
+        assert fabric.provision(inventory=intent)
+    assert fabric.provision(inventory=intent) == {}
 
 
 def assert_has(fabric: Lab, machine: str, daemon: str) -> None:
-    """It runs that daemon, and nothing of the other one is left."""
+    """Assert that a machine runs that daemon, without remains of the other one."""
     assert version(fabric, machine) == {"bird1": "1.6.8", "bird2": "2.0.12"}[daemon]
     programs = fabric.run(machine, "ps -C bird,bird6 -o comm= | sort | xargs").strip()
     assert programs == {"bird1": "bird bird6", "bird2": "bird"}[daemon]
@@ -182,31 +141,31 @@ def assert_has(fabric: Lab, machine: str, daemon: str) -> None:
 
 
 def test_a_hypervisor_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path) -> None:
-    """To BIRD 2 in one run; back in two, because BIRD 1.6 does not take over sessions of both families."""
-    own = "host_vars/hv1.yml"
-    say(changed, own, "l3hv_daemon", "bird2")
+    """Change to BIRD 2 in one run, and back in two: BIRD 1.6 does not take over sessions of both families."""
+    own = changed / "host_vars/hv1.yml"
+    set_variable(own, "l3hv_daemon", "bird2")
     run_without_loss(fabric, changed)
     assert_has(fabric, "hv1", "bird2")
 
-    say(changed, own, "l3hv_daemon", "bird1")
+    set_variable(own, "l3hv_daemon", "bird1")
     with pytest.raises(AssertionError, match=r"BIRD\s+carries\s+IPv4\s+and\s+IPv6"):
         fabric.playbook("site.yml", inventory=changed)
     assert_has(fabric, "hv1", "bird2")
-    assert is_whole(fabric)
+    assert fabric.unconverged() == {}
 
-    say(changed, own, "l3hv_session_layout", "per_family")
-    say(changed, own, "l3hv_daemon", "bird2")
-    assert fabric.playbook("site.yml", inventory=changed).changed_hosts()
-    say(changed, own, "l3hv_daemon", "bird1")
+    set_variable(own, "l3hv_session_layout", "per_family")
+    set_variable(own, "l3hv_daemon", "bird2")
+    assert fabric.provision(inventory=changed)
+    set_variable(own, "l3hv_daemon", "bird1")
     run_without_loss(fabric, changed)
     assert_has(fabric, "hv1", "bird1")
 
 
 def test_a_reflector_changes_its_daemon_without_losing_a_packet(fabric: Lab, changed: Path) -> None:
-    """There and back; what its sessions carry is its clients' choice."""
-    say(changed, "group_vars/all.yml", "l3hv_session_layout", "per_family")
-    assert fabric.playbook("site.yml", inventory=changed).changed_hosts()
+    """Change to BIRD 2 and back; the clients choose the layout of the sessions."""
+    set_variable(changed / "group_vars/all.yml", "l3hv_session_layout", "per_family")
+    assert fabric.provision(inventory=changed)
     for daemon in ("bird2", "bird1"):
-        say(changed, "host_vars/rr1.yml", "l3hv_daemon", daemon)
+        set_variable(changed / "host_vars/rr1.yml", "l3hv_daemon", daemon)
         run_without_loss(fabric, changed)
         assert_has(fabric, "rr1", daemon)

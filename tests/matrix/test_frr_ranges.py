@@ -1,15 +1,15 @@
-"""Reflectors of FRR 10.3 and 8.4 that take their clients from a range: provisioned, broken, joined."""
+"""Reflectors of FRR 10.3 and 8.4 with clients from a range: provisioned, broken, and with a new client."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import FARTHER, Lab, booted, both_families, wait_for
-from two_paths import await_whole
+from changed_intents import copy_of, replace
+from failures import behind_a_router, no_loss, stopped_bird, traffic_of_cut, traffic_of_kill
+from lab import Lab, booted, wait_for
+from two_paths import CONVERGED, FLOWS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -17,48 +17,42 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range_frr" / "intent"
 
 REFLECTORS = {"rr1": "a", "rr2": "b"}
-"""Those of FRR, and their paths; rr3 is a BIRD on path b."""
+"""The FRR reflectors and their paths; rr3 is a BIRD reflector on path b."""
 CLIENTS = {"public": {"gw", "hv1", "hv2"}, "private": {"hv1", "hv2"}}
 NUMBERS = {"hv1": 1, "hv2": 2, "gw": 120, "rr3": 126}
-FLOWS = both_families("vm1", "vm2")
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, not provisioned yet."""
-    with booted("franges", INVENTORY) as made:
+    """Boot the fabric in a twin of its own, without provisioning it."""
+    with booted("franges", INVENTORY, converged=CONVERGED) as made:
         yield made
 
 
-def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
-    return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
-
-
 def neighbors(fabric: Lab, reflector: str, view: str) -> dict[str, dict[str, object]]:
-    """Return what a reflector tells of its neighbours in a view, by their names."""
-    told = fabric.read_json(reflector, f"vtysh -c 'show bgp view {view} neighbors json'")
+    """Return a reflector's neighbours in a view, by their names."""
+    shown = fabric.read_json(reflector, f"vtysh -c 'show bgp view {view} neighbors json'")
     names = {number + (128 if REFLECTORS[reflector] == "b" else 0): name for name, number in NUMBERS.items()}
-    return {names[int(address.rpartition(".")[2])]: each for address, each in told.items() if "." in address}
+    return {names[int(address.rpartition(".")[2])]: each for address, each in shown.items() if "." in address}
 
 
 def states(fabric: Lab, reflector: str, view: str = "public") -> dict[str, str]:
     return {name: str(each["bgpState"]) for name, each in neighbors(fabric, reflector, view).items()}
 
 
-def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
-    """With BFD and add-path, and nobody was named."""
-    provision(fabric)
-    assert provision(fabric) == {}
-    await_whole(fabric)
+def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
+    """All clients have sessions with BFD and add-path, without neighbours in the configuration."""
+    fabric.provision()
+    assert fabric.provision() == {}
+    fabric.wait_until_converged()
     for reflector, path in REFLECTORS.items():
         assert "hv1" not in fabric.run(reflector, "cat /etc/frr/frr.conf")
         for view, clients in CLIENTS.items():
             found = neighbors(fabric, reflector, view)
             assert found.keys() == clients | ({"rr3"} if path == "b" else set())
-            for name, told in found.items():
-                assert told["bgpState"] == "Established", (reflector, view, name)
-                assert told["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
+            for name, session in found.items():
+                assert session["bgpState"] == "Established", (reflector, view, name)
+                assert session["peerBfdInfo"]["status"] == "Up", (reflector, view, name)  # type: ignore[index] # of JSON
     shown = fabric.run("hv1", "birdc show protocols all rr1_public")
     # BIRD's own capabilities come first: it receives several paths of a prefix, and FRR sends them.
     assert "TX: ipv4 ipv6" in shown.partition("Neighbor capabilities")[2]
@@ -69,104 +63,87 @@ def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
     [("cut", "a", 1.2 * 300 + 100), ("cut", "b", 1.2 * 300 + 100), ("kill", "a", 50)],
     ids=["cut of path a", "cut of path b", "kill"],
 )
-def test_what_breaks(fabric: Lab, event: str, path: str, bound: float) -> None:
-    await_whole(fabric)
-    try:
-        with fabric.traffic(*FLOWS, seconds=5, each=8) as traffic:
-            fabric.twin(event, "hv2", "bird" if event == "kill" else path)
-    finally:
-        fabric.twin("heal", "hv2", path)
-    print(event, path, traffic.outages_ms())
-    await_whole(fabric)
-    assert max(traffic.outages_ms().values(), default=0) <= bound + (traffic.allowance_ms if bound else 0)
+def test_the_outage_of_a_failure_is_within_its_bound(
+    fabric: Lab, event: str, path: str, bound: float
+) -> None:
+    if event == "kill":
+        traffic = traffic_of_kill(fabric, "hv2", "bird", *FLOWS, seconds=5, each=8)
+    else:
+        traffic = traffic_of_cut(fabric, "hv2", path, *FLOWS, seconds=5, each=8)
+    fabric.wait_until_converged()
+    assert max(traffic.outages_ms().values()) <= bound + traffic.allowance_ms
 
 
 @pytest.mark.parametrize("reflector", REFLECTORS)
 def test_a_reflector_that_is_killed_costs_nothing(fabric: Lab, reflector: str) -> None:
-    await_whole(fabric)
-    with fabric.traffic(*FLOWS, seconds=8, each=8) as traffic:
-        fabric.twin("kill", reflector, "bgpd")
-    print(reflector, traffic.outages_ms())
-    await_whole(fabric)
-    assert max(traffic.outages_ms().values(), default=0) == 0
+    traffic = traffic_of_kill(fabric, reflector, "bgpd", *FLOWS, seconds=8, each=8)
+    fabric.wait_until_converged()
+    assert max(traffic.outages_ms().values()) == 0
 
 
-def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -> None:
-    """On reflectors that had a session with it only because it called."""
-    await_whole(fabric)
-    fabric.run("hv2", "systemctl stop bird")
-    try:
+def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
+    """Test reflectors that know the client from a range only."""
+    with stopped_bird(fabric, "hv2"):
         for reflector in REFLECTORS:
-            wait_for("its end", lambda r=reflector: states(fabric, r).get("hv2") != "Established", 20)
+            wait_for(
+                "the session of hv2 to end", lambda r=reflector: hv2_has_no_session(fabric, r, "public"), 20
+            )
             shown = fabric.run(reflector, "vtysh -c 'show bgp view public ipv4 unicast 203.0.113.2/32'")
             assert "llgr-stale" in shown, reflector
-    finally:
-        fabric.run("hv2", "systemctl start bird")
-        await_whole(fabric)
 
 
-def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
-    """With BIRD's IPv4 sessions sent with a TTL of 254; FRR 8.4 would take them without the packet filter."""
-    await_whole(fabric)
-    fabric.run("hv2", f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
-    try:
-        fabric.run("hv2", "birdc restart all")
+def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
+    """BIRD sends IPv4 sessions with a TTL of 254; without the packet filter FRR 8.4 would accept them."""
+    with behind_a_router(fabric, "hv2"):
         for reflector in REFLECTORS:
             for view in CLIENTS:
-                wait_for("its end", lambda r=reflector, v=view: is_away(fabric, r, v), 20)
+                wait_for(
+                    "the session of hv2 to end",
+                    lambda r=reflector, v=view: hv2_has_no_session(fabric, r, v),
+                    20,
+                )
         fabric.run("hv2", "sleep 12")  # longer than two attempts to connect
-        assert all(is_away(fabric, reflector, view) for reflector in REFLECTORS for view in CLIENTS)
+        assert all(
+            hv2_has_no_session(fabric, reflector, view) for reflector in REFLECTORS for view in CLIENTS
+        )
         assert not any("Established" in state for state in fabric.protocols("hv2").values())
         assert states(fabric, "rr1")["hv1"] == "Established"
-    finally:
-        fabric.run("hv2", "nft delete table inet farther")
-        await_whole(fabric)
 
 
-def is_away(fabric: Lab, reflector: str, view: str) -> bool:
+def hv2_has_no_session(fabric: Lab, reflector: str, view: str) -> bool:
     return states(fabric, reflector, view).get("hv2") != "Established"
 
 
-def test_a_new_hypervisor_needs_nothing_on_its_reflectors(fabric: Lab, tmp_path: Path) -> None:
-    """hv2 was not there when they were provisioned; it comes alone."""
-    intent = tmp_path / "intent"
-    shutil.copytree(INVENTORY, intent)
+def test_a_new_hypervisor_needs_no_change_of_its_reflectors(fabric: Lab, tmp_path: Path) -> None:
+    """hv2 is provisioned without the reflectors, whose inventory did not have it."""
+    intent = copy_of(INVENTORY, tmp_path)
     hosts = intent / "hosts.yml"
     text = hosts.read_text()
     hosts.write_text(text[: text.index("    hv2:")] + text[text.index("route_reflectors:") :])
     fabric.run("hv2", "systemctl stop bird")
     for reflector in REFLECTORS:
-        fabric.run(reflector, "systemctl restart frr")  # so that nothing is remembered of it
-    run = fabric.playbook("site.yml", inventory=intent)
-    assert not set(run.changed_hosts()) & REFLECTORS.keys()
+        fabric.run(reflector, "systemctl restart frr")  # so that it forgets hv2
+    assert not fabric.provision(inventory=intent).keys() & REFLECTORS.keys()
     before = {name: fabric.run(name, "sha256sum /etc/frr/frr.conf") for name in REFLECTORS}
     fabric.run("hv2", "systemctl start bird")
-    changed = fabric.playbook("site.yml", inventory=INVENTORY).changed_hosts()
-    assert not set(changed) & REFLECTORS.keys()
+    assert not fabric.provision().keys() & REFLECTORS.keys()
     assert before == {name: fabric.run(name, "sha256sum /etc/frr/frr.conf") for name in REFLECTORS}
-    await_whole(fabric)
+    fabric.wait_until_converged()
 
 
-def test_sessions_of_one_family_have_ranges_of_their_own(fabric: Lab) -> None:
-    """A range of IPv6 addresses beside that of IPv4; and the way back, in which groups come and go."""
-    layout = ("-e", json.dumps({"l3hv_session_layout": "per_family"}))
-    assert provision(fabric, *layout)
-    assert provision(fabric, *layout) == {}
-    await_whole(fabric)
-    assert provision(fabric)
-    assert provision(fabric) == {}
-    await_whole(fabric)
+def test_per_family_sessions_have_separate_ranges(fabric: Lab) -> None:
+    """Add ranges of IPv6 addresses to those of IPv4, and remove them again."""
+    for variables in ({"l3hv_session_layout": "per_family"}, {}):
+        assert fabric.provision(variables=variables)
+        assert fabric.provision(variables=variables) == {}
+        fabric.wait_until_converged()
 
 
-def test_a_reflector_that_gets_to_know_its_clients_and_forgets_them(fabric: Lab, tmp_path: Path) -> None:
-    intent = tmp_path / "intent"
-    shutil.copytree(INVENTORY, intent)
-    hosts = intent / "hosts.yml"
-    hosts.write_text(hosts.read_text().replace("l3hv_neighbors: range", "l3hv_neighbors: explicit"))
+def test_a_reflector_changes_to_explicit_neighbors_and_back(fabric: Lab, tmp_path: Path) -> None:
+    intent = copy_of(INVENTORY, tmp_path)
+    replace(intent / "hosts.yml", "l3hv_neighbors: range", "l3hv_neighbors: explicit")
     for source in (intent, INVENTORY):
-        with fabric.steady_traffic(*FLOWS) as traffic:
-            changed = fabric.playbook("site.yml", inventory=source).changed_hosts()
-            await_whole(fabric)
+        with no_loss(fabric, *FLOWS):
+            changed = fabric.provision(inventory=source)
         assert changed.keys() == set(REFLECTORS)
-        assert fabric.playbook("site.yml", inventory=source).changed_hosts() == {}
-        assert traffic.lost() == {}
+        assert fabric.provision(inventory=source) == {}

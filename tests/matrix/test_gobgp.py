@@ -1,4 +1,4 @@
-"""GoBGP of two distributions reflects beside BIRD: verified with packets, changed, killed and cut off."""
+"""Reflectors of GoBGP (two distributions) and BIRD: verified with packets, changed, killed and cut off."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import liar
 import pytest
+from failures import no_loss, traffic_of_cut
 from lab import Lab, booted, wait_for
-from liar import Attacker, Lie
-from three_paths import FLOWS, GOLDEN, await_whole, change_daemon_and_back
+from liar import Attacker, ForgedRoutes
+from three_paths import CONVERGED, FLOWS, GOLDEN, change_daemon_and_back, up_on_b_alone
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -25,31 +26,31 @@ KEYED = {
 }
 OTHERS = {"l3hv_bgp_secrets": {"fabric": OTHER}}
 HOLD_S = 9
-"""What a silent cut costs: the plan's default where there is no BFD."""
+"""The cost of a silent cut: the plan's default hold time without BFD."""
 RESTART_S = 1
-"""How long routes of a GoBGP that is gone stay fresh at its clients, at the least."""
+"""The minimum time for which routes of a stopped GoBGP stay fresh at its clients."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric, provisioned, which includes that it was verified."""
-    with booted("gobgp", INVENTORY, "--bare") as made:
-        made.playbook("site.yml", inventory=INVENTORY)
+    """Boot, provision and verify the fabric."""
+    with booted("gobgp", INVENTORY, "--bare", converged=CONVERGED) as made:
+        made.provision()
         yield made
 
 
 def test_a_second_run_changes_nothing(fabric: Lab) -> None:
-    assert fabric.playbook("site.yml", inventory=INVENTORY).changed_hosts() == {}
+    assert fabric.provision() == {}
 
 
 def test_packets_pass(fabric: Lab) -> None:
-    run = fabric.playbook("playbooks/verify.yml", inventory=INVENTORY)
+    run = fabric.playbook("playbooks/verify.yml")
     assert run.changed_hosts() == {}
 
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
-def test_domains_share_nothing(fabric: Lab, reflector: str) -> None:
-    """Both have a default route, each by its own edge router, and neither has a prefix of the other."""
+def test_domains_have_separate_routes(fabric: Lab, reflector: str) -> None:
+    """Each domain has the default route of its own edge router, and no prefix of the other domain."""
     own = {"public": "198.51.100.", "private": "172.22.15."}
     for domain, start in own.items():
         ask = f"gobgp --json --target unix:///run/l3hv-gobgp-{domain}/api global rib -a ipv4"
@@ -64,13 +65,13 @@ def test_domains_share_nothing(fabric: Lab, reflector: str) -> None:
         assert "0.0.0.0/0" in table
         assert hops
         assert all(hop.startswith(start) for hop in hops)
-        # Every path to an anycast prefix is kept.
+        # GoBGP keeps every path to an anycast prefix.
         if domain == "public":
             assert len(table["203.0.113.10/32"]) == 2
 
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
-def test_it_is_nobody_and_nobody_but_root_can_ask_it(fabric: Lab, reflector: str) -> None:
+def test_gobgp_does_not_run_as_root_and_only_root_reaches_its_api(fabric: Lab, reflector: str) -> None:
     assert set(fabric.run(reflector, "ps -C gobgpd -o user=").split()) == {"gobgp"}
     listening = fabric.run(reflector, "ss -Hltnp | grep gobgpd | awk '{print $4}'").split()
     assert sorted(address.rpartition(":")[2] for address in listening) == ["179", "179"]
@@ -80,90 +81,64 @@ def test_it_is_nobody_and_nobody_but_root_can_ask_it(fabric: Lab, reflector: str
 
 @pytest.mark.parametrize("reflector", BY_GOBGP)
 def test_a_kill_costs_nothing(fabric: Lab, reflector: str) -> None:
-    await_whole(fabric)
-    with fabric.steady_traffic(*FLOWS) as traffic:
+    with no_loss(fabric, *FLOWS):
         fabric.run(reflector, "systemctl kill --signal=KILL 'l3hv-gobgp-*'")
-        await_whole(fabric)
-    assert traffic.lost() == {}
 
 
 def test_a_hypervisors_daemon_that_is_killed_costs_nothing(fabric: Lab) -> None:
-    await_whole(fabric)
-    with fabric.steady_traffic(*FLOWS) as traffic:
+    with no_loss(fabric, *FLOWS):
         fabric.twin("kill", "hv2", "bird")
-        await_whole(fabric)
-    assert traffic.lost() == {}
 
 
 def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
-    await_whole(fabric)
-    try:
-        with fabric.traffic(*FLOWS, seconds=HOLD_S + RESTART_S + 6) as traffic:
-            fabric.twin("cut", "hv2", "a")
-    finally:
-        fabric.twin("heal", "hv2", "a")
+    traffic = traffic_of_cut(fabric, "hv2", "a", *FLOWS, seconds=HOLD_S + RESTART_S + 6)
     assert max(traffic.outages_ms().values()) < 1000 * (HOLD_S + RESTART_S) + 1500
-    await_whole(fabric)
+    fabric.wait_until_converged()
 
 
-def test_every_neighbour_changed_at_once(fabric: Lab) -> None:
-    """GoBGP changes one of them by a reload: the role notices, restarts it, and nothing is lost."""
-    await_whole(fabric)
-    longer = json.dumps({"l3hv_timers": {"hold_s": HOLD_S + 3}})
-    with fabric.steady_traffic(*FLOWS) as traffic:
-        run = fabric.playbook("site.yml", "-e", longer, "--limit", ",".join(BY_GOBGP), inventory=INVENTORY)
-        assert run.changed_hosts().keys() == set(BY_GOBGP)
-        await_whole(fabric)
-        back = fabric.playbook("site.yml", "--limit", ",".join(BY_GOBGP), inventory=INVENTORY)
-        assert back.changed_hosts().keys() == set(BY_GOBGP)
-        await_whole(fabric)
-    assert traffic.lost() == {}
+def test_all_neighbors_change_in_one_run(fabric: Lab) -> None:
+    """A reload of GoBGP changes only one neighbour: the role detects this and restarts it without loss."""
+    limit = ("--limit", ",".join(BY_GOBGP))
+    longer = {"l3hv_timers": {"hold_s": HOLD_S + 3}}
+    with no_loss(fabric, *FLOWS):
+        assert fabric.provision(*limit, variables=longer).keys() == set(BY_GOBGP)
+        fabric.wait_until_converged()
+        assert fabric.provision(*limit).keys() == set(BY_GOBGP)
 
 
-def test_the_power_of_a_reflector_fails(fabric: Lab) -> None:
-    await_whole(fabric)
-    with fabric.steady_traffic(*FLOWS) as traffic:
+def test_a_reflector_loses_power(fabric: Lab) -> None:
+    with no_loss(fabric, *FLOWS):
         fabric.twin("crash", "rr1")
         fabric.twin("boot", "rr1")
-        await_whole(fabric)
-    assert traffic.lost() == {}
 
 
 def test_a_reflector_changes_from_bird_to_gobgp_and_back(fabric: Lab, tmp_path: Path) -> None:
-    """The other daemon gives way, and the profile of its sessions changes at both ends."""
-    change_daemon_and_back(fabric, INVENTORY, tmp_path / "intent", "gobgp", "gobgpd")
+    """The run replaces the daemon, and changes the profile of its sessions at both ends."""
+    change_daemon_and_back(fabric, tmp_path, "gobgp", "gobgpd")
 
 
-def test_its_sessions_have_keys(fabric: Lab) -> None:
-    """A key comes to its paths and goes under traffic; no output has it, nor a file for others."""
-    await_whole(fabric)
-    with fabric.steady_traffic(*FLOWS) as traffic:
-        fabric.playbook("site.yml", "-e", json.dumps(KEYED), inventory=INVENTORY)
-        await_whole(fabric)
-    assert traffic.lost() == {}
-    talkative = ("-e", json.dumps(KEYED | OTHERS), "--check", "--diff", "-vvv", "--limit", ",".join(BY_GOBGP))
-    said = fabric.playbook("site.yml", *talkative, inventory=INVENTORY).output
-    assert "holds secrets and is not shown" in said
+def test_keys_of_gobgp_are_added_and_removed(fabric: Lab) -> None:
+    """Add and remove a key under traffic; no output and no file of other users has it."""
+    with no_loss(fabric, *FLOWS):
+        fabric.provision(variables=KEYED)
+    verbose = ("--check", "--diff", "-vvv", "--limit", ",".join(BY_GOBGP))
+    output = fabric.playbook("site.yml", *verbose, variables=KEYED | OTHERS).output
+    assert "holds secrets and is not shown" in output
     for machine in BY_GOBGP:
         assert fabric.run(machine, "stat -c '%a %U' /etc/l3hv/gobgp/keys").split() == ["600", "root"]
         files = fabric.run(
             machine, f"grep -rlF '{SECRET[:5]}' /etc /run/l3hv-gobgp-public /var/log || true"
         ).split()
         assert sorted(files) == ["/etc/l3hv/gobgp/keys", "/run/l3hv-gobgp-public/complete.toml"]
-    assert [secret for secret in (SECRET, OTHER) if secret in said] == []
+    assert [secret for secret in (SECRET, OTHER) if secret in output] == []
 
-    fabric.playbook("site.yml", "--limit", "hv2", "--skip-tags", "verify", inventory=INVENTORY)
+    fabric.playbook("site.yml", "--limit", "hv2", "--skip-tags", "verify")
     states = wait_for("the other sessions", lambda: up_on_b_alone(fabric.protocols("hv2")), 30)
     assert states
-    fabric.playbook("site.yml", inventory=INVENTORY)
-    await_whole(fabric)
+    fabric.provision()
+    fabric.wait_until_converged()
     for machine in BY_GOBGP:
         assert "gone" in fabric.run(machine, "ls /etc/l3hv/gobgp/keys 2>/dev/null || echo gone")
-
-
-def up_on_b_alone(protocols: dict[str, str]) -> bool:
-    """Whether of a hypervisor's sessions those with rr2 are established, and no others."""
-    return all(("Established" in state) == name.startswith("rr2") for name, state in protocols.items())
 
 
 @pytest.fixture(scope="module")
@@ -172,38 +147,30 @@ def attacker(fabric: Lab) -> Iterator[Attacker]:
         yield found
 
 
-@pytest.mark.parametrize("lie", liar.LIES, ids=lambda lie: lie.name.replace(" ", "-"))
-def test_a_lie_is_not_believed(attacker: Attacker, lie: Lie) -> None:
-    liar.assert_unbelieved(attacker, lie)
+class TestForgedRoutes(ForgedRoutes):
+    """The forged routes that all reflectors refuse, and the limit that GoBGP applies to prefixes."""
+
+    def test_too_many_prefixes_end_only_their_session(self, attacker: Attacker) -> None:
+        """The session stays down until an operator enables it; no other session is affected."""
+        lab = attacker.lab
+        many = liar.Forgery(
+            "many", {"public6": [f"2001:db8:cb00:7102::{number:x}/128" for number in range(1, 300)]}
+        )
+        before, sessions = liar.routes_of_witnesses(lab), liar.sessions_of_others(lab)
+        with lab.traffic(*liar.FLOWS, seconds=8, each=4) as traffic:
+            attacker.announce(many)
+            for machine in BY_GOBGP:
+                wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbors(lab, m), 5)
+        attacker.announce(liar.NO_FORGERY)
+        for machine, path in liar.ATTACKED.items():
+            lab.run(
+                machine, f"{GOBGP_PUBLIC} neighbor {liar.address(path, 'public4', liar.ATTACKER_ID)} enable"
+            )
+        attacker.await_sessions()
+        assert traffic.lost() == {}
+        assert liar.sessions_of_others(lab) == sessions
+        wait_for("the routes from before", lambda: liar.routes_of_witnesses(lab) == before, 15)
 
 
-def test_what_is_forged_reaches_nobody(attacker: Attacker) -> None:
-    liar.assert_forgery_is_dropped(attacker)
-
-
-def test_whose_prefixes_are_whose_is_told_without_ending_a_session(
-    attacker: Attacker, tmp_path: Path
-) -> None:
-    liar.assert_owners_are_believed(attacker, INVENTORY, tmp_path / "intent")
-
-
-def test_too_many_prefixes_end_the_session_that_has_them(attacker: Attacker) -> None:
-    """Until somebody says otherwise; no other session notices."""
-    lab = attacker.lab
-    many = liar.Lie("many", {"public6": [f"2001:db8:cb00:7102::{number:x}/128" for number in range(1, 300)]})
-    before, sessions = liar.known(lab), liar.sessions_of_others(lab)
-    with lab.traffic(*liar.FLOWS, seconds=8, each=4) as traffic:
-        attacker.tell(many)
-        for machine in BY_GOBGP:
-            wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbours(lab, m), 5)
-    attacker.tell(liar.HONESTY)
-    for machine, path in liar.LIED_TO.items():
-        lab.run(machine, f"{GOBGP_PUBLIC} neighbor {liar.address(path, 'public4', liar.ATTACKER_ID)} enable")
-    attacker.await_sessions()
-    assert traffic.lost() == {}
-    assert liar.sessions_of_others(lab) == sessions
-    wait_for("what there was before", lambda: liar.known(lab) == before, 15)
-
-
-def neighbours(lab: Lab, machine: str) -> str:
+def neighbors(lab: Lab, machine: str) -> str:
     return lab.run(machine, f"{GOBGP_PUBLIC} neighbor")

@@ -1,16 +1,17 @@
-"""GoBGP of two systems takes its clients from a range: verified, broken, lied to, joined by one more."""
+"""Reflectors of GoBGP (two systems) with clients from a range: verified, broken, attacked, extended."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
-from lab import FARTHER, Lab, booted, both_families, wait_for
+from changed_intents import copy_of, replace
+from failures import behind_a_router, edited_bird, no_loss, stopped_bird, traffic_of_cut
+from lab import Lab, booted, both_families, converged, wait_for
+from two_paths import FLOWS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -18,122 +19,79 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range_gobgp" / "intent"
 
 BY_RANGE = ("rr1", "rr2")
-"""Reflectors that know none of their clients: of Debian 13 and 12."""
+"""Reflectors with ranges: of Debian 13 and 12."""
 OFFSETS = {"rr1": 0, "rr2": 128}
-"""What the number of a host is added to, in IPv4."""
+"""The base of the hosts' numbers on the path of each reflector, in IPv4."""
 CLIENTS = {"hv1": 4, "hv2": 4, "gw": 2}
-"""Sessions with them: hypervisors are in two domains, the edge router is in one; both are on two paths."""
-FLOWS = both_families("vm1", "vm2")
+"""Sessions of each client on two paths: hypervisors are in two domains, the edge router is in one."""
+CONVERGED = converged({"vm1": "hv1", "vm2": "hv2"}, ("gw",))
 HOLD_S = 9
-"""What a silent cut costs: the plan's default where there is no BFD."""
+"""The cost of a silent cut: the plan's default hold time without BFD."""
 STALE_S = 1
-"""How long routes of who is gone stay fresh, at the least."""
-BIRD = "/etc/bird/bird.conf"
+"""The minimum time for which routes of a lost neighbour stay fresh."""
 GOBGP = "gobgp --target unix:///run/l3hv-gobgp-public/api"
 
 
 @pytest.fixture(scope="module")
 def intent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fabric's inventory, in a place where it can change."""
-    return Path(shutil.copytree(INVENTORY, tmp_path_factory.mktemp("ranges") / "intent"))
+    """Return a copy of the fabric's inventory, which tests may change."""
+    return copy_of(INVENTORY, tmp_path_factory.mktemp("ranges"))
 
 
 @pytest.fixture(scope="module")
 def fabric(intent: Path) -> Iterator[Lab]:
-    """The fabric in a twin of its own, provisioned, which includes that it was verified."""
-    with booted("granges", intent) as made:
-        assert made.playbook("site.yml", inventory=intent).warnings == ""
+    """Boot, provision and verify the fabric in a twin of its own."""
+    with booted("granges", intent, converged=CONVERGED) as made:
+        assert made.playbook("site.yml").warnings == ""
         yield made
 
 
 def with_range(fabric: Lab, machine: str) -> list[str]:
-    """Return the states of a client's sessions with the reflectors that know none by name."""
+    """Return the states of a client's sessions with the reflectors that have ranges."""
     return [state for name, state in fabric.protocols(machine).items() if name.startswith(BY_RANGE)]
 
 
-def is_whole(fabric: Lab) -> bool:
-    def looks_whole(machine: str) -> bool:
-        states = with_range(fabric, machine)
-        other = {"hv1": "203.0.113.2", "hv2": "203.0.113.1"}.get(machine)
-        return (
-            len(states) == CLIENTS[machine]
-            and all("Established" in state for state in states)
-            and (other is None or fabric.routes(machine, 4).get(other) == 2)
-        )
-
-    return all(fabric.on_each(CLIENTS, looks_whole).values())
-
-
-def await_whole(fabric: Lab) -> None:
-    wait_for("sessions and both paths in all routes", lambda: is_whole(fabric), 60)
-
-
-def test_a_second_run_changes_nothing_and_packets_pass(fabric: Lab, intent: Path) -> None:
-    assert fabric.playbook("site.yml", inventory=intent).changed_hosts() == {}
-    await_whole(fabric)
-    assert fabric.playbook("playbooks/verify.yml", inventory=intent).changed_hosts() == {}
+def test_a_second_run_changes_nothing_and_packets_pass(fabric: Lab) -> None:
+    assert fabric.provision() == {}
+    fabric.wait_until_converged()
+    assert {machine: len(with_range(fabric, machine)) for machine in CLIENTS} == CLIENTS
+    assert fabric.playbook("playbooks/verify.yml").changed_hosts() == {}
 
 
 @pytest.mark.parametrize("killed", [["rr1"], ["rr2"], [*BY_RANGE]], ids="+".join)
 def test_a_gobgp_that_is_killed_costs_nothing(fabric: Lab, killed: list[str]) -> None:
-    await_whole(fabric)
-    with fabric.steady_traffic(*FLOWS) as traffic:
+    with no_loss(fabric, *FLOWS):
         for _ in range(3):
             fabric.on_each(killed, lambda rr: fabric.run(rr, "systemctl kill --signal=KILL 'l3hv-gobgp-*'"))
-            await_whole(fabric)
-    assert traffic.lost() == {}
+            fabric.wait_until_converged()
 
 
 def test_a_hypervisors_daemon_that_is_killed_costs_nothing(fabric: Lab) -> None:
-    await_whole(fabric)
-    with fabric.steady_traffic(*FLOWS) as traffic:
+    with no_loss(fabric, *FLOWS):
         fabric.twin("kill", "hv2", "bird")
-        await_whole(fabric)
-    assert traffic.lost() == {}
 
 
 def test_a_silent_cut_costs_the_hold_time(fabric: Lab) -> None:
-    await_whole(fabric)
-    try:
-        with fabric.traffic(*FLOWS, seconds=HOLD_S + STALE_S + 6) as traffic:
-            fabric.twin("cut", "hv2", "a")
-    finally:
-        fabric.twin("heal", "hv2", "a")
-    print(traffic.outages_ms())
+    traffic = traffic_of_cut(fabric, "hv2", "a", *FLOWS, seconds=HOLD_S + STALE_S + 6)
     assert max(traffic.outages_ms().values()) < 1000 * (HOLD_S + STALE_S) + 1500
-    await_whole(fabric)
+    fabric.wait_until_converged()
 
 
 def address_of(reflector: str, number: int) -> str:
-    """The address of the host of a number on a reflector's path, in the public domain."""
+    """Return the address of the host with a number on a reflector's path, in the public domain."""
     return f"198.51.100.{number + OFFSETS[reflector]}"
 
 
 def is_up(fabric: Lab, reflector: str, number: int) -> bool:
-    """Whether a reflector says that it has its session with the host of a number, in the public domain."""
+    """Return whether a reflector has a session with the host with a number, in the public domain."""
     address = address_of(reflector, number)
     rows = (line.split() for line in fabric.run(reflector, f"{GOBGP} neighbor").splitlines())
     return any(row[0] == address and row[3] == "Establ" for row in rows)
 
 
-@contextmanager
-def edited(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
-    """Edit a machine's BIRD as its attacker would, and give it back as it was."""
-    fabric.run(machine, f"cp -p {BIRD} {BIRD}.kept")
-    try:
-        for edit in edits:
-            fabric.run(machine, f"sed -i '{edit}' {BIRD}")
-        fabric.run(machine, f"! cmp -s {BIRD} {BIRD}.kept && birdc configure")
-        yield
-    finally:
-        fabric.run(machine, f"mv {BIRD}.kept {BIRD} && birdc configure")
-
-
-def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -> None:
-    """On reflectors that had a session with it only because it called."""
-    await_whole(fabric)
-    fabric.run("hv2", "systemctl stop bird")
-    try:
+def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
+    """Test reflectors that know the client from a range only."""
+    with stopped_bird(fabric, "hv2"):
         for reflector in BY_RANGE:
 
             def shown(reflector: str = reflector) -> str:
@@ -141,47 +99,40 @@ def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -
 
             # 65535:6 (RFC 9494) as a number.
             wait_for("stale routes", lambda s=shown: "4294901766" in s(), HOLD_S + STALE_S + 5)
-    finally:
-        fabric.run("hv2", "systemctl start bird")
-        await_whole(fabric)
 
 
-def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
-    """By GoBGP's own doing: the packet filter, which drops such packets before, is away."""
-    await_whole(fabric)
-    for reflector in BY_RANGE:
-        fabric.run(reflector, "nft delete table inet l3hv")
-    fabric.run("hv2", f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
+def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
+    """GoBGP itself refuses the sessions: the test removes the packet filter, which drops such packets."""
+    fabric.wait_until_converged()
     try:
-        fabric.run("hv2", "birdc restart all")
         for reflector in BY_RANGE:
-            wait_for("the hold time", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
-        time.sleep(8)  # longer than two attempts to connect
-        # BIRD may believe in one for a while: its first packet can come before GoBGP looks at TTLs.
-        assert not any(is_up(fabric, reflector, 2) for reflector in BY_RANGE)
+            fabric.run(reflector, "nft delete table inet l3hv")
+        with behind_a_router(fabric, "hv2"):
+            for reflector in BY_RANGE:
+                wait_for("the hold time to expire", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
+            time.sleep(8)  # longer than two attempts to connect
+            # BIRD may show a session for a moment: its first packet can arrive before GoBGP checks TTLs.
+            assert not any(is_up(fabric, reflector, 2) for reflector in BY_RANGE)
     finally:
-        fabric.run("hv2", "nft delete table inet farther")
         for reflector in BY_RANGE:
             fabric.run(reflector, "systemctl restart l3hv-nftables")
-        await_whole(fabric)
+        fabric.wait_until_converged()
 
 
 @pytest.mark.parametrize(
-    ("hops", "told"),
+    ("hops", "next_hops"),
     [
         ({1: "198.51.100.120", 129: "198.51.100.248"}, {"rr1": {"198.51.100.1"}, "rr2": {"198.51.100.248"}}),
         ({1: "192.0.2.1", 129: "192.0.2.1"}, {"rr1": set(), "rr2": set()}),
     ],
-    ids=["of an edge router", "from elsewhere"],
+    ids=["of an edge router", "outside the path"],
 )
-def test_whoever_gives_the_next_hop_of_another(
-    fabric: Lab, hops: dict[int, str], told: dict[str, set[str]]
-) -> None:
-    """It gets the traffic itself, where GoBGP can see to that; none is believed from beyond the path."""
-    await_whole(fabric)
+def test_a_forged_next_hop(fabric: Lab, hops: dict[int, str], next_hops: dict[str, set[str]]) -> None:
+    """GoBGP 3.36 sends the traffic to the client itself; both versions refuse next hops outside the path."""
+    fabric.wait_until_converged()
     edits = [f"s/next hop address 198.51.100.{own};/next hop address {hop};/" for own, hop in hops.items()]
-    with edited(fabric, "hv1", *edits):
-        for reflector, expected in told.items():
+    with edited_bird(fabric, "hv1", *edits):
+        for reflector, expected in next_hops.items():
 
             def seen(reflector: str = reflector) -> set[str]:
                 show = f"birdc show route 203.0.113.1/32 all table public4 protocol {reflector}_public"
@@ -189,56 +140,53 @@ def test_whoever_gives_the_next_hop_of_another(
                 return {line.split()[-1] for line in lines if "next_hop" in line}
 
             wait_for(f"{expected} of {reflector}", lambda s=seen, e=expected: s() == e, 10)
-    await_whole(fabric)
+    fabric.wait_until_converged()
 
 
-def test_a_reflector_comes_to_know_its_clients_and_forgets_them(
+def test_a_reflector_changes_to_explicit_neighbors_and_back(
     fabric: Lab, intent: Path, tmp_path: Path
 ) -> None:
-    """From a range to neighbours that are known, and back, under traffic."""
-    await_whole(fabric)
-    known = Path(shutil.copytree(intent, tmp_path / "known"))
-    hosts = known / "hosts.yml"
-    hosts.write_text(hosts.read_text().replace("      l3hv_neighbors: range\n", "", 1))
-    with fabric.steady_traffic(*FLOWS) as traffic:
+    """Change from a range to explicit neighbours and back, under traffic."""
+    known = copy_of(intent, tmp_path)
+    replace(known / "hosts.yml", "      l3hv_neighbors: range\n", "", 1)
+    with no_loss(fabric, *FLOWS):
         for source in (known, intent):
-            changed = fabric.playbook("site.yml", inventory=source).changed_hosts()
-            assert changed.keys() == {"rr1"}
-            await_whole(fabric)
-    assert traffic.lost() == {}
+            assert fabric.provision(inventory=source).keys() == {"rr1"}
+            fabric.wait_until_converged()
 
 
 def test_another_hypervisor_needs_no_change_at_the_reflectors(fabric: Lab, intent: Path) -> None:
-    """Only rr3, which knows its clients by their addresses, is told of it."""
-    await_whole(fabric)
+    """Of the reflectors only rr3 changes, which has explicit clients."""
     hosts = yaml.safe_load((intent / "hosts.yml").read_text())
     guest = {"name": "vm3", "mac": "50:54:33:00:00:03", "ipv4": "203.0.113.3"}
     hosts["hypervisors"]["hosts"]["hv3"] = {"l3hv_id": 3, "l3hv_guests": [guest]}
     (intent / "hosts.yml").write_text(yaml.safe_dump(hosts))
     fabric.twin("up", "-i", str(intent), seconds=300)
-    with fabric.steady_traffic(*FLOWS) as traffic:
-        changed = fabric.playbook("site.yml", inventory=intent).changed_hosts()
-        assert changed.keys() == {"hv3", "rr3"}
+    with no_loss(fabric, *FLOWS):
+        assert fabric.provision().keys() == {"hv3", "rr3"}
         states = with_range(fabric, "hv3")
         assert len(states) == 4
         assert all("Established" in state for state in states)
         for hypervisor in ("hv1", "hv2"):
             assert fabric.routes(hypervisor, 4).get("203.0.113.3") == 2
-    assert traffic.lost() == {}
 
 
-def test_too_many_prefixes_end_the_session_that_has_them(fabric: Lab) -> None:
-    """Until somebody says otherwise; no other session notices. rr3 remembers that, and says so."""
-    await_whole(fabric)
+def test_too_many_prefixes_end_only_their_session(fabric: Lab) -> None:
+    """The session stays down until an operator enables it; other sessions stay up; rr3 blocks prefixes."""
+    fabric.wait_until_converged()
     routes = " ".join(f"route 2001:db8:cb00:7102::{number:x}/128 blackhole;" for number in range(1, 300))
     many = f"$a protocol static many {{ ipv6 {{ table public6; }}; {routes} }}"
     announced = "/^function announce_public6/a if source = RTS_STATIC then accept;"
     with fabric.traffic(*both_families("vm1", "gw"), seconds=8, each=4) as traffic:
-        with edited(fabric, "hv2", many, announced):
+        with edited_bird(fabric, "hv2", many, announced):
             for reflector in BY_RANGE:
-                wait_for(f"the end with {reflector}", lambda rr=reflector: not is_up(fabric, rr, 2), 5)
+                wait_for(
+                    f"hv2's session with {reflector} to end",
+                    lambda rr=reflector: not is_up(fabric, rr, 2),
+                    5,
+                )
         assert all("Established" in state for state in with_range(fabric, "hv1"))
     assert traffic.lost() == {}
     for reflector in BY_RANGE:
         fabric.run(reflector, f"{GOBGP} neighbor {address_of(reflector, 2)} enable")
-    await_whole(fabric)
+    fabric.wait_until_converged()

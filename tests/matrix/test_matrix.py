@@ -5,12 +5,13 @@ The figures go to `build/failover.md`; docs/failover.md has those of a quiet mac
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from lab import Lab, booted, both_families, wait_for
+from failure_figures import Figures, collected
+from failures import traffic_of_cut, traffic_of_kill
+from lab import Flows, Lab, Traffic, booted, both_families, converged
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -20,115 +21,81 @@ FIGURES = REPOSITORY / "build" / "failover.md"
 
 DAEMONS = {"hv1": "2.17", "hv2": "2.0.12", "hv3": "3.1"}
 REFLECTORS = {"a": ("rr1", "3.1"), "b": ("rr2", "2.0.12")}
-MACHINES = (*DAEMONS, *(name for name, _ in REFLECTORS.values()), "gw")
 GUESTS = {"hv1": "vm1", "hv2": "vm2", "hv3": "vm3"}
+CONVERGED = converged(
+    {guest: machine for machine, guest in GUESTS.items()},
+    (*(name for name, _ in REFLECTORS.values()), "gw"),
+)
 PROFILES = ("bfd_llgr", "bfd", "graceful_restart", "link", "none")
 KILL = "kill"
 DETECTION_MS = 300
 HOLD_S = 3
-"""As short as BGP allows: what a silent cut costs where nothing but the hold time finds it."""
-SLEEPY = "2.0.12"
-"""What may need two seconds more to act on what a timer has left to be done, and to tell others."""
+"""The minimum of BGP: the cost of a silent cut that only the hold time detects."""
+WITH_LATE_TIMERS = "2.0.12"
+"""The version that may need two seconds more to mark routes as stale and to advertise the change."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The mixed fabric in a twin of its own, not provisioned yet."""
-    with booted("matrix", INVENTORY) as made:
+    """Boot the mixed fabric in a twin of its own, without provisioning it."""
+    with booted("matrix", INVENTORY, converged=CONVERGED) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def figures() -> Iterator[dict[tuple[str, str, str], float]]:
-    """What each event cost: (profile, machine, event) → the worst flow's outage in ms."""
-    seen: dict[tuple[str, str, str], float] = {}
-    yield seen
-    events = sorted({event for _, _, event in seen})
-    lines = [f"| profile | hypervisor | {' | '.join(events)} |", "|---|---|" + "---|" * len(events)]
-    for profile, machine in dict.fromkeys((profile, machine) for profile, machine, _ in seen):
-        cells = [f"{seen.get((profile, machine, event), -1):.0f}".replace("-1", "") for event in events]
-        lines.append(f"| `{profile}` | {DAEMONS[machine]} | {' | '.join(cells)} |")
-    FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text("\n".join(lines) + "\n")
-    print(f"\n{FIGURES.read_text()}")
+def figures() -> Iterator[Figures]:
+    """Collect the outages: (profile, machine, event) → the worst flow's outage in ms."""
+    with collected(FIGURES, "hypervisor", DAEMONS) as seen:
+        yield seen
 
 
-def provision(fabric: Lab, profile: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
-    variables = {"l3hv_failure_profile": profile, "l3hv_timers": {"hold_s": HOLD_S}}
-    run = fabric.playbook("site.yml", "-e", json.dumps(variables), inventory=INVENTORY)
-    return dict(run.changed_hosts())
+def provision(fabric: Lab, profile: str) -> Mapping[str, int]:
+    """Run site.yml, which verifies the fabric; return the changed hosts."""
+    return fabric.provision(variables={"l3hv_failure_profile": profile, "l3hv_timers": {"hold_s": HOLD_S}})
 
 
-def is_whole(fabric: Lab) -> bool:
-    """Whether all sessions are up and each hypervisor has both paths to the guests of the others."""
-
-    def has_both_paths(machine: str) -> bool:
-        if not fabric.established(machine):
-            return False
-        if machine not in DAEMONS:
-            return True
-        others = [number for name, number in zip(DAEMONS, (1, 2, 3), strict=True) if name != machine]
-        ipv4, ipv6 = fabric.routes(machine, 4), fabric.routes(machine, 6)
-        return all(
-            ipv4.get(f"203.0.113.{number}") == ipv6.get(f"2001:db8:cb00:710{number}::/64") == 2
-            for number in others
-        )
-
-    return all(fabric.on_each(MACHINES, has_both_paths).values())
-
-
-def await_whole(fabric: Lab) -> None:
-    wait_for("sessions and both paths in all routes", lambda: is_whole(fabric), 60)
-
-
-def outage_ms(fabric: Lab, machine: str, *event: str, seconds: float) -> float:
-    """Let something happen to a hypervisor; how long the worst of 64 flows with its guest was cut."""
+def flows_of(machine: str) -> tuple[Flows, ...]:
+    """Return flows of the guest of a hypervisor with the guest of another one."""
     other = next(name for name in ("hv1", "hv3") if name != machine)
-    try:
-        with fabric.traffic(*both_families(GUESTS[machine], GUESTS[other]), seconds=seconds) as traffic:
-            fabric.twin(*event)
-    finally:
-        for path in REFLECTORS:
-            fabric.twin("heal", machine, path)
+    return both_families(GUESTS[machine], GUESTS[other])
+
+
+def worst_outage_ms(traffic: Traffic) -> float:
     return max(traffic.outages_ms().values())
 
 
 def bound_ms(profile: str, machine: str, event: str) -> float:
-    """What an event may cost the worst flow, on a machine that does other things too."""
+    """Return the permitted outage of the worst flow, on a host with other load."""
     if event == KILL:
         return 0 if profile in ("bfd_llgr", "graceful_restart") else 10_000
     if profile not in ("bfd_llgr", "bfd"):
         return 1000 * HOLD_S + 1500
-    sleeps = SLEEPY in (DAEMONS[machine], REFLECTORS[event[-1]][1])
+    sleeps = WITH_LATE_TIMERS in (DAEMONS[machine], REFLECTORS[event[-1]][1])
     return 1.2 * DETECTION_MS + 100 + (2200 if sleeps else 0)
 
 
-def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
+def test_the_machines_run_the_daemons_of_the_inventory(fabric: Lab) -> None:
     for machine, version in DAEMONS.items():
         assert f"BIRD version {version}" in fabric.run(machine, "bird --version 2>&1")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_profile(
-    fabric: Lab, figures: dict[tuple[str, str, str], float], profile: str, request: pytest.FixtureRequest
-) -> None:
-    """Provision all machines, and see what a silent cut of each path and a killed daemon cost."""
+def test_each_profile(fabric: Lab, figures: Figures, profile: str, request: pytest.FixtureRequest) -> None:
+    """Provision all machines, and measure a silent cut of each path and a killed daemon."""
     assert provision(fabric, profile)
     if profile == PROFILES[0]:
         assert provision(fabric, profile) == {}
     finds_cuts = profile in ("bfd_llgr", "bfd")
-    seen: dict[tuple[str, str, str], float] = {}
+    seen: Figures = {}
     request.addfinalizer(lambda: figures.update(seen))
     for machine in DAEMONS if finds_cuts else ("hv1",):
         for path in REFLECTORS if finds_cuts else "a":
-            await_whole(fabric)
-            seconds = 5 if finds_cuts else HOLD_S + 3
-            seen[profile, machine, f"cut {path}"] = outage_ms(
-                fabric, machine, "cut", machine, path, seconds=seconds
+            traffic = traffic_of_cut(
+                fabric, machine, path, *flows_of(machine), seconds=5 if finds_cuts else HOLD_S + 3
             )
-        await_whole(fabric)
-        seen[profile, machine, KILL] = outage_ms(fabric, machine, "kill", machine, "bird", seconds=6)
-    await_whole(fabric)
+            seen[profile, machine, f"cut {path}"] = worst_outage_ms(traffic)
+        traffic = traffic_of_kill(fabric, machine, "bird", *flows_of(machine), seconds=6)
+        seen[profile, machine, KILL] = worst_outage_ms(traffic)
+    fabric.wait_until_converged()
     late = {place: cost for place, cost in seen.items() if cost > bound_ms(profile, *place[1:])}
     assert late == {}

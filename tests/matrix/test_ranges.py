@@ -1,4 +1,4 @@
-"""Reflectors that take their clients from a range: provisioned, verified, broken, joined by one more."""
+"""Reflectors with clients from a range: provisioned, verified, broken, and with a new client."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import FARTHER, Lab, booted, both_families, wait_for
-from two_paths import HYPERVISORS, await_whole
+from failures import behind_a_router, stopped_bird, traffic_of_cut, traffic_of_kill
+from lab import Lab, booted, wait_for
+from two_paths import CONVERGED, FLOWS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVENTORY = REPOSITORY / "tests" / "golden" / "range" / "intent"
 
-MACHINES = (*HYPERVISORS, "rr1", "rr2", "rr3", "gw")
 DYNAMIC = {"rr1": 5, "rr2": 5, "rr3": 0}
 """Sessions of clients: two hypervisors in two domains, an edge router in one."""
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, not provisioned yet."""
-    with booted("ranges", INVENTORY) as made:
+    """Boot the fabric in a twin of its own, without provisioning it."""
+    with booted("ranges", INVENTORY, converged=CONVERGED) as made:
         yield made
-
-
-def provision(fabric: Lab, *arguments: str) -> dict[str, int]:
-    """Run site.yml, which verifies what it made; return the hosts on which it changed anything."""
-    return dict(fabric.playbook("site.yml", *arguments, inventory=INVENTORY).changed_hosts())
 
 
 def dynamic(fabric: Lab, machine: str) -> dict[str, str]:
@@ -40,47 +35,33 @@ def established(fabric: Lab, machine: str) -> int:
     return sum("Established" in state for state in dynamic(fabric, machine).values())
 
 
-def test_everybody_on_a_path_has_sessions(fabric: Lab) -> None:
-    provision(fabric)
-    assert provision(fabric) == {}
-    await_whole(fabric)
+def test_all_hosts_of_a_path_have_sessions(fabric: Lab) -> None:
+    fabric.provision()
+    assert fabric.provision() == {}
+    fabric.wait_until_converged()
     assert {machine: established(fabric, machine) for machine in DYNAMIC} == DYNAMIC
 
 
 @pytest.mark.parametrize(("event", "bound"), [("cut", 1.2 * 300 + 100), ("kill", 50)])
-def test_what_breaks(fabric: Lab, event: str, bound: float) -> None:
-    await_whole(fabric)
-    try:
-        with fabric.traffic(*both_families("vm1", "vm2"), seconds=5, each=8) as traffic:
-            fabric.twin(event, "hv2", "bird" if event == "kill" else "a")
-    finally:
-        fabric.twin("heal", "hv2", "a")
-    print(event, traffic.outages_ms())
-    await_whole(fabric)
+def test_the_outage_of_a_failure_is_within_its_bound(fabric: Lab, event: str, bound: float) -> None:
+    if event == "kill":
+        traffic = traffic_of_kill(fabric, "hv2", "bird", *FLOWS, seconds=5, each=8)
+    else:
+        traffic = traffic_of_cut(fabric, "hv2", "a", *FLOWS, seconds=5, each=8)
+    fabric.wait_until_converged()
     assert max(traffic.outages_ms().values()) <= bound + traffic.allowance_ms
 
 
-def test_a_daemon_that_is_gone_leaves_its_routes_as_a_last_resort(fabric: Lab) -> None:
-    """On reflectors that had a session with it only because it called."""
-    await_whole(fabric)
-    fabric.run("hv2", "systemctl stop bird")
-    try:
-        wait_for("the sessions to be gone", lambda: established(fabric, "rr1") < DYNAMIC["rr1"], 20)
-        for reflector in ("rr1", "rr2", "rr3"):
+def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
+    """Test reflectors that know the client from a range only."""
+    with stopped_bird(fabric, "hv2"):
+        wait_for("the sessions of hv2 to end", lambda: established(fabric, "rr1") < DYNAMIC["rr1"], 20)
+        for reflector in DYNAMIC:
             shown = fabric.run(reflector, "birdc show route table public4 203.0.113.2/32 all")
             assert "203.0.113.2/32" in shown, reflector
-    finally:
-        fabric.run("hv2", "systemctl start bird")
-        await_whole(fabric)
 
 
-def test_from_farther_away_there_is_no_session(fabric: Lab) -> None:
-    await_whole(fabric)
-    fabric.run("hv2", f"nft -f - <<'EOF'\n{FARTHER}\nEOF")
-    try:
-        fabric.run("hv2", "birdc restart all")
+def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
+    with behind_a_router(fabric, "hv2"):
         wait_for("the sessions to end", lambda: established(fabric, "rr1") < DYNAMIC["rr1"], 20)
         assert not any("rr1" in name and "Established" in s for name, s in fabric.protocols("hv2").items())
-    finally:
-        fabric.run("hv2", "nft delete table inet farther")
-        await_whole(fabric)

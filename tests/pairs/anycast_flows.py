@@ -1,10 +1,10 @@
-"""Flows to an anycast address, and who answers them: a program for the namespaces of guests.
+"""Flows to an anycast address and their answers: a program for the namespaces of guests.
 
-    anycast_flows.py answer NAME ADDRESS...        say one's name to whoever asks at these addresses
-    anycast_flows.py ask ADDRESS FLOWS ROUNDS      ask in so many flows, so often; 0: until its input ends
+    anycast_flows.py answer NAME ADDRESS...        answer requests to these addresses with a name
+    anycast_flows.py ask ADDRESS FLOWS ROUNDS      send ROUNDS requests in each of FLOWS flows; 0: until EOF
 
-A flow is a socket of UDP: Linux chooses a hash for each.  `ask` prints the number of rounds, and a list of
-the answers of each flow: pairs of a name and the TTL (hop limit) that the question arrived with.
+A flow is a UDP socket: Linux computes a hash for each.  `ask` prints the number of rounds, and a list of
+the answers of each flow: pairs of a name and the TTL (hop limit) with which the request arrived.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PORT = 7707
 PATIENCE_S, PAUSE_S = 1.0, 0.1
 RECEIVE_HOP_LIMIT = (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT)
 RECEIVE_TTL = (socket.IPPROTO_IP, 12)  # IP_RECVTTL of ip(7)
-RECEIVE_BUFFER = (socket.SOL_SOCKET, 33, 2**23)  # SO_RCVBUFFORCE: all flows may ask the same one at once
+RECEIVE_BUFFER = (socket.SOL_SOCKET, 33, 2**23)  # SO_RCVBUFFORCE: one holder may get all flows at once
 
 
 def opened(address: str) -> socket.socket:
@@ -28,7 +28,7 @@ def opened(address: str) -> socket.socket:
 
 
 def answer(name: str, *addresses: str) -> None:
-    """Answer each question with a name and the question's TTL."""
+    """Answer each request with a name and the request's TTL."""
     selector = selectors.DefaultSelector()
     for address in addresses:
         here = opened(address)
@@ -44,7 +44,7 @@ def answer(name: str, *addresses: str) -> None:
 
 
 def ask(address: str, flows: str, rounds: str) -> None:
-    """Ask once in each flow and wait for the answers, several times."""
+    """Send a request in each flow and wait for the answers, several times."""
     asking = [opened(address) for _ in range(int(flows))]
     for flow in asking:
         flow.connect((address, PORT))
@@ -63,7 +63,7 @@ def ask(address: str, flows: str, rounds: str) -> None:
                     name, ttl = key.fileobj.recv(64).decode().split()
                     answers[key.data].append((name, int(ttl)))
                 except OSError:
-                    pass  # an error of ICMP
+                    pass  # an ICMP error
                 selector.unregister(key.fileobj)
         time.sleep(PAUSE_S)
     print(json.dumps([count, answers]))

@@ -1,14 +1,13 @@
 """Every daemon of a hypervisor with every daemon of a reflector, in one fabric: 4 × 8 pairs.
 
-Each path has two reflectors of a kind, each hypervisor another BIRD. What takes longer (all failure profiles,
-session layouts, changes of a daemon) is in tests/matrix.
+Each path has two reflectors with the same daemon, and each hypervisor has another BIRD. Longer tests (all
+failure profiles, session layouts, changes of a daemon) are in tests/matrix.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import Flows, Lab, booted, both_families, wait_for
+from changed_intents import copy_of
+from failures import traffic_of_cut
+from lab import Flows, Lab, booted, both_families, converged, wait_for
 
 pytestmark = [pytest.mark.pairs, pytest.mark.twin]
 
@@ -32,7 +33,13 @@ REFLECTORS = {
     "c": ("rr-frr8", "rr-frr10"),
     "d": ("rr-gobgp310", "rr-gobgp336"),
 }
-MACHINES = (*GUESTS, *(name for several in REFLECTORS.values() for name in several), "gw")
+CONVERGED = converged(
+    {guest: machine for machine, guest in GUESTS.items()},
+    (*(name for several in REFLECTORS.values() for name in several), "gw"),
+    "default",
+    next_hops=len(REFLECTORS),
+)
+"""The routes have a next hop on each of the four paths."""
 RING = [both_families(f"vm{number}", f"vm{number % 4 + 1}") for number in (1, 2, 3, 4)]
 INTERNET = {"192.0.2.8", "2001:db8:8888::8"}
 
@@ -48,52 +55,15 @@ MARK = "0x20000000"
 DETECTION_MS = 300
 
 
-def remote(machine: str) -> dict[int, set[str]]:
-    """What a hypervisor reaches by way of others, by family."""
-    numbers = [guest[2:] for hypervisor, guest in GUESTS.items() if hypervisor != machine]
-    return {
-        4: {"default", *(f"203.0.113.{number}" for number in numbers)},
-        6: {"default", *(f"2001:db8:cb00:710{number}::/64" for number in numbers)},
-    }
-
-
-def await_whole(fabric: Lab, seconds: float = 60) -> None:
-    """Wait until all sessions are up, and all four paths are in each hypervisor's routes to others.
-
-    To anycast there are four to each of three other holders.
-    """
-
-    def broken(machine: str) -> str:
-        if not fabric.established(machine):
-            return "sessions"
-        if machine in GUESTS:
-            for family, prefixes in remote(machine).items():
-                found = fabric.routes(machine, family)
-                if short := {prefix: found.get(prefix) for prefix in prefixes if found.get(prefix) != 4}:
-                    return str(short)
-        return ""
-
-    found: dict[str, str] = {}
-
-    def is_whole() -> bool:
-        found.update(fabric.on_each(MACHINES, broken))
-        return not any(found.values())
-
-    try:
-        wait_for("sessions and all paths in all routes", is_whole, seconds)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: { ({name: what for name, what in found.items() if what}) }") from None
-
-
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
-    """The fabric in a twin of its own, provisioned, which includes that it was verified."""
-    with booted("pairs", INVENTORY) as made:
-        made.playbook("site.yml", inventory=INVENTORY)
+    """Boot, provision and verify the fabric in a twin of its own."""
+    with booted("pairs", INVENTORY, converged=CONVERGED) as made:
+        made.provision()
         yield made
 
 
-def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
+def test_the_machines_run_the_daemons_of_the_inventory(fabric: Lab) -> None:
     for machine, version in VERSIONS.items():
         assert f"BIRD version {version}" in fabric.run(machine, "bird --version 2>&1")
     for machine, program in {"rr-frr8": "bgpd", "rr-frr10": "bgpd", "rr-gobgp336": "gobgpd"}.items():
@@ -101,12 +71,12 @@ def test_the_machines_run_what_the_inventory_says(fabric: Lab) -> None:
 
 
 def test_a_second_run_changes_nothing(fabric: Lab) -> None:
-    assert fabric.playbook("site.yml", inventory=INVENTORY).changed_hosts() == {}
-    await_whole(fabric)
+    assert fabric.provision() == {}
+    fabric.wait_until_converged()
 
 
-def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
-    await_whole(fabric)
+def test_bird31_does_not_scan_without_changes(fabric: Lab) -> None:
+    fabric.wait_until_converged()
     asked = "journalctl --boot --no-pager -u bird | grep -c 'Reloading protocol kernel_'"
     before = fabric.run("hv4", asked)
     time.sleep(3)
@@ -115,8 +85,8 @@ def test_a_quiet_bird31_is_not_asked_to_scan(fabric: Lab) -> None:
 
 
 @pytest.mark.parametrize("machine", GUESTS)
-def test_no_hold_time_runs_out(fabric: Lab, machine: str) -> None:
-    """GoBGP's, on which both ends agree, has passed several times while the second run went on."""
+def test_no_hold_time_expires(fabric: Lab, machine: str) -> None:
+    """GoBGP's hold time, which both ends use, has passed several times during the second run."""
     assert "Hold timer expired" not in fabric.run(machine, "journalctl --boot --no-pager -u bird -u bird6")
 
 
@@ -134,7 +104,7 @@ def test_packets_reach_all_guests_and_the_internet(fabric: Lab, machine: str) ->
 
 @pytest.mark.parametrize("machine", GUESTS)
 def test_a_killed_hypervisors_daemon_costs_nothing(fabric: Lab, machine: str) -> None:
-    await_whole(fabric)
+    fabric.wait_until_converged()
     to_anycast = [flows for flows in TO_ANYCAST if flows.source == GUESTS[machine]]
     with fabric.traffic(*sum(RING, ()), *to_anycast, seconds=6, interval_ms=20, each=8) as traffic:
         fabric.twin("kill", machine, fabric.routing_program(machine))
@@ -142,8 +112,8 @@ def test_a_killed_hypervisors_daemon_costs_nothing(fabric: Lab, machine: str) ->
 
 
 def test_killed_reflectors_cost_nothing(fabric: Lab) -> None:
-    """All of them at once."""
-    await_whole(fabric)
+    """Kill the daemons of all reflectors at once."""
+    fabric.wait_until_converged()
     programs = fabric.on_each(
         [name for several in REFLECTORS.values() for name in several], fabric.routing_program
     )
@@ -153,35 +123,28 @@ def test_killed_reflectors_cost_nothing(fabric: Lab) -> None:
 
 
 def bound_ms(machine: str, path: str) -> float:
-    """What the silent cut of a path may cost (docs/failover.md, reflectors.md), on a machine that is busy."""
-    sleeps = path == "a" or machine in ("hv1", "hv2")  # BIRD before 2.14 acts late on what BFD has found
+    """Return the permitted outage of a silent cut (docs/failover.md, reflectors.md) on a busy machine."""
+    sleeps = path == "a" or machine in ("hv1", "hv2")  # BIRD before 2.14 reacts late to BFD
     return 1.2 * DETECTION_MS + (2100 if sleeps else 500 if path == "c" else 100)
 
 
 @pytest.mark.parametrize(("machine", "path"), [("hv1", "a"), ("hv2", "c"), ("hv3", "b"), ("hv4", "b")])
-def test_a_silent_cut_costs_what_its_daemons_need(fabric: Lab, machine: str, path: str) -> None:
-    await_whole(fabric)
+def test_the_outage_of_a_silent_cut_is_within_the_bound_of_its_daemons(
+    fabric: Lab, machine: str, path: str
+) -> None:
     flows: list[Flows] = []
     for guest in GUESTS.values():
         if guest != GUESTS[machine]:
             flows += both_families(GUESTS[machine], guest)
-    try:
-        with fabric.traffic(*flows, seconds=5, each=8) as traffic:
-            fabric.twin("cut", machine, path)
-    finally:
-        fabric.twin("heal", machine, path)
+    traffic = traffic_of_cut(fabric, machine, path, *flows, seconds=5, each=8)
     costs = traffic.outages_ms()
-    print(f"\ncut {machine} {path}: {costs}")
     assert max(costs.values()) <= bound_ms(machine, path) + traffic.allowance_ms
 
 
 @pytest.mark.parametrize("path", ["b", "c"])
 def test_a_dead_path_leaves_all_tables_of_bird31(fabric: Lab, path: str) -> None:
-    """Before its own scan, each 10 s: it can be asked for those as well that it takes nothing from.
-
-    On paths whose reflectors have BFD.
-    """
-    await_whole(fabric)
+    """On paths with BFD, BIRD 3.1 removes the routes before its own scan, from tables without import too."""
+    fabric.wait_until_converged()
     assert tables_with_path(fabric, "hv4", path) == {"public", "private", "local-out", "public-spread"}
     try:
         fabric.twin("cut", "hv4", path)
@@ -191,7 +154,7 @@ def test_a_dead_path_leaves_all_tables_of_bird31(fabric: Lab, path: str) -> None
 
 
 def tables_with_path(fabric: Lab, machine: str, path: str) -> set[str]:
-    """The kernel's tables in which BIRD has routes that lead over a path, of either family."""
+    """Return the kernel's tables with BIRD's routes over a path, of either family."""
     tables = ("public", "private", "local-out", "public-spread")
     shown = "ip -{} -oneline route show table {} proto bird 2>/dev/null || :"
     return {
@@ -201,12 +164,12 @@ def tables_with_path(fabric: Lab, machine: str, path: str) -> set[str]:
     }
 
 
-# Anycast: a guest of each hypervisor holds it, and each hypervisor spreads what its own guests send there.
+# Anycast: a guest of each hypervisor holds the address, and each hypervisor spreads flows of its own guests.
 
 
 @contextmanager
 def answering(fabric: Lab, guests: Iterable[str]) -> Iterator[None]:
-    """Have guests that hold the anycast addresses say who they are."""
+    """Let guests with the anycast addresses answer requests with their names."""
     program = [sys.executable, str(WHO_ANSWERS), "answer"]
     running = [
         subprocess.Popen(
@@ -227,7 +190,7 @@ def answering(fabric: Lab, guests: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def all_answered(fabric: Lab) -> Iterator[None]:
-    """Let a guest of each hypervisor ask all the time who holds the anycast: none may go unanswered."""
+    """Let a guest of each hypervisor send requests to the anycast address; all must be answered."""
     program = [sys.executable, str(WHO_ANSWERS), "ask"]
     with answering(fabric, HOLDERS.values()):
         asking = [
@@ -253,7 +216,7 @@ def all_answered(fabric: Lab) -> Iterator[None]:
 
 
 def holders_of_flows(fabric: Lab, machine: str, family: int, rounds: int = 3) -> list[str]:
-    """Who answers each flow of a hypervisor's guest: always the same, at home or one hypervisor farther."""
+    """Return the holder that answers each flow of a hypervisor's guest: always the same, in one hop."""
     asking = f"{sys.executable} {WHO_ANSWERS} ask {ANYCAST[family]} {FLOWS} {rounds}"
     found = []
     for answers in json.loads(fabric.run_as_guest(GUESTS[machine], asking))[1]:
@@ -265,7 +228,7 @@ def holders_of_flows(fabric: Lab, machine: str, family: int, rounds: int = 3) ->
 
 
 def assert_shares(found: list[str], expected: dict[str, float]) -> None:
-    """As many flows as expected, within five standard deviations."""
+    """Assert the number of flows of each holder, within five standard deviations."""
     counts = Counter(found)
     assert counts.keys() == {name for name, share in expected.items() if share}
     for name, share in expected.items():
@@ -277,9 +240,9 @@ def dropped_by_reverse_path_check(fabric: Lab, machine: str) -> str:
 
 
 @pytest.mark.parametrize("machine", GUESTS)
-def test_flows_to_anycast_spread_over_all_who_hold_it(fabric: Lab, machine: str) -> None:
-    """A quarter each; the marks do not concern the reverse-path check of the ports, which is strict."""
-    await_whole(fabric)
+def test_flows_to_anycast_spread_over_all_holders(fabric: Lab, machine: str) -> None:
+    """Each holder gets a quarter, and the strict reverse-path check of the ports ignores the marks."""
+    fabric.wait_until_converged()
     before = dropped_by_reverse_path_check(fabric, machine)
     assert fabric.run(machine, f"cat /proc/sys/net/ipv4/conf/{GUESTS[machine]}/rp_filter") == "1\n"
     with answering(fabric, HOLDERS.values()):
@@ -291,7 +254,7 @@ def test_flows_to_anycast_spread_over_all_who_hold_it(fabric: Lab, machine: str)
 
 @pytest.mark.parametrize("machine", GUESTS)
 def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: str) -> None:
-    await_whole(fabric)
+    fabric.wait_until_converged()
     with answering(fabric, HOLDERS.values()), ThreadPoolExecutor() as pool:
         asking = [pool.submit(holders_of_flows, fabric, machine, family, 20) for family in ANYCAST]
         for _ in range(3):
@@ -301,16 +264,16 @@ def test_flows_keep_their_holder_while_rules_are_loaded(fabric: Lab, machine: st
             assert set(flows.result()) == set(HOLDERS.values())
 
 
-def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> None:
-    await_whole(fabric)
+def test_other_holders_take_over_the_share_of_a_stopped_holder(fabric: Lab) -> None:
+    fabric.wait_until_converged()
     rest = [name for machine, name in HOLDERS.items() if machine != "hv3"]
     fabric.twin("unplug", HOLDERS["hv3"])
     try:
-        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"))
+        wait_for("no hypervisor to send to hv3", lambda: not uses(fabric, "hv3"))
         with answering(fabric, rest):
             for family in ANYCAST:
                 for machine in GUESTS:
-                    # A quarter stays at home. Where nobody is there it goes the way of the others.
+                    # A quarter goes to the local holder; without one it spreads over the others.
                     expected = dict.fromkeys(rest, 1 / 3)
                     if machine != "hv3":
                         expected = {**dict.fromkeys(rest, 3 / 8), HOLDERS[machine]: 1 / 4}
@@ -327,7 +290,7 @@ def test_the_share_of_a_holder_that_is_gone_goes_to_the_others(fabric: Lab) -> N
 
 
 def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
-    """The hypervisors that look for anycast behind another one, each with the families in which it does."""
+    """Return the hypervisors with anycast routes to another one, each with the families of these routes."""
     number = owner.removeprefix("hv")
     hops = {
         4: {f"198.51.100.{int(number) + offset}" for offset in (0, 64, 128, 192)},
@@ -344,14 +307,14 @@ def uses(fabric: Lab, owner: str) -> set[tuple[str, int]]:
     return {(machine, family) for machine, used in found.items() for family in used}
 
 
-def test_a_hypervisor_that_is_cut_off_keeps_its_flows_at_home(fabric: Lab) -> None:
-    """And gets none of the others': what it has heard, and what was heard of it, is stale."""
-    await_whole(fabric)
+def test_a_hypervisor_that_is_cut_off_keeps_its_flows(fabric: Lab) -> None:
+    """Its own holder gets them, and no flows of others, because all routes in both directions are stale."""
+    fabric.wait_until_converged()
     try:
         for path in REFLECTORS:
             fabric.twin("cut", "hv3", path)
-        wait_for("nobody sends to hv3", lambda: not uses(fabric, "hv3"), 40)
-        wait_for("hv3 sends to nobody", lambda: spread_routes(fabric, "hv3") == "", 40)
+        wait_for("no hypervisor to send to hv3", lambda: not uses(fabric, "hv3"), 40)
+        wait_for("hv3 to send to no other hypervisor", lambda: spread_routes(fabric, "hv3") == "", 40)
         with answering(fabric, HOLDERS.values()):
             for family in ANYCAST:
                 assert set(holders_of_flows(fabric, "hv3", family)) == {"any3"}
@@ -360,7 +323,7 @@ def test_a_hypervisor_that_is_cut_off_keeps_its_flows_at_home(fabric: Lab) -> No
     finally:
         for path in REFLECTORS:
             fabric.twin("heal", "hv3", path)
-    await_whole(fabric)
+    fabric.wait_until_converged()
 
 
 def spread_routes(fabric: Lab, machine: str) -> str:
@@ -369,7 +332,7 @@ def spread_routes(fabric: Lab, machine: str) -> str:
 
 
 def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
-    """What there is on a hypervisor of what spreads anycast."""
+    """Return the rules, routes and marks on a hypervisor that spread anycast."""
     look = {
         "rules": "ip rule; ip -6 rule",
         "names": "cat /etc/iproute2/rt_tables.d/l3hv.conf",
@@ -385,21 +348,20 @@ def traces_of_spreading(fabric: Lab, machine: str) -> list[str]:
 
 
 @pytest.mark.matrix
-def test_it_is_taken_back_and_said_again_and_costs_nothing(fabric: Lab, tmp_path: Path) -> None:
-    inventory = tmp_path / "intent"
-    shutil.copytree(INVENTORY, inventory)
+def test_spreading_is_removed_and_configured_again_without_loss(fabric: Lab, tmp_path: Path) -> None:
+    inventory = copy_of(INVENTORY, tmp_path)
     hosts = inventory / "hosts.yml"
     text = hosts.read_text()
     assert "l3hv_anycast: spread" in text
     everything = ["rules", "names", "filter", "BIRD", "routes"]
     for value, traces in (("local", []), ("spread", everything)):
         hosts.write_text(text.replace("l3hv_anycast: spread", f"l3hv_anycast: {value}"))
-        await_whole(fabric)
+        fabric.wait_until_converged()
         run = ("site.yml", "--limit", "hypervisors")
-        told = fabric.playbook(*run, "--check", "--diff", inventory=inventory).changed_hosts()
+        previewed = fabric.playbook(*run, "--check", "--diff", inventory=inventory).changed_hosts()
         with all_answered(fabric):
             done = fabric.playbook(*run, inventory=inventory).changed_hosts()
-        assert told.keys() == done.keys() == HOLDERS.keys()
+        assert previewed.keys() == done.keys() == HOLDERS.keys()
         assert fabric.playbook(*run, inventory=inventory).changed_hosts() == {}
         for machine in HOLDERS:
             assert traces_of_spreading(fabric, machine) == traces, machine

@@ -1,4 +1,4 @@
-"""The twin's images as places to run a daemon in: its namespaces and its file system are thrown away."""
+"""Daemons in the images of the twin, run in temporary namespaces and a temporary file system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Takes the image, and puts an overlay of it into /mnt/root.
+# Mounts an overlay of the image $1 at /mnt/root.
 OVERLAY = """
 set -e
 mount -t tmpfs none /mnt
@@ -21,7 +21,7 @@ mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay overlay -o "lowerdir=$1,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
 mount -t proc proc /mnt/root/proc
 mount -t tmpfs none /mnt/root/run
-# A host without the package netbase has neither.
+# A host without the package netbase has neither file.
 rm -f /mnt/root/etc/protocols /mnt/root/etc/services
 mkdir /mnt/root/run/bird
 ip link set lo up
@@ -42,7 +42,7 @@ def loaded(program: Path) -> ModuleType:
 def in_an_image(
     system: str, daemon: str, script: str, *arguments: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script beside an overlay of the image of a daemon; ``$2`` and so on are the arguments."""
+    """Run a script with an overlay of a daemon's image at /mnt/root; its arguments begin with ``$2``."""
     if os.geteuid() != 0:
         pytest.skip("only root can enter a machine's file system")
     command = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from jinja2.runtime import missing
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "plugins/action"))
 
-from config_files import destination, template_at, texts  # noqa: E402 - the action plugin that renders in a run
+from config_files import destination, is_wanted, template_at, texts  # noqa: E402 - the action plugin that renders in a run
 
 PLANS = [
     path
     for path in sorted(ROOT.glob("tests/golden/*/expected/*/plan.yml"))
     if "\n    name: junos\n" not in path.read_text(encoding="utf-8")  # nothing is placed on those
 ]
+ROLE_VARIABLES = ROOT / "playbooks/vars/roles.yml"
 GROUPS = {"hypervisor": "hypervisors", "route_reflector": "route_reflectors", "edge_router": "edge_routers"}
 
 
@@ -62,7 +64,7 @@ def files_of_plan(plan: dict[str, Any]) -> dict[str, str]:
 
 
 def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the roles that site.yml has for a plan, with their variables."""
+    """Return the roles that site.yml has for a plan, with the variables that it sets itself."""
     if not plan["managed"]:
         return []
     templar = Templar(loader=DataLoader(), variables={"l3hv_plan": plan})
@@ -70,13 +72,19 @@ def role_calls(plan: dict[str, Any]) -> list[dict[str, Any]]:
         call
         for play in read(ROOT / "site.yml")
         if GROUPS[plan["kind"]] in str(play.get("hosts", ""))
-        for call in play.get("roles", ())
+        for call in map(role_call, play.get("roles", ()))
         if call["role"] != "verify" and templar.evaluate_conditional(call.get("when", True))
     ]
 
 
+def role_call(entry: str | dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of a play's roles, which may be a name alone."""
+    return {"role": entry} if isinstance(entry, str) else entry
+
+
 def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dict[str, str]:
     variables = {**(read(role / "defaults/main.yml") or {}), **(read(role / "vars/main.yml") or {})}
+    variables.update(read(ROLE_VARIABLES))
     variables.update({key: value for key, value in call.items() if key not in {"role", "when", "tags"}})
     variables["l3hv_plan"] = plan
     variables["l3hv_bgp_secrets"] = {name: f"tests only: {name}" for name in plan["routing"]["session_keys"]}
@@ -89,9 +97,10 @@ def files_of_role(role: Path, call: dict[str, Any], plan: dict[str, Any]) -> dic
 
     files: dict[str, str] = {}
     for task in read(role / "tasks/main.yml"):
-        for entry in templar.template(task.get("config_files", {}).get("files", [])):
+        for entry in filter(is_wanted, templar.template(task.get("config_files", {}).get("files", []))):
             if not entry["src"].endswith(".j2"):
-                text = (role / "files" / entry["src"]).read_text(encoding="utf-8")
+                # As Ansible does: a role that takes a file from another role may have no files of its own.
+                text = Path(normpath(role / "files" / entry["src"])).read_text(encoding="utf-8")
                 files.update((destination(entry["dest"], one), text) for one in entry.get("each", [{}]))
                 continue
             path = role / "templates" / entry["src"]

@@ -1,4 +1,4 @@
-"""BIRD 3.1 in a namespace of its own, and the programs beside it that mend what it does to routes."""
+"""BIRD 3.1 in a network namespace, and the programs that correct its treatment of routes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from images import ROOT, in_an_image
 PROGRAMS = ROOT / "roles" / "bird" / "files"
 PROTOCOLS = ROOT / "roles" / "tables" / "files" / "rt_protos.conf"
 
-# No scan but the first, and those that are asked for.
+# BIRD scans at its start and on request.
 CONFIGURATION = """
 log stderr { error, fatal, bug };
 log udp 127.0.0.1 port 3179 { trace };
@@ -33,7 +33,7 @@ protocol static one6 { ipv6 { table t6; }; route 2001:db8:cb00:7101::/64 via 200
 protocol static two6 { ipv6 { table t6; }; route 2001:db8:cb00:7101::/64 via 2001:db8:c633:6401::9; }
 """
 
-# Becomes a machine with two links.
+# Turns the namespace into a machine with two links.
 MACHINE = """
 printf '%s' "$2" > /mnt/root/bird.conf
 cp "$3"/* /mnt/root
@@ -59,7 +59,7 @@ hops() {
 }
 """
 
-# Prints the next hops that the kernel has after each change of a path.
+# Prints the kernel's next hops after each change of a path.
 RESCANS = """
 chroot /mnt/root python3 -I /bird31-routes scan 90 20 &
 bird &
@@ -80,8 +80,7 @@ done
 kill %1 %2
 """
 
-# Prints what happens to routes while BIRD is killed and comes back: beside the program if there is a fifth
-# argument.
+# Prints the changes of routes while BIRD is killed and restarts; a fifth argument starts the program too.
 RESTARTS = """
 bird &
 hops 'via 198.51.100.9 via 198.51.100.137' >&2
@@ -101,9 +100,9 @@ chroot /mnt/root ip -6 route show table 90 >&2
 kill %2 %3
 """
 
-# Prints what happens to routes while the best path changes all the time, so that scans meet changes half-way:
-# beside the program if there is a fifth argument. Without it scans have no copies, and the changes end when
-# one deletes a route.
+# Prints the changes of routes while the best path changes continuously, so that scans coincide with changes.
+# A fifth argument starts the program too. Without the program scans have no copies of routes, and the script
+# ends when a scan deletes a route.
 FLOOD = """
 bird &
 hops 'via 198.51.100.9 via 198.51.100.137' >&2
@@ -138,7 +137,7 @@ def in_a_machine(script: str, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def without_a_route(monitored: str) -> set[str]:
-    """Which of the prefixes had no route for a moment, by what `ip -oneline monitor route` says."""
+    """Return the prefixes that had no route for a moment, from the output of `ip -oneline monitor route`."""
     metrics = {prefix: {"32"} for prefix in PREFIXES}
     empty = set()
     for gone, prefix, metric in re.findall(r"^(Deleted )?(\S+) .*metric (\d+)", monitored, re.MULTILINE):
@@ -161,7 +160,7 @@ def test_a_scan_amid_changes_leaves_no_prefix_without_a_route() -> None:
 
 
 def test_without_copies_a_scan_amid_changes_deletes_a_route() -> None:
-    """The reason of the copies; where this fails, BIRD does not need them any more."""
+    """The copies exist for this reason; if this test fails, BIRD no longer needs them."""
     assert without_a_route(in_a_machine(FLOOD, "").stdout)
 
 
@@ -175,11 +174,11 @@ def test_a_start_leaves_no_prefix_without_a_route() -> None:
 
 
 def test_without_the_program_a_start_deletes_routes() -> None:
-    """What the program is there for; where this fails, BIRD does not need it any more."""
+    """The program exists for this reason; if this test fails, BIRD no longer needs it."""
     assert without_a_route(in_a_machine(RESTARTS, "").stdout) == PREFIXES
 
 
-# Puts copies of routes of which one has a dead next hop, and removes them; a route of another protocol stays.
+# Adds copies of routes, one with a dead next hop, and removes them; a route of another protocol stays.
 COPIES = """
 of_bird() {
     chroot /mnt/root ip route add proto bird metric 32 table 90 "$@"
@@ -201,7 +200,7 @@ chroot /mnt/root ip -6 -oneline route show table 90 metric 34
 """
 
 
-def test_copies_have_the_next_hops_that_live_and_go_without_a_trace() -> None:
+def test_copies_have_only_live_next_hops_and_are_removed_completely() -> None:
     done = in_a_machine(COPIES)
     assert done.returncode == 0, done.stderr
     put, removed = (part.splitlines() for part in done.stdout.partition("put\n")[2].split("removed\n"))

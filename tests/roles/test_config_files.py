@@ -1,9 +1,10 @@
-"""The module `config_files` in a directory of its own: what it writes, refuses, and takes back."""
+"""The module `config_files` in a temporary directory: written, refused and restored files."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_modules import FINDING, MODULES, program_of
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "plugins/modules/config_files.py"
+COMMANDS = "module_utils/l3hv/config_files/commands.py"
 
 Run = Callable[..., dict[str, Any]]
 
@@ -28,7 +30,7 @@ def me() -> dict[str, str]:
 
 @pytest.fixture
 def converge(tmp_path: Path) -> Run:
-    """Run the module as a machine would, without Ansible around it; ``seconds`` is its limit for commands."""
+    """Return a function that runs the module without Ansible; ``seconds`` is its limit for commands."""
 
     def run(
         *,
@@ -50,18 +52,20 @@ def converge(tmp_path: Path) -> Run:
         }
         if parameters.get("state") == "active":
             del arguments["files"]
-        module = MODULE
+        modules = MODULES
         if seconds is not None:
-            module = tmp_path / "config_files.py"
-            text = MODULE.read_text()
+            plugins = shutil.copytree(MODULES.parent, tmp_path / "plugins", dirs_exist_ok=True)
+            modules = plugins / "modules"
+            text = (MODULES.parent / COMMANDS).read_text()
             assert "\nCOMMAND_SECONDS = 300\n" in text
-            module.write_text(
+            assert "--kill-after=10" in text
+            (plugins / COMMANDS).write_text(
                 text.replace("COMMAND_SECONDS = 300", f"COMMAND_SECONDS = {seconds}").replace(
                     "--kill-after=10", "--kill-after=1"
                 )
             )
         done = subprocess.run(
-            [sys.executable, str(module)],
+            [sys.executable, str(program_of("config_files", tmp_path, modules))],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             capture_output=True,
             text=True,
@@ -107,7 +111,7 @@ def test_a_new_file_is_written_and_the_second_run_changes_nothing(converge: Run,
     )
 
 
-def test_permission_bits_alone_are_a_change_with_a_diff(converge: Run, etc: Path) -> None:
+def test_changed_permission_bits_are_a_change_with_a_diff(converge: Run, etc: Path) -> None:
     files = [{"dest": f"{etc}/a.conf", "content": "one\n", "mode": "0644"}]
     settle(converge, files=files)
     (etc / "a.conf").chmod(0o600)
@@ -118,16 +122,16 @@ def test_permission_bits_alone_are_a_change_with_a_diff(converge: Run, etc: Path
     assert (etc / "a.conf").stat().st_mode & 0o777 == 0o644
 
 
-def test_check_mode_tells_the_truth_and_touches_nothing(converge: Run, etc: Path, tmp_path: Path) -> None:
+def test_check_mode_reports_the_changes_and_makes_none(converge: Run, etc: Path, tmp_path: Path) -> None:
     (etc / "old.conf").write_text("old\n")
     files = [{"dest": f"{etc}/a.conf", "content": "one\n"}]
-    told = converge(check=True, files=files, owned=[f"{etc}/*.conf"])
-    assert (told["changed_files"], told["removed_files"]) == ([f"{etc}/a.conf"], [f"{etc}/old.conf"])
+    preview = converge(check=True, files=files, owned=[f"{etc}/*.conf"])
+    assert (preview["changed_files"], preview["removed_files"]) == ([f"{etc}/a.conf"], [f"{etc}/old.conf"])
     assert sorted(path.name for path in etc.iterdir()) == ["old.conf"]
     assert not (tmp_path / "previous").exists()
     done = converge(files=files, owned=[f"{etc}/*.conf"])
     assert {key: done[key] for key in ("changed", "changed_files", "removed_files", "diff")} == {
-        key: told[key] for key in ("changed", "changed_files", "removed_files", "diff")
+        key: preview[key] for key in ("changed", "changed_files", "removed_files", "diff")
     }
 
 
@@ -143,7 +147,7 @@ def test_one_diff_per_file(converge: Run, etc: Path) -> None:
     assert result["diff"][1]["after_header"] == f"{etc}/c (removed)"
 
 
-def test_what_leaves_the_set_is_removed_and_what_is_not_ours_stays(converge: Run, etc: Path) -> None:
+def test_files_that_left_the_set_are_removed_and_other_files_stay(converge: Run, etc: Path) -> None:
     (etc / "theirs.conf").write_text("theirs\n")
     settle(
         converge,
@@ -155,6 +159,16 @@ def test_what_leaves_the_set_is_removed_and_what_is_not_ours_stays(converge: Run
     )
     assert result["removed_files"] == [f"{etc}/50-our-2.conf"]
     assert sorted(path.name for path in etc.iterdir()) == ["50-our-1.conf", "theirs.conf"]
+
+
+def test_an_empty_directory_of_drop_ins_is_removed(converge: Run, etc: Path) -> None:
+    places = [etc / f"{name}.service.d/zz-our.conf" for name in "ab"]
+    owned = [f"{etc}/*.service.d/zz-our.conf"]
+    settle(converge, files=[{"dest": str(place), "content": "x\n"} for place in places], owned=owned)
+    (etc / "b.service.d/override.conf").write_text("theirs\n")
+    settle(converge, owned=owned)
+    assert [str(path.relative_to(etc)) for path in etc.glob("*/**/*")] == ["b.service.d/override.conf"]
+    assert not (etc / "a.service.d").exists()
 
 
 def test_one_refused_file_leaves_the_whole_set_untouched(converge: Run, etc: Path) -> None:
@@ -173,7 +187,7 @@ def test_one_refused_file_leaves_the_whole_set_untouched(converge: Run, etc: Pat
 
 
 def test_one_file_that_cannot_be_written_leaves_the_whole_set_untouched(converge: Run, etc: Path) -> None:
-    """Its directory is a file."""
+    """The directory of the file is a file."""
     settle(converge, files=[{"dest": f"{etc}/{name}", "content": "good\n"} for name in "ab"])
     result = converge(
         fails=True,
@@ -191,7 +205,7 @@ def test_one_file_that_cannot_be_written_leaves_the_whole_set_untouched(converge
     assert {path.name: path.read_text() for path in etc.iterdir()} == {"a": "good\n", "b": "good\n"}
 
 
-def test_validation_sees_the_new_content_under_the_files_own_name(converge: Run, etc: Path) -> None:
+def test_validation_reads_the_new_content_under_the_name_of_the_file(converge: Run, etc: Path) -> None:
     converge(
         files=[
             {
@@ -204,46 +218,29 @@ def test_validation_sees_the_new_content_under_the_files_own_name(converge: Run,
     assert (etc / "a.conf").exists()
 
 
-def test_check_mode_validates_too_but_not_with_a_program_that_is_not_installed(
-    converge: Run, etc: Path
-) -> None:
+def test_check_mode_validates_if_the_program_is_installed(converge: Run, etc: Path) -> None:
     converge(check=True, fails=True, files=[{"dest": f"{etc}/a", "content": "x\n", "validate": "false %s"}])
     converge(check=True, files=[{"dest": f"{etc}/a", "content": "x\n", "validate": "no-such-program %s"}])
 
 
-def test_secrets_do_not_show(converge: Run, etc: Path) -> None:
-    secret = "correct horse"
-    result = converge(
-        files=[{"dest": f"{etc}/a", "content": f"password {secret};\n", "mode": "0600"}], secrets=[secret]
-    )
-    assert secret not in json.dumps(result["diff"])
-    assert secret in (etc / "a").read_text()
-    result = converge(
-        fails=True,
-        files=[{"dest": f"{etc}/a", "content": f"{secret}!\n", "validate": "sh -c 'cat $0; exit 1' %s"}],
-        secrets=[secret],
-    )
-    assert secret not in result["msg"]
-
-
-def test_a_sensitive_file_does_not_show_whatever_happens_to_it(converge: Run, etc: Path) -> None:
+def test_the_content_of_a_sensitive_file_is_never_shown(converge: Run, etc: Path) -> None:
     dest = f"{etc}/keys"
-    said = []
+    results = []
     for secret in ("hunter2", "correct horse"):
         files = [{"dest": dest, "secret_content": f"key {secret};\n", "mode": "0600"}]
-        said += [converge(files=files, check=True), settle(converge, files=files)]
+        results += [converge(files=files, check=True), settle(converge, files=files)]
         assert Path(dest).read_text() == f"key {secret};\n"
         assert not converge(files=files)["changed"]
-    said.append(settle(converge, files=[], owned=[dest]))
+    results.append(settle(converge, files=[], owned=[dest]))
     assert not Path(dest).exists()
-    shown = json.dumps(said)
+    shown = json.dumps(results)
     assert "hunter2" not in shown
     assert "horse" not in shown
-    assert all(result["changed"] and dest in result["diff"][0]["prepared"] for result in said)
+    assert all(result["changed"] and dest in result["diff"][0]["prepared"] for result in results)
 
 
-def test_secrets_that_others_wrote_are_hidden_in_a_diff(converge: Run, etc: Path) -> None:
-    """As the role frr wants it: the names of keys are shown."""
+def test_secrets_of_existing_files_are_hidden_in_a_diff(converge: Run, etc: Path) -> None:
+    """The role frr hides secrets and shows the names of keys."""
     tasks = yaml.safe_load((ROOT / "roles/frr/tasks/main.yml").read_text())
     hidden = tasks[0]["config_files"]["hidden"]
     for name in ("a.conf", "a.conf.sav"):
@@ -256,7 +253,7 @@ def test_secrets_that_others_wrote_are_hidden_in_a_diff(converge: Run, etc: Path
     assert [path.name for path in etc.iterdir()] == ["a.conf"]
 
 
-def test_validation_finds_the_neighbours_of_a_file(converge: Run, etc: Path) -> None:
+def test_validation_finds_the_other_new_files(converge: Run, etc: Path) -> None:
     files = [
         {
             "dest": f"{etc}/a.conf",
@@ -269,7 +266,7 @@ def test_validation_finds_the_neighbours_of_a_file(converge: Run, etc: Path) -> 
     assert converge(files=files)["changed"]
 
 
-def test_a_link_is_replaced_and_not_followed(converge: Run, etc: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_is_replaced_and_not_followed(converge: Run, etc: Path, tmp_path: Path) -> None:
     (tmp_path / "target").write_text("theirs\n")
     (etc / "a").symlink_to(tmp_path / "target")
     settle(converge, files=[{"dest": f"{etc}/a", "content": "ours\n"}])
@@ -279,11 +276,11 @@ def test_a_link_is_replaced_and_not_followed(converge: Run, etc: Path, tmp_path:
 
 
 @pytest.mark.parametrize("dest", ["relative/a", "/tmp/../etc/a", "/tmp//a"])
-def test_only_plain_absolute_paths(converge: Run, dest: str) -> None:
+def test_only_normalised_absolute_paths_are_accepted(converge: Run, dest: str) -> None:
     assert "absolute" in converge(fails=True, files=[{"dest": dest, "content": "x"}])["msg"]
 
 
-def test_the_handler_runs_only_the_commands_that_the_change_is_for(converge: Run, etc: Path) -> None:
+def test_the_handler_runs_only_the_commands_of_the_changed_files(converge: Run, etc: Path) -> None:
     activate = [
         {"command": f"sh -c 'echo restart >> {etc}/log'", "changed": [f"{etc}/main.conf"]},
         {"command": f"sh -c 'echo reload $CONFIG_FILES_CHANGED - $CONFIG_FILES_REMOVED >> {etc}/log'"},
@@ -306,7 +303,7 @@ def test_the_handler_runs_only_the_commands_that_the_change_is_for(converge: Run
     assert (etc / "log").read_text() == f"reload {etc}/a.conf - {etc}/b.conf\n"
 
 
-def test_early_commands_come_first(converge: Run, etc: Path) -> None:
+def test_early_commands_run_first(converge: Run, etc: Path) -> None:
     activate = [
         {"command": f"sh -c 'echo late >> {etc}/log'"},
         {"command": f"sh -c 'echo early >> {etc}/log'", "early": True},
@@ -318,7 +315,7 @@ def test_early_commands_come_first(converge: Run, etc: Path) -> None:
 def test_commands_run_in_their_order_once_the_units_are_started(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
-    """Those that a change is for, and those of every activation."""
+    """Test the commands of the changed files and the commands of every activation."""
     fake_systemctl(tmp_path, {"a.service": "inactive enabled"})
     activate = [
         {"command": f"cp {tmp_path}/units/a.service {etc}/log"},
@@ -330,7 +327,7 @@ def test_commands_run_in_their_order_once_the_units_are_started(
     assert (etc / "log").read_text() == "active enabledchanged\nalways\n"
 
 
-def test_an_activation_that_fails_puts_everything_back(converge: Run, etc: Path) -> None:
+def test_a_failed_activation_restores_all_files(converge: Run, etc: Path) -> None:
     owned = [f"{etc}/*.conf"]
     activate = [{"command": f"sh -c 'cat {etc}/a.conf >> {etc}/seen; grep -q good {etc}/a.conf'"}]
     settle(
@@ -355,10 +352,10 @@ def test_an_activation_that_fails_puts_everything_back(converge: Run, etc: Path)
     assert (etc / "a.conf").stat().st_mode & 0o777 == 0o640
     assert (etc / "seen").read_text() == "good\nbad\ngood\n"
     again = converge(check=True, files=[{"dest": f"{etc}/a.conf", "content": "bad\n"}], owned=owned)
-    assert again["changed_files"] == [f"{etc}/a.conf"], "the next run tries again"
+    assert again["changed_files"] == [f"{etc}/a.conf"], "the next run does not try again"
 
 
-def test_a_daemon_that_keeps_the_old_configuration_is_a_failure(converge: Run, etc: Path) -> None:
+def test_a_daemon_that_runs_the_old_configuration_is_a_failure(converge: Run, etc: Path) -> None:
     (etc / "running").write_text("1\n")
     running = f"cmp {etc}/a.conf {etc}/running"
     activate = [{"command": f"sh -c 'grep -q 3 {etc}/a.conf || cp {etc}/a.conf {etc}/running'"}]
@@ -377,7 +374,7 @@ def test_a_command_that_does_not_end_is_named(converge: Run, etc: Path, trap: st
     assert "failed: it did not end within 1 s on" in result["msg"]
 
 
-def test_a_command_that_has_a_time_out_of_its_own_has_ended(converge: Run, etc: Path) -> None:
+def test_exit_status_124_of_a_command_is_no_time_out_of_the_module(converge: Run, etc: Path) -> None:
     converge(files=[{"dest": f"{etc}/a.conf", "content": "1\n"}])
     activate = [{"command": "sh -c 'echo nothing heard; exit 124'"}]
     result = converge(fails=True, state="active", activate=activate)
@@ -385,7 +382,7 @@ def test_a_command_that_has_a_time_out_of_its_own_has_ended(converge: Run, etc: 
     assert "did not end" not in result["msg"]
 
 
-def test_systemd_and_the_journal_are_not_waited_for_for_ever(
+def test_the_module_does_not_wait_forever_for_systemd_or_the_journal(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
     converge(files=[{"dest": f"{etc}/a.conf", "content": "1\n"}])
@@ -396,7 +393,7 @@ def test_systemd_and_the_journal_are_not_waited_for_for_ever(
     assert "systemctl show a.service: it did not end within 1 s on" in result["msg"]
 
 
-def test_a_daemon_that_drifted_is_a_change_and_is_brought_back(converge: Run, etc: Path) -> None:
+def test_a_drifted_daemon_is_a_change_and_is_reconfigured(converge: Run, etc: Path) -> None:
     files = [{"dest": f"{etc}/a.conf", "content": "2\n"}]
     running = f"cmp {etc}/a.conf {etc}/running"
     activate = [{"command": f"cp {etc}/a.conf {etc}/running"}]
@@ -408,14 +405,10 @@ def test_a_daemon_that_drifted_is_a_change_and_is_brought_back(converge: Run, et
     assert not converge(files=files, running=running)["changed"]
 
 
-def test_an_interrupted_run_is_made_up_for_and_still_goes_back_to_what_was_good(
-    converge: Run, etc: Path
-) -> None:
+def test_an_interrupted_run_is_completed_and_can_still_be_rolled_back(converge: Run, etc: Path) -> None:
     activate = [{"command": f"grep -q good {etc}/a"}]
     settle(converge, files=[{"dest": f"{etc}/a", "content": "good\n"}], activate=activate)
-    converge(
-        files=[{"dest": f"{etc}/a", "content": "bad 1\n"}]
-    )  # and the run is interrupted before its handler
+    converge(files=[{"dest": f"{etc}/a", "content": "bad 1\n"}])  # The run is interrupted before its handler.
     result = converge(files=[{"dest": f"{etc}/a", "content": "bad 1\n"}])
     assert (result["changed"], result["changed_files"], result["reasons"]) == (
         True,
@@ -427,7 +420,7 @@ def test_an_interrupted_run_is_made_up_for_and_still_goes_back_to_what_was_good(
     assert (etc / "a").read_text() == "good\n"
 
 
-def test_drift_is_never_answered_with_an_old_file(converge: Run, etc: Path) -> None:
+def test_drift_never_restores_an_old_file(converge: Run, etc: Path) -> None:
     for content in ("1\n", "2\n"):
         settle(converge, files=[{"dest": f"{etc}/a", "content": content}])
     running = f"test -e {etc}/never"
@@ -437,7 +430,7 @@ def test_drift_is_never_answered_with_an_old_file(converge: Run, etc: Path) -> N
     assert (etc / "a").read_text() == "2\n"
 
 
-def test_only_root_reads_what_was_there_before(converge: Run, etc: Path, tmp_path: Path) -> None:
+def test_only_root_can_read_previous_files(converge: Run, etc: Path, tmp_path: Path) -> None:
     for content in ("1\n", "2\n"):
         settle(converge, files=[{"dest": f"{etc}/a", "content": content}])
     previous = tmp_path / "previous/demo"
@@ -446,7 +439,7 @@ def test_only_root_reads_what_was_there_before(converge: Run, etc: Path, tmp_pat
 
 
 def fake_systemctl(tmp_path: Path, units: dict[str, str]) -> None:
-    """A systemctl that knows the state of some units, and starts and enables them."""
+    """Install a fake systemctl that prints the state of some units, and starts and enables them."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     (tmp_path / "units").mkdir(exist_ok=True)
     for unit, state in units.items():
@@ -490,7 +483,7 @@ def test_a_stopped_or_disabled_unit_is_a_change_and_is_started_and_enabled(
     assert not converge(units=units)["changed"]
 
 
-def test_a_masked_unit_and_one_that_failed_too_often_are_started(
+def test_masked_units_and_units_that_failed_too_often_are_started(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
     units = ["a.service", "b.service"]
@@ -501,25 +494,25 @@ def test_a_masked_unit_and_one_that_failed_too_often_are_started(
     assert (tmp_path / "units/b.service").read_text() == "active enabled"
 
 
-def test_the_journal_of_a_unit_that_does_not_reload_is_shown(
+def test_the_journal_of_a_unit_that_fails_to_reload_is_shown(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
-    """The unit stays active: nothing but its journal says why the reload failed."""
+    """The unit stays active: only its journal has the reason why the reload failed."""
     fake_systemctl(tmp_path, {"a.service": "active enabled"})
     journal = tmp_path / "bin/journalctl"
     journal.write_text('#!/bin/sh\necho "ip rule add: File exists, says the journal of $2"\n')
     journal.chmod(0o755)
     converge(files=[{"dest": f"{etc}/a", "content": "1\n"}])
     activate = [{"command": "systemctl reload a.service"}]
-    said = converge(fails=True, state="active", units=["a.service"], activate=activate)["msg"]
-    assert "`systemctl reload a.service` failed: Job for a.service failed." in said
-    assert "a.service:\nip rule add: File exists, says the journal of a.service" in said
+    message = converge(fails=True, state="active", units=["a.service"], activate=activate)["msg"]
+    assert "`systemctl reload a.service` failed: Job for a.service failed." in message
+    assert "a.service:\nip rule add: File exists, says the journal of a.service" in message
 
 
-def test_a_unit_that_was_just_started_is_neither_restarted_nor_reloaded(
+def test_a_newly_started_unit_is_neither_restarted_nor_reloaded(
     converge: Run, etc: Path, tmp_path: Path
 ) -> None:
-    """A reload would fail here."""
+    """A reload of this unit would fail."""
     fake_systemctl(tmp_path, {"a.service": "inactive enabled", "b.service": "active enabled"})
     units = ["a.service", "b.service"]
     converge(files=[{"dest": f"{etc}/a", "content": "1\n"}], units=units)
@@ -538,7 +531,7 @@ def test_a_unit_that_does_not_start_is_a_failure(converge: Run, etc: Path, tmp_p
     )
 
 
-def test_refused_at_the_first_time_leaves_nothing_behind(converge: Run, etc: Path) -> None:
+def test_a_failed_first_activation_leaves_no_file(converge: Run, etc: Path) -> None:
     converge(files=[{"dest": f"{etc}/a", "content": "1\n"}])
     result = converge(fails=True, state="active", activate=[{"command": "false"}])
     assert "There was nothing before them, and there is nothing now." in result["msg"]
@@ -549,7 +542,7 @@ def test_refused_at_the_first_time_leaves_nothing_behind(converge: Run, etc: Pat
 def test_a_broken_record_is_repaired_by_activating_the_set_again(
     converge: Run, etc: Path, tmp_path: Path, content: str
 ) -> None:
-    """Whether the last change took effect is not known any more, so no command of the set may be left out."""
+    """The record no longer tells whether the last change took effect, so all commands of the set run."""
     files = [{"dest": f"{etc}/{name}.conf", "content": "one\n"} for name in ("a", "b")]
     settle(converge, files=files)
     record = tmp_path / "previous/demo/transaction.json"
@@ -564,14 +557,15 @@ def test_a_broken_record_is_repaired_by_activating_the_set_again(
     assert not converge(files=files)["changed"]
 
 
-def test_two_writers_never_show_an_unfinished_file(etc: Path) -> None:
-    """Two runs at once on one host: a reader sees one content or the other."""
+def test_a_reader_never_sees_a_file_of_two_writers_unfinished(etc: Path) -> None:
+    """During two simultaneous runs on a host, a reader sees one content or the other."""
     path = etc / "daemon.conf"
     contents = [letter * 200_000 for letter in "ab"]
     path.write_text(contents[0])
     program = (
-        f"import sys; sys.path.insert(0, {str(MODULE.parent)!r}); import config_files as c\n"
-        f"for _ in range(300): c.write_file({str(path)!r}, sys.argv[1].encode() * 200_000, 0o644, None, None)"
+        f"import sys; {FINDING.format(str(MODULES.parent / 'module_utils'))}\n"
+        "from ansible.module_utils.l3hv.config_files.files import write_file\n"
+        f"for _ in range(300): write_file({str(path)!r}, sys.argv[1].encode() * 200_000, 0o644, None, None)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, letter]) for letter in "ab"]
     reads = 0
@@ -583,7 +577,7 @@ def test_two_writers_never_show_an_unfinished_file(etc: Path) -> None:
     assert [found.name for found in etc.iterdir()] == ["daemon.conf"]
 
 
-def test_what_a_killed_writer_left_is_removed(converge: Run, etc: Path) -> None:
+def test_temporary_files_of_a_killed_run_are_removed(converge: Run, etc: Path) -> None:
     old, new = (etc / f".a.conf.{name}.config_files" for name in ("old", "new"))
     for path in (old, new):
         path.write_text("unfinished")

@@ -1,4 +1,4 @@
-"""What the action plugin `config_files` renders, run by Ansible itself on this machine."""
+"""The rendered files of the action plugin `config_files`, which Ansible runs on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def play(
     fails: bool = False,
     flags: tuple[str, ...] = (),
 ) -> str:
-    """Run one task in a playbook of its own, and return what Ansible printed."""
+    """Run a playbook with one task, and return the output of Ansible."""
     arguments = {"set": "demo", "state_dir": f"{tmp_path}/previous", **arguments}
     arguments["files"] = [{**me(), **file} for file in arguments["files"]]
     playbook = [
@@ -67,7 +67,9 @@ def templates(tmp_path: Path) -> Path:
     return directory
 
 
-def test_headers_includes_and_elements_are_as_in_the_template_module(tmp_path: Path, templates: Path) -> None:
+def test_headers_includes_and_elements_work_as_in_the_template_module(
+    tmp_path: Path, templates: Path
+) -> None:
     (templates / "port.j2").write_text(
         "#jinja2: lstrip_blocks: True\n"
         "{{ ansible_managed | comment }}\n"
@@ -101,7 +103,7 @@ def test_headers_includes_and_elements_are_as_in_the_template_module(tmp_path: P
     assert (tmp_path / "etc/10-vm2.network").read_text() == "#\n# Ansible managed\n#\n# vm2 of lab\n"
 
 
-def test_the_diff_names_each_file_and_check_mode_writes_none(tmp_path: Path, templates: Path) -> None:
+def test_the_diff_names_each_file_and_check_mode_writes_no_file(tmp_path: Path, templates: Path) -> None:
     (templates / "a.j2").write_text("{{ item.name }}\n")
     arguments = {
         "files": [{"src": "a.j2", "dest": f"{tmp_path}/etc/{{name}}", "each": [{"name": "x"}, {"name": "y"}]}]
@@ -137,7 +139,7 @@ def test_values_are_data_and_never_templates(tmp_path: Path, templates: Path) ->
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a b", "a\nb"])
-def test_a_name_cannot_leave_the_directory(tmp_path: Path, templates: Path, name: str) -> None:
+def test_a_template_outside_of_the_role_is_refused(tmp_path: Path, templates: Path, name: str) -> None:
     (templates / "a.j2").write_text("x\n")
     arguments = {"files": [{"src": "a.j2", "dest": f"{tmp_path}/etc/p{{name}}", "each": [{"name": name}]}]}
     assert "cannot be a part of a file's name" in " ".join(play(tmp_path, arguments, fails=True).split())
@@ -149,7 +151,7 @@ def test_undefined_fields_are_errors(tmp_path: Path, templates: Path) -> None:
     assert "nothing" in play(tmp_path, arguments, fails=True)
 
 
-def test_a_digest_is_that_of_the_text_around_it(tmp_path: Path, templates: Path) -> None:
+def test_a_digest_follows_from_the_text_of_its_file(tmp_path: Path, templates: Path) -> None:
     (templates / "a.j2").write_text('define digest = "@digest@";\nvalue {{ value }};\n')
     digests = set()
     for value in (1, 2, 1):
@@ -159,7 +161,7 @@ def test_a_digest_is_that_of_the_text_around_it(tmp_path: Path, templates: Path)
     assert all(len(digest) == 16 for digest in digests)
 
 
-def test_a_hundred_files_are_one_task(tmp_path: Path, templates: Path) -> None:
+def test_a_hundred_files_take_one_task(tmp_path: Path, templates: Path) -> None:
     (templates / "a.j2").write_text(
         "#jinja2: lstrip_blocks: True\n{{ ansible_managed | comment }}\n"
         "{% for n in item.list %}\nline {{ n }}\n{% endfor %}\n"
@@ -167,6 +169,25 @@ def test_a_hundred_files_are_one_task(tmp_path: Path, templates: Path) -> None:
     guests = [{"name": f"vm{n}", "list": list(range(20))} for n in range(100)]
     arguments = {"files": [{"src": "a.j2", "dest": f"{tmp_path}/etc/{{name}}", "each": "{{ guests }}"}]}
     play(tmp_path, arguments, {"guests": guests, "ballast": guests})
-    # No handler ran: the change is still pending, and nothing is written again.
+    # No handler has run: the change is still pending, and no file is written again.
     assert "changed=0" not in play(tmp_path, arguments, {"guests": guests, "ballast": guests})
     assert len(list((tmp_path / "etc").iterdir())) == len(guests)
+
+
+def test_a_file_with_a_false_condition_is_not_in_the_set(tmp_path: Path, templates: Path) -> None:
+    (templates / "a.j2").write_text("{{ undefined_here }}\n")
+    (templates / "b.j2").write_text("value\n")
+    files = [
+        {"src": "a.j2", "dest": f"{tmp_path}/etc/a", "when": "{{ keys | length > 0 }}"},
+        {"src": "b.j2", "dest": f"{tmp_path}/etc/b", "when": "{{ keys | length == 0 }}"},
+    ]
+    play(tmp_path, {"files": files}, {"keys": []})
+    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["b"]
+
+
+def test_a_condition_that_is_no_boolean_is_refused(tmp_path: Path, templates: Path) -> None:
+    (templates / "a.j2").write_text("value\n")
+    file = {"src": "a.j2", "dest": f"{tmp_path}/etc/a", "when": "{{ keys }}"}
+    assert "a.j2: when must be a boolean, not []" in play(
+        tmp_path, {"files": [file]}, {"keys": []}, fails=True
+    )

@@ -1,7 +1,7 @@
-"""A default route of an edge router of others goes when the router does, whatever restart time it asks for.
+"""The default route of an unmanaged edge router, which is withdrawn with the router for any restart time.
 
-The reflector's BIRD runs the file of a golden plan, the edge router what others may have: FRR or BIRD, with
-graceful restart of 120 s and without the long-lived one.
+The reflector's BIRD runs the file of a golden plan. The edge router runs FRR or BIRD with a restart time of
+120 s, and without long-lived graceful restart.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ protocol bgp reflector {{
 }}
 """
 
-# Takes the reflector's file, the image of the edge router and its configuration, and what happens to it.
+# Takes the reflector's file, the edge router's image and configuration, and the event that ends the router.
 SCRIPT = """
 mount -t proc proc /proc
 printf '%s' "$2" >/mnt/root/etc/bird/bird.conf
@@ -112,7 +112,7 @@ kill -KILL $(pgrep 'bgpd|bird|zebra|staticd|bfdd') $rr $edge
 
 @pytest.mark.parametrize("event", ["kill", "cut"])
 @pytest.mark.parametrize(("daemon", "configuration"), [("frr", FRR), ("bird2", BIRD)])
-def test_the_default_route_goes_with_its_router(daemon: str, configuration: str, event: str) -> None:
+def test_the_default_route_is_withdrawn_with_its_router(daemon: str, configuration: str, event: str) -> None:
     command = [ROOT / "twin", "image", "--system", "debian13", "--daemon", daemon]
     image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
     reflector = rendered_files(PLAN)["/etc/bird/bird.conf"]

@@ -1,4 +1,4 @@
-"""What brings FRR to its file, against the FRR of each distribution: differences are seen, no secret is."""
+"""The program that reconfigures FRR to its file and hides secrets, with the FRR of each distribution."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ Sh = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture(params=["debian12", "debian13"])
 def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
-    """Run a script beside an FRR that has started with the golden file, and keys in /mnt/keys."""
+    """Return a function that runs a script beside an FRR with the golden file and the keys of /mnt/keys."""
     image = ["twin", "image", "--system", request.param, "--daemon", "frr"]
     done = subprocess.run([ROOT / image[0], *image[1:]], capture_output=True, text=True, check=True, cwd=ROOT)
     root = Path(done.stdout.split()[-1])
     (tmp_path / "frr.conf").write_text(rendered_files(PLAN)["/etc/frr/frr.conf"])
     (tmp_path / "keys").write_text(f'fabric = "{SECRET}"\n')
-    programs = tmp_path / "frr"
-    programs.mkdir()
-    for name in ("configuration", "vtysh"):
-        text = (PROGRAMS / name).read_text()
-        (programs / name).write_text(text.replace("/etc/l3hv/frr-keys", "/mnt/keys"))
-        (programs / name).chmod(0o755)
+    (tmp_path / "frr").mkdir()
+    for name, place in (("frr-sync", tmp_path / "frr-sync"), ("vtysh", tmp_path / "frr/vtysh")):
+        place.write_text((PROGRAMS / name).read_text().replace("/etc/l3hv/frr-keys", "/mnt/keys"))
+        place.chmod(0o755)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\ntouch /mnt/restarted\n")
     (tmp_path / "bin" / "systemctl").chmod(0o755)
@@ -46,8 +44,8 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
         for daemon in $daemons; do /usr/lib/frr/$daemon -d -A 127.0.0.1 -P 0 --log file:/var/log/frr/log; done
         trap 'kill -9 $(pidof $daemons)' EXIT
         boot() { /mnt/frr/vtysh -b 2>&1; }
-        in_force() { /mnt/frr/configuration in-force 2>&1; }
-        converge() { PATH=/mnt/bin:$PATH /mnt/frr/configuration converge 2>&1; }
+        in_force() { /mnt/frr-sync in-force 2>&1; }
+        apply() { PATH=/mnt/bin:$PATH /mnt/frr-sync apply 2>&1; }
         running() { vtysh -c 'show running-config'; }
         boot
     """
@@ -79,9 +77,9 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Sh:
     return run
 
 
-def test_it_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
+def test_frr_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
     done = sh(
-        f"running | grep -qx ' {KEY_OF} {SECRET}'; in_force; ! converge | grep .; test ! -e /mnt/restarted"
+        f"running | grep -qx ' {KEY_OF} {SECRET}'; in_force; ! apply | grep .; test ! -e /mnt/restarted"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert SECRET not in done.stdout + done.stderr
@@ -95,22 +93,22 @@ def test_it_starts_with_its_keys_and_runs_its_file(sh: Sh) -> None:
         (f"echo 'fabric = \"{OTHER}\"' >/mnt/keys", "other keys for 172.22.15.1"),
     ],
 )
-def test_what_differs_is_named_and_told(sh: Sh, change: str, seen: str) -> None:
-    done = sh(f"{change}; ! in_force; converge; in_force; test ! -e /mnt/restarted; running >/mnt/runs")
+def test_a_difference_is_named_and_reconfigured(sh: Sh, change: str, seen: str) -> None:
+    done = sh(f"{change}; ! in_force; apply; in_force; test ! -e /mnt/restarted; running >/mnt/runs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen in done.stdout
     assert not any(secret in done.stdout + done.stderr for secret in (SECRET, OTHER))
 
 
-def test_a_new_secret_is_told_and_the_last_one_taken_away(sh: Sh, tmp_path: Path) -> None:
+def test_a_new_secret_is_configured_and_the_last_one_removed(sh: Sh, tmp_path: Path) -> None:
     change = f"""
         echo 'fabric = "{OTHER}"' >/mnt/keys
-        converge
+        apply
         running | grep ' password ' | sort -u >/mnt/changed
         sed -i '/ password /d' /etc/frr/frr.conf
         rm /mnt/keys
         ! in_force
-        converge
+        apply
         in_force
         ! running | grep ' password '
         test ! -e /mnt/restarted
@@ -123,13 +121,13 @@ def test_a_new_secret_is_told_and_the_last_one_taken_away(sh: Sh, tmp_path: Path
     assert not any(secret in done.stdout + done.stderr for secret in (SECRET, OTHER))
 
 
-def test_who_does_not_need_a_secret_does_not_see_it(sh: Sh, tmp_path: Path) -> None:
-    """Neither FRR's own program, which shows what it gets, nor who reads its logs, or the files of others."""
+def test_secrets_are_only_in_the_files_of_root(sh: Sh, tmp_path: Path) -> None:
+    """No output of FRR's vtysh, no log and no file of another user has a secret."""
     done = sh(f"""
         /mnt/frr/vtysh -c 'show running-config no-header' >/mnt/shown
         /mnt/frr/vtysh -m -f /run/l3hv-frr/frr.conf >>/mnt/shown
         echo 'fabric = "{OTHER}"' >/mnt/keys
-        converge
+        apply
         grep -rl -e {SECRET} -e {OTHER} /run /etc/frr /var/log /tmp 2>/dev/null >/mnt/found || true
         stat -c '%a %U' /run/l3hv-frr /run/l3hv-frr/frr.conf >/mnt/modes
     """)
@@ -141,11 +139,11 @@ def test_who_does_not_need_a_secret_does_not_see_it(sh: Sh, tmp_path: Path) -> N
     assert (tmp_path / "modes").read_text().split() == ["700", "root", "600", "root"]
 
 
-def test_while_it_is_told_sessions_stay_and_none_begins() -> None:
-    """A neighbour's BIRD never recovers from one that begins half told."""
+def test_sessions_stay_up_and_none_begins_during_a_reconfiguration() -> None:
+    """A neighbour's BIRD never recovers from a session that begins with half of the configuration."""
     script = f"""
 import runpy, socket
-gate = runpy.run_path("{PROGRAMS}/configuration")["gate"]
+gate = runpy.run_path("{PROGRAMS}/frr-sync")["gate"]
 listener = socket.create_server(("127.0.0.1", 179))
 before, (own, _) = socket.create_connection(("127.0.0.1", 179)), listener.accept()
 late = socket.socket()
@@ -167,14 +165,14 @@ socket.create_connection(("127.0.0.1", 179), timeout=5)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_a_line_that_is_refused_at_the_start_does_not_show_its_secret(sh: Sh) -> None:
+def test_a_refused_line_does_not_show_its_secret(sh: Sh) -> None:
     refused = "s/^ neighbor 198.51.100.1 remote-as/ neighbor 192.0.2.1 password key_fabric\\n&/"
     done = sh(f"sed -i '{refused}' /etc/frr/frr.conf; ! boot")
     assert "neighbor 192.0.2.1 password (not shown)" in done.stdout
     assert SECRET not in done.stdout + done.stderr
 
 
-def test_under_llgr_stale_routes_are_kept_and_there_is_no_bfd() -> None:
+def test_llgr_keeps_stale_routes_without_bfd() -> None:
     plan = read_plan(PLAN)
     sessions = [{**own, "failure_profile": "llgr", "bfd": False} for own in plan["routing"]["sessions"]]
     routing = plan["routing"] | {"sessions": sessions, "failure_profiles": ["llgr"]}
@@ -184,11 +182,11 @@ def test_under_llgr_stale_routes_are_kept_and_there_is_no_bfd() -> None:
     assert "bfd" not in text
 
 
-def test_a_daemon_that_hangs_is_waited_for_once(sh: Sh) -> None:
+def test_the_program_waits_once_for_a_hanging_daemon(sh: Sh) -> None:
     done = sh(
         """
         kill -STOP $(pidof bgpd)
-        for what in in_force converge; do
+        for what in in_force apply; do
             began=$(date +%s)
             ! $what
             echo "$what took $(($(date +%s) - began)) s"

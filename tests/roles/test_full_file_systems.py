@@ -1,4 +1,4 @@
-"""A full file system of a host: what cannot be written is named with its remedy, and nothing is left."""
+"""A full file system on a host: an unwritable file is named with the remedy, and no file is left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_modules import MODULES, program_of
 from images import loaded
 from test_config_files import me
 
@@ -23,11 +24,11 @@ mount -t tmpfs -o size=16k none "$1"
 shift
 "$@"
 """
-"""Mounts a small file system where nobody else sees it, and runs a program there."""
+"""A script that mounts a small file system in a namespace, and runs a program there."""
 
 
 def in_full(directory: str | Path, script: str, *arguments: str | Path) -> list[str]:
-    """Return the lines of a script that fills a file system at ``directory``; ``$1`` … are the arguments."""
+    """Return the output lines of a script with a full file system at ``directory``."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
     inside = ["bash", "-ec", f"fill() {{ head -c 1M /dev/zero >{directory}/fill || :; }}\n{script}", "bash"]
@@ -38,48 +39,48 @@ def in_full(directory: str | Path, script: str, *arguments: str | Path) -> list[
 
 
 def arguments_of(directory: Path, **parameters: Any) -> Path:
-    """Write the arguments of a module where it reads them."""
+    """Write the file from which a module reads its arguments."""
     file = directory / "arguments.json"
     ours = {"_ansible_remote_tmp": str(directory), "_ansible_tmpdir": str(directory)}
     file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {**ours, **parameters}}))
     return file
 
 
-def test_a_lock_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_written_is_named_and_leaves_no_file(tmp_path: Path) -> None:
     run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x" * 4000)
-    said = in_full(
+    printed = in_full(
         "/run",
         'mkdir /run/l3hv; fill; "$1" "$2" <"$3"; echo; ls -A /run/l3hv',
         sys.executable,
-        ROOT / "plugins/modules/l3hv_lock.py",
+        program_of("l3hv_lock", tmp_path),
         arguments_of(tmp_path, run=run, fabric="lab"),
     )
-    answer = json.loads(said[0])
+    answer = json.loads(printed[0])
     assert answer["refusal"] == (
         f"/run/l3hv/lab.lock cannot be written on {HOST}: {FULL}. `findmnt --target /run/l3hv`,"
         " `df -h /run/l3hv` and `df -i /run/l3hv` show its file system: make room, and run again."
     )
     assert answer["changed"] is False
-    assert said[1:] == [".guard"]
+    assert printed[1:] == [".guard"]
 
 
-def test_files_that_find_no_room_are_named_and_leave_nothing(tmp_path: Path) -> None:
-    """The set is as it was before, although nothing can be written there."""
+def test_files_without_disk_space_are_named_and_leave_no_file(tmp_path: Path) -> None:
+    """The files of the set are unchanged."""
     etc = tmp_path / "etc"
     etc.mkdir()
     files = [{"dest": str(etc / name), "content": "x" * 9000, **me()} for name in ("a", "b")]
-    said = in_full(
+    printed = in_full(
         etc,
         f'echo before >{etc}/a; fill; ! "$1" "$2" <"$3"; echo; ls -A {etc}; cat {etc}/a',
         sys.executable,
-        ROOT / "plugins/modules/config_files.py",
+        program_of("config_files", tmp_path),
         arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=files),
     )
-    assert json.loads(said[0])["msg"] == (
+    assert json.loads(printed[0])["msg"] == (
         f"{etc}/a cannot be written on {HOST}: {FULL}. `findmnt --target {etc}`, `df -h {etc}` and"
         f" `df -i {etc}` show its file system: make room, and run again. The previous files are back."
     )
-    assert said[1:] == ["a", "fill", "before"]
+    assert printed[1:] == ["a", "fill", "before"]
 
 
 READ_ONLY = "Read-only file system"
@@ -89,23 +90,23 @@ LOOK = (
 )
 
 
-def test_a_disk_with_errors_is_looked_at_before_it_is_mounted_writable(tmp_path: Path) -> None:
-    """The kernel makes its file system read-only. What is to be removed is not called unwritten."""
+def test_the_remedy_for_a_disk_with_errors_is_to_examine_it_first(tmp_path: Path) -> None:
+    """The kernel has made the file system read-only. A removal has another message than a write."""
     etc = tmp_path / "etc"
     etc.mkdir()
     ours = {"set": "demo", "state_dir": str(tmp_path / "previous")}
     removal = arguments_of(tmp_path, **ours, owned=[f"{etc}/a"]).rename(tmp_path / "removal.json")
     change = arguments_of(tmp_path, **ours, files=[{"dest": f"{etc}/a", "content": "new", **me()}])
-    said = in_full(
+    printed = in_full(
         etc,
         f'echo before >{etc}/a; mount -o remount,ro {etc}; for file in "$3" "$4"; do'
         ' ! "$1" "$2" <"$file"; echo; done',
         sys.executable,
-        ROOT / "plugins/modules/config_files.py",
+        program_of("config_files", tmp_path),
         change,
         removal,
     )
-    for line, done in zip(said, ("written", "removed"), strict=True):
+    for line, done in zip(printed, ("written", "removed"), strict=True):
         assert json.loads(line)["msg"] == (
             f"{etc}/a cannot be {done} on {HOST}: {READ_ONLY}. `findmnt --target {etc}`, `df -h {etc}` and"
             f" `df -i {etc}` {LOOK}. The previous files are back."
@@ -113,7 +114,7 @@ def test_a_disk_with_errors_is_looked_at_before_it_is_mounted_writable(tmp_path:
 
 
 def test_a_lock_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = loaded(ROOT / "plugins/modules/l3hv_lock.py")
+    module = loaded(MODULES / "l3hv_lock.py")
     run = dict.fromkeys(("id", "owner", "host", "since", "command"), "x")
     lock = module.Lock("lab", str(tmp_path))
     assert lock.take(run) is None
@@ -130,34 +131,34 @@ def test_a_lock_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pyt
     )
 
 
-def test_a_directory_for_temporary_files_is_named_itself(tmp_path: Path) -> None:
+def test_a_full_directory_for_temporary_files_is_named(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     file = {"dest": str(tmp_path / "a"), "content": "new", "validate": "true %s", **me()}
     arguments = arguments_of(tmp_path, set="demo", state_dir=str(tmp_path / "previous"), files=[file])
     text = arguments.read_text().replace(f'_ansible_tmpdir": "{tmp_path}"', f'_ansible_tmpdir": "{full}"')
     arguments.write_text(text)
-    said = in_full(
+    printed = in_full(
         full,
         f'mount -o remount,ro {full}; ! "$1" "$2" <"$3"',
         sys.executable,
-        ROOT / "plugins/modules/config_files.py",
+        program_of("config_files", tmp_path),
         arguments,
     )
     sentence = f"{full} cannot be written on {HOST}: {READ_ONLY}. `findmnt --target {full}`, `df"
-    assert json.loads(said[0])["msg"].startswith(sentence)
+    assert json.loads(printed[0])["msg"].startswith(sentence)
 
 
 PROGRAMS = {
-    "gobgp": ("roles/gobgp/files/gobgp", 'program.write("{0}/target", "x" * 9000)', "{0}/target"),
+    "gobgp": ("roles/gobgp/files/gobgp-sync", 'program.write("{0}/target", "x" * 9000)', "{0}/target"),
     "frr": (
-        "roles/frr/files/configuration",
+        "roles/frr/files/frr-sync",
         'program.DIRECTORY = "{0}"; program.kept("x" * 9000)',
         "no file can be written to {0}",
     ),
     "management": (
         "roles/kernel/files/management-advertisements",
-        'program.SETTINGS = "{0}/target"; program.keep(["x" * 9000])',
+        'program.SETTINGS = "{0}/target"; program.apply(["x" * 9000])',
         "{0}/target",
     ),
 }
@@ -171,23 +172,23 @@ program = loaded(__import__("pathlib").Path({program!r}))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_that_finds_no_room_names_the_file_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+def test_a_program_without_disk_space_names_the_file_and_leaves_no_file(tmp_path: Path, name: str) -> None:
     full = tmp_path / "full"
     full.mkdir()
     program, call, named = PROGRAMS[name]
     text = LOADED.format(path=str(ROOT / "tests/roles"), program=str(ROOT / program), call=call.format(full))
-    said = in_full(full, f'fill; ! "$1" -c "$2" 2>&1; ls -A {full}', sys.executable, text)
-    assert said[0].startswith(named.format(full))
-    assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in said[0]
-    assert said[1:] == ["fill"]
+    printed = in_full(full, f'fill; ! "$1" -c "$2" 2>&1; ls -A {full}', sys.executable, text)
+    assert printed[0].startswith(named.format(full))
+    assert f"on {HOST}: {FULL}. `df -h {full}` and `df -i {full}` show whether" in printed[0]
+    assert printed[1:] == ["fill"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EDQUOT])
-def test_a_program_speaks_of_a_full_file_system_only_where_it_may_be_full(
+def test_a_program_names_a_full_file_system_only_for_matching_errors(
     tmp_path: Path, name: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does what was begun, and cannot be removed, hide why."""
+    """A temporary file that cannot be removed does not hide the reason."""
     path, call, _ = PROGRAMS[name]
     program = loaded(ROOT / path)
 
@@ -199,7 +200,7 @@ def test_a_program_speaks_of_a_full_file_system_only_where_it_may_be_full(
     monkeypatch.setattr("tempfile._TemporaryFileWrapper.write", refuse, raising=False)
     with pytest.raises(SystemExit) as ended:
         exec(call.format(tmp_path), {"program": program})
-    said = str(ended.value)
-    assert f"on {HOST}: {os.strerror(code)}" in said
-    assert ("is full" in said) is (code == errno.EDQUOT)
-    assert ("journalctl -k" in said) is (code == errno.EROFS)
+    printed = str(ended.value)
+    assert f"on {HOST}: {os.strerror(code)}" in printed
+    assert ("is full" in printed) is (code == errno.EDQUOT)
+    assert ("journalctl -k" in printed) is (code == errno.EROFS)

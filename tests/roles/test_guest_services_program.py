@@ -1,4 +1,4 @@
-"""The program that finds daemons of guests that hang."""
+"""The program that detects hanging daemons of guests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         while time.process_time() < ready:
             pass
 """
-"""It works at its limit: more comes than it reads, and its queue is never empty."""
+"""A process at its limit: more packets arrive than it reads, and its queue is never empty."""
 SLOW_READER = """
 import socket, time
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
@@ -67,7 +67,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         wire.recv(2048)
         time.sleep(0.02)
 """
-"""Its queue gets shorter, and it needs next to no CPU time."""
+"""A process whose queue gets shorter, and which needs hardly any CPU time."""
 WORKER = """
 import socket
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
@@ -76,7 +76,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
     while True:
         pass
 """
-"""It works for long at what it read, and reads nothing meanwhile."""
+"""A process that works for a long time on one packet, and reads no packet meanwhile."""
 SLEEPER = """
 import socket, time
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
@@ -99,7 +99,7 @@ def running(script: str) -> Iterator[int]:
 
 
 def stop(process: int) -> None:
-    """Stop a process, and wait until it reads nothing any more."""
+    """Stop a process, and wait until it no longer reads packets."""
     os.kill(process, signal.SIGSTOP)
     status = Path(f"/proc/{process}/stat")
     while status.read_text().rpartition(")")[2].split()[0] != "T":
@@ -107,7 +107,7 @@ def stop(process: int) -> None:
 
 
 @pytest.mark.parametrize("script", [READER, RAW_READER], ids=["udp", "icmpv6"])
-def test_a_process_that_reads_no_socket_hangs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_read_its_socket_hangs(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if script is RAW_READER and os.geteuid() != 0:
         pytest.skip("only root can open a raw socket")
     monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
@@ -120,10 +120,8 @@ def test_a_process_that_reads_no_socket_hangs(script: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("script", [BUSY_READER, SLOW_READER, WORKER], ids=["busy", "slow", "worker"])
-def test_a_process_that_works_at_its_limit_does_not_hang_until_it_is_stopped(
-    script: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A look never finds its queue empty."""
+def test_a_busy_process_hangs_only_after_it_is_stopped(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue of the process is never empty when the program looks."""
     monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
     with running(script) as process:
         for _ in range(3):
@@ -133,7 +131,7 @@ def test_a_process_that_works_at_its_limit_does_not_hang_until_it_is_stopped(
         assert PROGRAM.hangs(process)
 
 
-def test_a_process_that_waits_for_something_else_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_waits_without_reading_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PROGRAM, "PATIENCE_S", 0.5)
     with running(SLEEPER) as process:
         assert PROGRAM.hangs(process)
@@ -144,42 +142,49 @@ def test_a_process_that_waits_for_something_else_hangs(monkeypatch: pytest.Monke
         assert sentence == f"{hangs} has not emptied the queue of a socket for 0.5 s"
 
 
-def test_nothing_is_known_of_a_process_without_such_a_socket() -> None:
+def test_a_process_without_a_socket_does_not_hang() -> None:
     with running(WITHOUT_A_SOCKET) as process:
         stop(process)
         assert not PROGRAM.hangs(process)
     assert not PROGRAM.hangs(process)
 
 
-GUESTS = {
-    "both": {"lease": {"address": "192.0.2.1"}, "prefix": "2001:db8::/64"},
-    "lease": {"lease": {"address": "192.0.2.1"}, "prefix": None},
-    "prefix": {"lease": None, "prefix": "2001:db8::/64"},
+SERVED = {
+    "both": {"dhcp": True, "advertisements": True},
+    "lease": {"dhcp": True, "advertisements": False},
+    "prefix": {"dhcp": False, "advertisements": True},
 }
 
+ACTIVATION = read(ROOT / "roles/guest_services/handlers/main.yml")[0]["config_files"]["activate"]
 
-@pytest.mark.parametrize("guest", GUESTS)
-def test_daemons_that_hang_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
+
+@pytest.mark.parametrize("guest", SERVED)
+def test_hanging_daemons_are_restarted_before_systemd_waits_for_them(guest: str) -> None:
     variables = {
         **read(ROOT / "roles/guest_services/vars/main.yml"),
-        "guest_services_guests": [GUESTS[guest]],
+        "guest_services_served": SERVED[guest],
     }
     templar = Templar(loader=DataLoader(), variables=variables)
-    first, *others = templar.template(variables["__guest_services_activation"])
+    first, *others = templar.template(ACTIVATION)
     units = templar.template(variables["__guest_services_units"])
     assert first == {"command": f"/usr/local/lib/l3hv/guest-services mend {' '.join(units)}"}
     assert others
     assert all(other["command"].startswith("systemctl ") for other in others)
 
 
-def test_nothing_is_asked_where_no_guest_is_served() -> None:
-    variables = {**read(ROOT / "roles/guest_services/vars/main.yml"), "guest_services_guests": []}
+def test_no_daemon_is_examined_without_guests() -> None:
+    variables = {
+        **read(ROOT / "roles/guest_services/vars/main.yml"),
+        "guest_services_served": {"dhcp": False, "advertisements": False},
+    }
     templar = Templar(loader=DataLoader(), variables=variables)
-    (only,) = templar.template(variables["__guest_services_activation"])
+    (only,) = templar.template(ACTIVATION)
     assert only["command"] == "systemctl disable --quiet --now radvd.service"
 
 
 def test_a_unit_without_a_process_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PROGRAM, "process_of", lambda _: 0)
-    monkeypatch.setattr(PROGRAM.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    monkeypatch.setattr(
+        PROGRAM.subprocess, "run", lambda *_, **__: pytest.fail("the program has run a command")
+    )
     PROGRAM.mend(["l3hv-dhcp.service", "radvd.service"])

@@ -1,4 +1,4 @@
-"""What the module that looks at a machine says of its kernel."""
+"""The warnings of the module that examines a machine, about its kernel and its systemd."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def module() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("release", "families", "said"),
+    ("release", "families", "parts"),
     [
         ("6.12.48+deb13-amd64", ["ipv4", "ipv6"], []),
         ("4.18.0", ["ipv4", "ipv6"], []),
@@ -43,31 +43,31 @@ def module() -> ModuleType:
         ("next", ["ipv4", "ipv6"], []),
     ],
 )
-def test_what_an_old_kernel_does_to_flows(
-    module: ModuleType, release: str, families: list[str], said: list[str]
+def test_an_old_kernel_is_reported_with_its_effect_on_flows(
+    module: ModuleType, release: str, families: list[str], parts: list[str]
 ) -> None:
     sentences = module.multipath_cautions(release, families)
-    assert len(sentences) == len(said)
-    for sentence, part in zip(sentences, said, strict=True):
+    assert len(sentences) == len(parts)
+    for sentence, part in zip(sentences, parts, strict=True):
         assert part in sentence
         assert f"The kernel {release} " in sentence
 
 
 class Failed(Exception):
-    """What a module ends with."""
+    """The failure of a module."""
 
 
 class Called:
-    """A module that was called with no wish but to look for other programs' units."""
+    """A module whose arguments only ask for the units of other programs."""
 
     def __init__(self, **_: object) -> None:
-        self.params = {"strangers": ["bird*"]}
+        self.params = {"other_daemons": ["bird*"]}
 
     def fail_json(self, msg: str) -> None:
         raise Failed(msg)
 
 
-def test_a_systemd_that_does_not_answer_is_named_and_not_waited_for(
+def test_a_hanging_systemd_is_named_without_waiting_for_it(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 60\n")
@@ -85,7 +85,7 @@ def test_a_systemd_that_does_not_answer_is_named_and_not_waited_for(
 
 
 def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what the module says of this machine, without what is about its system and its packages."""
+    """Return the result of the module on this machine, without facts of the system and the packages."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )
@@ -99,17 +99,17 @@ def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=as_json)
     status, _, result = done.stdout.partition(" => ")
     assert status == "localhost | SUCCESS", done.stdout
-    said: dict[str, Any] = json.loads(result)
-    assert not said["changed"]
-    return said
+    facts: dict[str, Any] = json.loads(result)
+    assert not facts["changed"]
+    return facts
 
 
-def test_a_machine_of_today_is_told_nothing() -> None:
+def test_a_current_machine_has_no_warning() -> None:
     assert looked(["ipv4", "ipv6"])["cautions"] == []
 
 
-def test_a_machine_that_says_it_is_older_is_warned() -> None:
-    """The personality of setarch(8) makes uname(2) say 2.6."""
+def test_an_older_kernel_is_a_warning() -> None:
+    """The personality of setarch(8) makes uname(2) return 2.6."""
     around = ["setarch", "--uname-2.6"]
     assert looked([], around)["cautions"] == []
     (sentence,) = looked(["ipv4", "ipv6"], around)["cautions"]

@@ -1,7 +1,7 @@
-"""What reflectors of FRR and GoBGP believe of a hypervisor: the daemons, with the files of a golden plan.
+"""Announcements of a hypervisor that reflectors of FRR and GoBGP accept, with the files of a golden plan.
 
-Each daemon of each distribution runs in namespaces beside an announcer in hv2's place, which says in one
-session what is its own and what is not.  Believed is what the reflector's table has afterwards.
+Each daemon of each distribution runs in namespaces. An announcer in hv2's place announces hv2's own prefixes
+and forged ones in one session; the tests compare the reflector's table afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOSTS = {"frr": "rr1", "gobgp": "rr2"}
 OWN, SHARED = "203.0.113.3/32", "203.0.113.10/32"
 KEYS = {"frr": "for-tests-<only>", "gobgp": "for tests < only >"}
 KEY_NAMES = {"frr": "key_fabric", "gobgp": "@fabric@"}
-"""What stands for a secret in their files."""
+"""The placeholders for secrets in the files of the daemons."""
 OWN6 = "2001:db8:cb00:7103::/64"
 
 FRR = """
@@ -62,18 +62,18 @@ def network(plan: dict[str, Any], domain: str = "public") -> tuple[str, str, str
     """Return the reflector's address and hv2's, and hv2's next hops in both families of a domain."""
     sessions = (*plan["routing"]["sessions"], *plan["routing"]["ranges"])
     session = next(s for s in sessions if s["name"] in (f"hv2_{domain}", f"clients_{domain}"))
-    hops = {c["family"]: hv2_in(c["carries"][0]["next_hops"]) for c in session["channels"]}
+    hops = {c["family"]: hv2_in(c["carries"][0]["accepted_next_hops"]) for c in session["channels"]}
     return session["local"], hv2_in(session["neighbor"]), hops["ipv4"], hops.get("ipv6", "")
 
 
 def hv2_in(prefix: str) -> str:
-    """Return the address of hv2, whose number is 2: in a path's network, or the one that is told."""
+    """Return the address of hv2: number 2 in the network of a path, or the declared address."""
     network = ip_network(prefix)
     return str(network[2] if network.num_addresses > 1 else network[0])
 
 
-def said(hop: str, hop6: str) -> list[bytes]:
-    """What is said: hv2's own, with attributes that it may not choose, and then what is not its own."""
+def messages_of_hv2(hop: str, hop6: str) -> list[bytes]:
+    """Return UPDATEs with hv2's own prefixes and forged attributes, then with prefixes of other owners."""
     right, wrong = bgp.address(bgp.NEXT_HOP, hop), bgp.address(bgp.NEXT_HOP, hop.rpartition(".")[0] + ".99")
     forged = (
         bgp.attribute(bgp.ORIGIN, b"\0")
@@ -84,7 +84,7 @@ def said(hop: str, hop6: str) -> list[bytes]:
         + bgp.attribute(bgp.LARGE_COMMUNITIES, bytes.fromhex("0000fde8" * 3), bgp.OPTIONAL | bgp.TRANSITIVE)
     )
     others = [
-        *("203.0.113.1/32", "203.0.113.2/31", "203.0.113.99/32"),  # another's, more than its own, nobody's
+        *("203.0.113.1/32", "203.0.113.2/31", "203.0.113.99/32"),  # of hv1, too large, of no guest
         *("0.0.0.0/0", "203.0.113.0/24", "198.51.100.0/26", "192.0.2.8/32", "172.22.2.2/32"),
     ]
     others6 = ["2001:db8:cb00:7101::/64", "2001:db8:cb00:7103::/65", "2001:db8:cb00:7102::/63", "::/0"]
@@ -96,7 +96,7 @@ def said(hop: str, hop6: str) -> list[bytes]:
     ]
 
 
-def believed(
+def accepted_routes(
     tmp_path: Path,
     system: str,
     daemon: str,
@@ -108,12 +108,12 @@ def believed(
     expected: Path = EXPECTED,
     host: str = "",
 ) -> dict[str, Any]:
-    """Return the table of a domain of a reflector after hv2 has said ``updates``, by prefix."""
+    """Return the reflector's table of a domain by prefix, after hv2 has sent ``updates``."""
     plan = read_plan(expected / (host or HOSTS[daemon]) / "plan.yml")
     for name, text in files_of_plan(plan).items():
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
-    own, neighbour, hop, _ = network(plan, domain)
+    own, neighbor, hop, _ = network(plan, domain)
     image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
     root = done.stdout.split()[-1]
@@ -135,9 +135,9 @@ def believed(
         nsenter --target $beside --net sh -c 'ip address add {hop}/24 dev there; ip link set there up'
         chroot {root} sh -e /mnt/start >&2
         nsenter --target $beside --net \\
-            {sys.executable} {ANNOUNCER} '{announced}' {neighbour} {own} {messages} >{tmp_path}/said &
+            {sys.executable} {ANNOUNCER} '{announced}' {neighbor} {own} {messages} >{tmp_path}/announced &
         announcer=$!
-        until grep -q sent {tmp_path}/said; do kill -0 $announcer || break; sleep 0.1; done
+        until grep -q sent {tmp_path}/announced; do kill -0 $announcer || break; sleep 0.1; done
         chroot {root} sh /mnt/tables
         kill -9 $beside
     """
@@ -154,7 +154,7 @@ def believed(
         script,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
-    assert "sent" in (tmp_path / "said").read_text(), done.stdout + done.stderr
+    assert "sent" in (tmp_path / "announced").read_text(), done.stdout + done.stderr
     tables_found = [json.loads(line) for line in joined(done.stdout)]
     return {
         prefix: paths
@@ -176,9 +176,11 @@ def joined(text: str) -> list[str]:
 
 @pytest.mark.parametrize("daemon", HOSTS)
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
-def test_of_a_hypervisor_nothing_but_its_own_is_believed(tmp_path: Path, system: str, daemon: str) -> None:
+def test_a_hypervisors_own_prefixes_are_accepted_and_no_others(
+    tmp_path: Path, system: str, daemon: str
+) -> None:
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
-    table = believed(tmp_path, system, daemon, said(*network(plan)[2:]))
+    table = accepted_routes(tmp_path, system, daemon, messages_of_hv2(*network(plan)[2:]))
     assert sorted(table) == [OWN6, OWN]
     own = (tmp_path / "own").read_text()
     assert network(plan)[2] in own
@@ -186,26 +188,26 @@ def test_of_a_hypervisor_nothing_but_its_own_is_believed(tmp_path: Path, system:
 
 
 @pytest.mark.parametrize("daemon", HOSTS)
-def test_what_comes_from_beyond_is_not_believed(tmp_path: Path, daemon: str) -> None:
+def test_a_route_with_an_as_path_is_refused(tmp_path: Path, daemon: str) -> None:
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     hop = bgp.address(bgp.NEXT_HOP, network(plan)[2])
     beyond = bgp.attribute(bgp.ORIGIN, b"\0") + bgp.path(65009) + bgp.number(bgp.LOCAL_PREF, 100) + hop
     updates = [bgp.update(beyond, [OWN]), bgp.update(bgp.usual() + hop, [SHARED])]
-    assert list(believed(tmp_path, "debian13", daemon, updates)) == [SHARED]
+    assert list(accepted_routes(tmp_path, "debian13", daemon, updates)) == [SHARED]
 
 
 @pytest.mark.parametrize("daemon", HOSTS)
-def test_of_the_loopbacks_only_its_own_is_believed(tmp_path: Path, daemon: str) -> None:
+def test_only_the_hypervisors_own_loopback_is_accepted(tmp_path: Path, daemon: str) -> None:
     plan = read_plan(EXPECTED / HOSTS[daemon] / "plan.yml")
     hop = bgp.address(bgp.NEXT_HOP, network(plan, "private")[2])
     others = ["172.22.2.1/32", "172.22.2.0/24", "10.20.0.2/32", "0.0.0.0/0", OWN]
     updates = [bgp.update(bgp.usual() + hop, ["172.22.2.2/32", *others])]
-    assert list(believed(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
+    assert list(accepted_routes(tmp_path, "debian13", daemon, updates, "private")) == ["172.22.2.2/32"]
 
 
 @pytest.mark.parametrize("system", ["debian12", "debian13"])
-def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Path, system: str) -> None:
-    """Who is who is not known: anything in the pools and the default route, at the speaker's own address."""
+def test_routes_from_clients_of_a_range_have_the_client_as_next_hop(tmp_path: Path, system: str) -> None:
+    """The reflector accepts prefixes in the pools and the default route, with the client as next hop."""
     plan = read_plan(OF_A_RANGE / HOSTS["frr"] / "plan.yml")
     _, speaker, hop, hop6 = network(plan)
     others = [bgp.address(bgp.NEXT_HOP, address) for address in ("198.51.100.99", "192.0.2.99")]
@@ -217,7 +219,7 @@ def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Pat
         bgp.update(bgp.usual() + bgp.reach(hop6, [OWN6, "2001:db8:cb00:7100::/56", "2001:db8::/32"])),
         bgp.update(bgp.usual() + bgp.reach("2001:db8::99", ["2001:db8:cb00:7104::/64"])),
     ]
-    table = believed(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
+    table = accepted_routes(tmp_path, system, "frr", updates, expected=OF_A_RANGE)
     assert sorted(table) == ["0.0.0.0/0", OWN6, SHARED, OWN]
     assert {hop["ip"] for path in table[SHARED] for hop in path["nexthops"]} == {speaker}
 
@@ -232,10 +234,10 @@ def test_of_a_range_what_its_clients_may_have_leads_to_who_says_it(tmp_path: Pat
         ("range_gobgp", "gobgp", "rr1", "debian13"),
     ],
 )
-def test_of_a_pool_nothing_that_no_guest_can_have_is_believed(
+def test_addresses_of_a_pool_that_no_guest_can_have_are_refused(
     tmp_path: Path, case: str, daemon: str, host: str, system: str
 ) -> None:
-    """The gateway, network and broadcast addresses, and what contains one of them."""
+    """Test the gateway, network and broadcast addresses, and prefixes that contain one of them."""
     expected = ROOT / "tests/golden" / case / "expected"
     hop = bgp.address(bgp.NEXT_HOP, network(read_plan(expected / host / "plan.yml"))[2])
     unusable = [
@@ -246,7 +248,7 @@ def test_of_a_pool_nothing_that_no_guest_can_have_is_believed(
         "203.0.113.0/25",
     ]
     updates = [bgp.update(bgp.usual() + hop, [*unusable, OWN])]
-    assert list(believed(tmp_path, system, daemon, updates, expected=expected, host=host)) == [OWN]
+    assert list(accepted_routes(tmp_path, system, daemon, updates, expected=expected, host=host)) == [OWN]
 
 
 @pytest.mark.parametrize("daemon", HOSTS)
@@ -257,7 +259,7 @@ def test_without_the_key_there_is_no_session(tmp_path: Path, daemon: str) -> Non
     for announced, answer in ((key, [OWN]), ("", None), (f"{key}!", None)):
         keys = {"key": key, "announced": announced}
         if answer is not None:
-            assert list(believed(tmp_path, "debian13", daemon, updates, **keys)) == answer
+            assert list(accepted_routes(tmp_path, "debian13", daemon, updates, **keys)) == answer
         else:
             with pytest.raises(AssertionError, match="timed out"):
-                believed(tmp_path, "debian13", daemon, updates, **keys)
+                accepted_routes(tmp_path, "debian13", daemon, updates, **keys)

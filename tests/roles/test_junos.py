@@ -1,4 +1,4 @@
-"""What a reflector of Junos is given: what it was, in Junos's hierarchy, and with nothing dangling."""
+"""The configuration of a Junos reflector: the expected text, valid statements, and no undefined reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from jinja2.runtime import missing
 from rendered import ROOT, read_plan, template_at, texts
 
-from l3hv.junos import junos_reflector
+from l3hv.render.junos import junos_reflector
 
 REFLECTORS = [
     path
@@ -25,10 +25,10 @@ ROLE = ROOT / "roles" / "junos" / "templates"
 TOKENS = re.compile(r'"[^"\n]*"|[{};\[\]]|[^\s{};\[\]"#]+|#[^\n]*|\s+')
 
 NAMES = {"name", "community-name"}
-"""What tells the elements of a list apart, where the hierarchy does not say it."""
+"""The keys of list elements, where the hierarchy does not have them."""
 
 Statement = tuple[tuple[str, ...], list[Any] | None]
-"""The words of a statement, and what is in its braces, if it has any."""
+"""The words of a statement, and the statements in its braces, if it has braces."""
 
 
 def name(path: Path) -> str:
@@ -56,7 +56,7 @@ def parsed(text: str) -> list[Statement]:
 
 
 def statements(tokens: list[str], at: int) -> tuple[list[Statement], int]:
-    """Return the statements up to a closing brace or the end, and where that is."""
+    """Return the statements up to a closing brace or the end, and the position of this end."""
     found: list[Statement] = []
     words: list[str] = []
     while at < len(tokens) and tokens[at] != "}":
@@ -79,7 +79,7 @@ def statements(tokens: list[str], at: int) -> tuple[list[Statement], int]:
 
 
 def ours(text: str) -> list[Statement]:
-    """Return what is in the one group that the configuration consists of."""
+    """Return the statements of the only group of the configuration."""
     (groups, applied) = parsed(text)
     assert applied == (("apply-groups", "l3hv"), None)
     assert groups[0] == ("groups",)
@@ -89,7 +89,7 @@ def ours(text: str) -> list[Statement]:
 
 
 def walked(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield each statement with all that it is in."""
+    """Yield each statement with the words of all enclosing statements."""
     for words, below in inner:
         yield (*above, *words)
         yield from walked(below or [], (*above, *words))
@@ -97,12 +97,11 @@ def walked(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[tupl
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
 def test_the_configuration_is_the_expected_one(path: Path, expect_file: Callable[[Path, str], None]) -> None:
-    expected = Path(__file__).parent / "expected" / path.parts[-4] / f"{path.parts[-2]}.conf"
-    expect_file(expected, rendered(path))
+    expect_file(path.with_name("junos.conf"), rendered(path))
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_what_is_referred_to_is_defined_and_what_is_defined_is_used(path: Path) -> None:
+def test_all_references_are_defined_and_all_definitions_are_used(path: Path) -> None:
     lines = [" ".join(words) for words in walked(ours(rendered(path)))]
 
     def all_of(pattern: str) -> set[str]:
@@ -131,7 +130,7 @@ def test_what_is_referred_to_is_defined_and_what_is_defined_is_used(path: Path) 
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_everything_of_the_plan_is_there(path: Path) -> None:
+def test_the_configuration_contains_the_whole_plan(path: Path) -> None:
     lines = {" ".join(words) for words in walked(ours(rendered(path)))}
     routing = read_plan(path)["routing"]
     for session in routing["sessions"]:
@@ -157,13 +156,13 @@ def test_everything_of_the_plan_is_there(path: Path) -> None:
             assert [line for line in lines if line.startswith(maximum)] == (
                 [f"{maximum} {limit['accepted']}"] if limit is not None else []
             )
-            assert set(accepted(lines, policy, channel["family"])) == believed(routing, channel)
+            assert set(configured_terms(lines, policy, channel["family"])) == planned_terms(routing, channel)
     for instance in {session["domain"] for session in routing["sessions"]}:
         assert f"policy-options policy-statement l3hv-announce-{instance} then reject" in lines
 
 
-def accepted(lines: set[str], policy: str, family: str) -> Iterator[str]:
-    """Yield what a policy asks of a route of one family before it accepts it, and what it does to it."""
+def configured_terms(lines: set[str], policy: str, family: str) -> Iterator[str]:
+    """Yield the conditions and actions of a policy's terms that accept a route of a family."""
     for line in lines:
         if line.startswith(f"{policy} term ") and " then accept" not in line:
             words = line.removeprefix(f"{policy} term ").split()
@@ -176,8 +175,8 @@ def accepted(lines: set[str], policy: str, family: str) -> Iterator[str]:
                 yield " ".join(words[1:])
 
 
-def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
-    """Return the same as the plan says it."""
+def planned_terms(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
+    """Return the same conditions and actions from the plan."""
     found = set()
     for part in channel["carries"]:
         policy = next(policy for policy in routing["policies"] if policy["name"] == part["policy"])
@@ -188,9 +187,9 @@ def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
             is_exact = prefix.endswith(f"/{low}") and low == high
             lengths = "exact" if is_exact else f"prefix-length-range /{low}-/{high}"
             found.add(f"from route-filter {prefix} {lengths}")
-        if routes and part["next_hops"].endswith(("/32", "/128")):
-            found.add(f"from next-hop {part['next_hops'].partition('/')[0]}")
-        if routes and policy["is_original"]:
+        if routes and part["accepted_next_hops"].endswith(("/32", "/128")):
+            found.add(f"from next-hop {part['accepted_next_hops'].partition('/')[0]}")
+        if routes and policy["only_original"]:
             found |= {
                 "from as-path l3hv-none",
                 "then metric 0",
@@ -203,7 +202,7 @@ def believed(routing: dict[str, Any], channel: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_the_routing_engine_discards_what_no_term_accepts(path: Path) -> None:
+def test_the_routing_engine_discards_unaccepted_packets(path: Path) -> None:
     inner = ours(rendered(path))
     firewall = next(below for words, below in inner if words == ("firewall",)) or []
     filters = [below for words, below in firewall if words[0] == "family"]
@@ -218,17 +217,17 @@ def test_the_routing_engine_discards_what_no_term_accepts(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", REFLECTORS, ids=name)
-def test_junos_knows_every_statement(path: Path) -> None:
-    """The hierarchy is that of Junos 24.4, made of its own schema."""
+def test_every_statement_exists_in_junos(path: Path) -> None:
+    """The hierarchy comes from the schema of Junos 24.4."""
     inner = ours(rendered(path))
     commands, found = read_by_junoscfg(printed(inner))
-    # Two parsers have read the same, so the other one has left nothing out.
+    # Both parsers have read the same statements, so neither has skipped one.
     assert sorted(commands) == sorted(leaves(inner))
     assert list(unknown(found, hierarchy())) == []
 
 
 def read_by_junoscfg(text: str) -> tuple[list[str], dict[str, Any]]:
-    """Return the set commands that a configuration is made of, and its tree."""
+    """Return the set commands of a configuration, and its tree."""
     junoscfg = pytest.importorskip("junoscfg", reason="pip install -r requirements-dev.txt")
 
     def converted(wanted: str) -> str:
@@ -249,7 +248,7 @@ def hierarchy() -> dict[str, Any]:
 
 
 def printed(inner: list[Statement]) -> str:
-    """Return statements as text, one to a line, the way that Junos shows them."""
+    """Return statements as text in the format of Junos, one on each line."""
     lines = []
     for words, below in inner:
         start = " ".join(words)
@@ -258,7 +257,7 @@ def printed(inner: list[Statement]) -> str:
 
 
 def leaves(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the statements as set commands: one for each that has nothing in it, and for each of a list."""
+    """Yield the statements as set commands: one for each leaf, and one for each element of a list."""
     for words, below in inner:
         if below:
             yield from leaves(below, (*above, *words))
@@ -271,7 +270,7 @@ def leaves(inner: list[Statement], above: tuple[str, ...] = ()) -> Iterator[str]
 
 
 def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield what the hierarchy does not have."""
+    """Yield the statements that the hierarchy does not have."""
     if isinstance(found, list):
         for element in found:
             yield from unknown(element, place, path)
@@ -287,7 +286,7 @@ def unknown(found: Any, place: dict[str, Any], path: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     "wrong", ["protocols {\nbgp {\ngroup x {\nhold-timer 90;\n}\n}\n}", "routing-instance {\npublic;\n}"]
 )
-def test_the_hierarchy_refuses_what_junos_does_not_know(wrong: str) -> None:
+def test_the_hierarchy_refuses_unknown_statements(wrong: str) -> None:
     _, found = read_by_junoscfg(printed(parsed(wrong)))
     assert list(unknown(found, hierarchy())) != []
 

@@ -1,37 +1,34 @@
-"""What loads the packet filter, keeps it loaded and compares it, with the nft of each distribution."""
+"""The program that loads, restores and compares the packet filter, with the nft of each distribution."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.l3hv.observe.nft import element_words
 from images import ROOT, in_an_image
 from rendered import PLANS, read_plan, rendered_files
 
-from l3hv.model import HostPlan, from_plain
+from l3hv.model.plain import from_plain
+from l3hv.model.plan import HostPlan
 from l3hv.verify.sets import planned_sets
-
-sys.path.append(str(ROOT / "plugins/modules"))
-
-from l3hv_observe import element_words
 
 PROGRAM = ROOT / "roles/packet_filter/files/packet-filter"
 FILE = "/etc/l3hv/nftables.conf"
 SYSTEMS = ("debian12", "debian13")
-# Between them they have every kind of host and every set.
+# These fabrics have all kinds of hosts and all sets.
 FABRICS = ("bird1", "ipv6_only_guests", "lab", "one_path", "pairs", "strict", "vlans")
 
 
 def filters() -> dict[Path, str]:
-    """The filter of each golden plan whose host has one."""
+    """Return the filters of all golden plans."""
     files = {path: rendered_files(path) for path in PLANS if path.parts[-4] in FABRICS}
     return {path: placed[FILE] for path, placed in files.items() if FILE in placed}
 
 
-# Becomes a machine with the program and files of the filter; `in-force` makes a namespace of its own there.
+# Turns the namespace into a machine with program and files; `in-force` creates another namespace there.
 MACHINE = """
 cp "$2" /mnt/root/packet-filter
 mkdir /mnt/root/files
@@ -59,7 +56,7 @@ def outcome(system: str, script: str, directory: Path) -> str:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Filters of goldens, each by the name of its fabric and host."""
+    """Write the filters of golden plans to files with the names of fabric and host."""
     directory = tmp_path_factory.mktemp("filters")
     for path, text in filters().items():
         (directory / f"{name(path)}.nft").write_text(text)
@@ -70,7 +67,7 @@ def name(path: Path) -> str:
     return f"{path.parts[-4]}-{path.parts[-2]}"
 
 
-# After each removal it waits until the file is in force again.
+# Waits after each removal until the file is in force again.
 KEEPS = """
 run /packet-filter keep /files/lab-hv1.nft &
 await '/packet-filter in-force /files/lab-hv1.nft'
@@ -83,24 +80,24 @@ kill %1
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_what_another_program_removes_is_back(system: str, files: Path) -> None:
-    said = outcome(system, KEEPS, files).splitlines()
-    removed = [line.partition(" removed ")[2] for line in said if " removed " in line]
+def test_rules_that_another_program_removes_are_restored(system: str, files: Path) -> None:
+    printed = outcome(system, KEEPS, files).splitlines()
+    removed = [line.partition(" removed ")[2] for line in printed if " removed " in line]
     assert removed == [
         "what belongs to inet l3hv, arp l3hv: loading it again",
         "what belongs to inet l3hv: loading it again",
         "what belongs to arp l3hv: loading it again",
         "what belongs to inet l3hv: loading it again",
     ]
-    assert all(line.startswith("nft (process ") for line in said if " removed " in line)
+    assert all(line.startswith("nft (process ") for line in printed if " removed " in line)
 
 
-# Changes are left alone, and loads are not taken for removals.
+# The program ignores changes, and does not take loads for removals.
 LEAVES = """
 run /packet-filter keep /files/lab-hv1.nft &
 await '/packet-filter in-force /files/lab-hv1.nft'
-run /packet-filter load /files/lab-hv2.nft
-run /packet-filter load /files/lab-hv1.nft
+run /packet-filter apply /files/lab-hv2.nft
+run /packet-filter apply /files/lab-hv1.nft
 run nft add table inet other
 run nft flush table inet other
 run nft insert rule inet l3hv forwarded accept
@@ -112,7 +109,7 @@ kill %1
 """
 
 
-def test_what_is_there_is_left_alone(files: Path) -> None:
+def test_existing_rules_are_not_loaded_again(files: Path) -> None:
     assert [
         line.partition(" removed ")[2] or line for line in outcome("debian13", LEAVES, files).splitlines()
     ] == [
@@ -122,7 +119,7 @@ def test_what_is_there_is_left_alone(files: Path) -> None:
     ]
 
 
-# A public guest on a hypervisor that has private guests too: those have another gateway.
+# A public guest on a hypervisor that also has private guests, which have another gateway.
 PINGS = """
 run nft --file /files/one_path-alpha.nft
 unshare --net sleep 60 & guest=$!
@@ -202,15 +199,15 @@ DIFFERENCES = {
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_each_difference_is_named(system: str, files: Path) -> None:
     script = [
-        f"run /packet-filter load /files/lab-hv1.nft\n"
+        f"run /packet-filter apply /files/lab-hv1.nft\n"
         f"run nft '{change}'\n"
         f"echo '# {change}'\n"
         f"! run /packet-filter in-force /files/lab-hv1.nft\n"
         "run /packet-filter in-force --without-set-elements /files/lab-hv1.nft | sed 's/^/rules: /'\n"
         for change in DIFFERENCES
     ]
-    said = outcome(system, "".join(script), files)
-    for each in said.split("# ")[1:]:
+    printed = outcome(system, "".join(script), files)
+    for each in printed.split("# ")[1:]:
         change, *lines = each.splitlines()
         assert DIFFERENCES[change] in lines
         of_all = [line for line in lines if not line.startswith("rules: ")]
@@ -219,7 +216,7 @@ def test_each_difference_is_named(system: str, files: Path) -> None:
         assert of_rules == ([] if is_of_elements else of_all)
 
 
-# A refused file is tried again after seconds, not as fast as systemd starts programs again.
+# A refused file is retried after seconds, not as fast as systemd restarts programs.
 REFUSED = """
 echo 'table inet l3hv { nonsense }' >/mnt/root/files/refused.nft
 code=0
@@ -227,22 +224,22 @@ began=$(date +%s)
 run /packet-filter keep /files/refused.nft 2>&1 || code=$?
 echo "exit status $code after $(($(date +%s) - began)) s"
 began=$(date +%s)
-run /packet-filter load /files/refused.nft 2>/dev/null || echo "load: exit status $?"
+run /packet-filter apply /files/refused.nft 2>/dev/null || echo "apply: exit status $?"
 [ $(($(date +%s) - began)) -lt 4 ]
 """
 
 
-def test_a_file_that_nft_refuses_does_not_burn_the_cpu(files: Path) -> None:
+def test_a_refused_file_is_not_retried_without_pause(files: Path) -> None:
     *_, sentence, kept, loaded = outcome("debian13", REFUSED, files).splitlines()
     assert sentence == "packet-filter: nft refuses /files/refused.nft: the kernel keeps what it has"
     assert kept.startswith("exit status 1 after ")
     assert int(kept.split()[-2]) >= 5
-    assert loaded == "load: exit status 1"
+    assert loaded == "apply: exit status 1"
 
 
-# What packets have put into the sets of rates, and what was counted, is no difference.
+# Elements that packets have added to rate sets, and counters, are no difference.
 COUNTS = """
-run /packet-filter load /files/lab-hv1.nft
+run /packet-filter apply /files/lab-hv1.nft
 run nft 'add element inet l3hv strangers { "vm2" . 02:00:00:00:00:66 }'
 run nft 'add element inet l3hv nd_rate { "vm2" limit rate over 20/second burst 60 packets }'
 run /packet-filter in-force /files/lab-hv1.nft
@@ -250,21 +247,21 @@ run nft 'delete counter inet l3hv nd_rate' 2>/dev/null || true
 run nft 'add rule inet l3hv to_host counter name nd_rate'
 ip addr add 192.0.2.1/32 dev lo
 ping -q -c 3 -i 0.01 192.0.2.1 >/dev/null
-run /packet-filter load /files/lab-hv1.nft
+run /packet-filter apply /files/lab-hv1.nft
 run /packet-filter in-force /files/lab-hv1.nft
 run nft list counter inet l3hv nd_rate
 """
 
 
-def test_counters_go_on_and_are_no_difference(files: Path) -> None:
+def test_counters_continue_and_are_no_difference(files: Path) -> None:
     assert "packets 6 bytes" in outcome("debian13", COUNTS, files)
 
 
-# Each file is loaded, and the kernel is asked for what is in its sets.
+# Loads each file, and prints the elements of its sets in the kernel.
 LOAD_ALL = """
 for file in /mnt/root/files/*.nft; do
     name=${file##*/}
-    run /packet-filter load "/files/$name"
+    run /packet-filter apply "/files/$name"
     run /packet-filter in-force "/files/$name"
     echo "# ${name%.nft}"
     run nft --json list ruleset
@@ -282,7 +279,7 @@ def listed_sets(ruleset: dict[str, Any]) -> dict[str, frozenset[str]]:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_kernel_has_the_sets_of_the_plan(system: str, files: Path) -> None:
-    """What verification expects and what the template prints are two texts: here they are one."""
+    """The template prints the same sets that verification expects."""
     listed = {
         fabric: listed_sets(json.loads(ruleset))
         for fabric, _, ruleset in (
@@ -298,9 +295,9 @@ def test_the_kernel_has_the_sets_of_the_plan(system: str, files: Path) -> None:
     assert not listed
 
 
-# A guest that answers for its /64 itself is behind web2, others are behind the uplink eth1.
+# The guest behind web2 answers neighbour solicitations for its /64 itself; others are behind the uplink eth1.
 SCAN = """
-run /packet-filter load /files/one_path-alpha.nft
+run /packet-filter apply /files/one_path-alpha.nft
 for name in beyond guest; do run ip netns add $name; done
 run ip link add eth1 type veth peer name eth0 netns beyond
 run ip link add web2 type veth peer name eth0 netns guest
@@ -332,7 +329,7 @@ echo "others $(reached 600d)"
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_scan_of_an_on_link_guest_keeps_no_other_sender_from_it(system: str, files: Path) -> None:
+def test_a_scan_of_an_on_link_guest_blocks_no_other_sender(system: str, files: Path) -> None:
     scanned, others = outcome(system, SCAN, files).split("\n")[-3:-1]
     assert 200 <= int(scanned.removeprefix("scanned ")) < 1000
     assert others == "others 5"

@@ -1,4 +1,4 @@
-"""The socket of BIRD that only answers questions, as the role makes it, on each BIRD that has one."""
+"""The read-only control socket of the role, with each BIRD that supports it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 from images import in_an_image
 from rendered import ROOT, rendered_files
 
-from l3hv.daemons import DAEMONS
+from l3hv.model.daemons import DAEMONS
 
 PLAN = ROOT / "tests/golden/foreign/expected/hv2/plan.yml"
 WITH_SOCKET = [(d.system, d.name) for d in DAEMONS.values() if d.reading_socket is not None]
 
-# Takes the configuration and what the unit does before BIRD starts.
+# Takes the configuration and the commands that the unit runs before BIRD.
 SCRIPT = r"""
 printf '%s' "$2" >/mnt/root/bird.conf
 printf '%s\n' "$3" >/mnt/root/before
@@ -39,7 +39,7 @@ kill -KILL $bird
 
 
 @pytest.mark.parametrize(("system", "daemon"), WITH_SOCKET)
-def test_the_group_may_ask_and_change_nothing(system: str, daemon: str) -> None:
+def test_the_group_can_read_and_not_change(system: str, daemon: str) -> None:
     files = rendered_files(PLAN)
     declared = re.search(r"^cli .*$", files["/etc/bird/bird.conf"], re.MULTILINE)
     unit = files["/etc/systemd/system/bird.service.d/zz-l3hv.conf"]

@@ -1,4 +1,4 @@
-"""What each golden plan prints is what it was, and every daemon's own parser accepts it."""
+"""The rendered files of golden plans are the expected ones, and the parsers of all daemons accept them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rendered import PLANS, ROOT, read_plan, rendered_files
 
-from l3hv.rotation import keys_in_use
+from l3hv.keys.rotation import keys_in_use
 
-# What these print is kept and read; the others are there for the parsers.
+# The files of these cases are compared with expected files; the parsers read the files of all cases.
 KEPT = {
     *(
         "bird1",
@@ -50,16 +50,16 @@ def name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", [path for path in PLANS if path.parts[-4] in KEPT], ids=name)
 def test_files_are_the_expected_ones(path: Path, expect_file: Callable[[Path, str], None]) -> None:
-    expected = Path(__file__).parent / "expected" / path.parts[-4] / path.parts[-2]
+    expected = path.parent
     files = {dest: text for dest, text in rendered_files(path).items() if "Ansible managed" in text}
     for dest, text in files.items():
         expect_file(expected / dest.lstrip("/"), text)
-    kept = {f"/{file.relative_to(expected)}" for file in expected.rglob("*") if file.is_file()}
+    kept = {f"/{file.relative_to(expected)}" for file in expected.glob("*/**/*") if file.is_file()}
     assert kept == set(files)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
-def test_no_file_shows_what_is_missing(path: Path) -> None:
+def test_no_file_has_a_missing_value_or_superfluous_empty_lines(path: Path) -> None:
     for dest, text in rendered_files(path).items():
         if "Ansible managed" in text:
             lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
@@ -70,8 +70,8 @@ def test_no_file_shows_what_is_missing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=name)
-def test_the_keys_in_use_are_read_back(path: Path) -> None:
-    """What rotates keys asks the files of BIRD and FRR which session has which."""
+def test_keys_in_use_are_read_from_the_files(path: Path) -> None:
+    """The rotation of keys reads the keys of sessions from the files of BIRD and FRR."""
     routing, files = read_plan(path)["routing"], rendered_files(path)
     texts = [files[f"/etc/bird/{program['name']}.conf"] for program in routing["programs"] if files]
     texts += [files[path] for path in ("/etc/frr/frr.conf",) if path in files]
@@ -81,7 +81,7 @@ def test_the_keys_in_use_are_read_back(path: Path) -> None:
 
 @functools.cache
 def image(*options: str) -> Path:
-    """The file system of the machines, with the daemons that they run."""
+    """Return the file system of a machine with its daemons."""
     if os.geteuid() != 0:
         pytest.skip("only root can enter a machine's file system")
     command = [ROOT / "twin", "image", *options]
@@ -90,7 +90,7 @@ def image(*options: str) -> Path:
 
 
 def image_of(plan: dict[str, Any]) -> Path:
-    """The default one where its BIRD reads what the host's reads: all of BIRD 2 have one grammar."""
+    """Return the default image for all versions of BIRD 2, because they have the same grammar."""
     daemon = plan["routing"]["daemon"]
     if daemon["name"] in ("bird2", "junos"):
         return image()
@@ -108,7 +108,7 @@ def test_the_daemons_own_parsers_accept_the_files(path: Path, tmp_path: Path) ->
             staged.write_text(text)
             if dest in PARSERS:
                 commands.append(PARSERS[dest].format(f"/mnt{dest}"))
-    # In a mount and network namespace of their own: the image is shared, and nft asks the kernel.
+    # The parsers run in separate namespaces: tests share the image, and nft accesses the kernel.
     script = f"mount --bind {tmp_path} {root}/mnt && chroot {root} sh -ec '{' && '.join(commands)}'"
     done = subprocess.run(
         ["unshare", "--mount", "--net", "sh", "-ec", script], capture_output=True, text=True, check=False

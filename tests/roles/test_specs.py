@@ -1,52 +1,25 @@
-"""Each role says what it takes: specs and defaults agree, and every golden plan fits."""
+"""The argument specs of roles: they agree with the defaults, and accept every golden plan."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from rendered import PLANS, ROOT, read_plan, role_calls
+from rendered import PLANS, ROLE_VARIABLES, ROOT, read_plan, role_calls
+
+from l3hv.model import plan as plan_module
+from l3hv.render.role_specs import bindings, field_texts, role_spec
 
 ROLES = sorted(path.parents[1] for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 OURS = [role for role in ROLES if role.name != "verify"]
 
-# Which part of the plan each variable is, as site.yml hands it over.
-SLICES = {
-    "packages_kind": "kind",
-    "packages_system": "routing.daemon.system",
-    "packages_daemon": "routing.daemon.package",
-    "packages_nics": "nics",
-    "packages_uplinks": "uplinks",
-    "packages_main_default_route": "main_default_route",
-    "packages_tables": "routing.tables",
-    "kernel_sysctls": "sysctls",
-    "tables_names": "table_names",
-    "tables_rules": "rules",
-    "tables_last_resorts": "last_resorts",
-    "packet_filter_intended": "packet_filter",
-    "uplinks_interfaces": "uplinks",
-    "uplinks_nics": "nics",
-    "uplinks_loopbacks": "loopbacks",
-    "uplinks_table_names": "table_names",
-    "guest_ports_guests": "guests",
-    "guest_services_guests": "guests",
-    "guest_services_pools": "dhcp_pools",
-    "bird_host": "host",
-    "bird_fabric": "fabric",
-    "bird_routing": "routing",
-    "gobgp_host": "host",
-    "gobgp_fabric": "fabric",
-    "gobgp_routing": "routing",
-    "frr_host": "host",
-    "frr_fabric": "fabric",
-    "frr_routing": "routing",
-}
+SLICES = bindings()
 
 
 def options(role: Path) -> dict[str, Any]:
@@ -80,7 +53,7 @@ def test_variables_carry_the_name_of_their_role(role: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}")
-def test_the_plans_fit(path: Path) -> None:
+def test_the_plans_match_the_specs(path: Path) -> None:
     plan = read_plan(path)
     for role in (ROOT / "roles" / call["role"] for call in role_calls(plan)):
         spec = {key: option for key, option in options(role).items() if key in SLICES}
@@ -88,17 +61,34 @@ def test_the_plans_fit(path: Path) -> None:
         assert ArgumentSpecValidator(spec).validate(given).error_messages == [], role.name
 
 
-@pytest.mark.parametrize("role", OURS, ids=lambda role: role.name)
-def test_playbooks_hand_every_variable_over(role: Path) -> None:
-    # Junos is no part of site.yml: it is rendered, and nothing is provisioned.
-    site = (ROOT / ("playbooks/render_junos.yml" if role.name == "junos" else "site.yml")).read_text()
-    for name in options(role):
-        assert re.search(rf"\b{name}:", site), f"no playbook sets {name}"
-        if name in SLICES:
-            assert re.search(rf"\b{name}: ['\"]?{{{{ l3hv_plan\.{SLICES[name]} }}}}", site)
+def test_every_variable_of_every_role_is_bound_to_the_plan_and_no_other() -> None:
+    needed = {name for role in OURS for name in options(role)}
+    needed |= {name for name, option in options(ROOT / "roles/verify").items() if option.get("required")}
+    assert set(yaml.safe_load(ROLE_VARIABLES.read_text())) == needed
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_tasks_carry_the_tag_of_their_role(role: Path) -> None:
     for task in yaml.safe_load((role / "tasks/main.yml").read_text()):
         assert role.name in task.get("tags", []), task["name"]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_specs_are_those_of_the_plans_dataclasses(role: Path) -> None:
+    path = role / "meta/argument_specs.yml"
+    assert path.read_text() == role_spec(path, SLICES), "`make specs` writes this file"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(plan_module).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_field_of_a_plan_is_described(kind: type) -> None:
+    texts = field_texts(kind)
+    assert list(texts) == [field.name for field in dataclasses.fields(kind)]
+    assert [text for text in texts.values() if not text.endswith(".")] == []

@@ -1,4 +1,4 @@
-"""From any rules to any others, in a real kernel: each packet has its old or its new answer meanwhile."""
+"""Changes between any two sets of rules, in a real kernel: meanwhile each packet has its old or new route."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "roles/tables/files/tables"
-GOLDENS = sorted((ROOT / "tests/roles/expected").glob("*/*/etc/l3hv/tables.conf"))
+PROGRAM = ROOT / "roles/tables/files/tables-sync"
+GOLDENS = sorted((ROOT / "tests/golden").glob("*/expected/*/etc/l3hv/tables.conf"))
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 
 TABLES = {"main": 254, "public": 90, "private": 20, "local-out": 100, "public-spread": 130}
-"""The tables of random plans; each has a route to everywhere, by which it is told."""
+"""The tables of random plans; each has a default route that identifies it."""
 NO_ANSWER = 77
-"""The table that answers what no rule of ours does."""
+"""The table for packets that match no rule of a plan."""
 PREFIXES = ("10.0.0.0/8", "10.20.0.0/16", "192.0.2.0/24")
 ADDRESSES = ("10.20.0.1", "10.9.0.1", "192.0.2.9", "203.0.113.9")
 INTERFACES = ("eth7", "eth8")
@@ -31,7 +31,7 @@ ROUNDS = 40
 
 @dataclass(frozen=True)
 class Rules:
-    """The lines of one family's rules in a file, without their reasons, and the numbers of their tables."""
+    """The rules of one family in a file, without comments, and the numbers of their tables."""
 
     family: str
     lines: tuple[str, ...]
@@ -52,13 +52,13 @@ def read(path: Path, family: str) -> Rules:
 
 @cache
 def sets_of_goldens() -> list[Rules]:
-    """Return the different sets of rules of the goldens' hosts, both families."""
+    """Return the different sets of rules of all golden hosts, in both families."""
     found = [read(path, family) for path in GOLDENS for family in ("ipv4", "ipv6")]
     return [rules for rules in dict.fromkeys(found) if rules.lines]
 
 
 def some_rules(dice: random.Random) -> Rules:
-    """Return rules that no plan has, at few priorities: many are in each other's way."""
+    """Return random rules at few priorities, so that many have the same priority."""
     lines = []
     for priority in sorted(dice.sample(range(1000, 1008), dice.randint(1, 6))):
         words = []
@@ -69,12 +69,12 @@ def some_rules(dice: random.Random) -> Rules:
         if dice.random() < 0.3:
             words += ["suppress_prefixlength", "0"]
         lines.append(" ".join([str(priority), *words]))
-    # What is left goes to public, as in every plan.
+    # The last rule leads all other packets to public, as in every plan.
     return Rules("ipv4", (*lines, "1010 table public"), tuple(f"{n} {t}" for t, n in TABLES.items()))
 
 
 class Kernel:
-    """A network namespace in which every table of a set of rules leads somewhere else."""
+    """A network namespace in which each table has another default route."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class Kernel:
         return done.stdout
 
     def begin(self, old: Rules, new: Rules) -> None:
-        """Leave the kernel's own rule only; give each table a way out, and each interface a cable."""
+        """Delete all rules but the kernel's own; add a default route to each table, and the interfaces."""
         flag = "-4" if old.family == "ipv4" else "-6"
         numbers = {NO_ANSWER, *TABLES.values()} | {
             int(table.split()[0]) for table in (*old.tables, *new.tables)
@@ -108,7 +108,7 @@ class Kernel:
                 f"[ -e /sys/class/net/{interface} ] ||"
                 f" {{ ip link add {interface} type veth; ip link set {interface} up; }}"
             )
-        # A gateway that is the number of its table.
+        # The gateway contains the number of its table.
         is_ipv4 = old.family == "ipv4"
         lines = [
             "route replace default via"
@@ -138,7 +138,7 @@ def kernel() -> Iterator[Kernel]:
 
 
 def questions(old: Rules, new: Rules) -> list[str]:
-    """Return a packet of each class that either set of rules tells apart, as a question to ip(8)."""
+    """Return `ip route get` arguments for one packet of each class that the two sets of rules distinguish."""
     text = old.text + new.text
     interfaces = sorted({*re.findall(r"iif (\S+)", text)} - {"lo"})
     marks = sorted({*re.findall(r"fwmark ([^/ ]+)", text)})
@@ -161,15 +161,15 @@ def questions(old: Rules, new: Rules) -> list[str]:
 
 
 def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
-    """Go from ``old`` to ``new`` step by step, and ask for the way of every class of packets at each."""
+    """Change the rules from ``old`` to ``new``; look up the route of each class of packets at each step."""
     (directory / "old").write_text(old.text)
     (directory / "new").write_text(new.text)
     flag = "-4" if old.family == "ipv4" else "-6"
     kernel.begin(old, new)
-    kernel(f"{PROGRAM} {directory / 'old'}")
+    kernel(f"{PROGRAM} apply {directory / 'old'}")
     steps = [
         line.removeprefix("ip ").replace("protocol l3hv", "protocol 107")
-        for line in kernel(f"{PROGRAM} --check {directory / 'new'} || true").splitlines()
+        for line in kernel(f"{PROGRAM} in-force {directory / 'new'} || true").splitlines()
         if line.startswith("ip ")
     ]
     names = {t.split()[1]: t.split()[0] for t in (*old.tables, *new.tables)}
@@ -179,14 +179,14 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
     batch = [*asked]
     for step in steps:
         batch += [step.removeprefix(f"{flag} "), *asked]
-    said = kernel(f"ip {flag} -oneline -batch -", "\n".join(batch))
-    ways = [match[1] for match in re.finditer(r" via (\S+)", said)]
+    printed = kernel(f"ip {flag} -oneline -batch -", "\n".join(batch))
+    ways = [match[1] for match in re.finditer(r" via (\S+)", printed)]
     assert len(ways) == len(asked) * (len(steps) + 1)
     moments = [ways[at : at + len(asked)] for at in range(0, len(ways), len(asked))]
     for number, moment in enumerate(moments):
         for question, before, now, after in zip(asked, moments[0], moment, moments[-1], strict=True):
             assert now in (before, after), (question, before, now, after, steps[:number], old, new)
-    assert kernel(f"{PROGRAM} --check {directory / 'new'}").strip() == ""
+    assert kernel(f"{PROGRAM} in-force {directory / 'new'}") == ""
     found = [line for line in kernel(f"ip {flag} -N rule").splitlines() if line.endswith("proto 107")]
     assert len(found) == len(new.lines)
 
@@ -208,17 +208,17 @@ def test_random_sets_follow_each_other(kernel: Kernel, tmp_path: Path, seed: int
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_what_interrupted_runs_left_is_cleared_away(kernel: Kernel, tmp_path: Path, seed: int) -> None:
-    """Rules of two sets stand at the same priorities, in any order."""
+def test_rules_of_interrupted_runs_are_removed(kernel: Kernel, tmp_path: Path, seed: int) -> None:
+    """The kernel has rules of two sets at the same priorities, in any order."""
     dice = random.Random(seed)
     first, second, new = some_rules(dice), some_rules(dice), some_rules(dice)
     kernel.begin(first, new)
     for line in dice.sample([*first.lines, *second.lines], len(first.lines) + len(second.lines)):
-        # What the kernel refuses is not left by a run either.
+        # Skip rules that the kernel refuses: no run leaves such rules.
         words = re.sub(r"table (\S+)", lambda match: f"table {TABLES[match[1]]}", line)
         kernel(f"ip rule add priority {words} protocol 107 2>/dev/null || true")
     (tmp_path / "new").write_text(new.text)
-    kernel(f"{PROGRAM} {tmp_path / 'new'}")
-    assert kernel(f"{PROGRAM} --check {tmp_path / 'new'}").strip() == ""
+    kernel(f"{PROGRAM} apply {tmp_path / 'new'}")
+    assert kernel(f"{PROGRAM} in-force {tmp_path / 'new'}") == ""
     found = [line for line in kernel("ip -N rule").splitlines() if line.endswith("proto 107")]
     assert len(found) == len(new.lines)

@@ -1,4 +1,4 @@
-"""The twin that the tests of this directory share."""
+"""Fixtures of the tests of the twin: a topology file, and a twin of two machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from two_machines import TOPOLOGY, Lab, new_lab
 
 @pytest.fixture(scope="session")
 def topology_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
-    """Write a topology where ``up --topology`` finds it."""
+    """Return a function that writes a topology to a file for ``up --topology``."""
     directory = tmp_path_factory.mktemp("topologies")
 
     def write(topology: Any) -> Path:
@@ -26,7 +26,7 @@ def topology_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], P
 
 @pytest.fixture(scope="module")
 def lab(topology_file: Callable[[Any], Path]) -> Iterator[Lab]:
-    """Two machines on one segment, a guest on each; the machines carry no configuration."""
+    """Boot two machines without configuration on one segment, with a guest on each."""
     made = new_lab("test")
     made.do("down")
     made.do("up", "--topology", str(topology_file(TOPOLOGY)))

@@ -1,4 +1,4 @@
-"""Real machines: what each verb does to them.  Needs root."""
+"""The effect of each verb on machines of a twin. These tests need root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from two_machines import TOPOLOGY, eventually, guest, new_lab
 
 pytestmark = pytest.mark.twin
 
-# By hand, what the roles do for a guest: a gateway, DHCP, router advertisements.
+# A gateway, DHCP and router advertisements for a guest, without the roles.
 PROVISION = """
 ip address replace 203.0.113.{n}/24 dev eno0.90; ip link set eno0.90 up
 ip address replace 2001:db8:ffff::{n}/64 dev eno0.90 nodad
@@ -53,7 +53,7 @@ def provisioned(lab):
 
 
 def wire(lab, *machines):
-    """Give machines an address each on their first port."""
+    """Configure an address on the first port of each machine."""
     for name in machines:
         lab.sh(name, f"ip address replace 203.0.113.{name[1:]}/24 dev eno0.90; ip link set eno0.90 up")
 
@@ -66,7 +66,7 @@ def test_machines_are_up_with_systemd_and_ssh(lab):
     assert done.stdout == "m2\n"
 
 
-def test_ansible_reaches_them(lab):
+def test_ansible_reaches_the_machines(lab):
     program = Path(os.sys.executable).with_name("ansible")
     done = subprocess.run(
         [program, "-i", "m1,m2,", "all", "-e", f"@/run/l3hv/{lab.name}/vars.json", "-m", "ping"],
@@ -87,7 +87,7 @@ def test_exec_passes_output_and_exit_status(lab):
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
 
 
-def test_ports_are_down_and_nothing_leads_outside(lab):
+def test_ports_are_down_and_there_is_no_route_to_the_outside(lab):
     assert "eno1.90@" in lab.sh("m1", "ip -brief link show dev eno1.90")
     assert lab.machine("m1")["ports"]["eno1.90"] == "down"
     assert lab.sh("m1", "ip route show table main") == ""
@@ -95,7 +95,7 @@ def test_ports_are_down_and_nothing_leads_outside(lab):
     assert not any(name.startswith(("vm-", "m1~", "m2~", "mgmt")) for name in host)
 
 
-def test_settings_of_a_fresh_kernel(lab):
+def test_a_machine_has_the_default_kernel_settings(lab):
     keys = "net.ipv4.ip_forward net.ipv4.conf.all.rp_filter net.ipv6.conf.all.forwarding"
     assert lab.sh("m2", f"sysctl -n {keys}").split() == ["0", "0", "0"]
 
@@ -105,12 +105,12 @@ def test_settings_of_a_fresh_kernel(lab):
     [
         (("exec", "m9", "--", "true"), "the twin has no machine 'm9': its machines are m1, m2"),
         (("guest", "vm9", "--", "true"), "the twin has no guest 'vm9': its guests are vm1, vm2"),
-        (("cut", "m2", "b"), "m2 has no such port; it has (path, domain): a public"),
+        (("cut", "m2", "b"), "m2 has no port on path b; it has (path, domain): a public"),
         (("kill", "m1", "no-such-daemon"), "no process named 'no-such-daemon' runs on m1"),
         (("probe", "192.0.2.200", "m1"), "no running machine or guest of the twin holds 192.0.2.200"),
     ],
 )
-def test_errors_are_one_sentence(lab, arguments, sentence):
+def test_an_error_is_one_sentence(lab, arguments, sentence):
     done = lab.run(*arguments)
     assert (done.returncode, done.stderr) == (1, f"twin: {sentence}\n")
 
@@ -128,7 +128,7 @@ def test_a_cut_is_silent(lab):
     assert lab.pings("m1", "203.0.113.2")
 
 
-def test_a_carrier_goes_and_comes_at_one_end(lab):
+def test_a_carrier_is_lost_and_restored_at_one_end(lab):
     wire(lab, "m1", "m2")
     lab.do("carrier", "m1", "a", "down")
     assert "NO-CARRIER" in lab.sh("m1", "ip link show dev eno0.90")
@@ -210,10 +210,10 @@ def test_the_management_port_comes_back_by_itself(lab, script):
     assert "mgmt0" not in lab.sh("m1", "ip route show table main")
 
 
-def test_a_crash_says_nothing_to_the_peers(lab):
+def test_a_crash_closes_no_connection(lab):
     wire(lab, "m1", "m2")
     eventually(lambda: lab.pings("m1", "203.0.113.2"))
-    # A TCP connection of m1's to m2 must not see its peer die.
+    # A TCP connection from m1 to m2 must not be closed by the crash of m2.
     serve = "import socket; s = socket.create_server(('203.0.113.2', 999)); s.accept()[0].recv(1)"
     lab.sh(
         "m2",
@@ -238,7 +238,7 @@ def test_a_crash_says_nothing_to_the_peers(lab):
     eventually(lambda: lab.guest("vm2")["state"] == "up")
 
 
-def test_guests_take_dhcp_and_slaac(provisioned):
+def test_guests_use_dhcp_and_slaac(provisioned):
     found = provisioned.guest("vm1")["addresses"]
     assert set(found) >= {"192.0.2.1", "2001:db8:1:0:5054:ff:fe00:1", "198.51.100.7"}
     routes = provisioned.do("guest", "vm1", "--", "ip", "route")
@@ -246,7 +246,7 @@ def test_guests_take_dhcp_and_slaac(provisioned):
     assert "mtu 1420" in provisioned.do("guest", "vm1", "--", "ip", "link", "show", "eth0")
 
 
-def test_a_probe_loses_nothing_by_itself(provisioned):
+def test_a_probe_without_an_event_loses_nothing(provisioned):
     for family in ("4", "6"):
         result = provisioned.json("probe", "vm1", "vm2", "--family", family, "--seconds", "2")
         assert result == {
@@ -265,7 +265,7 @@ def test_a_probe_measures_an_event(provisioned, tmp_path):
     event = f"! {clock}; {cut}; {clock}; sleep 0.5; {clock}; {heal}; {clock}"
     result = provisioned.json("probe", "vm1", "vm2", "--seconds", "8", "--event", event, "--at", "1")
     assert result["flows_hit"] == 32
-    # How long a verb takes depends on what else the host does.
+    # The duration of a verb depends on the load of the host.
     begin, is_cut, heals, end = (1000 * float(line) for line in (tmp_path / "times").read_text().split())
     least, most = heals - is_cut, end - begin
     assert least - 50 <= result["median_outage_ms"] <= result["worst_outage_ms"] < most + 250
@@ -282,7 +282,7 @@ def test_an_address_of_two_machines_answers(provisioned):
         provisioned.sh(name, "ip address replace 198.51.100.1/32 dev lo")
     result = provisioned.json("probe", "vm1", "198.51.100.1", "--seconds", "1", "--flows", "4")
     assert (result["sent"], result["lost"]) == (400, 0)
-    # What a machine sends by its name comes from its loopback: an address of two gets no answer.
+    # Probes from a machine have its loopback as source; answers to an address of two machines may be lost.
     for name in ("m1", "m2"):
         provisioned.sh(name, "ip address del 198.51.100.1/32 dev lo")
 
@@ -314,7 +314,7 @@ def test_an_inventory_that_follows_a_moved_guest_does_not_restart_it(provisioned
     assert provisioned.do("guest", "vm1", "--", "sh", "-c", inode) == before
 
 
-def test_a_guest_goes_and_comes(provisioned):
+def test_a_guest_stops_and_starts(provisioned):
     provisioned.do("unplug", "vm2")
     assert provisioned.guest("vm2")["state"] == "off"
     assert "vm-2" not in provisioned.sh("m2", "ip -brief link")
@@ -324,7 +324,7 @@ def test_a_guest_goes_and_comes(provisioned):
     eventually(lambda: "192.0.2.2" in provisioned.guest("vm2")["addresses"])
 
 
-def test_kill_ends_a_daemon_without_a_word(provisioned):
+def test_kill_ends_a_daemon_without_output(provisioned):
     provisioned.do("kill", "m1", "dnsmasq")
     state = provisioned.sh("m1", "systemctl show -P Result dnsmasq").strip()
     assert state == "signal"
@@ -348,7 +348,7 @@ def test_up_follows_a_changed_topology(lab, topology_file):
     assert not Path(f"/run/netns/l3hv-{lab.name}-host-m3").exists()
 
 
-def test_a_machine_that_does_not_boot_keeps_no_other_from_it(topology_file):
+def test_other_machines_boot_if_one_fails(topology_file):
     lab = new_lab("fail")
     three = copy.deepcopy(TOPOLOGY)
     three["machines"].append(three["machines"][1] | {"name": "m3"})
@@ -381,7 +381,7 @@ def test_a_machine_that_does_not_boot_keeps_no_other_from_it(topology_file):
     assert lab.leftovers() == []
 
 
-def test_systems_side_by_side(topology_file):
+def test_machines_of_different_systems_run_together(topology_file):
     lab = new_lab("mix")
     mixed = copy.deepcopy(TOPOLOGY)
     mixed["machines"][0]["system"] = "debian12"
@@ -444,7 +444,7 @@ def test_a_guest_that_is_a_virtual_machine(provisioned):
     assert provisioned.do("guest", "vm2", "--", "echo", "again") == "again\n"
 
 
-def test_files_from_before_a_reboot_of_the_host_do_not_come_back(topology_file):
+def test_files_from_before_a_reboot_of_the_host_are_removed(topology_file):
     lab = new_lab("old")
     old = Path(f"/var/lib/l3hv/{lab.name}/m1/upper/root/old")
     old.parent.mkdir(parents=True)

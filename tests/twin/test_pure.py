@@ -1,4 +1,4 @@
-"""What the twin computes before it touches anything."""
+"""Functions of the twin that change nothing on the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.topology import Machine, Port, Topology
+from l3hv.model.topology import Machine, Port, Topology
 from l3hv.twin import HOST_PACKAGES, TwinError, image, network, probe, state
 from l3hv.twin.state import Twin
 
@@ -25,7 +25,7 @@ def test_examples_of_the_documentation(module):
     assert doctest.testmod(module).failed == 0
 
 
-def test_packages_print_with_nothing_but_python():
+def test_packages_print_with_the_standard_library_only():
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(REPOSITORY / "twin"), "packages"],
         capture_output=True, text=True, check=True,
@@ -34,8 +34,8 @@ def test_packages_print_with_nothing_but_python():
 
 
 @pytest.mark.parametrize("name", ["", "Lab", "a-b", "1st", "x" * 13])
-def test_names_that_no_twin_has(name):
-    with pytest.raises(TwinError, match="no name for a twin"):
+def test_invalid_names_of_a_twin_are_refused(name):
+    with pytest.raises(TwinError, match="not a valid name of a twin"):
         Twin(name, print)
 
 
@@ -52,17 +52,17 @@ def test_macs_are_local_and_differ():
     assert all(mac.startswith("02:") for mac in macs)
 
 
-def test_numbers_stay_when_machines_come_and_go():
+def test_machine_numbers_stay_when_machines_are_added_and_removed():
     def of(*names):
         return Topology(tuple(Machine(name, "hypervisor", "debian13", ()) for name in names), ())
 
     first = state.machine_numbers(of("a", "b", "c"), {})
     then = state.machine_numbers(of("c", "d", "a"), first)
-    assert then["a"], then["c"] == (first["a"], first["c"])
+    assert (then["a"], then["c"]) == (first["a"], first["c"])
     assert len(set(then.values())) == 3
 
 
-def test_an_interface_name_too_long():
+def test_a_too_long_interface_name_is_refused():
     ports = (Port("interface-of-16-c", "a", "public", 1500),)
     with pytest.raises(TwinError, match="1 to 15 characters"):
         state.check_names(Topology((Machine("m", "hypervisor", "debian13", ports),), ()))
@@ -93,7 +93,7 @@ def test_host_names_are_valid_and_differ(names):
     assert all(re.fullmatch(rf"{label}(\.{label})*", name) and len(name) <= 64 for name in found)
 
 
-def test_a_topology_that_is_none():
+def test_an_invalid_topology_is_refused():
     with pytest.raises(TwinError, match="no topology"):
         state.topology_from({"machines": [{"name": "m"}]})
 
@@ -105,7 +105,7 @@ def test_the_longest_outage_counts():
     assert probe.outage(sent, answered, step) == pytest.approx(3 * step)
 
 
-def test_nothing_answered_is_out_for_as_long_as_was_sent():
+def test_a_flow_without_answers_is_out_for_the_whole_probe():
     sent = [number * 0.01 for number in range(100)]
     assert probe.outage(sent, [0] * 100, 0.01) == pytest.approx(1.0)
 
@@ -145,7 +145,7 @@ def test_the_mirror_of_the_host(tmp_path, name, text, mirror):
     assert image.debian_mirror(apt=tmp_path) == mirror
 
 
-def test_images_differ_by_what_is_in_them():
+def test_images_with_different_content_have_different_names():
     recipes = [
         image.recipe(*each) for each in (("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3"))
     ]
@@ -153,17 +153,17 @@ def test_images_differ_by_what_is_in_them():
     assert len({image.image_root(recipe) for recipe in recipes}) == len(recipes)
 
 
-def test_an_unknown_system():
+def test_an_unknown_system_is_refused():
     with pytest.raises(TwinError, match="choose one of debian12, debian13"):
         image.recipe("slackware")
 
 
-def test_a_daemon_that_a_system_does_not_have():
+def test_a_daemon_without_a_package_in_the_system_is_refused():
     with pytest.raises(TwinError, match="choose one of bird1, bird2"):
         image.recipe("debian12", "bird3")
 
 
-def test_images_that_no_twin_wants_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_images_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = image.recipe("debian13")
     monkeypatch.setattr(image, "RUN", tmp_path / "run")
     images = tmp_path / "images"
@@ -182,7 +182,7 @@ def test_images_that_no_twin_wants_are_pruned(tmp_path: Path, monkeypatch: pytes
     assert left == {new.name, *others, "debian13-111111111111", "debian13-222222222222"}
 
 
-# Stands in for debootstrap: makes a directory, once as many of it run as the test wants at the same time.
+# Replaces debootstrap: creates a directory once the expected number of builds run at the same time.
 BUILDER = """\
 #!/bin/sh
 touch {place}/running-$$
@@ -200,7 +200,7 @@ done
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="images are built by root")
-def test_different_images_are_built_at_the_same_time_and_one_once(
+def test_different_images_are_built_in_parallel_and_each_only_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin/debootstrap"
@@ -215,8 +215,8 @@ def test_different_images_are_built_at_the_same_time_and_one_once(
     leftover = tmp_path / "cache/images/.building-debian12-000000000000"
     leftover.mkdir(parents=True)
     one, other = image.recipe("debian12"), image.recipe("debian13")
-    said: list[str] = []
-    roots = image.ensure_images([one, other, one], said.append)
+    messages: list[str] = []
+    roots = image.ensure_images([one, other, one], messages.append)
     assert roots == [image.image_root(one), image.image_root(other), image.image_root(one)]
     assert all(root.is_dir() for root in roots)
     assert len(list(tmp_path.glob("running-*"))) == 2

@@ -1,4 +1,4 @@
-"""An inventory with all that ansible-playbook takes and a twin once did not.  Needs root."""
+"""An inventory with unusual features of Ansible, which the twin supports. These tests need root."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ keyed_groups: [{key: part, separator: "", prefix: ""}]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The options that make ansible-playbook, or the twin, read the inventory."""
+    """Write the inventory, and return the options with which ansible-playbook or the twin reads it."""
     place = tmp_path_factory.mktemp("site")
     (place / "shared").mkdir()
     shutil.copytree(REPOSITORY / "inventories/lab/group_vars", place / "shared/group_vars")
@@ -82,9 +82,9 @@ def test_all_machines_boot_under_valid_host_names(fabric: Lab) -> None:
         assert done.stdout.strip() == host_name
 
 
-def test_play_needs_no_option_again_and_leaves_a_router_of_somebody_else_alone(fabric: Lab) -> None:
+def test_play_repeats_the_options_and_does_not_change_an_unmanaged_router(fabric: Lab) -> None:
     before = fabric.sh("upstream", "find /etc -newer /etc/machine-id; ip -brief address")
-    # The verification would wait for the routes of a router that is not there yet.
+    # The verification would wait for the routes of a router that has no configuration yet.
     play(fabric)
     for name in ("hv_1", "hv2.example", "rr_1"):
         assert fabric.sh(name, "systemctl is-active bird").strip() == "active"
@@ -92,11 +92,11 @@ def test_play_needs_no_option_again_and_leaves_a_router_of_somebody_else_alone(f
     assert fabric.run("exec", "upstream", "--", "systemctl", "is-active", "bird").stdout == "inactive\n"
 
 
-def test_what_was_told_is_remembered(fabric: Lab) -> None:
+def test_up_remembers_its_options(fabric: Lab) -> None:
     assert fabric.json("up")["booted"] == []
 
 
-def test_a_router_of_somebody_else_can_be_adopted(fabric: Lab) -> None:
+def test_an_unmanaged_router_can_be_adopted(fabric: Lab) -> None:
     assert fabric.json("up", "--adopt")["booted"] == []
     play(fabric, "--limit", "upstream")
     assert fabric.sh("upstream", "systemctl is-active bird").strip() == "active"

@@ -1,4 +1,4 @@
-"""Twins that the tests boot, and what must not be left of them."""
+"""Twins for the tests, and a check for their remains on the host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAM = REPOSITORY / "twin"
 
 
 class Lab:
-    """A twin by its name, driven through the command line as a person would."""
+    """A twin, used through its command line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class Lab:
         )
 
     def do(self, verb: str, *arguments: str) -> str:
-        """Run a verb that has to succeed; what it printed."""
+        """Run a verb and return its output; it must succeed."""
         done = self.run(verb, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -40,7 +40,7 @@ class Lab:
         return json.loads(self.do(verb, *arguments, "--json"))
 
     def sh(self, machine: str, script: str) -> str:
-        """Run a shell script in a machine, line by line until one fails."""
+        """Run a shell script in a machine until a command fails, and return its output."""
         return self.do("exec", machine, "--", "sh", "-ec", script)
 
     def machine(self, name: str) -> dict[str, Any]:
@@ -58,11 +58,11 @@ class Lab:
         return done.returncode == 0
 
     def leftovers(self) -> list[str]:
-        """Everything of this twin that the host still has."""
+        """Return the remains of this twin on the host."""
         mark = f"l3hv-{self.name}-"
         found = [f"namespace {path}" for path in Path("/run/netns").glob(f"{mark}*")]
         found += [str(path) for top in ("run", "var/lib") for path in Path("/", top, "l3hv").glob(self.name)]
-        # os.walk passes over groups that a dying machine removes meanwhile; glob of Python 3.11 raises.
+        # os.walk skips groups that an ending machine removes meanwhile; glob of Python 3.11 raises an error.
         found += [
             f"group {path}" for path, *_ in os.walk("/sys/fs/cgroup") if path.endswith(f"/l3hv/{self.name}")
         ]
@@ -87,9 +87,9 @@ def eventually(check: Callable[[], Any], seconds: float = 30) -> None:
 
 
 def new_lab(purpose: str) -> Lab:
-    """A twin of a name that no other run of the tests uses; ``purpose`` has up to four letters."""
+    """Return a twin whose name no other run of the tests uses; ``purpose`` has up to four letters."""
     if os.geteuid() != 0:
-        pytest.fail("these tests boot machines: run them as root (sudo make test)")
+        pytest.fail("these tests boot machines: run pytest as root (sudo make test)")
     return Lab(f"tw{purpose}{os.getpid():x}")
 
 

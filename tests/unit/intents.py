@@ -1,14 +1,14 @@
-"""Intents for the tests: one that is sound, and ones of any size."""
+"""Valid intents for the tests: one hypervisor, and fabrics of any size."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-from l3hv.claims import claims, holders, largest, owners
-from l3hv.facts import Common, HostIntent
-from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
-from l3hv.model import Kind
+from l3hv.intent.all_hosts import AllHosts
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import parse_host
+from l3hv.model.choices import Kind
+from l3hv.model.intent import Common, HostIntent, HostSlice
 
 COMMON: dict[str, Any] = {
     "l3hv_fabric": "test",
@@ -41,7 +41,7 @@ COMMON: dict[str, Any] = {
 
 
 def hypervisor(number: int, guests: int = 1) -> dict[str, Any]:
-    """Return the variables of a hypervisor with so many guests, that no other number's guests clash with."""
+    """Return the variables of a hypervisor whose guests clash with those of no other number."""
     first = (number - 1) * max(guests, 1) + 2
     return {
         "l3hv_id": number,
@@ -67,7 +67,7 @@ EDGE: dict[str, tuple[Kind, dict[str, Any]]] = {
 
 
 def fabric(hypervisors: int, guests: int = 1) -> dict[str, tuple[Kind, dict[str, Any]]]:
-    """Return the kind and the variables of each host of a whole fabric."""
+    """Return the kind and the variables of each host of a fabric."""
     hosts: dict[str, tuple[Kind, dict[str, Any]]] = {
         f"hv{n}": ("hypervisor", hypervisor(n, guests)) for n in range(1, hypervisors + 1)
     }
@@ -96,22 +96,8 @@ def intents(
 
 def slices(
     hosts: dict[str, tuple[Kind, dict[str, Any]]], common: Common | None = None
-) -> dict[str, dict[str, Any]]:
-    """Return every host's slice of an intent without problems."""
+) -> dict[str, HostSlice]:
+    """Return the slice of each host of an intent without problems."""
     common = common or common_of()
-    parsed = intents(hosts, common)
-    roster = Roster(map(member, parsed.values()))
-    claimed = {name: claims(host) for name, host in parsed.items()}
-    ids = {name: host.id for name, host in parsed.items()}
-    return {
-        name: host_slice(
-            common,
-            host,
-            peers(host, roster),
-            largest(claimed),
-            functools.partial(owners, claimed, ids),
-            edges=edges(host, roster),
-            holders=functools.partial(holders, claimed),
-        )
-        for name, host in parsed.items()
-    }
+    everybody = AllHosts.of(common, intents(hosts, common))
+    return {name: everybody.slice_of(host) for name, host in everybody.hosts.items()}

@@ -1,4 +1,4 @@
-"""The arithmetic of addresses, for any prefix and number."""
+"""Address arithmetic, for any prefix and number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l3hv.addressing import (
+from l3hv.model.addressing import (
     bounds,
     first_host,
     guest_prefix,
@@ -46,7 +46,7 @@ def test_numbers_give_different_usable_addresses_of_the_prefix(prefix, data):
 
 
 @pytest.mark.parametrize("prefix", ["198.51.100.0/31", "198.51.100.0/32", "2001:db8::/128"])
-def test_some_prefixes_have_no_room(prefix):
+def test_too_long_prefixes_have_no_host_numbers(prefix):
     assert not numbers_of(ip_network(prefix))
 
 
@@ -63,7 +63,7 @@ def test_guest_prefixes_are_distinct_and_inside_the_pool(length, data):
     assert guest_prefix(pool, -1) is None
 
 
-def test_a_pool_of_more_than_64_bits_has_one_number_and_no_more():
+def test_an_ipv6_pool_longer_than_64_bits_has_one_guest_prefix():
     assert list(guest_prefix_numbers(IPv6Network("2001:db8::/80"))) == [0]
 
 
@@ -76,7 +76,7 @@ def test_macs_are_read_in_every_notation(values):
 
 
 @given(st.integers(10, 99), st.lists(st.integers(0, 59), min_size=5, max_size=5))
-def test_macs_that_yaml_takes_for_numbers_are_turned_back(first, rest):
+def test_macs_that_yaml_reads_as_numbers_are_restored(first, rest):
     """PyYAML follows YAML 1.1, where digits with colons are a number in base 60."""
     written = ":".join(f"{value:02}" for value in (first, *rest))
     number = 0
@@ -88,7 +88,7 @@ def test_macs_that_yaml_takes_for_numbers_are_turned_back(first, rest):
 @pytest.mark.parametrize(
     "value", ["", "50:54:33:00:00", "50:54:33:00:00:0g", "50543300000f", None, True, 7, 1.5, []]
 )
-def test_what_is_no_mac(value):
+def test_invalid_macs_are_refused(value):
     assert mac_of(value) is None
 
 
@@ -100,7 +100,7 @@ def test_link_local_addresses_are_as_distinct_as_macs(one, other):
 
 
 @given(ipv4_networks | ipv6_networks)
-def test_first_host_is_inside(prefix):
+def test_the_first_host_address_is_inside_the_prefix(prefix):
     assert is_inside(first_host(prefix), prefix)
     assert is_inside(prefix, prefix)
 
@@ -128,9 +128,9 @@ def test_families_do_not_contain_each_other():
         ("fd00::/8", True),
     ],
 )
-def test_unicast(prefix, expected):
+def test_is_unicast(prefix, expected):
     assert is_unicast(ip_network(prefix)) is expected
 
 
-def test_bounds_of_an_address_are_equal():
+def test_a_single_address_has_equal_bounds():
     assert bounds(first_host(IPv4Network("192.0.2.1/32"))) == (0xC0000201, 0xC0000201)

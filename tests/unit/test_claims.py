@@ -1,4 +1,4 @@
-"""What two hosts claim is found, whatever else there is; what they may share is not."""
+"""Clashes between the claims of hosts: all are found, and shared anycast prefixes are none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intents import common_of, fabric, intents
 
-from l3hv.claims import Claim, claims, clashes, largest, owners
-from l3hv.facts import Largest
-from l3hv.model import Owner, as_plain, from_plain
+from l3hv.intent.claims import Claim, claims, clashes, largest, owners
+from l3hv.model.intent import Largest
+from l3hv.model.plain import as_plain, from_plain
+from l3hv.model.plan import Owner
 
 COMMON = common_of()
 
@@ -42,7 +43,7 @@ small_prefixes = st.builds(
 
 
 @given(st.lists(st.tuples(st.sampled_from(["h1", "h2", "h3"]), small_prefixes, st.booleans()), max_size=8))
-def test_overlaps_are_those_that_a_comparison_of_all_pairs_finds(entries):
+def test_overlaps_match_a_comparison_of_all_pairs(entries):
     by_host: dict[str, list[Claim]] = {}
     for index, (host, prefix, shared) in enumerate(entries):
         by_host.setdefault(host, []).append(Claim("prefix", prefix, f"field{index}", shared))
@@ -53,23 +54,23 @@ def test_overlaps_are_those_that_a_comparison_of_all_pairs_finds(entries):
         if IPv4Network(one.value).overlaps(IPv4Network(other.value)) and not (one.shared and other.shared)
     }
     problems = clashes(by_host, COMMON)
-    # Each prefix is blamed at most once, for the nearest that encloses it, and none that is innocent is.
+    # A prefix has at most one problem, with the nearest enclosing prefix; a prefix without overlap has none.
     blamed = [problem.field for problem in problems]
     assert len(blamed) == len(set(blamed))
     assert bool(problems) == bool(overlapping)
     assert set(blamed) <= {field for pair in overlapping for field in pair}
-    # Without those that are blamed nothing overlaps any more.
+    # Each overlap has at least one prefix with a problem.
     assert all(pair & set(blamed) for pair in overlapping)
 
 
-def test_anycast_is_shared_with_anycast_only():
+def test_an_anycast_prefix_may_overlap_only_anycast_prefixes():
     anycast, same = ("192.0.2.1/32", True), ("192.0.2.1/32", False)
     assert not clashes({"h1": prefix_claims(anycast), "h2": prefix_claims(anycast)}, COMMON)
     assert clashes({"h1": prefix_claims(anycast), "h2": prefix_claims(same)}, COMMON)
 
 
-def test_a_shared_prefix_does_not_hide_one_that_is_not():
-    """192.0.2.0/24 is owned; the anycast /28 in it is a problem, and so is the anycast /32 in that."""
+def test_an_anycast_prefix_does_not_hide_an_overlap_with_a_unicast_prefix():
+    """192.0.2.0/24 has an owner: the anycast /28 inside it and the anycast /32 inside that are problems."""
     found = clashes(
         {
             "h1": prefix_claims(("192.0.2.0/24", False)),
@@ -80,7 +81,7 @@ def test_a_shared_prefix_does_not_hide_one_that_is_not():
     assert [problem.field for problem in found] == ["field0", "field1"]
 
 
-def test_ids_are_compared_path_by_path_for_reflectors_and_everywhere_for_others():
+def test_ids_of_reflectors_are_unique_on_a_path_and_other_ids_in_the_fabric():
     hosts = fabric(1)
     assert not clashes({name: claims(host) for name, host in intents(hosts).items()}, COMMON)
     hosts["hv2"] = ("hypervisor", {"l3hv_id": 1, "l3hv_uplinks": {"b": "eno1"}})
@@ -99,7 +100,7 @@ def test_the_order_of_hosts_does_not_matter():
     assert clashes(made, COMMON) == clashes(backwards, COMMON) != []
 
 
-def test_what_is_owned_is_what_is_claimed_and_a_moving_guest_has_two_homes():
+def test_owners_are_the_claiming_hosts_and_a_moving_guest_has_two_owners():
     hosts = fabric(3)
     for name, anycast in (("hv1", "10.15.0.1"), ("hv3", "10.15.0.1")):
         hosts[name][1]["l3hv_guests"][0]["anycast"] = [anycast]

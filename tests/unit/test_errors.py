@@ -1,11 +1,12 @@
-"""Problems are listed in an order that an operator can work through."""
+"""The order and the grouping of problems in an error message."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l3hv.errors import IntentError, Problem, natural_key
+from l3hv.model.errors import IntentError, Problem
+from l3hv.model.text import natural_key
 
 
 def problem(host="hv1", field="l3hv_id", message="No."):
@@ -17,7 +18,7 @@ def test_the_fabric_comes_first_then_hosts_by_number():
     assert [p.host for p in error.problems] == ["all", "aaa", "hv9", "hv10"]
 
 
-def test_what_several_hosts_share_is_shown_once():
+def test_a_problem_that_several_hosts_share_is_shown_once():
     error = IntentError([*(problem(f"hv{n}") for n in range(1, 6)), problem("rr1", "l3hv_mtu")])
     assert str(error).splitlines() == [
         "The intent has 2 problems:",
@@ -27,14 +28,14 @@ def test_what_several_hosts_share_is_shown_once():
     assert len(error.problems) == 6
 
 
-def test_the_same_problem_twice_is_one():
+def test_a_repeated_problem_is_shown_once():
     assert str(IntentError([problem(), problem()])) == "The intent has one problem:\n  hv1: l3hv_id: No. Do."
 
 
 @given(st.lists(st.text()))
-def test_any_texts_have_an_order(texts):
+def test_natural_order_is_total_for_any_texts(texts):
     assert sorted(sorted(texts, reverse=True), key=natural_key) == sorted(texts, key=natural_key)
 
 
-def test_numbers_that_python_refuses_to_read_are_text():
+def test_numbers_that_python_cannot_convert_are_sorted_as_text():
     assert natural_key("9" * 5000) > natural_key("")

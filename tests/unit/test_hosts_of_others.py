@@ -1,4 +1,4 @@
-"""What is declared of hosts of others, and what follows from it for those that have sessions with them."""
+"""Declarations of hosts that the inventory does not manage, and their effect on neighbours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from intents import COMMON, common_of, fabric, intents, slices
 
-from l3hv.claims import claims, clashes
-from l3hv.model import HostPlan, Session
-from l3hv.plan import host_plan
-from l3hv.policy import REFUSALS
+from l3hv.intent.claims import claims, clashes
+from l3hv.model.plan import HostPlan, Session
+from l3hv.plan.host import host_plan
+from l3hv.plan.policy import REFUSALS
 
 OTHERS: dict[str, Any] = {"l3hv_managed": False}
 
@@ -28,14 +28,20 @@ def sessions_with(plan: HostPlan, peer: str) -> list[Session]:
     return [session for session in plan.routing.sessions if session.peer == peer]
 
 
-def test_an_address_that_does_not_follow_from_the_id_is_the_same_at_both_ends() -> None:
+def test_both_ends_of_a_session_use_a_declared_address() -> None:
     own = {"b": {"public": {"ipv4": "198.18.64.201", "ipv6": "2001:db8:b::c9"}}}
     planned = plans({"hv1": {"l3hv_path_addresses": own}})
     (client,) = (s for s in sessions_with(planned["hv1"], "rr2") if s.domain == "public")
     (reflector,) = (s for s in sessions_with(planned["rr2"], "hv1") if s.domain == "public")
     assert client.local == reflector.neighbor == "198.18.64.201"
-    assert [channel.carries[0].next_hop for channel in client.channels] == ["198.18.64.201", "2001:db8:b::c9"]
-    assert [c.carries[0].next_hops for c in reflector.channels] == ["198.18.64.201/32", "2001:db8:b::c9/128"]
+    assert [channel.carries[0].own_next_hop for channel in client.channels] == [
+        "198.18.64.201",
+        "2001:db8:b::c9",
+    ]
+    assert [c.carries[0].accepted_next_hops for c in reflector.channels] == [
+        "198.18.64.201/32",
+        "2001:db8:b::c9/128",
+    ]
     (uplink,) = (u for u in planned["hv1"].uplinks if (u.path, u.domain) == ("b", "public"))
     assert [address.address for address in uplink.addresses] == ["198.18.64.201", "2001:db8:b::c9"]
     assert [loopback.address for loopback in planned["hv1"].loopbacks] == ["172.22.0.1"]
@@ -44,17 +50,17 @@ def test_an_address_that_does_not_follow_from_the_id_is_the_same_at_both_ends() 
     assert on_a.local == "198.18.0.1"
 
 
-def test_an_address_that_follows_from_the_id_of_another_host_is_taken() -> None:
+def test_a_declared_address_that_another_host_derives_from_its_id_is_refused() -> None:
     hosts = fabric(2)
     hosts["hv1"][1]["l3hv_path_addresses"] = {"b": {"public": {"ipv4": "198.18.64.2"}}}
     problems = clashes({name: claims(host) for name, host in intents(hosts).items()}, common_of())
     assert [str(problem) for problem in problems] == [
-        "hv1: l3hv_path_addresses.b.public.ipv4: 198.18.64.2 has the number 2 of 198.18.64.0/18, the id of "
-        "hv2 (path b). Choose an address that no other host has, or another l3hv_id for hv2."
+        "hv1: l3hv_path_addresses.b.public.ipv4: 198.18.64.2 has the host number 2 in 198.18.64.0/18, the id "
+        "of hv2 (path b). Choose an address that no other host has, or another l3hv_id for hv2."
     ]
 
 
-def test_the_ttl_is_left_unchecked_for_exactly_the_neighbour_that_sends_another() -> None:
+def test_the_ttl_check_is_off_only_for_the_neighbor_that_cannot_send_255() -> None:
     planned = plans({"edge": OTHERS | {"l3hv_ttl_security": False}})
     rr1 = planned["rr1"]
     assert {s.peer for s in rr1.routing.sessions if not s.ttl_security} == {"edge"}
@@ -71,7 +77,7 @@ def test_the_ttl_is_left_unchecked_for_exactly_the_neighbour_that_sends_another(
         ({"l3hv_prefix_limit": 3}, {}, {"hv1": 3, "hv2": 128, "edge": None}),
     ],
 )
-def test_a_number_of_the_client_counts_before_that_of_the_reflector(
+def test_the_prefix_limit_of_a_client_overrides_that_of_the_reflector(
     of_client: dict[str, Any], of_reflector: dict[str, Any], limits: dict[str, int | None]
 ) -> None:
     planned = plans({"hv1": of_client, "rr1": of_reflector})
@@ -83,15 +89,15 @@ def test_a_number_of_the_client_counts_before_that_of_the_reflector(
     assert found == limits
 
 
-def test_an_edge_router_is_limited_where_it_has_a_number() -> None:
+def test_an_edge_router_with_a_prefix_limit_is_limited() -> None:
     planned = plans({"edge": {"l3hv_prefix_limit": 10}})
     assert {
         c.limit.accepted for s in sessions_with(planned["rr1"], "edge") for c in s.channels if c.limit
     } == {10}
 
 
-def test_what_no_guest_can_have_is_refused_of_hypervisors() -> None:
-    """The gateway, network and broadcast addresses of a pool, and every part of it that has one of them."""
+def test_reflectors_refuse_addresses_that_no_guest_can_have() -> None:
+    """Test the gateway, network and broadcast addresses of a pool, and prefixes that contain one of them."""
     pool = ip_network(COMMON["l3hv_pools"]["customers"]["ipv4"])
     (policy,) = (
         policy
@@ -110,19 +116,19 @@ def test_what_no_guest_can_have_is_refused_of_hypervisors() -> None:
     assert [refusal.number for refusal in REFUSALS] == list(range(1, len(REFUSALS) + 1))
 
 
-def test_a_hypervisor_of_others_is_expected_like_any_other() -> None:
+def test_reflectors_have_sessions_with_an_unmanaged_hypervisor() -> None:
     planned = plans({"hv1": OTHERS | {"l3hv_daemon": "frr"}, "rr1": {"l3hv_origin_validation": "strict"}})
     assert not planned["hv1"].managed
     (owner,) = (owner for owner in planned["rr1"].routing.owners if owner.host == "hv1")
-    assert owner.ipv4 == ("10.0.0.2/32",)
+    assert owner.ipv4 == (("10.0.0.2/32", 32),)
     assert len(sessions_with(planned["rr1"], "hv1")) == 2
 
 
 @pytest.mark.parametrize(("profile", "is_warned"), [("bfd_llgr", True), ("llgr", True), ("bfd", False)])
-def test_who_cannot_bound_a_restart_time_says_so(profile: str, is_warned: bool) -> None:
+def test_a_reflector_that_cannot_bound_the_restart_time_warns(profile: str, is_warned: bool) -> None:
     old = {"l3hv_system": "debian12"}
     planned = plans({"edge": OTHERS | {"l3hv_failure_profile": profile}, "rr1": old})
     warned = [text for text in planned["rr1"].warnings if "restart time" in text]
     assert bool(warned) == is_warned
-    assert all("write l3hv_failure_profile: bfd for edge" in text for text in warned)
+    assert all("set l3hv_failure_profile: bfd for edge" in text for text in warned)
     assert [text for text in planned["rr2"].warnings if "restart time" in text] == []

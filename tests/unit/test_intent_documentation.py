@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.fabric import COMMON_KEYS, domain_name
-from l3hv.guests import GUEST_KEYS
-from l3hv.hosts import HOST_KEYS, TIMERS, host_name
-from l3hv.inventory import INTERNAL, open_inventory, read_fabric
-from l3hv.shape import Text
+from l3hv.intent.fabric import COMMON_KEYS, domain_name
+from l3hv.intent.guests import GUEST_KEYS
+from l3hv.intent.hosts import HOST_KEYS, TIMERS, host_name
+from l3hv.intent.shape import Text
+from l3hv.inventory.ansible import INTERNAL, open_inventory
+from l3hv.inventory.read import read_fabric
 
 TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
 DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
@@ -25,7 +26,7 @@ SECTIONS = {
 
 
 def rows(text: str) -> set[str]:
-    """Return what is in the first column of the tables of a text."""
+    """Return the first column of the tables of a text."""
     return set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
 
 
@@ -38,7 +39,7 @@ def test_every_variable_is_described(key):
     assert f"`{key}`" in TEXT
 
 
-def test_no_other_variable_is_described():
+def test_only_variables_of_the_intent_are_described():
     assert set(re.findall(r"`(l3hv_\w+)`", TEXT)) <= COMMON_KEYS | HOST_KEYS | INTERNAL
 
 
@@ -49,7 +50,7 @@ def test_tables_of_nested_keys_are_complete(title):
 
 @pytest.mark.parametrize(("what", "name"), [("hosts", host_name), ("domains", domain_name)])
 def test_reserved_names_are_listed(what: str, name: Text):
-    """Messages name three of them, and this list."""
+    """Error messages name three of the names and refer to this list."""
     _, _, listed = TEXT.partition(f"Reserved names of {what}, which ")
     assert re.findall(r"`(\w+)`", listed.partition(".\n")[0]) == sorted(name.forbidden)
 
@@ -59,7 +60,7 @@ def test_defaults_of_timers_are_those_of_the_parser():
         assert f"| `{name}` | {default} | {bounds.low}–{bounds.high} |" in TEXT
 
 
-def test_the_skeleton_is_a_sound_inventory(tmp_path):
+def test_the_skeleton_is_a_valid_inventory(tmp_path):
     for name, text in re.findall(r"```yaml\n# inventories/SITE/(\S+)\n(.*?)```", TEXT, re.DOTALL):
         (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "site" / name).write_text(text, encoding="utf-8")

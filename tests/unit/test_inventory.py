@@ -1,4 +1,4 @@
-"""Reading intent from real inventories: what is read again, and what is remembered."""
+"""The intent read from real inventories: which hosts a run reads again, and which plans it keeps."""
 
 from __future__ import annotations
 
@@ -12,26 +12,19 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleError
 
-from l3hv import inventory as ours
-from l3hv.errors import IntentError
-from l3hv.inventory import (
-    Inventory,
-    Run,
-    open_inventory,
-    place_of_error,
-    read_fabric,
-    read_topology,
-    stamp,
-    strays,
-)
-from l3hv.removals import record_applied
+from l3hv.inventory import octal
+from l3hv.inventory.ansible import Inventory, open_inventory
+from l3hv.inventory.files import place_of_error, stamp, strays
+from l3hv.inventory.read import Run, read_fabric, read_topology
+from l3hv.model.errors import IntentError
+from l3hv.run.removals import record_applied
 
 LAB = Path(__file__).resolve().parents[2] / "inventories" / "lab"
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
-    """A copy of the lab's inventory, to be changed."""
+    """Return a copy of the lab's inventory that the test may change."""
     copy = tmp_path / "lab"
     shutil.copytree(LAB, copy)
     return copy
@@ -39,7 +32,7 @@ def lab(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(lab: Path, tmp_path: Path) -> Callable[..., tuple[Run, set[str]]]:
-    """Return a function that plans some hosts, and tells whose variables Ansible was asked for."""
+    """Return a function that plans some hosts, and returns the run and the hosts that were read."""
 
     def run(*touched: str) -> tuple[Run, set[str]]:
         inventory = open_inventory(lab)
@@ -59,16 +52,16 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
-    # A file system's clock may be coarser than this test is fast.
+    # The timestamps of a file system may be too coarse for two edits of a fast test.
     os.utime(path, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
 
 
-def test_a_full_run_reads_everybody_and_writes_their_slices(
+def test_a_full_run_reads_all_hosts_and_writes_their_plans(
     read: Callable[..., tuple[Run, set[str]]],
 ) -> None:
     run, asked = read()
     assert asked == {"hv1", "hv2", "hv3", "rr1", "rr2", "internet"}
-    assert {path.stem for path in run.slices.glob("*.json")} == asked
+    assert {path.stem for path in run.plans.glob("*.json")} == asked
     assert (run.hosts, run.guests) == (6, 4)
     assert set(json.loads(run.announcements.read_text(encoding="utf-8"))) == asked
 
@@ -81,7 +74,9 @@ def test_a_limited_run_reads_its_host_and_the_reflectors(read: Callable[..., tup
     assert len(json.loads(run.announcements.read_text(encoding="utf-8"))) == 6
 
 
-def test_a_limited_run_from_nothing_reads_everybody(read: Callable[..., tuple[Run, set[str]]]) -> None:
+def test_a_limited_run_without_stored_plans_reads_all_hosts(
+    read: Callable[..., tuple[Run, set[str]]],
+) -> None:
     _, asked = read("hv2")
     assert len(asked) == 6
 
@@ -91,48 +86,50 @@ def test_a_changed_file_is_read_again(lab: Path, read: Callable[..., tuple[Run, 
     edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
     run, asked = read("hv2")
     assert asked == {"hv2", "hv3", "rr1", "rr2"}
-    said = json.loads(run.announcements.read_text(encoding="utf-8"))
-    assert "203.0.113.5/32" in said["hv3"]["tables"]["public4"]["prefixes"]
+    announced = json.loads(run.announcements.read_text(encoding="utf-8"))
+    assert "203.0.113.5/32" in announced["hv3"]["tables"]["public4"]["prefixes"]
 
 
-def test_a_limited_run_finds_what_another_host_has_already(
+def test_a_limited_run_detects_clashes_with_other_hosts(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     read()
     edit(lab / "host_vars" / "hv2.yml", "203.0.113.3", "203.0.113.4")
-    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+    with pytest.raises(IntentError, match=r"203\.0\.113\.4 is already used by"):
         read("hv2")
 
 
-def test_a_strict_reflector_is_told_of_a_guest_that_nobody_touches(
+def test_a_limited_run_gives_a_strict_reflector_all_new_guests(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     (lab / "group_vars" / "route_reflectors.yml").write_text("l3hv_origin_validation: strict\n")
     read()
     edit(lab / "host_vars" / "hv3.yml", "203.0.113.4", "203.0.113.5")
     run, _ = read("rr1")
-    told = json.loads((run.slices / "rr1.json").read_text(encoding="utf-8"))
-    assert [each["host"] for each in told["owners"] if "203.0.113.5/32" in each["ipv4"]] == ["hv3"]
+    stored = json.loads((run.plans / "rr1.json").read_text(encoding="utf-8"))
+    owners = stored["routing"]["owners"]
+    assert [each["host"] for each in owners if ["203.0.113.5/32", 32] in each["ipv4"]] == ["hv3"]
     run, _ = read("hv2")
-    told = json.loads((run.slices / "hv2.json").read_text(encoding="utf-8"))
-    assert (told["owners"], told["largest"]) == ([], {"ipv4": 0, "ipv6": 0})
+    stored = json.loads((run.plans / "hv2.json").read_text(encoding="utf-8"))
+    assert stored["routing"]["owners"] == []
 
 
-def test_a_limited_run_knows_how_many_hold_an_anycast_prefix(
+def test_a_limited_run_counts_all_holders_of_an_anycast_prefix(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """In the lab hv1 and hv2 do; hv3 is not touched, and then not even read."""
+    """Guests of hv1 and hv2 hold the prefix in the lab; the run does not read hv3."""
     (lab / "group_vars" / "hypervisors.yml").write_text("l3hv_anycast: spread\n")
     read()
     edit(lab / "host_vars" / "hv3.yml", "ipv4: 203.0.113.4", "ipv4: 203.0.113.4\n    anycast: [203.0.113.10]")
     for hosts in ({"hv1", "hv3", "rr1", "rr2"}, {"hv1", "rr1", "rr2"}):
         run, asked = read("hv1")
-        told = json.loads((run.slices / "hv1.json").read_text(encoding="utf-8"))
+        stored = json.loads((run.plans / "hv1.json").read_text(encoding="utf-8"))
         assert asked == hosts
-        assert told["holders"] == [["203.0.113.10/32", 3], ["2001:db8:cb00:710a::/64", 2]]
+        shares = [share for domain in stored["packet_filter"]["anycast"] for share in domain["shares"]]
+        assert {share["family"]: share["holders"] for share in shares} == {"ipv4": 3, "ipv6": 2}
 
 
-def test_facts_of_the_fabric_that_change_make_everybody_be_read(
+def test_a_changed_fabric_variable_makes_a_run_read_all_hosts(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     read()
@@ -141,7 +138,7 @@ def test_facts_of_the_fabric_that_change_make_everybody_be_read(
     assert len(asked) == 6
 
 
-def test_a_new_reflector_makes_everybody_be_read(
+def test_a_new_reflector_makes_a_run_read_all_hosts(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     read()
@@ -152,7 +149,9 @@ def test_a_new_reflector_makes_everybody_be_read(
     assert len(asked) == 7
 
 
-def test_a_host_that_left_is_forgotten(lab: Path, read: Callable[..., tuple[Run, set[str]]]) -> None:
+def test_a_removed_host_is_removed_from_the_cache(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
     read()
     edit(lab / "hosts.yml", "    hv3:\n", "")
     (lab / "host_vars" / "hv3.yml").unlink()
@@ -160,33 +159,33 @@ def test_a_host_that_left_is_forgotten(lab: Path, read: Callable[..., tuple[Run,
     assert "hv3" not in json.loads(run.announcements.read_text(encoding="utf-8"))
 
 
-def test_templated_intent_is_resolved_and_never_remembered(
+def test_templated_intent_is_resolved_and_never_cached(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", 'l3hv_id: "{{ [1, 2] | sum }}"')
     run, _ = read()
-    assert json.loads((run.slices / "hv3.json").read_text(encoding="utf-8"))["host"]["id"] == 3
+    assert json.loads((run.plans / "hv3.json").read_text(encoding="utf-8"))["id"] == 3
     _, asked = read("hv2")
     assert "hv3" in asked
 
 
-def test_an_inventory_that_is_a_program_is_never_remembered(lab: Path) -> None:
+def test_an_inventory_script_is_never_cached(lab: Path) -> None:
     program = lab / "hosts.py"
     program.write_text("#!/bin/sh\necho '{}'\n", encoding="utf-8")
     program.chmod(0o755)
     assert not stamp((lab,)).static
 
 
-def test_a_fact_of_the_fabric_that_one_host_has_otherwise_is_a_problem(
+def test_a_fabric_variable_that_differs_on_one_host_is_a_problem(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     with (lab / "host_vars" / "hv2.yml").open("a", encoding="utf-8") as text:
         text.write("l3hv_asn: 65009\n")
-    with pytest.raises(IntentError, match="hv2: l3hv_asn: This is not what hv1 has"):
+    with pytest.raises(IntentError, match="hv2: l3hv_asn: The value differs from the one of hv1"):
         read()
 
 
-def test_nothing_is_written_when_the_intent_is_bad(
+def test_an_invalid_intent_writes_no_file(
     lab: Path, tmp_path: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     edit(lab / "host_vars" / "hv1.yml", "l3hv_id: 1", "l3hv_id: 300")
@@ -201,12 +200,14 @@ def test_the_topology_has_every_machine_and_guest(lab: Path) -> None:
     assert [guest.name for guest in topology.guests] == ["vm1", "vm2", "vm3", "vm4"]
 
 
-def test_a_path_without_an_inventory_is_a_sentence(tmp_path: Path) -> None:
+def test_a_path_without_an_inventory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IntentError, match="There is no such file or directory"):
         open_inventory(tmp_path / "nowhere")
 
 
-def test_a_file_of_nobody_is_named(lab: Path, read: Callable[..., tuple[Run, set[str]]]) -> None:
+def test_a_variables_file_without_a_host_is_a_warning(
+    lab: Path, read: Callable[..., tuple[Run, set[str]]]
+) -> None:
     assert read("hv1")[0].warnings == ()
     (lab / "host_vars" / "hv33.yaml").write_text("l3hv_id: 33\n")
     (lab / "host_vars" / "somebody").mkdir()
@@ -219,7 +220,7 @@ def test_a_file_of_nobody_is_named(lab: Path, read: Callable[..., tuple[Run, set
     )
 
 
-def test_a_file_with_a_misspelt_name_is_named_with_the_host_that_has_none(
+def test_a_misspelt_file_is_reported_with_the_host_that_lacks_one(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     (lab / "host_vars" / "rr1.yml").rename(lab / "host_vars" / "rr11.yml")
@@ -227,7 +228,7 @@ def test_a_file_with_a_misspelt_name_is_named_with_the_host_that_has_none(
         read("hv1")
 
 
-def test_a_group_file_that_nothing_reads_is_named(
+def test_a_group_file_without_a_group_is_a_warning(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     (lab / "group_vars" / "hypervisor.yml").write_text("l3hv_mtu: 1500\n")
@@ -242,29 +243,30 @@ def test_a_misspelt_group_is_a_problem(
     lab: Path, read: Callable[..., tuple[Run, set[str]]], group: str
 ) -> None:
     edit(lab / "hosts.yml", f"{group}:", f"{group[:-1]}:")
-    with pytest.raises(IntentError, match=f"It is in {group[:-1]}: did you mean {group}\\?"):
+    with pytest.raises(IntentError, match=f"The host is in {group[:-1]}: did you mean {group}\\?"):
         read()
 
 
-def test_a_host_of_no_group_is_a_problem_until_it_has_none_of_our_variables(
+def test_a_host_without_a_group_is_a_problem_only_with_variables_of_l3hv(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     with (lab / "hosts.yml").open("a") as hosts:
         hosts.write("others: {hosts: {printer: }}\n")
     (lab / "host_vars" / "printer.yml").write_text("paper: a4\n")
     assert "printer" in read("hv1")[1]
-    assert "printer" not in read("hv1")[1], "it was looked at again although nothing had changed"
+    assert "printer" not in read("hv1")[1], "an unchanged host was read again"
     edit(lab / "host_vars" / "printer.yml", "paper: a4", "l3hv_id: 9")
     with pytest.raises(
-        IntentError, match=r"printer: groups: The host is in none of .* Put it into one of them"
+        IntentError,
+        match=r"printer: groups: The host has .* in none of the groups .* Put it into one",
     ):
         read("hv1")
 
 
-def test_a_file_that_is_not_read_is_a_problem_when_hosts_are_missing(
+def test_an_unread_file_is_a_problem_if_a_host_is_missing(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """A host that is renamed in one place only is missing in the other."""
+    """A host was renamed in the inventory, but its file was not."""
     apply(*read())
     (lab / "host_vars" / "hv22.yml").write_text("l3hv_id: 2\n")
     edit(lab / "host_vars" / "hv2.yml", "l3hv_id: 2\n", "")
@@ -291,21 +293,21 @@ def test_a_run_limited_to_other_hosts_is_a_problem(
 ) -> None:
     with (lab / "hosts.yml").open("a") as hosts:
         hosts.write("others: {hosts: {printer: }}\n")
-    with pytest.raises(IntentError, match=r"--limit: printer is not in hypervisors"):
+    with pytest.raises(IntentError, match=r"--limit: The run has no host of .*: it selects printer"):
         read("printer")
 
 
 def apply(run: Run, _: set[str]) -> None:
-    """Tell the memory that a run was applied to all its hosts."""
+    """Record that a run was applied to all its hosts."""
     record_applied(
         run.memory,
         run.applied,
-        [path.stem for path in run.slices.glob("*.json")],
+        [path.stem for path in run.plans.glob("*.json")],
         ["hv1", "hv2", "hv3", "rr1"],
     )
 
 
-def test_a_run_names_the_host_that_left_and_its_guests(
+def test_a_run_names_removed_hosts_and_their_guests(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     apply(*read())
@@ -315,12 +317,12 @@ def test_a_run_names_the_host_that_left_and_its_guests(
     assert removed.sentences() == [
         "hv3 has left the inventory. This run ends its sessions with rr1, rr2, and cuts off its guest vm4."
     ]
-    assert not removed.needs_consent, "one host of six, one guest of four"
-    assert read("hv1")[0].removals.count == 0, "hv1 has no session with it"
+    assert not removed.needs_consent, "the run removes one host of six and one guest of four"
+    assert read("hv1")[0].removals.count == 0, "hv1 has no session with the removed host"
     assert read("rr1")[0].removals.hosts == (("hv3", ("rr1",)),)
 
 
-def test_a_run_that_was_not_applied_is_not_the_last_one(
+def test_an_unapplied_run_does_not_count_as_the_last_run(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
     read()
@@ -335,14 +337,14 @@ def test_guests_that_move_are_not_removed(lab: Path, read: Callable[..., tuple[R
     edit(lab / "host_vars" / "hv1.yml", "l3hv_guests:\n" + guests, "")
     removed = read()[0].removals
     assert removed.guests == (("vm1", "hv1"), ("vm2", "hv1"))
-    assert removed.needs_consent, "two guests of four"
+    assert removed.needs_consent, "the run removes two guests of four"
     with (lab / "host_vars" / "hv3.yml").open("a") as hv3:
         hv3.write(guests)
     assert read()[0].removals.count == 0
 
 
-def test_a_variant_of_an_inventory_has_a_memory_of_its_own(lab: Path, tmp_path: Path) -> None:
-    """A removal that was rehearsed in a twin is none of the production's."""
+def test_each_variant_of_an_inventory_has_its_own_record(lab: Path, tmp_path: Path) -> None:
+    """A removal that was applied in a twin is not recorded for production."""
     inventory = open_inventory(lab)
     runs = {
         variant: read_fabric(inventory, inventory.kinds()[0], tmp_path / "fabric", variant=variant)
@@ -351,10 +353,10 @@ def test_a_variant_of_an_inventory_has_a_memory_of_its_own(lab: Path, tmp_path: 
     assert runs[""].memory != runs["twin"].memory
 
 
-def test_an_edit_that_keeps_time_and_size_is_seen(
+def test_an_edit_that_keeps_time_and_size_is_detected(
     lab: Path, tmp_path: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """What `cp -p` and `rsync -t` do: the clash with hv3's guest is found by a run that is limited to hv3."""
+    """`cp -p` and `rsync -t` make such edits: a run limited to hv3 detects the clash with its guest."""
     read()
     path = lab / "host_vars" / "hv2.yml"
     before = path.stat()
@@ -365,14 +367,14 @@ def test_an_edit_that_keeps_time_and_size_is_seen(
         write()
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
-        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is that of"):
+        with pytest.raises(IntentError, match=r"203\.0\.113\.4 is already used by"):
             read("hv3")
 
 
-def test_what_else_is_in_host_vars_is_no_mistake(
+def test_other_files_in_host_vars_cause_no_warning(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    """Hosts in all ways that Ansible knows, hosts that are not the fabric's, and what is not read by it."""
+    """Test all forms of host_vars, hosts outside the fabric, and files that Ansible does not read."""
     variables = lab / "host_vars"
     (variables / "hv1.yml").rename(variables / "hv1")
     (variables / "hv2.yml").rename(variables / "hv2.yaml")
@@ -385,7 +387,7 @@ def test_what_else_is_in_host_vars_is_no_mistake(
     assert read("hv1")[0].warnings == ()
 
 
-def test_files_that_several_inventories_share_are_of_all_their_hosts(lab: Path) -> None:
+def test_shared_variable_files_apply_to_the_hosts_of_all_inventories(lab: Path) -> None:
     source = lab / "hosts.yml"
     (lab / "host_vars" / "elsewhere.yml").write_text("l3hv_id: 9\n")
     assert len(strays(stamp([source]), [source], ["hv1", "hv2", "hv3", "rr1", "rr2", "internet"])) == 1
@@ -413,15 +415,15 @@ def test_a_number_that_yaml_reads_as_octal_is_a_problem(
     assert "Write it without leading zeros: 1" in str(raised.value)
 
 
-def test_an_ansible_that_hides_where_a_value_was_read_is_no_failure(
+def test_an_ansible_without_value_origins_works(
     lab: Path,
     read: Callable[..., tuple[Run, set[str]]],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The only interface for it is one of Ansible's own, and may go."""
+    """The origin of a value comes from an internal interface of Ansible, which may disappear."""
     monkeypatch.setitem(sys.modules, "ansible._internal._datatag._tags", None)
-    functions = (ours._origin_tag, ours._warn_of_octals)
+    functions = (octal._origin_tag, octal._warn_of_octals)
     for function in functions:
         function.cache_clear()
     edit(lab / "host_vars" / "hv3.yml", "l3hv_id: 3", "l3hv_id: 03")
@@ -434,8 +436,8 @@ def test_an_ansible_that_hides_where_a_value_was_read_is_no_failure(
     assert warning.count("Numbers with leading zeros, which YAML reads as octal, are not refused") == 1
 
 
-def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> None:
-    """What Ansible makes of INI is not what the same words are in YAML."""
+def test_problems_of_ini_values_name_the_correct_notation(tmp_path: Path) -> None:
+    """Ansible gives a value in INI another type than the same text in YAML."""
     (tmp_path / "hosts.ini").write_text(
         "[hypervisors]\n"
         "hv1 l3hv_id=010 l3hv_managed=false l3hv_management_sources=['192.0.2.8']\n"
@@ -451,13 +453,13 @@ def test_an_ini_inventory_is_told_how_to_write_its_values(tmp_path: Path) -> Non
         " Write it without leading zeros and quotes: 10.",
         "hv1: l3hv_managed: expected true or false, found the text 'false'."
         " Write true or false without quotes; in an INI inventory, True or False.",
-        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. It is text: an INI",
-        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. It is text: an INI",
+        "hv1: l3hv_management_sources: expected a list, found the text '[192.0.2.8]'. INI inventories and -e",
+        "all: l3hv_paths: expected a mapping, found the text '{a: b}'. INI inventories and -e",
     ):
         assert sentence in str(raised.value)
 
 
-def test_the_place_of_an_error_in_yaml_is_known(lab: Path) -> None:
+def test_a_yaml_error_is_reported_with_its_line(lab: Path) -> None:
     file = lab / "host_vars" / "hv2.yml"
     file.write_text("l3hv_id: [2\n")
     with pytest.raises(AnsibleError) as caught:

@@ -1,4 +1,4 @@
-"""Which routes may have several next hops (l3hv_ecmp)."""
+"""Routes with one or several next hops (l3hv_ecmp)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from intents import EDGE, REFLECTORS, hypervisor, slices
 
-from l3hv.model import HostPlan, as_plain
-from l3hv.plan import host_plan
-from l3hv.summary import plan_summary
+from l3hv.model.plain import as_plain
+from l3hv.model.plan import HostPlan
+from l3hv.plan.host import host_plan
+from l3hv.render.summary import plan_summary
 
 EDGES = EDGE | {
     "edge2": ("edge_router", {"l3hv_id": 14000, "l3hv_uplinks": {"b": "eno2", "a": "eno1"}}),
@@ -18,7 +19,7 @@ EDGES = EDGE | {
 
 
 def planned(ecmp: Any, kind: str = "hypervisor") -> HostPlan:
-    """Return the plan of the hypervisor, or of an edge router, where all hosts have this choice."""
+    """Return the plan of a hypervisor or an edge router in a fabric where all hosts have this l3hv_ecmp."""
     hosts = {"hv1": ("hypervisor", hypervisor(1)), **REFLECTORS, **EDGES}
     chosen = {name: (of, {**variables, "l3hv_ecmp": ecmp}) for name, (of, variables) in hosts.items()}
     return host_plan(slices(chosen)["hv1" if kind == "hypervisor" else "edge"])
@@ -43,13 +44,13 @@ def default_next_hops(plan: HostPlan) -> dict[str, list[str]]:
         ({}, "all", "all"),
     ],
 )
-def test_a_word_is_for_all_domains_or_for_one(ecmp: Any, public: str, private: str) -> None:
+def test_ecmp_is_set_for_all_domains_or_for_one(ecmp: Any, public: str, private: str) -> None:
     wanted = {"public4": public, "public6": public, "private4": private, "local_out4": private}
     assert choices(planned(ecmp)) == wanted
 
 
 def test_default_routes_are_preferred_by_path_and_then_by_edge_router() -> None:
-    """Where the fabric's edge routers have a default route, and nowhere else."""
+    """The preference applies in the domains in which edge routers have a default route."""
     on_paths = {"a": ("edge2", "edge"), "b": ("edge3", "edge2", "edge")}
     in_order = [f"{edge}, path {path}" for path, edges in on_paths.items() for edge in edges]
     found = default_next_hops(planned("without_default"))
@@ -57,24 +58,24 @@ def test_default_routes_are_preferred_by_path_and_then_by_edge_router() -> None:
 
 
 @pytest.mark.parametrize("ecmp", ["all", "none", {"private": "without_default"}])
-def test_no_default_route_is_preferred_where_nobody_asks_for_it(ecmp: Any) -> None:
+def test_no_default_route_is_preferred_without_l3hv_ecmp(ecmp: Any) -> None:
     assert default_next_hops(planned(ecmp))["public4"] == []
 
 
-def test_an_edge_router_has_no_default_route_of_others() -> None:
+def test_an_edge_router_accepts_no_default_route() -> None:
     plan = planned("without_default", "edge_router")
     assert set(choices(plan).values()) == {"without_default"}
     assert not any(default_next_hops(plan).values())
 
 
-def test_a_slice_names_edge_routers_only_where_they_are_asked_for() -> None:
+def test_slices_have_edge_routers_only_if_a_default_route_is_preferred() -> None:
     """A hypervisor's slice changes with an edge router only if it prefers one."""
     plain = {"hv1": ("hypervisor", hypervisor(1)), **REFLECTORS, **EDGES}
-    assert slices(plain)["hv1"]["edges"] == []
-    assert all(part["edges"] == [] for part in slices(plain).values())
+    assert slices(plain)["hv1"].edges == ()
+    assert all(part.edges == () for part in slices(plain).values())
 
 
-def test_an_operator_sees_what_has_one_next_hop() -> None:
+def test_the_plan_summary_shows_routes_with_one_next_hop() -> None:
     text = plan_summary(as_plain(planned({"public": "without_default", "private": "none"})))
     assert "One next hop\n" in text
     assert "  private4    all routes\n" in text

@@ -1,4 +1,4 @@
-"""Whatever an operator writes is either understood or explained: nothing raises."""
+"""Any value of any variable is either parsed or reported as a problem, without an exception."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor
 
-from l3hv.claims import claims, clashes
-from l3hv.errors import IntentError
-from l3hv.fabric import COMMON_KEYS
-from l3hv.intent import HOST_KEYS, host_kind, parse_common, parse_host
+from l3hv.intent.claims import claims, clashes
+from l3hv.intent.fabric import COMMON_KEYS, parse_common
+from l3hv.intent.hosts import HOST_KEYS, host_kind, parse_host
+from l3hv.model.errors import IntentError
 
 RICH = hypervisor(1, 2)
 RICH["l3hv_guests"][0] |= {
@@ -99,7 +99,7 @@ def mutated(value: Any, path: tuple[Any, ...], change: Any) -> Any:
 
 
 def check(common_variables: Any, host_variables: Any) -> None:
-    """Parse everything, and compare what parses: problems may come out, nothing may be raised."""
+    """Parse the variables and compare the parsed hosts; problems are allowed, exceptions are not."""
     common, problems = parse_common(common_variables)
     parsed = {}
     for name, (kind, variables) in {"hv1": ("hypervisor", host_variables), **REFLECTORS, **EDGE}.items():
@@ -141,16 +141,16 @@ def test_no_variables_raise(variables):
     check(variables, variables)
 
 
-def test_the_rich_host_has_no_problem():
+def test_the_complete_host_has_no_problem():
     _, problems = parse_host("hv1", "hypervisor", RICH, common_of())
     assert problems == []
 
 
-def test_keys_are_one_thing_each():
+def test_no_key_is_both_of_the_fabric_and_of_a_host():
     assert not COMMON_KEYS & HOST_KEYS
 
 
-def test_variables_of_others_are_passed_over():
+def test_variables_without_the_prefix_are_ignored():
     host, problems = parse_host(
         "hv1",
         "hypervisor",
@@ -171,22 +171,22 @@ def test_variables_of_others_are_passed_over():
         (["hypervisors", "edge_routers"], None),
     ],
 )
-def test_kind_of_a_host(groups, kind):
+def test_the_kind_of_a_host_follows_from_its_group(groups, kind):
     found, problems = host_kind("x", groups)
     assert found == kind
     assert (kind is None) == bool(problems)
 
 
-def test_hosts_are_checked_for_shape_while_the_fabric_is_broken():
+def test_the_shape_of_hosts_is_checked_with_an_invalid_fabric():
     host, problems = parse_host("hv1", "hypervisor", {"l3hv_id": "one"}, None)
     assert host is None
     assert [problem.field for problem in problems] == ["l3hv_uplinks", "l3hv_id"]
 
 
-def test_a_sound_host_is_not_parsed_against_a_broken_fabric():
+def test_a_valid_host_is_not_parsed_with_an_invalid_fabric():
     assert parse_host("hv1", "hypervisor", RICH, None) == (None, [])
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_numbers_that_python_refuses_to_print_do_not_raise(key):
+def test_numbers_that_python_cannot_print_do_not_raise(key):
     check(COMMON | {key: 10**5000}, RICH | {key: -(10**5000)})

@@ -1,4 +1,4 @@
-"""`make test` runs all its parts whatever fails, and says at the end what failed."""
+"""`make test` runs all its parts even if some fail, and prints the failures at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_all_parts_run_and_what_failed_is_summed_up(place: Path) -> None:
+def test_all_parts_run_and_failures_are_summarised(place: Path) -> None:
     done = run(place, "first", "second", "third")
     assert done.returncode != 0
     _, _, end = done.stdout.partition("==> All parts\n")
@@ -49,7 +49,7 @@ def test_all_parts_run_and_what_failed_is_summed_up(place: Path) -> None:
     assert end.endswith("  Tests that failed:\n    test_sum.py::test_wrong\n")
 
 
-def test_nothing_failed(place: Path) -> None:
+def test_a_run_without_failures_succeeds(place: Path) -> None:
     done = run(place, "second")
     assert done.returncode == 0
     assert "FAILED" not in done.stdout

@@ -1,4 +1,4 @@
-"""What holds for the plans of every fabric."""
+"""Properties of the plans of every fabric."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, fabric, hypervisor, intents, slices
 
-from l3hv.intent import Roster, host_slice, member, parse_host, peers
-from l3hv.model import HostPlan, Session, as_plain, from_plain
-from l3hv.plan import host_plan, topology
-from l3hv.ranges import range_problems
-from l3hv.sessions import SESSION_LAYOUTS
+from l3hv.intent.hosts import parse_host
+from l3hv.intent.neighbors import member
+from l3hv.intent.ranges import range_problems
+from l3hv.model.plain import as_plain, from_plain
+from l3hv.model.plan import HostPlan, Session
+from l3hv.model.profiles import SESSION_LAYOUTS
+from l3hv.plan.host import host_plan
+from l3hv.plan.machines import topology
 
 ids = st.sets(st.integers(1, 14999), min_size=1, max_size=6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(ids)
-def test_no_address_is_given_twice_for_any_set_of_ids(numbers):
+def test_addresses_are_unique_for_any_set_of_ids(numbers):
     hosts = {f"hv{n}": ("hypervisor", hypervisor(n, guests=2)) for n in numbers} | REFLECTORS | EDGE
     plans = [host_plan(part) for part in slices(hosts).values()]
     on_segment: Counter[tuple[str, str, str]] = Counter(
@@ -48,12 +51,11 @@ def test_plans_survive_json(numbers, guests):
     for part in slices(
         {f"hv{n}": ("hypervisor", hypervisor(n, guests)) for n in numbers} | REFLECTORS | EDGE
     ).values():
-        assert json.loads(json.dumps(part)) == part
         plan = host_plan(part)
         assert from_plain(HostPlan, json.loads(json.dumps(as_plain(plan)))) == plan
 
 
-def test_plans_do_not_depend_on_the_order_of_what_was_written():
+def test_plans_do_not_depend_on_the_order_of_the_intent():
     hosts = fabric(3, guests=4)
     backwards = {
         name: (kind, dict(reversed(variables.items()))) for name, (kind, variables) in reversed(hosts.items())
@@ -84,7 +86,7 @@ def test_both_ends_of_a_session_agree():
         for name, plan in plans.items()
         for session in plan.routing.sessions
     }
-    # hv1 to hv4 and the edge router, to two reflectors; the edge router is in public only.
+    # hv1 to hv4 and the edge router have sessions with two reflectors; the edge router is in public only.
     assert len(ends) == 2 * (4 * 2 * 2 + 2)
     for (name, peer, path, domain), session in ends.items():
         other = ends[peer, name, path, domain]
@@ -98,14 +100,14 @@ def test_both_ends_of_a_session_agree():
         )
 
 
-def test_reflectors_of_one_path_have_one_active_end():
+def test_one_of_two_reflectors_on_a_path_is_active():
     hosts = fabric(1) | {"rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}})}
     plans = {name: host_plan(part) for name, part in slices(hosts).items()}
     between = [
         (name, session.passive)
         for name in ("rr1", "rr3")
         for session in plans[name].routing.sessions
-        if session.relation == "peer" and session.domain == "public"
+        if session.relation == "reflector_of_path" and session.domain == "public"
     ]
     assert between == [("rr1", False), ("rr3", True)]
     assert plans["rr1"].routing.cluster_id != plans["rr3"].routing.cluster_id
@@ -122,7 +124,7 @@ def test_reflectors_of_one_path_have_one_active_end():
         ("none", "none"),
     ],
 )
-def test_both_ends_do_without_bfd_where_the_reflector_has_none(wished, left):
+def test_no_end_uses_bfd_if_the_reflector_has_none(wished, left):
     hosts = fabric(1)
     hosts["hv1"][1]["l3hv_failure_profile"] = wished
     hosts["rr1"] = ("route_reflector", {**hosts["rr1"][1], "l3hv_daemon": "gobgp"})
@@ -140,7 +142,7 @@ def test_both_ends_do_without_bfd_where_the_reflector_has_none(wished, left):
     assert any("GoBGP has no BFD" in warning for warning in plans["rr1"].warnings)
 
 
-def test_reflectors_of_one_path_do_without_bfd_where_one_has_none():
+def test_reflectors_on_a_path_use_no_bfd_if_one_has_none():
     hosts = fabric(1) | {
         "rr3": (
             "route_reflector",
@@ -152,7 +154,7 @@ def test_reflectors_of_one_path_do_without_bfd_where_one_has_none():
         session.failure_profile
         for name in ("rr1", "rr3")
         for session in plans[name].routing.sessions
-        if session.relation == "peer"
+        if session.relation == "reflector_of_path"
     ]
     assert set(between) == {"llgr"}
 
@@ -167,8 +169,8 @@ def test_session_names_are_unique_symbols():
     assert names == ["_10hv_public", "hv_2_rack_public", "_10hv_private", "hv_2_rack_private"]
 
 
-def test_what_a_hypervisor_announces_others_accept():
-    """Every announced prefix is accepted by the reflectors and by the edge router."""
+def test_other_hosts_accept_the_announcements_of_a_hypervisor():
+    """The reflectors and the edge router accept every announced prefix."""
     plans = {name: host_plan(part) for name, part in slices(fabric(3, guests=3)).items()}
     for receiver in ("rr1", "edge"):
         accepted = {
@@ -184,12 +186,12 @@ def test_what_a_hypervisor_announces_others_accept():
                 ), match
 
 
-def test_the_number_of_rules_does_not_depend_on_guests():
+def test_the_number_of_policy_rules_does_not_depend_on_guests():
     few, many = (host_plan(slices(fabric(1, guests=n))["hv1"]) for n in (1, 200))
     assert few.rules == many.rules
 
 
-def test_every_rule_and_route_uses_a_table_that_has_a_name():
+def test_all_tables_of_rules_and_routes_have_names():
     for part in slices(fabric(2, guests=2)).values():
         plan = host_plan(part)
         names = {table.name for table in plan.table_names} | {"main"}
@@ -198,7 +200,7 @@ def test_every_rule_and_route_uses_a_table_that_has_a_name():
         assert used <= names
 
 
-def test_guests_share_an_anycast_prefix_on_one_host_with_a_metric_each():
+def test_holders_of_an_anycast_prefix_on_one_host_have_different_metrics():
     variables = hypervisor(1, guests=3)
     for guest in variables["l3hv_guests"]:
         guest["anycast"] = ["10.15.0.1"]
@@ -209,7 +211,7 @@ def test_guests_share_an_anycast_prefix_on_one_host_with_a_metric_each():
     assert announced.count("10.15.0.1/32") == 1
 
 
-def test_more_holders_of_an_anycast_prefix_than_metrics_are_refused():
+def test_too_many_holders_of_an_anycast_prefix_on_one_host_are_refused():
     variables = hypervisor(1, guests=17)
     for guest in variables["l3hv_guests"]:
         guest["anycast"] = ["10.15.0.1"]
@@ -218,13 +220,13 @@ def test_more_holders_of_an_anycast_prefix_than_metrics_are_refused():
 
 
 @pytest.mark.parametrize(("guests", "threshold"), [(1, "16384"), (2000, "32768")])
-def test_neighbour_tables_grow_with_the_guests(guests, threshold):
+def test_neighbor_tables_grow_with_the_guests(guests, threshold):
     plan = host_plan(slices(fabric(1, guests))["hv1"])
     assert {s.key: s.value for s in plan.sysctls}["net.ipv6.neigh.default.gc_thresh1"] == threshold
 
 
 def test_router_ids_without_ipv4():
-    """A reflector's id may be the same on two paths: the path comes first in its identifier."""
+    """Reflectors on two paths may have the same id: their router ids begin with the number of the path."""
     common = common_of(
         {
             "l3hv_asn": 65000,
@@ -261,7 +263,7 @@ def test_an_uplink_has_the_addresses_of_its_path():
 
 
 @pytest.mark.parametrize("host", ["rr1", "rr2"])
-def test_a_reflector_has_nothing_in_the_kernel(host):
+def test_a_reflector_has_no_tables_or_rules_in_the_kernel(host):
     plan = host_plan(slices(fabric(1))[host])
     assert (plan.rules, plan.last_resorts, plan.table_names, plan.loopbacks, plan.guests) == (
         (),
@@ -272,7 +274,7 @@ def test_a_reflector_has_nothing_in_the_kernel(host):
     )
     assert all(table.kernel_table is None for table in plan.routing.tables)
     channels = [channel for session in plan.routing.sessions for channel in session.channels]
-    assert {next_hop for channel in channels for next_hop in channel.next_hops.values()} == {None}
+    assert {next_hop for channel in channels for next_hop in channel.own_next_hops.values()} == {None}
 
 
 def test_topology_has_every_machine_port_and_guest():
@@ -292,17 +294,8 @@ def test_topology_has_every_machine_port_and_guest():
     assert [guest.hypervisor for guest in cabled.guests][:3] == ["hv1", "hv2", "hv3"]
 
 
-def test_a_slice_holds_only_what_was_parsed():
-    """Values of other types than JSON's (those of Ansible are tagged) do not get through the parser."""
-    common = common_of()
-    host = intents(fabric(1))["hv1"]
-    part = host_slice(common, host, peers(host, Roster([member(host)])))
-    assert part["peers"] == []
-    assert json.loads(json.dumps(part)) == part
-
-
 def ends_of(layouts: dict[str, str], bird1: str = "") -> dict[tuple[str, str, str, str], Session]:
-    """Return both ends of each session of a fabric whose hosts have these layouts; one has BIRD 1.6."""
+    """Return both ends of each session of a fabric with these layouts; ``bird1`` is a host with BIRD 1.6."""
     hosts = copy.deepcopy(fabric(2)) | {
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}}),
     }
@@ -322,7 +315,7 @@ def ends_of(layouts: dict[str, str], bird1: str = "") -> dict[tuple[str, str, st
 
 @pytest.mark.parametrize("reflector", SESSION_LAYOUTS)
 @pytest.mark.parametrize("client", SESSION_LAYOUTS)
-def test_both_ends_lay_out_their_sessions_alike(client, reflector):
+def test_both_ends_have_the_same_session_layout(client, reflector):
     ends = ends_of({"hv1": client, "rr1": reflector})
     for (name, peer, local, neighbor), session in ends.items():
         other = ends[peer, name, neighbor, local]
@@ -332,7 +325,7 @@ def test_both_ends_lay_out_their_sessions_alike(client, reflector):
     assert {session.layout for (name, *_), session in ends.items() if name == "hv2"} == {"multiprotocol"}
 
 
-def test_families_have_sessions_of_their_own_over_themselves():
+def test_per_family_sessions_run_over_their_own_family():
     ends = ends_of({"hv1": "per_family"})
     own = [session for (name, *_), session in ends.items() if name == "hv1" and session.peer == "rr1"]
     assert [session.name for session in own] == ["rr1_public4", "rr1_public6", "rr1_private4"]
@@ -340,32 +333,32 @@ def test_families_have_sessions_of_their_own_over_themselves():
         (channel,) = session.channels
         assert session.name.endswith(channel.family[-1])
         assert f"ipv{ip_address(session.local).version}" == channel.family
-        assert channel.next_hops == {channel.table: session.local}
+        assert channel.own_next_hops == {channel.table: session.local}
 
 
-def test_reflectors_of_one_path_agree_on_the_smaller_layout():
+def test_reflectors_on_a_path_use_the_smaller_layout():
     ends = ends_of({"rr3": "per_family"})
     between = {session.layout for (name, peer, *_), session in ends.items() if {name, peer} == {"rr1", "rr3"}}
     assert between == {"per_family"}
 
 
-def test_a_shared_session_carries_each_domain_over_its_own_network():
+def test_a_shared_session_has_next_hops_in_the_network_of_each_domain():
     ends = ends_of({"hv1": "shared", "hv2": "shared"})
     (session,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("hv1", "rr1"))
     assert (session.name, session.domain, session.domains) == ("rr1_shared", "public", ("public", "private"))
     ipv4, ipv6 = session.channels
-    assert ipv4.next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
-    assert [part.next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
+    assert ipv4.own_next_hops == {"public4": "198.18.0.1", "private4": "172.16.0.1"}
+    assert [part.accepted_next_hops for part in ipv4.carries] == ["198.18.0.0/18", "172.16.0.0/18"]
     (back,) = (s for (name, peer, *_), s in ends.items() if (name, peer) == ("rr1", "hv1"))
-    judged = [(part.policy, part.next_hops, part.loopback) for part in back.channels[0].carries]
+    judged = [(part.policy, part.accepted_next_hops, part.loopback) for part in back.channels[0].carries]
     assert judged == [
         ("accept_public4_from_hypervisors", "198.18.0.1/32", None),
         ("accept_private4_from_hypervisors", "172.16.0.1/32", "172.22.0.1/32"),
     ]
-    assert ipv6.next_hops == {"public6": "2001:db8:a::1"}
+    assert ipv6.own_next_hops == {"public6": "2001:db8:a::1"}
 
 
-def test_a_host_without_the_public_network_shares_what_it_has():
+def test_a_shared_session_works_without_the_public_network():
     uplinks = {"a": {"private": "a-private"}, "b": {"public": "b-public"}}
     hosts = fabric(1) | {"hv7": ("hypervisor", {"l3hv_id": 7, "l3hv_uplinks": uplinks})}
     hosts["hv7"][1]["l3hv_session_layout"] = "shared"
@@ -376,7 +369,7 @@ def test_a_host_without_the_public_network_shares_what_it_has():
     ]
 
 
-def test_domains_have_different_communities_of_the_fabric():
+def test_domains_have_different_communities():
     hosts = fabric(1)
     hosts["hv1"][1]["l3hv_session_layout"] = "shared"
     plans = {name: host_plan(part) for name, part in slices(hosts).items()}
@@ -413,8 +406,8 @@ def test_a_reflector_with_a_range_does_not_change_with_its_clients(daemon):
             assert [channel.family for channel in own.channels] == [c.family for c in session.channels]
 
 
-def test_what_clients_of_a_range_choose_counts_as_it_becomes_between_the_daemons():
-    """Neither BFD nor a session for all domains is anything that a GoBGP could differ in."""
+def test_a_range_compares_the_settings_that_apply_between_both_daemons():
+    """GoBGP supports neither BFD nor shared sessions: such settings of the client cause no problem."""
     hosts = copy.deepcopy(fabric(1))
     for _, variables in hosts.values():
         variables |= {"l3hv_session_layout": "shared", "l3hv_failure_profile": "llgr"}
@@ -428,7 +421,7 @@ def test_what_clients_of_a_range_choose_counts_as_it_becomes_between_the_daemons
 
 
 @pytest.mark.parametrize("bird1", ["hv1", "rr1", "rr3"])
-def test_a_family_has_its_own_sessions_wherever_bird_1_is_an_end(bird1):
+def test_sessions_with_bird_1_are_per_family(bird1):
     for (name, peer, local, neighbor), session in ends_of({}, bird1).items():
         layout = "per_family" if bird1 in {name, peer} else "multiprotocol"
         assert session.layout == layout
@@ -437,7 +430,7 @@ def test_a_family_has_its_own_sessions_wherever_bird_1_is_an_end(bird1):
         assert (local, neighbor) == (session.local, session.neighbor)
 
 
-def test_bird_1_has_a_program_for_each_family_that_the_host_routes():
+def test_bird_1_has_a_program_for_each_family():
     hosts = copy.deepcopy(fabric(1))
     hosts["hv1"][1].update(l3hv_system="debian12", l3hv_daemon="bird1")
     programs = host_plan(slices(hosts)["hv1"]).routing.programs
@@ -449,7 +442,7 @@ def test_bird_1_has_a_program_for_each_family_that_the_host_routes():
     assert (program.name, program.families) == ("bird", ("ipv4", "ipv6"))
 
 
-def test_reflectors_of_all_paths_but_one_wait_for_their_clients():
+def test_reflectors_of_all_paths_but_the_first_change_after_their_clients():
     plans = {name: host_plan(part) for name, part in slices(fabric(2)).items()}
     waiting = {name for name, plan in plans.items() if plan.after_clients}
     reflectors = [plan for plan in plans.values() if plan.kind == "route_reflector"]
@@ -458,11 +451,11 @@ def test_reflectors_of_all_paths_but_one_wait_for_their_clients():
     assert waiting
 
 
-def shapes(**variables: Any) -> dict[str, str]:
-    """The digest of a hypervisor's sessions on each path."""
+def digests(**variables: Any) -> dict[str, str]:
+    """Return the digest of a hypervisor's sessions on each path."""
     hosts = fabric(1)
     hosts["hv1"][1].update(variables)
-    return dict(shape.split("=") for shape in host_plan(slices(hosts)["hv1"]).routing.session_shapes)
+    return dict(digest.split("=") for digest in host_plan(slices(hosts)["hv1"]).routing.session_digests)
 
 
 @pytest.mark.parametrize(
@@ -476,35 +469,35 @@ def shapes(**variables: Any) -> dict[str, str]:
         ({"l3hv_guests": []}, ""),
     ],
 )
-def test_sessions_have_a_digest_of_what_they_begin_anew_with(variables: dict[str, Any], anew: str):
-    before, after = shapes(), shapes(**variables)
+def test_the_digest_of_sessions_changes_with_settings_that_restart_them(variables: dict[str, Any], anew: str):
+    before, after = digests(), digests(**variables)
     assert list(before) == list(after) == ["a", "b"]
     assert [path for path in before if before[path] != after[path]] == list(anew)
 
 
 @pytest.mark.parametrize("profile", ["bfd", "link", "none"])
-def test_a_host_whose_routes_nobody_keeps_had_better_not_vanish(profile: str):
-    assert shapes(l3hv_failure_profile=profile) == {}
+def test_a_profile_without_stale_routes_has_no_digest_of_sessions(profile: str):
+    assert digests(l3hv_failure_profile=profile) == {}
 
 
-def test_a_reflector_does_not_vanish_either():
-    assert host_plan(slices(fabric(1))["rr1"]).routing.session_shapes == ()
+def test_a_reflector_has_no_digest_of_sessions():
+    assert host_plan(slices(fabric(1))["rr1"]).routing.session_digests == ()
 
 
 @pytest.mark.parametrize("interface", ["vnet9", "vif1.0", "macvtap0", "macvlan3", "tap-vm9"])
-def test_a_name_that_libvirt_replaces_is_warned_of(interface: str):
+def test_an_interface_name_that_libvirt_replaces_is_a_warning(interface: str):
     hosts = fabric(1)
     hosts["hv1"][1]["l3hv_guests"][0]["interface"] = interface
     warnings = [words for words in host_plan(slices(hosts)["hv1"]).warnings if "libvirt" in words]
     name = hosts["hv1"][1]["l3hv_guests"][0]["name"]
     expected = [
         "libvirt replaces interface names that begin with vnet, vif, macvtap, macvlan: "
-        f"choose others for {interface} ({name})"
+        f"choose other names for {interface} ({name})"
     ]
     assert warnings == ([] if interface == "tap-vm9" else expected)
 
 
-def test_where_routes_are_deleted_before_they_are_added_no_pool_has_a_last_resort():
+def test_bird_1_has_no_last_resort_for_pools():
     hosts = fabric(1)
     hosts["hv1"][1].update(l3hv_daemon="bird1", l3hv_system="debian12", l3hv_session_layout="per_family")
     plan = host_plan(slices(hosts)["hv1"])
@@ -512,8 +505,8 @@ def test_where_routes_are_deleted_before_they_are_added_no_pool_has_a_last_resor
     assert prefixes == {"default", "169.254.0.0/16"}
 
 
-def test_what_no_guest_has_of_a_pool_ends_at_the_hypervisor():
-    """Each pool of a domain has a last resort in the domain's table, and in no other."""
+def test_packets_to_unused_addresses_of_a_pool_end_at_the_hypervisor():
+    """Each pool has a last resort in the table of its domain, and in no other table."""
     plan = host_plan(slices(fabric(1))["hv1"])
     ends = {(last.table, last.prefix) for last in plan.last_resorts if last.type == "blackhole"}
     assert ends == {

@@ -1,4 +1,4 @@
-"""What a run would take out of service, and when it has to be confirmed."""
+"""Hosts and guests that a run removes, and the limit above which an operator must confirm it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from l3hv.removals import Applied, load_applied, record_applied, removals
+from l3hv.run.removals import Applied, load_applied, record_applied, removals
 
 
 def fabric(hypervisors: int, guests: int) -> dict[str, Applied]:
-    """A reflector and hypervisors with guests, as the last run left them."""
+    """Return the record of the last run: a reflector and hypervisors with guests."""
     names = [f"hv{number}" for number in range(hypervisors)]
     found = {name: Applied(tuple(f"{name}-{guest}" for guest in range(guests)), ("rr1",)) for name in names}
     return {**found, "rr1": Applied((), tuple(names))}
@@ -51,19 +51,19 @@ def test_more_than_a_fifth_of_the_hosts_needs_consent():
         assert found.exceeding() == (["hosts"] if needs_consent else [])
 
 
-def test_a_reflector_that_leaves_is_named_with_the_hosts_that_lose_it():
+def test_a_removed_reflector_is_named_with_its_clients():
     before = fabric(2, 1)
     found = removals(before, ["hv0", "hv1"], ["hv0", "hv1"], all_guests(before))
     assert found.sentences() == ["rr1 has left the inventory. This run ends its sessions with hv0, hv1."]
 
 
-def test_guests_of_hosts_that_are_not_touched_are_not_removed():
+def test_a_limited_run_removes_no_guests_of_other_hosts():
     before = fabric(2, 2)
     found = removals(before, ["hv0"], before, [])
     assert found.sentences() == ["This run removes 2 guests (hv0-0, hv0-1) from hv0."]
 
 
-def test_a_host_is_forgotten_when_nobody_has_a_session_with_it(tmp_path: Path):
+def test_a_removed_host_stays_recorded_while_a_neighbor_has_a_session_with_it(tmp_path: Path):
     def applied(**hosts: dict[str, list[str]]) -> None:
         (tmp_path / "run.json").write_text(json.dumps(hosts))
         record_applied(tmp_path / "applied", tmp_path / "run.json", hosts, ["rr1", "rr2", "hv1"])
@@ -79,6 +79,6 @@ def test_a_host_is_forgotten_when_nobody_has_a_session_with_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"guests": 3}'])
-def test_a_broken_memory_of_a_host_stops_no_run(tmp_path: Path, content: str):
+def test_an_invalid_record_of_a_host_stops_no_run(tmp_path: Path, content: str):
     (tmp_path / "hv1.json").write_text(content)
     assert load_applied(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""Keys of sessions, path by path: what changes when, and what is refused."""
+"""Rotation of session keys, path by path: the order of changes, and refused rotations."""
 
 from __future__ import annotations
 
@@ -8,30 +8,24 @@ import pytest
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
 from jinja2.utils import htmlsafe_json_dumps
 
-from l3hv.model import as_plain
-from l3hv.plan import host_plan
-from l3hv.rotation import (
-    key_changes,
-    keys_in_use,
-    rotation_problems,
-    routing_until,
-    sessions_missed,
-)
+from l3hv.keys.rotation import key_changes, keys_in_use, rotation_problems, routing_until, sessions_missed
+from l3hv.model.plain import as_plain
+from l3hv.plan.host import host_plan
 
 SECRETS = {"old": "as it was", "new": "as it will be"}
-TOLD = "! l3hv_config 5007c0e8da227134\n"
+CONFIGURATION = "! l3hv_config 5007c0e8da227134\n"
 PLACED = 'define key_old = "as it was";\n'
 
 
 def plans(key: Any, **variables: Any) -> dict[str, Any]:
-    """Return the plans of a small fabric whose hypervisors have this key, as plain data."""
+    """Return the plans of a small fabric whose hypervisors have this key (as plain data)."""
     common = common_of({**COMMON, "l3hv_bgp_keys": {"old": "md5", "new": "md5"}})
     hosts = {"hv1": ("hypervisor", hypervisor(1) | {"l3hv_bgp_key": key} | variables), **REFLECTORS, **EDGE}
     return {name: as_plain(host_plan(part)) for name, part in slices(hosts, common).items()}
 
 
 def in_use(plan: dict[str, Any]) -> dict[str, str | None]:
-    """Return the keys of a host that is as its plan says."""
+    """Return the keys in use on a host that has its plan's configuration."""
     return {session["name"]: session["key"] for session in plan["routing"]["sessions"]}
 
 
@@ -41,7 +35,7 @@ FROM = {host: in_use(plan) for host, plan in BEFORE.items()}
 
 def problems(plan: dict[str, Any], keys: dict[str, str | None], **changes: Any) -> list[str]:
     arguments = {
-        "told": [TOLD],
+        "configurations": [CONFIGURATION],
         "secrets": SECRETS,
         "placed": PLACED,
         "unmanaged": [],
@@ -50,7 +44,7 @@ def problems(plan: dict[str, Any], keys: dict[str, str | None], **changes: Any) 
     return list(rotation_problems(plan, keys, **arguments))
 
 
-def test_each_path_changes_once_and_the_last_makes_the_plan() -> None:
+def test_each_path_changes_once_and_the_last_change_completes_the_plan() -> None:
     changes = {host: key_changes(plan["routing"], FROM[host]) for host, plan in AFTER.items()}
     assert changes["hv1"] == {"a": ["rr1_public", "rr1_private"], "b": ["rr2_public", "rr2_private"]}
     assert changes["rr2"] == {"b": ["hv1_public", "hv1_private"]}
@@ -77,7 +71,7 @@ def test_both_ends_of_a_session_agree_after_each_path() -> None:
 
 
 @pytest.mark.parametrize(("key", "wanted"), [("old", "first"), (None, "first"), ("old", None)])
-def test_a_session_gets_its_first_key_and_loses_its_last_in_the_same_way(
+def test_the_first_key_is_added_and_the_last_one_removed_path_by_path(
     key: str | None, wanted: str | None
 ) -> None:
     wanted = "new" if wanted else None
@@ -86,40 +80,40 @@ def test_a_session_gets_its_first_key_and_loses_its_last_in_the_same_way(
     assert {s["path"]: s["key"] for s in routing["sessions"]} == {"a": wanted, "b": key}
 
 
-def test_nothing_speaks_against_it_where_all_is_in_order() -> None:
+def test_a_rotation_without_obstacles_has_no_problem() -> None:
     for host, plan in AFTER.items():
         assert problems(plan, FROM[host]) == []
 
 
-def test_what_is_done_needs_nothing() -> None:
-    """Not even the secret that nothing uses any more."""
+def test_a_completed_rotation_has_no_problem() -> None:
+    """The secret of the old key, which no session uses any more, is not needed."""
     plan = AFTER["hv1"]
     assert problems(plan, in_use(plan), secrets={"new": SECRETS["new"]}, placed="") == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"secrets": {"new": "as it will be"}}, "l3hv_bgp_secrets has nothing for the key old. Add it"),
         (
             {"placed": 'define key_old = "another";\n'},
             "The secret of the key old is not the one that hv1 uses",
         ),
-        ({"unmanaged": ["rr2"]}, "rr2 is managed by somebody else, and the session rr2_public of hv1 needs"),
+        ({"unmanaged": ["rr2"]}, "rr2 is managed by another team, and the session rr2_public of hv1 needs"),
     ],
 )
-def test_what_cannot_work_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_an_impossible_rotation_is_refused(changes: dict[str, Any], message: str) -> None:
     found = problems(AFTER["hv1"], FROM["hv1"], **changes)
-    assert said in found[0]
+    assert message in found[0]
     assert not any(secret in sentence for sentence in found for secret in SECRETS.values())
 
 
-def test_a_host_with_other_sessions_is_provisioned_first() -> None:
+def test_a_host_with_other_sessions_must_be_provisioned_first() -> None:
     (sentence,) = problems(AFTER["hv1"], {"rr1_public": "old"})
     assert sentence.startswith("hv1 has other sessions than its plan: run site.yml with the keys that are")
 
 
-def test_a_reflector_of_gobgp_keeps_its_keys() -> None:
+def test_keys_of_a_gobgp_reflector_cannot_be_rotated() -> None:
     plan = AFTER["rr2"]
     routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "gobgp"}}
     (sentence,) = problems(plan | {"routing": routing}, {})
@@ -127,8 +121,8 @@ def test_a_reflector_of_gobgp_keeps_its_keys() -> None:
 
 
 @pytest.mark.parametrize("secret", ["as it was", "<'\\u0026\\\\"])
-def test_a_reflector_of_frr_has_its_secrets_in_another_file(secret: str) -> None:
-    """Printed as JSON, for what Jinja makes of a text is no other text."""
+def test_secrets_of_an_frr_reflector_are_in_a_separate_file(secret: str) -> None:
+    """The secret is printed as JSON, so that it is the same text in the file."""
     plan = AFTER["rr2"]
     routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "frr"}}
     frr, secrets = plan | {"routing": routing}, SECRETS | {"old": secret}
@@ -138,7 +132,7 @@ def test_a_reflector_of_frr_has_its_secrets_in_another_file(secret: str) -> None
     assert sentence.startswith("The secret of the key old is not the one that rr2 uses")
 
 
-def test_a_file_that_frr_wrote_itself_does_not_tell_which_keys_are_in_use() -> None:
+def test_keys_in_use_cannot_be_read_from_a_file_that_frr_wrote() -> None:
     plan = AFTER["rr2"]
     routing = plan["routing"] | {"programs": [], "daemon": plan["routing"]["daemon"] | {"name": "frr"}}
     text = "".join(
@@ -148,12 +142,12 @@ def test_a_file_that_frr_wrote_itself_does_not_tell_which_keys_are_in_use() -> N
     text = f"frr version 10.3\nfrr defaults traditional\n!\nrouter bgp 64512 view public\n{text}"
     keys = keys_in_use([text])
     assert keys == dict.fromkeys(FROM["rr2"])
-    (sentence,) = problems(plan | {"routing": routing}, keys, told=[text])
+    (sentence,) = problems(plan | {"routing": routing}, keys, configurations=[text])
     assert sentence.startswith("FRR has written /etc/frr/frr.conf of rr2 itself (`write memory`)")
     assert "as it was" not in sentence
 
 
-def test_a_host_on_one_path_is_cut_only_if_that_is_said() -> None:
+def test_a_host_on_one_path_is_cut_only_with_may_cut() -> None:
     alone = {"l3hv_uplinks": {"a": "eno1"}}
     before, after = plans("old", **alone)["hv1"], plans("new", **alone)["hv1"]
     found = problems(after, in_use(before))
@@ -173,5 +167,5 @@ def test_the_other_paths_must_be_up() -> None:
     assert sessions_missed(routing, {}, "b") == ["rr1_public", "rr1_private"]
 
 
-def test_no_file_has_no_session() -> None:
+def test_an_empty_file_has_no_session() -> None:
     assert keys_in_use([]) == keys_in_use([""]) == {}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from intents import COMMON, common_of, intents
 
-from l3hv.model import Rule
-from l3hv.rules import KERNEL_RULES, policy_rules
+from l3hv.model.plan import Rule
+from l3hv.plan.rules import MAIN_PRIORITY, policy_rules
 
 
 def written(rule: Rule) -> str:
@@ -56,7 +56,7 @@ ERRORS = (
     "iif lo from 198.18.0.0/18 ipproto 1 lookup public",
     "iif lo from 198.18.64.0/18 ipproto 1 lookup public",
 )
-"""ICMP errors about public packets: from the gateway of a pool, and from the addresses on the paths."""
+"""The rules for ICMP errors about public packets, from gateways of pools and from addresses on paths."""
 
 
 def test_hypervisor_ipv4():
@@ -123,8 +123,8 @@ def test_hypervisor_ipv6_with_private_and_a_default_route_in_main():
 
 @pytest.mark.parametrize("kind", ["hypervisor", "edge_router"])
 @pytest.mark.parametrize("default", [False, True])
-def test_only_the_hosts_own_packets_are_looked_into(kind: str, default: bool):
-    """A rule for a protocol or port without `iif lo` makes the kernel dissect whatever it forwards."""
+def test_rules_with_protocol_or_port_match_only_packets_of_the_host(kind: str, default: bool):
+    """A rule for a protocol or port without `iif lo` makes the kernel dissect all forwarded packets."""
     common = common_of(COMMON)
     variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}, "l3hv_main_default_route": default}
     for rule in policy_rules(common, intents({"x": (kind, variables)}, common)["x"]):
@@ -132,12 +132,12 @@ def test_only_the_hosts_own_packets_are_looked_into(kind: str, default: bool):
         assert is_plain or rule.iif == "lo"
 
 
-def test_edge_router_of_public():
+def test_edge_router_with_public_only():
     assert rules("edge_router", "ipv4") == ["iif lo lookup main", "lookup public"]
     assert rules("edge_router", "ipv6") == ["lookup main", "lookup public"]
 
 
-def test_edge_router_of_both():
+def test_edge_router_with_public_and_private():
     assert rules("edge_router", "ipv4", l3hv_edge_domains=["public", "private"]) == [
         "iif lo lookup main",
         "iif lo to 10.64.0.0/16 lookup private",
@@ -149,11 +149,11 @@ def test_edge_router_of_both():
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-def test_reflectors_have_none(family):
+def test_reflectors_have_no_policy_rules(family):
     assert rules("route_reflector", family) == []
 
 
-def test_without_private_nothing_is_private():
+def test_without_a_private_domain_no_rule_uses_a_private_table():
     common = {
         "l3hv_domains": {"public": COMMON["l3hv_domains"]["public"]},
         "l3hv_paths": {"a": {"public": {"ipv4": "198.51.100.0/24", "ipv6": "2001:db8:a::/64"}}},
@@ -184,4 +184,4 @@ def test_priorities_are_consecutive_and_below_the_kernels_own():
         32750,
         32760,
     ]
-    assert all(rule.priority < KERNEL_RULES and rule.why for rule in found)
+    assert all(rule.priority < MAIN_PRIORITY and rule.why for rule in found)

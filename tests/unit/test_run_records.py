@@ -1,4 +1,4 @@
-"""Runs and the locks that they take on hosts."""
+"""Records of runs, and the locks of runs on hosts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from types import ModuleType
 
 import pytest
 
-from l3hv.runs import LEAST_LEASE_S, describe_run, has_ended, lease_seconds
+from l3hv.run.identity import LEAST_LEASE_S, describe_run, has_ended, lease_seconds
 
 pytest.importorskip("ansible", reason="the module needs Ansible's part of modules")
 
+from ansible.module_utils.l3hv.config_files.lock import renew_lock
+from ansible.module_utils.l3hv.config_files.refused import Refused
+
+CONFIG_FILES = "ansible.module_utils.l3hv.config_files"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,7 +34,7 @@ def module() -> ModuleType:
 
 
 def load(name: str) -> ModuleType:
-    """Return a module of Ansible's as Python's."""
+    """Import an Ansible module as a Python module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"plugins/modules/{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -48,25 +52,25 @@ def test_a_run_ends_with_its_process():
     assert has_ended(run)
 
 
-def test_of_another_machine_nothing_is_known():
+def test_the_state_of_a_run_on_another_machine_is_unknown():
     run = describe_run("site.yml", os.getpid())
     run["process"] = ["another machine", 1, "0"]
     assert not has_ended(run)
 
 
 @pytest.mark.parametrize("process", [None, [], 3, ["a machine"], [None, "x", ""]])
-def test_of_a_run_without_a_process_nothing_is_known(process: object):
+def test_the_state_of_a_run_without_a_process_is_unknown(process: object):
     assert not has_ended({"process": process})
     assert not has_ended({})
 
 
 @pytest.mark.parametrize("hidepid", [0, 1, 2])
-def test_a_run_of_another_user_lives_where_proc_hides_it(hidepid: int):
-    """Root's process, and nobody who asks for it before and after its end."""
+def test_a_run_of_another_user_is_alive_if_proc_hides_it(hidepid: int):
+    """The process belongs to root, and the account `nobody` examines it before and after its end."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount another /proc")
     mounted = f"mount -t proc -o hidepid={hidepid} proc /proc"
-    python = [sys.executable, "-c", ASKED_BY_NOBODY, str(ROOT / "src")]
+    python = [sys.executable, "-c", EXAMINED_BY_NOBODY, str(ROOT / "src")]
     done = subprocess.run(
         [*NAMESPACES, "sh", "-ec", f'{mounted}; "$0" "$@"', *python],
         capture_output=True,
@@ -79,11 +83,11 @@ def test_a_run_of_another_user_lives_where_proc_hides_it(hidepid: int):
 
 
 NAMESPACES = ("unshare", "--pid", "--mount", "--fork")
-# The last question is that for a process that has the number of a run that has ended.
-ASKED_BY_NOBODY = """
+# The last examined process has the number of a run that has ended.
+EXAMINED_BY_NOBODY = """
 import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from l3hv.runs import describe_run, has_ended
+from l3hv.run.identity import describe_run, has_ended
 lives, ends = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
 run, ended = (describe_run("site.yml", process.pid) for process in (lives, ends))
 ends.kill()
@@ -105,19 +109,19 @@ lives.kill()
 """
 
 
-def test_a_lock_is_one_run_s_until_it_is_released_or_lapses(module: ModuleType, tmp_path: Path):
+def test_a_run_holds_a_lock_until_it_is_released_or_lapses(module: ModuleType, tmp_path: Path):
     alice, bob = (describe_run(name, os.getpid()) for name in ("alice", "bob"))
     lock = module.Lock("lab", str(tmp_path))
     assert lock.take(alice) is None
-    assert lock.take(alice) is None, "its own lock refuses no run"
+    assert lock.take(alice) is None, "a run is refused by its own lock"
     assert lock.take(bob)["command"] == "alice"
     lock.release(bob)
-    assert lock.holder()["id"] == alice["id"], "a run releases its own lock only"
+    assert lock.holder()["id"] == alice["id"], "a run has released the lock of another run"
     lock.release(alice)
     assert lock.take(bob) is None
     os.utime(lock.path, (0, os.path.getmtime(lock.path) - LEAST_LEASE_S - 1))
     assert lock.living_holder() is None
-    assert lock.take(alice) is None, "the lock has lapsed"
+    assert lock.take(alice) is None, "a lapsed lock refuses a run"
     assert lock.take(bob, instead_of="another") is not None
     assert lock.take(bob, instead_of=alice["id"]) is None
     assert lock.take(alice, force=True) is None
@@ -127,20 +131,19 @@ def test_a_lock_is_one_run_s_until_it_is_released_or_lapses(module: ModuleType, 
 def test_a_run_whose_lock_was_broken_places_no_file(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config_files = load("config_files")
-    monkeypatch.setattr(config_files, "LOCKS", f"{tmp_path}/*.lock")
+    monkeypatch.setattr(f"{CONFIG_FILES}.lock.LOCKS", f"{tmp_path}/*.lock")
     monkeypatch.setenv("L3HV_FABRIC", "lab")
     alice, bob = (describe_run(name, os.getpid()) for name in ("alice", "bob"))
     lock = module.Lock("lab", str(tmp_path))
-    config_files.renew_lock(alice["id"])
+    renew_lock(alice["id"])
     lock.take(alice)
     os.utime(lock.path, (0, 0))
-    config_files.renew_lock(alice["id"])
-    assert lock.holder()["idle"] < 60, "placing files renews the lock"
+    renew_lock(alice["id"])
+    assert lock.holder()["idle"] < 60, "placing files has not renewed the lock"
     lock.take(bob, force=True)
-    with pytest.raises(config_files.Refused, match="this run has lost the lock of the host to"):
-        config_files.renew_lock(alice["id"])
-    config_files.renew_lock("")  # a role that is used alone
+    with pytest.raises(Refused, match="this run has lost the lock of the host to"):
+        renew_lock(alice["id"])
+    renew_lock("")  # A role that is used without site.yml has no lock.
 
 
 def test_fabrics_do_not_lock_each_other(module: ModuleType, tmp_path: Path):
@@ -153,22 +156,21 @@ BROKEN = ["", "{", "[]", "{}", "3", '{"id": "1"}', '{"id": 1, "owner": "a", "hos
 
 
 @pytest.mark.parametrize("content", BROKEN)
-def test_a_broken_lock_stops_no_run(
+def test_an_invalid_lock_stops_no_run(
     module: ModuleType, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "lab.lock").write_text(content)
-    config_files = load("config_files")
-    monkeypatch.setattr(config_files, "LOCKS", f"{tmp_path}/*.lock")
+    monkeypatch.setattr(f"{CONFIG_FILES}.lock.LOCKS", f"{tmp_path}/*.lock")
     monkeypatch.setenv("L3HV_FABRIC", "lab")
-    config_files.renew_lock("0123456789abcdef")
+    renew_lock("0123456789abcdef")
     run = describe_run("site.yml", os.getpid())
     assert module.Lock("lab", str(tmp_path)).holder() is None
     module.Lock("lab", str(tmp_path)).release(run)
     assert module.Lock("lab", str(tmp_path)).take(run) is None
 
 
-def test_a_lock_holds_as_long_as_its_own_run_needs(module: ModuleType, tmp_path: Path):
-    """The run that asks may be one with --limit: its own lease would be too short."""
+def test_the_lease_of_a_lock_is_that_of_its_own_run(module: ModuleType, tmp_path: Path):
+    """The lease of another run, for example one with --limit, may be too short."""
     large = describe_run("large", os.getpid(), lease_seconds(reflectors=4, clients=1000, forks=50))
     small = describe_run("small", os.getpid(), lease_seconds(reflectors=0, clients=1, forks=50))
     lock = module.Lock("lab", str(tmp_path))
@@ -190,7 +192,7 @@ def test_a_lock_without_a_lease_lapses_too(module: ModuleType, tmp_path: Path):
     assert module.Lock("lab", str(tmp_path)).holder()["lease"] == LEAST_LEASE_S
 
 
-def test_a_lease_grows_with_what_a_host_waits_for():
+def test_a_lease_includes_the_time_for_which_a_host_waits():
     alone = lease_seconds(reflectors=1, clients=0, forks=5)
     assert alone < lease_seconds(reflectors=2, clients=0, forks=5)
     assert lease_seconds(0, 5, forks=5) == lease_seconds(0, 1, forks=5) < lease_seconds(0, 6, forks=5)
@@ -198,15 +200,15 @@ def test_a_lease_grows_with_what_a_host_waits_for():
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that all accounts reach, as /run/l3hv is; those of pytest are root's alone."""
+    """Yield a directory that all accounts can open, like /run/l3hv; only root can open those of pytest."""
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
 
 
-def test_another_account_keeps_no_run_from_its_lock(module: ModuleType, open_directory: Path):
-    """It locks all that it can open: flock(2) asks for no right to write."""
+def test_another_account_cannot_block_a_lock(module: ModuleType, open_directory: Path):
+    """The other account locks all files that it can open: flock(2) needs no write permission."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another account")
     directory = str(open_directory)
@@ -233,7 +235,9 @@ def test_another_account_keeps_no_run_from_its_lock(module: ModuleType, open_dir
     other = context.Process(target=hold_what_opens)
     other.start()
     try:
-        assert locked.get(timeout=30) == 2, "the directory and the lock of the fabric can be read"
+        assert locked.get(timeout=30) == 2, (
+            "the other account cannot read the directory and the lock of the fabric"
+        )
         taking = context.Process(target=lambda: lock.take(second, force=True))
         taking.start()
         taking.join(timeout=20)
@@ -247,18 +251,18 @@ def test_another_account_keeps_no_run_from_its_lock(module: ModuleType, open_dir
     assert (open_directory / module.GUARD).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_guard_that_a_process_keeps_is_named(module: ModuleType, tmp_path: Path):
+def test_a_locked_guard_file_is_named(module: ModuleType, tmp_path: Path):
     with (
-        module.alone(str(tmp_path)),
+        module.guarded(str(tmp_path)),
         pytest.raises(module.Busy, match=r"has kept \S+/\.guard locked for 0 s\. .* `fuser -v \S+` names it"),
-        module.alone(str(tmp_path), wait=0.2),
+        module.guarded(str(tmp_path), wait=0.2),
     ):
-        pytest.fail("two at once")
-    with module.alone(str(tmp_path), wait=0.2):
+        pytest.fail("two processes hold the guard at the same time")
+    with module.guarded(str(tmp_path), wait=0.2):
         pass
 
 
-def test_of_many_runs_at_once_one_gets_the_lock(module: ModuleType, tmp_path: Path):
+def test_one_of_many_simultaneous_runs_gets_the_lock(module: ModuleType, tmp_path: Path):
     context = multiprocessing.get_context("fork")
     start, answers = context.Event(), context.Queue()
 
@@ -277,10 +281,10 @@ def test_of_many_runs_at_once_one_gets_the_lock(module: ModuleType, tmp_path: Pa
     assert sorted(taken) == [False] * 15 + [True]
 
 
-def test_an_ansible_that_hides_its_inventory_from_callbacks_leaves_locks_with_a_warning(
+def test_locks_stay_with_a_warning_if_ansible_hides_its_inventory_from_callbacks(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The play is a real one, and its variables know no inventory."""
+    """A real play runs, whose variables have no inventory."""
     from ansible.parsing.dataloader import DataLoader
     from ansible.playbook.play import Play
     from ansible.vars.manager import VariableManager

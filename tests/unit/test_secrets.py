@@ -1,4 +1,4 @@
-"""Secrets are refused in sentences that do not repeat them, and who has which is agreed on by both ends."""
+"""Refused secrets, which messages do not repeat, and the key of a session, which both ends agree on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from intents import COMMON, common_of, fabric, slices
 
-from l3hv.fabric import parse_common
-from l3hv.hosts import parse_host
-from l3hv.plan import host_plan
-from l3hv.secrets import LONGEST, secret_problems
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import parse_host
+from l3hv.keys.secrets import LONGEST, secret_problems
+from l3hv.plan.host import host_plan
 
 KEYS = {"l3hv_bgp_keys": {"fabric": "md5", "rack2": "md5"}}
 
 
 def ends_of(keys: dict[str, str | dict[str, str]]) -> dict[tuple[str, str], set[str | None]]:
-    """Return the keys of the sessions between two hosts, as each of the two has them."""
+    """Return the keys of the sessions between two hosts, from the plan of each of the two hosts."""
     hosts: dict[str, Any] = fabric(2) | {
         "rr3": ("route_reflector", {"l3hv_id": 15999, "l3hv_uplinks": {"a": "eno1"}})
     }
@@ -34,7 +34,7 @@ def ends_of(keys: dict[str, str | dict[str, str]]) -> dict[tuple[str, str], set[
     return found
 
 
-def test_the_client_says_which_key_a_session_has():
+def test_the_client_chooses_the_key_of_a_session():
     ends = ends_of({"hv1": "fabric", "rr1": "rack2"})
     assert ends["hv1", "rr1"] == ends["rr1", "hv1"] == ends["hv1", "rr2"] == {"fabric"}
     assert ends["hv2", "rr1"] == ends["rr1", "hv2"] == {None}
@@ -49,27 +49,27 @@ def test_the_client_says_which_key_a_session_has():
         ({}, None),
     ],
 )
-def test_two_reflectors_have_the_key_of_the_first_that_has_one(keys, between):
+def test_reflectors_use_the_key_of_the_first_reflector_with_one(keys, between):
     ends = ends_of(keys)
     assert ends["rr1", "rr3"] == ends["rr3", "rr1"] == {between}
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=LONGEST))
-def test_what_fits_between_quotes_is_a_secret(secret):
+def test_printable_text_is_accepted_as_a_secret(secret):
     assert bool(secret_problems(["fabric"], {"fabric": secret})) is ('"' in secret)
 
 
 @pytest.mark.parametrize(
     "secret", ['hunter2"; }', "hunter2\n", "", "hunter2" * 12, "hünter2", 1234567, ["hunter2"], None]
 )
-def test_no_sentence_repeats_a_secret(secret):
+def test_no_message_contains_a_secret(secret):
     (sentence,) = secret_problems(["fabric"], {"fabric": secret})
     assert "l3hv_bgp_secrets" in sentence
     assert "nter2" not in sentence
     assert "123" not in sentence
 
 
-def test_a_secret_for_frr_is_one_word():
+def test_a_secret_with_spaces_is_refused_for_frr():
     for secret, refused in (("hunter2 hunter2", True), ("!hunter2|'\\", False)):
         found = secret_problems(["fabric"], {"fabric": secret}, "frr")
         assert bool(found) is refused
@@ -77,7 +77,7 @@ def test_a_secret_for_frr_is_one_word():
 
 
 @pytest.mark.parametrize("secrets", [None, "hunter2", ["hunter2"]])
-def test_secrets_that_are_no_mapping_are_missing(secrets):
+def test_secrets_must_be_a_mapping(secrets):
     assert "hunter2" not in str(secret_problems(["fabric"], secrets))
     assert secret_problems([], secrets) == []
 
@@ -93,7 +93,7 @@ def test_each_path_can_have_a_key_of_its_own():
 @pytest.mark.parametrize(
     "value", ["hunter2", "hunter 2", ["hunter2"], {"hunter2": "fabric"}, {"a": "hunter2"}, 7]
 )
-def test_a_secret_in_the_place_of_a_kind_or_a_name_is_not_repeated(value):
+def test_a_misplaced_secret_is_not_repeated(value):
     _, problems = parse_common(COMMON | {"l3hv_bgp_keys": {"fabric": value}})
     variables = fabric(1)["hv1"][1] | {"l3hv_bgp_key": value}
     _, more = parse_host("hv1", "hypervisor", variables, common_of(COMMON | KEYS))

@@ -1,4 +1,4 @@
-"""What makes the tests of a fabric steady on a busy host, and still strict on an idle one."""
+"""The allowances of the fabric tests for a busy host, which are small on an idle host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import lab
 import pytest
 
 
-def test_examples() -> None:
+def test_examples_in_docstrings_are_correct() -> None:
     found = doctest.testmod(lab)
     assert found.attempted
     assert not found.failed
 
 
-def test_the_time_for_which_nothing_else_could_run_is_allowed() -> None:
+def test_the_allowance_covers_the_time_for_which_the_process_was_blocked() -> None:
     numbers = random.sample(range(10**7), 10**6)
     with lab.HostLateness() as lateness:
         begin = time.monotonic()
@@ -38,5 +38,5 @@ def test_the_time_for_which_nothing_else_could_run_is_allowed() -> None:
         ("up 2026-01-02 16:00:09 Established", False),
     ],
 )
-def test_a_session_since_the_same_moment(now: str, is_same: bool) -> None:
+def test_states_of_the_same_moment_are_the_same(now: str, is_same: bool) -> None:
     assert lab.is_same_state("up 16:00:00.000 Established", now) == is_same

@@ -1,12 +1,12 @@
-"""What the module ``l3hv_observe`` would return on a host that is exactly as planned."""
+"""Observations of the module ``l3hv_observe`` on a host that is exactly as planned."""
 
 from __future__ import annotations
 
 import signal
 from typing import Any
 
-from l3hv.model import Guest, HostPlan, RoutingTable
-from l3hv.promises import promises_of
+from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable
+from l3hv.plan.units import settings_of
 from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
 from l3hv.verify.fabric import Fabric, Total, route_total
 from l3hv.verify.sets import planned_sets
@@ -44,13 +44,13 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "sysctls": {sysctl.key: sysctl.value for sysctl in plan.sysctls},
         "is_container": False,
         "packet_filter": {
-            "is_loaded": True,
+            "loaded": True,
             "differences": [],
             "sets": {name: sorted(elements) for name, elements in planned_sets(plan.packet_filter).items()},
             "drops": {
                 reason.name: 0 for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons)
             },
-            "strangers": {},
+            "foreign_macs": {},
             "unread": None,
         },
         "neighbors": [],
@@ -61,7 +61,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
             for mtu in [uplink.mtu for uplink in plan.uplinks if uplink.interface == session.interface]
         },
         "chains": [],
-        "strangers": {},
+        "unknown_callers": {},
         "translations": dict(pair for guest in guests for pair in guest.transparent),
         "units": {unit: running_unit(unit) for unit in units(plan)},
         "silent": {},
@@ -72,8 +72,8 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
 
 
 def running_unit(unit: str) -> dict[str, str]:
-    """Return what systemd says of a unit that runs, starts at boot and has the settings of its own files."""
-    settings = {**promises_of(unit)}
+    """Return systemd's properties of a unit that runs, starts at boot and has the settings of its files."""
+    settings = {**settings_of(unit)}
     if "KillSignal" in settings:
         settings["KillSignal"] = str(int(signal.Signals[settings["KillSignal"]]))
     if "StartLimitIntervalSec" in settings:
@@ -84,7 +84,7 @@ def running_unit(unit: str) -> dict[str, str]:
 
 
 def listeners(plan: HostPlan) -> dict[str, list[str]]:
-    """Return what the daemons of the host listen on, and somebody else."""
+    """Return the sockets of the host's daemons, and one of another program."""
     needed = units(plan)
     return {
         **{unit: listened(plan, unit) for unit in routing_units(plan)},
@@ -121,7 +121,7 @@ def rule(priority: int, table: int, **selectors: Any) -> dict[str, Any]:
             *("ip_protocol", "source_port"),
         )
     )
-    rest = {"action": "lookup", "is_inverted": False, "protocol": TABLES_UNIT, "mask": 0xFFFFFFFF}
+    rest = {"action": "lookup", "inverted": False, "protocol": TABLES_UNIT, "mask": 0xFFFFFFFF}
     return {"priority": priority, "table": table, **nothing, **rest, **selectors}
 
 
@@ -151,7 +151,7 @@ def route(prefix: str, device: str | None, **fields: Any) -> dict[str, Any]:
     return {"prefix": prefix, "next_hops": [hop], **plain, **fields}
 
 
-def routes(plan: HostPlan, guests: list[Guest]) -> dict[str, list[dict[str, Any]]]:
+def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {
         f"{table} {family}": []
         for table in ["main", *(table.name for table in plan.table_names)]
@@ -198,7 +198,7 @@ def learned_routes(found: dict[str, list[str]], prefsrc: str | None = None) -> d
 
 
 def listed(found: dict[str, list[str]], prefsrc: str | None = None) -> dict[str, Any]:
-    """Return learned routes as a second look has them: with the routes themselves."""
+    """Return learned routes as in a second observation, which lists the routes themselves."""
     each = [{"prefix": prefix, "next_hops": hops} for prefix, hops in found.items()]
     return {**learned_routes(found, prefsrc), "routes": each}
 
@@ -209,7 +209,7 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
         channels = {}
         for channel in session.channels:
             counts = {"imported": 0, "filtered": 0, "exported": 0}
-            for table in (tables[name] for name in channel.next_hops):
+            for table in (tables[name] for name in channel.own_next_hops):
                 from_all = fabric.received(plan, table, session.path)
                 own = len(fabric.announced_by(plan.host, table.name))
                 imported, exported = from_all, own
@@ -253,7 +253,7 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
     }
 
 
-def offers(plan: HostPlan, guest: Guest) -> dict[str, Any]:
+def offers(plan: HostPlan, guest: GuestPlan) -> dict[str, Any]:
     pools = {pool.name: pool for pool in plan.dhcp_pools}
     lease = router = None
     if guest.lease is not None:

@@ -1,4 +1,4 @@
-"""The standing lab that the tests of verification break."""
+"""The fixture of a standing lab, which the tests of verification break."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from standing import Standing
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Standing]:
-    """The lab, provisioned and with nothing wrong: L3HV_TWIN names its twin."""
+    """Yield the provisioned lab without failed checks; L3HV_TWIN names its twin."""
     standing = Standing(os.environ.get("L3HV_TWIN", "lab"))
     standing.await_whole(*standing.plans)
     yield standing

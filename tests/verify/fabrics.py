@@ -1,4 +1,4 @@
-"""Fabrics to verify: plans made from the lab's intent and from intents of any size, without Ansible."""
+"""Fabrics to verify: plans of the lab and of fabrics of any size, made without Ansible."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
-from l3hv.claims import claims, holders
-from l3hv.hosts import KINDS
-from l3hv.intent import Roster, edges, host_slice, member, parse_common, parse_host, peers
-from l3hv.model import HostPlan, Kind
-from l3hv.plan import host_plan
+from l3hv.intent.all_hosts import AllHosts
+from l3hv.intent.fabric import parse_common
+from l3hv.intent.hosts import parse_host
+from l3hv.model.choices import KINDS, Kind
+from l3hv.model.plan import HostPlan
+from l3hv.plan.host import host_plan
 
 LAB = Path(__file__).parents[2] / "inventories" / "lab"
 
@@ -20,7 +21,7 @@ LAB = Path(__file__).parents[2] / "inventories" / "lab"
 def plans(
     common_variables: Mapping[str, Any], hosts: Mapping[str, tuple[Kind, Mapping[str, Any]]]
 ) -> dict[str, HostPlan]:
-    """Return the plan of every host of an intent that has no problem."""
+    """Return the plan of each host of an intent without problems."""
     common, problems = parse_common(common_variables)
     assert common is not None
     intents = {}
@@ -30,20 +31,8 @@ def plans(
         assert intent is not None, wrong
         intents[name] = intent
     assert not problems, problems
-    roster = Roster(member(intent) for intent in intents.values())
-    counts = holders({name: claims(intent) for name, intent in intents.items()})
-    return {
-        name: host_plan(
-            host_slice(
-                common,
-                intent,
-                peers(intent, roster),
-                edges=edges(intent, roster),
-                holders=lambda: counts,
-            )
-        )
-        for name, intent in intents.items()
-    }
+    everybody = AllHosts.of(common, intents)
+    return {name: host_plan(everybody.slice_of(intent)) for name, intent in intents.items()}
 
 
 def lab(
@@ -52,7 +41,7 @@ def lab(
     pools: Mapping[str, Any] | None = None,
     **changes: Mapping[str, Any],
 ) -> dict[str, HostPlan]:
-    """Return the plans of the lab, with some hosts' variables changed, and with more hosts and pools."""
+    """Return the plans of the lab with changed variables of hosts, and with additional hosts and pools."""
     groups = yaml.safe_load((LAB / "hosts.yml").read_text())
     common = yaml.safe_load((LAB / "group_vars" / "all" / "fabric.yml").read_text())
     common["l3hv_pools"] |= pools or {}
@@ -65,7 +54,7 @@ def lab(
 
 
 def fabric(hypervisors: int, guests: int) -> dict[str, HostPlan]:
-    """Return the plans of a fabric of two paths, two reflectors, one edge router and so many hypervisors."""
+    """Return the plans of a fabric of two paths, two reflectors, one edge router and hypervisors."""
     common = {
         "l3hv_fabric": "many",
         "l3hv_asn": 65000,

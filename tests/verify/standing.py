@@ -1,9 +1,11 @@
-"""A standing twin of the lab as verification sees it, without Ansible in between: quick to ask."""
+"""A standing twin of the lab, which the tests verify without Ansible, because that is faster."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,33 +14,51 @@ from typing import Any
 
 from fabrics import lab
 
-from l3hv.model import HostPlan, as_plain
+from l3hv.model.plain import as_plain
+from l3hv.model.plan import HostPlan
+from l3hv.plan.announcements import announcements
 from l3hv.twin import power
 from l3hv.twin.state import Twin
-from l3hv.verify.announcements import announcements
-from l3hv.verify.check import Check
-from l3hv.verify.compare import compare, patience
+from l3hv.verify.check import Check, Kind
+from l3hv.verify.compare import compare, wait_conditions
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.find import absent_guests
+from l3hv.verify.report.entry import Entry, entry_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LEARNED = ("learned ", "received ", "sent ")
-MODULE = REPOSITORY / "plugins" / "modules" / "l3hv_observe.py"
+WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
+"""Ansible's own output, which has a line for each host at the end."""
+LEARNED = {Kind.LEARNED, Kind.RECEIVED, Kind.SENT}
+PLUGINS = REPOSITORY / "plugins"
 
-# Runs the module's own code where Ansible is not: what it would import from there is only needed by main().
-# Answers one request per line: a Python that has its imports done answers in a tenth of the time.
+# Runs the code of the module without Ansible, of which only main() uses imports.
+# The first line of the input has the module's files; the directory is removed after the imports.
+# Each further line is a request: a Python process with finished imports answers ten times faster.
 RUNNER = """
-import json, sys, types
+import json, pathlib, sys, tempfile, types
 basic = types.ModuleType("ansible.module_utils.basic")
 basic.AnsibleModule = basic.missing_required_lib = None
 for name in ("ansible", "ansible.module_utils"):
     sys.modules[name] = types.ModuleType(name)
 sys.modules[basic.__name__] = basic
 module = types.ModuleType("l3hv_observe")
-exec(compile(json.loads(sys.stdin.readline()), "l3hv_observe.py", "exec"), module.__dict__)
+with tempfile.TemporaryDirectory() as directory:
+    for path, text in json.loads(sys.stdin.readline()).items():
+        file = pathlib.Path(directory, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    sys.modules["ansible.module_utils"].__path__ = [f"{directory}/module_utils"]
+    text = pathlib.Path(directory, "modules/l3hv_observe.py").read_text(encoding="utf-8")
+    exec(compile(text, "l3hv_observe.py", "exec"), module.__dict__)
 for line in sys.stdin:
     print(json.dumps(module.observe(*json.loads(line))), flush=True)
 """
+
+
+def module_files() -> dict[str, str]:
+    """Return the texts of the module and of its imports, by their paths below ``plugins``."""
+    paths = [PLUGINS / "modules/l3hv_observe.py", *PLUGINS.glob("module_utils/**/*.py")]
+    return {str(path.relative_to(PLUGINS)): path.read_text(encoding="utf-8") for path in paths}
 
 
 @dataclass
@@ -67,13 +87,32 @@ class Standing:
             [str(REPOSITORY / "twin"), verb, "--name", self.name, *rest], check=True, capture_output=True
         )
 
+    def playbook(self, name: str, *options: str, seconds: float) -> subprocess.CompletedProcess[str]:
+        """Run a playbook against the standing twin; return its result, also if it fails."""
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", str(REPOSITORY / "inventories" / "lab")),
+            *("-e", f"@{self.twin.directory / 'vars.json'}"),
+            *options,
+            name,
+        ]
+        return subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            env=os.environ | WITH_RECAP,
+        )
+
     def observe(self, host: str, seconds: float = 0, **wait: Any) -> dict[str, Any]:
-        """Return what the module reads on ``host``."""
+        """Return the observation of the module on ``host``."""
         arguments = [as_plain(self.plans[host]), seconds, wait.get("learned", {}), wait.get("received", {})]
         return dict(json.loads(self._observer(host).ask(arguments)))
 
     def close(self) -> None:
-        """End the processes that observe."""
+        """End the observing processes."""
         for observer in self._observers.values():
             observer.process.kill()
             observer.process.communicate()
@@ -85,40 +124,44 @@ class Standing:
             command = power.inside(leader, ["python3", "-c", RUNNER])
             pipes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             known = self._observers[host] = Observer(leader, pipes)
-            known.tell(MODULE.read_text(encoding="utf-8"))
+            known.send(module_files())
         return known
 
-    def look(self, host: str) -> list[Check]:
-        """Return the checks of one host, looked at as if by ``--limit``; what is wrong is looked at twice."""
+    def look(self, host: str) -> list[Entry]:
+        """Return the checks of one host with their texts, as a run with ``--limit`` does."""
+        return [entry_of(check) for check in self._checks(host)]
+
+    def _checks(self, host: str) -> list[Check]:
+        """Return the checks of one host; failed checks of routes are repeated once."""
         plan = self.plans[host]
         seen = self.observe(host)
         fabric = Fabric(self.announced, {host: absent_guests(plan, seen)})
         least = fabric.without_guests_of(self.announced.keys() - {host})
         checks = compare(plan, seen, fabric, least)
-        if all(check.ok or not check.what.startswith(LEARNED) for check in checks):
+        if all(check.passes or check.kind not in LEARNED for check in checks):
             return checks
-        return compare(plan, self.observe(host, **patience(plan, fabric)), fabric, least)
+        return compare(plan, self.observe(host, **wait_conditions(plan, fabric)), fabric, least)
 
     def failing(self, host: str) -> set[str]:
         """Return the names of the checks of ``host`` that fail."""
-        return {check.what for check in self.look(host) if not check.ok}
+        return {check.what for check in self.look(host) if not check.passes}
 
-    def await_failing(self, host: str, wanted: set[str], seconds: float = 15) -> set[str]:
-        """Return what fails on ``host`` as soon as that is at least ``wanted``, or in the end."""
+    def wait_until_failing(self, host: str, wanted: set[str], seconds: float = 15) -> set[str]:
+        """Return the failed checks of ``host`` once they include ``wanted``, or after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not (wanted <= (failing := self.failing(host))) and time.monotonic() < deadline:
             time.sleep(0.1)
         return failing
 
     def await_whole(self, *hosts: str, seconds: float = 30) -> None:
-        """Wait until nothing fails on ``hosts``."""
+        """Wait until no check of ``hosts`` fails."""
         deadline = time.monotonic() + seconds
         while failing := self.all_failing(*hosts):
             assert time.monotonic() < deadline, failing
             time.sleep(0.1)
 
     def all_failing(self, *hosts: str) -> dict[str, set[str]]:
-        """Return what fails on each of ``hosts`` where anything does."""
+        """Return the failed checks of each of ``hosts`` that has one."""
         with ThreadPoolExecutor(len(hosts)) as pool:
             found = dict(zip(hosts, pool.map(self.failing, hosts), strict=True))
         return {host: failing for host, failing in found.items() if failing}
@@ -126,12 +169,12 @@ class Standing:
 
 @dataclass
 class Observer:
-    """A Python in a machine that has loaded the module; ``leader`` is the machine's first process."""
+    """A Python process in a machine that has loaded the module; ``leader`` is the machine's first process."""
 
     leader: int
     process: subprocess.Popen[str]
 
-    def tell(self, request: Any) -> None:
+    def send(self, request: Any) -> None:
         """Send one line."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -140,5 +183,5 @@ class Observer:
     def ask(self, request: Any) -> str:
         """Send one line and return the line that answers it."""
         assert self.process.stdout is not None
-        self.tell(request)
+        self.send(request)
         return self.process.stdout.readline()

@@ -1,4 +1,4 @@
-"""A dead daemon, machine or path is shown first, and what follows from it is folded under it."""
+"""The cause of failures (a dead daemon, machine or path) is shown first, with its consequences below it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import as_planned
+import in_words
 from fabrics import fabric, lab
 
-from l3hv.model import HostPlan
-from l3hv.verify.announcements import announcements
+from l3hv.model.plan import HostPlan
+from l3hv.plan.announcements import announcements
 from l3hv.verify.causes import Group, groups
-from l3hv.verify.check import Check, failures
+from l3hv.verify.check import Check, Kind, failures
 from l3hv.verify.compare import compare
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.report import Report
-from l3hv.verify.report.table import table
+from l3hv.verify.report.table import consequence, table
+from l3hv.verify.subjects import Host
 
 LAB = lab()
 WHOLE = Fabric({host: announcements(plan) for host, plan in LAB.items()})
 
 
 def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
-    """Return what is seen everywhere while the routing daemon of ``host`` is dead and its routes are gone."""
+    """Return the observations of all hosts while the daemon of ``host`` is dead and its routes are gone."""
     announced = {name: announcements(plan) for name, plan in plans.items()}
     whole = Fabric(announced)
     rest = Fabric({name: part for name, part in announced.items() if name != host})
@@ -34,10 +36,10 @@ def without(host: str, plans: dict[str, HostPlan]) -> dict[str, Any]:
                     rest.routes(plan, routes), routes.prefsrc
                 )
         for session in plan.routing.sessions:
-            told = seen[name]["routing"]["sessions"][session.name]
+            observed = seen[name]["routing"]["sessions"][session.name]
             if session.peer == host:
-                told.update(state="Active", info="Active", error="Socket: Connection refused")
-            for channel in told["channels"].values():
+                observed.update(state="Active", info="Active", error="Socket: Connection refused")
+            for channel in observed["channels"].values():
                 channel["routes"]["imported"] = 1
     units = seen[host]["units"]
     units["bird.service"]["ActiveState"] = "failed"
@@ -55,33 +57,33 @@ def judged(plans: dict[str, HostPlan], seen: dict[str, Any]) -> tuple[list[Check
 
 
 def names(found: list[Group]) -> list[tuple[str, str]]:
-    return [(group.check.host, group.check.what) for group in found]
+    return in_words.names(group.check for group in found)
 
 
-def test_a_dead_daemon_is_one_finding_with_all_that_follows_from_it() -> None:
+def test_a_dead_daemon_is_one_finding_with_all_its_consequences() -> None:
     checks, found = judged(LAB, without("hv2", LAB))
     assert names(found) == [("hv2", "unit bird")]
     assert len(found[0].follows) == len(failures(checks)) - 1 > 20
     assert {check.host for check in found[0].follows} == LAB.keys()
 
 
-def test_the_table_has_the_cause_alone_unless_it_is_asked_for_more() -> None:
+def test_the_table_shows_only_the_cause_unless_it_is_verbose() -> None:
     checks, found = judged(LAB, without("hv2", LAB))
     report = Report("lab", "", 1.0, tuple(checks), tuple(found))
     short, long = table(report).splitlines(), table(report, is_verbose=True)
     assert [line for line in short if line.startswith("FAILED")] == ["FAILED  hv2: unit bird"]
-    assert f"    then      {found[0].consequence} (ansible-playbook -v shows them)" in short
-    assert all(f"{check.host}: {check.what}\n" in long for check in failures(checks))
+    assert f"    then      {consequence(found[0])} (ansible-playbook -v shows them)" in short
+    assert all(f"{host}: {what}\n" in long for host, what in in_words.names(failures(checks)))
     assert report.counts()["failed"] == len(failures(checks))
     assert len(report.as_plain()["checks"]) == len(checks)
 
 
-def test_a_reflector_that_is_dead_explains_its_path() -> None:
+def test_a_dead_reflector_explains_the_failures_of_its_path() -> None:
     _, found = judged(LAB, without("rr1", LAB))
     assert names(found) == [("rr1", "unit bird")]
 
 
-def test_what_does_not_follow_stays_beside_it() -> None:
+def test_other_failures_are_shown_beside_a_dead_daemon() -> None:
     seen = without("hv2", LAB)
     seen["hv1"]["settings"]["vm1"]["ipv4 proxy_arp"] = "0"
     seen["hv1"]["offers"]["vm1"]["lease"] = None
@@ -93,7 +95,7 @@ def test_what_does_not_follow_stays_beside_it() -> None:
 
 
 def on_lab(change: Callable[[dict[str, Any]], Any]) -> list[Group]:
-    """Return the groups of the lab after one change to what is seen."""
+    """Return the groups of the lab after one change to its observations."""
     seen = {host: as_planned.observation(plan, WHOLE) for host, plan in LAB.items()}
     change(seen)
     return judged(LAB, seen)[1]
@@ -103,7 +105,7 @@ def down(seen: dict[str, Any], host: str, session: str) -> None:
     seen[host]["routing"]["sessions"][session].update(state="Active", info="Active")
 
 
-def test_an_interface_that_is_down_explains_the_sessions_on_it_at_both_ends() -> None:
+def test_an_interface_that_is_down_explains_its_sessions_at_both_ends() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["hv1"]["links"]["a-public"]["carrier"] = False
         down(seen, "hv1", "rr1_public")
@@ -111,7 +113,7 @@ def test_an_interface_that_is_down_explains_the_sessions_on_it_at_both_ends() ->
 
     found = on_lab(change)
     assert names(found) == [("hv1", "link a-public")]
-    assert {(check.host, check.what) for check in found[0].follows} == {
+    assert set(in_words.names(found[0].follows)) == {
         ("hv1", "session rr1_public"),
         ("rr1", "session hv1_public"),
         ("hv1", "path a has a reflector for public"),
@@ -129,17 +131,17 @@ def test_the_two_ends_of_a_session_are_one_finding() -> None:
     assert len(found[0].follows) == 5
 
 
-def test_a_host_that_cannot_be_looked_at_explains_its_sessions() -> None:
+def test_an_unreachable_host_explains_its_sessions() -> None:
     seen = {host: as_planned.observation(plan, WHOLE) for host, plan in LAB.items()}
     down(seen, "hv1", "rr1_public")
-    lost = Check("rr1", "observation", "possible", "unreachable", "failed")
+    lost = Check("rr1", Kind.OBSERVATION, Host(), "possible", "unreachable", "failed")
     checks = [check for host in ("hv1", "hv2") for check in compare(LAB[host], seen[host], WHOLE)]
     plans = {host: LAB[host] for host in ("hv1", "hv2")}
     found = groups([lost, *checks], plans, WHOLE, set())
     assert names(found) == [("rr1", "observation")]
 
 
-def test_a_service_explains_what_it_does_not_offer() -> None:
+def test_a_failed_service_explains_its_missing_offers() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["hv1"]["units"]["radvd.service"]["ActiveState"] = "failed"
         for guest in ("vm1", "vm2"):
@@ -147,7 +149,7 @@ def test_a_service_explains_what_it_does_not_offer() -> None:
 
     found = on_lab(change)
     assert names(found) == [("hv1", "unit radvd")]
-    assert found[0].consequence == "2 more checks on 1 host follow from it"
+    assert consequence(found[0]) == "2 more checks on 1 host follow from it"
 
 
 def test_a_failure_on_every_host_is_grouped_in_linear_time() -> None:

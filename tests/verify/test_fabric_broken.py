@@ -1,21 +1,20 @@
-"""Breaks one thing after another in the standing lab, sees verification name it, and heals it.
+"""Breaks in the standing lab, one after the other, which verification must name.
 
-What is broken is looked at on its own host, the way ``--limit`` does: by the module's code and the
-comparison, without Ansible. One break goes the whole way, through ``playbooks/verify.yml`` and its reports.
+The host of a break is verified as with ``--limit``, by the module's code and the comparison, without Ansible.
+One break is verified by ``playbooks/verify.yml`` and its reports.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from standing import REPOSITORY, Standing
+from standing import Standing
 
 from l3hv.verify.find import absent_guests
 
@@ -28,7 +27,7 @@ PATHS = {f"path {path} has a reflector for {domain}" for path in "ab" for domain
 
 @dataclass(frozen=True)
 class Break:
-    """A shell script that breaks something on ``host``, what then fails there, and what heals it."""
+    """A shell script that breaks something on ``host``, the checks that must fail, and the repair."""
 
     script: str
     fails: set[str]
@@ -113,7 +112,7 @@ BREAKS = {
         {"neighbor vm2 fe80::5254:33ff:fe00:9"},
         "ip neighbor replace fe80::5254:33ff:fe00:9 lladdr 50:54:33:00:00:09 dev vm2 nud permanent",
     ),
-    # The table and chain that `iptables -P FORWARD DROP` makes where iptables speaks nft: Docker does that.
+    # `iptables -P FORWARD DROP` of Docker creates this table and chain with iptables-nft.
     "a foreign policy drops what is forwarded": Break(
         "nft 'table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }'",
         {"chain ip filter FORWARD"},
@@ -124,7 +123,7 @@ BREAKS = {
         {"chain inet other pre", "lease vm2", "ra vm2"},
         "nft delete table inet other",
     ),
-    # An administrator gives containers a way out, and forgets to say for whose addresses.
+    # An administrator gives containers Internet access, and does not limit the rule to their addresses.
     "a foreign rule hides guests behind the hypervisor": Break(
         "nft 'table ip other { chain post { type nat hook postrouting priority srcnat;"
         " oifname a-public masquerade; }; }'",
@@ -263,11 +262,11 @@ BREAKS = {
     ),
 }
 
-# What may fail beside what a break is about: the same thing seen by others.
+# Checks that may fail in addition, because they observe the same break.
 BESIDE = {
     "BFD packets are lost": PATHS
     | {f"session rr{number}_{domain}" for number in (1, 2) for domain in ("public", "private")},
-    # The bridge takes the MAC of its first port, which is the gateway's.
+    # The bridge takes the MAC of its first port, which is the gateway's MAC.
     "a port is in a bridge": {"port br9", "lease vm2", "ra vm2"},
     "a port's MAC is changed": {"ra vm2"},
     "a port's MTU is changed": {"ra vm2"},
@@ -294,7 +293,7 @@ table ip docker {
 """
 
 
-def test_what_docker_translates_for_its_containers_is_no_difference(lab: Standing) -> None:
+def test_translation_for_docker_containers_is_no_difference(lab: Standing) -> None:
     lab.run("hv1", f"nft '{DOCKER}'")
     try:
         assert [check.sentence for check in lab.look("hv1") if check.state != "ok"] == []
@@ -303,32 +302,32 @@ def test_what_docker_translates_for_its_containers_is_no_difference(lab: Standin
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_is_broken_is_named_and_nothing_else(lab: Standing, name: str) -> None:
+def test_a_break_is_named_and_no_other_check_fails(lab: Standing, name: str) -> None:
     what = BREAKS[name]
     lab.run(what.host, what.script)
     try:
-        failing = lab.await_failing(what.host, what.fails)
+        failing = lab.wait_until_failing(what.host, what.fails)
     finally:
         lab.run(what.host, what.heal)
         lab.await_whole(what.host)
     assert what.fails <= failing <= what.fails | BESIDE.get(name, set())
 
 
-def test_a_bird_that_is_stopped_is_named(lab: Standing) -> None:
+def test_a_stopped_bird_is_named(lab: Standing) -> None:
     lab.run("hv1", "systemctl stop bird")
     try:
-        failing = lab.await_failing("hv1", {"unit bird"})
+        failing = lab.wait_until_failing("hv1", {"unit bird"})
     finally:
         lab.run("hv1", "systemctl start bird")
         lab.await_whole("hv1")
     assert failing == {"unit bird", "listeners bird", "running configuration", *PATHS}
 
 
-def test_a_path_that_is_cut_is_named(lab: Standing) -> None:
+def test_a_cut_path_is_named(lab: Standing) -> None:
     named = {"bfd rr1 a public", "bfd rr1 a private"}
     lab.verb("cut", "hv1", "a")
     try:
-        failing = lab.await_failing("hv1", named)
+        failing = lab.wait_until_failing("hv1", named)
     finally:
         lab.verb("heal", "hv1", "a")
         lab.await_whole("hv1")
@@ -336,13 +335,13 @@ def test_a_path_that_is_cut_is_named(lab: Standing) -> None:
     assert not any("rr2" in what for what in failing)
 
 
-def test_a_path_that_carries_no_full_size_packets_is_named_with_what_it_carries(lab: Standing) -> None:
-    """A switch with a smaller MTU: BGP and BFD do not notice."""
+def test_a_path_with_a_smaller_mtu_is_named_with_the_size_that_passes(lab: Standing) -> None:
+    """A switch has a smaller MTU, which BGP and BFD do not detect."""
     switch = ["ip", "-n", lab.twin.switch_namespace, "link", "set", "hv1~a-public", "mtu"]
-    # A veth leaves room for a VLAN's tag of four bytes.
+    # A veth interface accepts four more bytes, for the tag of a VLAN.
     subprocess.run([*switch, "1396"], check=True)
     try:
-        checks = [check for check in lab.look("hv1") if not check.ok]
+        checks = [check for check in lab.look("hv1") if not check.passes]
     finally:
         subprocess.run([*switch, "1500"], check=True)
         lab.await_whole("hv1")
@@ -359,8 +358,8 @@ caller.connect(("198.51.100.126", 179))
 '"""
 
 
-def test_a_caller_that_the_reflector_does_not_know_is_named(lab: Standing) -> None:
-    """As a hypervisor calls that has left the inventory while it runs."""
+def test_a_caller_without_a_session_is_named(lab: Standing) -> None:
+    """A hypervisor that was removed from the inventory connects while it runs."""
     lab.run("hv3", f"ip address add 198.51.100.99/25 dev a-public; {CALL}")
     try:
         lab.run("hv3", "ip address delete 198.51.100.99/25 dev a-public")
@@ -372,12 +371,12 @@ def test_a_caller_that_the_reflector_does_not_know_is_named(lab: Standing) -> No
     assert found == ["stranger 198.51.100.99"]
 
 
-def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
-    """The session comes up all the same, and a dead path would be found by its hold time."""
+def test_a_neighbor_without_bfd_is_named(lab: Standing) -> None:
+    """The session comes up without BFD, and only its hold time would detect a dead path."""
     lab.run("rr1", f"cp -p {BIRD} /tmp/bird.conf")
     lab.run("rr1", f"sed -i '/^protocol bgp hv1_public /a bfd off;' {BIRD} && birdc configure")
     try:
-        lab.await_failing("hv1", {"bfd rr1 a public"})
+        lab.wait_until_failing("hv1", {"bfd rr1 a public"})
         lab.run("rr1", "birdc restart hv1_public")
         deadline = time.monotonic() + 30
         while not any("BGP session is up" in check.found for check in lab.look("hv1")):
@@ -387,8 +386,8 @@ def test_a_neighbour_without_bfd_is_named(lab: Standing) -> None:
         lab.await_whole("hv1", "rr1")
 
 
-def test_a_route_that_nobody_announces_is_named_one_by_one(lab: Standing) -> None:
-    """BIRD takes it away at its next scan, so it is looked at right after it was made."""
+def test_routes_without_an_announcement_are_named_one_by_one(lab: Standing) -> None:
+    """BIRD removes the route at its next scan, so the observation follows at once."""
     route = "172.22.2.77 via 172.22.15.2 proto bird metric 32 table private"
     for _ in range(5):
         lab.run("hv1", f"ip route replace {route}")
@@ -399,7 +398,7 @@ def test_a_route_that_nobody_announces_is_named_one_by_one(lab: Standing) -> Non
     assert failing == {"learned routes in private ipv4", "route 172.22.2.77/32 in private"}
 
 
-def test_a_guest_that_is_not_started_is_a_warning(lab: Standing) -> None:
+def test_a_stopped_guest_is_a_warning(lab: Standing) -> None:
     lab.verb("unplug", "vm2")
     try:
         lab.await_whole("hv1", "hv2")
@@ -409,7 +408,7 @@ def test_a_guest_that_is_not_started_is_a_warning(lab: Standing) -> None:
         lab.verb("plug", "vm2")
         lab.await_whole("hv1")
     assert "guest vm2" in warnings["hv1"]
-    # hv2 was looked at alone: for all that it knows vm2 may be stopped.
+    # Only hv2 was observed: vm2 on hv1 may be stopped.
     assert "route 203.0.113.2/32 in public" in warnings["hv2"]
 
 
@@ -424,7 +423,7 @@ def test_a_guest_with_another_mac_is_named(lab: Standing) -> None:
 
     as_guest("50:54:33:00:00:99")
     try:
-        failing = lab.await_failing("hv1", {"mac vm2"})
+        failing = lab.wait_until_failing("hv1", {"mac vm2"})
     finally:
         as_guest("50:54:33:00:00:09")
         lab.run("hv1", "nft flush set inet l3hv strangers; nft flush set arp l3hv strangers")
@@ -432,7 +431,7 @@ def test_a_guest_with_another_mac_is_named(lab: Standing) -> None:
     assert failing == {"mac vm2"}
 
 
-def test_the_playbook_fails_and_its_reports_say_why(lab: Standing, tmp_path: Path) -> None:
+def test_the_playbook_fails_and_its_reports_name_the_differences(lab: Standing, tmp_path: Path) -> None:
     lab.run("hv1", "ip rule add priority 500 lookup main")
     try:
         done = verify_playbook(lab, tmp_path)
@@ -464,18 +463,12 @@ def test_the_playbook_passes_on_a_fabric_as_planned(lab: Standing, tmp_path: Pat
     assert report["ok"] is True
     assert report["counts"]["failed"] == report["counts"]["warning"] == 0
     names = {(check["host"], check["what"]) for check in report["checks"]}
-    # Packets are sent where the inventory's own twin stands.
+    # Test packets are sent only if the inventory's own twin stands.
     assert ("hv1", "ping vm1 → vm3 ipv6") in names
     assert ("hv3", "address vm4 ipv4") in names
 
 
 def verify_playbook(lab: Standing, reports: Path) -> subprocess.CompletedProcess[str]:
     """Run ``playbooks/verify.yml`` against the standing twin."""
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        *("-i", str(REPOSITORY / "inventories" / "lab")),
-        *("-e", f"@{lab.twin.directory / 'vars.json'}"),
-        *("-e", json.dumps({"verify_report_directory": str(reports), "verify_settle_seconds": 5})),
-        "playbooks/verify.yml",
-    ]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    variables = {"verify_report_directory": str(reports), "verify_settle_seconds": 5}
+    return lab.playbook("playbooks/verify.yml", "-e", json.dumps(variables), seconds=120)

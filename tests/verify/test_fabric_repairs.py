@@ -1,18 +1,15 @@
-"""Breaks everything that verification compares, runs ``site.yml`` once, and sees it mended.
+"""Breaks of everything that verification compares, which one run of ``site.yml`` must repair.
 
-A run does not mend what is not the fabric's to decide (docs/verification.md, "What a run repairs"): rules,
-routes and ports of others, a session that was disabled, a guest with another MAC, a cut cable.
+A run does not repair things outside the plan (docs/verification.md, "What a run repairs"): rules, routes and
+ports of other programs, a disabled session, a guest with another MAC, a cut cable.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from standing import REPOSITORY, Standing
+from standing import Standing
 
 pytestmark = pytest.mark.fabric
 
@@ -24,7 +21,7 @@ OTHER_FILE = (
 
 BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
     "hv1": (
-        # What Docker, libvirt and hardening tools do.
+        # Changes by Docker, libvirt and hardening tools.
         (
             "sysctl -qw net.ipv4.ip_forward=1 && sysctl -qw net.ipv4.ip_forward=0",
             {
@@ -103,23 +100,12 @@ BREAKS: dict[str, tuple[tuple[str, set[str]], ...]] = {
         ("systemctl -q mask --now bird", {"unit bird"}),
     ),
 }
-"""What is done to each host, and what verification then names there."""
+"""The breaks on each host, and the names of the checks that must fail there."""
 
 
 def playbook(lab: Standing) -> str:
     """Run ``site.yml`` against the standing twin; it must succeed."""
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(REPOSITORY / "inventories" / "lab")),
-            *("-e", f"@{lab.twin.directory / 'vars.json'}", "site.yml"),
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = lab.playbook("site.yml", seconds=600)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -131,44 +117,46 @@ def changed_hosts(output: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def repaired(lab: Standing) -> tuple[dict[str, set[str]], str]:
-    """What verification named on each host after the breaks, and what the run printed."""
+    """Return the failed checks of each host after the breaks, and the output of the run."""
     named = {}
     try:
         for host, breaks in BREAKS.items():
             for script, _ in breaks:
                 lab.run(host, script)
         for host, breaks in BREAKS.items():
-            named[host] = lab.await_failing(host, set().union(*(fails for _, fails in breaks)))
+            named[host] = lab.wait_until_failing(host, set().union(*(fails for _, fails in breaks)))
     finally:
         output = playbook(lab)
     return named, output
 
 
 @pytest.mark.parametrize("host", BREAKS)
-def test_verification_names_what_was_broken(repaired: tuple[dict[str, set[str]], str], host: str) -> None:
+def test_verification_names_the_breaks_of_each_host(
+    repaired: tuple[dict[str, set[str]], str], host: str
+) -> None:
     named, _ = repaired
     missing = {script: fails - named[host] for script, fails in BREAKS[host] if fails - named[host]}
     assert missing == {}
 
 
-def test_one_run_repairs_all_of_it(lab: Standing, repaired: tuple[dict[str, set[str]], str]) -> None:
+def test_one_run_repairs_all_breaks(lab: Standing, repaired: tuple[dict[str, set[str]], str]) -> None:
     _, output = repaired
     assert changed_hosts(output) == set(BREAKS)
     lab.await_whole(*lab.plans)
     assert changed_hosts(playbook(lab)) == set()
 
 
-def test_a_port_in_a_bridge_and_a_wrong_neighbour_are_taken_away_and_named(lab: Standing) -> None:
-    """`pve-bridge` puts a tap into a bridge when it is made, and leaves it there."""
+def test_a_bridge_port_and_a_wrong_neighbor_are_repaired_and_named(lab: Standing) -> None:
+    """`pve-bridge` adds a new tap to a bridge, and leaves it there."""
     wrong = "neighbour replace 203.0.113.1 lladdr 02:00:00:00:00:98 nud noarp dev vm1"
     lab.run("hv1", f"ip link add br0 type bridge && ip link set vm2 master br0 && ip {wrong}")
     try:
-        said = lab.run("hv1", "/usr/local/lib/l3hv/ports --check || true").splitlines()
-        assert said == [
+        printed = lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync in-force ports || true").splitlines()
+        assert printed == [
             "vm1 has a permanent neighbour 203.0.113.1 with the MAC 02:00:00:00:00:98",
             "vm2 is in the bridge br0: its guest gets past the hypervisor's routes and filter",
         ]
-        lab.run("hv1", "/usr/local/lib/l3hv/ports")
+        lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync apply ports")
         assert "master" not in lab.run("hv1", "ip -oneline link show vm2")
         assert "02:00:00:00:00:98" not in lab.run("hv1", "ip neighbour show dev vm1")
     finally:
@@ -176,8 +164,8 @@ def test_a_port_in_a_bridge_and_a_wrong_neighbour_are_taken_away_and_named(lab: 
         lab.await_whole("hv1")
 
 
-def test_an_operators_drop_in_does_not_undo_what_a_unit_promises(lab: Standing) -> None:
-    """What `systemctl edit bird` makes."""
+def test_an_operators_drop_in_does_not_override_the_settings_of_a_unit(lab: Standing) -> None:
+    """`systemctl edit bird` creates such a drop-in."""
     directory = "/etc/systemd/system/bird.service.d"
     text = "[Service]\\nKillSignal=SIGTERM\\nRestart=no\\nUser=root\\nCapabilityBoundingSet=CAP_SYS_ADMIN\\n"
     show = "systemctl show --property KillSignal,Restart,User,CapabilityBoundingSet bird"
@@ -201,8 +189,8 @@ def test_another_name_of_a_table_does_not_break_a_run(lab: Standing) -> None:
     file = "/etc/iproute2/rt_tables.d/aa-other.conf"
     lab.run("hv1", f"printf '90 customers\\n100 own\\n' > {file}; cp {file} {file.replace('aa-', 'zz-')}")
     try:
-        lab.run("hv1", "/usr/local/lib/l3hv/tables --check /etc/l3hv/tables.conf")
-        lab.run("hv1", "/usr/local/lib/l3hv/ports --check")
+        lab.run("hv1", "/usr/local/lib/l3hv/tables-sync in-force /etc/l3hv/tables.conf")
+        lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync in-force ports")
         lab.run("hv1", "ip rule delete priority 1000 && systemctl reload l3hv-tables")
         assert lab.failing("hv1") == set()
     finally:

@@ -1,4 +1,4 @@
-"""The expectation of learned routes: the same as comparing every host with every other, but linear."""
+"""The expected totals of learned routes: equal to a comparison of all pairs of hosts, in linear time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fabrics import fabric, lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l3hv.model import HostPlan, PrefixMatch, RoutingTable
-from l3hv.verify.announcements import announcements
+from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
+from l3hv.plan.announcements import announcements
 from l3hv.verify.fabric import Fabric, Total, is_matched, paths_of, route_total
 
 LAB = lab()
@@ -23,7 +23,7 @@ ANNOUNCED = {host: announcements(plan) for host, plan in LAB.items()}
 def brute_force(
     plan: HostPlan, table: RoutingTable, announced: dict[str, Any], absent: dict[str, frozenset[str]]
 ) -> dict[str, list[str]]:
-    """Compare a host with every other one, prefix by prefix."""
+    """Compare a host with each other host, prefix by prefix."""
     paths = paths_of(plan, table.name)
 
     def is_announced(host: str, names: list[str]) -> bool:
@@ -62,7 +62,7 @@ def test_totals_are_those_of_the_brute_force(gone: frozenset[str], shuffle: rand
                 assert seen.total(plan, table) == total(expected)
 
 
-def test_an_anycast_prefix_leads_to_all_of_its_owners_and_at_home_to_its_own() -> None:
+def test_an_anycast_route_has_all_owners_and_on_an_owner_only_itself() -> None:
     seen = Fabric(ANNOUNCED)
     tables = {host: next(t for t in plan.routing.tables if t.name == "public4") for host, plan in LAB.items()}
     everywhere = ["198.51.100.1", "198.51.100.129", "198.51.100.130", "198.51.100.2"]
@@ -72,8 +72,8 @@ def test_an_anycast_prefix_leads_to_all_of_its_owners_and_at_home_to_its_own() -
 
 @settings(max_examples=30, deadline=None)
 @given(st.frozensets(st.sampled_from(["vm1", "vm2", "vm3", "vm4"])))
-def test_what_is_spread_leads_to_the_other_holders_whoever_is_at_home(gone: frozenset[str]) -> None:
-    """As comparing with every other host would have it; in IPv6 hv3 holds a part of what the others hold."""
+def test_a_spread_route_has_the_other_holders_for_any_stopped_guests(gone: frozenset[str]) -> None:
+    """The totals equal a comparison of all pairs; in IPv6, hv3 holds a part of a prefix of the others."""
     spread = {"l3hv_anycast": "spread"}
     guests = [{"name": "vm4", "mac": "50:54:33:00:00:17", "ipv4": "203.0.113.4", "anycast": [PART]}]
     plans = lab(hv1=spread, hv2=spread, hv3={**spread, "l3hv_guests": guests})
@@ -95,7 +95,7 @@ def test_what_is_spread_leads_to_the_other_holders_whoever_is_at_home(gone: froz
             assert seen.routes(plans[host], spread_table) == expected
             assert seen.total(plans[host], spread_table) == total(expected)
             looked_at += len(expected)
-    # Each of the other's prefixes, and the part in one of them that hv3 has.
+    # The prefixes of the other holder, and the part in one of them that hv3 holds.
     assert looked_at == 2 * (2 * 1 + ("vm4" not in gone)) - 2 * len(gone & {"vm1", "vm3"})
     assert not any(table.accepts and table.fed_by for table in plans["hv3"].routing.tables)
 
@@ -111,10 +111,10 @@ def holder(name: str, number: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("gone", [frozenset[str](), frozenset({"db1"}), frozenset({"db2"})])
-def test_a_hypervisor_itself_has_the_routes_to_the_other_holders_of_an_anycast_prefix(
+def test_local_out_of_a_holder_has_routes_to_the_other_holders(
     gone: frozenset[str],
 ) -> None:
-    """Its guest is preferred in the domain's table, by BIRD; in local-out, by the kernel's metric."""
+    """BIRD prefers its own guest in the domain's table; in local-out the kernel's metric does."""
     plans = lab(pools=PRIVATE, hv1=holder("db1", 1), hv2=holder("db2", 2))
     announced = {host: announcements(plan) for host, plan in plans.items()}
     seen = Fabric(announced, dict.fromkeys(plans, gone))
@@ -128,23 +128,23 @@ def test_a_hypervisor_itself_has_the_routes_to_the_other_holders_of_an_anycast_p
             assert seen.total(plan, table) == total(seen.routes(plan, table))
 
 
-def test_a_guest_that_is_not_started_at_home_is_reached_where_it_is() -> None:
+def test_a_holder_whose_guest_is_stopped_has_routes_to_the_other_holders() -> None:
     seen = Fabric(ANNOUNCED, {"hv1": frozenset({"vm1"})})
     table = next(t for t in LAB["hv1"].routing.tables if t.name == "public4")
     assert seen.routes(LAB["hv1"], table)["203.0.113.10/32"] == ["198.51.100.130", "198.51.100.2"]
 
 
-def test_the_default_route_is_for_those_who_accept_it() -> None:
+def test_only_hosts_that_accept_the_default_route_expect_it() -> None:
     seen = Fabric(ANNOUNCED)
     for host, expected in (("hv1", True), ("internet", False)):
         table = next(t for t in LAB[host].routing.tables if t.name == "public4")
         assert ("0.0.0.0/0" in seen.routes(LAB[host], table)) is expected
 
 
-def test_prefixes_on_a_session_count_once_for_each_owner() -> None:
+def test_received_prefixes_count_once_for_each_owner() -> None:
     seen = Fabric(ANNOUNCED)
     table = next(t for t in LAB["hv3"].routing.tables if t.name == "public4")
-    # vm1, vm2 and vm3, the anycast prefix twice, and the default route.
+    # The prefixes of vm1, vm2 and vm3, the anycast prefix twice, and the default route.
     assert seen.received(LAB["hv3"], table, "a") == 6
     assert len(seen.announced_by("hv3", "public4")) == 2
 
@@ -157,7 +157,7 @@ def test_a_prefix_pattern_has_bounds(prefix: str, expected: bool) -> None:
     assert is_matched(prefix, (PrefixMatch("203.0.113.0/24", 26, 32, ""),)) is expected
 
 
-def test_what_announcements_say_of_a_host() -> None:
+def test_the_announcements_of_a_host() -> None:
     part = ANNOUNCED["hv2"]
     assert part["kind"] == "hypervisor"
     assert part["tables"]["private4"] == {

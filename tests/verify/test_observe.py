@@ -1,10 +1,12 @@
-"""What the module understands of what daemons and packets say; the netlink part is tested in the twin."""
+"""The observation of daemons' answers and of packets; tests in the twin observe netlink."""
 
 from __future__ import annotations
 
 import contextlib
+import doctest
 import errno
-import importlib.util
+import hashlib
+import importlib
 import json
 import os
 import random
@@ -15,38 +17,68 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.l3hv.observe.bird import (
+    REFUSED_SHOWN,
+    Bird,
+    BirdError,
+    configuration_digests,
+    parse_bfd,
+    parse_protocols,
+    parse_status,
+    read_bird,
+    read_birds,
+    read_refused,
+    routes_of,
+)
+from ansible.module_utils.l3hv.observe.callers import unknown_callers
+from ansible.module_utils.l3hv.observe.foreign_chains import devices_of, read_chains_of_others
+from ansible.module_utils.l3hv.observe.foreign_rules import (
+    legacy_chains,
+    legacy_rule,
+    rule_of_other,
+    rules_of_other,
+)
+from ansible.module_utils.l3hv.observe.kernel import sysctl_path
+from ansible.module_utils.l3hv.observe.offers import (
+    DHCP_HEADER,
+    dhcp_discover,
+    parse_advertisement,
+    parse_offer,
+)
+from ansible.module_utils.l3hv.observe.packet_filter import read_packet_filter, read_translations
+from ansible.module_utils.l3hv.observe.programs import NoAnswerInTime, run_query
+from ansible.module_utils.l3hv.observe.routes import route_digest
+from ansible.module_utils.l3hv.observe.routing import is_young
+from ansible.module_utils.l3hv.observe.units import UNITS
+from ansible_modules import FINDING, MODULES
 
-from l3hv.model import HostPlan, from_plain
-from l3hv.promises import PROMISES
+from l3hv.model.plain import from_plain
+from l3hv.model.plan import HostPlan
+from l3hv.plan.units import REQUIRED_SETTINGS
 from l3hv.verify.expect import units
 from l3hv.verify.fabric import route_total
 from l3hv.verify.foreign import blocked
 from l3hv.verify.rewriting import flows_of, rewritten
 
 ROOT = Path(__file__).parents[2]
-MODULE = ROOT / "plugins" / "modules" / "l3hv_observe.py"
+OBSERVE = "ansible.module_utils.l3hv.observe"
+FILES = sorted((ROOT / "plugins/module_utils/l3hv/observe").glob("[a-z]*.py"))
 PLANS = sorted((ROOT / "tests" / "golden").glob("*/expected/*/plan.yml"))
 
 
-@pytest.fixture(scope="module")
-def observe() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("l3hv_observe", MODULE)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_examples_in_the_documentation_are_true(path: Path) -> None:
+    assert doctest.testmod(importlib.import_module(f"{OBSERVE}.{path.stem}")).failed == 0
 
 
-def test_all_units_that_a_plan_expects_are_read(observe: ModuleType) -> None:
+def test_all_units_that_a_plan_expects_are_read() -> None:
     plans = [from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader)) for path in PLANS]
-    expected = {unit for plan in plans if plan.managed for unit in units(plan)} | PROMISES.keys()
-    missing = {unit for unit in expected - {*observe.UNITS} if not unit.startswith("l3hv-gobgp")}
+    expected = {unit for plan in plans if plan.managed for unit in units(plan)} | REQUIRED_SETTINGS.keys()
+    missing = {unit for unit in expected - {*UNITS} if not unit.startswith("l3hv-gobgp")}
     assert missing == set()
 
 
@@ -120,7 +152,7 @@ STATUS = """\
 
 
 class Daemon(threading.Thread):
-    """A control socket that answers as BIRD does."""
+    """A control socket that answers like BIRD."""
 
     def __init__(self, path: str, replies: dict[str, str]) -> None:
         super().__init__(daemon=True)
@@ -132,10 +164,10 @@ class Daemon(threading.Thread):
     def run(self) -> None:
         client, _ = self.socket.accept()
         client.sendall(b"0001 BIRD 2.17.5 ready.\n")
-        with contextlib.suppress(ConnectionError):  # who asked may have heard enough
+        with contextlib.suppress(ConnectionError):  # the client may close the connection early
             while command := client.recv(1024).decode().strip():
                 reply = self.replies.get(command, "9001 syntax error\n")
-                half = len(reply) // 2  # replies come in pieces
+                half = len(reply) // 2  # replies arrive in pieces
                 client.sendall(reply[:half].encode())
                 client.sendall(reply[half:].encode())
 
@@ -148,15 +180,15 @@ def control(tmp_path: Path) -> str:
     return path
 
 
-def test_protocols_and_their_channels(observe: ModuleType, control: str) -> None:
-    bird = observe.Bird(control)
-    protocols = observe.parse_protocols(bird.ask("show protocols all"))
+def test_protocols_and_their_channels(control: str) -> None:
+    bird = Bird(control)
+    protocols = parse_protocols(bird.ask("show protocols all"))
     bird.close()
     assert list(protocols) == ["device1", "kernel_public4", "rr1_public", "rr2_public"]
     session = protocols["rr1_public"]
     assert (session["type"], session["state"], session["info"]) == ("BGP", "up", "Established")
     assert session["fields"]["Neighbor address"] == "198.51.100.126"
-    assert observe.routes_of(session["channels"]["ipv6"]) == {
+    assert routes_of(session["channels"]["ipv6"]) == {
         "imported": 4,
         "filtered": 1,
         "exported": 3,
@@ -178,25 +210,25 @@ REFUSED = """\
 """
 
 
-def test_refused_routes_and_why(observe: ModuleType, tmp_path: Path) -> None:
+def test_refused_routes_and_why(tmp_path: Path) -> None:
     path = str(tmp_path / "bird.ctl")
     Daemon(path, {"show route all filtered table public4 protocol hv3_public": REFUSED}).start()
-    assert observe.read_refused(path, "hv3_public", "public4") == [
+    assert read_refused(path, "hv3_public", "public4") == [
         {"prefix": "203.0.113.3/32", "reason": 5},
         {"prefix": "2001:db8:cb00:7103::/64", "reason": None},
     ]
 
 
-def test_of_many_refused_routes_the_first_are_enough(observe: ModuleType, tmp_path: Path) -> None:
+def test_only_the_first_of_many_refused_routes_are_read(tmp_path: Path) -> None:
     path = str(tmp_path / "bird.ctl")
     rows = "".join(f"1007-10.0.{n >> 8}.{n & 255}/32 unicast [x]\n" for n in range(2000))
     Daemon(path, {"show route all filtered table public4 protocol hv3_public": f"{rows}0000 OK\n"}).start()
-    assert len(observe.read_refused(path, "hv3_public", "public4")) == observe.REFUSED_SHOWN
+    assert len(read_refused(path, "hv3_public", "public4")) == REFUSED_SHOWN
 
 
-def test_bfd_sessions_whatever_the_form_of_the_time(observe: ModuleType, control: str) -> None:
-    bird = observe.Bird(control)
-    up, down = observe.parse_bfd(bird.ask("show bfd sessions"))
+def test_bfd_sessions_are_read_with_every_time_format(control: str) -> None:
+    bird = Bird(control)
+    up, down = parse_bfd(bird.ask("show bfd sessions"))
     bird.close()
     assert (up["address"], up["state"], up["interval"], up["timeout"]) == (
         "198.51.100.126",
@@ -207,11 +239,11 @@ def test_bfd_sessions_whatever_the_form_of_the_time(observe: ModuleType, control
     assert (down["state"], down["interval"]) == ("Down", "1.000")
 
 
-def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType, control: str) -> None:
-    bird = observe.Bird(control)
-    with pytest.raises(observe.BirdError, match="syntax error"):
+def test_a_refused_command_is_an_error_and_later_commands_work(control: str) -> None:
+    bird = Bird(control)
+    with pytest.raises(BirdError, match="syntax error"):
         bird.ask("show nonsense")
-    assert observe.parse_status(bird.ask("show status")) == {
+    assert parse_status(bird.ask("show status")) == {
         "version": "2.17.5",
         "router_id": "172.22.2.1",
         "now": "2026-11-21 03:26:31.408",
@@ -221,10 +253,10 @@ def test_a_refusal_is_an_error_and_the_conversation_goes_on(observe: ModuleType,
     bird.close()
 
 
-def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BIRD 1.6: no channels, a process for each family."""
-    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
-    monkeypatch.setattr(observe, "BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
+def test_both_daemons_of_bird_1_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BIRD 1.6 has no channels, and a process for each family."""
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_CONFIGURATION", str(tmp_path / "{}.conf"))
     status = STATUS.replace("2.17.5", "1.6.8")
     for number, name in (("4", "bird"), ("6", "bird6")):
         replies = {
@@ -235,7 +267,7 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
         }
         Daemon(str(tmp_path / f"{name}.ctl"), replies).start()
     programs = [{"name": "bird", "families": ["ipv4"]}, {"name": "bird6", "families": ["ipv6"]}]
-    bird = observe.read_birds({"routing": {"programs": programs}})
+    bird = read_birds({"routing": {"programs": programs}})
     assert bird["configuration"]["running"] == "digest4 and digest6"
     assert bird["router_id"] == "172.22.2.1"
     assert bird["protocols"] == {"bfd1": "up", "bfd1 of bird6": "up"}
@@ -256,7 +288,7 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
             }
         },
     }
-    assert observe.read_birds({"routing": {"programs": [{"name": "none", "families": ["ipv6"]}]}})[
+    assert read_birds({"routing": {"programs": [{"name": "none", "families": ["ipv6"]}]}})[
         "error"
     ].startswith("none: ")
 
@@ -265,51 +297,47 @@ def test_two_birds_are_one(observe: ModuleType, tmp_path: Path, monkeypatch: pyt
     ("reconfigured", "expected"),
     [("2026-11-21 03:26:20.1", True), ("2026-11-21 03:25:51.408", False), ("", False), ("yesterday", False)],
 )
-def test_a_bird_that_has_just_started_or_taken_a_configuration_is_given_time(
-    observe: ModuleType, reconfigured: str, expected: bool
-) -> None:
+def test_a_newly_reconfigured_bird_is_young(reconfigured: str, expected: bool) -> None:
     now = "2026-11-21 03:26:31.408"
-    assert observe.is_young({"now": now, "reconfigured": reconfigured}) is expected
+    assert is_young({"now": now, "reconfigured": reconfigured}) is expected
 
 
-def test_a_bird_that_is_not_there_is_told(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
-    assert "No such file" in observe.read_bird("none", "ipv4")["error"]
+def test_a_missing_socket_of_bird_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+    assert "No such file" in read_bird("none", "ipv4")["error"]
 
 
-def test_the_configuration_is_known_by_its_digest(observe: ModuleType, control: str, tmp_path: Path) -> None:
+def test_the_configuration_is_identified_by_its_digest(control: str, tmp_path: Path) -> None:
     text = 'router id 1.1.1.1;\ndefine l3hv_config = "@digest@";\n'
-    digest = observe.hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     file = tmp_path / "bird.conf"
-    bird = observe.Bird(control)
+    bird = Bird(control)
     file.write_text(text.replace("@digest@", digest))
-    assert observe.configuration_digests(bird, str(file)) == {
+    assert configuration_digests(bird, str(file)) == {
         "running": "0123456789abcdef",
         "placed": digest,
         "file": digest,
     }
     file.write_text(text.replace("@digest@", digest) + "# changed\n")
-    assert observe.configuration_digests(bird, str(file))["file"] != digest
+    assert configuration_digests(bird, str(file))["file"] != digest
     file.unlink()
-    assert observe.configuration_digests(bird, str(file))["placed"] is None
+    assert configuration_digests(bird, str(file))["placed"] is None
     bird.close()
 
 
-def test_the_digest_of_a_route_is_that_of_the_expectation(observe: ModuleType) -> None:
+def test_observation_and_expectation_have_the_same_digest_of_a_route() -> None:
     for prefix, hops in (("203.0.113.1/32", ["198.51.100.2", "198.51.100.130"]), ("::/0", ["2001:db8::1"])):
-        assert observe.route_digest(prefix, hops) == route_total(prefix, hops).digest
-        assert observe.route_digest(prefix, [*reversed(hops), hops[0]]) == route_total(prefix, hops).digest
+        assert route_digest(prefix, hops) == route_total(prefix, hops).digest
+        assert route_digest(prefix, [*reversed(hops), hops[0]]) == route_total(prefix, hops).digest
 
 
-def test_an_offer_is_understood(observe: ModuleType) -> None:
+def test_a_dhcp_offer_is_parsed() -> None:
     transaction = os.urandom(4)
-    discover = observe.dhcp_discover("50:54:33:00:00:07", transaction)
+    discover = dhcp_discover("50:54:33:00:00:07", transaction)
     assert len(discover) == 300
     assert discover[4:8] == transaction
     assert discover[28:34] == bytes.fromhex("505433000007")
-    header = list(observe.DHCP_HEADER.unpack(discover[: observe.DHCP_HEADER.size]))
+    header = list(DHCP_HEADER.unpack(discover[: DHCP_HEADER.size]))
     header[0], header[8] = 2, socket.inet_aton("203.0.113.1")
     options = [
         (53, b"\x02"),
@@ -321,8 +349,8 @@ def test_an_offer_is_understood(observe: ModuleType) -> None:
         (121, bytes((22, 10, 0, 4)) + socket.inet_aton("203.0.113.253")),
         (51, struct.pack("!I", 3600)),
     ]
-    data = observe.DHCP_HEADER.pack(*header) + b"".join(bytes((c, len(v))) + v for c, v in options) + b"\xff"
-    assert observe.parse_offer(data) == {
+    data = DHCP_HEADER.pack(*header) + b"".join(bytes((c, len(v))) + v for c, v in options) + b"\xff"
+    assert parse_offer(data) == {
         "address": "203.0.113.1",
         "server": None,
         "netmask": "255.255.255.0",
@@ -335,10 +363,10 @@ def test_an_offer_is_understood(observe: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 239, 240, 243, 250])
-def test_a_message_that_is_cut_short_is_no_offer(observe: ModuleType, cut: int) -> None:
-    discover = observe.dhcp_discover("50:54:33:00:00:07", b"abcd")
-    assert observe.parse_offer(discover[:cut]) is None
-    assert observe.parse_offer(b"\x02" + discover[1:cut]) is None
+def test_a_truncated_message_is_no_offer(cut: int) -> None:
+    discover = dhcp_discover("50:54:33:00:00:07", b"abcd")
+    assert parse_offer(discover[:cut]) is None
+    assert parse_offer(b"\x02" + discover[1:cut]) is None
 
 
 ADVERTISEMENT = bytes.fromhex(
@@ -347,8 +375,8 @@ ADVERTISEMENT = bytes.fromhex(
 )
 
 
-def test_an_advertisement_is_understood(observe: ModuleType) -> None:
-    assert observe.parse_advertisement(ADVERTISEMENT) == {
+def test_a_router_advertisement_is_parsed() -> None:
+    assert parse_advertisement(ADVERTISEMENT) == {
         "lifetime": 1800,
         "mac": "50:54:33:00:00:01",
         "mtu": 1500,
@@ -366,9 +394,9 @@ def test_an_advertisement_is_understood(observe: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, len(ADVERTISEMENT), 7))
-def test_a_cut_or_other_packet_is_no_error(observe: ModuleType, cut: int) -> None:
-    observe.parse_advertisement(ADVERTISEMENT[:cut])
-    assert observe.parse_advertisement(b"\x85" + ADVERTISEMENT[1:]) is None
+def test_a_truncated_or_other_packet_is_no_error(cut: int) -> None:
+    parse_advertisement(ADVERTISEMENT[:cut])
+    assert parse_advertisement(b"\x85" + ADVERTISEMENT[1:]) is None
 
 
 @pytest.mark.parametrize(
@@ -379,22 +407,22 @@ def test_a_cut_or_other_packet_is_no_error(observe: ModuleType, cut: int) -> Non
         ("net/ipv4/conf/eno1.90/forwarding", "/proc/sys/net/ipv4/conf/eno1.90/forwarding"),
     ],
 )
-def test_settings_are_found_where_sysctl_d_says(observe: ModuleType, key: str, path: str) -> None:
-    assert observe.sysctl_path(key) == path
+def test_settings_are_read_from_the_file_of_the_sysctl_key(key: str, path: str) -> None:
+    assert sysctl_path(key) == path
 
 
 def meta(key: str, operator: str, value: object) -> dict[str, object]:
     return {"match": {"op": operator, "left": {"meta": {"key": key}}, "right": value}}
 
 
-def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(observe: ModuleType) -> None:
+def test_interfaces_and_verdicts_of_foreign_rules_are_read() -> None:
     docker = [
         meta("iifname", "!=", "docker0"),
         meta("oifname", "==", "docker0"),
         {"counter": {}},
         {"drop": None},
     ]
-    assert observe.rule_of_other(docker) == {
+    assert rule_of_other(docker) == {
         "interfaces": [["iif", "!=", "docker0"], ["oif", "==", "docker0"]],
         "selects": [],
         "asks_more": False,
@@ -402,13 +430,13 @@ def test_of_a_rule_of_somebody_else_the_interfaces_and_the_verdict_are_read(obse
         "verdict": "drop",
         "target": None,
     }
-    jump = observe.rule_of_other([{"counter": {}}, {"jump": {"target": "DOCKER-USER"}}])
+    jump = rule_of_other([{"counter": {}}, {"jump": {"target": "DOCKER-USER"}}])
     assert (jump["verdict"], jump["target"], jump["asks_more"]) == ("jump", "DOCKER-USER", False)
     state = [{"xt": {"type": "match", "name": "conntrack"}}, {"accept": None}]
-    assert observe.rule_of_other(state)["asks_more"] is True
-    reject = observe.rule_of_other([{"xt": {"type": "target", "name": "REJECT"}}])
+    assert rule_of_other(state)["asks_more"] is True
+    reject = rule_of_other([{"xt": {"type": "target", "name": "REJECT"}}])
     assert reject["verdict"] == "reject"
-    assert observe.rule_of_other([{"counter": {}}]) is None
+    assert rule_of_other([{"counter": {}}]) is None
 
 
 def field(protocol: str, name: str, right: Any, operator: str = "==") -> dict[str, Any]:
@@ -448,24 +476,22 @@ SELECTS: dict[str, tuple[list[dict[str, Any]], list[list[Any]] | None]] = {
 
 
 @pytest.mark.parametrize(("matches", "selects"), SELECTS.values(), ids=SELECTS)
-def test_of_a_rule_of_somebody_else_addresses_and_ports_are_read(
-    observe: ModuleType, matches: list[dict[str, Any]], selects: list[list[Any]] | None
+def test_addresses_and_ports_of_foreign_rules_are_read(
+    matches: list[dict[str, Any]], selects: list[list[Any]] | None
 ) -> None:
-    rule = observe.rule_of_other([*matches, {"masquerade": None}])
+    rule = rule_of_other([*matches, {"masquerade": None}])
     assert (rule["verdict"], rule["selects"]) == ("masquerade", selects or [])
     assert rule["asks_unknown"] is (selects is None)
     assert rule["asks_more"] is True
 
 
 @pytest.mark.parametrize(("target", "is_known"), [("DOCKER", True), ("MY-CHAIN", False)])
-def test_what_jumps_to_ports_of_the_host_is_for_its_addresses(
-    observe: ModuleType, target: str, is_known: bool
-) -> None:
-    """nft does not tell the words of iptables' addrtype."""
-    rule = observe.rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
+def test_a_jump_to_the_chain_docker_is_for_local_addresses(target: str, is_known: bool) -> None:
+    """nft does not list the arguments of iptables' addrtype."""
+    rule = rule_of_other([ADDRESS_TYPE, {"jump": {"target": target}}])
     assert rule["selects"] == ([["type", "==", ["local"]]] if is_known else [])
     assert rule["asks_unknown"] is not is_known
-    rule = observe.rule_of_other([ADDRESS_TYPE, {"masquerade": None}])
+    rule = rule_of_other([ADDRESS_TYPE, {"masquerade": None}])
     assert (rule["selects"], rule["asks_unknown"]) == ([], True)
 
 
@@ -485,18 +511,16 @@ MARK = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}
         ([MARK, {"accept": None}], "accept"),
     ],
 )
-def test_what_is_accepted_after_a_rewrite_stays_rewritten(
-    observe: ModuleType, statements: list[dict[str, Any]], verdict: str
-) -> None:
-    assert observe.rule_of_other(statements)["verdict"] == verdict
+def test_an_accepted_packet_stays_rewritten(statements: list[dict[str, Any]], verdict: str) -> None:
+    assert rule_of_other(statements)["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
     "statement", [TPROXY, SET_DESTINATION, {"dnat": {"family": "ip", "addr": "1.2.3.4"}}]
 )
-def test_what_rewrites_ipv4_is_not_for_ipv6(observe: ModuleType, statement: dict[str, Any]) -> None:
+def test_a_rule_that_rewrites_ipv4_selects_only_ipv4(statement: dict[str, Any]) -> None:
     for several in ([statement], [meta("nfproto", "==", "ipv4"), statement]):
-        assert observe.rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
+        assert rule_of_other(several)["selects"] == [["nfproto", "==", ["ipv4"]]]
 
 
 @pytest.mark.parametrize(
@@ -514,10 +538,8 @@ def test_what_rewrites_ipv4_is_not_for_ipv6(observe: ModuleType, statement: dict
         ({"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}, None),
     ],
 )
-def test_what_rewrites_is_told_from_what_does_not(
-    observe: ModuleType, statement: dict[str, Any], verdict: str | None
-) -> None:
-    rule = observe.rule_of_other([statement])
+def test_only_rewriting_statements_have_a_verdict(statement: dict[str, Any], verdict: str | None) -> None:
+    rule = rule_of_other([statement])
     assert (rule and rule["verdict"]) == verdict
 
 
@@ -601,11 +623,11 @@ READ_WHOLE: dict[str, tuple[list[Any], list[tuple[str, list[Any], list[Any], boo
 
 
 @pytest.mark.parametrize(("statements", "effects"), READ_WHOLE.values(), ids=READ_WHOLE)
-def test_what_a_rule_of_somebody_else_may_do_is_read(
-    observe: ModuleType, statements: list[Any], effects: list[tuple[str, list[Any], list[Any], bool]]
+def test_all_effects_of_a_foreign_rule_are_read(
+    statements: list[Any], effects: list[tuple[str, list[Any], list[Any], bool]]
 ) -> None:
     keys = ("verdict", "interfaces", "selects", "asks_unknown")
-    rules = observe.rules_of_other(statements)
+    rules = rules_of_other(statements)
     assert [tuple(rule[key] for key in keys) for rule in rules] == effects
 
 
@@ -630,7 +652,7 @@ KINDS += ["data", "concat", "target"]
 
 
 def odd_value(chance: random.Random, depth: int = 0) -> Any:
-    """Return JSON that looks like nft's, and is not."""
+    """Return JSON that resembles a listing of nft."""
     if depth > 4 or chance.random() < 0.3:
         return chance.choice(
             [*ODD, "==", "!=", "iifname", "saddr", "ip", "vm1", "203.0.113.1", "10.0.0.1/255.0.1.0"]
@@ -641,7 +663,7 @@ def odd_value(chance: random.Random, depth: int = 0) -> Any:
 
 
 def broken(value: Any, chance: random.Random) -> Any:
-    """Return statements of which some part is something else."""
+    """Return statements with a random part replaced."""
     if chance.random() < 0.08:
         return odd_value(chance)
     if isinstance(value, list):
@@ -652,8 +674,8 @@ def broken(value: Any, chance: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, seed: int) -> None:
-    """Neither its reading nor its judgement."""
+def test_no_foreign_rule_ends_the_verification(seed: int) -> None:
+    """Test the observation and the comparison of such a rule."""
     chance = random.Random(seed)
     usual = [statements for statements, _ in READ_WHOLE.values()]
     usual += [[*matches, {"masquerade": None}] for matches, _ in SELECTS.values()]
@@ -661,7 +683,7 @@ def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, see
     plan = from_plain(HostPlan, yaml.load(path.read_text(), yaml.CSafeLoader))
     flows = flows_of(plan)
     for _ in range(1500):
-        rules = observe.rules_of_other(broken(chance.choice(usual), chance))
+        rules = rules_of_other(broken(chance.choice(usual), chance))
         chain = {"hook": "prerouting", "type": "nat", "policy": "accept", "devices": None, "rules": rules}
         table = json.loads(json.dumps({"family": "inet", "table": "t", "chains": {"C": chain}}))
         list(rewritten(table, flows))
@@ -679,24 +701,24 @@ def test_no_rule_of_somebody_else_ends_the_verification(observe: ModuleType, see
         '{"nftables": [{"chain": {"family": "ip", "table": "t", "hook": "forward", "type": "nat"}}]}',
     ],
 )
-def test_a_listing_that_is_not_understood_is_told(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str
+def test_an_invalid_listing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str
 ) -> None:
     nft_that(f"echo '{listing}'", tmp_path, monkeypatch)
-    tables = observe.read_chains_of_others()
+    tables = read_chains_of_others()
     assert [table["unread"] for table in tables if table["family"] in {"nft", "ip"} and table["unread"]]
 
 
 @pytest.mark.parametrize(
     "words", ["-A", "-A C", "-A C -j", '-A C --comment "a', "-A C -s", "-A C !", "", "-P"]
 )
-def test_no_rule_of_the_old_iptables_ends_the_verification(observe: ModuleType, words: str) -> None:
-    observe.legacy_chains(f"{words}\n-A D -j DROP\n")["D"]
+def test_no_rule_of_iptables_legacy_ends_the_verification(words: str) -> None:
+    legacy_chains(f"{words}\n-A D -j DROP\n")["D"]
 
 
-def test_a_prefix_translated_by_the_old_iptables_is_named(observe: ModuleType) -> None:
+def test_a_prefix_that_iptables_legacy_translates_is_named() -> None:
     words = "-s 2001:db8:1::/48 -j SNPT --src-pfx 2001:db8:1::/48 --dst-pfx fd00::/48"
-    assert observe.legacy_rule(words.split())["verdict"] == "snpt"
+    assert legacy_rule(words.split())["verdict"] == "snpt"
 
 
 LEGACY_NAT = """\
@@ -710,8 +732,8 @@ LEGACY_NAT = """\
 """
 
 
-def test_translations_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
-    chains = observe.legacy_chains(LEGACY_NAT)
+def test_translations_of_iptables_legacy_have_the_same_shape() -> None:
+    chains = legacy_chains(LEGACY_NAT)
     containers, marked = chains["POSTROUTING"]["rules"]
     assert (containers["verdict"], containers["asks_unknown"]) == ("masquerade", False)
     assert containers["selects"] == [["saddr", "==", ["172.17.0.0/16"]]]
@@ -724,10 +746,8 @@ def test_translations_of_the_old_iptables_have_the_same_shape(observe: ModuleTyp
 @pytest.mark.parametrize(
     ("words", "verdict"), [("-j DOCKER", "jump"), ("-g DOCKER", "goto"), ("-g MASQUERADE", "goto")]
 )
-def test_a_goto_of_the_old_iptables_is_told_from_a_jump(
-    observe: ModuleType, words: str, verdict: str
-) -> None:
-    rule = observe.legacy_rule(words.split())
+def test_goto_and_jump_of_iptables_legacy_are_distinguished(words: str, verdict: str) -> None:
+    rule = legacy_rule(words.split())
     assert (rule["verdict"], rule["target"]) == (verdict, words.split()[1])
 
 
@@ -740,10 +760,10 @@ def test_a_goto_of_the_old_iptables_is_told_from_a_jump(
         ("-m addrtype --src-type LOCAL", [], True),
     ],
 )
-def test_of_address_types_of_the_old_iptables_the_hosts_own_are_known(
-    observe: ModuleType, words: str, selects: list[list[Any]], asks_unknown: bool
+def test_local_address_types_of_iptables_legacy_are_read(
+    words: str, selects: list[list[Any]], asks_unknown: bool
 ) -> None:
-    rule = observe.legacy_rule([*words.split(), "-j", "DOCKER"])
+    rule = legacy_rule([*words.split(), "-j", "DOCKER"])
     assert (rule["selects"], rule["asks_unknown"]) == (selects, asks_unknown)
 
 
@@ -759,8 +779,8 @@ LEGACY = """\
 """
 
 
-def test_chains_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> None:
-    chains = observe.legacy_chains(LEGACY)
+def test_chains_of_iptables_legacy_have_the_same_shape() -> None:
+    chains = legacy_chains(LEGACY)
     assert (chains["FORWARD"]["hook"], chains["FORWARD"]["policy"]) == ("forward", "drop")
     known = ("interfaces", "asks_more", "verdict", "target")
     assert [{key: rule[key] for key in known} for rule in chains["FORWARD"]["rules"]] == [
@@ -771,7 +791,7 @@ def test_chains_of_the_old_iptables_have_the_same_shape(observe: ModuleType) -> 
     assert chains["DOCKER"]["rules"][0]["verdict"] == "drop"
 
 
-def test_callers_that_nobody_knows_are_counted_by_address(observe: ModuleType) -> None:
+def test_unknown_callers_are_counted_by_address() -> None:
     messages = """\
 hv1_public: Received: Connection collision resolution
 BGP: Unexpected connect from unknown address 198.51.100.9 (port 41234)
@@ -779,34 +799,32 @@ BGP: Unexpected connect from unknown address 198.51.100.9 (port 41236)
 BGP: Unexpected connect from unknown address 2001:db8:1::9 (port 41238)
 level=info msg="Can't find configuration for a new passive connection" Key=198.51.100.10 Topic=Peer
 """
-    assert observe.unknown_callers(messages) == {
+    assert unknown_callers(messages) == {
         "198.51.100.9": 2,
         "2001:db8:1::9": 1,
         "198.51.100.10": 1,
     }
 
 
-def test_a_daemon_that_says_nothing_is_not_waited_for(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_observation_does_not_wait_for_a_silent_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its socket takes the call, as that of a stopped process does, and never says a word."""
-    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.2)
+    """Its socket accepts the connection, like that of a stopped process, and never answers."""
+    monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
     path = str(tmp_path / "bird.ctl")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
-        with pytest.raises(observe.Hangs, match="no answer within"):
-            observe.Bird(path)
-    with pytest.raises(observe.Hangs, match="no answer within"):
-        observe.asked(["sleep", "10"], seconds=0.1)
+        with pytest.raises(NoAnswerInTime, match="no answer within"):
+            Bird(path)
+    with pytest.raises(NoAnswerInTime, match="no answer within"):
+        run_query(["sleep", "10"], seconds=0.1)
 
 
-def test_a_daemon_that_accepts_no_call_hangs_too(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel refuses at once who calls a stopped process for which others wait already."""
-    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(observe, "BIRD_SOCKET", str(tmp_path / "{}.ctl"))
+def test_a_daemon_that_accepts_no_connection_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses connections at once if the queue of a stopped process is full."""
+    monkeypatch.setattr(f"{OBSERVE}.bird.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(f"{OBSERVE}.bird.BIRD_SOCKET", str(tmp_path / "{}.ctl"))
     with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as callers:
         listening.bind(str(tmp_path / "bird.ctl"))
         listening.listen(1)
@@ -815,7 +833,7 @@ def test_a_daemon_that_accepts_no_call_hangs_too(
             caller = callers.enter_context(socket.socket(socket.AF_UNIX))
             caller.setblocking(False)
             is_full = caller.connect_ex(str(tmp_path / "bird.ctl")) == errno.EAGAIN
-        seen = observe.read_bird("bird", "")
+        seen = read_bird("bird", "")
     assert seen["hangs"]
     assert "no answer within" in seen["error"]
 
@@ -826,34 +844,38 @@ def nft_that(does: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
 
 
-def test_an_nft_that_hangs_is_told_from_no_packet_filter(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_hanging_nft_is_not_reported_as_no_packet_filter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nft_that("exec sleep 10", tmp_path, monkeypatch)
-    monkeypatch.setattr(observe, "ANSWER_SECONDS", 0.1)
-    seen = observe.read_packet_filter()
-    assert not seen["is_loaded"]
+    monkeypatch.setattr(f"{OBSERVE}.programs.ANSWER_SECONDS", 0.1)
+    seen = read_packet_filter()
+    assert not seen["loaded"]
     assert "got no answer within 0.1 s" in seen["unread"]
-    (table,) = observe.read_chains_of_others()
+    (table,) = read_chains_of_others()
     assert "got no answer within 0.1 s" in table["unread"]
-    assert observe.read_translations() == {}
+    assert read_translations() == {}
 
 
-def test_rules_of_others_beyond_the_limit_are_no_secret(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_on_foreign_rules_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = {"family": "ip", "table": "filter", "name": "FORWARD"}
     base = {"chain": {**chain, "type": "filter", "hook": "forward", "policy": "accept"}}
     rule = {"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "expr": [{"accept": None}]}}
     (tmp_path / "listing").write_text(json.dumps({"nftables": [base, rule, rule, rule]}))
     nft_that(f"cat {tmp_path}/listing", tmp_path, monkeypatch)
     for most, is_whole in ((2, False), (3, True)):
-        monkeypatch.setattr(observe, "RULES_OF_OTHERS", most)
-        table = observe.read_chains_of_others()[0]
+        monkeypatch.setattr(f"{OBSERVE}.foreign_chains.RULES_OF_OTHERS", most)
+        table = read_chains_of_others()[0]
         assert len(table["chains"]["FORWARD"]["rules"]) == most
         assert (table["unread"] is None) is is_whole
 
 
+READING = f"""
+import json
+{FINDING.format(str(MODULES.parent / "module_utils"))}
+from {OBSERVE}.foreign_chains import read_chains_of_others
+print(json.dumps(read_chains_of_others()))
+"""
 IN_A_NAMESPACE = """
 nft -f - <<END
 table ip fabric {
@@ -867,18 +889,18 @@ table netdev on_devices {
     chain one { type filter hook ingress device "lo" priority 0; ip saddr set 192.0.2.1; }
 }
 END
-exec %s -c "import json, l3hv_observe; print(json.dumps(l3hv_observe.read_chains_of_others()))"
+exec %s -c "$READING"
 """
 
 
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
-def test_chains_that_sessions_pass_are_read_after_those_of_guests(observe: ModuleType) -> None:
-    """With the devices of a chain, which the JSON of nft 1.0 lacks."""
+def test_chains_on_the_way_of_sessions_are_read_last() -> None:
+    """Devices of a chain are read too, which the JSON of nft 1.0 lacks."""
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", IN_A_NAMESPACE % sys.executable],
-        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        env={**os.environ, "READING": READING},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -912,7 +934,7 @@ table ip sleeping {
     chain pre { type nat hook prerouting priority -100; redirect; }
 }
 END
-exec %s -c "import json, l3hv_observe; print(json.dumps(l3hv_observe.read_chains_of_others()))"
+exec %s -c "$READING"
 """
 IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin/nft"))
 
@@ -921,15 +943,15 @@ IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
 @pytest.mark.parametrize("image", [None, *(path.parents[2] for path in IMAGES[:1])])
-def test_what_nft_itself_lists_is_understood(
-    observe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
+def test_real_listings_of_nft_are_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
 ) -> None:
-    """By the nft of this machine, and by that of the other Debian where its image is there."""
+    """Test the nft of this machine, and that of the other Debian if its image exists."""
     if image is not None:
         nft_that(f'exec chroot {image} /usr/sbin/nft "$@"', tmp_path, monkeypatch)
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", OF_NFT % sys.executable],
-        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        env={**os.environ, "READING": READING},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -953,8 +975,7 @@ def test_what_nft_itself_lists_is_understood(
         ("hook ingress priority filter; policy", None),
     ],
 )
-def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
-    observe: ModuleType,
+def test_devices_of_a_chain_are_read_from_text_if_the_json_lacks_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     header: str,
@@ -963,32 +984,35 @@ def test_devices_of_a_chain_are_read_from_text_where_the_json_has_none(
     (tmp_path / "listing").write_text(header)
     nft_that(f"cat {tmp_path}/listing", tmp_path, monkeypatch)
     chain = {"family": "netdev", "table": "n", "name": "c", "hook": "ingress"}
-    assert observe.devices_of(chain) == devices
-    assert observe.devices_of({**chain, "dev": "lo"}) == ["lo"]
-    assert observe.devices_of({**chain, "dev": ["lo", "d2"]}) == ["lo", "d2"]
+    assert devices_of(chain) == devices
+    assert devices_of({**chain, "dev": "lo"}) == ["lo"]
+    assert devices_of({**chain, "dev": ["lo", "d2"]}) == ["lo", "d2"]
 
 
+READING_ROUTES = f"""
+import json
+{FINDING.format(str(MODULES.parent / "module_utils"))}
+from {OBSERVE}.routes import read_tables
+plan = {{"uplinks": [], "table_names": [{{"name": "public", "id": 90}}],
+        "routing": {{"tables": [{{"family": "ipv4", "kernel_table": 90, "name": "public4"}}]}}}}
+own, learned = read_tables(plan, {{}}, {{}})
+print(json.dumps([[route["prefix"] for route in own["public ipv4"]], learned["public4"].count]))
+"""
 ROUTES = """
 ip link add name vm1 type veth peer name vm1-guest
 ip link set vm1 up
 ip route add 203.0.113.1/32 dev vm1 table 90 proto bird metric 32
 ip route add 203.0.113.1/32 dev vm1 table 90 proto 108 metric 34
 ip route add 203.0.113.2/32 dev vm1 table 90 proto static
-exec "$0" -c '
-import json, l3hv_observe
-plan = {"uplinks": [], "table_names": [{"name": "public", "id": 90}],
-        "routing": {"tables": [{"family": "ipv4", "kernel_table": 90, "name": "public4"}]}}
-own, learned = l3hv_observe.read_tables(plan, {}, {})
-print(json.dumps([[route["prefix"] for route in own["public ipv4"]], learned["public4"].count]))
-'
+exec "$0" -c "$READING"
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace of its own")
-def test_copies_that_stand_in_while_bird_scans_are_no_routes_of_others(observe: ModuleType) -> None:
+def test_temporary_copies_of_routes_are_not_reported() -> None:
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", ROUTES, sys.executable],
-        env={**os.environ, "PYTHONPATH": str(MODULE.parent)},
+        env={**os.environ, "READING": READING_ROUTES},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

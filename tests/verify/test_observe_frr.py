@@ -1,16 +1,15 @@
-"""What the module understands of what FRR says; FRR itself is asked in the twin."""
+"""The observation of FRR's answers; tests in the twin observe FRR itself."""
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-
-MODULE = Path(__file__).parents[2] / "plugins" / "modules" / "l3hv_observe.py"
+from ansible.module_utils.l3hv.observe import frr
+from ansible.module_utils.l3hv.observe.routing import read_routing
 
 # Of FRR 10.3, shortened.
 BFD = """\
@@ -65,26 +64,20 @@ GROUPS = """\
 CONFIGURATION = "! l3hv_config @digest@\nrouter bgp 65000 view public\n"
 
 
-@pytest.fixture
-def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module on a machine whose vtysh answers in the order of the questions."""
-    specification = importlib.util.spec_from_file_location("l3hv_observe_frr", MODULE)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a fake vtysh that answers the commands in their order."""
     (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}END\n")
     (tmp_path / "in-force").write_text(f"#!/bin/sh\n! grep wrong {tmp_path}/frr.conf >&2\n")
     for program in ("vtysh", "in-force"):
         (tmp_path / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(module, "FRR_CONFIGURATION", str(tmp_path / "frr.conf"))
-    monkeypatch.setattr(module, "FRR_IN_FORCE", [str(tmp_path / "in-force")])
-    return module
+    monkeypatch.setattr(frr, "FRR_CONFIGURATION", str(tmp_path / "frr.conf"))
+    monkeypatch.setattr(frr, "FRR_IN_FORCE", [str(tmp_path / "in-force")])
 
 
-def test_sessions_have_the_names_of_the_plan(observe: ModuleType) -> None:
-    seen: dict[str, Any] = observe.read_routing(PLAN)
+def test_sessions_have_the_names_of_the_plan() -> None:
+    seen: dict[str, Any] = read_routing(PLAN)
     assert seen["router_id"] == "198.51.100.62"
     assert seen["sessions"].keys() == {"hv1_public", "198.51.100.9"}
     up, down = seen["sessions"].values()
@@ -96,9 +89,9 @@ def test_sessions_have_the_names_of_the_plan(observe: ModuleType) -> None:
     assert (down["state"], down["error"]) == ("Active", "BFD down received")
 
 
-def test_a_range_listens_and_its_clients_have_their_addresses(observe: ModuleType, tmp_path: Path) -> None:
+def test_a_range_listens_and_its_clients_have_their_addresses(tmp_path: Path) -> None:
     (tmp_path / "vtysh").write_text(f"#!/bin/sh\ncat <<'END'\n{BFD}{PRIVATE}{PUBLIC}{GROUPS}END\n")
-    seen = observe.read_routing(
+    seen = read_routing(
         {"routing": {**PLAN["routing"], "sessions": [], "ranges": [{"name": "clients_public"}]}}
     )["sessions"]
     assert seen.keys() == {"clients_private", "clients_public", "198.51.100.1", "198.51.100.9"}
@@ -106,30 +99,30 @@ def test_a_range_listens_and_its_clients_have_their_addresses(observe: ModuleTyp
         "Passive",
         "198.51.100.0/26",
     )
-    assert seen["clients_private"]["state"] == "Idle"  # a group that nobody can join
+    assert seen["clients_private"]["state"] == "Idle"  # a group without possible members
     assert seen["198.51.100.1"]["neighbor"] == "198.51.100.1"
 
 
-def test_bfd_is_what_both_ends_agreed_on(observe: ModuleType) -> None:
-    up, down = observe.read_routing(PLAN)["bfd"]
+def test_bfd_has_the_negotiated_values() -> None:
+    up, down = read_routing(PLAN)["bfd"]
     assert up == {"address": "198.51.100.1", "state": "Up", "interval": "0.200", "timeout": "0.600"}
     assert down["state"] == "Down"
 
 
-def test_what_runs_is_the_file_where_frr_sees_no_difference(observe: ModuleType) -> None:
-    file = Path(observe.FRR_CONFIGURATION)
-    digest = observe.hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:16]
+def test_the_running_configuration_is_the_file_if_frr_sees_no_difference() -> None:
+    file = Path(frr.FRR_CONFIGURATION)
+    digest = hashlib.sha256(CONFIGURATION.encode()).hexdigest()[:16]
     file.write_text(CONFIGURATION.replace("@digest@", digest))
     same = {"running": digest, "placed": digest, "file": digest}
-    assert observe.read_routing(PLAN)["configuration"] == same
+    assert read_routing(PLAN)["configuration"] == same
     file.write_text(file.read_text() + "wrong\n")
-    seen = observe.read_routing(PLAN)["configuration"]
+    seen = read_routing(PLAN)["configuration"]
     assert seen["running"] == "wrong"
     assert seen["file"] != digest
     file.unlink()
-    assert observe.read_routing(PLAN)["configuration"]["placed"] is None
+    assert read_routing(PLAN)["configuration"]["placed"] is None
 
 
-def test_an_frr_that_does_not_answer_is_told(observe: ModuleType, tmp_path: Path) -> None:
+def test_an_frr_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     (tmp_path / "vtysh").write_text("#!/bin/sh\necho failed to connect to any daemons >&2; exit 1\n")
-    assert observe.read_routing(PLAN) == {"error": "failed to connect to any daemons"}
+    assert read_routing(PLAN) == {"error": "failed to connect to any daemons"}

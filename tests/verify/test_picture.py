@@ -1,4 +1,4 @@
-"""The picture of a fabric: well-formed, complete while it is small, legible when it is large."""
+"""The picture of a fabric: well-formed, complete for a small fabric, and legible for a large one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 from fabrics import fabric, lab
 
-from l3hv.model import HostPlan
-from l3hv.picture import MACHINES_DRAWN, Marks, draw, names_of, topology_of
+from l3hv.model.plan import HostPlan
+from l3hv.render.picture import MACHINES_DRAWN, Marks, draw, names_of, topology_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 FABRIC_SVG = Path(__file__).parents[2] / "docs" / "fabric.svg"
@@ -24,7 +24,7 @@ def texts(drawn: ElementTree.Element) -> str:
     return "\n".join("".join(text.itertext()) for text in drawn.iter(f"{SVG}text"))
 
 
-def test_the_lab_is_drawn_whole() -> None:
+def test_the_lab_is_drawn_completely() -> None:
     shown = texts(picture(lab()))
     for word in (
         "hv1",
@@ -50,7 +50,7 @@ def test_the_picture_in_the_documentation_is_that_of_the_lab(
     expect_file(FABRIC_SVG, draw(topology_of(plans.values()), names_of(plans.values())))
 
 
-def test_broken_things_are_marked_and_say_why() -> None:
+def test_failures_are_marked_with_their_reason() -> None:
     marks = Marks({"rr1": "no BFD"}, {("hv2", "b"): "Idle"}, {"vm3": "no lease"}, {"vm4": "absent"})
     drawn = picture(lab(), marks)
     assert sorted({title.text for title in drawn.iter(f"{SVG}title")}) == [
@@ -64,7 +64,7 @@ def test_broken_things_are_marked_and_say_why() -> None:
     assert not any("broken" in (element.get("class") or "") for element in picture(lab()).iter())
 
 
-def test_a_large_fabric_is_summarised_and_what_is_broken_stays() -> None:
+def test_a_large_fabric_is_summarised_except_for_failures() -> None:
     many = fabric(60, 30)
     drawn = picture(many, Marks({"hv47": "down"}, {}, {"vm29": "no lease"}))
     shown = texts(drawn)
@@ -76,7 +76,7 @@ def test_a_large_fabric_is_summarised_and_what_is_broken_stays() -> None:
     assert re.search(r"and \d+ more guests", shown)
 
 
-def test_nothing_is_drawn_outside() -> None:
+def test_all_elements_are_inside_the_picture() -> None:
     for plans in (lab(), fabric(1, 1), fabric(40, 3)):
         drawn = picture(plans)
         width, height = (float(number) for number in drawn.get("viewBox", "").split()[2:])
@@ -99,7 +99,7 @@ def test_boxes_do_not_overlap() -> None:
                 assert apart
 
 
-def test_names_cannot_become_markup() -> None:
+def test_names_are_escaped() -> None:
     plans = lab()
     topology = topology_of(plans.values())
     marks = Marks({"hv1": '"><script>'}, {}, {}, {})

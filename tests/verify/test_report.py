@@ -1,4 +1,4 @@
-"""The reports say what differs, to people and to programs."""
+"""The reports of differences, for operators and for programs."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ from xml.etree import ElementTree
 import pytest
 from fabrics import lab
 
-from l3hv.verify.check import Check
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, Kind
 from l3hv.verify.report import Report
 from l3hv.verify.report.files import write_reports
 from l3hv.verify.report.html import marks
 from l3hv.verify.report.junit import junit
 from l3hv.verify.report.table import table
+from l3hv.verify.values import BfdState, PolicyRule, Presence, SessionState, UnitState
 
 LAB = lab()
 RULES = "0: from all lookup local\n1000: from all iif lo lookup main"
+UP = SessionState("Established", "198.51.100.1", "198.51.100.126")
+PLANNED = (PolicyRule(0, "lookup", "local"), PolicyRule(1000, "lookup", "main", iif="lo"))
+BIRD = UnitState("active", "enabled")
 CHECKS = (
-    Check("hv1", "session rr1_public", "Established", "Established", "ok"),
-    Check("hv1", "rules ipv4", RULES, RULES.splitlines()[0], "failed", "systemctl reload l3hv-tables"),
-    Check("hv1", "ping vm1 → vm2 ipv4", "an answer", "no answer", "failed"),
-    Check("hv2", "guest vm3", "present", "absent", "warning", "start the guest"),
-    Check("hv2", "bfd rr1 a public", "Up", "Down", "failed"),
-    Check("hv10", "unit bird", "active, enabled", "active, enabled", "ok"),
+    Check("hv1", Kind.SESSION, subjects.Session("rr1_public"), UP, UP, "ok"),
+    Check("hv1", Kind.RULES, subjects.InFamily("ipv4"), PLANNED, PLANNED[:1], "failed"),
+    Check("hv1", Kind.PING, subjects.EchoRequest("vm1", "vm2", "ipv4"), True, False, "failed"),
+    Check("hv2", Kind.GUEST, subjects.Guest("vm3"), Presence.PRESENT, Presence.ABSENT, "warning"),
+    Check(
+        "hv2", Kind.BFD, subjects.Bfd("rr1", "a", "public", None), BfdState("Up"), BfdState("Down"), "failed"
+    ),
+    Check("hv10", Kind.UNIT, subjects.Unit("bird"), BIRD, BIRD, "ok"),
 )
 REPORT = Report("inventories/lab", "2026-11-21T03:00:00+00:00", 1.4, CHECKS)
 GREEN = Report("inventories/lab", "2026-11-21T03:00:00+00:00", 1.4, (CHECKS[0], CHECKS[3], CHECKS[5]))
 
 
-def test_warnings_alone_are_no_failure() -> None:
-    assert GREEN.ok
-    assert not REPORT.ok
+def test_a_report_with_only_warnings_passes() -> None:
+    assert GREEN.passes
+    assert not REPORT.passes
     assert REPORT.counts() == {"ok": 2, "warning": 1, "failed": 3}
 
 
@@ -70,13 +77,13 @@ def test_the_files_hold_the_same_checks(tmp_path: Path) -> None:
         "found": "0: from all lookup local",
         "state": "failed",
         "ok": False,
-        "remedy": "systemctl reload l3hv-tables",
+        "remedy": "systemctl reload l3hv-tables; remove a rule of another program by hand",
     }
     suites = ElementTree.parse(tmp_path / "verify" / "report.xml").getroot()
     assert suites.get("tests") == str(len(data["checks"]))
 
 
-def test_junit_has_a_suite_per_host_and_fails_what_failed() -> None:
+def test_junit_has_a_suite_per_host_and_its_failures() -> None:
     root = ElementTree.fromstring(junit(REPORT))
     assert (root.get("tests"), root.get("failures")) == ("6", "3")
     assert [suite.get("name") for suite in root] == ["hv1", "hv2", "hv10"]
@@ -85,7 +92,7 @@ def test_junit_has_a_suite_per_host_and_fails_what_failed() -> None:
 
 
 class Page(HTMLParser):
-    """Collects what a page refers to, and whether its elements are closed."""
+    """A parser that collects the references of a page and its unclosed elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,18 +112,19 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("report", [REPORT, GREEN])
-def test_the_page_needs_nothing_else(report: Report, tmp_path: Path) -> None:
+def test_the_page_refers_to_no_other_file(report: Report, tmp_path: Path) -> None:
     write_reports(report, LAB.values(), tmp_path)
     text = (tmp_path / "report.html").read_text()
     page = Page()
     page.feed(text)
     assert (page.references, page.open) == ([], [])
     assert "prefers-color-scheme: dark" in text
-    assert ("The fabric is as intended" in text) is report.ok
+    assert ("The fabric is as intended" in text) is report.passes
 
 
-def test_what_is_checked_cannot_become_markup(tmp_path: Path) -> None:
-    evil = Check("hv1", "session <b>", "<script>", "</dd><script>alert(1)</script>", "failed", "<img>")
+def test_texts_of_checks_are_escaped(tmp_path: Path) -> None:
+    expected, found = SessionState("<script>"), SessionState("</dd><script>alert(1)</script>")
+    evil = Check("hv1", Kind.SESSION, subjects.Session("<b><img>"), expected, found, "failed")
     write_reports(Report("<i>", "", 0, (evil,)), LAB.values(), tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "<script" not in text
@@ -124,7 +132,7 @@ def test_what_is_checked_cannot_become_markup(tmp_path: Path) -> None:
     assert "<i>" not in text
 
 
-def test_the_picture_marks_what_is_broken() -> None:
+def test_the_picture_marks_failures() -> None:
     marked = marks(REPORT, LAB.values())
     assert marked.machines == {"hv1": "rules ipv4: 0: from all lookup local"}
     assert marked.links == {("hv2", "a"): "bfd rr1 a public: Down"}

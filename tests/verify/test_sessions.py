@@ -1,4 +1,4 @@
-"""Sessions of every layout are looked at, and those of a range under their clients' names."""
+"""Verification of sessions of every layout, and of sessions of a range by the names of its clients."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 import as_planned
 import pytest
 from fabrics import lab
+from in_words import compared
 
-from l3hv.model import HostPlan
-from l3hv.sessions import SESSION_LAYOUTS
-from l3hv.verify.announcements import announcements
-from l3hv.verify.compare import compare
-from l3hv.verify.expect import AT_LEAST, expectation
+from l3hv.model.plan import HostPlan
+from l3hv.model.profiles import SESSION_LAYOUTS
+from l3hv.plan.announcements import announcements
+from l3hv.verify.check import Kind
+from l3hv.verify.expect import expectation
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.ranges import with_clients, with_names
+from l3hv.verify.subjects import SessionFamily
+from l3hv.verify.values import AtLeast
 
 CLIENTS = ("hv1", "hv2", "hv3", "internet")
 RANGE = {"rr1": {"l3hv_neighbors": "range"}}
@@ -29,8 +32,8 @@ def with_layout(layout: str) -> dict[str, HostPlan]:
 
 
 def different(plan: HostPlan, seen: Any, fabric: Fabric) -> dict[str, str]:
-    """Return what was found where a check fails."""
-    return {check.what: check.found for check in compare(plan, seen, fabric) if not check.ok}
+    """Return the findings of failed checks."""
+    return {check.what: check.found for check in compared(plan, seen, fabric) if not check.passes}
 
 
 @pytest.mark.parametrize("layout", SESSION_LAYOUTS)
@@ -40,13 +43,13 @@ def test_a_host_as_planned_has_no_difference(layout: str) -> None:
     for plan in plans.values():
         assert different(plan, as_planned.observation(plan, fabric), fabric) == {}
     checks = {
-        check.what for check in compare(plans["hv1"], as_planned.observation(plans["hv1"], fabric), fabric)
+        check.what for check in compared(plans["hv1"], as_planned.observation(plans["hv1"], fabric), fabric)
     }
     assert sum(check.startswith("session ") for check in checks) == len(plans["hv1"].routing.sessions)
     assert "path a has a reflector for private" in checks
 
 
-def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
+def test_a_shared_session_that_is_down_fails_in_all_its_domains() -> None:
     plans = with_layout("shared")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
@@ -58,25 +61,25 @@ def test_a_shared_session_that_is_down_takes_all_of_its_domains() -> None:
     } <= different(plans["hv1"], seen, fabric).keys()
 
 
-def test_reflectors_of_one_path_tell_each_other_of_all_domains_that_a_shared_session_carries() -> None:
-    """GoBGP has a session for each domain: what BIRD tells it of the private one comes a second time."""
+def test_reflectors_on_a_path_exchange_all_domains_of_a_shared_session() -> None:
+    """GoBGP has a session for each domain: it receives BIRD's private routes a second time."""
     uplinks = {"b": {"public": "b-public", "private": "b-private"}}
     rr3 = {"l3hv_id": 100, "l3hv_daemon": "gobgp", "l3hv_uplinks": uplinks}
     plans = lab({"rr3": ("route_reflector", rr3)}, hv1={"l3hv_session_layout": "shared"})
     expected = expectation(plans["hv1"], fabric_of(plans), frozenset())
-    received = {what: count for what, count in expected.items() if what.startswith("received ")}
-    assert {what: count.startswith(AT_LEAST) for what, count in received.items()} == {
-        "received rr1_shared ipv4": False,
-        "received rr1_shared ipv6": False,
-        "received rr2_shared ipv4": True,
-        "received rr2_shared ipv6": True,
-        "received rr3_public ipv4": True,
-        "received rr3_public ipv6": True,
-        "received rr3_private ipv4": True,
+    received = {key.subject: count for key, count in expected.items() if key.kind is Kind.RECEIVED}
+    assert {subject: isinstance(count, AtLeast) for subject, count in received.items()} == {
+        SessionFamily("rr1_shared", "ipv4"): False,
+        SessionFamily("rr1_shared", "ipv6"): False,
+        SessionFamily("rr2_shared", "ipv4"): True,
+        SessionFamily("rr2_shared", "ipv6"): True,
+        SessionFamily("rr3_public", "ipv4"): True,
+        SessionFamily("rr3_public", "ipv6"): True,
+        SessionFamily("rr3_private", "ipv4"): True,
     }
 
 
-def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
+def test_bfd_of_per_family_sessions_is_named_by_family() -> None:
     plans = with_layout("per_family")
     fabric = fabric_of(plans)
     seen = as_planned.observation(plans["hv1"], fabric)
@@ -87,7 +90,7 @@ def test_with_a_session_per_family_bfd_is_named_by_family() -> None:
 
 
 def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
-    """Return what is seen on a reflector whose clients BIRD has given names to."""
+    """Return the observation of a reflector to whose clients BIRD has given names."""
     seen = as_planned.observation(with_clients(plan, fabric), fabric)
     sessions = seen["routing"]["sessions"].values()
     dynamic = {f"dynbgp{number}": session for number, session in enumerate(sessions, 1)}
@@ -108,7 +111,7 @@ def seen_by_a_range(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
     }
 
 
-def test_clients_of_a_range_are_known_by_their_addresses() -> None:
+def test_clients_of_a_range_are_identified_by_their_addresses() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
@@ -121,7 +124,7 @@ def test_clients_of_a_range_are_known_by_their_addresses() -> None:
     assert missing.removeprefix("session ") in explicit
 
 
-def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
+def test_a_client_of_a_range_without_a_plan_is_named() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     plan = with_clients(plans["rr1"], fabric)
@@ -132,7 +135,7 @@ def test_who_is_in_a_range_and_in_no_plan_is_named() -> None:
     assert found == {"session dynbgp9": f"Established, {stranger['local']} to 198.51.100.77"}
 
 
-def test_other_reflectors_are_as_they_are() -> None:
+def test_reflectors_without_ranges_are_not_renamed() -> None:
     plans = lab(**RANGE)
     fabric = fabric_of(plans)
     assert with_clients(plans["rr2"], fabric) == plans["rr2"]

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Tells what a machine lacks before anything on it is touched."""
+"""Reports what a machine lacks, before a role changes anything on it."""
 
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 
@@ -15,10 +15,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: host_requirements
-short_description: Tell what a machine lacks before anything on it is touched
+short_description: Report what a machine lacks before a role changes anything on it
 description:
-  - Looks at the distribution, the kernel, the interfaces and the installed packages. Changes nothing.
-  - Fails with all reasons at once when the machine cannot become what the plan says.
+  - Reads the distribution, the kernel, the interfaces and the installed packages. Changes nothing.
+  - Fails with all reasons at once if the machine does not meet the requirements of its plan.
 options:
   packages:
     description: The packages that must be installed.
@@ -31,19 +31,19 @@ options:
     elements: str
     required: true
   system:
-    description: The one that the plan was made for, as C(IDVERSION_ID).
+    description: The distribution of the plan, as C(IDVERSION_ID).
     type: str
   interfaces:
-    description: The interfaces that must exist already.
+    description: The interfaces that must already exist.
     type: list
     elements: str
     default: []
   vlans:
-    description: Whether the kernel has to make 802.1Q interfaces.
+    description: Whether the kernel has to create 802.1Q interfaces.
     type: bool
     default: false
   main_default_route:
-    description: Whether a default route of the management is expected in table main.
+    description: Whether table main is expected to have a default route of the management network.
     type: bool
   multipath:
     description: The address families in which all routes may have several next hops.
@@ -51,8 +51,8 @@ options:
     elements: str
     choices: [ipv4, ipv6]
     default: []
-  strangers:
-    description: Patterns of systemd's units that must not run, nor start at boot.
+  other_daemons:
+    description: Patterns of the systemd units of other routing daemons, which must not run or start at boot.
     type: list
     elements: str
     default: []
@@ -60,7 +60,7 @@ author: [l3hv]
 """
 
 EXAMPLES = r"""
-- name: See what this machine lacks
+- name: Check that the machine meets the requirements of its plan
   host_requirements:
     packages: [bird2, nftables]
     systems: [debian 12, debian 13]
@@ -74,13 +74,15 @@ missing:
   returned: always
   type: list
   elements: str
-strangers:
-  description: The units that run, or start at boot, and must not.
+other_daemons:
+  description: The units of other routing daemons that run or start at boot.
   returned: always
   type: list
   elements: str
 cautions:
-  description: What works, but probably not as meant.
+  description:
+    - Sentences about settings that work, but probably not as intended.
+    - They are not in the common return value C(warnings), to which Ansible adds its own and which it prints.
   returned: always
   type: list
   elements: str
@@ -90,7 +92,7 @@ SYSTEMD_SECONDS = 20
 """The time-out of `systemctl list-units` and `systemctl list-unit-files`."""
 
 FLOWS_SINCE = (4, 4)
-"""Linux from 3.6 until this version takes the next hops of an IPv4 route in turn, packet by packet."""
+"""Linux from 3.6 until this version uses the next hops of an IPv4 route in turn, packet by packet."""
 
 PORTS_SINCE = {"ipv4": (4, 12), "ipv6": (4, 18)}
 """The first versions that have ``fib_multipath_hash_policy``."""
@@ -103,7 +105,7 @@ def system() -> str:
 
 
 def missing_packages(names: list[str]) -> list[str]:
-    """Return those of ``names`` that dpkg does not know as installed."""
+    """Return the packages in ``names`` that are not installed."""
     asked = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", *names],
         capture_output=True,
@@ -114,8 +116,8 @@ def missing_packages(names: list[str]) -> list[str]:
     return [name for name in names if name not in installed]
 
 
-def strange_units(patterns: list[str]) -> list[str]:
-    """Return the units that match one of ``patterns`` and are active, or start at boot."""
+def units_in_use(patterns: list[str]) -> list[str]:
+    """Return the units that match one of ``patterns`` and are active or start at boot."""
     if not patterns:
         return []
     quiet = ["--no-legend", "--plain", "--no-pager"]
@@ -130,7 +132,7 @@ def strange_units(patterns: list[str]) -> list[str]:
 
 
 def has_vlans() -> bool:
-    """Tell whether the kernel can make 802.1Q interfaces: it has the module, or it can load it."""
+    """Tell whether the kernel can create 802.1Q interfaces: it has loaded the module, or can load it."""
     return (
         os.path.exists("/proc/net/vlan")
         or subprocess.run(["modprobe", "--quiet", "--dry-run", "8021q"], check=False).returncode == 0
@@ -153,7 +155,7 @@ def main_default_routes() -> list[str]:
 
 
 def problems(module: AnsibleModule) -> list[str]:
-    """Return a sentence for each reason that speaks against touching this machine."""
+    """Return a sentence for each reason not to change this machine."""
     parameters = module.params
     found = []
     if system() not in parameters["systems"]:
@@ -161,31 +163,33 @@ def problems(module: AnsibleModule) -> list[str]:
     elif parameters["system"] not in {None, system().replace(" ", "")}:
         found.append(
             f"This is {system()}, and the plan is for {parameters['system']}:"
-            f" say `l3hv_system: {system().replace(' ', '')}`."
+            f" set `l3hv_system: {system().replace(' ', '')}`."
         )
     for interface in parameters["interfaces"]:
         if not os.path.exists(f"/sys/class/net/{interface}"):
             there = ", ".join(sorted(os.listdir("/sys/class/net")))
-            found.append(f"There is no interface {interface}; there are {there}. Correct l3hv_uplinks.")
+            found.append(f"There is no interface {interface}; the machine has {there}. Correct l3hv_uplinks.")
     if parameters["vlans"] and not has_vlans():
         found.append(
-            f"The kernel {platform.release()} cannot make 802.1Q interfaces (no module 8021q)."
-            " Install a kernel that can, or let somebody else make them: `l3hv_vlan_interfaces: external`."
+            f"The kernel {platform.release()} cannot create 802.1Q interfaces (no module 8021q)."
+            " Install a kernel that can, or create the interfaces yourself and set"
+            " `l3hv_vlan_interfaces: external`."
         )
     if parameters["main_default_route"] is False:
         found += [
             f"Table main has a default route ({route}), and l3hv_main_default_route is false."
-            " It would win over the fabric's tables for all that this host sends, and the strict source check"
-            " would drop its guests' ARP. Remove the route, or say `l3hv_main_default_route: true`."
+            " All traffic of this host would use it instead of the fabric's tables, and the strict"
+            " reverse-path check would drop its guests' ARP. Remove the route, or set"
+            " `l3hv_main_default_route: true`."
             for route in main_default_routes()
         ]
     return found
 
 
 def multipath_cautions(release: str, families: list[str]) -> list[str]:
-    """Return what a kernel of this release does to flows in ``families`` whose routes have several next hops.
+    """Return the faults of a kernel release with flows in ``families`` whose routes have several next hops.
 
-    ``release`` is as in uname(1).  One that is no version has no cautions.
+    ``release`` is as in uname(1).  The result is empty if it is not a version.
     """
     version = re.match(r"(\d+)\.(\d+)", release)
     if version is None:
@@ -194,13 +198,13 @@ def multipath_cautions(release: str, families: list[str]) -> list[str]:
     found = []
     if "ipv4" in families and kernel < FLOWS_SINCE:
         found.append(
-            f"The kernel {release} sends the packets of one IPv4 flow over several paths, so that they come"
-            " out of order (4.4 and later do not). Say `l3hv_ecmp: none` for this host, or at least"
-            " `l3hv_ecmp: without_default` for what leaves the fabric."
+            f"The kernel {release} sends the packets of one IPv4 flow over several paths, so that they arrive"
+            " out of order (4.4 and later do not). Set `l3hv_ecmp: none` for this host, or at least"
+            " `l3hv_ecmp: without_default` for traffic that leaves the fabric."
         )
     found += [
-        f"The kernel {release} does not look at ports when it chooses a path for IPv{family[-1]}: all flows"
-        f" between two hosts may share one ({since[0]}.{since[1]} and later look)."
+        f"The kernel {release} ignores ports when it chooses a path for IPv{family[-1]}: all flows"
+        f" between two hosts may share one path ({since[0]}.{since[1]} and later use ports)."
         for family, since in PORTS_SINCE.items()
         if family in families and FLOWS_SINCE <= kernel < since
     ]
@@ -208,7 +212,7 @@ def multipath_cautions(release: str, families: list[str]) -> list[str]:
 
 
 def cautions(module: AnsibleModule) -> list[str]:
-    """Return a sentence for what works, but probably not as meant."""
+    """Return a sentence for each setting that works, but probably not as intended."""
     found = multipath_cautions(platform.release(), module.params["multipath"])
     if module.params["main_default_route"] and not main_default_routes():
         found.append("l3hv_main_default_route is true, but table main has no default route.")
@@ -225,7 +229,7 @@ def main() -> None:
             "vlans": {"type": "bool", "default": False},
             "main_default_route": {"type": "bool"},
             "multipath": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"], "default": []},
-            "strangers": {"type": "list", "elements": "str", "default": []},
+            "other_daemons": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -233,7 +237,7 @@ def main() -> None:
     if found:
         module.fail_json(msg=" ".join(found))
     try:
-        strangers = strange_units(module.params["strangers"])
+        other_daemons = units_in_use(module.params["other_daemons"])
     except subprocess.TimeoutExpired:
         module.fail_json(
             msg=f"systemd on {os.uname().nodename} does not answer within {SYSTEMD_SECONDS} s. Look at"
@@ -242,7 +246,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         missing=missing_packages(module.params["packages"]),
-        strangers=strangers,
+        other_daemons=other_daemons,
         cautions=cautions(module),
     )
 

@@ -1,6 +1,6 @@
-"""The twin: an inventory's machines, booted as real machines on one Linux host.
+"""The twin: the machines of an inventory, booted as containers on one Linux host.
 
-Importing this package needs nothing but Python's own library.
+Importing this package needs only the standard library of Python.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ HOST_PACKAGES = (
     "systemd-container",
     "util-linux",
 )
-"""Debian packages that the twin needs on the host that carries it."""
+"""Debian packages that the twin needs on its host."""
 
 
 class TwinError(Exception):
-    """Something that the twin cannot do; the message says what is wrong and what to do."""
+    """An error of the twin; the message has the problem and the remedy."""

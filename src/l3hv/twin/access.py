@@ -1,4 +1,4 @@
-"""How the host gets into the machines: a key pair, an SSH configuration, Ansible's variables."""
+"""Access of the host to the machines: a key pair, an SSH configuration, Ansible's variables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from l3hv.twin import network
 from l3hv.twin.state import Standing, Twin, write_json
 
 TWIN_VARIABLES = {"l3hv_vlan_interfaces": "external"}
-"""What all machines of a twin have, whatever the inventory says: their VLAN interfaces are cables."""
+"""Variables that override those of the inventory on all machines: VLAN interfaces are cables of the twin."""
 
 
 def ssh_config(twin: Twin) -> Path:
@@ -17,12 +17,12 @@ def ssh_config(twin: Twin) -> Path:
 
 
 def extra_variables(twin: Twin) -> Path:
-    """The file that ``play`` hands to Ansible as extra variables."""
+    """Return the file that ``play`` passes to Ansible as extra variables."""
     return twin.directory / "vars.json"
 
 
 def write_access(twin: Twin, standing: Standing) -> None:
-    """Make the key pair (once), the SSH configuration and Ansible's extra variables."""
+    """Create the key pair (once), the SSH configuration and Ansible's extra variables."""
     key = twin.directory / "key"
     if not (twin.directory / "key.pub").exists():
         key.unlink(missing_ok=True)
@@ -34,7 +34,7 @@ def write_access(twin: Twin, standing: Standing) -> None:
     sockets = twin.directory / "control"
     sockets.mkdir(mode=0o700, exist_ok=True)
     ssh_config(twin).write_text(_ssh_config_text(twin, standing))
-    # Nothing is configured on somebody else's router, unless one of our machines plays it.
+    # l3hv configures routers of other teams only if the twin has adopted them.
     adopted = {"l3hv_managed": True} if standing.adopt else {}
     write_json(
         extra_variables(twin),
@@ -45,7 +45,7 @@ def write_access(twin: Twin, standing: Standing) -> None:
             "ansible_user": "root",
             "ansible_become": False,
             "ansible_ssh_common_args": f"-F {ssh_config(twin)}",
-            # Ansible names a connection after host, port and user, which twins have in common.
+            # Ansible names a connection after host, port and user, which several twins can share.
             "ansible_control_path_dir": str(sockets),
             "ansible_python_interpreter": "/usr/bin/python3",
             "l3hv_twin": twin.name,

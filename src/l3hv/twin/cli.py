@@ -1,4 +1,4 @@
-"""The command line of the twin: one verb per thing that happens to machines and cables."""
+"""The command line of the twin: verbs that start, stop, break and measure machines, guests and cables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from l3hv.topology import Topology
+from l3hv.model.text import counted
+from l3hv.model.topology import Topology
 from l3hv.twin import (
     HOST_PACKAGES,
     TwinError,
@@ -31,7 +33,6 @@ from l3hv.twin import (
     status,
 )
 from l3hv.twin.state import Standing, Twin, standing_twins, topology_from
-from l3hv.verify.words import some
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MOST_FLOWS = 256
@@ -39,12 +40,12 @@ DEFAULT_INVENTORY = "inventories/lab"
 
 
 def say(line: str) -> None:
-    """Tell whoever waits what is going on; results go to standard output instead."""
+    """Print progress or an error to standard error; results go to standard output."""
     print(f"twin: {line}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; its exit status."""
+    """Run one verb, and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command: list[str] = []
     if "--" in words:
@@ -65,56 +66,96 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        say("interrupted: './twin down' removes what is there, './twin up' goes on")
+        say("interrupted: './twin up' continues, './twin down' removes the twin")
         return 130
+
+
+class _Verbs:
+    """The verbs of the command line, in the groups of the help."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+        self._verbs = parser.add_subparsers(
+            prog="twin", metavar="VERB", required=True, help=argparse.SUPPRESS
+        )
+        self._lines: list[str] = []
+        self.names: list[str] = []
+
+    def group(self, title: str) -> None:
+        """Begin a group of verbs."""
+        self._lines += ["", f"{title}:"]
+        self._parser.epilog = "\n".join(self._lines).lstrip()
+
+    def add(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], int | None],
+        summary: str,
+        *,
+        has_name: bool = True,
+        as_json: bool = False,
+        takes: str | None = None,
+        parents: Sequence[argparse.ArgumentParser] = (),
+    ) -> argparse.ArgumentParser:
+        """Add a verb and return its parser.
+
+        ``takes`` is ``command`` if a command may follow ``--``, and ``arguments`` if the verb passes all
+        unknown arguments to a program.  ``has_name`` adds the option for the name of the twin.
+        """
+        place = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'}"
+        usages = {
+            "command": f"{place} -- COMMAND",
+            "arguments": f"twin {name} [-h] [--name NAME] PLAYBOOK [ARGUMENT ...]",
+        }
+        added = self._verbs.add_parser(
+            name,
+            description=summary,
+            usage=usages.get(takes or ""),
+            allow_abbrev=False,
+            parents=parents,
+        )
+        self.names.append(name)
+        added.set_defaults(run=run, takes=takes)
+        if has_name:
+            added.add_argument("--name", default="lab", help="the name of the twin (default: lab)")
+        if as_json:
+            added.add_argument("--json", action="store_true", help="print JSON")
+        self._lines += textwrap.wrap(summary, 78, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
+        self._parser.epilog = "\n".join(self._lines).lstrip()
+        return added
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="twin",
-        description="Boot an inventory's machines as real machines on this host. Needs root.",
+        usage="twin [-h] VERB ...",
+        description="Boot the machines of an inventory as containers on this host. Needs root.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_verbs(parser)
+    return parser
 
-    def verb(
-        name: str,
-        run: Callable[[argparse.Namespace], int | None],
-        summary: str,
-        *,
-        twin: bool = True,
-        as_json: bool = False,
-        takes: str | None = None,
-        parents: Sequence[argparse.ArgumentParser] = (),
-    ) -> argparse.ArgumentParser:
-        usage = f"twin {name} [-h] [--name NAME] {'GUEST' if name == 'guest' else 'MACHINE'} -- COMMAND"
-        added = verbs.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            usage=usage if takes == "command" else None,
-            allow_abbrev=False,
-            parents=parents,
-        )
-        added.set_defaults(run=run, takes=takes)
-        if twin:
-            added.add_argument("--name", default="lab", help="which twin (default: lab)")
-        if as_json:
-            added.add_argument("--json", action="store_true", help="print JSON")
-        return added
 
-    added = verb("image", _image, "Build a base image unless it is cached.", twin=False)
-    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.SUITES))
-    added.add_argument(
-        "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
-    )
-    added.add_argument("--bare", action="store_true", help="without the routing packages")
-    added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
-    added.add_argument("--all", action="store_true", help="all images that there are, some at the same time")
+def _add_verbs(parser: argparse.ArgumentParser) -> _Verbs:
+    verbs = _Verbs(parser)
+    _add_building(verbs)
+    _add_running(verbs)
+    _add_breaking(verbs)
+    _add_measuring(verbs)
+    return verbs
 
-    added = verb(
+
+def verbs() -> list[str]:
+    """Return the names of all verbs."""
+    return _add_verbs(argparse.ArgumentParser()).names
+
+
+def _add_building(verbs: _Verbs) -> None:
+    verbs.group("build")
+    added = verbs.add(
         "up",
         _up,
-        "Start a twin, or bring it to its changed inventory.",
+        "Start a twin, or apply changes of its inventory.",
         as_json=True,
         parents=[_ansible_options()],
     )
@@ -123,77 +164,99 @@ def _parser() -> argparse.ArgumentParser:
         "-i",
         "--inventory",
         action="append",
-        help="an Ansible inventory, several if given several times "
-        f"(default: what the standing twin was started with, or {DEFAULT_INVENTORY})",
+        help="an Ansible inventory; may be repeated "
+        f"(default: the inventories of the running twin, or {DEFAULT_INVENTORY})",
     )
     source.add_argument("--topology", help="a JSON topology instead of an inventory")
-    added.add_argument("--bare", action="store_true", help="machines without routing packages")
-    added.add_argument("--system", choices=sorted(image.SUITES), help="one system for all machines")
+    added.add_argument("--bare", action="store_true", help="boot machines without routing packages")
+    added.add_argument("--system", choices=sorted(image.SUITES), help="boot all machines with this system")
     added.add_argument(
         "--adopt",
         action="store_true",
-        help="provision routers of somebody else (l3hv_managed: false) like our own; "
-        "by default they have uplinks and nothing else",
+        help="provision routers of other teams (l3hv_managed: false) with l3hv too; "
+        "by default they boot without configuration",
     )
 
-    added = verb(
+    added = verbs.add("down", _down, "Remove a twin with all its machines, namespaces and files.")
+    added.add_argument("--all", action="store_true", help="remove all twins of this host")
+
+    added = verbs.add("image", _image, "Build a base image unless it is cached.", has_name=False)
+    added.add_argument("--system", default=image.DEFAULT_SYSTEM, choices=sorted(image.SUITES))
+    added.add_argument(
+        "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
+    )
+    added.add_argument("--bare", action="store_true", help="omit the routing packages")
+    added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
+    added.add_argument("--all", action="store_true", help="build all images, several at the same time")
+
+    verbs.add("packages", _packages, "Print the Debian packages that the host needs.", has_name=False)
+
+
+def _add_running(verbs: _Verbs) -> None:
+    verbs.group("run")
+    added = verbs.add(
         "play",
         _play,
-        "Run a playbook against the twin's machines; what the twin does not know of the "
-        "arguments goes to ansible-playbook.",
+        "Run a playbook against the twin's machines, with further arguments of ansible-playbook.",
         takes="arguments",
     )
-    added.add_argument("playbook")
+    added.add_argument("playbook", metavar="PLAYBOOK")
 
-    verb("status", _status, "Show machines, ports and guests.", as_json=True)
+    verbs.add("status", _status, "Show machines, ports and guests.", as_json=True)
 
-    added = verb("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
-    added.add_argument("machine")
+    added = verbs.add("exec", _exec, "Run a command in a machine (default: bash).", takes="command")
+    added.add_argument("machine", metavar="MACHINE")
 
-    added = verb("guest", _guest, "Run a command as a guest (default: bash).", takes="command")
-    added.add_argument("guest")
+    added = verbs.add("guest", _guest, "Run a command as a guest (default: bash).", takes="command")
+    added.add_argument("guest", metavar="GUEST")
 
-    added = verb("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
-    added.add_argument("guest")
-    added.add_argument("--on", metavar="HYPERVISOR", help="default: where it was last")
+    added = verbs.add("plug", _plug, "Start a guest, or move a running one to another hypervisor.")
+    added.add_argument("guest", metavar="GUEST")
+    added.add_argument("--on", metavar="HYPERVISOR", help="default: its last hypervisor")
     runs_as = added.add_mutually_exclusive_group()
-    runs_as.add_argument("--qemu", action="store_true", help="as a real virtual machine")
+    runs_as.add_argument("--qemu", action="store_true", help="run it as a virtual machine")
     runs_as.add_argument(
-        "--client", choices=guest_system.CLIENTS, help="with a Debian user space that runs this client"
+        "--client", choices=guest_system.CLIENTS, help="run it with a Debian user space and this client"
     )
 
-    added = verb("unplug", _unplug, "Stop a guest and remove its interface.")
-    added.add_argument("guest")
+    added = verbs.add("unplug", _unplug, "Stop a guest and remove its interface.")
+    added.add_argument("guest", metavar="GUEST")
 
+
+def _add_breaking(verbs: _Verbs) -> None:
+    verbs.group("break and repair")
     for name, run, summary in (
-        ("cut", _cut, "Lose all frames of a machine on a path, silently: carriers stay."),
+        ("cut", _cut, "Drop all frames of a machine on a path; carriers stay up."),
         ("heal", _heal, "Undo a cut."),
     ):
-        added = verb(name, run, summary)
-        added.add_argument("machine")
-        added.add_argument("path")
+        added = verbs.add(name, run, summary)
+        added.add_argument("machine", metavar="MACHINE")
+        added.add_argument("path", metavar="PATH")
         added.add_argument("--domain", help="one domain of the path (default: all)")
 
-    added = verb("carrier", _carrier, "Take a machine's carrier on a path, or give it back.")
-    added.add_argument("machine")
-    added.add_argument("path")
+    added = verbs.add("carrier", _carrier, "Switch a machine's carrier on a path off or on.")
+    added.add_argument("machine", metavar="MACHINE")
+    added.add_argument("path", metavar="PATH")
     added.add_argument("state", choices=("up", "down"))
     added.add_argument("--domain", help="one domain of the path (default: all)")
 
-    added = verb("crash", _crash, "Cut a machine's power.")
-    added.add_argument("machine")
+    added = verbs.add("kill", _kill, "Send SIGKILL to a daemon of a machine.")
+    added.add_argument("machine", metavar="MACHINE")
+    added.add_argument("daemon", metavar="DAEMON", help="the name of the program: bird, dnsmasq, …")
 
-    added = verb("boot", _boot, "Switch a machine on and wait until it is up.")
-    added.add_argument("machine")
+    added = verbs.add("crash", _crash, "Power a machine off, as a power cut does.")
+    added.add_argument("machine", metavar="MACHINE")
 
-    added = verb("kill", _kill, "SIGKILL a daemon of a machine.")
-    added.add_argument("machine")
-    added.add_argument("daemon", help="its program's name: bird, dnsmasq, …")
+    added = verbs.add("boot", _boot, "Switch a machine on and wait until it is up.")
+    added.add_argument("machine", metavar="MACHINE")
 
-    added = verb(
+
+def _add_measuring(verbs: _Verbs) -> None:
+    verbs.group("measure")
+    added = verbs.add(
         "probe",
         _probe,
-        "Send parallel UDP echo flows between two ends, and tell what an event cost them.",
+        "Send parallel UDP echo flows between two ends, and measure the loss that an event causes.",
         as_json=True,
     )
     added.add_argument("source", metavar="FROM", help="a guest, a machine or an address")
@@ -203,15 +266,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--interval-ms", type=float, default=10, help="default: %(default)s")
     added.add_argument("--seconds", type=float, default=15, help="default: %(default)s")
     added.add_argument(
-        "--event", help="a verb to run meanwhile ('cut hv2 a'), or a shell command ('! COMMAND')"
+        "--event", help="a verb to run during the probe ('cut hv2 a'), or a shell command ('! COMMAND')"
     )
-    added.add_argument("--at", type=float, default=5, help="when, in seconds (default: 5)")
-
-    added = verb("down", _down, "Remove a twin and everything that it made.")
-    added.add_argument("--all", action="store_true", help="all twins of this host")
-
-    verb("packages", _packages, "Print the Debian packages that the host needs.", twin=False)
-    return parser
+    added.add_argument("--at", type=float, default=5, help="time of the event in seconds (default: 5)")
 
 
 def _twin(options: argparse.Namespace) -> Twin:
@@ -242,17 +299,17 @@ def _up(options: argparse.Namespace) -> int:
         _print_json({"twin": twin.name, **asdict(outcome), "seconds": seconds})
     booted, plugged = len(outcome.booted), len(outcome.plugged)
     # The guests of a machine that boots start with it.
-    done = [some(booted, "machine") + " booted"] if booted else []
-    done += [some(plugged, "guest") + " plugged"] if plugged else []
+    done = [counted(booted, "machine") + " booted"] if booted else []
+    done += [counted(plugged, "guest") + " plugged"] if plugged else []
     if not options.json and (done or not outcome.failed):
         say(f"{' and '.join(done)} in {seconds} s" if done else "nothing to boot or to plug")
     if outcome.failed:
-        say(f"{lifecycle.failures(outcome.failed)}\nThe others stand; the next './twin up' tries again.")
+        say(f"{lifecycle.failures(outcome.failed)}\nThe others run; the next './twin up' tries again.")
     return 1 if outcome.failed else 0
 
 
 def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.Wanted:
-    """What ``up`` is asked for; without an inventory it is what the twin stands for, read again."""
+    """Return the arguments of ``up``; by default the inventories of the running twin are read again."""
     wanted = lifecycle.Wanted(Topology((), ()), bare=options.bare, system=options.system)
     if options.topology:
         try:
@@ -260,7 +317,7 @@ def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.W
         except (OSError, ValueError) as error:
             raise TwinError(f"{options.topology} is no JSON topology: {error}") from error
         return replace(wanted, topology=topology_from(stored), adopt=options.adopt)
-    words = tuple(_words_for_ansible(options))
+    words = tuple(_ansible_arguments(options))
     if options.inventory or before is None or not before.inventories:
         given = options.inventory or [str(REPOSITORY / DEFAULT_INVENTORY)]
         inventories = tuple(each if "," in each else str(Path(each).resolve()) for each in given)
@@ -272,9 +329,16 @@ def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.W
 
 
 def _ansible_options() -> argparse.ArgumentParser:
-    """The options of ansible-playbook that an inventory may need to be read."""
+    """Return a parser of the options of ansible-playbook that an inventory may need."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-e", "--extra-vars", action="append", default=[], metavar="VARIABLES")
+    parser.add_argument(
+        "-e",
+        "--extra-vars",
+        action="append",
+        default=[],
+        metavar="VARIABLES",
+        help="as for ansible-playbook, like the options of vaults",
+    )
     parser.add_argument("--vault-id", action="append", default=[], dest="vault_ids", metavar="ID")
     parser.add_argument(
         "--vault-password-file", action="append", default=[], dest="vault_password_files", metavar="FILE"
@@ -283,8 +347,8 @@ def _ansible_options() -> argparse.ArgumentParser:
     return parser
 
 
-def _words_for_ansible(options: argparse.Namespace) -> Iterator[str]:
-    """These options as they hold in any directory."""
+def _ansible_arguments(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the options for Ansible as arguments with absolute paths, which are valid in any directory."""
     for value in options.extra_vars:
         yield from ("-e", f"@{Path(value[1:]).resolve()}" if value.startswith("@") else value)
     for value in options.vault_ids:
@@ -298,7 +362,7 @@ def _words_for_ansible(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _use_configuration() -> None:
-    """Let Ansible read one configuration wherever it is started: ANSIBLE_CONFIG's, or this repository's."""
+    """Make Ansible read ANSIBLE_CONFIG, or the configuration of this repository, in any directory."""
     chosen = Path(os.environ.get("ANSIBLE_CONFIG") or REPOSITORY / "ansible.cfg")
     os.environ["ANSIBLE_CONFIG"] = str(chosen.resolve())
 
@@ -308,8 +372,10 @@ def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Top
     try:
         from ansible.errors import AnsibleError
 
-        from l3hv.errors import IntentError
-        from l3hv.inventory import Options, place_of_error, read_topology
+        from l3hv.inventory.ansible import Options
+        from l3hv.inventory.files import place_of_error
+        from l3hv.inventory.read import read_topology
+        from l3hv.model.errors import IntentError
     except ModuleNotFoundError as error:
         raise TwinError(
             f"the Python package {error.name} is missing: install requirements.txt into .venv (make venv)"
@@ -325,7 +391,7 @@ def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Top
     try:
         return read_topology(*map(Path, inventories), options=options, override=access.TWIN_VARIABLES)
     except IntentError as error:
-        raise TwinError(f"{named} is not sound:\n{error}") from error
+        raise TwinError(f"{named} has problems:\n{error}") from error
     except AnsibleError as error:
         place = place_of_error(error)
         raise TwinError(f"Ansible cannot read {named}: {f'{place}: ' if place else ''}{error}") from error
@@ -335,7 +401,7 @@ def _play(options: argparse.Namespace) -> None:
     twin = _twin(options)
     standing = twin.standing()
     if not standing.inventories:
-        raise TwinError(f"the twin {twin.name} was started without an inventory to play")
+        raise TwinError(f"the twin {twin.name} has a topology file, and no inventory for playbooks")
     beside = Path(sys.executable).with_name("ansible-playbook")
     program = str(beside) if beside.exists() else shutil.which("ansible-playbook")
     if program is None:
@@ -343,7 +409,7 @@ def _play(options: argparse.Namespace) -> None:
     _use_configuration()
     os.chdir(REPOSITORY)
     sources = [word for inventory in standing.inventories for word in ("-i", inventory)]
-    # Of two values the later one counts: the twin's.
+    # The last value of a variable applies: that of the twin.
     extra = [*standing.options, "-e", f"@{access.extra_variables(twin)}"]
     os.execv(program, [program, *sources, *extra, options.playbook, *options.command])
 
@@ -387,10 +453,10 @@ def _plug(options: argparse.Namespace) -> None:
     if options.on:
         standing.machine(options.on)
     guest = standing.guest(options.guest)
-    # Without a word it runs as it did: a move or a second plug does not change that.
+    # Without these options a guest keeps its kind: a move or a second plug does not change it.
     wanted = guests.Kind(options.qemu, options.client) if options.qemu or options.client else None
     if options.client:
-        say(f"{guest.name} gets a Debian user space with {options.client}")
+        say(f"starting {guest.name} with a Debian user space and {options.client}")
     guests.plug(twin, guest, options.on, wanted)
 
 
@@ -411,9 +477,9 @@ def _carrier(options: argparse.Namespace) -> None:
     _set_cables(options, "dark", present=options.state == "down")
 
 
-def _set_cables(options: argparse.Namespace, ill: str, *, present: bool) -> None:
+def _set_cables(options: argparse.Namespace, fault: str, *, present: bool) -> None:
     twin = _twin(options)
-    lifecycle.set_cables(twin, options.machine, options.path, options.domain, ill, present=present)
+    lifecycle.set_cables(twin, options.machine, options.path, options.domain, fault, present=present)
 
 
 def _crash(options: argparse.Namespace) -> None:
@@ -433,9 +499,9 @@ def _probe(options: argparse.Namespace) -> None:
     twin = _twin(options)
     standing = twin.standing()
     if not (0 < options.interval_ms < math.inf and 0 < options.seconds < math.inf and options.at >= 0):
-        raise TwinError("--interval-ms, --seconds and --at take numbers above 0")
+        raise TwinError("--interval-ms and --seconds need numbers above 0, --at a number from 0")
     if not 1 <= options.flows <= MOST_FLOWS:
-        raise TwinError(f"--flows takes a number from 1 to {MOST_FLOWS}")
+        raise TwinError(f"--flows needs a number from 1 to {MOST_FLOWS}")
     ends = [options.source, options.target]
     family = options.family or (6 if any(":" in end for end in ends) else 4)
     source, target = (probe.find_end(twin, standing, end, family) for end in ends)
@@ -461,17 +527,17 @@ def _probe(options: argparse.Namespace) -> None:
     print(f"flows {result.flows}, hit {result.flows_hit}")
     print(f"outage: worst {result.worst_outage_ms} ms, median {result.median_outage_ms} ms")
     if result.lost == result.sent:
-        print(f"{target.name} never answered {source.name}: may the two reach each other at all?")
+        print(f"{target.name} never answered {source.name}: check that policy and routes permit this traffic")
 
 
 def _event(text: str, name: str) -> Callable[[], int]:
-    """What a probe runs: a shell command after an exclamation mark, or a verb of this twin."""
+    """Return the event of a probe: a shell command after an exclamation mark, or a verb of this twin."""
     if text.startswith("!"):
         return lambda: subprocess.run(["sh", "-c", text[1:]], check=False).returncode
     try:
         verb, *rest = shlex.split(text)
     except ValueError as error:
-        raise TwinError(f"--event takes a verb of ./twin, or ! and a shell command: {error}") from None
+        raise TwinError(f"--event needs a verb of ./twin, or ! and a shell command: {error}") from None
     return lambda: main([verb, "--name", name, *rest])
 
 

@@ -1,7 +1,7 @@
-"""A control group per machine, on hosts with and without systemd as PID 1.
+"""Control groups: one per machine, on hosts with and without systemd as PID 1.
 
-Machines that shared one group would stop each other's units, and could not be counted or
-ended apart.
+In a common group machines would stop each other's units, and the twin could not end or count the
+processes of one machine.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pathlib import Path
 from l3hv.twin.state import Twin
 
 CGROUPS = Path("/sys/fs/cgroup")
-# What systemd needs of the first version's hierarchies, and what a machine is counted by.
+# Hierarchies of control groups version 1 that systemd needs, and those that account for a machine.
 LEGACY_HIERARCHIES = ("systemd", "unified", "memory", "pids")
 
 
 def host_has_systemd() -> bool:
-    """Whether PID 1 of the host is systemd (sd_booted(3)): it then owns all control groups."""
+    """Return whether PID 1 of the host is systemd (sd_booted(3)): it then owns all control groups."""
     return Path("/run/systemd/system").is_dir()
 
 
 def groups(twin: Twin, machine: str = "") -> list[Path]:
-    """The directories of a machine's groups, or of the whole twin's, existing or not."""
+    """Return the directories of a machine's groups, or of the whole twin's, existing or not."""
     if host_has_systemd():
         return [CGROUPS / "l3hv.slice" / f"l3hv-{twin.name}.slice"]
     inside = Path("l3hv", twin.name, machine)
@@ -37,7 +37,7 @@ def groups(twin: Twin, machine: str = "") -> list[Path]:
 
 
 def confined(twin: Twin, machine: str, script: str) -> list[str]:
-    """The command that runs a shell script in the machine's group, in place of itself."""
+    """Return a command that moves itself into the machine's group and then runs a shell script."""
     if host_has_systemd():
         return [
             "systemd-run",
@@ -45,7 +45,7 @@ def confined(twin: Twin, machine: str, script: str) -> list[str]:
             "--quiet",
             "--collect",
             f"--slice=l3hv-{twin.name}.slice",
-            # A scope's name stays taken for a moment after its last process.
+            # systemd keeps the name of a scope for a moment after its last process has ended.
             f"--unit={twin.prefix}{machine}-{time.monotonic_ns()}.scope",
             "--property=Delegate=yes",
             "sh",
@@ -60,7 +60,7 @@ def confined(twin: Twin, machine: str, script: str) -> list[str]:
 
 
 def processes(twin: Twin) -> set[int]:
-    """All processes in the twin's groups."""
+    """Return all processes in the twin's groups."""
     found: set[int] = set()
     for top in groups(twin):
         for directory in _below(top):
@@ -79,7 +79,7 @@ def remove_groups(twin: Twin, machine: str = "") -> None:
         return
     for top in groups(twin, machine):
         for directory in _below(top):
-            # What still counts something, or is gone already, is left alone.
+            # Skip groups that still have processes, and groups that no longer exist.
             with contextlib.suppress(OSError):
                 directory.rmdir()
         if not machine:
@@ -88,7 +88,7 @@ def remove_groups(twin: Twin, machine: str = "") -> None:
 
 
 def _stop_slices(twin: Twin) -> None:
-    """Stop the twin's slice, and the slice of all twins when there is no other."""
+    """Stop the twin's slice; stop the slice of all twins too if this was the last one."""
     (own,) = groups(twin)
     if own.is_dir():
         subprocess.run(["systemctl", "stop", own.name], check=False)
@@ -97,6 +97,6 @@ def _stop_slices(twin: Twin) -> None:
 
 
 def _below(top: Path) -> Iterator[Path]:
-    """A directory and all below it, the deepest first."""
+    """Yield a directory and all directories below it, the deepest first."""
     for directory, _, _ in os.walk(top, topdown=False):
         yield Path(directory)

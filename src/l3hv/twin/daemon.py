@@ -1,7 +1,7 @@
 """Processes that outlive the verb that starts them: supervisors of machines, the mirror.
 
-A daemon holds a lock on the ``pid`` file of its directory for as long as it lives, so a process
-number in that file is never somebody else's.
+A daemon locks the ``pid`` file of its directory while it runs, so a PID in a locked file always
+belongs to that daemon.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from l3hv.twin import TwinError
 def start(directory: Path, work: Callable[[], None]) -> None:
     """Run ``work`` in a daemon that owns a directory, and return at once.
 
-    Its output goes to ``console.log`` there; what it failed with, to ``failure``.
+    The daemon writes its output to ``console.log`` there, and the error that ended it to ``failure``.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failure").unlink(missing_ok=True)
@@ -38,7 +38,7 @@ def start(directory: Path, work: Callable[[], None]) -> None:
 
 
 def pid(directory: Path) -> int | None:
-    """The process number of the daemon that owns a directory, or None when none lives."""
+    """Return the PID of the daemon that owns a directory, or None if none runs."""
     try:
         with (directory / "pid").open() as file:
             try:
@@ -51,7 +51,7 @@ def pid(directory: Path) -> int | None:
 
 
 def end(directory: Path) -> None:
-    """SIGKILL the daemon that owns a directory; none is no error."""
+    """Send SIGKILL to the daemon that owns a directory, if one runs."""
     if found := pid(directory):
         with contextlib.suppress(ProcessLookupError):
             os.kill(found, signal.SIGKILL)

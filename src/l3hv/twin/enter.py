@@ -1,9 +1,9 @@
 """Run a command in all namespaces of a machine: ``python -IS enter.py PID COMMAND …``.
 
-nsenter(1) stops itself when its child is stopped.  systemd stops all processes before it ends them at a
-reboot, so the child of a stopped nsenter stays a zombie, and the kernel keeps a PID namespace, with its init,
-until the last process in it is reaped.  Here the kernel itself reaps the process in the machine, whatever
-state the one outside is in; a pipe carries the exit status.
+nsenter(1) stops itself when its child is stopped.  At a reboot systemd stops all processes before it ends
+them.  The child of a stopped nsenter then stays a zombie, and the kernel keeps a PID namespace, with its
+init, until the last process in it is reaped.  With this program the kernel itself reaps the process in the
+machine, whatever the state of the process outside; a pipe carries the exit status.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(words: list[str]) -> int:
-    """Run ``words[1:]`` in the machine whose init has the PID ``words[0]``; its exit status.
+    """Run ``words[1:]`` in the machine whose init has the PID ``words[0]``, and return its exit status.
 
-    A command that a signal ends ends this process by the same signal.
+    If a signal ends the command, the same signal ends this process.
     """
     leader, command = int(words[0]), words[1:]
     try:
@@ -35,19 +35,19 @@ def main(words: list[str]) -> int:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         os.close(init)
     except OSError as error:
-        print(f"twin: cannot enter the machine, does it go down? {error.strerror}", file=sys.stderr)
+        print(f"twin: cannot enter the machine ({error.strerror}): it may be shutting down", file=sys.stderr)
         return MACHINE_ENDED
-    # The kernel reaps children of a process that ignores SIGCHLD: nothing waits for this one.
+    # The kernel reaps the children of a process that ignores SIGCHLD, so this process need not wait for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    report, own_end = os.pipe()
+    reading_end, writing_end = os.pipe()
     if os.fork() == 0:
-        os.close(report)
-        _stand_in(own_end, command)
-    os.close(own_end)
-    # The terminal sends these to the command as well, which may go on.
+        os.close(reading_end)
+        _run_and_report(writing_end, command)
+    os.close(writing_end)
+    # The terminal sends these signals to the command too, and the command may continue.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    answer = os.read(report, 32)
+    answer = os.read(reading_end, 32)
     if not answer:
         print("twin: the machine went down before the command ended", file=sys.stderr)
         return MACHINE_ENDED
@@ -59,8 +59,8 @@ def main(words: list[str]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _stand_in(report: int, command: list[str]) -> NoReturn:
-    """Be the command's parent in the machine: reap it there, and tell its wait status."""
+def _run_and_report(report: int, command: list[str]) -> NoReturn:
+    """Run a command as its parent in the machine, reap it, and write its wait status to ``report``."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
@@ -75,7 +75,7 @@ def _stand_in(report: int, command: list[str]) -> NoReturn:
 
 
 def _run(command: list[str]) -> NoReturn:
-    # Python ignores it, and the command would inherit that.
+    # Python ignores SIGPIPE, and the command would inherit this.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     environment = {
         "HOME": "/root",
@@ -95,8 +95,8 @@ def _run(command: list[str]) -> NoReturn:
 
 
 def _hide() -> None:
-    """Show no command line in the machine, where pgrep would find the command's words twice."""
-    # Python could import no text encoding here: its library is outside.
+    """Hide this process's command line, so that pgrep in the machine finds the command only once."""
+    # A text file would need an encoding module, and Python's library is outside of the machine.
     with open("/proc/self/stat", "rb") as stat:
         start, end = stat.read().rpartition(b")")[2].split()[45:47]
     ctypes.memset(int(start), 0, int(end) - int(start))

@@ -1,8 +1,8 @@
 """Guests with a small Debian user space, in which one of Debian's network clients runs.
 
 The user space shares the guest's network namespace and has its own mounts, processes, host name and IPC.
-Its files are in memory over a cached image; they end with the guest, and so do its processes.  Its first
-process is a script that starts the client: another one could be a real init.
+Its files are in memory over a cached image; they and its processes end with the guest.  Its first
+process is a script that starts the client.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from l3hv.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import TwinError, image, network, power
 from l3hv.twin.state import Twin
 
@@ -23,11 +23,11 @@ START_SECONDS = 10.0
 
 
 def ensure_guest_image(twin: Twin) -> Path:
-    """The root file system that guests with a client have, built first when it is not cached."""
+    """Return the root file system of guests with a client; build it if it is not cached."""
     return image.ensure_image(image.guest_recipe(SYSTEM), twin.say)
 
 
-def start(twin: Twin, guest: GuestPort, client: str, interface: str) -> None:
+def start(twin: Twin, guest: GuestMachine, client: str, interface: str) -> None:
     """Start a guest's user space and its client, which brings the interface up itself."""
     root = ensure_guest_image(twin)
     directory = twin.guest_directory(guest.name)
@@ -58,8 +58,8 @@ def start(twin: Twin, guest: GuestPort, client: str, interface: str) -> None:
         time.sleep(0.01)
 
 
-def inside(twin: Twin, guest: GuestPort, command: list[str]) -> list[str]:
-    """The command line that runs a command in the user space of a running guest."""
+def inside(twin: Twin, guest: GuestMachine, command: list[str]) -> list[str]:
+    """Return the command line that runs a command in the user space of a running guest."""
     try:
         leader = int((twin.guest_directory(guest.name) / "leader").read_text())
     except FileNotFoundError:

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Becomes the first process of a guest with a Debian user space: guest_system.sh IMAGE DIRECTORY GUEST CLIENT INTERFACE.
-# It runs in the guest's network namespace and in new namespaces of mounts, processes, names and IPC. Its files are a
-# memory over the image: they end with the guest. DIRECTORY/leader tells the host its process number.
+# It runs in the guest's network namespace and in new namespaces of mounts, processes, host name and IPC. Its files are
+# in memory over the image, and end with the guest. It writes its PID to DIRECTORY/leader, for the host.
 set -eu
 image=$1 directory=$2 guest=$3 client=$4 interface=$5
 
-# /proc is still the host's here, so this is the number that the host knows.
+# /proc is still that of the host here, so this is the PID on the host.
 read -r leader _ </proc/self/stat
 mkdir -p "$directory/system"
 mount -t tmpfs -o mode=0755 guest "$directory/system"
@@ -14,7 +14,7 @@ mkdir upper work root
 mount -t overlay guest -o "lowerdir=$image,upperdir=$PWD/upper,workdir=$PWD/work" root
 cd root
 mount -t proc proc proc
-# Read-only, as in a container: network managers then wait for no udev.
+# Read-only, as in a container: network managers then do not wait for udev.
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=0755 dev dev
 mount -t tmpfs -o mode=0755 run run
@@ -34,7 +34,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 umount -l /mnt
 case $1 in
 dhclient)
-    # What ifupdown starts. The kernel itself does SLAAC.
+    # ifupdown starts the same command. The kernel itself does SLAAC.
     dhclient -4 -d -v "$2" &
     ;;
 dhcpcd)
@@ -52,7 +52,7 @@ networkmanager)
     NetworkManager --no-daemon &
     ;;
 esac
-# It ends with the guest, not with the client, and takes in the processes that lost their parents.
+# This process ends with the guest, not with the client, and reaps orphaned processes.
 while :; do
     sleep 3600 &
     wait

@@ -1,8 +1,8 @@
 """Guests: network namespaces with a DHCP client and the kernel's own SLAAC, or with another client.
 
-A guest that is plugged has one cable: ``eth0`` in its namespace, and the guest's interface in
-its hypervisor's, which is created as libvirt creates one: up, bare, with libvirt's MAC.  Moved,
-it keeps its namespace, as a virtual machine that migrates keeps its memory.
+A plugged guest has one cable: ``eth0`` in its own namespace, and the guest's port in the namespace
+of its hypervisor.  The port is created as libvirt creates one: up, without addresses, with
+libvirt's MAC.  A moved guest keeps its namespace, as a virtual machine that migrates keeps its memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_interface
 from pathlib import Path
 
-from l3hv.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import TwinError, guest_system, network, power, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 
@@ -26,7 +26,7 @@ NIC_MTU = 1500
 LEASE_SCRIPT = Path(__file__).with_name("lease.sh")
 
 GUEST_SETTINGS = {
-    # Ask for a router every second until one answers: it may be provisioned after the guest.
+    # Solicit a router every second until one answers: the hypervisor may be provisioned after the guest.
     "net/ipv6/conf/default/router_solicitation_delay": "0",
     "net/ipv6/conf/default/router_solicitation_interval": "1",
     "net/ipv6/conf/default/router_solicitation_max_interval": "1",
@@ -39,19 +39,19 @@ GUEST_SETTINGS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """How a guest runs: as a virtual machine, with a client of Debian in a user space, else with udhcpc."""
+    """The way a guest runs: as a virtual machine, with a Debian client in a user space, or with udhcpc."""
 
     qemu: bool = False
     client: str | None = None
 
     @property
     def word(self) -> str:
-        """The client's name, or ``qemu``: a virtual machine chooses for itself."""
+        """The name of the client, or ``qemu``: the system of a virtual machine chooses its own client."""
         return "qemu" if self.qemu else self.client or "udhcpc"
 
 
-def place(twin: Twin, guest: GuestPort) -> str | None:
-    """The hypervisor that a guest is on, or would be if that had power; None when unplugged."""
+def place(twin: Twin, guest: GuestMachine) -> str | None:
+    """Return the hypervisor of a guest, also if the hypervisor is off; None if the guest is unplugged."""
     stored = read_json(twin.guest_directory(guest.name) / "plugged.json")
     if stored is None:
         return guest.hypervisor
@@ -59,14 +59,14 @@ def place(twin: Twin, guest: GuestPort) -> str | None:
     return hypervisor
 
 
-def kind(twin: Twin, guest: GuestPort) -> Kind:
-    """How a guest runs, or would if it ran."""
+def kind(twin: Twin, guest: GuestMachine) -> Kind:
+    """Return the way a guest runs, or will run when its hypervisor boots."""
     stored = read_json(twin.guest_directory(guest.name) / "plugged.json") or {}
     return Kind(stored.get("qemu", False), stored.get("client"))
 
 
-def is_plugged(twin: Twin, guest: GuestPort) -> bool:
-    """Whether the guest runs and its cable is in place."""
+def is_plugged(twin: Twin, guest: GuestMachine) -> bool:
+    """Return whether the guest runs and its cable is in place."""
     hypervisor = place(twin, guest)
     return (
         hypervisor is not None
@@ -75,46 +75,44 @@ def is_plugged(twin: Twin, guest: GuestPort) -> bool:
     )
 
 
-def plug(twin: Twin, guest: GuestPort, on: str | None = None, wanted_kind: Kind | None = None) -> bool:
-    """Start a guest where it was last (or ``on`` a hypervisor); a running one moves there.
+def plug(twin: Twin, guest: GuestMachine, on: str | None = None, wanted_kind: Kind | None = None) -> bool:
+    """Start a guest on its last hypervisor, or ``on`` another one; move a guest that runs elsewhere.
 
-    ``wanted_kind`` lasts until the guest is unplugged, also over its hypervisor's reboots.  Return whether
+    ``wanted_kind`` applies until the guest is unplugged, also over its hypervisor's reboots.  Return whether
     the guest was started.
     """
     if wanted_kind is not None and wanted_kind.client:
-        guest_system.ensure_guest_image(twin)  # It takes a minute: the guest is not held meanwhile.
+        guest_system.ensure_guest_image(twin)  # It takes a minute, so do it before locking the guest.
     with _locked(twin, guest.name):
-        now = place(twin, guest)
-        was = kind(twin, guest)
-        becomes = wanted_kind or was
-        wanted = on or now or guest.hypervisor
-        if not (network.NAMESPACES / twin.machine_namespace(wanted)).exists():
-            raise TwinError(f"{wanted} is off: './twin boot {wanted}' starts it")
-        is_started = not is_plugged(twin, guest) or becomes != was
+        old_place, old_kind = place(twin, guest), kind(twin, guest)
+        new_place, new_kind = on or old_place or guest.hypervisor, wanted_kind or old_kind
+        if not (network.NAMESPACES / twin.machine_namespace(new_place)).exists():
+            raise TwinError(f"{new_place} is off: './twin boot {new_place}' starts it")
+        is_started = not is_plugged(twin, guest) or new_kind != old_kind
         if is_started:
-            _stop(twin, guest, now)
-            _start(twin, guest, wanted, becomes)
-        elif now is not None and now != wanted:
-            _move(twin, guest, now, wanted, becomes)
-        _record(twin, guest, wanted, becomes)
+            _stop(twin, guest, old_place)
+            _start(twin, guest, new_place, new_kind)
+        elif old_place is not None and old_place != new_place:
+            _move(twin, guest, old_place, new_place, new_kind)
+        _record(twin, guest, new_place, new_kind)
         return is_started
 
 
-def unplug(twin: Twin, guest: GuestPort) -> None:
-    """Stop a guest for good: its hypervisor's next boot does not start it."""
+def unplug(twin: Twin, guest: GuestMachine) -> None:
+    """Stop a guest, so that the next boot of its hypervisor does not start it either."""
     with _locked(twin, guest.name):
         _stop(twin, guest, place(twin, guest))
         _record(twin, guest, None, Kind())
 
 
 def plug_all(twin: Twin, standing: Standing, machine: str) -> list[str]:
-    """Start the guests whose place is a machine, and that do not run; their names."""
+    """Start the guests of a machine that do not run, and return their names."""
     here = [guest for guest in standing.topology.guests if place(twin, guest) == machine]
     return [guest.name for guest in here if plug(twin, guest)]
 
 
 def stop_all(twin: Twin, machine: str) -> None:
-    """Stop the guests of a machine that loses power; they start again with it."""
+    """Stop the guests of a machine that loses power; its next boot starts them again."""
     for guest in _recorded(twin):
         if place(twin, guest) == machine:
             with _locked(twin, guest.name):
@@ -122,7 +120,7 @@ def stop_all(twin: Twin, machine: str) -> None:
 
 
 def remove_surplus(twin: Twin, standing: Standing) -> None:
-    """Stop and forget the guests that are no longer wanted as they are."""
+    """Stop and forget guests that have changed or have left the inventory."""
     for guest in _recorded(twin):
         at = place(twin, guest)
         moved = replace(guest, hypervisor=at) if at else guest
@@ -134,22 +132,22 @@ def remove_surplus(twin: Twin, standing: Standing) -> None:
             (twin.guest_directory(guest.name) / "plugged.json").unlink()
 
 
-def addresses(twin: Twin, guest: GuestPort) -> list[str]:
-    """The addresses that a running guest has, of global scope, without prefix lengths."""
+def addresses(twin: Twin, guest: GuestMachine) -> list[str]:
+    """Return the addresses of global scope of a running guest, without prefix lengths."""
     namespace = twin.guest_namespace(guest.name)
     if kind(twin, guest).qemu:
         return vm.vm_addresses(twin, guest.name) if network.namespaces(namespace) else []
     return network.global_addresses(namespace) if network.namespaces(namespace) else []
 
 
-def _recorded(twin: Twin) -> list[GuestPort]:
+def _recorded(twin: Twin) -> list[GuestMachine]:
     return [
         guest_from(read_json(path)["guest"])
         for path in sorted((twin.directory / "guests").glob("*/plugged.json"))
     ]
 
 
-def _record(twin: Twin, guest: GuestPort, hypervisor: str | None, how: Kind) -> None:
+def _record(twin: Twin, guest: GuestMachine, hypervisor: str | None, how: Kind) -> None:
     write_json(
         twin.guest_directory(guest.name) / "plugged.json",
         {"hypervisor": hypervisor, **asdict(how), "guest": asdict(guest)},
@@ -158,7 +156,7 @@ def _record(twin: Twin, guest: GuestPort, hypervisor: str | None, how: Kind) -> 
 
 @contextmanager
 def _locked(twin: Twin, guest: str) -> Iterator[None]:
-    """One change of a guest at a time: its hypervisor may just be starting it."""
+    """Lock a guest, because its hypervisor's supervisor may start it at the same time."""
     directory = twin.guest_directory(guest)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
@@ -166,7 +164,7 @@ def _locked(twin: Twin, guest: str) -> Iterator[None]:
         yield
 
 
-def _start(twin: Twin, guest: GuestPort, hypervisor: str, how: Kind) -> None:
+def _start(twin: Twin, guest: GuestMachine, hypervisor: str, how: Kind) -> None:
     _stop(twin, guest, hypervisor)
     network.create_namespaces([twin.guest_namespace(guest.name)])
     if how.qemu:
@@ -180,8 +178,8 @@ def _start(twin: Twin, guest: GuestPort, hypervisor: str, how: Kind) -> None:
         _start_dhcp(twin, guest)
 
 
-def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str, *, has_client: bool) -> None:
-    """Lay the cable of a guest; a client of Debian brings its end up itself."""
+def _add_cable(twin: Twin, guest: GuestMachine, hypervisor: str, *, has_client: bool) -> None:
+    """Create the cable of a guest; a Debian client brings its end up itself."""
     namespace = twin.guest_namespace(guest.name)
     network.write_settings(namespace, network.KERNEL_DEFAULTS | GUEST_SETTINGS)
     mtu = max(guest.mtu, NIC_MTU)
@@ -207,7 +205,7 @@ def _add_cable(twin: Twin, guest: GuestPort, hypervisor: str, *, has_client: boo
 
 
 def tap_mac(mac: str) -> str:
-    """The MAC that libvirt gives the hypervisor's end of a guest's cable.
+    """Return the MAC that libvirt gives to the hypervisor's end of a guest's cable.
 
     >>> tap_mac("52:54:00:12:34:56")
     'fe:54:00:12:34:56'
@@ -215,7 +213,7 @@ def tap_mac(mac: str) -> str:
     return f"fe{mac[2:]}"
 
 
-def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
+def _bring_up(twin: Twin, guest: GuestMachine, hypervisor: str) -> None:
     _apply_settings(twin, guest.interface, hypervisor)
     with network.netlink(twin.machine_namespace(hypervisor)) as link:
         index = link.link_lookup(ifname=guest.interface)[0]
@@ -223,7 +221,7 @@ def _bring_up(twin: Twin, guest: GuestPort, hypervisor: str) -> None:
 
 
 def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
-    """Apply sysctl.d to an interface that has appeared, as udev does outside containers."""
+    """Apply sysctl.d to a new interface, as udev does outside of containers."""
     found = power.running(twin, hypervisor)
     if found is not None:
         kinds = ("ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh")
@@ -234,15 +232,15 @@ def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
         subprocess.run(power.inside(found.leader, program), check=False, stdin=subprocess.DEVNULL)
 
 
-def _start_dhcp(twin: Twin, guest: GuestPort) -> None:
+def _start_dhcp(twin: Twin, guest: GuestMachine) -> None:
     log = twin.guest_directory(guest.name) / "dhcp.log"
     client = ["busybox", "udhcpc", "-f", "-i", INTERFACE, "-s", str(LEASE_SCRIPT)]
-    # A discover every second, for ever.
-    patience = ["-t", "3", "-T", "1", "-A", "1"]
+    # Send a DHCPDISCOVER every second without end.
+    retries = ["-t", "3", "-T", "1", "-A", "1"]
     options = ["-O", "staticroutes", "-O", "mtu", "-x", f"hostname:{guest.name}"]
     with network.entered(twin.guest_namespace(guest.name)), log.open("w") as out:
         subprocess.run(
-            ["setsid", "--fork", *client, *patience, *options],
+            ["setsid", "--fork", *client, *retries, *options],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -251,16 +249,16 @@ def _start_dhcp(twin: Twin, guest: GuestPort) -> None:
         )
 
 
-def _stop(twin: Twin, guest: GuestPort, hypervisor: str | None) -> None:
-    # The hypervisor's end goes first: it is gone when this returns.
+def _stop(twin: Twin, guest: GuestMachine, hypervisor: str | None) -> None:
+    # Remove the hypervisor's end first: the kernel would remove it with the namespace, but later.
     if hypervisor and network.namespaces(twin.machine_namespace(hypervisor)):
         with network.netlink(twin.machine_namespace(hypervisor)) as link:
             network.remove_link(link, guest.interface)
     network.remove_namespaces([twin.guest_namespace(guest.name)])
 
 
-def _move(twin: Twin, guest: GuestPort, old: str, new: str, how: Kind) -> None:
-    """Hand the hypervisor's end of the cable over; the guest's end stays as it is."""
+def _move(twin: Twin, guest: GuestMachine, old: str, new: str, how: Kind) -> None:
+    """Move the hypervisor's end of the cable to another hypervisor; the guest's end does not change."""
     with (
         network.netlink(twin.machine_namespace(old)) as link,
         network.namespace_fd(twin.machine_namespace(new)) as fd,
@@ -272,8 +270,8 @@ def _move(twin: Twin, guest: GuestPort, old: str, new: str, how: Kind) -> None:
         _announce(twin, guest)
 
 
-def _announce(twin: Twin, guest: GuestPort) -> None:
-    """Send gratuitous ARP, as virtio-net makes a Linux guest do after its migration."""
+def _announce(twin: Twin, guest: GuestMachine) -> None:
+    """Send gratuitous ARP, as a Linux guest with virtio-net does after a migration."""
     namespace = twin.guest_namespace(guest.name)
     mac = bytes.fromhex(guest.mac.replace(":", ""))
     with network.netlink(namespace) as link:

@@ -1,4 +1,4 @@
-"""The systems that machines boot: one base image per system, built once and cached."""
+"""Base images of the machines: one per system and daemon, built once and cached."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from l3hv.twin.state import RUN, read_json
 
 CACHE = Path("/var/cache/l3hv")
 KEEP_UNUSED_S = 3600
-"""Images of other recipes are kept for this long after a twin has last wanted them."""
+"""The time for which an old image stays after a twin has last used it."""
 DEBIANS_OWN = "http://deb.debian.org"
-"""Where an archive comes from if the host itself has no mirror of it: it may run another distribution."""
+"""The mirror for archives of which the host has no mirror: it may run another distribution."""
 DEFAULT_SYSTEM = "debian13"
 MOST_BUILDS = 4
-"""How many images are built at the same time at most: each takes a core, and all the same disk."""
+"""The limit of simultaneous builds: each build takes a core, and all builds share one disk."""
 
 BASE_PACKAGES = (
     "ca-certificates",
@@ -50,7 +50,7 @@ DAEMON_PACKAGES = {
     "frr": ("frr", "frr-pythontools"),
     "gobgp": ("gobgpd",),
 }
-"""What is installed for a routing daemon of the inventory. BIRD's packages exclude each other."""
+"""The packages of each routing daemon. BIRD's packages exclude each other."""
 DEFAULT_DAEMON = "bird2"
 GUEST_PACKAGES = (
     "dbus",
@@ -65,9 +65,9 @@ GUEST_PACKAGES = (
     "systemd",
     "systemd-sysv",
 )
-"""What a guest's user space has: the network clients of Debian, and something to look with."""
+"""The packages of a guest's user space: Debian's network clients, and tools to inspect them."""
 
-# What no machine of a twin needs: kernel modules, consoles, and timers that wake up all
+# Units that no machine of a twin needs: kernel modules, consoles, and timers that wake up all
 # machines of the host at once.
 MASKED_UNITS = (
     "apt-daily-upgrade.timer",
@@ -80,7 +80,7 @@ MASKED_UNITS = (
     "getty.target",
     "systemd-modules-load.service",
 )
-# What the roles enable: nothing of it may run before they did.
+# Units that the roles enable: they must not run before.
 DISABLED_UNITS = (
     "bird.service",
     "bird6.service",
@@ -109,7 +109,7 @@ JOURNAL_SETTINGS = "[Journal]\nSystemMaxUse=32M\n"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a base image: the digest of these fields (and of the settings) names it."""
+    """The content of a base image: the digest of these fields and of the settings is part of its name."""
 
     system: str
     suite: str
@@ -118,7 +118,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change when anything in the image would."""
+        """Return twelve hexadecimal digits that change with the content of the image."""
         facts = [asdict(self), MASKED_UNITS, DISABLED_UNITS, JOURNAL_SETTINGS]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
@@ -128,18 +128,18 @@ DAEMONS = {
     "debian12": ("bird1", "bird2", "frr", "gobgp"),
     "debian13": ("bird2", "bird3", "frr", "gobgp"),
 }
-"""The routing daemons that each system has."""
+"""The routing daemons in each system's archive."""
 
 
 def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> Recipe:
-    """The recipe of ``system`` with ``daemon``; bare leaves out the packages that the roles install."""
+    """Return the recipe of ``system`` with ``daemon``; bare omits the packages that the roles install."""
     if system not in SUITES:
-        raise TwinError(f"no image is known for the system {system!r}: choose one of {', '.join(SUITES)}")
+        raise TwinError(f"there is no image of the system {system!r}: choose one of {', '.join(SUITES)}")
     if daemon not in (known := DAEMONS[system]):
         raise TwinError(
-            f"no image is known for the daemon {daemon!r} on {system}: choose one of {', '.join(known)}"
+            f"there is no image of the daemon {daemon!r} on {system}: choose one of {', '.join(known)}"
         )
-    # OpenSSH 9.8 (Debian 13) punishes a source with many connections; earlier ones refuse the word.
+    # OpenSSH 9.8 (Debian 13) penalizes sources with many connections; earlier versions refuse the option.
     sshd_settings = SSHD_SETTINGS + ("PerSourcePenalties no\n" if system == "debian13" else "")
     if bare:
         return Recipe(f"{system}-bare", SUITES[system], BASE_PACKAGES, sshd_settings)
@@ -149,20 +149,20 @@ def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> 
 
 
 def guest_recipe(system: str) -> Recipe:
-    """The recipe of the user space of a guest."""
+    """Return the recipe of the user space of a guest."""
     return Recipe(f"{system}-guest", SUITES[system], GUEST_PACKAGES, "")
 
 
 def image_root(wanted: Recipe) -> Path:
-    """Where the root file system of a recipe is, or will be."""
+    """Return the directory of a recipe's root file system, built or not."""
     return CACHE / "images" / f"{wanted.system}-{wanted.digest}"
 
 
 def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = False) -> Path:
-    """The root file system of ``wanted``, built first when it is not cached.
+    """Return the root file system of ``wanted``; build it if it is not cached.
 
-    Two builders of one image build it once; different images are built at the same time.  The image appears
-    by a rename: an interrupted build leaves a directory that the next build removes.
+    Two processes that need the same image build it once; different images are built at the same time.  The
+    image appears by a rename: an interrupted build leaves a directory that the next build removes.
     """
     root = image_root(wanted)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = 
     if root.is_dir() and not rebuild:
         return root
     with (
-        # Programs of before, which build one image after the other, lock all of them.
+        # Older versions of the twin, which build one image after the other, lock all images.
         _locked(root.parent / ".lock", fcntl.LOCK_SH, lambda: say("waiting for another build to end")),
         _locked(_lock(root), fcntl.LOCK_EX, lambda: say(f"waiting for another build of {root.name} to end")),
     ):
@@ -180,9 +180,9 @@ def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = 
         _remove_leftovers(building)
         say(f"building the image {root.name} (about a minute)")
         _debootstrap(wanted, building)
-        _settle(wanted, building)
+        _configure_system(wanted, building)
         if root.is_dir():
-            # Machines that run from the old image keep it open until they stop.
+            # Running machines keep the files of the old image open until they stop.
             old = root.parent / f".building-{root.name}-old"
             root.rename(old)
             building.rename(root)
@@ -194,9 +194,9 @@ def ensure_image(wanted: Recipe, say: Callable[[str], None], *, rebuild: bool = 
 
 
 def prune(wanted: Recipe, root: Path) -> None:
-    """Remove the images of other recipes for the same thing that no twin has wanted for a while.
+    """Remove older images of the same system and daemon that no twin has used for ``KEEP_UNUSED_S``.
 
-    One that a twin stands on stays, and so does one whose machines are just about to be started.
+    Images of running twins stay, and so do images of machines that are about to start.
     """
     name = re.compile(rf"{re.escape(wanted.system)}-[0-9a-f]{{12}}")
     old = [path for path in root.parent.iterdir() if name.fullmatch(path.name) and path != root]
@@ -210,19 +210,19 @@ def prune(wanted: Recipe, root: Path) -> None:
 
 
 def ensure_images(wanted: Iterable[Recipe], say: Callable[[str], None]) -> list[Path]:
-    """The root file systems of several recipes; those that are missing are built a few at a time."""
+    """Return the root file systems of several recipes; build missing ones, a few at a time."""
     with ThreadPoolExecutor(max(1, min(MOST_BUILDS, len(os.sched_getaffinity(0))))) as pool:
         return list(pool.map(lambda recipe: ensure_image(recipe, say), wanted))
 
 
 def all_recipes() -> list[Recipe]:
-    """The recipes of all images that machines can have, bare ones included."""
+    """Return the recipes of all images of machines, bare ones included."""
     daemons = [recipe(system, daemon) for system in SUITES for daemon in DAEMONS[system]]
     return [*daemons, *(recipe(system, bare=True) for system in SUITES)]
 
 
 def _remove_leftovers(building: Path) -> None:
-    """Remove what interrupted builds left: this one's, and those of recipes that nobody builds now."""
+    """Remove the remains of interrupted builds, except of images that another process builds now."""
     for leftover in building.parent.glob(".building-*"):
         name = leftover.name.removeprefix(".building-").removesuffix(".log").removesuffix("-old")
         lock = _lock(building.with_name(name))
@@ -242,17 +242,17 @@ def _remove(leftover: Path) -> None:
 
 
 def _lock(root: Path) -> Path:
-    """The file that the builder of an image locks."""
+    """Return the file that the builder of an image locks."""
     return root.with_name(f".lock-{root.name}")
 
 
 def _stamp(root: Path) -> Path:
-    """The file that tells, by its time, when an image was last wanted."""
+    """Return the file whose modification time is the last use of an image."""
     return root.with_name(f".wanted-{root.name}")
 
 
 def _images_of_twins() -> set[str]:
-    """Return the images that standing twins were started with, also those of other versions of the twin."""
+    """Return the images of all running twins, also those that another version of l3hv started."""
     found: set[str] = set()
     for path in RUN.glob("*/twin.json"):
         found.update((read_json(path) or {}).get("images", {}).values())
@@ -283,7 +283,7 @@ def _debootstrap(wanted: Recipe, root: Path) -> None:
     if shutil.which("debootstrap") is None:
         raise TwinError("debootstrap is missing: install the packages of './twin packages'")
     command = [
-        # A mount namespace of its own takes debootstrap's mounts away with it, however it ends.
+        # The kernel removes debootstrap's mounts with their mount namespace, however debootstrap ends.
         "unshare",
         "--mount",
         "debootstrap",
@@ -312,8 +312,8 @@ def _debootstrap(wanted: Recipe, root: Path) -> None:
     log.unlink()
 
 
-def _settle(wanted: Recipe, root: Path) -> None:
-    """Make the fresh system one that any machine of any twin can boot."""
+def _configure_system(wanted: Recipe, root: Path) -> None:
+    """Configure a new root file system so that each machine of each twin can boot it."""
 
     def write(path: str, text: str) -> None:
         target = root / path
@@ -332,16 +332,16 @@ def _settle(wanted: Recipe, root: Path) -> None:
     write("etc/resolv.conf", "# A twin has no route to the outside, hence no name server.\n")
     for verb, units in (("disable", DISABLED_UNITS), ("mask", MASKED_UNITS)):
         for unit in units:
-            # Units that the system does not have are no error: the list serves all systems.
+            # Ignore errors: the lists are for all systems, and each system lacks some of the units.
             subprocess.run(
                 ["systemctl", f"--root={root}", verb, unit],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 check=False,
             )
-    for litter in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log", "tmp"):
-        for entry in (root / litter).iterdir():
-            if entry.is_dir() and litter != "var/log":
+    for directory in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log", "tmp"):
+        for entry in (root / directory).iterdir():
+            if entry.is_dir() and directory != "var/log":
                 shutil.rmtree(entry)
             elif entry.is_file():
                 entry.unlink()
@@ -350,7 +350,7 @@ def _settle(wanted: Recipe, root: Path) -> None:
 
 
 def sources_list(suite: str, *, mirror: str, security: str) -> str:
-    """The sources.list(5) of a machine of a Debian suite."""
+    """Return the sources.list(5) of a machine of a Debian suite."""
     return (
         f"deb {mirror} {suite} main\n"
         f"deb {mirror} {suite}-updates main\n"
@@ -359,9 +359,9 @@ def sources_list(suite: str, *, mirror: str, security: str) -> str:
 
 
 def debian_mirror(archive: str = "debian", apt: Path = Path("/etc/apt")) -> str:
-    """The mirror of an archive of Debian that the host itself uses, or Debian's own.
+    """Return the host's own mirror of a Debian archive, or Debian's.
 
-    Reads ``sources.list`` and ``sources.list.d`` in both formats of sources.list(5).
+    It reads ``sources.list`` and ``sources.list.d`` in both formats of sources.list(5).
     """
     for uri, components in _sources(apt):
         parts = urlsplit(uri)
@@ -375,7 +375,7 @@ def debian_mirror(archive: str = "debian", apt: Path = Path("/etc/apt")) -> str:
 
 
 def _sources(apt: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each (URI, components) of the host's enabled binary sources."""
+    """Yield (URI, components) of the host's enabled binary sources."""
     directory = apt / "sources.list.d"
     for path in [apt / "sources.list", *sorted(directory.glob("*.list"))]:
         if path.is_file():
@@ -410,7 +410,7 @@ def _deb822_sources(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def proxy_variables() -> dict[str, str]:
-    """The proxy of the host's apt as the environment variables that debootstrap reads."""
+    """Return the proxy of the host's apt as environment variables for debootstrap."""
     found = {}
     for scheme in ("http", "https"):
         variable = f"{scheme}_proxy"

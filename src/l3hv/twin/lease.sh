@@ -1,8 +1,8 @@
 #!/bin/sh
-# Applies what udhcpc learned to one interface, and touches nothing else: no resolv.conf, no
-# host name. udhcpc calls it with the event in $1 and the lease in variables.
-# Classless routes win over the router option (RFC 3442); with a mask of 32 the gateway is
-# outside the subnet, and reached by a route of its own.
+# Applies a lease of udhcpc to one interface. It changes neither resolv.conf nor the host name.
+# udhcpc calls it with the event in $1 and the lease in variables. Classless routes take
+# precedence over the router option (RFC 3442). With a netmask of 32 bits the gateway is outside
+# the subnet, and a route of its own leads to it.
 
 route() { # destination gateway
     if [ "$2" = 0.0.0.0 ]; then

@@ -1,4 +1,4 @@
-"""Up and down: bring a twin to what its inventory says, and leave nothing behind."""
+"""Up and down: converge a twin to its inventory, and remove it completely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from l3hv.topology import Machine, Topology
+from l3hv.model.topology import Machine, Topology
 from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network, power
 from l3hv.twin.image import DEFAULT_DAEMON, DEFAULT_SYSTEM, ensure_images, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
@@ -18,14 +18,14 @@ WANTED_INOTIFY_INSTANCES = 8192
 
 
 def need_root() -> None:
-    """Refuse to go on without the rights that namespaces take."""
+    """Refuse to run without root, which namespaces need."""
     if os.geteuid() != 0:
-        raise TwinError("the twin makes namespaces and machines: run it as root (sudo ./twin …)")
+        raise TwinError("the twin creates namespaces and machines: run it as root (sudo ./twin …)")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What ``up`` is asked for; see ``Standing`` for the fields.  ``system`` is one for all machines."""
+    """The arguments of ``up``; see ``Standing`` for the fields.  ``system`` replaces that of all machines."""
 
     topology: Topology
     inventories: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass
 class Outcome:
-    """What ``up`` did: the machines that it booted, the guests that it plugged, and why others failed."""
+    """The result of ``up``: booted machines, plugged guests, and failed machines with the reason."""
 
     booted: list[str] = field(default_factory=list)
     plugged: list[str] = field(default_factory=list)
@@ -45,10 +45,10 @@ class Outcome:
 
 
 def up(twin: Twin, wanted: Wanted) -> Outcome:
-    """Bring a twin to a topology.
+    """Converge a twin to a topology.
 
-    What stands already and is as wanted is left alone, so that a second ``up`` changes nothing.  A machine
-    that does not boot keeps none of the others from it, and the next ``up`` tries it again.
+    Machines and guests that already match the topology do not change, so a second ``up`` changes nothing.
+    If a machine does not boot, the others boot all the same, and the next ``up`` tries it again.
     """
     topology = replace(
         wanted.topology, machines=tuple(_as_booted(each, wanted) for each in wanted.topology.machines)
@@ -63,7 +63,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
         before = twin.standing_or_none()
         _refuse_other(twin, before, wanted)
         if before is None and twin.library.exists():
-            shutil.rmtree(twin.library)  # Of a twin that stood before the host's last reboot.
+            shutil.rmtree(twin.library)  # It belongs to a twin from before the host's last reboot.
         standing = Standing(
             inventories=wanted.inventories,
             topology=topology,
@@ -84,7 +84,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             mirror.ensure_mirror(twin)
         outcome = Outcome()
         for each in topology.machines:
-            if machine.is_well(twin, each.name):
+            if machine.is_up_or_booting(twin, each.name):
                 machine.recable(twin, each)
             else:
                 twin.say(f"booting {each.name}" + ("" if each.managed else ", with its uplinks only"))
@@ -92,7 +92,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
                 machine.start(twin, each.name)
                 outcome.booted.append(each.name)
         network.remove_other_switches(twin, topology.segments)
-        # A machine that an interrupted command started may still be booting.
+        # Wait for all machines: one that an interrupted command started may still be booting.
         outcome.failed |= machine.await_ready(twin, [each.name for each in topology.machines])
         mirror.check(twin)
         for each in topology.machines:
@@ -103,7 +103,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
 
 
 def _as_booted(found: Machine, wanted: Wanted) -> Machine:
-    """A machine as the twin boots it: a router of somebody else is ours, or one that nothing configures."""
+    """Return a machine as the twin boots it: it adopts a router of another team, or does not configure it."""
     found = replace(found, managed=found.managed or wanted.adopt)
     if found.daemon == "junos" and not found.managed:
         found = replace(found, system=DEFAULT_SYSTEM, daemon=DEFAULT_DAEMON)
@@ -113,8 +113,8 @@ def _as_booted(found: Machine, wanted: Wanted) -> Machine:
 def _allow_many_machines(twin: Twin) -> None:
     """Raise the host's limit of inotify instances, which all machines share as root.
 
-    Each systemd takes about eight, and with the kernel's default of 128 the sixteenth machine dies in its
-    first second.  It is a limit only: nothing is used up by raising it.
+    Each systemd needs about eight.  With the kernel's default of 128, the sixteenth machine fails in its
+    first second.  The higher limit itself costs no memory.
     """
     now = int(INOTIFY_INSTANCES.read_text(encoding="ascii"))
     if now < WANTED_INOTIFY_INSTANCES:
@@ -126,9 +126,9 @@ def _refuse_other(twin: Twin, before: Standing | None, wanted: Wanted) -> None:
     if before is None:
         return
     if before.inventories != wanted.inventories:
-        stands_for = " and ".join(before.inventories) or "a topology of its own"
+        source = " and ".join(before.inventories) or "a topology file"
         raise TwinError(
-            f"the twin {twin.name} stands for {stands_for}: "
+            f"the twin {twin.name} was started from {source}: "
             f"end it with './twin down --name {twin.name}' or choose another name"
         )
     if before.bare != wanted.bare:
@@ -139,12 +139,12 @@ def _refuse_other(twin: Twin, before: Standing | None, wanted: Wanted) -> None:
 
 
 def failures(failed: Mapping[str, str]) -> str:
-    """A text that tells of each machine that did not boot why, and how its console ended."""
+    """Return a text with each machine that did not boot, the reason and the end of its console."""
     return "\n".join(f"{name} did not boot: {reason}" for name, reason in failed.items())
 
 
 def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
-    """The machines that nobody wants any more, or that boot another image than is wanted."""
+    """Return the machines that have left the topology, or whose image has changed."""
     directory = twin.directory / "machines"
     wanted = {found.name: found.image for found in standing.topology.machines}
     return [
@@ -155,10 +155,10 @@ def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
 
 
 def boot(twin: Twin, name: str) -> None:
-    """Switch a machine on and wait until it is up; one that runs is left alone."""
+    """Switch a machine on unless it runs, and wait until it is up."""
     with twin.locked():
         twin.standing().machine(name)
-        if not machine.is_well(twin, name):
+        if not machine.is_up_or_booting(twin, name):
             machine.power_off(twin, name)
             machine.start(twin, name)
         if failed := machine.await_ready(twin, [name]):
@@ -169,25 +169,27 @@ def crash(twin: Twin, name: str) -> None:
     """Cut the power of a machine that runs."""
     with twin.locked():
         twin.standing().machine(name)
-        if not machine.is_supervised(twin, name):  # One that goes down has no way in, but power.
+        # Refuse a machine that is off.  One that shuts down has no leader, but still a supervisor.
+        if not machine.is_supervised(twin, name):
             power.leader(twin, name)
         machine.power_off(twin, name)
 
 
-def set_cables(twin: Twin, name: str, path: str, domain: str | None, ill: str, *, present: bool) -> None:
-    """Add or remove an ill of a machine's cables on a path (see network.set_cable_state)."""
+def set_cables(twin: Twin, name: str, path: str, domain: str | None, fault: str, *, present: bool) -> None:
+    """Add or remove a fault of a machine's cables on a path (see network.set_cable_fault)."""
     with twin.locked():
         found = twin.standing().machine(name)
         ports = [port for port in found.ports if port.path == path and domain in (None, port.domain)]
         if not ports:
+            wanted = f"path {path}" + (f" of domain {domain}" if domain else "")
             known = ", ".join(f"{port.path} {port.domain}" for port in found.ports) or "none"
-            raise TwinError(f"{name} has no such port; it has (path, domain): {known}")
+            raise TwinError(f"{name} has no port on {wanted}; it has (path, domain): {known}")
         for port in ports:
-            network.set_cable_state(twin, name, port, ill, present=present)
+            network.set_cable_fault(twin, name, port, fault, present=present)
 
 
 def down(twin: Twin) -> None:
-    """Remove a twin, standing, half-started or broken; nothing to remove is no error."""
+    """Remove a twin in any state: complete, half-started, broken or already removed."""
     with twin.locked():
         mirror.end_mirror(twin)
         machine.end_all(twin)

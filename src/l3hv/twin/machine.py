@@ -1,7 +1,7 @@
-"""Machines: systemd-nspawn with a real systemd, in the namespaces and cables of a twin.
+"""Machines: containers of systemd-nspawn that run systemd, with namespaces and cables of a twin.
 
-Each machine has a supervisor, a daemon that lays its cables, boots it, boots it again when it
-reboots, and clears away when it is off.
+Each machine has a supervisor: a daemon that creates its cables, boots it, boots it again when it
+reboots, and removes its remains when it is off.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from l3hv.topology import Machine, Port
+from l3hv.model.topology import Machine, Port
 from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
 from l3hv.twin.image import SUITES
 from l3hv.twin.power import Running, forget_running, last_leader, leader, record_running, running
 from l3hv.twin.state import Standing, Twin, host_names, machine_from, read_json, write_json
 
-REBOOT_STATUS = 133  # What systemd-nspawn exits with when the machine asked for a reboot.
+REBOOT_STATUS = 133  # systemd-nspawn exits with this status when the machine reboots
 BOOT_SECONDS = 60.0
 LAST_LINES = 5
 CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[()].|[=>78])|[\x00-\x08\x0b-\x1f]")
@@ -36,12 +36,12 @@ SSH_PORT = 22
 
 
 def is_supervised(twin: Twin, machine: str) -> bool:
-    """Whether somebody would boot the machine again if it rebooted."""
+    """Return whether a machine has a supervisor, which boots it again when it reboots."""
     return daemon.pid(twin.machine_directory(machine)) is not None
 
 
-def is_well(twin: Twin, machine: str) -> bool:
-    """Whether a machine runs, or boots and has not taken too long yet."""
+def is_up_or_booting(twin: Twin, machine: str) -> bool:
+    """Return whether a machine runs, or has been booting for less than ``BOOT_SECONDS``."""
     found = running(twin, machine)
     if found is None or not is_supervised(twin, machine):
         return False
@@ -49,16 +49,16 @@ def is_well(twin: Twin, machine: str) -> bool:
 
 
 def start(twin: Twin, machine: str) -> None:
-    """Switch a machine on and return at once; its guests start when it has booted."""
+    """Switch a machine on and return at once; its supervisor starts its guests when it has booted."""
     directory = twin.machine_directory(machine)
     forget_running(twin, machine)
     daemon.start(directory, lambda: _supervise(twin, machine))
 
 
 def await_ready(twin: Twin, machines: Iterable[str]) -> dict[str, str]:
-    """Return when all machines have booted and take connections by SSH: those that failed, and why.
+    """Wait until all machines have booted and accept SSH; return the failed ones, each with the reason.
 
-    The others' time begins anew whenever one is up: all boot at once, on a host that may be slow.
+    The timeout starts again whenever a machine is up, because all boot at once and the host may be slow.
     """
     standing = twin.standing()
     waiting = list(machines)
@@ -71,7 +71,7 @@ def await_ready(twin: Twin, machines: Iterable[str]) -> dict[str, str]:
             found = running(twin, name)
             if failure.exists():
                 waiting.remove(name)
-                failed[name] = failure.read_text().strip() + last_words(twin, name)
+                failed[name] = failure.read_text().strip() + last_console_lines(twin, name)
             elif found and found.ready and _answers(twin, str(standing.address(name))):
                 waiting.remove(name)
                 if not first_look:
@@ -82,12 +82,12 @@ def await_ready(twin: Twin, machines: Iterable[str]) -> dict[str, str]:
     for name in waiting:
         found = running(twin, name)
         missing = "answers no SSH" if found and found.ready else "was not up"
-        failed[name] = f"it {missing} after {BOOT_SECONDS:.0f} s" + last_words(twin, name)
+        failed[name] = f"it {missing} after {BOOT_SECONDS:.0f} s" + last_console_lines(twin, name)
     return failed
 
 
-def last_words(twin: Twin, machine: str) -> str:
-    """The last lines of a machine's console, each on a line of its own, and where the others are."""
+def last_console_lines(twin: Twin, machine: str) -> str:
+    """Return the last lines of a machine's console and the path of the whole console log, as lines."""
     console = twin.machine_directory(machine) / "console.log"
     text = CONTROL_SEQUENCE.sub("", console.read_text(errors="replace")) if console.exists() else ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:]
@@ -103,7 +103,7 @@ def _answers(twin: Twin, address: str) -> bool:
 
 
 def recable(twin: Twin, machine: Machine) -> None:
-    """Give a running machine the ports that it lacks, and take those that it should not have."""
+    """Add missing ports to a running machine, and remove ports that it should not have."""
     before = as_cabled(twin, machine.name)
     old = before.ports if before else ()
     if set(old) == set(machine.ports):
@@ -115,7 +115,7 @@ def recable(twin: Twin, machine: Machine) -> None:
 
 
 def as_cabled(twin: Twin, machine: str) -> Machine | None:
-    """A machine as it was last cabled, or None when it never was."""
+    """Return a machine with the ports for which it was last cabled, or None if it never was."""
     stored = read_json(twin.machine_directory(machine) / "machine.json")
     return machine_from(stored) if stored else None
 
@@ -125,7 +125,7 @@ def _record(twin: Twin, machine: Machine) -> None:
 
 
 def kill_daemon(twin: Twin, machine: str, daemon: str) -> list[int]:
-    """SIGKILL a machine's processes of that name; their PIDs (the host's)."""
+    """Send SIGKILL to a machine's processes of that name; return their PIDs on the host."""
     init = Path(f"/proc/{leader(twin, machine)}/ns/pid").stat().st_ino
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -140,7 +140,7 @@ def kill_daemon(twin: Twin, machine: str, daemon: str) -> list[int]:
 
 
 def _command_name(process: Path) -> str:
-    """A process's program by its file's name, or as the kernel calls it (15 characters)."""
+    """Return the file name of a process's program, or the kernel's name of the process (15 characters)."""
     try:
         return Path(os.readlink(process / "exe")).name.removesuffix(" (deleted)")
     except OSError:
@@ -148,7 +148,7 @@ def _command_name(process: Path) -> str:
 
 
 def power_off(twin: Twin, machine: str) -> None:
-    """Cut a machine's power: nothing that runs on it gets to say anything any more."""
+    """Cut a machine's power: its processes send no further packets."""
     network.pull_cables(twin, machine, _ports(twin, machine))
     deadline = time.monotonic() + 10
     while True:
@@ -161,11 +161,11 @@ def power_off(twin: Twin, machine: str) -> None:
         if time.monotonic() > deadline:
             raise TwinError(f"{machine} does not end: see {twin.machine_directory(machine)}")
         time.sleep(0.01)
-    clear_away(twin, machine)
+    remove_remains(twin, machine)
 
 
-def clear_away(twin: Twin, machine: str) -> None:
-    """Remove what a machine that is off has left, but for its file system."""
+def remove_remains(twin: Twin, machine: str) -> None:
+    """Remove the guests, cables, namespace and groups of a machine that is off; keep its file system."""
     guests.stop_all(twin, machine)
     network.remove_machine(twin, machine, _ports(twin, machine))
     confinement.remove_groups(twin, machine)
@@ -173,10 +173,11 @@ def clear_away(twin: Twin, machine: str) -> None:
 
 
 def forget(twin: Twin, machine: str) -> None:
-    """Power a machine off and remove its file system, too."""
+    """Power a machine off and remove its file system."""
     power_off(twin, machine)
-    shutil.rmtree(twin.library / machine, ignore_errors=True)  # it may never have been booted
-    shutil.rmtree(twin.machine_directory(machine), ignore_errors=True)  # the same
+    # A machine that has never booted has neither directory.
+    shutil.rmtree(twin.library / machine, ignore_errors=True)
+    shutil.rmtree(twin.machine_directory(machine), ignore_errors=True)
 
 
 def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
@@ -185,7 +186,7 @@ def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
 
 
 def _kill_and_reap(twin: Twin, machine: str, pid: int) -> None:
-    """SIGKILL a machine's init and wait until its systemd-nspawn has ended, too."""
+    """Send SIGKILL to a machine's init and wait until its systemd-nspawn has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         nspawn = os.pidfd_open(int(status.partition("PPid:")[2].split()[0]))
@@ -199,17 +200,18 @@ def _kill_and_reap(twin: Twin, machine: str, pid: int) -> None:
 
 
 def release(twin: Twin, machine: str) -> None:
-    """Let the init of a machine that goes down end, if a stopped process outside keeps it.
+    """Resume a stopped process outside of the machine that keeps the machine's init from ending.
 
-    The kernel keeps a PID namespace until the last process in it is reaped.  The parent of one that entered
-    it with nsenter(1) is outside, and nsenter stops itself when its child is stopped, as a shutdown does.
+    The kernel keeps a PID namespace until the last process in it is reaped.  The parent of a process that
+    entered it with nsenter(1) is outside, and nsenter stops itself when its child is stopped.  A shutdown
+    stops all processes in the machine.
     """
     leader = last_leader(twin, machine)
     if leader is None or network.identity(Path(f"/proc/{leader}/ns/net")) is not None:
-        return  # It is off, or it has not ended yet.
+        return  # The machine is off, or its init has not ended yet.
     init = network.identity(Path(f"/proc/{leader}/ns/pid"))
     if init in (None, network.identity(Path("/proc/self/ns/pid"))):
-        return  # It is gone, and its number may be somebody else's.
+        return  # The init has ended, and another process may have its PID.
     for process in Path("/proc").glob("[0-9]*"):
         if network.identity(process / "ns/pid") == init:
             parent, state = _parent_and_state(process)
@@ -235,9 +237,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def end_all(twin: Twin) -> None:
-    """End all supervisors and machines of a twin, whatever state they are in.
+    """End all supervisors and machines of a twin, in any state.
 
-    systemd-nspawn itself is left to end with its machine: killed, it would leave it behind.
+    A killed systemd-nspawn would leave its machine running.  Kill the machine instead, and its systemd-nspawn
+    ends with it.
     """
     machines = twin.directory / "machines"
     for directory in machines.iterdir() if machines.is_dir() else ():
@@ -266,27 +269,27 @@ def _is_nspawn(pid: int) -> bool:
 
 
 def _supervise(twin: Twin, name: str) -> None:
-    """Boot a machine, and again whenever it reboots, until it is off."""
+    """Boot a machine, and boot it again whenever it reboots, until it is off."""
     try:
         while True:
-            # An ``up`` since the last boot may have changed what the machine is.
+            # An ``up`` since the last boot may have changed the machine.
             standing = twin.standing()
             machine = standing.machine(name)
             _record(twin, machine)
             guests.stop_all(twin, name)
-            network.lay_cables(twin, standing, machine)
+            network.create_cables(twin, standing, machine)
             if _boot(twin, standing, machine) != REBOOT_STATUS:
                 break
     except BaseException:
-        # What it failed with counts, not what that leaves half made; the next boot clears it away, too.
+        # Report the first error; the next boot repeats the cleanup if it fails here.
         with contextlib.suppress(Exception):
-            clear_away(twin, name)
+            remove_remains(twin, name)
         raise
-    clear_away(twin, name)
+    remove_remains(twin, name)
 
 
 def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
-    """Boot a machine once; its exit status when it goes down."""
+    """Boot a machine, wait until it goes down, and return the exit status of systemd-nspawn."""
     directory = twin.machine_directory(machine.name)
     address = directory / "notify"
     address.unlink(missing_ok=True)
@@ -322,7 +325,7 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
                 if "X_NSPAWN_LEADER_PID" in fields:
                     pid = int(fields["X_NSPAWN_LEADER_PID"])
                     record_running(twin, machine.name, Running(pid, since, False))
-                # systemd says READY again after each reload of its units: the guests were started at boot.
+                # systemd sends READY again after each reload of its units; start the guests at boot only.
                 if fields.get("READY") == "1" and not is_ready:
                     is_ready = True
                     _start_guests(twin, twin.standing(), machine.name)
@@ -331,24 +334,24 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
             os.close(ended)
     status = process.wait()
     if not is_ready and status != REBOOT_STATUS:
-        what = "its init" if pid else "systemd-nspawn"
-        raise TwinError(f"{what} ended with status {status}")
+        process_name = "its init" if pid else "systemd-nspawn"
+        raise TwinError(f"{process_name} ended with status {status}")
     return status
 
 
 def _restore_management(twin: Twin, standing: Standing, machine: str) -> None:
-    """Mend the management port; it may have gone again meanwhile, of which the next event tells."""
+    """Restore the management port; if it changes again meanwhile, another event follows."""
     try:
         network.configure_management(twin, standing, machine)
-    except Exception:  # noqa: BLE001 - no reason to end the machine
+    except Exception:  # noqa: BLE001 - an error here must not end the machine
         traceback.print_exc()
 
 
 def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
-    """Start a machine's guests; one that does not start is no reason to end the machine."""
+    """Start a machine's guests; the machine runs on if one does not start."""
     try:
         guests.plug_all(twin, standing, machine)
-    except Exception:  # noqa: BLE001 - whoever asks for the guest next meets the same error
+    except Exception:  # noqa: BLE001 - the next verb on the guest reports the same error
         traceback.print_exc()
 
 
@@ -358,7 +361,7 @@ def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]
     _prepare_files(twin, standing, machine, files)
     layers = (
         f"lowerdir={standing.images[machine.image]},"
-        # Nobody needs these files after a crash of the host: never wait for the disk.
+        # A crash of the host may lose these files, so the overlay never waits for the disk.
         f"upperdir={files}/upper,workdir={files}/work,volatile"
     )
     nspawn = [
@@ -375,12 +378,12 @@ def _boot_command(twin: Twin, standing: Standing, machine: Machine) -> list[str]
         "--capability=all",
         "--drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME",
         f"--directory={files}/root",
-        # The name is of the host's world, the host name of the machine's.
+        # The machine's name is for the host, and begins with the twin's; the host name is for the machine.
         f"--machine={host_names([f'{twin.prefix}{host_name}']).popitem()[1]}",
         f"--hostname={host_name}",
         f"--network-namespace-path={network.NAMESPACES / twin.machine_namespace(machine.name)}",
     ]
-    # The mount is in a namespace of its own and goes away with the machine.
+    # The mount is in a namespace of its own, and ends with the machine.
     script = (
         f"exec unshare --mount --propagation slave sh -ec {shlex.quote(_mount(layers, files))} "
         f"sh {shlex.join(nspawn)}"
@@ -394,9 +397,9 @@ def _mount(layers: str, files: Path) -> str:
 
 
 def _prepare_files(twin: Twin, standing: Standing, machine: Machine, files: Path) -> None:
-    """The machine's own layer: made at its first boot, kept over reboots."""
-    # What a volatile overlay leaves in there would refuse the next mount.
-    shutil.rmtree(files / "work", ignore_errors=True)  # before the first mount there is nothing
+    """Create the machine's own layer at its first boot; later boots keep it."""
+    # The kernel would refuse to mount a volatile overlay again with its old work directory.
+    shutil.rmtree(files / "work", ignore_errors=True)  # absent before the first mount
     for name in ("root", "work"):
         (files / name).mkdir(parents=True, exist_ok=True)
     upper = files / "upper"

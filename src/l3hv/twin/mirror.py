@@ -1,8 +1,8 @@
-"""The Debian mirror of a bare twin: the only thing that its machines reach outside of it.
+"""The Debian mirror of a bare twin, the only service outside of the twin that its machines reach.
 
-It listens on the management bridge and fetches from the host's own mirrors, so that the roles'
-installation of packages is tested without any route out of the twin.  Packages and index files
-that carry their digest in their name never change and are cached; the rest is fetched anew.
+It listens on the management bridge and fetches from the host's own mirrors.  The roles can thus
+install packages without a route out of the twin.  The mirror caches files that never change,
+packages and index files with their digest in their name, and fetches all others each time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FETCH_SECONDS = 60
 
 
 def sources(suite: str) -> str:
-    """The sources.list of a machine of a bare twin."""
+    """Return the sources.list of a machine of a bare twin."""
     return image.sources_list(suite, mirror=f"{ADDRESS}/debian", security=f"{ADDRESS}/debian-security")
 
 
@@ -64,7 +64,7 @@ def _serve(twin: Twin) -> None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
             try:
-                with locks[self.path]:  # Machines ask for the same file at the same time.
+                with locks[self.path]:  # Machines request the same file at the same time.
                     path = _fetched(upstream[top], top, rest)
             except urllib.error.HTTPError as error:
                 self.send_error(error.code)
@@ -89,12 +89,12 @@ def _serve(twin: Twin) -> None:
 
 
 def _is_constant(name: str) -> bool:
-    """Whether a file of a mirror never changes under its name."""
+    """Return whether a file of a mirror never changes under its name."""
     return name.endswith(".deb") or "/by-hash/" in name
 
 
 def _fetched(upstream: str, top: str, name: str) -> Path:
-    """A file of a mirror on the local disk; one that may change is the caller's to remove."""
+    """Fetch a file of a mirror to the local disk; the caller removes it unless it is constant."""
     cached = CACHE / top / name
     if _is_constant(name) and cached.exists():
         return cached
@@ -108,7 +108,7 @@ def _fetched(upstream: str, top: str, name: str) -> Path:
             shutil.copyfileobj(answer, file)
             expected = answer.headers.get("Content-Length")
             if expected is not None and file.tell() != int(expected):
-                raise OSError(f"{name} came cut short")
+                raise OSError(f"{name} is incomplete")
         except OSError:
             path.unlink()
             raise
@@ -120,7 +120,7 @@ def _fetched(upstream: str, top: str, name: str) -> Path:
 
 
 def check(twin: Twin) -> None:
-    """Raise what the mirror failed with, if it did."""
+    """Raise the error of the mirror, if it failed."""
     failure = _directory(twin) / "failure"
     if failure.exists():
         raise TwinError(f"the mirror of the twin failed: {failure.read_text().strip()}")

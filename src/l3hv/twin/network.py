@@ -1,6 +1,6 @@
-"""The twin's wiring: namespaces, switches (Linux bridges) and cables (veth pairs).
+"""The network of a twin: namespaces, switches (Linux bridges) and cables (veth pairs).
 
-Nothing of it is in the host's own network namespace, so no packet of a twin finds a way out.
+None of it is in the host's own network namespace, so no packet of a twin can leave the host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from l3hv.topology import Machine, Port
+from l3hv.model.topology import Machine, Port
 from l3hv.twin import TwinError
 from l3hv.twin.state import HOST_NUMBER, MANAGEMENT, Standing, Twin, read_json, write_json
 
@@ -33,7 +33,7 @@ CLONE_NEWNET = 0x40000000
 IFF_UP = 1
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR = 1, 0x10
 
-# A new namespace inherits the host's IPv4 settings: bring it to the kernel's own defaults.
+# A new namespace inherits the host's IPv4 settings; the twin sets these to the kernel's own defaults.
 KERNEL_DEFAULTS = {
     "net/ipv4/ip_forward": "0",
     **{
@@ -51,7 +51,7 @@ KERNEL_DEFAULTS = {
         }.items()
     },
 }
-# A switch has no addresses, and hands no bridged packet to the host's packet filters.
+# A switch has no addresses, and passes no bridged packet to the host's packet filters.
 SWITCH_SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
@@ -64,7 +64,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def namespaces(prefix: str) -> list[str]:
-    """The named network namespaces whose names begin with ``prefix``."""
+    """Return the named network namespaces whose names begin with ``prefix``."""
     if not NAMESPACES.is_dir():
         return []
     return sorted(path.name for path in NAMESPACES.iterdir() if path.name.startswith(prefix))
@@ -75,7 +75,7 @@ def create_namespaces(names: Iterable[str]) -> None:
 
 
 def remove_namespaces(names: Iterable[str]) -> None:
-    """Remove namespaces that exist, whatever is in them; what runs in them ends first."""
+    """Kill the processes in existing namespaces, and remove the namespaces."""
     gone = [name for name in names if (NAMESPACES / name).exists()]
     if gone:
         end_processes_in(gone)
@@ -102,13 +102,13 @@ def entered(namespace: str) -> Iterator[None]:
 
 
 def enter(namespace: str) -> None:
-    """Put the calling thread into a network namespace for good."""
+    """Put the calling thread into a network namespace permanently."""
     try:
         with namespace_fd(namespace) as fd:
             _setns(fd)
     except FileNotFoundError:
         raise TwinError(
-            f"the network namespace {namespace} is gone: what it belongs to does not run"
+            f"the network namespace {namespace} does not exist: its machine or guest does not run"
         ) from None
 
 
@@ -120,7 +120,7 @@ def _setns(fd: int) -> None:
 
 @contextmanager
 def namespace_fd(namespace: str) -> Iterator[int]:
-    """A namespace as a file descriptor, which is how the kernel is told to put links there."""
+    """Open a namespace as a file descriptor, with which the kernel moves links there."""
     fd = os.open(NAMESPACES / namespace, os.O_RDONLY)
     try:
         yield fd
@@ -130,7 +130,7 @@ def namespace_fd(namespace: str) -> Iterator[int]:
 
 @contextmanager
 def netlink(namespace: str) -> Iterator[IPRoute]:
-    """An rtnetlink socket (pyroute2's IPRoute) in a namespace."""
+    """Open an rtnetlink socket (pyroute2's IPRoute) in a namespace."""
     try:
         from pyroute2 import IPRoute
     except ModuleNotFoundError:
@@ -147,7 +147,7 @@ def netlink(namespace: str) -> Iterator[IPRoute]:
 
 
 def has_link(namespace: str, interface: str) -> bool:
-    """Whether a namespace exists and has an interface."""
+    """Return whether a namespace exists and has an interface."""
     if not (NAMESPACES / namespace).exists():
         return False
     with netlink(namespace) as link:
@@ -155,14 +155,17 @@ def has_link(namespace: str, interface: str) -> bool:
 
 
 def remove_link(link: IPRoute, name: str) -> None:
-    """Remove an interface, and with it its cable; none of that name is no error."""
+    """Remove an interface and its cable, if it exists."""
     found = link.link_lookup(ifname=name)
     if found:
         link.link("del", index=found[0])
 
 
 def global_addresses(namespace: str, *, of_lo: bool = False) -> list[str]:
-    """The usable addresses of global scope in a namespace, those of ``lo`` last or alone."""
+    """Return the usable addresses of global scope in a namespace, addresses of ``lo`` last.
+
+    With ``of_lo`` only the addresses of ``lo`` are returned.
+    """
     with netlink(namespace) as link:
         found = sorted(
             (e for e in link.get_addr() if e["scope"] == 0 and (e["index"] == 1 or not of_lo)),
@@ -177,19 +180,19 @@ def global_addresses(namespace: str, *, of_lo: bool = False) -> list[str]:
 
 
 def is_local(namespace: str, address: str) -> bool:
-    """Whether packets to an address are delivered in a namespace itself."""
+    """Return whether a namespace delivers packets to an address locally."""
     with netlink(namespace) as link:
         from pyroute2 import NetlinkError
 
         try:
             found = link.route("get", dst=address)
         except NetlinkError:
-            return False  # No route at all.
+            return False  # no route at all
         return any(route["type"] == 2 for route in found)  # RTN_LOCAL
 
 
 def processes_in(names: Iterable[str]) -> list[int]:
-    """The processes whose network namespace is one of the named ones."""
+    """Return the processes in the named network namespaces."""
     wanted = {identity(NAMESPACES / name) for name in names} - {None}
     return [
         int(entry.name)
@@ -199,13 +202,13 @@ def processes_in(names: Iterable[str]) -> list[int]:
 
 
 def is_in(pid: int, namespace: str) -> bool:
-    """Whether a process runs in a network namespace."""
+    """Return whether a process runs in a network namespace."""
     own = identity(NAMESPACES / namespace)
     return own is not None and own == identity(Path(f"/proc/{pid}/ns/net"))
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells a namespace from all others while it exists, or None when it does not."""
+    """Return device and inode, which identify a namespace while it exists, or None if it does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -214,7 +217,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def end_processes_in(names: Iterable[str], *, timeout: float = 5) -> None:
-    """SIGKILL what runs in namespaces, and wait until it is gone (at most ``timeout`` s)."""
+    """Send SIGKILL to all processes in namespaces, and wait for their end (at most ``timeout`` s)."""
     names = list(names)
     deadline = time.monotonic() + timeout
     while pids := processes_in(names):
@@ -229,7 +232,7 @@ def end_processes_in(names: Iterable[str], *, timeout: float = 5) -> None:
 
 
 def write_settings(namespace: str, settings: dict[str, str]) -> None:
-    """Write sysctls of a namespace; those that this kernel does not have are left out."""
+    """Write sysctls of a namespace, except those that this kernel does not have."""
     with entered(namespace):
         for key, value in settings.items():
             path = Path("/proc/sys") / key
@@ -238,7 +241,7 @@ def write_settings(namespace: str, settings: dict[str, str]) -> None:
 
 
 def interface_name(owner: str, interface: str) -> str:
-    """The switch-side name of a cable: readable when it fits into 15 characters.
+    """Return the name of a cable's end at the switch: readable if it fits into 15 characters.
 
     >>> interface_name("hv1", "eno1.90")
     'hv1~eno1.90'
@@ -250,12 +253,12 @@ def interface_name(owner: str, interface: str) -> str:
 
 
 def bridge_name(segment: str) -> str:
-    """The name of a segment's bridge."""
+    """Return the name of a segment's bridge."""
     return segment if len(segment) <= 15 else "s-" + _digest(segment)[:12]
 
 
 def stable_mac(owner: str, interface: str) -> str:
-    """A locally administered MAC that an interface has in every twin and at every boot.
+    """Return the locally administered MAC of an interface, the same in every twin and at every boot.
 
     >>> stable_mac("hv1", "mgmt0")
     '02:26:02:49:31:6b'
@@ -272,7 +275,7 @@ def _digest(*parts: str) -> str:
 
 
 def ensure_switches(twin: Twin, segments: Iterable[str]) -> None:
-    """The management bridge and one bridge per segment, each kind in its namespace."""
+    """Create the missing bridges: one for management and one per segment, in two namespaces."""
     existing = namespaces(twin.prefix)
     for namespace in (twin.management_namespace, twin.switch_namespace):
         if namespace not in existing:
@@ -294,7 +297,7 @@ def ensure_switches(twin: Twin, segments: Iterable[str]) -> None:
 
 
 def remove_other_switches(twin: Twin, segments: Iterable[str]) -> None:
-    """Remove the bridges of segments that no machine is on any more."""
+    """Remove the bridges of segments without machines."""
     with netlink(twin.switch_namespace) as link:
         for name in sorted(_bridges(link) - {bridge_name(segment) for segment in segments}):
             link.link("del", ifname=name)
@@ -305,7 +308,7 @@ def _bridges(link: IPRoute) -> set[str]:
 
 
 def _add_bridge(link: IPRoute, name: str) -> None:
-    # Without multicast snooping neighbour discovery works from the first packet on.
+    # No multicast snooping: neighbour discovery then works from the first packet on.
     link.link(
         "add",
         ifname=name,
@@ -321,10 +324,10 @@ def _add_bridge(link: IPRoute, name: str) -> None:
 # --- the cables of machines -------------------------------------------------------------
 
 
-def lay_cables(twin: Twin, standing: Standing, machine: Machine) -> None:
-    """Give a machine a fresh network namespace and plug it into its switches.
+def create_cables(twin: Twin, standing: Standing, machine: Machine) -> None:
+    """Create a new network namespace for a machine, and connect it to its switches.
 
-    The ports are down and bare, as after power-on; only the management port is configured.
+    The ports are down and without addresses, as after power-on; only the management port is configured.
     """
     remove_machine(twin, machine.name, machine.ports)
     namespace = twin.machine_namespace(machine.name)
@@ -340,9 +343,9 @@ def lay_cables(twin: Twin, standing: Standing, machine: Machine) -> None:
 
 
 def configure_management(twin: Twin, standing: Standing, machine: str) -> None:
-    """Give the management port of a machine what it lacks: its address, and the way back to the host.
+    """Restore the address of a machine's management port, and the route to the host, if they are missing.
 
-    The port stays as it is while it is down.  The kernel drops the route whenever it goes down.
+    The port does not change while it is down.  The kernel removes the route when the port goes down.
     """
     address = str(standing.address(machine))
     with netlink(twin.machine_namespace(machine)) as link:
@@ -354,16 +357,16 @@ def configure_management(twin: Twin, standing: Standing, machine: str) -> None:
                     index=index,
                     address=address,
                     prefixlen=MANAGEMENT.prefixlen,
-                    scope=253,  # link: never the source of anything else
+                    scope=253,  # link: the kernel never selects it as source of other traffic
                     IFA_FLAGS=0x200,  # IFA_F_NOPREFIXROUTE
                 )
-            # In the local table the way back to the host depends on none of the machine's rules
-            # and shows in none of the tables that it routes with.
+            # In the table local the route to the host does not depend on the machine's rules, and is in
+            # none of the tables of the fabric.
             link.route("replace", dst=str(MANAGEMENT), oif=index, scope="link", table=255)
 
 
 class ManagementEvents:
-    """The changes of a machine's management port and of its addresses, as the kernel tells them."""
+    """Netlink events about a machine's management port and its addresses."""
 
     def __init__(self, twin: Twin, machine: str) -> None:
         with entered(twin.machine_namespace(machine)):
@@ -372,47 +375,47 @@ class ManagementEvents:
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
 
     def fileno(self) -> int:
-        """What to wait on with select."""
+        """Return the file descriptor for select."""
         return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
 
     def read(self) -> bool:
-        """Read all news; whether any is of the management port."""
-        is_ours = False
+        """Read all pending events; return whether one concerns the management port."""
+        concerns_port = False
         while True:
             try:
                 content = self._socket.recv(1 << 16)
             except BlockingIOError:
-                return is_ours
+                return concerns_port
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                is_ours = True  # The socket could not hold them all.
+                concerns_port = True  # The kernel has dropped events, perhaps one about the port.
                 continue
             at = 0
             while at < len(content):
-                # Both kinds of message have the interface's number behind the header, 4 bytes in.
+                # Both kinds of message have the interface's index 4 bytes after the header.
                 length, index = struct.unpack_from("=I16xI", content, at)
-                is_ours = is_ours or index == self._index
+                concerns_port = concerns_port or index == self._index
                 at += (length + 3) & ~3
 
 
 def add_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
-    """Plug ports of a machine into their switches, in the state that their cables are in."""
+    """Connect ports of a machine to their switches, with the recorded faults of their cables."""
     namespace = twin.machine_namespace(machine)
     with netlink(twin.switch_namespace) as link:
         for port in ports:
             _add_cable(link, machine, port.interface, namespace, bridge_name(port.segment))
-    states = cable_states(twin)
+    faults = cable_faults(twin)
     for port in ports:
-        if interface_name(machine, port.interface) in states:
-            apply_cable_state(twin, machine, port)
+        if interface_name(machine, port.interface) in faults:
+            apply_cable_faults(twin, machine, port)
 
 
 def remove_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
-    """Take ports away from a machine."""
+    """Remove ports of a machine."""
     with netlink(twin.switch_namespace) as link:
         for port in ports:
             remove_link(link, interface_name(machine, port.interface))
@@ -421,8 +424,8 @@ def remove_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
 def remove_machine(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
     """Remove a machine's cables and its namespace.
 
-    The switch-side ends go first: a namespace's own removal would destroy them later, in the
-    background.
+    Remove the ends at the switches first: the kernel would remove them with the namespace, but later,
+    in the background.
     """
     remove_ports(twin, machine, ports)
     with netlink(twin.management_namespace) as link:
@@ -431,7 +434,7 @@ def remove_machine(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
 
 
 def pull_cables(twin: Twin, machine: str, ports: Iterable[Port]) -> None:
-    """Silence a machine at once, before it can say good-bye to its peers."""
+    """Disconnect a machine at once, so that it cannot close its sessions first."""
     if not namespaces(twin.switch_namespace):
         return
     with netlink(twin.switch_namespace) as link:
@@ -460,45 +463,45 @@ def _add_cable(link: IPRoute, machine: str, interface: str, namespace: str, brid
         )
 
 
-# --- the state of cables ----------------------------------------------------------------
+# --- the faults of cables ---------------------------------------------------------------
 
 
-def cable_states(twin: Twin) -> dict[str, list[str]]:
-    """What is wrong with each cable, by its name: ``cut``, ``dark`` or both."""
+def cable_faults(twin: Twin) -> dict[str, list[str]]:
+    """Return the faults of each cable, by its name: ``cut``, ``dark`` or both."""
     return read_json(twin.directory / "cables.json") or {}
 
 
-def set_cable_state(twin: Twin, machine: str, port: Port, ill: str, *, present: bool) -> None:
-    """Add or remove one ill of a cable.  It outlives the machine's reboots.
+def set_cable_fault(twin: Twin, machine: str, port: Port, fault: str, *, present: bool) -> None:
+    """Add or remove a fault of a cable.  Faults persist over reboots of the machine.
 
-    ``cut`` loses all frames both ways while both ends keep their carrier; ``dark`` takes the
-    carrier away from the machine.
+    ``cut`` drops all frames in both directions while both ends keep their carrier; ``dark`` takes the
+    carrier from the machine.
     """
-    states = cable_states(twin)
+    recorded = cable_faults(twin)
     name = interface_name(machine, port.interface)
-    ills = set(states.get(name, ()))
-    ills = ills | {ill} if present else ills - {ill}
-    if ills:
-        states[name] = sorted(ills)
+    faults = set(recorded.get(name, ()))
+    faults = faults | {fault} if present else faults - {fault}
+    if faults:
+        recorded[name] = sorted(faults)
     else:
-        states.pop(name, None)
-    write_json(twin.directory / "cables.json", states)
-    apply_cable_state(twin, machine, port)
+        recorded.pop(name, None)
+    write_json(twin.directory / "cables.json", recorded)
+    apply_cable_faults(twin, machine, port)
 
 
-def apply_cable_state(twin: Twin, machine: str, port: Port) -> None:
-    """Bring the switch's end of a cable into the state that is recorded."""
+def apply_cable_faults(twin: Twin, machine: str, port: Port) -> None:
+    """Apply the recorded faults to the switch's end of a cable."""
     name = interface_name(machine, port.interface)
-    ills = cable_states(twin).get(name, ())
+    faults = cable_faults(twin).get(name, ())
     with netlink(twin.switch_namespace) as link:
         found = link.link_lookup(ifname=name)
         if not found:
-            return  # The machine is off: the state applies when its cables are laid.
+            return  # The machine is off: its next boot applies the faults.
         bridge = link.link_lookup(ifname=bridge_name(port.segment))[0]
         link.link(
             "set",
             index=found[0],
-            # Out of its bridge the switch's end stays up: silence with a carrier.
-            master=0 if "cut" in ills else bridge,
-            state="down" if "dark" in ills else "up",
+            # Without a bridge the switch's end forwards no frame, but keeps its carrier.
+            master=0 if "cut" in faults else bridge,
+            state="down" if "dark" in faults else "up",
         )

@@ -1,4 +1,4 @@
-"""Which machines have power, and the way into those that do."""
+"""The power state of machines, and commands in running machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from l3hv.twin.state import Twin, read_json, write_json
 
 @dataclass(frozen=True)
 class Running:
-    """A machine that has power: its PID 1 and since when (Unix time); is it up yet?"""
+    """A running machine: the PID of its init, its start (Unix time), and whether it has booted."""
 
     leader: int
     since: float
@@ -21,7 +21,7 @@ class Running:
 
 
 def running(twin: Twin, machine: str) -> Running | None:
-    """How a machine runs, or None when it is off."""
+    """Return the state of a running machine, or None if it is off."""
     stored = read_json(_record(twin, machine))
     if stored is None or not network.is_in(stored["leader"], twin.machine_namespace(machine)):
         return None
@@ -29,7 +29,7 @@ def running(twin: Twin, machine: str) -> Running | None:
 
 
 def leader(twin: Twin, machine: str) -> int:
-    """The PID of a running machine's init; an error when the machine is off."""
+    """Return the PID of a running machine's init; raise an error if the machine is off."""
     found = running(twin, machine)
     if found is None:
         raise TwinError(f"{machine} is off: './twin boot {machine}' starts it")
@@ -37,18 +37,18 @@ def leader(twin: Twin, machine: str) -> int:
 
 
 def last_leader(twin: Twin, machine: str) -> int | None:
-    """The PID that a machine's init has or had: of one that goes down, the process may still be there."""
+    """Return the last PID of a machine's init: while a machine shuts down, the process may still exist."""
     stored = read_json(_record(twin, machine))
     return int(stored["leader"]) if stored else None
 
 
 def record_running(twin: Twin, machine: str, found: Running) -> None:
-    """Write down how a machine runs."""
+    """Record the state of a running machine."""
     write_json(_record(twin, machine), vars(found))
 
 
 def forget_running(twin: Twin, machine: str) -> None:
-    """Forget how a machine ran, if it did."""
+    """Remove the recorded state of a machine."""
     _record(twin, machine).unlink(missing_ok=True)
 
 
@@ -57,5 +57,5 @@ def _record(twin: Twin, machine: str) -> Path:
 
 
 def inside(pid: int, command: Iterable[str]) -> list[str]:
-    """The command line that runs a command in all namespaces of a machine (see ``enter``)."""
+    """Return the command line that runs a command in all namespaces of a machine (see ``enter``)."""
     return [sys.executable, "-I", "-S", enter.__file__, str(pid), *command]

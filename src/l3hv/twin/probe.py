@@ -1,7 +1,7 @@
-"""Probes: parallel UDP echo flows between two ends of a twin, to see what an event costs.
+"""Probes: parallel UDP echo flows between two ends of a twin, to measure the loss that an event causes.
 
-The sockets are opened inside the ends' network namespaces; the processes that use them stay
-outside, so that a machine that crashes does not take its observer with it.
+The sockets are opened in the network namespaces of the ends.  The processes that use them stay
+outside, so that a probe survives the crash of a machine.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ Address = IPv4Address | IPv6Address
 class End:
     """One end of a probe: the namespaces that answer for an address, and the address in each.
 
-    None does where a virtual machine answers by itself.
-    Several namespaces answer for an anycast address; the address in a namespace differs from
-    the one that is probed where a hypervisor translates it.  ``chooses``: what it sends comes
-    from the address that its kernel chooses for the target: a guest, or a machine without a loopback.
+    ``holders`` maps these namespaces to their addresses.  Several namespaces hold an anycast address.  If a
+    hypervisor translates the probed address, the guest's namespace holds another one.  Virtual machines
+    answer themselves and have no namespace here.  With ``chooses`` the kernel of the end chooses the source
+    address for the target (a guest, or a machine without a loopback).
     """
 
     name: str
@@ -58,11 +58,11 @@ class End:
 
 @dataclass(frozen=True)
 class Result:
-    """What a probe saw; outages in milliseconds (see ``outage``), 0 when no flow was hit.
+    """The result of a probe; outages are in milliseconds (see ``outage``), 0 if no flow lost a packet.
 
-    ``lost`` counts the packets of ``sent`` whose echo had not come one second after the last
-    packet was sent; ``flows_hit`` counts the flows that lost any.  ``worst_outage_ms`` is over
-    all flows, ``median_outage_ms`` over those that were hit.
+    ``lost`` counts the packets of ``sent`` whose echo had not arrived one second after the last
+    packet was sent; ``flows_hit`` counts the flows that lost a packet.  ``worst_outage_ms`` is over
+    all flows, ``median_outage_ms`` over flows that lost a packet.
     """
 
     sent: int
@@ -74,14 +74,13 @@ class Result:
 
 
 def outage(sent_at: Sequence[float], answered: Sequence[int], interval: float) -> float:
-    """The longest time, in seconds, for which one flow got nothing through.
+    """Return the longest outage of a flow, in seconds.
 
-    ``sent_at`` are the times at which its packets were sent and ``answered`` tells for each
-    whether its echo came.  Of each run of unanswered packets it is the time between the sending
-    of the answered packets on both sides of the run, less the interval that lies between two
-    packets anyway.  Times of sending count, so that jitter on the way adds nothing and a packet
-    that was held up but came is no outage.  A run at the start (or the end) counts as if the
-    packet before the first (after the last) had been answered.
+    ``sent_at`` has the sending times of its packets, and ``answered`` whether the echo of each arrived.
+    The outage of a sequence of unanswered packets is the time between the answered packets before and
+    after it, less the interval between two packets.  Only sending times count, so jitter adds nothing and
+    a late echo is no outage.  A sequence at the start (or the end) counts as if the packet before the
+    first (after the last) had been answered.
 
     >>> outage([0.0, 0.01, 0.02, 0.03], [1, 1, 1, 1], 0.01)
     0.0
@@ -92,13 +91,13 @@ def outage(sent_at: Sequence[float], answered: Sequence[int], interval: float) -
     """
     if all(answered):
         return 0.0
-    good = [at for at, came in zip(sent_at, answered, strict=True) if came]
-    edges = [sent_at[0] - interval, *good, sent_at[-1] + interval]
+    answered_at = [at for at, is_answered in zip(sent_at, answered, strict=True) if is_answered]
+    edges = [sent_at[0] - interval, *answered_at, sent_at[-1] + interval]
     return max(after - before for before, after in itertools.pairwise(edges)) - interval
 
 
 def summary(flows: Sequence[tuple[Sequence[float], Sequence[int]]], interval: float) -> Result:
-    """The result of flows, each given by ``sent_at`` and ``answered`` (see ``outage``).
+    """Return the result of flows, each with ``sent_at`` and ``answered`` (see ``outage``).
 
     >>> summary([([0.0, 1.0], [1, 1]), ([0.5, 1.5], [1, 0])], 1.0)
     Result(sent=4, lost=1, flows=2, flows_hit=1, worst_outage_ms=1000.0, median_outage_ms=1000.0)
@@ -118,16 +117,16 @@ def summary(flows: Sequence[tuple[Sequence[float], Sequence[int]]], interval: fl
     )
 
 
-def find_end(twin: Twin, standing: Standing, what: str, family: int) -> End:
-    """The end that a guest's name, a machine's name or an address stands for.
+def find_end(twin: Twin, standing: Standing, wanted: str, family: int) -> End:
+    """Return the end that ``wanted`` names: a guest, a machine or an address.
 
-    ``family`` is 4 or 6 and chooses among the addresses of a guest or machine.
+    ``family`` is 4 or 6 and selects among the addresses of a guest or machine.
     """
     try:
-        address = ip_address(what)
+        address = ip_address(wanted)
     except ValueError:
-        return _named_end(twin, standing, what, family)
-    return _held_end(twin, standing, address)
+        return _named_end(twin, standing, wanted, family)
+    return _end_of_address(twin, standing, address)
 
 
 def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
@@ -143,21 +142,21 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
     elif name in {known.name for known in standing.topology.machines}:
         power.leader(twin, name)
         namespace = twin.machine_namespace(name)
-        # Its loopback, before any of its ports.
+        # Prefer the addresses of its loopback to those of its ports.
         on_lo = network.global_addresses(namespace, of_lo=True)
         found = network.global_addresses(namespace)[::-1]
     else:
         raise TwinError(f"{name!r} is no guest, machine or address of this twin")
     for candidate in map(ip_address, found):
         if candidate.version == family:
-            # A virtual machine answers by itself.
+            # A virtual machine answers itself.
             return End(
                 name, candidate, {namespace: candidate} if namespace else {}, str(candidate) not in on_lo
             )
     raise TwinError(f"{name} has no IPv{family} address (yet)")
 
 
-def _held_end(twin: Twin, standing: Standing, address: Address) -> End:
+def _end_of_address(twin: Twin, standing: Standing, address: Address) -> End:
     holders: dict[str, Address] = {}
     namespaces = [twin.machine_namespace(known.name) for known in standing.topology.machines]
     namespaces += [twin.guest_namespace(guest.name) for guest in standing.topology.guests]
@@ -190,13 +189,13 @@ def run_probe(
 ) -> Result:
     """Send ``flows`` parallel flows, one packet per ``interval`` s each, for ``seconds``.
 
-    ``event`` runs in a process of its own ``at`` seconds after the first packet; that it fails
-    (returns anything but 0) is an error.
+    ``event`` runs in a process of its own ``at`` seconds after the first packet; raise an error if it
+    does not return 0.
     """
     if source.address.version != target.address.version:
-        raise TwinError(f"{source.name} and {target.name} are addresses of two families")
+        raise TwinError(f"{source.name} and {target.name} have addresses of different families")
     if not source.holders:
-        raise TwinError(f"{source.name} is a virtual machine, which only answers: swap the ends")
+        raise TwinError(f"{source.name} is a virtual machine, which can only answer: swap the ends")
     if set(source.holders) & set(target.holders):
         raise TwinError(f"{source.name} and {target.name} are the same end")
     with contextlib.ExitStack() as stack:
@@ -208,20 +207,20 @@ def run_probe(
         destination = (str(target.address), ECHO_PORT)
         token = secrets.token_bytes(8)
         if not select.select([started_read], [], [], START_SECONDS)[0]:
-            raise TwinError(f"the echo process took over {START_SECONDS:g} s to begin: the host is too busy")
+            raise TwinError(f"the echo process did not start in {START_SECONDS:g} s: the host is too busy")
         if not os.read(started_read, 1):
             raise TwinError("the echo process ended before the probe: run it again")
         _warm_up(sockets, destination, token)
         begin = time.monotonic() + 0.05
-        happening = None
+        event_process = None
         if event:
-            happening = stack.enter_context(_child(lambda: _at(begin + at, event)))
-        _hurry()
+            event_process = stack.enter_context(_child(lambda: _run_at(begin + at, event)))
+        _raise_priority()
         measured = _flow_all(sockets, destination, token, begin=begin, interval=interval, seconds=seconds)
         if not echo.alive():
             raise TwinError("the echo process ended before the probe: run it again")
-        if happening and happening.wait() != 0:
-            raise TwinError("the event failed, so the probe tells nothing")
+        if event_process and event_process.wait() != 0:
+            raise TwinError("the event failed, so the probe has no result")
     return summary(measured, interval)
 
 
@@ -234,11 +233,11 @@ def _flow_all(
     interval: float,
     seconds: float,
 ) -> list[tuple[array[float], bytearray]]:
-    """Send and receive; per flow the times of sending and what was answered."""
+    """Send and receive; return the sending times and the answered packets of each flow."""
     flows = len(sockets)
     rounds = max(1, round(seconds / interval))
     total = rounds * flows
-    step = interval / flows  # The flows' packets are spread evenly over the interval.
+    step = interval / flows  # Spread the packets of the flows evenly over the interval.
     sent_at = [array("d", bytes(8 * rounds)) for _ in sockets]
     answered = [bytearray(rounds) for _ in sockets]
     missing = total
@@ -257,13 +256,14 @@ def _flow_all(
             while slot < total and begin + slot * step <= now:
                 number, flow_number = divmod(slot, flows)
                 sent_at[flow_number][number] = time.monotonic()
-                # Without a route nothing is sent: lost.
+                # Without a route the packet is not sent, and counts as lost.
                 with contextlib.suppress(OSError):
                     sockets[flow_number].sendto(PAYLOAD.pack(token, number), destination)
                 slot += 1
             due = begin + slot * step if slot < total else end
             ready = poll.poll(max(0.0, due - time.monotonic()))
-            if not ready and now >= end:  # What came while this process could not run is not lost.
+            # Read echoes that arrived while this process could not run: they are not lost.
+            if not ready and now >= end:
                 break
             for fd, _ in ready:
                 flow_number = numbers[fd]
@@ -283,7 +283,7 @@ def _flow_all(
 
 
 def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], token: bytes) -> None:
-    """Have neighbours resolved and caches filled: send until each flow had one echo, or none had for 1 s."""
+    """Resolve neighbours and fill caches: send until each flow had an echo, or no flow had one for 1 s."""
     waiting = set(sockets)
     deadline = time.monotonic() + WARM_UP_SECONDS
     while waiting and time.monotonic() < deadline:
@@ -301,13 +301,13 @@ def _warm_up(sockets: Sequence[socket.socket], destination: tuple[str, int], tok
 
 
 def _source_socket(source: End, target: End) -> socket.socket:
-    """A flow's socket, bound to the address that its end sends from now, and to a free port."""
+    """Open the socket of a flow, bound to a source address of its end and to a free port."""
     namespace, address = next(iter(source.holders.items()))
     own = str(address)
     with network.entered(namespace):
         flow = _socket(source.address)
         if source.chooses:
-            with _socket(source.address) as asking, contextlib.suppress(OSError):  # No route yet.
+            with _socket(source.address) as asking, contextlib.suppress(OSError):  # no route yet
                 asking.connect((str(target.address), ECHO_PORT))
                 own = asking.getsockname()[0]
         flow.bind((own, 0))
@@ -319,7 +319,7 @@ def _socket(address: Address) -> socket.socket:
     made = socket.socket(family, socket.SOCK_DGRAM)
     for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
         made.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-    # An address that moves away and comes back must find its echo again.
+    # The socket must survive the removal of its address, which may return.
     if address.version == 4:
         made.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     else:
@@ -328,11 +328,11 @@ def _socket(address: Address) -> socket.socket:
 
 
 def _echo(holders: Mapping[str, Address], started: int) -> int:
-    """Send back what comes to the ends' addresses, for ever; write to the pipe when it begins.
+    """Echo all packets to the addresses of ``holders`` forever; write to the pipe ``started`` when ready.
 
-    A machine that reboots has a new namespace: it is looked for five times a second.
+    A machine that reboots gets a new namespace, so look for new namespaces five times a second.
     """
-    _hurry()
+    _raise_priority()
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
     serving: dict[str, tuple[tuple[int, int], int]] = {}
@@ -367,13 +367,13 @@ def _echo(holders: Mapping[str, Address], started: int) -> int:
                         sockets[fd].sendto(view[:size], sender)
 
 
-def _at(moment: float, event: Callable[[], int]) -> int:
+def _run_at(moment: float, event: Callable[[], int]) -> int:
     time.sleep(max(0.0, moment - time.monotonic()))
     return event()
 
 
-def _hurry() -> None:
-    """Run before everything else, as far as the host allows: a probe must not lose by itself."""
+def _raise_priority() -> None:
+    """Run with the highest priority that the host allows, so that the probe itself loses no packets."""
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     except OSError:
@@ -382,7 +382,7 @@ def _hurry() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel end this process when its parent is gone, however that ended (prctl(2))."""
+    """Make the kernel kill this process when its parent has ended for any reason (prctl(2))."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -399,13 +399,13 @@ class _Child:
             status = 1
             _end_with(parent)
             try:
-                os.dup2(2, 1)  # Standard output is the result's.
+                os.dup2(2, 1)  # Standard output is reserved for the result.
                 status = work()
             finally:
                 os._exit(status)
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether the process still runs."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -413,7 +413,7 @@ class _Child:
         return self._status is None
 
     def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for the end of the process, and return its exit status."""
         if self.alive():
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status or 0

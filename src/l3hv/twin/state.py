@@ -1,4 +1,4 @@
-"""What a twin is and where it keeps it: names, directories, and the files between its verbs."""
+"""The stored state of a twin: its names, its directories, and the files that its verbs share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from l3hv.daemons import REFLECTORS_ONLY, TITLES
-from l3hv.topology import GuestPort, Machine, Port, Topology
+from l3hv.model.daemons import REFLECTORS_ONLY, TITLES
+from l3hv.model.topology import GuestMachine, Machine, Port, Topology
 from l3hv.twin import TwinError
 
 RUN = Path("/run/l3hv")
 LIBRARY = Path("/var/lib/l3hv")
 
-# Link-local, so that it clashes with no inventory and nothing routes it; clear of
-# 169.254.0.0/24 and 169.254.169.254, which others use.  Twins do not share it: each has its
-# own in a namespace of its own.
+# The prefix is link-local, so it clashes with no inventory and no host routes it.  It avoids
+# 169.254.0.0/24 and 169.254.169.254, which other programs use.  Each twin has it in a namespace
+# of its own.
 MANAGEMENT = IPv4Network("169.254.248.0/22")
 HOST_NUMBER = 1
 FIRST_MACHINE_NUMBER = 11
@@ -32,17 +32,17 @@ FIRST_MACHINE_NUMBER = 11
 # Dashes separate the parts of a namespace's name, so a twin's name has none.
 TWIN_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
 MACHINE_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
-LONGEST_HOST_NAME = 64  # of Linux, and of systemd-nspawn's names
+LONGEST_HOST_NAME = 64  # the limit of Linux and of systemd-nspawn
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What ``up`` was last asked for: written before anything is created.
+    """The arguments of the last ``up``, stored before it creates anything.
 
-    ``inventories`` is empty when the topology came from a file, and ``options`` are the words that
-    ansible-playbook needs to read them.  ``adopt``: routers of somebody else are provisioned like our own.
-    ``numbers`` gives each machine its host number in ``MANAGEMENT`` and ``images`` each image
-    (``Machine.image``) the directory of its root file system; both stay as long as the twin stands.
+    ``inventories`` is empty if the topology came from a file; ``options`` are the arguments with which
+    ansible-playbook reads the inventories.  With ``adopt`` the roles provision routers of other teams too.
+    ``numbers`` has the host number of each machine in ``MANAGEMENT``, and ``images`` the root file system of
+    each image (``Machine.image``); both stay the same until ``down``.
     """
 
     inventories: tuple[str, ...]
@@ -54,15 +54,15 @@ class Standing:
     adopt: bool = False
 
     def machine(self, name: str) -> Machine:
-        """The machine of that name; an unknown name is an error that lists the known ones."""
+        """Return the machine of that name; for an unknown name raise an error that lists the known ones."""
         for machine in self.topology.machines:
             if machine.name == name:
                 return machine
         known = ", ".join(machine.name for machine in self.topology.machines)
         raise TwinError(f"the twin has no machine {name!r}: its machines are {known}")
 
-    def guest(self, name: str) -> GuestPort:
-        """The guest of that name; an unknown name is an error that lists the known ones."""
+    def guest(self, name: str) -> GuestMachine:
+        """Return the guest of that name; for an unknown name raise an error that lists the known ones."""
         for guest in self.topology.guests:
             if guest.name == name:
                 return guest
@@ -70,17 +70,17 @@ class Standing:
         raise TwinError(f"the twin has no guest {name!r}: its guests are {known}")
 
     def host_name(self, machine: str) -> str:
-        """The host name that a machine has itself (see ``host_names``)."""
+        """Return a machine's own host name (see ``host_names``)."""
         return host_names(found.name for found in self.topology.machines)[machine]
 
     def address(self, machine: str) -> IPv4Address:
-        """The management address of a machine."""
+        """Return the management address of a machine."""
         return MANAGEMENT[self.numbers[machine]]
 
 
 @dataclass(frozen=True)
 class Twin:
-    """One twin by its name; everything it owns on the host is named after it."""
+    """One twin; the names of its directories, namespaces and units begin with its name."""
 
     name: str
     say: Callable[[str], None] = field(compare=False, repr=False)
@@ -88,18 +88,18 @@ class Twin:
     def __post_init__(self) -> None:
         if not TWIN_NAME.fullmatch(self.name):
             raise TwinError(
-                f"{self.name!r} is no name for a twin: take at most 12 lower-case letters and "
+                f"{self.name!r} is not a valid name of a twin: use at most 12 lower-case letters and "
                 "digits, a letter first"
             )
 
     @property
     def directory(self) -> Path:
-        """Run-time state: gone after ``down``, and after a reboot of the host."""
+        """Return the directory of run-time state, which ``down`` or a reboot of the host removes."""
         return RUN / self.name
 
     @property
     def library(self) -> Path:
-        """The writable layers of the machines' file systems."""
+        """Return the directory of the writable layers of the machines' file systems."""
         return LIBRARY / self.name
 
     def machine_directory(self, machine: str) -> Path:
@@ -110,7 +110,7 @@ class Twin:
 
     @property
     def prefix(self) -> str:
-        """How the names of all namespaces of this twin begin."""
+        """Return the beginning of the names of all namespaces of this twin."""
         return f"l3hv-{self.name}-"
 
     @property
@@ -133,7 +133,7 @@ class Twin:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other verbs that change this twin out, until they may go on."""
+        """Lock the twin against other verbs that change it; wait for a running one to end."""
         RUN.mkdir(parents=True, exist_ok=True)
         path = self.lock_path
         while True:
@@ -143,29 +143,29 @@ class Twin:
                 except BlockingIOError:
                     self.say(f"waiting for another command on the twin {self.name}")
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                # ``down`` removes the file: a lock on a removed one keeps nobody out.
+                # ``down`` removes the file, and a lock on a removed file excludes no other verb.
                 if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
                     yield
                     return
 
     def standing(self) -> Standing:
-        """What stands; an error when nothing does."""
+        """Return the stored state of the twin; raise an error if the twin was not started."""
         standing = self.standing_or_none()
         if standing is None:
             others = [name for name in standing_twins() if name != self.name]
             raise TwinError(
-                f"no twin named {self.name!r} stands: start it with './twin up --name {self.name}'"
-                + (f", or say --name: there is {', '.join(others)}" if others else "")
+                f"the twin {self.name!r} does not run: start it with './twin up --name {self.name}'"
+                + (f", or choose another one with --name: {', '.join(others)}" if others else "")
             )
         return standing
 
     def standing_or_none(self) -> Standing | None:
-        """What stands, or None."""
+        """Return the stored state of the twin, or None if it was not started."""
         stored = read_json(self.directory / "twin.json")
         if stored is None:
             return None
         return Standing(
-            # The program that left a standing twin may have been older.
+            # An older version of l3hv may have started the twin.
             inventories=tuple(stored.get("inventories") or filter(None, [stored.get("inventory")])),
             topology=topology_from(stored["topology"]),
             numbers=stored["numbers"],
@@ -191,14 +191,14 @@ class Twin:
 
 
 def standing_twins() -> list[str]:
-    """The names of the twins that have left anything on this host."""
+    """Return the names of the twins with files on this host."""
     directories = [top for top in (RUN, LIBRARY) if top.is_dir()]
     names = {entry.name for top in directories for entry in top.iterdir()}
     return sorted(name for name in names if TWIN_NAME.fullmatch(name))
 
 
 def machine_numbers(topology: Topology, held: Mapping[str, int]) -> dict[str, int]:
-    """A host number per machine: the one it holds, or the lowest free one.
+    """Return a host number per machine: its present one, or the lowest free one.
 
     >>> one = Topology((Machine("hv1", "hypervisor", "debian13", ()),), ())
     >>> machine_numbers(one, {"rr1": 11, "hv9": 12})
@@ -218,9 +218,9 @@ def machine_numbers(topology: Topology, held: Mapping[str, int]) -> dict[str, in
 
 
 def host_names(machines: Iterable[str]) -> dict[str, str]:
-    """The host name of each machine: its own name, or what is nearest to it and valid (RFC 1123).
+    """Return the host name of each machine: its name, or the nearest valid one (RFC 1123).
 
-    A machine whose host name another one has or would have gets a digest of its name behind it.
+    If two machines would have the same host name, a digest of the machine's name is appended.
 
     >>> host_names(["hv_1", "hv-2", "rr1.example.net"])
     {'hv_1': 'hv-1', 'hv-2': 'hv-2', 'rr1.example.net': 'rr1.example.net'}
@@ -244,33 +244,33 @@ def _nearest_host_name(name: str) -> str:
 
 
 def check_names(topology: Topology) -> None:
-    """Refuse names that no host, namespace or interface can have, and what no machine of a twin can run."""
+    """Refuse invalid names of machines, guests and interfaces, and daemons that the twin cannot provision."""
     for machine in topology.machines:
         if machine.daemon == "junos" and machine.managed:
             raise TwinError(
-                f"{machine.name} runs Junos, which no machine of a twin can: leave --adopt out to boot "
-                "a bare machine for it, or rehearse a copy of the inventory in which it runs another daemon"
+                f"{machine.name} runs Junos, of which the twin has no image: omit --adopt to boot "
+                "a machine without configuration, or test a copy of the inventory with another daemon"
             )
         if machine.managed and machine.daemon in REFLECTORS_ONLY and machine.kind != "route_reflector":
             raise TwinError(
-                f"{machine.name} runs {TITLES[machine.daemon]}, which only route reflectors are given: "
-                "leave --adopt out, and configure it by './twin exec'"
+                f"{machine.name} runs {TITLES[machine.daemon]}, which l3hv configures only on reflectors: "
+                "omit --adopt, and configure it by './twin exec'"
             )
         if not MACHINE_NAME.fullmatch(machine.name):
-            raise TwinError(f"{machine.name!r} is no host name that a machine can boot with")
+            raise TwinError(f"{machine.name!r} is not a valid host name")
         for port in machine.ports:
             if not 0 < len(port.interface) <= 15 or "/" in port.interface:
                 raise TwinError(
                     f"{machine.name} cannot have an interface named {port.interface!r}: "
-                    "Linux takes 1 to 15 characters"
+                    "Linux accepts 1 to 15 characters"
                 )
     for guest in topology.guests:
         if not MACHINE_NAME.fullmatch(guest.name):
-            raise TwinError(f"{guest.name!r} is no name that a guest's namespace can have")
+            raise TwinError(f"{guest.name!r} is not a valid name of a guest's namespace")
 
 
 def machine_from(stored: Mapping[str, Any]) -> Machine:
-    """A machine from its JSON form."""
+    """Return a machine from its JSON form."""
     return Machine(
         name=stored["name"],
         kind=stored["kind"],
@@ -281,26 +281,26 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
     )
 
 
-def guest_from(stored: Mapping[str, Any]) -> GuestPort:
-    """A guest from its JSON form."""
+def guest_from(stored: Mapping[str, Any]) -> GuestMachine:
+    """Return a guest from its JSON form."""
     several = {key: tuple(stored.get(key, ())) for key in ("addresses", "transparent")}
-    known = {key: value for key, value in stored.items() if key in GuestPort.__dataclass_fields__}
-    return GuestPort(**{**known, **several})
+    known = {key: value for key, value in stored.items() if key in GuestMachine.__dataclass_fields__}
+    return GuestMachine(**{**known, **several})
 
 
 def topology_from(stored: Mapping[str, Any]) -> Topology:
-    """A topology from its JSON form (the dataclasses' fields; absent guests are none)."""
+    """Return a topology from its JSON form (the fields of the dataclasses; ``guests`` is optional)."""
     try:
         return Topology(
             machines=tuple(machine_from(machine) for machine in stored["machines"]),
             guests=tuple(guest_from(guest) for guest in stored.get("guests", ())),
         )
     except (KeyError, TypeError) as error:
-        raise TwinError(f"this is no topology: {error} (see docs/twin.md)") from error
+        raise TwinError(f"the file is no topology: {error} (see docs/twin.md)") from error
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None when there is no such file."""
+    """Return the content of a JSON file, or None if there is no such file."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -308,7 +308,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file so that a reader never sees half of it."""
+    """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(json.dumps(content, indent=2) + "\n")

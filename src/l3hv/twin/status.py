@@ -1,4 +1,4 @@
-"""What a twin looks like now, read from the kernel rather than from what was asked for."""
+"""The present state of a twin, from the kernel."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from l3hv.topology import GuestPort, Machine
+from l3hv.model.topology import GuestMachine, Machine
 from l3hv.twin import guests, network, power
 from l3hv.twin.state import Twin
 
 
 def report(twin: Twin) -> dict[str, Any]:
-    """The twin's machines and guests as plain JSON values.
+    """Return the twin's machines and guests as plain JSON values.
 
-    A machine's ``state`` is ``up``, ``booting`` or ``off``; ``uptime`` is in seconds.  A port is
+    The ``state`` of a machine is ``up``, ``booting`` or ``off``; ``uptime`` is in seconds.  A port is
     ``up``, ``down`` (not brought up, or no carrier) or ``cut``.  A guest is ``up`` or ``off``;
     its ``client`` is ``udhcpc``, one of ``guest_system.CLIENTS``, or ``qemu``.
     """
@@ -46,7 +46,7 @@ def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
     }
 
 
-def _guest(twin: Twin, found: GuestPort) -> dict[str, Any]:
+def _guest(twin: Twin, found: GuestMachine) -> dict[str, Any]:
     return {
         "name": found.name,
         "hypervisor": guests.place(twin, found),
@@ -58,21 +58,21 @@ def _guest(twin: Twin, found: GuestPort) -> dict[str, Any]:
 
 
 def _ports(twin: Twin, found: Machine) -> dict[str, str]:
-    ills = network.cable_states(twin)
+    faults = network.cable_faults(twin)
     with network.netlink(twin.machine_namespace(found.name)) as link:
         states = {
             entry.get_attr("IFLA_IFNAME"): entry.get_attr("IFLA_OPERSTATE") for entry in link.get_links()
         }
     ports = {}
     for port in found.ports:
-        cut = "cut" in ills.get(network.interface_name(found.name, port.interface), ())
+        cut = "cut" in faults.get(network.interface_name(found.name, port.interface), ())
         up = states.get(port.interface) == "UP"
         ports[port.interface] = "cut" if cut else "up" if up else "down"
     return ports
 
 
 def table(content: dict[str, Any]) -> str:
-    """A report for people."""
+    """Return a report as two tables of text."""
     rows: list[tuple[str, ...]] = [("MACHINE", "KIND", "SYSTEM", "STATE", "UPTIME", "PORTS")]
     for found in content["machines"]:
         uptime = "-" if found["uptime"] is None else f"{found['uptime']:.0f} s"

@@ -1,8 +1,8 @@
-"""Guests that are real virtual machines: QEMU with a tap in the hypervisor's namespace.
+"""Guests that are virtual machines: QEMU with a tap in the hypervisor's namespace.
 
-Emulated on every host: a KVM that is there need not work (a nested one may stop the guest at
-its first instructions), and they have little to compute.  They boot Debian's cloud kernel and a
-small initramfs made of the host's busybox and a Debian 13 image's Python.
+QEMU emulates the CPU on every host: an existing KVM may not work (a nested one may stop the guest
+at its first instructions), and the guests compute little.  They boot Debian's cloud kernel and a
+small initramfs with the host's busybox and the Python of a Debian 13 image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from l3hv.topology import GuestPort
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import TwinError, image, network
 from l3hv.twin.state import Twin
 
@@ -30,7 +30,7 @@ SUITE = "trixie"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 MODULES = ("failover", "net_failover", "virtio_net")
 MEMORY_MIB = 128
-# QEMU 7.2 emulates a cmpxchg16b that faults in the kernel now and then: do without it.
+# The cmpxchg16b that QEMU 7.2 emulates sometimes faults in the kernel, so the CPU does not have it.
 CPU = "qemu64,-cx16"
 
 TUNSETIFF = 0x400454CA
@@ -38,14 +38,14 @@ IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 
 def ensure_vm_image(say: Callable[[str], None]) -> Path:
-    """The directory with ``vmlinuz`` and ``initramfs``, made first when it is not cached."""
+    """Return the directory with ``vmlinuz`` and ``initramfs``; create it if it is not cached."""
     python = image.ensure_image(image.recipe("debian13"), say)
     parts = b"".join(path.read_bytes() for path in (INIT, LEASE, ECHO))
     digest = hashlib.sha256(parts + SUITE.encode() + python.name.encode()).hexdigest()[:12]
     directory = CACHE / digest
     if directory.is_dir():
         return directory
-    say("taking Debian's cloud kernel out of its package (about ten seconds)")
+    say("extracting Debian's cloud kernel from its package (about ten seconds)")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
         work, made = Path(building, "work"), Path(building, "made")
@@ -61,7 +61,7 @@ def ensure_vm_image(say: Callable[[str], None]) -> Path:
 
 
 def kernel_package(work: Path) -> Path:
-    """Fetch the kernel's package with an apt that shares nothing with the host's but its keys."""
+    """Fetch the kernel's package with an apt that shares only the keys with the host's."""
     for name in ("lists/partial", "cache/archives/partial"):
         (work / name).mkdir(parents=True)
     (work / "sources.list").write_text(f"deb {image.debian_mirror()} {SUITE} main\n")
@@ -81,7 +81,7 @@ def kernel_package(work: Path) -> Path:
     depends = _run(["apt-cache", *options, "depends", "--important", KERNEL_PACKAGE])
     match = re.search(r"Depends: (linux-image-\d\S+)", depends)
     if match is None:
-        raise TwinError(f"{SUITE} has no {KERNEL_PACKAGE}: apt said {depends!r}")
+        raise TwinError(f"{SUITE} has no {KERNEL_PACKAGE}: apt printed {depends!r}")
     _run(["apt-get", *options, "-qq", "download", match[1]], cwd=work)
     return next(work.glob("linux-image-*.deb"))
 
@@ -95,7 +95,7 @@ def _make_initramfs(kernel: Path, python: Path, root: Path, out: Path) -> None:
         (root / name).chmod(0o755)
     (root / "bin/sh").symlink_to("busybox")
     for module in MODULES:
-        # A module that is not there is built in.
+        # A module without a file is built into the kernel.
         for packed in kernel.glob(f"**/{module}.ko*"):
             content = packed.read_bytes()
             if packed.suffix == ".xz":
@@ -123,7 +123,7 @@ def _interpreter(root: Path) -> str:
 
 
 def _python_files(root: Path) -> list[str]:
-    """What an image's Python needs to start with built-in modules only."""
+    """Return the files that an image's Python needs to start with built-in modules only."""
     libraries = _run(["chroot", str(root), "ldd", "/usr/bin/python3"])
     shared = [found.lstrip("/") for found in re.findall(r"(/\S+) \(0x", libraries)]
     version = os.readlink(root / "usr/bin/python3")
@@ -142,10 +142,10 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def start_vm(twin: Twin, guest: GuestPort, hypervisor: str, tap_mac: str) -> None:
-    """Start QEMU on a tap in the hypervisor's namespace; the tap lives as long as QEMU does.
+def start_vm(twin: Twin, guest: GuestMachine, hypervisor: str, tap_mac: str) -> None:
+    """Start QEMU on a tap in the hypervisor's namespace; the tap exists as long as QEMU runs.
 
-    QEMU itself runs in the guest's namespace, where whoever ends the guest finds it.
+    QEMU itself runs in the guest's namespace, so it ends when the guest's namespace is removed.
     """
     files = ensure_vm_image(twin.say)
     namespace = twin.machine_namespace(hypervisor)
@@ -188,9 +188,9 @@ def start_vm(twin: Twin, guest: GuestPort, hypervisor: str, tap_mac: str) -> Non
 
 
 def vm_addresses(twin: Twin, guest: str) -> list[str]:
-    """The addresses that a virtual machine last told on its console."""
+    """Return the addresses that a virtual machine last printed on its console."""
     console = twin.guest_directory(guest) / "console.log"
     if not console.exists():
         return []
-    told = re.findall(r"^addresses:(.*)$", console.read_text(errors="replace"), re.MULTILINE)
-    return told[-1].split() if told else []
+    printed = re.findall(r"^addresses:(.*)$", console.read_text(errors="replace"), re.MULTILINE)
+    return printed[-1].split() if printed else []

@@ -1,4 +1,7 @@
-"""UDP echo (RFC 862) on all addresses, from the one that was asked; needs only built-in modules."""
+"""UDP echo (RFC 862) on all addresses; the source of a reply is the destination of its request.
+
+It imports only modules that are built into Python.
+"""
 
 import _socket
 
@@ -11,7 +14,7 @@ echo.bind(("::", 7))
 while True:
     try:
         data, asked, _, sender = echo.recvmsg(65536, 256)
-        # Of the packet information the address alone (16 bytes): routing chooses the interface.
+        # Copy only the address (16 bytes) of the packet information: routing chooses the interface.
         source = [(level, kind, value[:16] + bytes(4)) for level, kind, value in asked]
         echo.sendmsg([data], source, 0, sender)
     except OSError:

@@ -30,7 +30,7 @@ ip link set lo up
 for address in $(word addresses | tr ',' ' '); do
     ip address add "$address" dev lo
 done
-# What the kernel gave eth0 at its birth is older than the settings above.
+# The kernel created eth0 before the settings above, with other defaults.
 for setting in router_solicitation_delay router_solicitation_interval \
     router_solicitation_max_interval router_solicitations; do
     cat "/proc/sys/net/ipv6/conf/default/$setting" >"/proc/sys/net/ipv6/conf/eth0/$setting"

@@ -1,1 +1,1 @@
-"""What a fabric should look like, what it does look like, and the difference."""
+"""The expected state of a fabric, the state that was found, and the differences."""

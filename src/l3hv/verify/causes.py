@@ -1,8 +1,7 @@
-"""Failed checks in the order in which an operator mends them: a dead daemon or path first, then what follows.
+"""Failed checks in the order in which an operator repairs them: each cause before what follows from it.
 
-A check follows from another one where the plans say that it cannot be as expected before that one is mended.
-Counts and digests of routes add up what all hosts announce: while a session is down they say nothing of their
-own.
+A check follows from a cause if, by the plans, it cannot succeed before the cause is repaired.  Counts and
+digests of routes depend on the advertisements of all hosts: while a session is down, they are never a cause.
 """
 
 from __future__ import annotations
@@ -11,61 +10,50 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from l3hv.model import HostPlan, Session
-from l3hv.verify.check import Check, failures
-from l3hv.verify.expect import bfd_name, routing_units
+from l3hv.model.plan import HostPlan, Session
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, Key, Kind, failures
+from l3hv.verify.expect import HOST, bfd_of, routing_units, unit_of
 from l3hv.verify.fabric import Fabric, source_of
-from l3hv.verify.words import some
 
 OFFERED_BY = {
-    "radvd": ("ra ", "listeners radvd"),
-    "l3hv-dhcp": ("lease ", "listeners l3hv-dhcp"),
-    "l3hv-nftables": ("packet filter", "drops ", "translation "),
-    "l3hv-tables": ("rules ", "last resort "),
+    subjects.Unit("radvd"): {Kind.ADVERTISEMENT, Kind.LISTENERS},
+    subjects.Unit("l3hv-dhcp"): {Kind.LEASE, Kind.LISTENERS},
+    subjects.Unit("l3hv-nftables"): {Kind.PACKET_FILTER, Kind.DROPS, Kind.TRANSLATION},
+    subjects.Unit("l3hv-tables"): {Kind.RULES, Kind.LAST_RESORT},
 }
-"""The beginnings of the checks of a host that follow from a unit that does not run there."""
+"""The checks of a host that fail if a unit does not run there; of its listeners, only the unit's own."""
 
-OF_ALL_ROUTES = ("received", "sent", "learned", "more")
+COUNTS_OF_ROUTES = {Kind.RECEIVED, Kind.SENT, Kind.LEARNED, Kind.MORE_ROUTES}
 
 
 @dataclass
 class Group:
     """A failed check, and the failed checks that follow from it.
 
-    ``hosts`` are those that the cause is on, ``reached`` those that have lost a session by it.
+    ``hosts`` have the cause, ``reached`` have lost a session because of it.  ``cut`` is true for a cause that
+    ends BGP sessions.
     """
 
     check: Check
     hosts: frozenset[str]
     follows: list[Check] = field(default_factory=list)
     reached: set[str] = field(default_factory=set)
-    is_cut: bool = False
-
-    @property
-    def consequence(self) -> str:
-        """What follows, in one sentence.
-
-        >>> bird = Check("hv2", "unit bird", "active", "failed", "failed")
-        >>> Group(bird, frozenset({"hv2"}), [Check("rr1", "session hv2", "up", "down", "failed")]).consequence
-        '1 more check on 1 host follows from it'
-        """
-        hosts = {check.host for check in self.follows}
-        verb = "follows" if len(self.follows) == 1 else "follow"
-        return f"{some(len(self.follows), 'more check')} on {some(len(hosts), 'host')} {verb} from it"
+    cut: bool = False
 
 
 def groups(
     checks: Iterable[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Set[str]
 ) -> list[Group]:
-    """Return every failed check once: those with the most consequences first, the others in their order.
+    """Return every failed check once, the causes of the most checks first.
 
-    ``silent`` are the hosts with a routing daemon that gives no answer.
+    ``silent`` are the hosts whose routing daemon does not answer.
     """
     return _Grouping(failures(checks), plans, fabric, silent).groups()
 
 
 class _Grouping:
-    """The failed checks of one verification on their way into groups."""
+    """The grouping of the failed checks of one verification."""
 
     def __init__(
         self, failed: list[Check], plans: Mapping[str, HostPlan], fabric: Fabric, silent: Set[str]
@@ -74,15 +62,15 @@ class _Grouping:
         self._plans = plans
         self._fabric = fabric
         self._silent = silent
-        self._by_name = {(check.host, check.what): check for check in failed}
-        self._group_of: dict[tuple[str, str], Group] = {}
+        self._by_key = {(check.host, check.key): check for check in failed}
+        self._group_of: dict[tuple[str, Key], Group] = {}
         self._cuts: list[Group] = []
         self._of_host: dict[str, Group] = {}
 
     def groups(self) -> list[Group]:
-        """Return the groups: causes are looked for from the machine to the single session."""
+        """Return the groups; the search for causes begins with hosts, and ends with single sessions."""
         for check in self._failed:
-            if check.what == "observation":
+            if check.kind is Kind.OBSERVATION:
                 self._of_host[check.host] = self._begin(check, is_cut=True)
         for host in sorted(self._silent & self._plans.keys()):
             self._begin_daemon(host)
@@ -99,41 +87,46 @@ class _Grouping:
         return sorted(unique, key=lambda group: -len(group.follows))
 
     def _group(self, check: Check) -> Group | None:
-        return self._group_of.get((check.host, check.what))
+        return self._group_of.get((check.host, check.key))
 
     def _begin(self, check: Check, *, is_cut: bool) -> Group:
-        group = Group(check, frozenset({check.host}), is_cut=is_cut)
-        self._group_of[check.host, check.what] = group
+        group = Group(check, frozenset({check.host}), cut=is_cut)
+        self._group_of[check.host, check.key] = group
         if is_cut:
             self._cuts.append(group)
         return group
 
     def _add(self, group: Group, check: Check) -> None:
         group.follows.append(check)
-        self._group_of[check.host, check.what] = group
+        self._group_of[check.host, check.key] = group
 
     def _begin_daemon(self, host: str) -> None:
-        """Make the daemon of ``host`` a cause: its unit, or that it does not answer."""
-        units = [unit.removesuffix(".service") for unit in routing_units(self._plans[host])]
-        names = [*(f"unit {unit}" for unit in units), "running configuration"]
-        found = [check for name in names if (check := self._by_name.get((host, name))) is not None]
+        """Begin a group for the daemon of ``host``: its failed unit, or its missing answer."""
+        units = [unit_of(unit) for unit in routing_units(self._plans[host])]
+        keys = [*(Key(Kind.UNIT, unit) for unit in units), Key(Kind.CONFIGURATION, HOST)]
+        found = [check for key in keys if (check := self._by_key.get((host, key))) is not None]
         if found:
             group = self._of_host[host] = self._begin(found[0], is_cut=True)
-            listeners = [self._by_name.get((host, f"listeners {unit}")) for unit in units]
+            listeners = [self._by_key.get((host, Key(Kind.LISTENERS, unit))) for unit in units]
             for check in [*found[1:], *listeners]:
                 if check is not None:
                     self._add(group, check)
 
     def _begin_service(self, check: Check) -> None:
-        """Make a unit that offers something else than routing a cause, if that fails."""
-        kind, _, unit = check.what.partition(" ")
-        if kind != "unit" or self._group(check) is not None:
+        """Begin a group for a failed unit of a service other than routing, if checks of its service fail."""
+        unit = check.subject
+        if (
+            check.kind is not Kind.UNIT
+            or not isinstance(unit, subjects.Unit)
+            or self._group(check) is not None
+        ):
             return
-        beginnings = OFFERED_BY.get(unit, ())
+        offered = OFFERED_BY.get(unit, set())
         following = [
             other
             for other in self._failed
-            if beginnings and other.host == check.host and other.what.startswith(beginnings)
+            if other.host == check.host and other.kind in offered
+            if other.kind is not Kind.LISTENERS or other.subject == unit
         ]
         if following:
             group = self._begin(check, is_cut=False)
@@ -143,20 +136,27 @@ class _Grouping:
     # Sessions.
 
     @cached_property
-    def _sessions(self) -> dict[tuple[str, str], Session]:
-        """The session that a check is about, by its host and name."""
+    def _sessions(self) -> dict[tuple[str, Key], Session]:
+        """The BGP session of a check, by the check's host and key."""
         return {
-            (host, name): session
+            (host, key): session
             for host, plan in self._plans.items()
             for session in plan.routing.sessions
-            for name in (f"session {session.name}", bfd_name(session))
+            for key in (
+                Key(Kind.SESSION, subjects.Session(session.name)),
+                Key(Kind.BFD, bfd_of(session)),
+            )
         }
 
     def _join_sessions(self) -> None:
-        """Put failed sessions and their BFD into the group of what cuts them, or of the first on the path."""
+        """Add failed sessions and their BFD to the group of their cause.
+
+        The cause is a host, a daemon or an interface at one end.  Without one it is the first failed session
+        between the two hosts on the path.
+        """
         pairs: dict[tuple[str, frozenset[str]], Group] = {}
         for check in self._failed:
-            session = self._sessions.get((check.host, check.what))
+            session = self._sessions.get((check.host, check.key))
             if session is None:
                 continue
             group = self._of_machine(check.host, session) or self._of_link(check.host, session)
@@ -177,16 +177,16 @@ class _Grouping:
         """Return the group of an interface that fails at one end of a session."""
         for end in (host, session.peer):
             for interface in self._interfaces(end, session):
-                for kind in ("link", "addresses"):
-                    check = self._by_name.get((end, f"{kind} {interface}"))
+                for kind in (Kind.LINK, Kind.ADDRESSES):
+                    check = self._by_key.get((end, Key(kind, subjects.Interface(interface))))
                     if check is not None:
                         group = self._group(check) or self._begin(check, is_cut=True)
-                        group.is_cut = True
+                        group.cut = True
                         return group
         return None
 
     def _interfaces(self, host: str, session: Session) -> list[str]:
-        """Return the interfaces that a session uses at ``host``, the one below first."""
+        """Return the interfaces of a session at ``host``: the parent of a VLAN interface first."""
         plan = self._plans.get(host)
         found = []
         for uplink in plan.uplinks if plan is not None else ():
@@ -194,27 +194,27 @@ class _Grouping:
                 found += [*([uplink.vlan.parent] if uplink.vlan is not None else []), uplink.interface]
         return found
 
-    # All the rest.
+    # Other checks.
 
     def _cause_of(self, check: Check) -> Group | None:
-        """Return the group that a check belongs to, if it is none of its own."""
-        words = check.what.split()
+        """Return the group that a check follows from; ``None`` for a check with a cause of its own."""
         here = [group for group in self._cuts if check.host in group.hosts or check.host in group.reached]
-        if words[0] in {"link", "networkd", "addresses"}:
-            return self._of_interface(check.host, words[1])
-        if words[0] == "path":
-            return next(iter(here), None)
-        if words[0] in OF_ALL_ROUTES:
+        if check.kind in COUNTS_OF_ROUTES:
             return next(iter(here), next(iter(self._cuts), None))
-        if words[0] == "route":
-            return self._of_route(check.host, words[1], words[3], here)
-        if words[0] == "ping":
-            ends = {check.host, self._homes.get(words[3], words[3])}
-            return next((group for group in self._cuts if group.hosts & ends), None)
+        match check.key:
+            case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(interface)):
+                return self._of_interface(check.host, interface)
+            case Key(Kind.PATH):
+                return next(iter(here), None)
+            case Key(Kind.ROUTE, subjects.Route(prefix, table)):
+                return self._of_route(check.host, prefix, table, here)
+            case Key(Kind.PING, subjects.EchoRequest(_, target)):
+                ends = {check.host, self._hypervisor_of.get(target, target)}
+                return next((group for group in self._cuts if group.hosts & ends), None)
         return None
 
     def _of_interface(self, host: str, interface: str) -> Group | None:
-        """Return the group of the link of an interface, or of the one below it."""
+        """Return the group of the failed link of an interface, or of the parent of a VLAN interface."""
         plan = self._plans.get(host)
         below = [
             uplink.vlan.parent
@@ -225,13 +225,14 @@ class _Grouping:
             (
                 group
                 for name in (*below, interface)
-                if (group := self._group_of.get((host, f"link {name}"))) is not None and group.is_cut
+                if (group := self._group_of.get((host, Key(Kind.LINK, subjects.Interface(name))))) is not None
+                and group.cut
             ),
             None,
         )
 
     def _of_route(self, host: str, prefix: str, domain: str, here: list[Group]) -> Group | None:
-        """Return the group of a learned route: that of its host, or of those that announce it."""
+        """Return the cause of a different learned route: at a host that advertises it, else at this host."""
         plan = self._plans.get(host)
         if plan is None or any(route.prefix == prefix for guest in plan.guests for route in guest.routes):
             return None
@@ -245,6 +246,6 @@ class _Grouping:
         return next(of_owner, next(iter(here), None)) if owners else None
 
     @cached_property
-    def _homes(self) -> dict[str, str]:
+    def _hypervisor_of(self) -> dict[str, str]:
         """The hypervisor of each guest."""
         return {guest.name: plan.host for plan in self._plans.values() for guest in plan.guests}

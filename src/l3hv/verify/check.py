@@ -1,67 +1,148 @@
-"""One thing that was expected of a host, and what was found."""
+"""Checks: comparisons of an expected value with the value that was found on a host."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum, auto
+from typing import Literal, NamedTuple
+
+from l3hv.model.choices import DaemonName
+from l3hv.verify.subjects import Subject
+from l3hv.verify.values import Value
 
 State = Literal["ok", "warning", "failed"]
-NOTHING = "nothing"
-"""How it reads where a thing that was expected is not there, or one that is there was not expected."""
+
+
+class Kind(StrEnum):
+    """The kinds of checks: each compares one property of its subject (docs/verification.md)."""
+
+    SESSION = auto()
+    PATH = auto()
+    UNKNOWN_CALLER = auto()
+    BFD = auto()
+    RECEIVED = auto()
+    SENT = auto()
+    ANNOUNCEMENT = auto()
+    LIMIT = auto()
+    LEARNED = auto()
+    ROUTE = auto()
+    MORE_ROUTES = auto()
+    LAST_RESORT = auto()
+    DEFAULT_ROUTE = auto()
+    RULES = auto()
+    FOREIGN_RULES = auto()
+    FOREIGN_CHAIN = auto()
+    FOREIGN_TABLE = auto()
+    PACKET_FILTER = auto()
+    CHAIN = auto()
+    SET = auto()
+    DROPS = auto()
+    SYSCTL = auto()
+    UNIT = auto()
+    UNIT_SETTINGS = auto()
+    LISTENERS = auto()
+    OTHER_LISTENERS = auto()
+    CONFIGURATION = auto()
+    ROUTER_ID = auto()
+    LINK = auto()
+    SIZE = auto()
+    NETWORKD = auto()
+    ADDRESSES = auto()
+    LOOPBACK = auto()
+    GUEST = auto()
+    PORT_LINK = auto()
+    PORT_MAC = auto()
+    PORT_ADDRESSES = auto()
+    PORT_SETTING = auto()
+    STRAY_PORT = auto()
+    MAC = auto()
+    NEIGHBOR = auto()
+    TRANSLATION = auto()
+    LEASE = auto()
+    ADVERTISEMENT = auto()
+    PING = auto()
+    SILENCE = auto()
+    GUEST_ADDRESS = auto()
+    OBSERVATION = auto()
+
+
+class Key(NamedTuple):
+    """The identity of a check on its host."""
+
+    kind: Kind
+    subject: Subject
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """The daemon of ``unit`` does not answer."""
+
+    unit: str
+
+
+@dataclass(frozen=True)
+class OfUnseenGuests:
+    """Guests of hosts that were not observed can explain the difference."""
+
+
+@dataclass(frozen=True)
+class AnnouncedBy:
+    """The hosts that advertise a learned route.
+
+    ``unseen`` is true if guests of hosts that were not observed can explain the difference.
+    """
+
+    owners: tuple[str, ...]
+    unseen: bool
+
+
+@dataclass(frozen=True)
+class SentTo:
+    """The address that a ping was sent to."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class InTwin:
+    """The twin that a guest runs in."""
+
+    twin: str
+
+
+Context = Unanswered | OfUnseenGuests | AnnouncedBy | SentTo | InTwin
+"""A further fact about a check, which its remedy depends on."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison. ``what`` is a stable, readable name that is unique on the host.
+    """One comparison: ``kind`` and ``subject`` are unique on the host.
 
-    A ``warning`` is a difference that is no error: a guest that is not started has no routes.
-    ``remedy`` says what to look at or to do.
+    ``expected`` is ``None`` if no plan expects the subject, ``found`` if the host does not have it.  A
+    ``warning`` is a difference that is no error: a guest that was not started has no routes.  ``daemon`` is
+    the host's routing daemon, ``None`` for a check that does not depend on it.
     """
 
     host: str
-    what: str
-    expected: str
-    found: str
+    kind: Kind
+    subject: Subject
+    expected: Value | None
+    found: Value | None
     state: State
-    remedy: str = ""
+    daemon: DaemonName | None = None
+    context: Context | None = None
 
     @property
-    def ok(self) -> bool:
+    def passes(self) -> bool:
+        """Whether the verification succeeds with this result: a warning passes, too."""
         return self.state != "failed"
 
     @property
-    def sentence(self) -> str:
-        """The difference in one line; of lists only what is missing from them, or too much in them.
-
-        >>> Check("hv1", "rules ipv4", "0: local\\n10: main", "0: local\\n9: main", "failed").sentence
-        'hv1: rules ipv4: 10: main is missing, 9: main is too much'
-        """
-        expected, found = self.expected.splitlines(), self.found.splitlines()
-        if len(expected) > 1 and found != [NOTHING]:
-            words = [f"{line} is missing" for line in expected if line not in found]
-            words += [f"{line} is too much" for line in found if line not in expected]
-            if words:
-                return f"{self.host}: {self.what}: {', '.join(words)}"
-        return (
-            f"{self.host}: {self.what}: expected {first_line(self.expected)}, found {first_line(self.found)}"
-        )
-
-    def as_plain(self) -> dict[str, Any]:
-        """Return the check as the report has it."""
-        return {**vars(self), "ok": self.ok}
-
-
-def first_line(text: str) -> str:
-    """Return the first line of ``text``, marked if there are more.
-
-    >>> first_line("one\\ntwo")
-    'one …'
-    """
-    first, more, _ = text.partition("\n")
-    return f"{first} …" if more else first
+    def key(self) -> Key:
+        return Key(self.kind, self.subject)
 
 
 def failures(checks: Iterable[Check]) -> list[Check]:
     """Return the checks that make a verification fail."""
-    return [check for check in checks if not check.ok]
+    return [check for check in checks if not check.passes]

@@ -1,47 +1,75 @@
-"""What a host should look like: its plan and the fabric's announcements, in words.
+"""The expected state of a host: values that follow from its plan and from the fabric's announcements.
 
-An expectation is a mapping from a stable name (``rules ipv4``, ``session rr1_public``) to how it should read;
-:mod:`l3hv.verify.find` puts what was observed under the same names.
+An expectation maps the identity of a check (a kind and its subject) to the expected value;
+:mod:`l3hv.verify.find` maps the same keys to the values that were found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.addressing import family_of_text
-from l3hv.daemons import ECHOING, UNITS
-from l3hv.fabric import LOCAL_OUT
-from l3hv.model import Guest, HostPlan, RoutingTable, Session
-from l3hv.promises import promises_of, settings_words
+from l3hv.model.addressing import FAMILIES, family_of_text
+from l3hv.model.choices import Family
+from l3hv.model.daemons import ADVERTISING_BACK, UNITS
+from l3hv.model.names import LOCAL_OUT
+from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
+from l3hv.plan.units import settings_of
+from l3hv.verify import subjects
+from l3hv.verify.check import Key, Kind
 from l3hv.verify.fabric import Fabric
-from l3hv.verify.sets import AS_PLANNED, planned_sets, set_name
-from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
+from l3hv.verify.sets import AS_PLANNED, planned_sets
+from l3hv.verify.values import (
+    ESTABLISHED,
+    Addresses,
+    Advertisement,
+    AtLeast,
+    BfdState,
+    Configuration,
+    FilterState,
+    Hop,
+    KernelRoute,
+    Learned,
+    Lease,
+    Link,
+    PolicyRule,
+    Prefixes,
+    Presence,
+    SeenMac,
+    SessionState,
+    UnitSettings,
+    UnitState,
+    Value,
+    in_order,
+)
 
 LEARNED_METRIC = 32
-"""The kernel metric of BIRD's routes; guests that are here have a lower one."""
+"""The kernel metric of BIRD's routes; routes to local guests have a lower one."""
 
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 RESCANS = "l3hv-bird-rescan.service"
 WATCH = "l3hv-bird-watch.timer"
-AT_LEAST = "at least "
-LISTENING = "Passive"
-"""The state of a range: sessions with its clients have protocols of their own."""
-PORT_SETTINGS = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
-"""What must be on at a guest's port in each family; the rest is among the plan's sysctls."""
+RANGE_STATE = "Passive"
+"""The state of a range, which waits for clients: each session with a client has a protocol of its own."""
+PORT_SETTINGS: dict[Family, tuple[str, ...]] = {"ipv4": ("forwarding", "proxy_arp"), "ipv6": ("forwarding",)}
+"""The settings of a guest's port that must be 1, besides the plan's sysctls."""
+DIGITS = 16
+"""Number of digits of a digest that are compared."""
 
-Item = tuple[str, str]
+HOST = subjects.Host()
+Item = tuple[Key, Value]
+BGP, DHCP, BFD = "tcp 179", "udp 67", ("udp 3784", "udp 4784")
 
 
-def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[str, str]:
-    """Return what is expected of the host of ``plan``; ``absent`` are its guests whose port is not there."""
+def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[Key, Value]:
+    """Return the expected values of the host of ``plan``; ``absent`` are its guests without a port."""
     guests = [guest for guest in plan.guests if guest.name not in absent]
     return dict(
         [
-            *((f"unit {unit.removesuffix('.service')}", "active, enabled") for unit in units(plan)),
+            *((Key(Kind.UNIT, unit_of(unit)), UnitState("active", "enabled")) for unit in units(plan)),
             *_unit_settings(plan),
             *_listeners(plan),
             *_links(plan),
-            *((f"networkd {name}", "configured") for name in configured_interfaces(plan, guests)),
+            *_networkd(plan, guests),
             *_rules(plan),
             *_packet_filter(plan),
             *_sysctls(plan, absent),
@@ -52,6 +80,15 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *_sizes(plan, fabric),
         ]
     )
+
+
+def unit_of(name: str) -> subjects.Unit:
+    """Return the subject of a unit's checks.
+
+    >>> unit_of("bird.service"), unit_of("l3hv-bird-watch.timer")
+    (Unit(name='bird'), Unit(name='l3hv-bird-watch.timer'))
+    """
+    return subjects.Unit(name.removesuffix(".service"))
 
 
 def routing_units(plan: HostPlan) -> list[str]:
@@ -80,12 +117,12 @@ def units(plan: HostPlan) -> list[str]:
 
 def _unit_settings(plan: HostPlan) -> Iterator[Item]:
     for unit in units(plan):
-        if promises := promises_of(unit):
-            yield f"unit {unit.removesuffix('.service')} settings", settings_words(promises)
+        if required := settings_of(unit):
+            yield Key(Kind.UNIT_SETTINGS, unit_of(unit)), UnitSettings.of(required)
 
 
 def _listeners(plan: HostPlan) -> Iterator[Item]:
-    """Yield where the daemons of the fabric listen: nowhere else."""
+    """Yield the sockets on which the daemons of the fabric listen; they must listen on no others."""
     routing = plan.routing
     watched = {
         channel.family
@@ -95,104 +132,111 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
     }
     for program in routing.programs:
         # BIRD opens the port of multihop BFD (RFC 5883) together with that of the paths (RFC 5881).
-        bfd = ", udp 3784, udp 4784" if watched & {*program.families} else ""
-        yield f"listeners {program.name}", f"tcp 179{bfd}"
+        bfd = BFD if watched & {*program.families} else ()
+        yield Key(Kind.LISTENERS, unit_of(program.name)), (BGP, *bfd)
     if routing.daemon.name == "gobgp":
         for unit in routing_units(plan):
-            yield f"listeners {unit.removesuffix('.service')}", "tcp 179"
+            yield Key(Kind.LISTENERS, unit_of(unit)), (BGP,)
     if RESCANS in units(plan):
-        yield f"listeners {RESCANS.removesuffix('.service')}", "udp 3179"
+        yield Key(Kind.LISTENERS, unit_of(RESCANS)), ("udp 3179",)
     if "l3hv-dhcp.service" in units(plan):
-        yield "listeners l3hv-dhcp", "udp 67"
+        yield Key(Kind.LISTENERS, unit_of("l3hv-dhcp")), (DHCP,)
     if "radvd.service" in units(plan):
-        yield "listeners radvd", "raw ipv6 58"
+        yield Key(Kind.LISTENERS, unit_of("radvd")), ("raw ipv6 58",)
 
 
-def configured_interfaces(plan: HostPlan, guests: Iterable[Guest]) -> list[str]:
-    """Return the interfaces that systemd-networkd looks after; ``guests`` are those that are there."""
+def _networkd(plan: HostPlan, guests: Iterable[GuestPlan]) -> Iterator[Item]:
+    for name in configured_interfaces(plan, guests):
+        yield Key(Kind.NETWORKD, subjects.Interface(name)), "configured"
+
+
+def configured_interfaces(plan: HostPlan, guests: Iterable[GuestPlan]) -> list[str]:
+    """Return the interfaces that systemd-networkd configures; ``guests`` have their ports."""
     uplinks = [nic.interface for nic in plan.nics] + [uplink.interface for uplink in plan.uplinks]
     return uplinks + [guest.interface for guest in guests]
 
 
 def _sizes(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
-    """Yield the size of packets that each path carries to its reflectors: the smaller MTU of its two ends."""
+    """Yield the packet size that each path must carry to its reflectors: the smaller MTU of the two ends."""
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
     for session in plan.routing.sessions:
         if session.relation == "reflector":
             theirs = fabric.mtu(session.peer, session.path, session.domain)
             most = min(mtus[session.interface], theirs or mtus[session.interface])
-            yield size_name(session), f"{AT_LEAST}{most} bytes"
+            yield Key(Kind.SIZE, path_to_peer(session)), AtLeast(most)
 
 
-def size_name(session: Session) -> str:
-    """Return what the largest packet on the way to a neighbour is called."""
-    return f"size {session.path} to {session.peer} {session.domain} {family_of_text(session.neighbor)}"
+def path_to_peer(session: Session) -> subjects.PathToPeer:
+    """Return the subject of the check of a path to a neighbour."""
+    return subjects.PathToPeer(session.path, session.peer, session.domain, family_of_text(session.neighbor))
 
 
 def _links(plan: HostPlan) -> Iterator[Item]:
     for nic in plan.nics:
-        yield f"link {nic.interface}", f"up, mtu {nic.mtu}"
+        yield Key(Kind.LINK, subjects.Interface(nic.interface)), Link("up", nic.mtu)
     for uplink in plan.uplinks:
-        vlan = f", vlan {uplink.vlan.id} on {uplink.vlan.parent}" if uplink.vlan else ""
-        yield f"link {uplink.interface}", f"up, mtu {uplink.mtu}{vlan}"
+        vlan, parent = (uplink.vlan.id, uplink.vlan.parent) if uplink.vlan else (None, None)
+        interface = subjects.Interface(uplink.interface)
+        yield Key(Kind.LINK, interface), Link("up", uplink.mtu, vlan, parent)
         yield (
-            f"addresses {uplink.interface}",
-            in_order(f"{address.address}/{address.length}" for address in uplink.addresses),
+            Key(Kind.ADDRESSES, interface),
+            Addresses.of(f"{address.address}/{address.length}" for address in uplink.addresses),
         )
         for address in uplink.addresses:
             metric = 0 if address.family == "ipv4" else 256
             source = address.address if address.family == "ipv4" else None
+            hop = Hop(None, uplink.interface)
             yield (
-                f"route {address.prefix} in main",
-                route_words(hop_words(None, uplink.interface), BY_KERNEL, metric, source),
+                Key(Kind.ROUTE, subjects.Route(address.prefix, "main")),
+                (KernelRoute("unicast", (hop,), BY_KERNEL, metric, source),),
             )
     for loopback in plan.loopbacks:
-        yield f"loopback {loopback.address}/{loopback.length}", "on lo"
+        yield Key(Kind.LOOPBACK, subjects.Address(f"{loopback.address}/{loopback.length}")), True
 
 
 def _rules(plan: HostPlan) -> Iterator[Item]:
-    """Yield all rules of the families that the plan has any for; in the others the kernel's own stay."""
-    for family in ("ipv4", "ipv6"):
+    """Yield the rules of each family in which the plan has rules; other families keep the kernel's own."""
+    for family in FAMILIES:
         rules = [rule for rule in plan.rules if rule.family == family]
         if rules:
-            words = [rule_words(0, "lookup local")]
-            words += [
-                rule_words(
+            planned = [
+                PolicyRule(
                     rule.priority,
-                    f"lookup {rule.table}",
+                    "lookup",
+                    rule.table,
                     iif=rule.iif,
                     source=rule.source,
                     destination=rule.destination,
-                    mark=f"{rule.mark}/{rule.mark}" if rule.mark else None,
+                    mark=(int(rule.mark, 16), int(rule.mark, 16)) if rule.mark else None,
                     suppress_prefixlength=rule.suppress_prefixlength,
                     ip_protocol=rule.ip_protocol,
                     source_port=None if rule.source_port is None else str(rule.source_port),
                 )
                 for rule in rules
             ]
-            yield f"rules {family}", "\n".join(words)
+            yield Key(Kind.RULES, subjects.InFamily(family)), (PolicyRule(0, "lookup", "local"), *planned)
 
 
 def _packet_filter(plan: HostPlan) -> Iterator[Item]:
-    """Yield the filter and what is in its sets; how many packets it drops is shown, whatever it is."""
-    yield "packet filter", "the intended one"
+    """Yield the filter, the elements of its sets, and its counters, of which any value is ok."""
+    yield Key(Kind.PACKET_FILTER, HOST), FilterState()
     for name, elements in planned_sets(plan.packet_filter).items():
         if elements:
-            yield set_name(name), AS_PLANNED
+            yield Key(Kind.SET, subjects.FilterSet(name)), AS_PLANNED
     for reason in (*plan.packet_filter.reasons, *plan.packet_filter.arp_reasons):
-        yield f"drops {reason.name}", f"{AT_LEAST}{some(0, 'packet')}"
+        yield Key(Kind.DROPS, subjects.Counter(reason.name)), AtLeast(0)
 
 
 def _sysctls(plan: HostPlan, absent: frozenset[str]) -> Iterator[Item]:
-    """Yield the settings, but for those of ports that are not there."""
+    """Yield the settings, except for ports that do not exist."""
     missing = {guest.interface for guest in plan.guests if guest.name in absent}
     for sysctl in plan.sysctls:
         if interface_of(sysctl.key) not in missing:
-            yield f"sysctl {sysctl.key}", sysctl.value
+            yield Key(Kind.SYSCTL, subjects.Sysctl(sysctl.key)), sysctl.value
 
 
 def interface_of(key: str) -> str | None:
-    """Return the interface that a sysctl.d key is about.
+    """Return the interface that a sysctl.d key names, or None.
 
     >>> interface_of("net.ipv4.conf.eno1/90.rp_filter"), interface_of("net.ipv6.route.max_size")
     ('eno1.90', None)
@@ -201,103 +245,96 @@ def interface_of(key: str) -> str | None:
     return parts[3].replace("/", ".") if len(parts) == 5 else None
 
 
-def _own_routes(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+def _own_routes(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     if not plan.main_default_route:
         for family in sorted({rule.family for rule in plan.rules}):
-            yield f"default route in main {family}", "none"
+            yield Key(Kind.DEFAULT_ROUTE, subjects.InFamily(family)), ()
     for last in plan.last_resorts:
         yield (
-            last_resort_name(last.table, last.family, last.prefix),
-            route_words(last.type, BY_TABLES_UNIT, last.metric, None),
+            Key(Kind.LAST_RESORT, subjects.LastResort(last.table, last.family, last.prefix)),
+            (KernelRoute(last.type, (), BY_TABLES_UNIT, last.metric, None),),
         )
-    routes: dict[str, list[str]] = {}
+    routes: dict[subjects.Route, list[KernelRoute]] = {}
     for guest in guests:
         for route in guest.routes:
-            leads = hop_words(route.via, guest.interface)
+            hop = Hop(route.via, guest.interface)
             for table in route.tables:
                 source = route.prefsrc if table == LOCAL_OUT else None
-                words = route_words(leads, BY_NETWORKD, route.metric, source)
-                routes.setdefault(f"route {route.prefix} in {table}", []).append(words)
-    for what, several in routes.items():
-        yield what, "\n".join(sorted(several))
+                planned = KernelRoute("unicast", (hop,), BY_NETWORKD, route.metric, source)
+                routes.setdefault(subjects.Route(route.prefix, table), []).append(planned)
+    for subject, several in routes.items():
+        yield Key(Kind.ROUTE, subject), in_order(several)
 
 
-def last_resort_name(table: str, family: str, prefix: str) -> str:
-    """Return the name of the route that ends a table, or a part of it.
-
-    >>> last_resort_name("public", "ipv4", "203.0.113.0/24")
-    'last resort of public ipv4 for 203.0.113.0/24'
-    """
-    return f"last resort of {table} {family}" + ("" if prefix == "default" else f" for {prefix}")
-
-
-def _ports(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+def _ports(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     here = {guest.name for guest in guests}
     for guest in plan.guests:
-        yield f"guest {guest.name}", "present"
-        # The map stands whether its guests run or not.
+        subject = subjects.Guest(guest.name)
+        yield Key(Kind.GUEST, subject), Presence.PRESENT
+        # The filter translates the address also while the guest does not run.
         for address, main in guest.transparent:
-            yield f"translation {address}", f"to {main}"
+            yield Key(Kind.TRANSLATION, subjects.Address(address)), main
         if guest.name not in here:
             continue
-        port = f"port {guest.name}"
-        yield f"{port} link", f"up, mtu {guest.mtu}"
-        yield f"{port} mac", guest.gateway_mac
-        yield f"{port} addresses", in_order(guest.gateways)
+        yield Key(Kind.PORT_LINK, subject), Link("up", guest.mtu)
+        yield Key(Kind.PORT_MAC, subject), guest.gateway_mac
+        yield Key(Kind.PORT_ADDRESSES, subject), Addresses.of(guest.gateways)
         for family in families(guest):
             for setting in PORT_SETTINGS[family]:
-                yield f"{port} {family} {setting}", "1"
-        yield f"mac {guest.name}", guest.mac
+                yield Key(Kind.PORT_SETTING, subjects.PortSetting(guest.name, family, setting)), "1"
+        yield Key(Kind.MAC, subject), (SeenMac(guest.mac),)
 
 
-def families(guest: Guest) -> set[str]:
-    """Return the address families that a guest's port has a gateway in."""
-    return {"ipv6" if ":" in gateway else "ipv4" for gateway in guest.gateways}
+def families(guest: GuestPlan) -> list[Family]:
+    """Return the address families in which a guest's port has a gateway, IPv4 first."""
+    return sorted({family_of_text(gateway) for gateway in guest.gateways})
 
 
 def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     routing = plan.routing
-    yield "running configuration", "the intended one"
-    yield "router id", routing.router_id
+    yield Key(Kind.CONFIGURATION, HOST), Configuration.INTENDED
+    yield Key(Kind.ROUTER_ID, HOST), routing.router_id
     tables = {table.name: table for table in routing.tables}
     alone = _paths_of_one_neighbor(plan)
     for session in routing.ranges:
-        yield f"session {session.name}", LISTENING
+        yield Key(Kind.SESSION, subjects.Session(session.name)), SessionState(RANGE_STATE)
     for session in routing.sessions:
-        yield f"session {session.name}", f"Established, {session.local} to {session.neighbor}"
+        established = SessionState(ESTABLISHED, session.local, session.neighbor)
+        yield Key(Kind.SESSION, subjects.Session(session.name)), established
         if session.bfd:
             interval, multiplier = fabric.bfd(plan, session.peer)
-            yield bfd_name(session), f"Up, every {interval} ms, lost after {multiplier}"
+            yield Key(Kind.BFD, bfd_of(session)), BfdState("Up", interval, multiplier)
+        is_alone = all((session.path, domain) in alone for domain in session.domains)
+        is_echoed = routing.daemon.name in ADVERTISING_BACK
         for channel in session.channels:
-            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.next_hops]
+            subject = subjects.SessionFamily(session.name, channel.family)
+            counts = [_counts(plan, fabric, session, tables[name]) for name in channel.own_next_hops]
             received, sent = map(sum, zip(*counts, strict=True))
-            atleast = "" if all((session.path, domain) in alone for domain in session.domains) else AT_LEAST
-            yield f"received {session.name} {channel.family}", f"{atleast}{some(received, 'prefix')}"
-            atleast = AT_LEAST if routing.daemon.name in ECHOING else atleast
-            yield f"sent {session.name} {channel.family}", f"{atleast}{some(sent, 'prefix')}"
+            yield Key(Kind.RECEIVED, subject), Prefixes(received) if is_alone else AtLeast(received)
+            yield Key(Kind.SENT, subject), Prefixes(sent) if is_alone and not is_echoed else AtLeast(sent)
     if plan.kind != "route_reflector":
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
-            yield f"path {path} has a reflector for {domain}", "yes"
+            yield Key(Kind.PATH, subjects.Path(path, domain)), True
     for table in routing.tables:
         if table.kernel_table is not None:
-            yield learned_name(table), _learned(plan, fabric, table)
+            yield learned_key(table), _learned(plan, fabric, table)
 
 
-def bfd_name(session: Session) -> str:
-    """Return what the BFD session of a BGP session is called."""
-    family = f" {family_of_text(session.neighbor)}" if session.layout == "per_family" else ""
-    return f"bfd {session.peer} {session.path} {session.domain}{family}"
+def bfd_of(session: Session) -> subjects.Bfd:
+    """Return the subject of the BFD session that watches the neighbour of a BGP session."""
+    family = family_of_text(session.neighbor) if session.layout == "per_family" else None
+    return subjects.Bfd(session.peer, session.path, session.domain, family)
 
 
-def learned_name(table: RoutingTable) -> str:
-    """Return what the learned routes of a table are called."""
-    return f"learned routes in {table.domain} {table.family}"
+def learned_key(table: RoutingTable) -> Key:
+    """Return the identity of the check of all learned routes of a table."""
+    return Key(Kind.LEARNED, subjects.Table(table.domain, table.family))
 
 
 def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
-    """Return the (path, domain) pairs on which prefixes arrive once.
+    """Return the (path, domain) pairs on which each prefix arrives only once.
 
-    Reflectors that share a path pass on what they hear from each other too.
+    Reflectors that share a path also advertise the routes that they receive from each other.
     """
     reflectors: dict[tuple[str, str], set[str]] = {}
     for session in plan.routing.sessions:
@@ -310,7 +347,7 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
 
 
 def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTable) -> tuple[int, int]:
-    """Return how many prefixes arrive on a session and leave by it."""
+    """Return the numbers of prefixes that a host receives and sends on a session."""
     if session.relation == "reflector":
         return fabric.received(plan, table, session.path), len(fabric.announced_by(plan.host, table.name))
     theirs = fabric.sent(session.peer, table, session.path)
@@ -320,72 +357,26 @@ def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTabl
     return 0, 0
 
 
-def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> str:
+def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> Learned:
     total = fabric.total(plan, table)
-    return learned_words(total.count, total.text, [attributes_words(table.prefsrc)] if total.count else [])
+    attributes = ((attributes_of(table.prefsrc), None),) if total.count else ()
+    return Learned(total.count, total.text[:DIGITS], attributes)
 
 
-def learned_words(count: int, digest: str, attributes: list[str]) -> str:
-    """Return the routes of others in one table, all of them together."""
-    return ", ".join([some(count, "route"), f"digest {digest[:16]}", *attributes])
-
-
-def attributes_words(prefsrc: str | None) -> str:
-    """Return what all learned routes of a table have in common."""
+def attributes_of(prefsrc: str | None) -> str:
+    """Return the attributes that all learned routes of a table share, in the form of an observation."""
     return f"metric {LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
 
 
-def _offers(plan: HostPlan, guests: list[Guest]) -> Iterator[Item]:
+def _offers(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
     pools = {pool.name: pool for pool in plan.dhcp_pools}
     for guest in guests:
+        subject = subjects.Guest(guest.name)
         if guest.lease is not None:
             pool = pools[guest.lease.pool]
-            yield (
-                f"lease {guest.name}",
-                lease_words(
-                    guest.lease.address,
-                    netmask=pool.netmask,
-                    gateway=pool.gateway,
-                    mtu=pool.mtu,
-                    dns=list(pool.dns),
-                    routes=list(pool.routes),
-                ),
-            )
+            lease = Lease(guest.lease.address, pool.netmask, pool.gateway, pool.mtu, pool.dns, pool.routes)
+            yield Key(Kind.LEASE, subject), lease
         if guest.prefix is not None:
-            yield (
-                f"ra {guest.name}",
-                advertisement_words(
-                    guest.gateway_mac,
-                    guest.mtu,
-                    [prefix_words(guest.prefix.prefix, on_link=guest.prefix.on_link)],
-                    list(guest.prefix.dns),
-                ),
-            )
-
-
-def lease_words(
-    address: str,
-    *,
-    netmask: str | None,
-    gateway: str | None,
-    mtu: int | None,
-    dns: list[str],
-    routes: list[tuple[str, str]],
-) -> str:
-    """Return what DHCP offers."""
-    words = [f"{address} mask {netmask} gateway {gateway} mtu {mtu}"]
-    words += ["dns " + " ".join(dns)] if dns else []
-    words += [f"route {prefix} via {via}" for prefix, via in routes]
-    return ", ".join(words)
-
-
-def prefix_words(prefix: str, *, on_link: bool) -> str:
-    """Return one prefix of a router advertisement that guests make their address of."""
-    return f"{prefix} {'on' if on_link else 'off'} link"
-
-
-def advertisement_words(mac: str | None, mtu: int | None, prefixes: list[str], dns: list[str]) -> str:
-    """Return what a router advertisement offers."""
-    words = [*prefixes, f"router {mac} mtu {mtu}"]
-    words += ["dns " + " ".join(dns)] if dns else []
-    return ", ".join(words)
+            prefixes = ((guest.prefix.prefix, guest.prefix.on_link),)
+            offered = Advertisement(prefixes, guest.gateway_mac, guest.mtu, guest.prefix.dns)
+            yield Key(Kind.ADVERTISEMENT, subject), offered

@@ -1,9 +1,10 @@
-"""Which routes each host should learn from the others, for a whole fabric in linear time.
+"""The routes that each host should learn from the others, computed for a whole fabric in linear time.
 
-Comparing every host with every other would cost the square of their number.  Hosts that are on the same
-paths and accept the same prefixes (a *class*) should see the same routes, each but for its own: a host's
-expectation is the total of its class minus what it announces itself.  Totals are a count and a digest that
-does not depend on order (the sum of a hash per route), so that taking routes away is a subtraction.
+Comparing every host with every other host would cost the square of their number.  Hosts that are on the same
+paths and accept the same prefixes (a *class*) learn the same routes, except for their own.  A host's
+expectation is therefore the total of its class minus the routes that it advertises itself.  A total is a
+count and a digest that does not depend on order (the sum of a hash per route), so routes can be subtracted
+from it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from l3hv.model import HostPlan, PrefixMatch, RoutingTable
-from l3hv.policy import DEFAULT_ROUTE
+from l3hv.model.addressing import DEFAULT_ROUTE
+from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
 
 DIGESTS = 2**128
 
@@ -37,7 +38,7 @@ class Total:
 
     @property
     def text(self) -> str:
-        """The digest as the observation has it."""
+        """The digest in the form of an observation."""
         return f"{self.digest:032x}"
 
 
@@ -52,11 +53,11 @@ def route_total(prefix: str, next_hops: Iterable[str]) -> Total:
 
 
 class Fabric:
-    """What all hosts of a fabric announce, and what is expected of each to have learned.
+    """The announcements of all hosts of a fabric, and the routes that each should have learned.
 
-    ``announced`` maps hosts to their :func:`l3hv.verify.announcements.announcements`; ``absent`` maps hosts
-    to those of their guests whose ports are not there, and which are therefore not announced.  Of ``unseen``
-    hosts nothing is known but their intent.
+    ``announced`` maps hosts to their :func:`l3hv.plan.announcements.announcements`.  ``absent`` maps hosts to
+    their guests without a port, which they do not advertise.  ``unseen`` hosts were not observed: only their
+    intent is known.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Fabric:
                 owners = self._owners.setdefault(table, {})
                 for prefix in self.announced_by(host, table):
                     owners.setdefault(prefix, []).append(host)
-        self._total_of_class = functools.cache(self._sum)
+        self._class_total = functools.cache(self._sum_of_class)
 
     def without_guests_of(self, hosts: Iterable[str]) -> Fabric:
-        """Return the fabric as it is when no guest of ``hosts`` is started."""
+        """Return the same fabric with no guest of ``hosts`` started."""
         guests = {
             host: frozenset(
                 guest
@@ -90,7 +91,7 @@ class Fabric:
         return Fabric(self._announced, {**self._absent, **guests}, frozenset(guests))
 
     def next_hops_of_unseen(self, table: str) -> set[str]:
-        """Return the addresses that hosts which nobody looked at have on their paths."""
+        """Return the addresses on the paths of the hosts that were not observed."""
         return {
             address
             for host in self._unseen
@@ -102,7 +103,7 @@ class Fabric:
         }
 
     def announced_by(self, host: str, table: str) -> list[str]:
-        """Return the prefixes that ``host`` announces from the BIRD table ``table`` at present."""
+        """Return the prefixes that ``host`` advertises from the BIRD table ``table`` at present."""
         absent = self._absent.get(host, frozenset())
         part = self._announced.get(host, {}).get("tables", {}).get(table, {})
         return [
@@ -112,7 +113,7 @@ class Fabric:
         ]
 
     def owners(self, table: str, prefix: str) -> list[str]:
-        """Return the hosts that announce ``prefix``, or would if its guests were there."""
+        """Return the hosts that advertise ``prefix``, or would do so if its guests were started."""
         return [
             host
             for host, part in self._announced.items()
@@ -120,40 +121,44 @@ class Fabric:
         ]
 
     def next_hops(
-        self, table: str, prefix: str, paths: frozenset[str], *, but: str | None = None
+        self, table: str, prefix: str, paths: frozenset[str], *, excluded: str | None = None
     ) -> list[str]:
-        """Return the addresses over which hosts on ``paths`` reach ``prefix``, without those of ``but``."""
+        """Return the next hops of ``prefix`` for hosts on ``paths``, without those of ``excluded``."""
         return sorted(
             {
                 address
                 for owner in self._owners.get(table, {}).get(prefix, ())
-                if owner != but
+                if owner != excluded
                 for path, address in self._announced[owner]["tables"][table]["next_hops"].items()
                 if path in paths
             }
         )
 
     def total(self, plan: HostPlan, table: RoutingTable) -> Total:
-        """Return what the host of ``plan`` should have learned into ``table``."""
+        """Return the total of the routes that the host of ``plan`` should have learned into ``table``."""
         is_single = table.ecmp == "none"
         if is_spread(table):
             routes = self._routes_to_others(plan, table)
-            return sum((_one(prefix, hops, is_single) for prefix, hops in routes.items()), Total())
+            return sum(
+                (_route_in_kernel(prefix, hops, is_single) for prefix, hops in routes.items()), Total()
+            )
         is_copy = table.fed_by is not None
         table = source_of(plan, table)
         paths = paths_of(plan, table.name)
-        total = self._total_of_class(table.name, paths, table.accepts, is_single)
+        total = self._class_total(table.name, paths, table.accepts, is_single)
         for prefix in self.announced_by(plan.host, table.name):
-            total -= self._part(table.name, prefix, paths, table.accepts, is_single)
+            total -= self._prefix_total(table.name, prefix, paths, table.accepts, is_single)
             if is_copy:
-                # The domain's table prefers the guest that is here; a pipe copies all routes, these too.
-                total += self._part(table.name, prefix, paths, table.accepts, is_single, but=plan.host)
-        return total + self._one_default(plan, table, paths)
+                # The domain's table prefers the local guest. A pipe also copies the routes to other holders.
+                total += self._prefix_total(
+                    table.name, prefix, paths, table.accepts, is_single, excluded=plan.host
+                )
+        return total + self._preferred_default_change(plan, table, paths)
 
     def routes(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
-        """Return the routes that make up :meth:`total`: prefix → next hops.
+        """Return the routes of :meth:`total`: prefix → next hops.
 
-        Of the routes that may have only one (``l3hv_ecmp``) these are all that there is to choose from.
+        A route that may have only one next hop (``l3hv_ecmp``) is returned with all that BIRD chooses from.
         """
         if is_spread(table):
             return self._routes_to_others(plan, table)
@@ -165,11 +170,11 @@ class Fabric:
             prefix: hops
             for prefix in self._owners.get(table.name, {})
             if (is_copy or prefix not in own) and is_matched(prefix, table.accepts)
-            if (hops := self.next_hops(table.name, prefix, paths, but=plan.host))
+            if (hops := self.next_hops(table.name, prefix, paths, excluded=plan.host))
         }
 
     def _routes_to_others(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
-        """Return the routes to the anycast prefixes of a host and inside them, but for those to itself."""
+        """Return the routes inside the anycast prefixes of a host, except those to the host itself."""
         source = source_of(plan, table)
         paths = paths_of(plan, source.name)
         return {
@@ -177,11 +182,11 @@ class Fabric:
             for _, first, last, *_ in _bounds(table.accepts)
             for prefix in self._between(source.name, first, last)
             if is_matched(prefix, table.accepts) and is_matched(prefix, source.accepts)
-            if (hops := self.next_hops(source.name, prefix, paths, but=plan.host))
+            if (hops := self.next_hops(source.name, prefix, paths, excluded=plan.host))
         }
 
     def _between(self, table: str, first: int, last: int) -> list[str]:
-        """Return the prefixes of a table that begin with one of these addresses."""
+        """Return the prefixes of a table whose first address lies between ``first`` and ``last``."""
         if table not in self._in_order:
             prefixes = ((int(ip_network(p).network_address), p) for p in self._owners.get(table, {}))
             self._in_order[table] = sorted(prefixes)
@@ -192,8 +197,8 @@ class Fabric:
     def _in_order(self) -> dict[str, list[tuple[int, str]]]:
         return {}
 
-    def _one_default(self, plan: HostPlan, table: RoutingTable, paths: frozenset[str]) -> Total:
-        """Return what the total gains where one default route is preferred to the others (``l3hv_ecmp``)."""
+    def _preferred_default_change(self, plan: HostPlan, table: RoutingTable, paths: frozenset[str]) -> Total:
+        """Return the change of the total by a preferred default route (``l3hv_ecmp``); zero without one."""
         default = DEFAULT_ROUTE[table.family]
         hops = self.next_hops(table.name, default, paths)
         for policy in plan.routing.policies:
@@ -204,21 +209,21 @@ class Fabric:
         return Total()
 
     def received(self, plan: HostPlan, table: RoutingTable, path: str) -> int:
-        """Return how many prefixes reach ``plan``'s host on ``path``, once for each of their owners."""
+        """Return the number of prefixes that ``plan``'s host receives on ``path``, once for each owner."""
         everything = self._announcements_on(table.name, path, table.accepts)
         return everything - self.sent(plan.host, table, path)
 
     def sent(self, host: str, table: RoutingTable, path: str) -> int:
-        """Return how many prefixes of ``host`` those with ``table``'s filter take from it on ``path``."""
+        """Return the number of prefixes from ``host`` that neighbours on ``path`` accept into ``table``."""
         part = self._announced.get(host, {}).get("tables", {}).get(table.name)
         if part is None or path not in part["next_hops"]:
             return 0
         return sum(is_matched(prefix, table.accepts) for prefix in self.announced_by(host, table.name))
 
     def bfd(self, plan: HostPlan, peer: str) -> tuple[int, int]:
-        """Return the interval (ms) that a host agrees on with ``peer``, and after how many it gives up.
+        """Return the BFD interval (ms) of a host and ``peer``, and the number of intervals until detection.
 
-        Each end gives up after as many intervals as the other one says (RFC 5880, 6.8.4).
+        Each end uses the multiplier of the other end (RFC 5880, 6.8.4).
         """
         own = plan.routing.timers
         theirs = self._announced.get(peer, {}).get("bfd", {})
@@ -226,12 +231,12 @@ class Fabric:
         return interval, theirs.get("multiplier", own.bfd_multiplier)
 
     def mtu(self, host: str, path: str, domain: str) -> int | None:
-        """Return the MTU that ``host`` has on a path in a domain; ``None`` where that is not known."""
+        """Return the MTU that ``host`` has on a path in a domain; ``None`` if it is not known."""
         found: int | None = self._announced.get(host, {}).get("mtus", {}).get(f"{path} {domain}")
         return found
 
     def callers(self, address: str) -> list[tuple[str, str]]:
-        """Return who has sessions with the reflector's ``address``: hosts, and their own addresses."""
+        """Return the hosts with sessions to the reflector's ``address``, each with its own address."""
         return self._callers.get(address, [])
 
     @functools.cached_property
@@ -244,7 +249,7 @@ class Fabric:
 
     @functools.cached_property
     def _on_path(self) -> dict[tuple[str, str], list[str]]:
-        """The hosts that announce from a table on a path."""
+        """The hosts that advertise routes from a table on a path."""
         hosts: dict[tuple[str, str], list[str]] = {}
         for host, part in self._announced.items():
             for table, announced in part["tables"].items():
@@ -266,13 +271,15 @@ class Fabric:
     def _counts(self) -> dict[tuple[str, str, tuple[PrefixMatch, ...]], int]:
         return {}
 
-    def _sum(
+    def _sum_of_class(
         self, table: str, paths: frozenset[str], accepts: tuple[PrefixMatch, ...], is_single: bool
     ) -> Total:
         prefixes = self._owners.get(table, {})
-        return sum((self._part(table, prefix, paths, accepts, is_single) for prefix in prefixes), Total())
+        return sum(
+            (self._prefix_total(table, prefix, paths, accepts, is_single) for prefix in prefixes), Total()
+        )
 
-    def _part(
+    def _prefix_total(
         self,
         table: str,
         prefix: str,
@@ -280,27 +287,27 @@ class Fabric:
         accepts: tuple[PrefixMatch, ...],
         is_single: bool,
         *,
-        but: str | None = None,
+        excluded: str | None = None,
     ) -> Total:
-        """Return what ``prefix`` adds to the total of a class, without the next hops of the host ``but``."""
-        hops = self.next_hops(table, prefix, paths, but=but)
+        """Return the share of ``prefix`` in the total of a class, without next hops of ``excluded``."""
+        hops = self.next_hops(table, prefix, paths, excluded=excluded)
         if not hops or not is_matched(prefix, accepts):
             return Total()
-        return _one(prefix, hops, is_single)
+        return _route_in_kernel(prefix, hops, is_single)
 
 
-def _one(prefix: str, hops: list[str], is_single: bool) -> Total:
-    """Return the total of one route: of several next hops BIRD keeps the ones with the lowest addresses."""
+def _route_in_kernel(prefix: str, hops: list[str], is_single: bool) -> Total:
+    """Return the total of one route; with ``is_single`` BIRD keeps the next hop with the lowest address."""
     return route_total(prefix, [min(hops, key=ip_address)] if is_single else hops)
 
 
 def is_spread(table: RoutingTable) -> bool:
-    """Tell whether a table has what other hosts hold of this host's anycast prefixes."""
+    """Tell whether a table has the routes to other holders of this host's anycast prefixes."""
     return table.fed_by is not None and bool(table.accepts)
 
 
 def source_of(plan: HostPlan, table: RoutingTable) -> RoutingTable:
-    """Return the table whose routes are copied into ``table``, or itself."""
+    """Return the table whose routes are copied into ``table``; without copies, ``table`` itself."""
     if table.fed_by is None:
         return table
     return next(source for source in plan.routing.tables if source.name == table.fed_by)
@@ -311,23 +318,23 @@ def paths_of(plan: HostPlan, table: str) -> frozenset[str]:
     return frozenset(
         session.path
         for session in plan.routing.sessions
-        if any(table in channel.next_hops for channel in session.channels)
+        if any(table in channel.own_next_hops for channel in session.channels)
     )
 
 
 @functools.cache
-def _bounds(patterns: tuple[PrefixMatch, ...]) -> tuple[tuple[int, int, int, int, int], ...]:
+def _bounds(matches: tuple[PrefixMatch, ...]) -> tuple[tuple[int, int, int, int, int], ...]:
     found = []
-    for pattern in patterns:
-        network = ip_network(pattern.prefix)
+    for match in matches:
+        network = ip_network(match.prefix)
         first, last = int(network.network_address), int(network.broadcast_address)
-        found.append((network.version, first, last, pattern.low, pattern.high))
+        found.append((network.version, first, last, match.low, match.high))
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=2**20)
-def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
-    """Tell whether ``prefix`` passes a filter made of ``patterns``.
+def is_matched(prefix: str, matches: tuple[PrefixMatch, ...]) -> bool:
+    """Tell whether ``prefix`` matches one of ``matches``.
 
     >>> is_matched("203.0.113.1/32", (PrefixMatch("203.0.113.0/24", 32, 32, "guests"),))
     True
@@ -338,5 +345,5 @@ def is_matched(prefix: str, patterns: tuple[PrefixMatch, ...]) -> bool:
     address = int(network.network_address)
     return any(
         version == network.version and first <= address <= last and low <= network.prefixlen <= high
-        for version, first, last, low, high in _bounds(patterns)
+        for version, first, last, low, high in _bounds(matches)
     )

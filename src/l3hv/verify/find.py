@@ -1,61 +1,84 @@
-"""What a host does look like: an observation, under the names and in the words of an expectation.
+"""The state that was found on a host: an observation as values, under the keys of an expectation.
 
-An observation is what the module ``l3hv_observe`` returns.  Findings are about what belongs to the fabric:
-what is there although no plan speaks of it is found too, and has no expectation beside it.
+An observation is the result of the module ``l3hv_observe``.  Findings are limited to things of the fabric.
+They include things that no plan has, for which there is no expectation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_interface
-from typing import Any
+from typing import Any, Literal
 
-from l3hv.daemons import TITLES, UNITS
-from l3hv.model import Guest, HostPlan, LimitAction
-from l3hv.promises import effective, promises_of, settings_words
-from l3hv.verify.check import NOTHING
+from l3hv.model.addressing import DEFAULT_ROUTE, FAMILIES
+from l3hv.model.choices import Family
+from l3hv.model.daemons import UNITS
+from l3hv.model.plan import GuestPlan, HostPlan
+from l3hv.plan.units import effective, settings_of
+from l3hv.verify import subjects
+from l3hv.verify.check import Key, Kind
 from l3hv.verify.expect import (
     BY_KERNEL,
     BY_TABLES_UNIT,
+    DIGITS,
+    HOST,
     Item,
-    advertisement_words,
-    bfd_name,
+    bfd_of,
     families,
     interface_of,
-    last_resort_name,
-    learned_name,
-    learned_words,
-    lease_words,
-    prefix_words,
-    size_name,
+    learned_key,
+    path_to_peer,
+    unit_of,
     units,
 )
 from l3hv.verify.fabric import is_matched
 from l3hv.verify.foreign import blocked
 from l3hv.verify.rewriting import flows_of, rewritten
-from l3hv.verify.sets import AS_PLANNED, difference, planned_sets, set_name
-from l3hv.verify.words import hop_words, in_order, route_words, rule_words, some
+from l3hv.verify.sets import AS_PLANNED, difference, planned_sets
+from l3hv.verify.values import (
+    ESTABLISHED,
+    Addresses,
+    Advertisement,
+    BfdState,
+    ChangedFile,
+    Configuration,
+    Destination,
+    Drops,
+    FilterState,
+    Hop,
+    KernelRoute,
+    Learned,
+    Lease,
+    Limit,
+    Link,
+    NoAnswer,
+    OtherRunning,
+    PolicyRule,
+    Prefixes,
+    Presence,
+    Refused,
+    Rewrites,
+    SeenMac,
+    SessionState,
+    StrayPort,
+    UnitSettings,
+    UnitState,
+    Unread,
+    Value,
+    in_order,
+)
 
 BUILTIN_TABLES = {253: "default", 254: "main", 255: "local"}
-NOT_IN_KERNEL = "not in this kernel"
-KERNEL_RULES = (32766, 32767)
-"""Priorities of the kernel's rules of main and default, which a host with rules of ours must not have."""
-OUR_DROP_IN = "/zz-l3hv.conf"
-OTHER_LISTENERS = "listeners of others"
-"""They are shown, and judged by nobody here."""
-OF_THE_MACHINE = "not in a container"
-NO_PING = "no ping was answered"
-"""The far end of a path may not answer pings, or none was sent."""
-PRESENT, ABSENT, WITHOUT_CARRIER = "present", "absent", "without carrier"
-DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
-
-WITHOUT_BFD = "but the BGP session is up: the neighbour has no BFD, a dead path is left after the hold time"
+KERNEL_RULE_PRIORITIES = (32766, 32767)
+"""Priorities of the kernel's rules of main and default, which a host with rules of l3hv must not have."""
+OUR_DROP_INS = ("/zz-l3hv.conf", "/zz-l3hv-hardening.conf")
 
 Observation = Mapping[str, Any]
 
 
-def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
-    """Return what was found on the host of ``plan``."""
+def findings(plan: HostPlan, seen: Observation) -> dict[Key, Value]:
+    """Return the values that were found on the host of ``plan``."""
     return dict(
         [
             *_units(plan, seen),
@@ -66,7 +89,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
             *_rules(plan, seen),
             *_packet_filter(plan, seen),
             *_chains_of_others(plan, seen),
-            *_strangers(plan, seen),
+            *_unknown_callers(plan, seen),
             *_sysctls(plan, seen),
             *_routes(plan, seen),
             *_ports(plan, seen),
@@ -78,46 +101,47 @@ def findings(plan: HostPlan, seen: Observation) -> dict[str, str]:
 
 
 def absent_guests(plan: HostPlan, seen: Observation) -> frozenset[str]:
-    """Return the guests that are not started: without interface, or withdrawn because it has no carrier."""
-    return frozenset(guest.name for guest in plan.guests if _presence(guest, seen) != PRESENT)
+    """Return the guests that are not started: they have no port, or their port has no carrier."""
+    return frozenset(guest.name for guest in plan.guests if _presence(guest, seen) is not Presence.PRESENT)
 
 
-def _presence(guest: Guest, seen: Observation) -> str:
+def _presence(guest: GuestPlan, seen: Observation) -> Presence:
     link = seen["links"].get(guest.interface)
     if link is None:
-        return ABSENT
+        return Presence.ABSENT
     is_withdrawn = guest.withdraw_without_carrier and link["up"] and not link["carrier"]
-    return WITHOUT_CARRIER if is_withdrawn else PRESENT
+    return Presence.WITHOUT_CARRIER if is_withdrawn else Presence.PRESENT
 
 
 def _units(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the units that are needed, and those of ours that run without being needed."""
+    """Yield the units that the host needs, and units of l3hv that run although it does not need them."""
     needed = units(plan)
     for name, unit in seen["units"].items():
-        active, file = unit["ActiveState"], unit["UnitFileState"] or "not installed"
-        if name in needed or active not in {"inactive", "failed"} or file == "enabled":
-            silence = f", {seen['silent'][name]}" if name in seen["silent"] else ""
-            yield f"unit {name.removesuffix('.service')}", f"{active}, {file}{silence}"
+        active, at_boot = unit["ActiveState"], unit["UnitFileState"] or None
+        if name in needed or active not in {"inactive", "failed"} or at_boot == "enabled":
+            yield Key(Kind.UNIT, unit_of(name)), UnitState(str(active), at_boot, seen["silent"].get(name))
 
 
 def _unit_settings(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the effective settings of units, and the drop-ins of others where they are not as promised."""
+    """Yield the effective settings of units; if they differ, also the drop-ins that are not from l3hv."""
     for name in units(plan):
         unit = seen["units"].get(name, {})
-        if not promises_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
+        if not settings_of(name) or unit.get("LoadState") in {"not-found", "masked"}:
             continue
-        words = settings_words(effective(name, unit))
-        if words != settings_words(promises_of(name)):
-            foreign = [path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_IN)]
-            words += f" ({', '.join(foreign)})" if foreign else ""
-        yield f"unit {name.removesuffix('.service')} settings", words
+        settings = UnitSettings.of(effective(name, unit))
+        if settings != UnitSettings.of(settings_of(name)):
+            foreign = [
+                path for path in unit.get("DropInPaths", "").split() if not path.endswith(OUR_DROP_INS)
+            ]
+            settings = UnitSettings(settings.settings, tuple(foreign))
+        yield Key(Kind.UNIT_SETTINGS, unit_of(name)), settings
 
 
 def _networkd(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     absent = _absent_interfaces(plan, seen)
     for name, state in seen["networkd"].items():
         if state and name not in absent:
-            yield f"networkd {name}", state
+            yield Key(Kind.NETWORKD, subjects.Interface(name)), state
 
 
 def _absent_interfaces(plan: HostPlan, seen: Observation) -> set[str]:
@@ -126,57 +150,60 @@ def _absent_interfaces(plan: HostPlan, seen: Observation) -> set[str]:
 
 
 def _listeners(seen: Observation) -> Iterator[Item]:
-    """Yield where the units of the fabric listen, and what others do.
+    """Yield the sockets on which units of the fabric listen, and together the sockets of all other units.
 
-    FRR is one of these: it listens for kinds of BFD that nobody has asked for, which depend on its version.
+    FRR counts as another unit: it also listens for kinds of BFD that are not configured, by its version.
     """
     others = []
     for name, sockets in seen["listeners"].items():
         if name in seen["units"] and name != UNITS["frr"]:
-            yield f"listeners {name.removesuffix('.service')}", ", ".join(sockets)
+            yield Key(Kind.LISTENERS, unit_of(name)), tuple(sockets)
         else:
-            others += [f"{name}: {', '.join(sockets)}"]
+            others.append((name, tuple(sockets)))
     if others:
-        yield OTHER_LISTENERS, "\n".join(others)
+        yield Key(Kind.OTHER_LISTENERS, HOST), tuple(others)
 
 
 def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     carrying = {uplink.interface for uplink in plan.uplinks}
     for interface in [*(nic.interface for nic in plan.nics), *(uplink.interface for uplink in plan.uplinks)]:
         if (link := seen["links"].get(interface)) is not None:
-            # A NIC may be in a bond, or in a bridge beside its VLANs; what carries a path may not.
-            yield f"link {interface}", (_port_words if interface in carrying else _link_words)(link)
+            # A NIC may be part of a bond, or of a bridge besides its VLANs. The interface of a path may not.
+            state = _port_link(link) if interface in carrying else _link(link)
+            yield Key(Kind.LINK, subjects.Interface(interface)), state
     for uplink in plan.uplinks:
         if uplink.interface in seen["links"]:
             planned = {f"{address.address}/{address.length}" for address in uplink.addresses}
-            yield f"addresses {uplink.interface}", _addresses(seen, uplink.interface, planned)
+            here = _addresses(seen, uplink.interface, planned)
+            yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
-    ours = tuple(pattern for table in plan.routing.tables for pattern in table.accepts if pattern.high)
+    # A match of length 0 is the default route, which matches every address.
+    of_fabric = tuple(match for table in plan.routing.tables for match in table.accepts if match.high)
     for address in seen["addresses"].get("lo", ()):
         one = f"{ip_interface(address['address']).ip}/{ip_interface(address['address']).max_prefixlen}"
-        if address["address"] in planned or is_matched(one, ours):
-            yield f"loopback {address['address']}", "on lo"
+        if address["address"] in planned or is_matched(one, of_fabric):
+            yield Key(Kind.LOOPBACK, subjects.Address(address["address"])), True
 
 
-def _link_words(link: Mapping[str, Any]) -> str:
-    state = "up" if link["up"] and link["carrier"] else "no carrier" if link["up"] else "down"
-    vlan = f", vlan {link['vlan']} on {link['parent']}" if link["vlan"] is not None else ""
-    return f"{state}, mtu {link['mtu']}{vlan}"
+def _link(link: Mapping[str, Any]) -> Link:
+    vlan, parent = (link["vlan"], link["parent"]) if link["vlan"] is not None else (None, None)
+    state: Literal["up", "no carrier", "down"] = "down"
+    if link["up"]:
+        state = "up" if link["carrier"] else "no carrier"
+    return Link(state, link["mtu"], vlan, parent)
 
 
-def _port_words(link: Mapping[str, Any]) -> str:
-    """Return a link that carries one guest or path, with its bridge: there it neither routes nor filters."""
-    master = f", in {link['master']}" if link["master"] else ""
-    return f"{_link_words(link)}{master}"
+def _port_link(link: Mapping[str, Any]) -> Link:
+    """Return the link of a guest or path, with its bridge: a port of a bridge neither routes nor filters."""
+    return replace(_link(link), master=link["master"] or None)
 
 
-def _addresses(seen: Observation, interface: str, planned: set[str]) -> str:
-    """Return the addresses of an interface, but for the link-local one that the kernel makes by itself."""
+def _addresses(seen: Observation, interface: str, planned: set[str]) -> Addresses:
+    """Return the addresses of an interface, without the link-local address that the kernel itself makes."""
     here = seen["addresses"].get(interface, [])
     shown = [a for a in here if a["address"] in planned or not a["address"].startswith("fe80:")]
-    trouble = {f"{a['address']} is {a['trouble']}" for a in shown if a["trouble"]}
-    words = in_order(a["address"] for a in shown) or NOTHING
-    return "; ".join([words, *sorted(trouble)])
+    trouble = ((a["address"], a["trouble"]) for a in shown if a["trouble"])
+    return Addresses.of((a["address"] for a in shown), trouble)
 
 
 def _tables(plan: HostPlan) -> dict[int, str]:
@@ -190,28 +217,30 @@ def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         if has_ours or any(rule.family == family for rule in plan.rules):
             harmless = [rule for rule in rules if _is_harmless(plan, family, rule)]
             others = [rule for rule in rules if rule not in harmless]
-            yield f"rules {family}", "\n".join(_rule_words(rule, tables) for rule in others)
+            subject = subjects.InFamily(family)
+            yield Key(Kind.RULES, subject), tuple(_rule(rule, tables) for rule in others)
             if harmless:
-                yield f"foreign rules {family}", "\n".join(_rule_words(rule, tables) for rule in harmless)
+                yield Key(Kind.FOREIGN_RULES, subject), tuple(_rule(rule, tables) for rule in harmless)
 
 
 def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
-    """Tell whether a rule of somebody else leaves alone what the plan's rules are for.
+    """Tell whether a rule that is not from l3hv affects no packets of the fabric.
 
-    It does after the last of them, which takes all that is left, and where it is for packets of an interface
-    or with a mark that is not the fabric's.  The kernel's own have to go.
+    That is so after the last rule of the plan, which matches all remaining packets, and if the rule selects
+    an interface or a mark that is not the fabric's.  The kernel's rules of main and default are never
+    harmless.
     """
     last = max((own.priority for own in plan.rules if own.family == family), default=None)
-    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULES
+    is_of_kernel = rule["protocol"] == BY_KERNEL or rule["priority"] in KERNEL_RULE_PRIORITIES
     if last is None or is_of_kernel or rule["protocol"] == BY_TABLES_UNIT:
         return False
     if rule["priority"] > last or rule["action"] == "nop":
         return True
     interface = rule["iif"] or rule["oif"]
     is_elsewhere = interface is not None and interface not in {"lo", *_interfaces(plan)}
-    ours = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
-    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in ours)
-    return not rule["is_inverted"] and (is_elsewhere or is_marked)
+    marks = {int(own.mark, 16) for own in plan.rules if own.mark is not None}
+    is_marked = bool(rule["mark"]) and not any(mark & rule["mask"] == rule["mark"] for mark in marks)
+    return not rule["inverted"] and (is_elsewhere or is_marked)
 
 
 def _interfaces(plan: HostPlan) -> set[str]:
@@ -220,161 +249,204 @@ def _interfaces(plan: HostPlan) -> set[str]:
     return uplinks | {guest.interface for guest in plan.guests}
 
 
-def _rule_words(rule: Mapping[str, Any], tables: Mapping[int, str]) -> str:
-    action = rule["action"]
-    words = rule_words(
+def _rule(rule: Mapping[str, Any], tables: Mapping[int, str]) -> PolicyRule:
+    is_lookup = rule["action"] == "lookup"
+    return PolicyRule(
         rule["priority"],
-        f"lookup {tables.get(rule['table'], rule['table'])}" if action == "lookup" else action,
+        rule["action"],
+        tables.get(rule["table"], str(rule["table"])) if is_lookup else None,
         iif=rule["iif"],
         source=rule["source"],
         destination=rule["destination"],
-        mark=f"{rule['mark']:#x}/{rule['mask']:#x}" if rule["mark"] else None,
+        mark=(rule["mark"], rule["mask"]) if rule["mark"] else None,
         suppress_prefixlength=rule["suppress_prefixlength"],
         ip_protocol=rule["ip_protocol"],
         source_port=rule["source_port"],
+        oif=rule["oif"] or None,
+        inverted=bool(rule["inverted"]),
     )
-    extra = [f"oif {rule['oif']}"] if rule["oif"] else []
-    extra += ["not"] if rule["is_inverted"] else []
-    return " ".join([words, *extra])
 
 
 def _packet_filter(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the filter and what is in its sets; where there is none its sets are not missed besides."""
+    """Yield the filter and the elements of its sets; without a loaded filter no set counts as different."""
     found = seen["packet_filter"]
     expected = planned_sets(plan.packet_filter)
-    if not found["is_loaded"]:
-        yield "packet filter", found["unread"] or "none"
-        yield from ((set_name(name), AS_PLANNED) for name, elements in expected.items() if elements)
+    if not found["loaded"]:
+        yield Key(Kind.PACKET_FILTER, HOST), FilterState(loaded=False, unread=found["unread"] or None)
+        for name, elements in expected.items():
+            if elements:
+                yield Key(Kind.SET, subjects.FilterSet(name)), AS_PLANNED
     else:
-        yield "packet filter", "\n".join(found["differences"]) or "the intended one"
+        yield Key(Kind.PACKET_FILTER, HOST), FilterState(differences=tuple(found["differences"]))
         for name in dict.fromkeys([*expected, *found["sets"]]):
-            planned, elements = expected.get(name, frozenset()), found["sets"].get(name, ())
-            if planned or elements:
-                yield set_name(name), difference(planned, elements)
+            planned, there = expected.get(name, frozenset()), found["sets"].get(name, ())
+            if planned or there:
+                yield Key(Kind.SET, subjects.FilterSet(name)), difference(planned, there)
     for reason, packets in found["drops"].items():
-        yield f"drops {reason}", some(packets, "packet")
+        yield Key(Kind.DROPS, subjects.Counter(reason)), packets
 
 
 def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the chains of others that drop or rewrite packets of the fabric.
+    """Yield the chains of other programs that drop or rewrite packets of the fabric.
 
-    Those that perhaps do are ``foreign chain``.  Edge routers may translate guests' addresses on purpose.
-    Reflectors forward nothing, and are asked for what rewrites their sessions.  ``foreign nftables`` are
-    those that were not read, as a whole or in part.
+    A chain that only may do so has the kind ``FOREIGN_CHAIN``.  Edge routers may translate guests' addresses
+    on purpose.  Reflectors forward nothing: there only chains that rewrite packets of their sessions count.
+    A table that was not read, as a whole or in part, has the kind ``FOREIGN_TABLE``.
     """
     flows = flows_of(plan)
-    found: dict[str, list[str]] = {}
+    found: dict[Key, list[Drops | Rewrites]] = {}
+    unread: dict[Key, str] = {}
     for table in seen["chains"]:
+        family, name = table["family"], table["table"]
         if table["unread"]:
-            found[f"foreign nftables {table['family']} {table['table']}"] = [table["unread"]]
-        effects = [] if plan.kind == "route_reflector" else [*blocked(table, _interfaces(plan))]
+            key = Key(Kind.FOREIGN_TABLE, subjects.FilterTable(family, name))
+            found[key], unread[key] = [], table["unread"]
+        effects: list[tuple[str, Drops | Rewrites, bool]] = []
+        if plan.kind != "route_reflector":
+            effects += blocked(table, _interfaces(plan))
         effects += [
-            (name, words, is_sure and plan.kind != "edge_router")
-            for name, words, is_sure in rewritten(table, flows)
+            (chain, rewrites, is_sure and plan.kind != "edge_router")
+            for chain, rewrites, is_sure in rewritten(table, flows)
         ]
-        for name, words, is_sure in effects:
-            kind = "chain" if is_sure else "foreign chain"
-            found.setdefault(f"{kind} {table['family']} {table['table']} {name}", []).append(words)
-    yield from ((what, "\n".join(lines)) for what, lines in found.items())
+        for chain, effect, is_sure in effects:
+            kind = Kind.CHAIN if is_sure else Kind.FOREIGN_CHAIN
+            found.setdefault(Key(kind, subjects.Chain(family, name, chain)), []).append(effect)
+    yield from ((key, unread.get(key, tuple(each))) for key, each in found.items())
 
 
-def _strangers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the addresses that call a reflector's daemon, and that no session of the plan is for.
+def _unknown_callers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
+    """Yield the addresses that connect to a reflector's daemon and have no session in the plan.
 
-    A host that came back into the inventory called in vain before: that is over.
+    An address that now has a session may have been refused before it returned to the inventory.
     """
     expected = {session.neighbor for session in plan.routing.sessions}
-    for address, count in seen["strangers"].items():
+    for address, count in seen["unknown_callers"].items():
         if address not in expected:
-            yield f"stranger {address}", f"calls, and is refused ({some(count, 'time')} within 5 minutes)"
+            yield Key(Kind.UNKNOWN_CALLER, subjects.Address(address)), count
 
 
 def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the settings that there are; some belong to the machine and are not seen in a container."""
+    """Yield the values of settings; settings of the whole machine are not visible in a container."""
     absent = _absent_interfaces(plan, seen)
     for sysctl in plan.sysctls:
         if interface_of(sysctl.key) in absent:
             continue
         value = seen["sysctls"].get(sysctl.key)
         if value is None:
-            value = OF_THE_MACHINE if seen["is_container"] else NOT_IN_KERNEL
-        yield f"sysctl {sysctl.key}", value
+            value = Unread.OF_THE_MACHINE if seen["is_container"] else Unread.NOT_IN_KERNEL
+        yield Key(Kind.SYSCTL, subjects.Sysctl(sysctl.key)), value
 
 
 def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the routes that BIRD did not make, those of one prefix and table together."""
+    """Yield the routes that BIRD did not make; routes to one prefix in one table are one value."""
     last_resorts = {(last.table, last.family, last.prefix): last.metric for last in plan.last_resorts}
-    found: dict[str, list[str]] = {}
+    found: dict[Key, list[KernelRoute]] = {}
     for name, routes in seen["routes"].items():
-        table, family = name.rsplit(" ", 1)
+        table, family = _table_and_family(name)
         has_rules = any(rule.family == family for rule in plan.rules)
         if table == "main" and has_rules and not plan.main_default_route:
-            defaults = [_leads(route) for route in routes if route["prefix"] in DEFAULTS]
-            yield f"default route in main {family}", "; ".join(defaults) or "none"
+            defaults = tuple(
+                Destination(str(route["type"]), _hops(route))
+                for route in routes
+                if route["prefix"] in DEFAULT_ROUTE.values()
+            )
+            yield Key(Kind.DEFAULT_ROUTE, subjects.InFamily(family)), defaults
         for route in routes:
-            words = route_words(_leads(route), route["protocol"], route["metric"], route["prefsrc"])
-            prefix = "default" if route["prefix"] in DEFAULTS else route["prefix"]
+            prefix = "default" if route["prefix"] in DEFAULT_ROUTE.values() else route["prefix"]
+            key = Key(Kind.ROUTE, subjects.Route(route["prefix"], table))
             if table == "main":
-                if route["protocol"] == 2 and not route["prefix"].startswith(("fe80:", "ff00:")):
-                    found.setdefault(f"route {route['prefix']} in main", []).append(words)
+                if route["protocol"] != BY_KERNEL or route["prefix"].startswith(("fe80:", "ff00:")):
+                    continue
             elif route["metric"] == last_resorts.get((table, family, prefix)):
-                found.setdefault(last_resort_name(table, family, prefix), []).append(words)
-            else:
-                found.setdefault(f"route {route['prefix']} in {table}", []).append(words)
-    for what, several in found.items():
-        yield what, "\n".join(sorted(several))
+                key = Key(Kind.LAST_RESORT, subjects.LastResort(table, family, prefix))
+            found.setdefault(key, []).append(_route(route))
+    yield from ((key, in_order(several)) for key, several in found.items())
 
 
-def _leads(route: Mapping[str, Any]) -> str:
+def _table_and_family(name: str) -> tuple[str, Family]:
+    """Return the table and the family of routes from their name in an observation.
+
+    >>> _table_and_family("local-out ipv6")
+    ('local-out', 'ipv6')
+    """
+    family = next(family for family in FAMILIES if name.endswith(f" {family}"))
+    return name.removesuffix(f" {family}"), family
+
+
+def _route(route: Mapping[str, Any]) -> KernelRoute:
+    return KernelRoute(str(route["type"]), _hops(route), route["protocol"], route["metric"], route["prefsrc"])
+
+
+def _hops(route: Mapping[str, Any]) -> tuple[Hop, ...]:
+    """Return the next hops of a route; only routes of type unicast have next hops."""
     if route["type"] != "unicast":
-        return str(route["type"])
-    return " and ".join(sorted(hop_words(hop["via"], hop["dev"]) for hop in route["next_hops"]))
+        return ()
+    return in_order(Hop(hop["via"] or None, hop["dev"] or None) for hop in route["next_hops"])
 
 
 def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     links = seen["links"]
     for guest in plan.guests:
         presence = _presence(guest, seen)
-        yield f"guest {guest.name}", presence
-        if presence != PRESENT:
+        subject = subjects.Guest(guest.name)
+        yield Key(Kind.GUEST, subject), presence
+        if presence is not Presence.PRESENT:
             continue
         link = links[guest.interface]
-        port = f"port {guest.name}"
-        yield f"{port} link", _port_words(link)
-        yield f"{port} mac", link["mac"]
-        yield f"{port} addresses", _addresses(seen, guest.interface, set(guest.gateways))
-        for setting, value in seen["settings"].get(guest.interface, {}).items():
-            if setting.split()[0] in families(guest):
-                yield f"{port} {setting}", value
-        yield f"mac {guest.name}", _mac_words(seen, guest)
+        yield Key(Kind.PORT_LINK, subject), _port_link(link)
+        yield Key(Kind.PORT_MAC, subject), link["mac"]
+        yield Key(Kind.PORT_ADDRESSES, subject), _addresses(seen, guest.interface, set(guest.gateways))
+        for name, value in seen["settings"].get(guest.interface, {}).items():
+            for family in families(guest):
+                if name.startswith(f"{family} "):
+                    setting = subjects.PortSetting(guest.name, family, name.removeprefix(f"{family} "))
+                    yield Key(Kind.PORT_SETTING, setting), value
+        yield Key(Kind.MAC, subject), _macs(seen, guest)
     for entry in seen["neighbors"]:
-        yield f"neighbor {entry['guest']} {entry['address']}", f"{entry['mac']}, permanently"
+        yield Key(Kind.NEIGHBOR, subjects.Neighbor(entry["guest"], entry["address"])), entry["mac"]
     planned = {guest.interface for guest in plan.guests}
     watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
     for interface in sorted(set(links) - planned - watched):
-        yield f"port {interface}", f"{links[interface]['mac']}, {_addresses(seen, interface, set())}"
+        stray = StrayPort(links[interface]["mac"], _addresses(seen, interface, set()))
+        yield Key(Kind.STRAY_PORT, subjects.Interface(interface)), stray
     for address, main in seen["translations"].items():
-        yield f"translation {address}", f"to {main}"
+        yield Key(Kind.TRANSLATION, subjects.Address(address)), main
 
 
-def _mac_words(seen: Observation, guest: Guest) -> str:
-    """Return the MACs that the filter drops behind a port (the guest's own too), or else the guest's."""
-    dropped = seen["packet_filter"]["strangers"].get(guest.interface, ())
-    words = (f"{mac}, its own, which the filter drops" if mac == guest.mac else mac for mac in dropped)
-    return " and ".join(words) or guest.mac
+def _macs(seen: Observation, guest: GuestPlan) -> tuple[SeenMac, ...]:
+    """Return the MACs behind a port whose frames the filter drops; without any, the guest's MAC."""
+    dropped = seen["packet_filter"]["foreign_macs"].get(guest.interface, ())
+    macs = tuple(SeenMac(mac, own_dropped=mac == guest.mac) for mac in dropped)
+    return macs or (SeenMac(guest.mac),)
 
 
 def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     daemon = seen["routing"]
     if "error" in daemon:
-        title = TITLES[plan.routing.daemon.name]
-        yield "running configuration", f"no answer from {title} ({daemon['error']})"
+        yield Key(Kind.CONFIGURATION, HOST), NoAnswer(plan.routing.daemon.name, daemon["error"])
     else:
-        yield "running configuration", _configuration_words(daemon["configuration"])
-        yield "router id", daemon["router_id"]
+        yield Key(Kind.CONFIGURATION, HOST), _configuration(daemon["configuration"])
+        yield Key(Kind.ROUTER_ID, HOST), daemon["router_id"]
     sessions = daemon.get("sessions", {})
+    yield from _sessions(plan, sessions)
+    yield from _bfd(plan, daemon.get("bfd", ()), sessions)
+    if plan.kind != "route_reflector":
+        for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
+            up = any(
+                sessions.get(session.name, {}).get("state") == ESTABLISHED
+                for session in plan.routing.sessions
+                if (session.path, session.relation) == (path, "reflector") and domain in session.domains
+            )
+            yield Key(Kind.PATH, subjects.Path(path, domain)), up
+    for table in plan.routing.tables:
+        if (learned := seen["learned"].get(table.name)) is not None:
+            yield learned_key(table), _learned(learned)
+
+
+def _sessions(plan: HostPlan, sessions: Mapping[str, Any]) -> Iterator[Item]:
+    """Yield the states of sessions, their numbers of prefixes, reached limits, and refused routes."""
     reasons = {refusal.number: refusal.why for refusal in plan.routing.refusals}
-    announcers = {session.name: f"{session.peer} {session.domain}" for session in plan.routing.sessions}
+    announcers = {session.name: (session.peer, session.domain) for session in plan.routing.sessions}
     actions = {
         (session.name, channel.family): channel.limit.action
         for session in plan.routing.sessions
@@ -382,100 +454,111 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         if channel.limit is not None
     }
     for name, session in sessions.items():
-        yield f"session {name}", _session_words(session)
+        yield Key(Kind.SESSION, subjects.Session(name)), _session(session)
+        announcer, domain = announcers.get(name, (name, None))
         for family, channel in session["channels"].items():
+            subject = subjects.SessionFamily(name, family)
             routes = channel["routes"]
-            if session["state"] == "Established" and channel["state"] == "UP":
-                refused = f", {routes['filtered']} refused" if routes.get("filtered") else ""
-                yield f"received {name} {family}", some(routes.get("imported", 0), "prefix") + refused
-                yield f"sent {name} {family}", some(routes.get("exported", 0), "prefix")
+            if session["state"] == ESTABLISHED and channel["state"] == "UP":
+                received = Prefixes(routes.get("imported", 0), routes.get("filtered") or 0)
+                yield Key(Kind.RECEIVED, subject), received
+                yield Key(Kind.SENT, subject), Prefixes(routes.get("exported", 0))
             for limit in channel.get("limits", ()):
-                yield f"limit {name} {family}", _limit_words(limit, actions.get((name, family)))
+                yield Key(Kind.LIMIT, subject), Limit(limit, actions.get((name, family)))
             for route in channel.get("refused", ()):
-                why = reasons.get(route["reason"], "a filter says so")
-                yield f"announcement {announcers.get(name, name)} {route['prefix']}", f"refused: {why}"
-    names = {session.neighbor: bfd_name(session) for session in plan.routing.sessions}
-    established = {s["neighbor"] for s in sessions.values() if s["state"] == "Established"}
-    for session in daemon.get("bfd", ()):
-        words = _bfd_words(session)
-        if session.get("state") != "Up" and session["address"] in established:
-            words += f", {WITHOUT_BFD}"
-        yield names.get(session["address"], f"bfd {session['address']}"), words
-    if plan.kind != "route_reflector":
-        for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
-            up = any(
-                sessions.get(session.name, {}).get("state") == "Established"
-                for session in plan.routing.sessions
-                if (session.path, session.relation) == (path, "reflector") and domain in session.domains
-            )
-            yield f"path {path} has a reflector for {domain}", "yes" if up else "no"
-    for table in plan.routing.tables:
-        if (learned := seen["learned"].get(table.name)) is not None:
-            attributes = [
-                words if count == learned["count"] else f"{words} ({some(count, 'route')})"
-                for words, count in sorted(learned["attributes"].items())
-            ]
-            attributes += [f"{route}, which is not there" for route in learned["misdirected"]]
-            yield learned_name(table), learned_words(learned["count"], learned["digest"], attributes)
+                refused = Refused(reasons.get(route["reason"]))
+                announcement = subjects.Announcement(announcer, domain, route["prefix"])
+                yield Key(Kind.ANNOUNCEMENT, announcement), refused
 
 
-LIMIT_ACTIONS: dict[LimitAction, str] = {
-    "warn": "all of them are taken",
-    "block": "further prefixes are refused until there are fewer again",
-    "restart": "the session ends, and is tried again",
-    "disable": "the session has ended for good",
-}
+def _session(session: Mapping[str, Any]) -> SessionState:
+    if session["state"] == ESTABLISHED:
+        return SessionState(ESTABLISHED, session["local"], session["neighbor"])
+    why = session["error"] or session["info"].removeprefix(session["state"]).strip()
+    return SessionState(str(session["state"]), why=why or None)
 
 
-def _limit_words(limit: str, action: LimitAction | None) -> str:
-    """Return that a limit is reached, and what the daemon does about it."""
-    return f"the {limit} is reached: {LIMIT_ACTIONS[action]}" if action else f"the {limit} is reached"
+def _bfd(plan: HostPlan, found: Iterable[Mapping[str, Any]], sessions: Mapping[str, Any]) -> Iterator[Item]:
+    """Yield the BFD sessions; a neighbour that is not in the plan is identified by its address."""
+    known = {session.neighbor: bfd_of(session) for session in plan.routing.sessions}
+    established = {s["neighbor"] for s in sessions.values() if s["state"] == ESTABLISHED}
+    for session in found:
+        address = session["address"]
+        subject = known.get(address, subjects.Address(address))
+        yield Key(Kind.BFD, subject), _bfd_state(session, is_bgp_up=address in established)
 
 
-def _configuration_words(configuration: Mapping[str, str | None]) -> str:
-    """Return whether the daemon runs the file that was placed, and whether that is still what was placed.
+def _bfd_state(session: Mapping[str, Any], *, is_bgp_up: bool) -> BfdState:
+    if session.get("state") != "Up":
+        return BfdState(str(session.get("state", "?")), bgp_up=is_bgp_up)
+    interval, timeout = (round(float(session[key]) * 1000) for key in ("interval", "timeout"))
+    return BfdState("Up", interval, round(timeout / interval) if interval else None)
 
-    ``running`` is the digest of what it runs, or what it runs instead; ``placed`` is the digest that the file
-    carries, ``file`` the one that it has.
+
+def _learned(learned: Mapping[str, Any]) -> Learned:
+    attributes = tuple(
+        (attribute, None if count == learned["count"] else count)
+        for attribute, count in sorted(learned["attributes"].items())
+    )
+    digest = learned["digest"][:DIGITS]
+    return Learned(learned["count"], digest, attributes, tuple(learned["misdirected"]))
+
+
+def _configuration(
+    configuration: Mapping[str, str | None],
+) -> Configuration | ChangedFile | OtherRunning:
+    """Return whether the file is unchanged since it was placed, and whether the daemon runs it.
+
+    ``running`` is the digest of the configuration that the daemon runs, or a text if it runs another one.
+    ``placed`` is the digest that the file contains, ``file`` the digest of its present content.
     """
     running, placed, file = (configuration[key] for key in ("running", "placed", "file"))
     if placed is None:
-        return "the file carries no digest" if file else "there is no file"
+        return Configuration.WITHOUT_DIGEST if file else Configuration.NO_FILE
     if file != placed:
-        return f"the file was changed after it was placed (it runs {running})"
-    return "the intended one" if running == placed else f"{running} (the file has {placed})"
-
-
-def _session_words(session: Mapping[str, Any]) -> str:
-    if session["state"] == "Established":
-        return f"Established, {session['local']} to {session['neighbor']}"
-    why = session["error"] or session["info"].removeprefix(session["state"]).strip()
-    return f"{session['state']} ({why})" if why else str(session["state"])
-
-
-def _bfd_words(session: Mapping[str, str]) -> str:
-    if session.get("state") != "Up":
-        return str(session.get("state", "?"))
-    interval, timeout = (round(float(session[key]) * 1000) for key in ("interval", "timeout"))
-    return f"Up, every {interval} ms, lost after {round(timeout / interval) if interval else '?'}"
+        return ChangedFile(running)
+    return Configuration.INTENDED if running == placed else OtherRunning(running, placed)
 
 
 def _offers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     for guest in plan.guests:
         offer = seen["offers"].get(guest.name)
-        if offer is None or _presence(guest, seen) != PRESENT:
+        if offer is None or _presence(guest, seen) is not Presence.PRESENT:
             continue
+        subject = subjects.Guest(guest.name)
         lease, router = offer["lease"], offer["router"]
         if guest.lease is not None:
-            yield f"lease {guest.name}", "no offer" if lease is None else _lease(lease)
+            yield Key(Kind.LEASE, subject), Unread.NO_REPLY if lease is None else _lease(lease)
         if guest.prefix is not None:
-            yield f"ra {guest.name}", "no answer" if router is None else _advertisement(router)
+            advertised = Unread.NO_REPLY if router is None else _advertisement(router)
+            yield Key(Kind.ADVERTISEMENT, subject), advertised
+
+
+def _lease(lease: Mapping[str, Any]) -> Lease:
+    return Lease(
+        lease["address"],
+        lease["netmask"],
+        lease["gateway"],
+        lease["mtu"],
+        tuple(lease["dns"]),
+        tuple((prefix, via) for prefix, via in lease["routes"]),
+    )
+
+
+def _advertisement(router: Mapping[str, Any]) -> Advertisement:
+    prefixes = tuple(
+        (prefix["prefix"], bool(prefix["on_link"]))
+        for prefix in router["prefixes"]
+        if prefix["autonomous"] and prefix["preferred"]
+    )
+    is_router = bool(router["lifetime"])
+    return Advertisement(prefixes, router["mac"], router["mtu"], tuple(router["dns"]), is_router)
 
 
 def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the largest packet that each reflector answered, or that nothing is known of it.
+    """Yield the size of the largest packet that each reflector answered, or ``NO_PING``.
 
-    An interface with another MTU than planned is a difference of its own.
+    If the MTU of the interface itself is too small, only the check of the link fails.
     """
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
     for session in plan.routing.sessions:
@@ -484,20 +567,4 @@ def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             link = seen["links"].get(session.interface, {"mtu": 0})
             if passes == link["mtu"]:
                 passes = max(passes, mtus[session.interface])
-            yield size_name(session), f"{passes} bytes" if passes else NO_PING
-
-
-def _lease(lease: Mapping[str, Any]) -> str:
-    words = {key: lease[key] for key in ("netmask", "gateway", "mtu", "dns", "routes")}
-    return lease_words(lease["address"], **words)
-
-
-def _advertisement(router: Mapping[str, Any]) -> str:
-    prefixes = [
-        prefix_words(prefix["prefix"], on_link=prefix["on_link"])
-        for prefix in router["prefixes"]
-        if prefix["autonomous"] and prefix["preferred"]
-    ]
-    if not router["lifetime"]:
-        prefixes.append("no router")
-    return advertisement_words(router["mac"], router["mtu"], prefixes, router["dns"])
+            yield Key(Kind.SIZE, path_to_peer(session)), passes or Unread.NO_PING

@@ -1,6 +1,6 @@
-"""Packets in the twin: leases and addresses that guests really have, and pings from where they really are.
+"""Packets in the twin: the addresses that guests have, and pings from the namespaces in which guests run.
 
-All pings run at once in one process: a socket stays in the network namespace that it was opened in.
+One process sends all pings at once: a socket stays in the network namespace in which it was opened.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from l3hv.addressing import link_local_of
-from l3hv.model import HostPlan
-from l3hv.topology import GuestPort
+from l3hv.model.addressing import link_local_of
+from l3hv.model.choices import Family
+from l3hv.model.plan import HostPlan
+from l3hv.model.topology import GuestMachine
 from l3hv.twin import guests as twin_guests
 from l3hv.twin import network
 from l3hv.twin.state import RUN, Standing, Twin
-from l3hv.verify.check import Check
-from l3hv.verify.reach import LiveGuest, Ping, pings
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, InTwin, Kind, SentTo
+from l3hv.verify.reach import Ping, RunningGuest, pings
 
 PATIENCE = 10.0
-"""Seconds in which a guest must have got its addresses, and an answer must have come."""
+"""Seconds until a guest must have its addresses, and until an answer must arrive."""
 
 INTERVAL, SILENCE = 0.25, 0.8
 ICMP_FILTER, ICMP6_FILTER, SOL_RAW = 1, 1, 255
 ECHO4, REPLY4, ECHO6, REPLY6 = 8, 0, 128, 129
 HEADER = struct.Struct("!BBHHH")
-ANSWERED, UNANSWERED = "an answer", "no answer"
 
 
 def standing_twin(name: str | None, connection: str) -> tuple[Twin, Standing] | None:
-    """Return the twin that Ansible's connections lead to, by its name or through its SSH configuration.
+    """Return the twin to which Ansible connects, by its name or by the SSH configuration that it uses.
 
-    None for real machines, where nothing of that name stands, and for those who may not enter namespaces.
+    The result is None for real machines, for a twin that does not run, and without root: only root can enter
+    namespaces.
     """
     through = re.search(rf"{RUN}/([^/\s]+)/", connection)
     if through and name is None:
@@ -55,25 +57,26 @@ def standing_twin(name: str | None, connection: str) -> tuple[Twin, Standing] | 
 def check_packets(
     twin: Twin, standing: Standing, plans: Mapping[str, HostPlan], announced: Mapping[str, Mapping[str, Any]]
 ) -> list[Check]:
-    """Return what the guests of ``plans`` have, and who reaches whom."""
+    """Return the checks of the addresses of guests of ``plans``, and of pings between hosts and guests."""
     here = [guest for guest in standing.topology.guests if twin_guests.is_plugged(twin, guest)]
     places = {guest.name: twin_guests.place(twin, guest) or guest.hypervisor for guest in here}
     held = _await_addresses(twin, here)
     checks = [
         Check(
             places[guest.name],
-            f"address {guest.name} {family}",
-            address,
-            address if address in held[guest.name] else " ".join(held[guest.name]) or "none",
+            Kind.GUEST_ADDRESS,
+            subjects.GuestFamily(guest.name, family),
+            (address,),
+            (address,) if address in held[guest.name] else tuple(held[guest.name]),
             "ok" if address in held[guest.name] else "failed",
-            f"./twin --name {twin.name} guest {guest.name} -- ip address",
+            context=InTwin(twin.name),
         )
         for guest in here
         if places[guest.name] in plans
         for family, address in planned_addresses(guest).items()
     ]
     live = [
-        LiveGuest(
+        RunningGuest(
             name=guest.name,
             host=places[guest.name],
             domain=guest.domain,
@@ -83,7 +86,7 @@ def check_packets(
         )
         for guest in here
     ]
-    # A virtual machine answers, but nobody can send from it.
+    # A virtual machine answers pings, but the twin cannot send from it.
     machines = {guest.name for guest in here if twin_guests.kind(twin, guest).qemu}
     wanted = [ping for ping in pings(plans.values(), announced, live) if ping.source not in machines]
     namespaces = {guest.name: twin.guest_namespace(guest.name) for guest in here}
@@ -92,19 +95,19 @@ def check_packets(
     return checks + [
         Check(
             ping.host,
-            ping.what,
-            ANSWERED if ping.is_answered else UNANSWERED,
-            ANSWERED if ping in answered else UNANSWERED,
-            "ok" if (ping in answered) == ping.is_answered else "failed",
-            f"{ping.address} from {ping.source}",
+            *ping.key,
+            ping.answered,
+            ping in answered,
+            "ok" if (ping in answered) == ping.answered else "failed",
+            context=SentTo(ping.address),
         )
         for ping in wanted
     ]
 
 
-def planned_addresses(guest: GuestPort) -> dict[str, str]:
-    """Return the addresses that a guest should get from DHCP and make by SLAAC, by family."""
-    addresses = {}
+def planned_addresses(guest: GuestMachine) -> dict[Family, str]:
+    """Return the addresses that a guest should get by DHCP and SLAAC, by family."""
+    addresses: dict[Family, str] = {}
     if guest.ipv4 is not None:
         addresses["ipv4"] = guest.ipv4
     if guest.ipv6_prefix is not None:
@@ -113,8 +116,8 @@ def planned_addresses(guest: GuestPort) -> dict[str, str]:
     return addresses
 
 
-def _await_addresses(twin: Twin, guests: Iterable[GuestPort]) -> dict[str, list[str]]:
-    """Return the addresses that guests have, as soon as they have what is planned."""
+def _await_addresses(twin: Twin, guests: Iterable[GuestMachine]) -> dict[str, list[str]]:
+    """Return the addresses of guests, once each has its planned ones or after ``PATIENCE`` seconds."""
     deadline = time.monotonic() + PATIENCE
     held: dict[str, list[str]] = {}
     waiting = list(guests)
@@ -138,7 +141,7 @@ class _Sender:
 
 
 def send(wanted: Iterable[Ping], namespaces: Mapping[str, str]) -> set[Ping]:
-    """Send all pings at once, each from the namespace of its source, and return those that were answered."""
+    """Send all pings at once, each from the namespace of its source; return the pings with an answer."""
     waiting = dict(enumerate(wanted, 1))
     answered: set[Ping] = set()
     identifier = os.getpid() & 0xFFFF
@@ -152,7 +155,7 @@ def send(wanted: Iterable[Ping], namespaces: Mapping[str, str]) -> set[Ping]:
         started = now = time.monotonic()
         resend = started
         while waiting and now - started < PATIENCE:
-            if now - started > SILENCE and not any(ping.is_answered for ping in waiting.values()):
+            if now - started > SILENCE and not any(ping.answered for ping in waiting.values()):
                 break
             if now >= resend:
                 resend = now + INTERVAL
@@ -188,7 +191,7 @@ def _echo(sender: _Sender, address: str, identifier: int, number: int) -> None:
     try:
         (sender.ipv6 if is_ipv6 else sender.ipv4).sendto(header, (address, 0))
     except OSError as error:
-        # No way there, or none yet: that is an answer that does not come.
+        # Without a route, or before there is one, the ping simply gets no answer.
         if error.errno not in {
             errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES,
             errno.EAGAIN, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.EPERM, errno.ECONNREFUSED,
@@ -197,7 +200,7 @@ def _echo(sender: _Sender, address: str, identifier: int, number: int) -> None:
 
 
 def _answer(receiver: socket.socket, identifier: int) -> int | None:
-    """Return the number of the ping that a packet answers."""
+    """Read one packet; return the number of the ping that it answers, or None."""
     try:
         data = receiver.recv(2048)
     except OSError:

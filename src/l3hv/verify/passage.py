@@ -1,7 +1,8 @@
-"""Which packets the packet filters of the fabric let pass between guests, and to guests from elsewhere.
+"""The packets to guests that the packet filters of the fabric accept.
 
-The rules of ``roles/packet_filter`` that depend on the intent: ``allowed_sources`` and ``port_isolation``.  A
-packet is filtered where it leaves for the guest, and the answer where it comes back: an echo needs both.
+The model has the rules of ``roles/packet_filter`` that depend on the intent: ``allowed_sources`` and
+``port_isolation``.  A packet is filtered at the port of the guest that it goes to, and the answer at the port
+of the guest that gets it: a ping is answered only if both pass.
 """
 
 from __future__ import annotations
@@ -12,37 +13,37 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from l3hv.model import HostPlan
+from l3hv.model.plan import HostPlan
 
 
 @dataclass(frozen=True)
-class Port:
-    """The filter at the port of one guest. ``allowed`` is ``None`` where every source may send to it."""
+class PortFilter:
+    """The filter at the port of one guest; ``allowed`` is ``None`` if every source may send to the guest."""
 
-    is_isolated: bool
+    isolated: bool
     allowed: tuple[str, ...] | None
 
     def takes(self, source: str) -> bool:
-        """Tell whether a packet from the address ``source`` is let through to the guest.
+        """Tell whether the filter accepts packets from the address ``source`` to the guest.
 
-        >>> Port(False, ("203.0.113.0/29",)).takes("203.0.113.9")
+        >>> PortFilter(False, ("203.0.113.0/29",)).takes("203.0.113.9")
         False
         """
         return self.allowed is None or any(_contains(prefix, source) for prefix in self.allowed)
 
 
-OPEN = Port(is_isolated=False, allowed=None)
+OPEN = PortFilter(isolated=False, allowed=None)
 
 
 class Passage:
-    """The ports of all guests of ``plans``, by hypervisor and guest.
+    """The filters at the ports of all guests of ``plans``, by hypervisor and guest.
 
-    ``announced`` names the guests of hosts without a plan here that are filtered in a way that is not known.
+    For hosts without a plan here, ``announced`` names the guests whose ports drop some packets.
     """
 
     def __init__(self, plans: Iterable[HostPlan], announced: Mapping[str, Mapping[str, Any]]) -> None:
-        self._guarded = {(host, guest) for host, part in announced.items() for guest in part["guarded"]}
-        self._ports: dict[tuple[str, str], Port] = {}
+        self._filtered = {(host, guest) for host, part in announced.items() for guest in part["filtered"]}
+        self._filters: dict[tuple[str, str], PortFilter] = {}
         for plan in plans:
             intended = plan.packet_filter
             allowed: dict[str, list[str]] = {interface: [] for interface in intended.restricted}
@@ -51,27 +52,27 @@ class Passage:
             isolated = set(intended.isolated)
             for guest in plan.guests:
                 limits = allowed.get(guest.interface)
-                self._ports[plan.host, guest.name] = Port(
+                self._filters[plan.host, guest.name] = PortFilter(
                     guest.interface in isolated, None if limits is None else tuple(limits)
                 )
 
     def is_known(self, host: str, guest: str) -> bool:
-        """Tell whether it is known what the port of ``guest`` on ``host`` lets through."""
-        return (host, guest) in self._ports or (host, guest) not in self._guarded
+        """Tell whether the filter at the port of ``guest`` on ``host`` is known."""
+        return (host, guest) in self._filters or (host, guest) not in self._filtered
 
-    def port(self, host: str, guest: str) -> Port:
-        """Return the port of ``guest`` on the hypervisor ``host``."""
-        return self._ports.get((host, guest), OPEN)
+    def port_filter(self, host: str, guest: str) -> PortFilter:
+        """Return the filter at the port of ``guest`` on the hypervisor ``host``."""
+        return self._filters.get((host, guest), OPEN)
 
     def is_open(self, source: tuple[str, str], own: str, target: tuple[str, str], answering: str) -> bool:
-        """Tell whether an echo passes between two guests, each given as its hypervisor and its name.
+        """Tell whether a ping between two guests, given as (hypervisor, guest), is answered.
 
-        ``own`` is the address that is sent from, ``answering`` the one that the answer comes from where it
-        leaves for ``source``.
+        ``own`` is the source address of the request, ``answering`` the source address of the answer at the
+        port of ``source``.
         """
-        near, far = self.port(*source), self.port(*target)
+        near, far = self.port_filter(*source), self.port_filter(*target)
         is_local = source[0] == target[0]
-        if is_local and (near.is_isolated or far.is_isolated):
+        if is_local and (near.isolated or far.isolated):
             return False
         return far.takes(own) and near.takes(answering)
 

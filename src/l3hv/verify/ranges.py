@@ -1,4 +1,4 @@
-"""The sessions of a reflector that takes clients from a range: its plan has none of them, the fabric has."""
+"""The sessions of a reflector with a range: the clients follow from the fabric, not from its own plan."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from l3hv.model import HostPlan, Session
-from l3hv.sessions import CLIENTS, bird_symbol
+from l3hv.model.names import CLIENTS, bird_symbol
+from l3hv.model.plan import HostPlan, Session
 from l3hv.verify.fabric import Fabric
 
 
 def with_clients(plan: HostPlan, fabric: Fabric) -> HostPlan:
-    """Return the plan with a session for each client that is in one of its ranges."""
+    """Return the plan with a session for each client of its ranges."""
     found = [
         _session(own, client, address)
         for own in plan.routing.ranges
@@ -28,7 +28,7 @@ def _session(own: Session, client: str, address: str) -> Session:
 
 
 def with_names(plan: HostPlan, seen: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the observation with the sessions of ranges under the names that ``plan`` has for neighbours."""
+    """Return the observation with each session of a range under the name that it has in ``plan``."""
     names = {session.neighbor: session.name for session in plan.routing.sessions}
     daemon = seen["routing"]
     if not plan.routing.ranges or "sessions" not in daemon:

@@ -1,7 +1,7 @@
-"""Who must reach whom, and who must not: as many pings as there are guests, not as there are pairs.
+"""The pings that must be answered, and the pings that must not; their number grows with that of guests.
 
-What is expected follows from the intent: what the packet filter forbids must stay without an answer, and what
-the intent does not decide (which of several edge routers a flow takes) is not tried.
+The expectation follows from the intent: a ping that the packet filter drops must get no answer.  A ping whose
+answer does not follow from the intent is not sent, for example if it depends on the edge router of a flow.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l3hv.addressing import family_of_text
-from l3hv.fabric import LOCAL_OUT
-from l3hv.model import Family, HostPlan
-from l3hv.sessions import bird_table
+from l3hv.model.addressing import DEFAULT_ROUTE, family_of_text
+from l3hv.model.choices import Family
+from l3hv.model.names import LOCAL_OUT, bird_table
+from l3hv.model.plan import HostPlan
+from l3hv.verify import subjects
+from l3hv.verify.check import Key, Kind
 from l3hv.verify.passage import Passage
-
-DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 
 
 @dataclass(frozen=True)
-class LiveGuest:
+class RunningGuest:
     """A guest that runs, on the hypervisor ``host``.
 
-    ``addresses`` are those that it has on its interface, ``besides`` those that it holds for others to reach
-    (anycast among them), ``transparent`` those that are translated to its own.
+    It has ``addresses`` on its interface, and ``besides`` these further addresses on its loopback (anycast,
+    additional ones).  ``transparent`` are the addresses that the hypervisor translates to its own.
     """
 
     name: str
@@ -37,30 +37,30 @@ class LiveGuest:
 
 @dataclass(frozen=True)
 class Ping:
-    """An echo request from ``source`` (a guest, or a machine if it is ``host``) to ``address``.
+    """An echo request from ``source`` to ``address``: from a guest, or from the hypervisor ``host`` itself.
 
-    ``target`` is how the address is called. ``is_answered`` tells what is expected.
+    ``target`` is the name of the address in reports. ``answered`` is the expectation.
     """
 
     host: str
     source: str
     target: str
     address: str
-    is_answered: bool = True
+    answered: bool = True
 
     @property
-    def what(self) -> str:
-        """The name of the check."""
-        kind = "ping" if self.is_answered else "silence"
-        return f"{kind} {self.source} → {self.target} {family_of_text(self.address)}"
+    def key(self) -> Key:
+        """The identity of its check."""
+        kind = Kind.PING if self.answered else Kind.SILENCE
+        return Key(kind, subjects.EchoRequest(self.source, self.target, family_of_text(self.address)))
 
 
 def pings(
-    plans: Iterable[HostPlan], announced: Mapping[str, Mapping[str, Any]], guests: Sequence[LiveGuest]
+    plans: Iterable[HostPlan], announced: Mapping[str, Mapping[str, Any]], guests: Sequence[RunningGuest]
 ) -> list[Ping]:
-    """Return the pings between the hosts of ``plans``, and from and to the guests that are on them.
+    """Return the pings between the hosts of ``plans``, and from and to the guests on them.
 
-    ``announced`` says what all hosts of the fabric announce: their loopbacks, and who has a way out.
+    ``announced`` are the announcements of all hosts of the fabric, with their loopbacks and default routes.
     """
     plans = list(plans)
     hypervisors = [plan for plan in plans if plan.kind == "hypervisor"]
@@ -69,7 +69,7 @@ def pings(
         host: own_addresses(part) for host, part in announced.items() if part["kind"] == "hypervisor"
     }
     passage = Passage(hypervisors, announced)
-    outside = _ways_out(plans, announced)
+    outside = _outside_by_table(plans, announced)
     found = [
         *_between_guests(guests, announced, passage),
         *_to_internet(guests, outside, passage),
@@ -82,31 +82,33 @@ def pings(
 
 
 def own_addresses(part: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the addresses that a host announces for itself, its loopbacks, each after its BIRD table."""
+    """Return the loopbacks that a host advertises, each after its BIRD table."""
     return [
         (table, prefix.partition("/")[0])
         for table, announced in part["tables"].items()
         for prefix, names in announced["prefixes"].items()
-        if not names and prefix not in DEFAULTS
+        if not names and prefix not in DEFAULT_ROUTE.values()
     ]
 
 
 @dataclass(frozen=True)
 class _Outside:
-    """The far side of the default routes of a BIRD table; ``addresses`` are those that edge routers have.
+    """The destinations beyond the default routes of a BIRD table.
 
-    ``known`` are the ones that a packet reaches whichever edge router it takes: all of them have it.
+    ``reachable`` is true if an edge router originates a default route into the table.  ``addresses`` are
+    pairs of an edge router and an address that it answers for.  ``common`` are the addresses that all edge
+    routers with a default route have: they answer, whichever edge router a packet takes.
     """
 
-    is_led_out: bool
+    reachable: bool
     addresses: tuple[tuple[str, str], ...]
-    known: frozenset[str]
+    common: frozenset[str]
 
 
-def _ways_out(
+def _outside_by_table(
     plans: Sequence[HostPlan], announced: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[tuple[str, str], _Outside]:
-    """Return what is outside by the domain and family of a table; addresses are (edge router, address)."""
+    """Return the destinations outside the fabric, by the domain and family of a table."""
     edges = {plan.host: plan for plan in plans if plan.kind == "edge_router"}
     answered_by = {
         host: frozenset(loopback.address for loopback in plan.loopbacks) for host, plan in edges.items()
@@ -116,21 +118,21 @@ def _ways_out(
         table: [
             host
             for host, part in announced.items()
-            if DEFAULTS & part["tables"].get(table, {}).get("prefixes", {}).keys()
+            if not part["tables"].get(table, {}).get("prefixes", {}).keys().isdisjoint(DEFAULT_ROUTE.values())
         ]
         for table in set(families.values())
     }
     return {
         key: _Outside(
-            is_led_out=bool(exits[table]),
+            reachable=bool(exits[table]),
             addresses=tuple(
                 (host, loopback.address)
                 for host, plan in edges.items()
                 for loopback in plan.loopbacks
                 if loopback.family == key[1]
             ),
-            # An edge router that was not looked at, or that is not ours, may have any addresses.
-            known=frozenset.intersection(*(answered_by.get(host, frozenset()) for host in exits[table]))
+            # The addresses of edge routers that were not observed, or that are not managed, are unknown.
+            common=frozenset.intersection(*(answered_by.get(host, frozenset()) for host in exits[table]))
             if exits[table]
             else frozenset(),
         )
@@ -138,28 +140,28 @@ def _ways_out(
     }
 
 
-def _own(guest: LiveGuest, family: Family) -> str | None:
-    """Return the address that a guest sends from."""
+def _own(guest: RunningGuest, family: Family) -> str | None:
+    """Return the source address of a guest in a family."""
     return next((own for own in guest.addresses if family_of_text(own) == family), None)
 
 
 def _from_guest(
-    guest: LiveGuest, target: LiveGuest, address: str, name: str, passage: Passage
+    guest: RunningGuest, target: RunningGuest, address: str, name: str, passage: Passage
 ) -> Iterator[Ping]:
-    """Yield the ping of one guest to an address of another one, which is called ``name``.
+    """Yield the ping from a guest to an address of another guest; ``name`` is the target's name in reports.
 
-    There is none where the guest lacks the family, or where the filter of the target's port is not known.
+    There is no ping if the guest lacks the family, or if the filter at the target's port is not known.
     """
     own = _own(guest, family_of_text(address))
     if own is not None and passage.is_known(target.host, target.name):
         is_open = passage.is_open((guest.host, guest.name), own, (target.host, target.name), address)
-        yield Ping(guest.host, guest.name, name, address, is_answered=is_open)
+        yield Ping(guest.host, guest.name, name, address, answered=is_open)
 
 
 def _between_guests(
-    guests: Sequence[LiveGuest], announced: Mapping[str, Mapping[str, Any]], passage: Passage
+    guests: Sequence[RunningGuest], announced: Mapping[str, Mapping[str, Any]], passage: Passage
 ) -> Iterator[Ping]:
-    """Yield a ring through all guests of a domain in a family, and from its first one to each hypervisor."""
+    """Yield pings around a ring of a domain's guests, and from one guest to a guest on each hypervisor."""
     places = {(guest.domain, family_of_text(address)) for guest in guests for address in guest.addresses}
     for domain, family in sorted(places):
         ring = [guest for guest in guests if guest.domain == domain and _own(guest, family) is not None]
@@ -176,7 +178,7 @@ def _between_guests(
 
 
 def _paths(part: Mapping[str, Any] | None, domain: str, family: Family) -> frozenset[str] | None:
-    """Return the paths on which a host announces a domain; ``None`` where nothing is known of it."""
+    """Return the paths on which a host advertises routes of a domain; ``None`` if they are not known."""
     if part is None:
         return None
     announced = part["tables"].get(bird_table(domain, family), {"next_hops": {}})
@@ -184,30 +186,36 @@ def _paths(part: Mapping[str, Any] | None, domain: str, family: Family) -> froze
 
 
 def _is_on_a_path(one: str, other: str, paths: Mapping[str, frozenset[str] | None]) -> bool:
-    """Tell whether two hosts are the same or share a path; without one an edge router may lead, or none."""
+    """Tell whether two hosts are the same or share a path.
+
+    Without a common path only an edge router may connect them, which does not follow from the intent.
+    """
     here, there = paths[one], paths[other]
     return one == other or here is None or there is None or not here.isdisjoint(there)
 
 
 def _to_internet(
-    guests: Sequence[LiveGuest], outside: Mapping[tuple[str, str], _Outside], passage: Passage
+    guests: Sequence[RunningGuest], outside: Mapping[tuple[str, str], _Outside], passage: Passage
 ) -> Iterator[Ping]:
-    """Yield pings from each guest to what edge routers answer for, where that leads out of its domain."""
+    """Yield pings from each guest to addresses of edge routers, if its domain has a default route."""
     for guest in guests:
         for family in sorted({family_of_text(address) for address in guest.addresses}):
-            beyond = outside.get((guest.domain, family))
-            for edge, address in beyond.addresses if beyond is not None and beyond.is_led_out else ():
-                if beyond is not None and address in beyond.known:
-                    is_open = passage.port(guest.host, guest.name).takes(address)
-                    yield Ping(guest.host, guest.name, edge, address, is_answered=is_open)
+            there = outside.get((guest.domain, family))
+            if there is None or not there.reachable:
+                continue
+            for edge, address in there.addresses:
+                if address in there.common:
+                    is_open = passage.port_filter(guest.host, guest.name).takes(address)
+                    yield Ping(guest.host, guest.name, edge, address, answered=is_open)
 
 
-def _to_shared_addresses(guests: Sequence[LiveGuest], passage: Passage) -> Iterator[Ping]:
-    """Yield pings to each anycast and additional address from the first guest of every host that lacks it.
+def _to_shared_addresses(guests: Sequence[RunningGuest], passage: Passage) -> Iterator[Ping]:
+    """Yield pings to each anycast and additional address, from one guest of each host that does not hold it.
 
-    Where only some of its holders let the guest through, the holder that answers is not known before.
+    If the filters of only some holders accept the guest's packets, the expectation depends on the holder that
+    the packets reach, and there is no ping.
     """
-    holders: dict[tuple[str, str], list[LiveGuest]] = {}
+    holders: dict[tuple[str, str], list[RunningGuest]] = {}
     for guest in guests:
         for address in (*guest.besides, *guest.transparent):
             holders.setdefault((guest.domain, address), []).append(guest)
@@ -217,18 +225,19 @@ def _to_shared_addresses(guests: Sequence[LiveGuest], passage: Passage) -> Itera
         family = family_of_text(address)
         for guest in {g.host: g for g in reversed(others) if _own(g, family) is not None}.values():
             found = {
-                ping.is_answered
+                ping.answered
                 for holder in having
                 for ping in _from_guest(guest, holder, _answering(guest, holder, address), address, passage)
             }
             if len(found) == 1:
-                yield Ping(guest.host, guest.name, address, address, is_answered=found.pop())
+                yield Ping(guest.host, guest.name, address, address, answered=found.pop())
 
 
-def _answering(guest: LiveGuest, holder: LiveGuest, address: str) -> str:
-    """Return the address that an answer comes from at the guest's port.
+def _answering(guest: RunningGuest, holder: RunningGuest, address: str) -> str:
+    """Return the source address of an answer at the guest's port.
 
-    That of a transparent address is translated back after the filter where both guests are on one host.
+    The source of an answer from a transparent address is translated after the filter if both guests are on
+    one host.
     """
     if address in holder.transparent and guest.host == holder.host:
         return _own(holder, family_of_text(address)) or address
@@ -236,11 +245,11 @@ def _answering(guest: LiveGuest, holder: LiveGuest, address: str) -> str:
 
 
 def _from_hypervisor(
-    plan: HostPlan, guests: Sequence[LiveGuest], outside: Mapping[tuple[str, str], _Outside]
+    plan: HostPlan, guests: Sequence[RunningGuest], outside: Mapping[tuple[str, str], _Outside]
 ) -> Iterator[Ping]:
-    """Yield pings from a hypervisor to its guests, and to the outside.
+    """Yield pings from a hypervisor to its guests, and to addresses of edge routers.
 
-    That it reaches where an edge router leads out of the domain of its own traffic, and otherwise must not.
+    The edge routers must answer exactly if the domain of its own traffic has a default route.
     """
     for guest in guests:
         if guest.host == plan.host:
@@ -248,44 +257,45 @@ def _from_hypervisor(
                 yield Ping(plan.host, plan.host, guest.name, address)
     if plan.main_default_route or not any(rule.table == LOCAL_OUT for rule in plan.rules):
         return
-    own_ways = _own_ways(plan)
-    ways = [
+    own_tables = _tables_of_own_traffic(plan)
+    own_outside = [
         outside[table.domain, table.family]
         for table in plan.routing.tables
-        if table.name in own_ways and table.family == "ipv4"
+        if table.name in own_tables and table.family == "ipv4"
     ]
-    is_led_out = any(way.is_led_out for way in ways)
-    for edge, address in dict.fromkeys(
-        pair for (_, f), o in outside.items() if f == "ipv4" for pair in o.addresses
-    ):
-        if not is_led_out or any(address in way.known for way in ways):
-            yield Ping(plan.host, plan.host, edge, address, is_answered=is_led_out)
+    is_reachable = any(there.reachable for there in own_outside)
+    edge_addresses = dict.fromkeys(
+        pair for (_, family), there in outside.items() if family == "ipv4" for pair in there.addresses
+    )
+    for edge, address in edge_addresses:
+        if not is_reachable or any(address in there.common for there in own_outside):
+            yield Ping(plan.host, plan.host, edge, address, answered=is_reachable)
 
 
 def _between_hypervisors(
     hypervisors: Sequence[HostPlan], loopbacks: Mapping[str, Sequence[tuple[str, str]]]
 ) -> Iterator[Ping]:
-    """Yield a ring through the loopbacks of all hypervisors, in the domain that their own traffic takes."""
+    """Yield pings around a ring of all hypervisors' loopbacks, in the domain of their own traffic."""
     names = list(loopbacks)
     following = dict(zip(names, [*names[1:], *names[:1]], strict=True))
     for plan in hypervisors:
         other = following.get(plan.host, plan.host)
-        own_ways = _own_ways(plan)
+        own_tables = _tables_of_own_traffic(plan)
         if other != plan.host and loopbacks.get(plan.host):
             for table, address in loopbacks[other]:
-                if table in own_ways:
+                if table in own_tables:
                     yield Ping(plan.host, plan.host, other, address)
 
 
-def _own_ways(plan: HostPlan) -> set[str | None]:
-    """Return the BIRD tables that a hypervisor's own traffic takes its routes of."""
+def _tables_of_own_traffic(plan: HostPlan) -> set[str | None]:
+    """Return the BIRD tables whose routes a hypervisor's own traffic uses."""
     return {table.fed_by for table in plan.routing.tables if table.domain == LOCAL_OUT}
 
 
-def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[LiveGuest]) -> Iterator[Ping]:
-    """Yield pings that must stay silent: from a guest into another domain than its own.
+def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[RunningGuest]) -> Iterator[Ping]:
+    """Yield pings that must get no answer: from a guest into a domain other than its own.
 
-    A guest's own hypervisor is left out: it answers for all of its addresses on every interface.
+    A guest's own hypervisor is left out, because it answers for all its addresses on every interface.
     """
     for guest in guests:
         others = [plan for plan in hypervisors if plan.host != guest.host]
@@ -293,9 +303,9 @@ def _across_domains(hypervisors: Sequence[HostPlan], guests: Sequence[LiveGuest]
             for loopback in plan.loopbacks:
                 if loopback.domain != guest.domain:
                     yield Ping(
-                        guest.host, guest.name, f"{plan.host}'s loopback", loopback.address, is_answered=False
+                        guest.host, guest.name, f"{plan.host}'s loopback", loopback.address, answered=False
                     )
         foreign = [other for other in guests if other.domain != guest.domain and other.host != guest.host]
         for other in foreign[:1]:
             for address in other.addresses:
-                yield Ping(guest.host, guest.name, other.name, address, is_answered=False)
+                yield Ping(guest.host, guest.name, other.name, address, answered=False)

@@ -1,21 +1,21 @@
-"""Chains of others that rewrite addresses or ports: which of their rules are for guests, or for BGP.
+"""Chains of other programs that rewrite the addresses or ports of packets of guests, or of BGP.
 
-Containers and virtual machines of others need rules of this kind for addresses of their own
-(``ip saddr 172.17.0.0/16 oifname != "docker0" masquerade``).  A rule is for guests where it asks for no
-address at all, for one of theirs, or for a port of theirs.
+Other programs need such rules for their own containers and virtual machines (``ip saddr 172.17.0.0/16 oifname
+!= "docker0" masquerade``).  A rule affects guests if it selects no address at all, an address of a guest, or
+a guest's port.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from l3hv.model import HostPlan
-from l3hv.verify.foreign import DEEPEST, DEVICES_OF, UNREAD, is_named_by, of_devices
+from l3hv.model.plan import HostPlan
+from l3hv.verify.foreign import DEVICES_OF, MOST_JUMPS, UNREAD, is_named_by, of_devices
+from l3hv.verify.values import FlowName, OtherRule, Rewrite, Rewrites
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Rule = Mapping[str, Any]
@@ -23,8 +23,8 @@ Rule = Mapping[str, Any]
 REWRITES = frozenset(
     {"dnat", "snat", "masquerade", "redirect", "netmap", "tproxy", "snpt", "dnpt", "rewrite"}
 )
-"""``rewrite`` is an assignment to a field of a packet, without a connection."""
-ENDS = frozenset({"accept", "drop", "reject", "queue"})
+"""The verdicts that rewrite packets; ``rewrite`` assigns to a field of a packet, without a connection."""
+FINAL_VERDICTS = frozenset({"accept", "drop", "reject", "queue"})
 VERSIONS: dict[str, set[int]] = {
     "arp": set(),
     "ip": {4},
@@ -32,27 +32,27 @@ VERSIONS: dict[str, set[int]] = {
     "iptables-legacy": {4},
     "ip6tables-legacy": {6},
 }
-"""The IP versions in the tables of a family; both in others."""
-NAMED = 3
+"""The IP versions of packets in the tables of a family; other families have both versions."""
 BGP = 179
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Packets that must stay as they are where they pass ``hooks``.
+    """Packets that no other program may rewrite at ``hooks``.
 
-    Interfaces are ``None`` where any is possible, networks where any address is.  ``port`` is the TCP port
-    that they go to, ``None`` where they are of every protocol.
+    ``iif`` and ``oif`` are ``None`` if every interface is possible, ``sources`` and ``destinations`` if every
+    address is.  ``port`` is the TCP port of the destination, ``None`` for packets of every protocol.
+    ``local`` is true for packets to the host itself.
     """
 
-    words: str
+    name: FlowName
     hooks: frozenset[str]
     iif: frozenset[str] | None
     oif: frozenset[str] | None
     sources: tuple[Network, ...] | None
     destinations: tuple[Network, ...] | None
     port: int | None = None
-    is_local: bool = False
+    local: bool = False
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -68,12 +68,12 @@ class Flow:
         return replace(self, sources=part(self.sources), destinations=part(self.destinations))
 
     def on_devices(self, chain: Mapping[str, Any]) -> Flow | None:
-        """Return the packets that pass a base chain, ``None`` if it is for devices that have none of them."""
+        """Return the packets that pass a base chain; ``None`` if the chain has only devices without them."""
         key = DEVICES_OF.get(chain["hook"])
         if key is None or chain["devices"] is None:
             return self
         interfaces = self.iif if key == "iif" else self.oif
-        # Where any interface is possible, a pattern is as good as a name.
+        # If every interface is possible, the chain's own patterns stand for the interfaces.
         left = frozenset(chain["devices"]) if interfaces is None else of_devices(interfaces, chain)
         if not left:
             return None
@@ -82,25 +82,26 @@ class Flow:
 
 @dataclass(frozen=True)
 class Match:
-    """How many packets of a flow a rule matches: any (``may``), all (``every``).
+    """The part of a flow that a rule matches: perhaps some packets (``may``), certainly all (``every``).
 
-    Not known where it asks for what is not known here.
+    ``known`` is false if the rule has conditions that cannot be evaluated here.
     """
 
     may: bool
     every: bool
-    is_known: bool = True
+    known: bool = True
 
 
 NEVER, SOME, ALL = Match(may=False, every=False), Match(may=True, every=False), Match(may=True, every=True)
-UNKNOWN = Match(may=True, every=False, is_known=False)
+UNKNOWN = Match(may=True, every=False, known=False)
 
 
 @dataclass
 class _Walk:
-    """A walk of a flow through a base chain: the rules that rewrite it, and whether packets left before.
+    """The walk of a flow through a base chain, which finds the rules that rewrite its packets.
 
-    ``some_left``: packets left the chain; ``unknown_left``: some did, and it is not known which.
+    ``some_left`` is true once packets of the flow have left the chain, ``unknown_left`` if it is not known
+    which packets these are.
     """
 
     flow: Flow
@@ -110,7 +111,10 @@ class _Walk:
     unknown_left: bool = False
 
     def enter(self, name: str, above: tuple[Rule, ...] = ()) -> bool:
-        """Pass the rules of a chain, and return True if every packet ends in this chain."""
+        """Walk through the rules of a chain; return True if no packet goes on after it.
+
+        ``above`` are the jumps that lead to the chain, whose conditions the packets meet as well.
+        """
         for rule in self.chains.get(name, {"rules": ()})["rules"]:
             conditions = (*above, rule)
             match = _matches(conditions, self.flow)
@@ -118,34 +122,35 @@ class _Walk:
             if not match.may:
                 continue
             if verdict in REWRITES:
-                # Sessions use the address of their uplink, which is the one that masquerade takes.
+                # Masquerade sets the address of the outgoing interface, which BGP sessions have anyway.
                 if not (self.flow.port == BGP and verdict == "masquerade"):
                     self._note(name, rule, match)
                 if match.every:
                     return True
             elif verdict == UNREAD:
-                unknown = replace(match, every=False, is_known=False)
+                unknown = replace(match, every=False, known=False)
                 self._note(name, rule, unknown)
                 self._note_exit(unknown)
             elif verdict in {"jump", "goto"}:
-                is_over = len(conditions) <= DEEPEST and self.enter(rule["target"], conditions)
+                is_over = len(conditions) <= MOST_JUMPS and self.enter(rule["target"], conditions)
                 if match.every and (is_over or verdict == "goto"):
                     return is_over
                 if verdict == "goto":
                     self._note_exit(match)
             elif match.every:
-                return verdict in ENDS
+                return verdict in FINAL_VERDICTS
             elif not self._narrow(conditions):
                 self._note_exit(match)
         return False
 
     def _narrow(self, conditions: tuple[Rule, ...]) -> bool:
-        """Remove from the flow an interface whose packets a rule of the base chain ends.
+        """Remove from the flow the interfaces whose packets a rule of the base chain ends.
 
-        Several such rules may be for all interfaces of the flow together. False where it asks for more.
+        Together such rules may end the packets of all interfaces.  Return False for a rule with further
+        conditions, which ends only some packets of an interface.
         """
         first, *more = conditions
-        # On an edge router it is not known which interfaces there are.
+        # The interfaces of an edge router are not all known.
         is_plain = not (more or first["selects"] or first["asks_unknown"]) and len(first["interfaces"]) == 1
         if not is_plain or None in {self.flow.iif, self.flow.oif}:
             return False
@@ -159,66 +164,65 @@ class _Walk:
 
     def _note(self, name: str, rule: Rule, match: Match) -> None:
         is_reached = not self.unknown_left and (match.every or not self.some_left)
-        self.found.append((name, rule, match.is_known and is_reached))
+        self.found.append((name, rule, match.known and is_reached))
 
     def _note_exit(self, match: Match) -> None:
         self.some_left = True
-        self.unknown_left = self.unknown_left or not match.is_known
+        self.unknown_left = self.unknown_left or not match.known
 
 
-def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, str, bool]]:
-    """Yield the base chains of a table that rewrite packets of ``flows``: name, effect, whether surely.
+def rewritten(table: Mapping[str, Any], flows: Iterable[Flow]) -> Iterator[tuple[str, Rewrites, bool]]:
+    """Yield the base chains of a table that rewrite packets of ``flows``: name, effect, whether it is sure.
 
-    Not surely: where a rule asks for what is not known here (marks, connections), or others before it do.
+    It is not sure if the rule, or a rule before it, has conditions that are not known here (marks,
+    connections).
     """
     versions = VERSIONS.get(table["family"], {4, 6})
-    ours = [flow.in_versions(versions) for flow in flows]
+    possible = [flow.in_versions(versions) for flow in flows]
     for name, chain in table["chains"].items():
-        found: dict[str, bool] = {}
-        for flow in (flow for flow in ours if chain["hook"] in flow.hooks and flow.networks):
+        found: dict[Rewrite, bool] = {}
+        for flow in (flow for flow in possible if chain["hook"] in flow.hooks and flow.networks):
             passing = flow.on_devices(chain)
             if passing is None:
                 continue
             walk = _Walk(passing, table["chains"])
             walk.enter(name)
             for where, rule, is_sure in walk.found:
-                inside = "" if where == name else f"in {where}: "
-                effect = "may rewrite" if rule["verdict"] == UNREAD else "rewrites"
-                words = f"{effect} {flow.words} in {chain['hook']} ({inside}{_words(rule)})"
-                found[words] = found.get(words, False) or is_sure
+                inside = None if where == name else where
+                rewrite = Rewrite(flow.name, chain["hook"], inside, _understood(rule))
+                found[rewrite] = found.get(rewrite, False) or is_sure
         if found:
-            in_order = sorted(found, key=lambda words: not found[words])
-            more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
-            yield name, "\n".join([*in_order[:NAMED], *more]), any(found.values())
+            in_order = sorted(found, key=lambda rewrite: not found[rewrite])
+            yield name, Rewrites(tuple(in_order)), any(found.values())
 
 
 def flows_of(plan: HostPlan) -> list[Flow]:
-    """Return the packets of a host that nobody else may rewrite: those of guests, and BGP."""
+    """Return the packets of a host that no other program may rewrite: packets of guests, and BGP."""
     uplinks = frozenset(uplink.interface for uplink in plan.uplinks)
     flows = []
     passing = frozenset({"ingress", "egress", "prerouting", "forward", "postrouting"})
     guests = _guests(plan)
     if plan.kind == "hypervisor":
         ports = frozenset(guest.interface for guest in plan.guests)
-        to_guests = Flow("what guests receive", passing, uplinks | ports, ports, None, guests)
-        flows = [Flow("what guests send", passing, ports, uplinks | ports, guests, None), to_guests]
+        to_guests = Flow(FlowName.TO_GUESTS, passing, uplinks | ports, ports, None, guests)
+        flows = [Flow(FlowName.FROM_GUESTS, passing, ports, uplinks | ports, guests, None), to_guests]
     elif plan.kind == "edge_router":
         flows = [
-            Flow("what guests send", passing, uplinks, None, guests, None),
-            Flow("what guests receive", passing, None, uplinks, None, guests),
+            Flow(FlowName.FROM_GUESTS, passing, uplinks, None, guests, None),
+            Flow(FlowName.TO_GUESTS, passing, None, uplinks, None, guests),
         ]
     sessions = plan.routing.sessions
     near = tuple(dict.fromkeys(ipaddress.ip_network(session.local) for session in sessions))
     far = tuple(dict.fromkeys(ipaddress.ip_network(session.neighbor) for session in sessions))
     received = frozenset({"ingress", "prerouting", "input"})
     sent = frozenset({"output", "postrouting", "egress"})
-    flows.append(Flow("received BGP", received, uplinks, frozenset(), far, near, BGP, is_local=True))
-    flows.append(Flow("sent BGP", sent, frozenset(), uplinks, near, far, BGP))
+    flows.append(Flow(FlowName.RECEIVED_BGP, received, uplinks, frozenset(), far, near, BGP, local=True))
+    flows.append(Flow(FlowName.SENT_BGP, sent, frozenset(), uplinks, near, far, BGP))
     return flows
 
 
 def _guests(plan: HostPlan) -> tuple[Network, ...]:
-    """Return the addresses of a hypervisor's guests, or of all that an edge router forwards to."""
+    """Return the addresses of a hypervisor's guests; on an edge router the prefixes that it accepts."""
     if plan.kind == "hypervisor":
         planned = plan.packet_filter
         texts = [
@@ -233,7 +237,7 @@ def _guests(plan: HostPlan) -> tuple[Network, ...]:
 
 
 def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
-    """Return which packets of a flow meet the conditions of a rule, and of the jumps that lead to it."""
+    """Return the part of a flow that meets the conditions of a rule and of the jumps that lead to it."""
     all_versions = flow
     flow = flow.in_versions(_versions(conditions))
     if not flow.networks:
@@ -256,13 +260,13 @@ def _matches(conditions: Sequence[Rule], flow: Flow) -> Match:
         for key, operator, values in rule["selects"]
         if key != "nfproto"
     ]
-    is_known = not any(rule["asks_unknown"] for rule in conditions) and all(match.is_known for match in each)
+    is_known = not any(rule["asks_unknown"] for rule in conditions) and all(match.known for match in each)
     may = all(match.may for match in each)
     return Match(may, may and is_known and all(match.every for match in each), is_known)
 
 
 def _versions(conditions: Sequence[Rule]) -> set[int]:
-    """Return the IP versions that conditions leave: addresses of others need not be looked at."""
+    """Return the IP versions of packets that meet the conditions on the network protocol."""
     asked = [
         (operator, values)
         for rule in conditions
@@ -288,7 +292,10 @@ def _is_interface(interfaces: frozenset[str] | None, operator: str, pattern: str
 def _is_selected(
     flow: Flow, key: str, operator: str, values: tuple[str, ...], *, names_sender: bool
 ) -> Match:
-    """Return which packets of a flow meet one condition; ``names_sender``: it is for a port of a guest."""
+    """Return the part of a flow that meets one condition of a rule.
+
+    ``names_sender`` is true if the rule also names the interface on which packets of a guest arrive.
+    """
     if key in {"saddr", "daddr"}:
         networks = flow.sources if key == "saddr" else flow.destinations
         if not all(_is_range(value) for value in values):
@@ -297,7 +304,7 @@ def _is_selected(
             return _is_any_address(flow, operator, values, is_for_all=names_sender and key == "daddr")
         return _is_address(networks, operator, values)
     if key == "type":
-        is_met = flow.is_local == (operator == "==")
+        is_met = flow.local == (operator == "==")
         return ALL if is_met else NEVER
     if flow.port is None or key == "sport":
         return SOME
@@ -312,17 +319,18 @@ def _holds_port(ports: str, port: int) -> bool:
 
 
 def _is_any_address(flow: Flow, operator: str, values: tuple[str, ...], *, is_for_all: bool) -> Match:
-    """Return the match of an address that may be any: one that a rule asks for is somebody else's business.
+    """Return the match for an end of a flow that can have any address.
 
-    Unless it is the fabric's, or the packet is surely a guest's.
+    A rule for certain addresses belongs to another program and does not concern the flow, unless the
+    addresses are the fabric's, or the rule names a guest's port (``is_for_all``).
     """
     ranges = [_range(value) for value in values]
     if any(first.is_unspecified and int(last) == 2**last.max_prefixlen - 1 for first, last in ranges):
         return ALL if operator == "==" else NEVER
     if operator == "!=":
         return SOME
-    is_ours = any(_overlaps(network, pair) for network in flow.networks for pair in ranges)
-    return SOME if is_ours or is_for_all else NEVER
+    is_of_fabric = any(_overlaps(network, pair) for network in flow.networks for pair in ranges)
+    return SOME if is_of_fabric or is_for_all else NEVER
 
 
 def _is_address(networks: tuple[Network, ...], operator: str, values: tuple[str, ...]) -> Match:
@@ -348,7 +356,7 @@ def _range(text: str) -> Range:
 
 
 def _is_range(text: str) -> bool:
-    """Tell whether addresses are a prefix or a range: iptables has masks that are neither."""
+    """Tell whether a text is a prefix or a range of addresses; masks of iptables can be neither."""
     try:
         first, last = _range(text)
     except ValueError:
@@ -368,21 +376,14 @@ def _holds(network: Network, pair: Range) -> bool:
     return is_same and first <= int(network[0]) and int(network[-1]) <= last
 
 
-def _words(rule: Rule) -> str:
-    """Return a rule nearly as nft lists it.
-
-    >>> containers = [["nfproto", "==", ["ipv4"]], ["saddr", "==", ["172.17.0.0/16"]]]
-    >>> _words({"interfaces": [["oif", "!=", "docker0"]], "selects": containers,
-    ...         "asks_unknown": True, "verdict": "masquerade"})
-    'oifname != docker0 ip saddr 172.17.0.0/16 … masquerade'
-    """
-    words = []
-    for key, operator, pattern in rule["interfaces"]:
-        names = pattern if isinstance(pattern, str) else ", ".join(pattern)
-        words += [f"{key}name", *(["!="] if operator == "!=" else []), names]
-    for key, operator, values in rule["selects"]:
-        words += [key, *(["!="] if operator == "!=" else []), ", ".join(values)]
-    text = " ".join([*words, *(["…"] if rule["asks_unknown"] else []), rule["verdict"]])
-    for version, family in (("ipv4", "ip"), ("ipv6", "ip6")):
-        text = re.sub(rf"nfproto {version} (?=[sd]addr )", f"{family} ", text)
-    return text
+def _understood(rule: Rule) -> OtherRule:
+    """Return the parts of a rule that are understood."""
+    return OtherRule(
+        tuple(
+            (key, operator, (pattern,) if isinstance(pattern, str) else tuple(pattern))
+            for key, operator, pattern in rule["interfaces"]
+        ),
+        tuple((key, operator, tuple(values)) for key, operator, values in rule["selects"]),
+        bool(rule["asks_unknown"]),
+        rule["verdict"],
+    )

@@ -1,16 +1,18 @@
-"""The packet filter's static sets: their elements in the plan, and how those of the kernel differ."""
+"""The packet filter's static sets: their elements in the plan, and differences from those in the kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from l3hv.errors import natural_key
-from l3hv.model import PacketFilter
-from l3hv.verify.words import some
+from l3hv.model.plan import PacketFilter
+from l3hv.model.text import natural_key
+from l3hv.verify.values import SetDifference
 
-AS_PLANNED = "as planned"
-NAMED = 10
+AS_PLANNED = SetDifference()
+
 IN_BOTH_TABLES = ("guests", "macs", "source_prefixes4")
+"""Fields of the plan that are sets of the same name in the tables ``inet l3hv`` and ``arp l3hv``."""
+
 VALUES = (
     "uplinks",
     "closed_uplinks",
@@ -24,6 +26,8 @@ VALUES = (
     "restricted",
     "tracked4",
 )
+"""Fields of the plan that are sets of the same name in the table ``inet l3hv``, with single values."""
+
 CONCATENATED = (
     "neighbours4",
     "neighbours6",
@@ -37,16 +41,19 @@ CONCATENATED = (
     "allowed4",
     "allowed6",
 )
-"""Fields of the plan that are sets of the same name in the table ``inet l3hv``."""
+"""Fields of the plan that are sets of the same name in the table ``inet l3hv``, with pairs or triples."""
+
 FOR_CLOSED_UPLINKS: tuple[str, ...] = ("management4", "management6")
+"""Sets that only hosts with closed uplinks have."""
+
 FOR_HYPERVISORS: tuple[str, ...] = ("fabric4", "fabric6")
-"""Those that only hosts with closed uplinks have, and those that hypervisors have besides."""
+"""Sets that hosts with closed uplinks and all hypervisors have."""
 
 
 def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
-    """Return the elements of the static sets in nft's own words, by family and name (``inet macs``).
+    """Return the elements of the static sets in nft's syntax, by family and name (``inet macs``).
 
-    Which address is translated to which is no set, but a map; see ``translation`` in the checks.
+    The translation of addresses is a map and has a check of its own (``translation``).
     """
     unused = () if planned.closed_uplinks else FOR_CLOSED_UPLINKS
     unused += () if planned.closed_uplinks or planned.domains else FOR_HYPERVISORS
@@ -56,11 +63,11 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
         sets[f"ports_{domain.name}"] = domain.interfaces
         sets[f"open_ports_{domain.name}"] = domain.open_interfaces
         sets[f"open_guests_{domain.name}"] = domain.open_guests
-    for spread in planned.spread:
-        sets[f"guests_{spread.name}"] = spread.guests
-        for share in spread.shares:
+    for anycast in planned.anycast:
+        sets[f"guests_{anycast.name}"] = anycast.guests
+        for share in anycast.shares:
             for prefixes in share.lengths:
-                name = f"anycast_{spread.name}_{share.family}_{share.holders}_{prefixes.length}"
+                name = f"anycast_{anycast.name}_{share.family}_{share.holders}_{prefixes.length}"
                 sets[name] = prefixes.addresses
     elements = {f"inet {name}": frozenset(map(_listed, values)) for name, values in sets.items()}
     if planned.arp_reasons:
@@ -73,29 +80,19 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
 
 
 def _listed(element: str) -> str:
-    """Return an element as nft lists it: a prefix of one address as the address."""
+    """Return an element in the form in which nft lists it: a single address without its length."""
     value = element.rpartition(" ")[2]
     return element.removesuffix("/128" if ":" in value else "/32")
 
 
-def difference(planned: frozenset[str], found: Iterable[str]) -> str:
-    """Return in what the elements of a set differ from the plan, in one line for each.
+def difference(planned: frozenset[str], found: Iterable[str]) -> SetDifference:
+    """Return the differences of a set's elements from the plan.
 
-    >>> print(difference(frozenset({"vm1 . 203.0.113.1", "vm2 . 203.0.113.2"}),
-    ...                  ["vm1 . 203.0.113.1", "vm2 . 192.0.2.66"]))
-    lacks vm2 . 203.0.113.2
-    has vm2 . 192.0.2.66 too much
+    >>> difference(frozenset({"vm1 . 203.0.113.1", "vm2 . 203.0.113.2"}),
+    ...            ["vm1 . 203.0.113.1", "vm2 . 192.0.2.66"])
+    SetDifference(lacks=('vm2 . 203.0.113.2',), too_much=('vm2 . 192.0.2.66',))
     """
     there = frozenset(found)
-    lines = [f"lacks {element}" for element in sorted(planned - there, key=natural_key)]
-    lines += [f"has {element} too much" for element in sorted(there - planned, key=natural_key)]
-    more = len(lines) - NAMED
-    return (
-        "\n".join([*lines[:NAMED], *([f"and {some(more, 'more difference')}"] if more > 0 else [])])
-        or AS_PLANNED
+    return SetDifference(
+        tuple(sorted(planned - there, key=natural_key)), tuple(sorted(there - planned, key=natural_key))
     )
-
-
-def set_name(name: str) -> str:
-    """Return what the check of a set is called; those of ``table inet l3hv`` go without the family."""
-    return f"set {name.removeprefix('inet ')}"

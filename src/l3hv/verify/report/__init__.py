@@ -1,4 +1,4 @@
-"""A verification as people and programs read it."""
+"""The report of a verification, for operators and programs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from l3hv.errors import natural_key
+from l3hv.model.text import natural_key
 from l3hv.verify.causes import Group
 from l3hv.verify.check import Check, State
+from l3hv.verify.report.entry import Entry, entry_of
 
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one verification; ``time`` is when it ended (ISO 8601), ``seconds`` how long it took.
+    """The checks of one verification, which ended at ``time`` (ISO 8601) and took ``seconds``.
 
-    ``groups`` are the failed ones, each of them once, by what they follow from.
+    ``groups`` have each failed check once, together with its cause.
     """
 
     inventory: str
@@ -27,90 +28,42 @@ class Report:
     groups: tuple[Group, ...] = ()
 
     @property
-    def ok(self) -> bool:
-        return all(check.ok for check in self.checks)
+    def passes(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passes for check in self.checks)
 
     @cached_property
     def hosts(self) -> list[str]:
         return sorted({check.host for check in self.checks}, key=natural_key)
 
-    def of(self, host: str) -> list[Check]:
-        """Return the checks of one host."""
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """All checks in words."""
+        return [entry_of(check) for check in self.checks]
+
+    def of(self, host: str) -> list[Entry]:
+        """Return the checks of one host in words."""
         return self._by_host[host]
 
     @cached_property
-    def _by_host(self) -> dict[str, list[Check]]:
-        by_host: dict[str, list[Check]] = {host: [] for host in self.hosts}
-        for check in self.checks:
-            by_host[check.host].append(check)
+    def _by_host(self) -> dict[str, list[Entry]]:
+        by_host: dict[str, list[Entry]] = {host: [] for host in self.hosts}
+        for entry in self.entries:
+            by_host[entry.host].append(entry)
         return by_host
 
-    def counts(self, checks: Iterable[Check] | None = None) -> dict[State, int]:
-        """Return how many checks there are of each state."""
+    def counts(self, checks: Iterable[Check | Entry] | None = None) -> dict[State, int]:
+        """Return the number of checks in each state."""
         counted = Counter(check.state for check in (self.checks if checks is None else checks))
         return {"ok": counted["ok"], "warning": counted["warning"], "failed": counted["failed"]}
 
     def as_plain(self) -> dict[str, Any]:
         """Return the content of ``report.json``."""
         return {
-            "ok": self.ok,
+            "ok": self.passes,
             "inventory": self.inventory,
             "time": self.time,
             "seconds": self.seconds,
             "counts": self.counts(),
-            "checks": [check.as_plain() for check in self.checks],
+            "checks": [entry.as_plain() for entry in self.entries],
         }
-
-
-def topic(check: Check) -> str:
-    """Return the heading under which a check is counted.
-
-    >>> topic(Check("hv1", "session rr1_public", "", "", "ok"))
-    'sessions'
-    """
-    return TOPICS.get(check.what.split()[0], "other")
-
-
-TOPICS = {
-    "session": "sessions",
-    "path": "sessions",
-    "stranger": "sessions",
-    "bfd": "bfd",
-    "received": "prefixes",
-    "sent": "prefixes",
-    "announcement": "prefixes",
-    "limit": "prefixes",
-    "learned": "routes",
-    "route": "routes",
-    "more": "routes",
-    "last": "routes",
-    "default": "routes",
-    "rules": "rules",
-    "foreign": "rules",
-    "packet": "filter",
-    "chain": "filter",
-    "set": "filter",
-    "drops": "filter",
-    "sysctl": "sysctls",
-    "unit": "units",
-    "listeners": "units",
-    "running": "configuration",
-    "router": "configuration",
-    "link": "links",
-    "size": "links",
-    "networkd": "links",
-    "addresses": "links",
-    "loopback": "links",
-    "guest": "ports",
-    "port": "ports",
-    "mac": "ports",
-    "neighbor": "ports",
-    "translation": "ports",
-    "lease": "offers",
-    "ra": "offers",
-    "ping": "packets",
-    "silence": "packets",
-    "address": "packets",
-    "observation": "observation",
-}
-"""Topics by the first word of a check's name, in the order in which they are shown."""

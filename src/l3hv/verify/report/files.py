@@ -1,4 +1,4 @@
-"""The files that a verification leaves behind."""
+"""The files that a verification writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from l3hv.model import HostPlan
+from l3hv.model.plan import HostPlan
 from l3hv.verify.report import Report
 from l3hv.verify.report.html import html
 from l3hv.verify.report.junit import junit
@@ -15,7 +15,8 @@ from l3hv.verify.report.junit import junit
 def write_reports(report: Report, plans: Iterable[HostPlan], directory: Path, name: str = "") -> None:
     """Write ``report.json``, ``report.xml`` (JUnit) and ``report.html`` into ``directory``.
 
-    With ``name`` they go into a directory of that name there, and links lead to those of the last run.
+    With ``name`` they are in a subdirectory of that name, and links in ``directory`` lead to those of the
+    last run.
     """
     place = directory / name
     place.mkdir(parents=True, exist_ok=True)

@@ -1,71 +1,93 @@
-"""The report as a page that needs nothing else: the fabric's picture, what differs, all that was checked."""
+"""The report as a self-contained page: the picture of the fabric, the differences, and all checks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from l3hv.model import HostPlan
-from l3hv.picture import Marks, draw, names_of, topology_of
-from l3hv.verify.check import Check, first_line
-from l3hv.verify.report import Report, topic
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from l3hv.model.plan import HostPlan
+from l3hv.model.text import counted
+from l3hv.render.picture import Marks, draw, names_of, topology_of
+from l3hv.verify import subjects
+from l3hv.verify.check import Check, Key, Kind, State
+from l3hv.verify.report import Report
+from l3hv.verify.report.entry import Entry, entry_of, first_line
 from l3hv.verify.report.table import summary
-from l3hv.verify.words import some
 
 CHECKS_LISTED = 20_000
-"""Of more checks than this only those that differ are listed: a page has to open."""
+"""A page with more checks than this lists only the differences: a browser has to be able to open it."""
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2733; --soft: #66727f; --paper: #ffffff; --line: #dde3ea;
-        --band: #f3f5f8; --ok: #1f7a4d; --warning: #9a6b00; --failed: #c62828; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6ebf1; --soft: #98a6b5; --paper: #12171e; --line: #2b3643;
-          --band: #1c242e; --ok: #56c98f; --warning: #e0b04a; --failed: #ff6b63; } }
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--ink); background: var(--paper);
-       font: 15px/1.5 ui-sans-serif, system-ui, "Segoe UI", sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-p.sum { color: var(--soft); }
-figure { margin: 1.5rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 500; }
-td.text, dd { font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-.ok { color: var(--ok); } .warning { color: var(--warning); } .failed { color: var(--failed); }
-.difference { border-left: 4px solid currentColor; background: var(--band);
-              padding: .6rem 1rem; margin: .8rem 0; }
-dl { display: grid; grid-template-columns: 6rem 1fr; margin: .4rem 0 0; color: var(--ink); }
-dt { color: var(--soft); } dd { margin: 0; }
-details { border-bottom: 1px solid var(--line); padding: .4rem 0; } summary { cursor: pointer; }
-"""
+PAGE = "page.html.j2"
+OF_A_GUEST = {
+    Kind.GUEST,
+    Kind.PORT_LINK,
+    Kind.PORT_MAC,
+    Kind.PORT_ADDRESSES,
+    Kind.PORT_SETTING,
+    Kind.MAC,
+    Kind.LEASE,
+    Kind.ADVERTISEMENT,
+    Kind.PING,
+    Kind.SILENCE,
+    Kind.GUEST_ADDRESS,
+}
+"""The kinds of checks whose differences mark a guest in the picture."""
+
+
+@dataclass(frozen=True)
+class HostPart:
+    """The part of the page about one host."""
+
+    name: str
+    state: State
+    summary: str
+    entries: list[Entry]
 
 
 def html(report: Report, plans: Iterable[HostPlan]) -> str:
-    """Return ``report.html``; ``plans`` are those of the hosts to draw."""
+    """Return ``report.html``; the picture shows the hosts of ``plans``."""
     plans = list(plans)
-    picture = draw(topology_of(plans), names_of(plans), marks(report, plans))
-    counts = report.counts()
     title = "The fabric is as intended"
-    if not report.ok:
-        title = f"The fabric has {some(counts['failed'], 'difference')}"
-    different = [check for check in report.checks if check.state != "ok"]
-    parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{STYLE}</style></head><body>",
-        f'<h1 class="{"ok" if report.ok else "failed"}">{escape(title)}</h1>',
-        f'<p class="sum">{escape(report.inventory)}, {escape(report.time)}: {summary(report)}</p>',
-        f"<figure>{picture}</figure>",
-    ]
-    if different:
-        parts += ["<h2>What differs</h2>", *map(_difference, sorted(different, key=lambda check: check.ok))]
-    parts.append("<h2>What was checked</h2>")
-    parts += [_host(report, host) for host in report.hosts]
-    return "\n".join([*parts, "</body></html>", ""])
+    if not report.passes:
+        title = f"The fabric has {counted(report.counts()['failed'], 'difference')}"
+    different = [entry for entry in report.entries if entry.state != "ok"]
+    # Escape all values: the observations of hosts are text, never markup.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(PAGE).render(
+        title=title,
+        report=report,
+        summary=summary(report),
+        picture=draw(topology_of(plans), names_of(plans), marks(report, plans)),
+        different=sorted(different, key=lambda entry: entry.passes),
+        hosts=list(_hosts(report)),
+    )
+
+
+def _hosts(report: Report) -> Iterator[HostPart]:
+    for host in report.hosts:
+        entries = report.of(host)
+        counts = report.counts(entries)
+        state: State = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"
+        words = [f"{counts['ok']} ok"]
+        words += [counted(counts["warning"], "warning")] if counts["warning"] else []
+        words += [f"{counts['failed']} failed"] if counts["failed"] else []
+        if len(report.checks) > CHECKS_LISTED:
+            entries = [entry for entry in entries if entry.state != "ok"]
+        yield HostPart(host, state, ", ".join(words), entries)
 
 
 def marks(report: Report, plans: Iterable[HostPlan]) -> Marks:
-    """Return what to mark in the picture: hosts, guests, and links whose sessions or interfaces fail."""
+    """Return the marks of the picture: hosts, guests, and links whose sessions or interfaces fail."""
     machines: dict[str, list[str]] = {}
     links: dict[tuple[str, str], list[str]] = {}
     guests: dict[str, list[str]] = {}
@@ -75,7 +97,8 @@ def marks(report: Report, plans: Iterable[HostPlan]) -> Marks:
         plan = known.get(check.host)
         if check.state == "ok" or plan is None:
             continue
-        words = f"{check.what}: {first_line(check.found)}"
+        entry = entry_of(check)
+        words = f"{entry.what}: {first_line(entry.found)}"
         guest, path = _guest_of(check, plan), _path_of(check, plan)
         if guest is not None and check.state == "warning":
             doubtful[guest] = words
@@ -96,57 +119,34 @@ def marks(report: Report, plans: Iterable[HostPlan]) -> Marks:
 
 
 def _guest_of(check: Check, plan: HostPlan) -> str | None:
-    """Return the guest that a check is about."""
-    words = check.what.split()
+    """Return the guest that a check concerns, or None."""
     names = {guest.name for guest in plan.guests}
-    if (
-        words[0] in {"guest", "port", "mac", "lease", "ra", "ping", "silence", "address"}
-        and words[1] in names
-    ):
-        return words[1]
-    if words[0] == "route":
-        return next((g.name for g in plan.guests if words[1] in {route.prefix for route in g.routes}), None)
+    match check.subject:
+        case subjects.Route(prefix):
+            return next((g.name for g in plan.guests if prefix in {route.prefix for route in g.routes}), None)
+        case (
+            subjects.Guest(name)
+            | subjects.PortSetting(name)
+            | subjects.GuestFamily(name)
+            | subjects.EchoRequest(name)
+        ) if check.kind in OF_A_GUEST and name in names:
+            return name
     return None
 
 
 def _path_of(check: Check, plan: HostPlan) -> str | None:
-    """Return the path that a check is about."""
-    kind, name, *rest = [*check.what.split(), "", ""]
-    if kind in {"path", "size"}:
-        return name
-    if kind == "bfd":
-        return rest[0]
-    if kind in {"session", "received", "sent"}:
-        return next((session.path for session in plan.routing.sessions if session.name == name), None)
-    if kind in {"link", "networkd", "addresses"}:
-        return next((uplink.path for uplink in plan.uplinks if uplink.interface == name), None)
+    """Return the path that a check concerns, or None."""
+    match check.key:
+        case (
+            Key(Kind.PATH, subjects.Path(path))
+            | Key(Kind.SIZE, subjects.PathToPeer(path))
+            | Key(Kind.BFD, subjects.Bfd(path=path))
+        ):
+            return path
+        case Key(Kind.SESSION, subjects.Session(name)) | Key(
+            Kind.RECEIVED | Kind.SENT, subjects.SessionFamily(name)
+        ):
+            return next((session.path for session in plan.routing.sessions if session.name == name), None)
+        case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(name)):
+            return next((uplink.path for uplink in plan.uplinks if uplink.interface == name), None)
     return None
-
-
-def _difference(check: Check) -> str:
-    rows = [("expected", check.expected), ("found", check.found), ("see", check.remedy)]
-    cells = "".join(f"<dt>{label}</dt><dd>{escape(text)}</dd>" for label, text in rows if text)
-    return (
-        f'<div class="difference {check.state}"><strong>{escape(check.host)}: {escape(check.what)}</strong>'
-        f"<dl>{cells}</dl></div>"
-    )
-
-
-def _host(report: Report, host: str) -> str:
-    checks = report.of(host)
-    counts = report.counts(checks)
-    state = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"
-    summary = f"{counts['ok']} ok"
-    summary += f", {some(counts['warning'], 'warning')}" if counts["warning"] else ""
-    summary += f", {counts['failed']} failed" if counts["failed"] else ""
-    if len(report.checks) > CHECKS_LISTED:
-        checks = [check for check in checks if check.state != "ok"]
-    rows = "".join(
-        f'<tr><td>{topic(check)}</td><td>{escape(check.what)}</td><td class="text">{escape(check.found)}</td>'
-        f'<td class="{check.state}">{check.state}</td></tr>'
-        for check in checks
-    )
-    return (
-        f'<details><summary><strong>{escape(host)}</strong> <span class="{state}">{summary}</span></summary>'
-        f"<table><tr><th>topic</th><th>check</th><th>found</th><th></th></tr>{rows}</table></details>"
-    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from l3hv.verify.report import Report, topic
+from l3hv.verify.report import Report
 
 
 def junit(report: Report) -> str:
-    """Return ``report.xml``. Warnings are passed cases that say something."""
+    """Return ``report.xml``. Warnings are passed cases with a text."""
     counts = report.counts()
     root = ElementTree.Element(
         "testsuites",
@@ -18,27 +18,27 @@ def junit(report: Report) -> str:
         time=str(report.seconds),
     )
     for host in report.hosts:
-        checks = report.of(host)
-        failed = report.counts(checks)["failed"]
+        entries = report.of(host)
+        failed = report.counts(entries)["failed"]
         suite = ElementTree.SubElement(
             root,
             "testsuite",
             name=host,
-            tests=str(len(checks)),
+            tests=str(len(entries)),
             failures=str(failed),
             errors="0",
             timestamp=report.time,
         )
-        for check in checks:
+        for entry in entries:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=f"{host}.{topic(check)}", name=check.what
+                suite, "testcase", classname=f"{host}.{entry.topic}", name=entry.what
             )
-            if check.state == "ok":
+            if entry.state == "ok":
                 continue
-            text = f"expected: {check.expected}\nfound: {check.found}\n{check.remedy}"
-            if check.ok:
+            text = f"expected: {entry.expected}\nfound: {entry.found}\n{entry.remedy}"
+            if entry.passes:
                 ElementTree.SubElement(case, "system-out").text = text
             else:
-                ElementTree.SubElement(case, "failure", message=check.sentence).text = text
+                ElementTree.SubElement(case, "failure", message=entry.sentence).text = text
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,12 +1,15 @@
-"""The table that ends a run: a line of counts per host, then the differences, causes before what follows."""
+"""The table at the end of a run: counts for each host, then each cause with what follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from l3hv.verify.check import Check, State
-from l3hv.verify.report import TOPICS, Report, topic
-from l3hv.verify.words import some
+from l3hv.model.text import counted
+from l3hv.verify.causes import Group
+from l3hv.verify.check import State
+from l3hv.verify.report import Report
+from l3hv.verify.report.entry import Entry, entry_of
+from l3hv.verify.report.kinds import TOPICS
 
 Paint = Callable[[str, str], str]
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -21,28 +24,35 @@ def unpainted(text: str, _colour: str) -> str:
 def table(report: Report, paint: Paint = unpainted, *, is_verbose: bool = False) -> str:
     """Return the report as text; ``paint`` colours a piece of text for a terminal.
 
-    What follows from another failed check is only counted there, unless ``is_verbose``.
+    Checks that follow from another failed check are only counted, unless ``is_verbose`` is true.
     """
     lines = [*_counts(report, paint)]
     for group in report.groups:
-        lines += ["", *_difference(group.check, paint)]
+        lines += ["", *_difference(entry_of(group.check), paint)]
         if group.follows and not is_verbose:
-            lines += _quoted("then", f"{group.consequence} (ansible-playbook -v shows them)")
+            lines += _quoted("then", f"{consequence(group)} (ansible-playbook -v shows them)")
         for check in group.follows if is_verbose else ():
-            lines += ["", *_difference(check, paint, "FOLLOWS")]
-    grouped = {(c.host, c.what) for group in report.groups for c in (group.check, *group.follows)}
+            lines += ["", *_difference(entry_of(check), paint, "FOLLOWS")]
+    grouped = {(c.host, c.key) for group in report.groups for c in (group.check, *group.follows)}
     for check in report.checks:
-        if check.state != "ok" and (check.host, check.what) not in grouped:
-            lines += ["", *_difference(check, paint)]
+        if check.state != "ok" and (check.host, check.key) not in grouped:
+            lines += ["", *_difference(entry_of(check), paint)]
     return "\n".join([*lines, "", summary(report, paint)])
 
 
+def consequence(group: Group) -> str:
+    """Return the numbers of checks and hosts that follow from the cause of a group, as a sentence."""
+    hosts = {check.host for check in group.follows}
+    verb = "follows" if len(group.follows) == 1 else "follow"
+    return f"{counted(len(group.follows), 'more check')} on {counted(len(hosts), 'host')} {verb} from it"
+
+
 def _counts(report: Report, paint: Paint) -> Iterator[str]:
-    by_topic: dict[tuple[str, str], list[Check]] = {}
-    for check in report.checks:
-        by_topic.setdefault((check.host, topic(check)), []).append(check)
+    by_topic: dict[tuple[str, str], list[Entry]] = {}
+    for entry in report.entries:
+        by_topic.setdefault((entry.host, entry.topic), []).append(entry)
     used = {name for _, name in by_topic}
-    topics = [name for name in dict.fromkeys([*TOPICS.values(), "other"]) if name in used]
+    topics = [name for name in TOPICS if name in used]
     width = max([len(host) for host in report.hosts], default=0)
     yield " " * width + "".join(f"  {name}" for name in topics)
     for host in report.hosts:
@@ -51,7 +61,7 @@ def _counts(report: Report, paint: Paint) -> Iterator[str]:
 
 
 def _cell(counts: Mapping[State, int], width: int, paint: Paint) -> str:
-    """Return the counts of one topic on one host, in the width of its heading."""
+    """Return the counts of one topic on one host, padded to the width of its heading."""
     if not any(counts.values()):
         return "  " + paint("·".rjust(width), "dark gray")
     state: State = "failed" if counts["failed"] else "warning" if counts["warning"] else "ok"
@@ -61,12 +71,12 @@ def _cell(counts: Mapping[State, int], width: int, paint: Paint) -> str:
     return "  " + paint(f"{counts['ok']}{more}".rjust(width), COLOURS[state])
 
 
-def _difference(check: Check, paint: Paint, mark: str = "") -> Iterator[str]:
-    yield f"{paint(mark or MARKS[check.state], COLOURS[check.state])}  {check.host}: {check.what}"
-    yield from _quoted("expected", check.expected)
-    yield from _quoted("found", check.found)
-    if check.remedy:
-        yield from _quoted("see", check.remedy)
+def _difference(entry: Entry, paint: Paint, mark: str = "") -> Iterator[str]:
+    yield f"{paint(mark or MARKS[entry.state], COLOURS[entry.state])}  {entry.host}: {entry.what}"
+    yield from _quoted("expected", entry.expected)
+    yield from _quoted("found", entry.found)
+    if entry.remedy:
+        yield from _quoted("see", entry.remedy)
 
 
 def _quoted(label: str, text: str) -> Iterator[str]:
@@ -77,9 +87,9 @@ def _quoted(label: str, text: str) -> Iterator[str]:
 def summary(report: Report, paint: Paint = unpainted) -> str:
     """Return the report in one line."""
     counts = report.counts()
-    words = [paint(f"{some(counts['ok'], 'check')} ok", "green")]
+    words = [paint(f"{counted(counts['ok'], 'check')} ok", "green")]
     if counts["warning"]:
-        words.append(paint(some(counts["warning"], "warning"), "yellow"))
+        words.append(paint(counted(counts["warning"], "warning"), "yellow"))
     if counts["failed"]:
         words.append(paint(f"{counts['failed']} failed", "red"))
-    return f"{', '.join(words)} on {some(len(report.hosts), 'host')} in {report.seconds:.1f} s"
+    return f"{', '.join(words)} on {counted(len(report.hosts), 'host')} in {report.seconds:.1f} s"

@@ -1,0 +1,1 @@
+"""Read the variables of an inventory, check them, and report all their problems together."""

@@ -1,0 +1,107 @@
+"""All hosts of a fabric: the problems between hosts, and the facts that a host's plan needs about others."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from l3hv.intent.claims import Claim, claims, clashes, holders, largest, owners
+from l3hv.intent.keys import key_problems
+from l3hv.intent.neighbors import Roster, edges, member, neighbor_names, peers
+from l3hv.intent.ranges import range_problems
+from l3hv.intent.slices import host_slice
+from l3hv.model.errors import Problem
+from l3hv.model.intent import Common, HostIntent, HostSlice, Largest, Member
+from l3hv.model.plan import Owner
+
+
+class Remembered(Protocol):
+    """The facts of an earlier run about a host that this run did not read."""
+
+    @property
+    def member(self) -> Member: ...
+
+    @property
+    def claims(self) -> tuple[Claim, ...]: ...
+
+
+@dataclass(frozen=True)
+class AllHosts:
+    """All hosts of an inventory.
+
+    ``hosts`` has the intent of the hosts that were read; ``members`` and ``claims`` have every host.
+    """
+
+    common: Common
+    hosts: Mapping[str, HostIntent]
+    members: Mapping[str, Member]
+    claims: Mapping[str, tuple[Claim, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        common: Common,
+        hosts: Mapping[str, HostIntent],
+        remembered: Mapping[str, Remembered] = MappingProxyType({}),
+    ) -> AllHosts:
+        """Return the hosts that were read together with the hosts that an earlier run ``remembered``."""
+        return cls(
+            common=common,
+            hosts=hosts,
+            members={host: member(intent) for host, intent in hosts.items()}
+            | {host: entry.member for host, entry in remembered.items()},
+            claims={host: claims(intent) for host, intent in hosts.items()}
+            | {host: entry.claims for host, entry in remembered.items()},
+        )
+
+    @functools.cached_property
+    def guests(self) -> set[str]:
+        every_claim = (claim for host_claims in self.claims.values() for claim in host_claims)
+        return {claim.value for claim in every_claim if claim.kind == "guest"}
+
+    @functools.cached_property
+    def _roster(self) -> Roster:
+        return Roster(self.members.values())
+
+    @functools.cached_property
+    def _largest(self) -> Largest:
+        return largest(self.claims)
+
+    @functools.cached_property
+    def _owners(self) -> tuple[Owner, ...]:
+        return owners(self.claims, {host: entry.id for host, entry in self.members.items()})
+
+    @functools.cached_property
+    def _holders(self) -> dict[str, int]:
+        return holders(self.claims)
+
+    def problems(self) -> list[Problem]:
+        """Return the problems between hosts."""
+        members = self.members.values()
+        return [*clashes(self.claims, self.common), *range_problems(members), *key_problems(members)]
+
+    def slice_of(self, intent: HostIntent, *, is_written: bool = True) -> HostSlice:
+        """Return the slice of a host; the owners of prefixes are left out if its plan is not written."""
+        return host_slice(
+            self.common,
+            intent,
+            peers(intent, self._roster),
+            self._largest,
+            (lambda: self._owners) if is_written else tuple,
+            edges=edges(intent, self._roster),
+            holders=lambda: self._holders,
+        )
+
+    def state_after_run(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:
+        """Return the guests and neighbours that each host in ``touched`` has after the run, as plain data."""
+        return {
+            host: {
+                "guests": [guest.name for guest in intent.guests],
+                "neighbors": neighbor_names(intent, self._roster),
+            }
+            for host, intent in self.hosts.items()
+            if host in touched
+        }

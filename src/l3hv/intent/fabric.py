@@ -1,0 +1,505 @@
+"""The facts that all hosts of a fabric share: read, then checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from itertools import chain, count
+from typing import Any
+
+from l3hv.intent.shape import (
+    Fields,
+    Notes,
+    OneOf,
+    Text,
+    WholeNumber,
+    address,
+    ipv4_address,
+    ipv4_network,
+    ipv6_network,
+    mac,
+    network,
+)
+from l3hv.model.addressing import FAMILIES, GUEST_PREFIX_LENGTH, Network, family_of, is_inside, numbers_of
+from l3hv.model.choices import DomainKind, Family
+from l3hv.model.errors import FABRIC, Problem
+from l3hv.model.intent import Common, Domain, PathNetwork, Pool
+from l3hv.model.text import natural_key
+
+COMMON_KEYS = frozenset(
+    {
+        "l3hv_asn",
+        "l3hv_bgp_keys",
+        "l3hv_domains",
+        "l3hv_fabric",
+        "l3hv_gateway_mac",
+        "l3hv_local_out",
+        "l3hv_paths",
+        "l3hv_pools",
+        "l3hv_rule_priority",
+    }
+)
+"""The variables that must be the same for every host."""
+
+SPREAD_TABLE_OFFSET = 1000
+"""Default distance from a domain's kernel table to its table of spread anycast."""
+
+DEFAULT_FABRIC = "l3hv"
+DEFAULT_LOCAL_OUT_TABLE = 100
+DEFAULT_GATEWAY_MAC = "02:6c:33:68:76:01"
+"""Locally administered; bytes two to five spell "l3hv" in ASCII."""
+DEFAULT_RULE_PRIORITY = 1000
+MOST_PATHS = 4
+LEAST_IPV6_MTU = 1280
+"""RFC 8200, section 5."""
+_FAMILY_KEYS = frozenset(FAMILIES)
+
+# Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
+# "cache", which are keywords of ip-route(8).  The second row, followed by "4" or "6", gives keywords or
+# predefined tables of BIRD, or the tables of shared sessions.  A domain "spread" would give sessions that end
+# in "_spread", as BIRD's tables of spread anycast do.
+_RESERVED_DOMAINS = frozenset(
+    {
+        *("all", "cache", "default", "local", "main", "unspec"),
+        *("flow", "ipv", "master", "roa", "shared", "spread", "vpn"),
+    }
+)
+_KERNEL_TABLES = {253: "default", 254: "main", 255: "local"}
+
+fabric_name = Text(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    "a name of letters, digits, '.', '_' and '-' (at most 63)",
+    "Choose a name of these characters, beginning with a letter or digit.",
+)
+domain_name = Text(
+    r"[a-z][a-z0-9]{0,14}",
+    "a domain's name of lower-case letters and digits (at most 15) that the kernel does not use itself",
+    "Choose a name such as public or private.",
+    _RESERVED_DOMAINS,
+    "the kernel or BIRD uses them for tables of its own",
+)
+path_name = Text(
+    r"[a-z0-9]{1,8}",
+    "a path's name of lower-case letters and digits (at most 8)",
+    "Choose a short name such as a or b.",
+)
+pool_name = Text(
+    r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}",
+    "a pool's name of letters, digits, '_' and '-' (at most 31)",
+    "Choose a name of these characters, beginning with a letter or digit.",
+)
+key_name = Text(
+    r"[a-z][a-z0-9]{0,14}",
+    "a key's name of lower-case letters and digits (at most 15)",
+    "Choose a name such as fabric.",
+)
+dns_domain = Text(
+    r"(?=.{1,253})[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*",
+    "a DNS domain",
+    "Write it like example.net.",
+)
+asn = WholeNumber(1, 4294967294, "an AS number")
+table_number = WholeNumber(1, 2**31 - 1, "a table number")
+"""ip-route(8) accepts no names for tables with larger numbers."""
+vlan_id = WholeNumber(1, 4094, "a VLAN id")
+mtu = WholeNumber(576, 65535, "an MTU")
+rule_priority = WholeNumber(1, 32765, "a rule priority")
+
+
+def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Problem]]:
+    """Read the fabric-wide variables (:data:`COMMON_KEYS`); return the facts and their problems.
+
+    The facts are ``None`` if they are too incomplete to check hosts against them.
+    """
+    notes = Notes(FABRIC)
+    fields = Fields(notes, "", {key: variables[key] for key in COMMON_KEYS if key in variables})
+    local_out = fields.mapping("l3hv_local_out", {"table"})
+    number = fields.need("l3hv_asn", asn, "Give the fabric an AS number, for example 65000.")
+    remedy = "Describe all paths of the fabric here; name the path of a reflector in l3hv_path."
+    networks = _networks(fields.mapping("l3hv_paths", remedy=remedy))
+    local_out_table = local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE)
+    domains = _with_spread_tables(_domains(fields.mapping("l3hv_domains"), networks), local_out_table)
+    pools = _pools(fields.mapping("l3hv_pools"), domains)
+    common = Common(
+        fabric=fields.take("l3hv_fabric", fabric_name, DEFAULT_FABRIC),
+        asn=number or 0,
+        domains=domains,
+        local_out_table=local_out_table,
+        paths=tuple(sorted({net.path for net in networks}, key=natural_key)),
+        networks=_in_order(networks, domains),
+        pools=pools,
+        gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
+        rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
+        bgp_keys=_bgp_keys(fields),
+    )
+    _check_presence(fields, notes)
+    if notes.problems:
+        return None, notes.problems
+    _check_domain_kinds(common, notes)
+    if not notes.problems:
+        _check_references(common, notes)
+    if notes.problems:
+        return None, notes.distinct()
+    _check_domains(common, notes)
+    _check_paths(common, notes)
+    for pool in common.pools:
+        _check_pool(common, pool, notes)
+    _check_numbers(common, notes)
+    _check_overlaps(common, notes)
+    return common, notes.problems
+
+
+# Shape.
+
+
+def _check_presence(fields: Fields, notes: Notes) -> None:
+    if not fields.raw.get("l3hv_domains"):
+        notes.add("l3hv_domains", None, "is missing.", "Describe at least the domain public.")
+    paths = fields.raw.get("l3hv_paths")
+    if not paths:
+        notes.add("l3hv_paths", None, "is missing.", "Describe at least one path.")
+    elif isinstance(paths, dict) and len(paths) > MOST_PATHS:
+        notes.add("l3hv_paths", paths, f"There are {len(paths)} paths.", f"Use at most {MOST_PATHS}.")
+
+
+def _bgp_keys(fields: Fields) -> tuple[str, ...]:
+    """Return the names of the keys that sessions can use, all of the kind ``md5``.
+
+    A wrong value may be a secret that was written in the wrong place, so no problem repeats it.
+    """
+    if not isinstance(fields.raw.get("l3hv_bgp_keys", {}), dict | None):
+        message = "expected a mapping from each key's name to its kind."
+        remedy = "Write it as 'fabric: md5'; put its secret into l3hv_bgp_secrets."
+        fields.notes.add("l3hv_bgp_keys", None, message, remedy)
+        return ()
+    keys = fields.mapping("l3hv_bgp_keys")
+    kinds = list(keys.names(key_name))
+    for name, kind in kinds:
+        if kind == "ao":
+            message = "No kernel of Debian 12 or 13 is built with TCP-AO (CONFIG_TCP_AO)."
+            keys.notes.add(keys.path(name), None, message, "Use md5.")
+        elif kind != "md5":
+            message = "expected the kind of the key, md5."
+            keys.notes.add(keys.path(name), None, message, "Put its secret into l3hv_bgp_secrets.")
+    return tuple(name for name, _ in kinds)
+
+
+def _networks(paths: Fields) -> tuple[PathNetwork, ...]:
+    return tuple(
+        PathNetwork(path, domain, prefix)
+        for path, domains in paths.named(path_name)
+        for domain, families in domains.named(domain_name, _FAMILY_KEYS)
+        for prefix in _prefixes(families)
+    )
+
+
+def _prefixes(families: Fields) -> tuple[Network, ...]:
+    """Return the prefixes of a mapping from family to prefix, which may not be empty."""
+    if not families.raw:
+        families.notes.add(
+            families.where, None, "has no prefix.", "Give it a prefix for ipv4, for ipv6, or for both."
+        )
+    prefixes = (families.take("ipv4", ipv4_network), families.take("ipv6", ipv6_network))
+    return tuple(prefix for prefix in prefixes if prefix is not None)
+
+
+def _domains(domains: Fields, networks: tuple[PathNetwork, ...]) -> tuple[Domain, ...]:
+    known = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
+    parsed = [_domain(name, fields, networks) for name, fields in domains.named(domain_name, known)]
+    return tuple(sorted(parsed, key=lambda domain: (domain.kind != "public", domain.name)))
+
+
+def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Domain:
+    loopbacks = fields.mapping("loopbacks", _FAMILY_KEYS)
+    path_families = {net.family for net in networks if net.domain == name}
+    families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or path_families
+    table = fields.need("table", table_number, "Give the domain a kernel table, for example 90.") or 0
+    return Domain(
+        name=name,
+        kind=_domain_kind(name, fields),
+        table=table,
+        spread_table=fields.take("spread_table", table_number) or 0,
+        vlan=fields.take("vlan", vlan_id),
+        families=tuple(family for family in FAMILIES if family in families),
+        loopbacks=_prefixes(loopbacks) if fields.raw.get("loopbacks") is not None else (),
+        accept=tuple(sorted(set(fields.take_all("accept", network)), key=_by_address)),
+    )
+
+
+def _with_spread_tables(domains: tuple[Domain, ...], local_out_table: int) -> tuple[Domain, ...]:
+    """Assign a free table for spread anycast to each domain whose intent names none."""
+    taken = {*_KERNEL_TABLES, local_out_table}
+    taken.update(number for domain in domains for number in (domain.table, domain.spread_table))
+    assigned = []
+    for domain in domains:
+        number = domain.spread_table
+        if not number:
+            above = range(domain.table + SPREAD_TABLE_OFFSET, table_number.high + 1)
+            # Lower numbers are used only if every higher number is taken.
+            number = next(free for free in chain(above, count(1)) if free not in taken)
+            taken.add(number)
+        assigned.append(replace(domain, spread_table=number))
+    return tuple(assigned)
+
+
+def _domain_kind(name: str, fields: Fields) -> DomainKind:
+    kinds = OneOf[DomainKind]("public", "private")
+    if fields.raw.get("kind") is None and name not in kinds.words:
+        fields.need("kind", kinds, "Set it to public or private: it does not follow from the domain's name.")
+    return fields.take("kind", kinds, "private" if name == "private" else "public")
+
+
+def _pools(pools: Fields, domains: tuple[Domain, ...]) -> tuple[Pool, ...]:
+    known = {"dns", "domain", "gateway", "ipv4", "ipv6", "mtu", "routes", "search"}
+    public = next((domain.name for domain in domains if domain.kind == "public"), "public")
+    parsed = (_pool(name, fields, public) for name, fields in pools.named(pool_name, known))
+    return tuple(sorted(parsed, key=lambda pool: natural_key(pool.name)))
+
+
+def _pool(name: str, fields: Fields, public: str) -> Pool:
+    gateway = fields.take("gateway", ipv4_address)
+    return Pool(
+        name=name,
+        domain=fields.take("domain", domain_name, public),
+        ipv4=fields.take("ipv4", ipv4_network),
+        gateway=gateway,
+        ipv6=fields.take("ipv6", ipv6_network),
+        mtu=fields.take("mtu", mtu),
+        dns=tuple(str(server) for server in fields.take_all("dns", address)),
+        search=fields.take_all("search", dns_domain),
+        routes=_pool_routes(fields, gateway),
+    )
+
+
+def _pool_routes(fields: Fields, gateway: IPv4Address | None) -> tuple[tuple[str, str], ...]:
+    """Return (prefix, gateway) pairs of a mapping, or of a list whose routes all use the pool's gateway."""
+    routes = fields.raw.get("routes")
+    if isinstance(routes, (list, tuple)):
+        pairs = [(prefix, gateway) for prefix in fields.take_all("routes", _route_prefix)]
+    else:
+        nested = fields.mapping("routes")
+        pairs = [
+            (_route_prefix(key), nested.take(key, ipv4_address, gateway))
+            for key, _ in nested.names(_route_key)
+        ]
+    if pairs and gateway is None and any(via is None for _, via in pairs):
+        fields.notes.add(
+            fields.path("routes"),
+            None,
+            "The pool has no gateway for its routes.",
+            "Give each route a gateway.",
+        )
+    return tuple((str(prefix), str(via)) for prefix, via in sorted(pairs, key=lambda p: _by_address(p[0])))
+
+
+def _route_prefix(value: object) -> IPv4Network:
+    """Convert to a prefix that DHCP hands out; unlike others it may be the default route."""
+    return IPv4Network("0.0.0.0/0") if value == "0.0.0.0/0" else ipv4_network(value)
+
+
+def _route_key(value: object) -> str:
+    _route_prefix(value)
+    return str(value)
+
+
+def _by_address(prefix: Network) -> tuple[int, int, int]:
+    return (prefix.version, int(prefix.network_address), prefix.prefixlen)
+
+
+def _in_order(networks: Iterable[PathNetwork], domains: tuple[Domain, ...]) -> tuple[PathNetwork, ...]:
+    rank = {domain.name: index for index, domain in enumerate(domains)}
+    return tuple(
+        sorted(
+            networks,
+            key=lambda net: (
+                natural_key(net.path),
+                rank.get(net.domain, len(rank)),
+                net.family,
+            ),
+        )
+    )
+
+
+# Relations.
+
+
+def _check_domain_kinds(common: Common, notes: Notes) -> None:
+    """Note a problem unless exactly one domain is public and at most one is private.
+
+    All later checks depend on it.
+    """
+    for kind, least in (("public", 1), ("private", 0)):
+        names = [domain.name for domain in common.domains if domain.kind == kind]
+        if len(names) > 1:
+            notes.add(
+                "l3hv_domains",
+                names,
+                f"The domains {' and '.join(names)} are both {kind}.",
+                f"Keep one {kind} domain.",
+            )
+        if len(names) < least:
+            notes.add("l3hv_domains", None, f"No domain is {kind}.", f"Give one domain 'kind: {kind}'.")
+
+
+def _check_references(common: Common, notes: Notes) -> None:
+    known = [domain.name for domain in common.domains]
+    for place, name in (
+        *((f"l3hv_paths.{net.path}.{net.domain}", net.domain) for net in common.networks),
+        *((f"l3hv_pools.{pool.name}.domain", pool.domain) for pool in common.pools),
+    ):
+        if name not in known:
+            notes.add(place, name, f"There is no domain {name}.", f"Choose one of {', '.join(known)}.")
+
+
+def _check_domains(common: Common, notes: Notes) -> None:
+    for domain in common.domains:
+        where = f"l3hv_domains.{domain.name}"
+        path_families = {net.family for net in common.networks if net.domain == domain.name}
+        if not path_families:
+            notes.add(
+                where,
+                None,
+                "The domain is on no path.",
+                "Give it a prefix on a path in l3hv_paths.",
+            )
+        for family in domain.families:
+            if path_families and family not in path_families:
+                notes.add(
+                    f"{where}.families",
+                    family,
+                    f"No path has an {family} prefix for {domain.name}.",
+                    f"Add one in l3hv_paths, or remove {family} here.",
+                )
+        for prefix in domain.loopbacks + domain.accept:
+            _check_family(domain, prefix, where, notes)
+
+
+def _check_family(domain: Domain, prefix: Network, where: str, notes: Notes) -> None:
+    family = family_of(prefix)
+    if domain.families and family not in domain.families:
+        notes.add(
+            where,
+            prefix,
+            f"{prefix} is {family}, which {domain.name} does not have.",
+            f"Add {family} to l3hv_domains.{domain.name}.families, or remove the prefix.",
+        )
+
+
+def _check_paths(common: Common, notes: Notes) -> None:
+    for net in common.networks:
+        where = f"l3hv_paths.{net.path}.{net.domain}"
+        _check_family(common.domain(net.domain), net.prefix, where, notes)
+        if not numbers_of(net.prefix):
+            notes.add(
+                f"{where}.{net.family}",
+                net.prefix,
+                f"{net.prefix} has no room for hosts.",
+                "Choose a shorter prefix: each host gets the address with its l3hv_id.",
+            )
+
+
+def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
+    where = f"l3hv_pools.{pool.name}"
+    if not pool.prefixes:
+        notes.add(where, None, "The pool has no prefix.", "Give it ipv4, ipv6, or both.")
+    for prefix in pool.prefixes:
+        _check_family(common.domain(pool.domain), prefix, where, notes)
+    if pool.ipv6 is not None and pool.mtu is not None and pool.mtu < LEAST_IPV6_MTU:
+        notes.add(
+            f"{where}.mtu",
+            pool.mtu,
+            f"IPv6 does not work with an MTU of {pool.mtu}.",
+            f"Choose {LEAST_IPV6_MTU} or more.",
+        )
+    if pool.ipv6 is not None and pool.ipv6.prefixlen > GUEST_PREFIX_LENGTH:
+        notes.add(
+            f"{where}.ipv6",
+            pool.ipv6,
+            f"{pool.ipv6} is too small: each guest gets a /64 of it.",
+            "Choose a prefix of 64 bits or less.",
+        )
+    if pool.gateway is not None:
+        _check_gateway(pool, pool.gateway, where, notes)
+    for destination, via in pool.routes:
+        if pool.ipv4 is None or IPv4Address(via) not in pool.ipv4:
+            notes.add(
+                f"{where}.routes",
+                via,
+                f"The gateway {via} of {destination} is not in the pool.",
+                "Choose a gateway in the pool's IPv4 prefix: guests reach no other.",
+            )
+
+
+def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -> None:
+    if pool.ipv4 is None:
+        notes.add(
+            f"{where}.gateway", gateway, "The pool has a gateway but no IPv4.", "Add ipv4, or remove gateway."
+        )
+    elif not numbers_of(pool.ipv4):
+        notes.add(
+            f"{where}.ipv4",
+            pool.ipv4,
+            f"{pool.ipv4} has no room for a gateway and guests.",
+            "Choose a prefix of 30 bits or less, or remove gateway.",
+        )
+    elif int(gateway) - int(pool.ipv4.network_address) not in numbers_of(pool.ipv4):
+        usable = numbers_of(pool.ipv4)
+        notes.add(
+            f"{where}.gateway",
+            gateway,
+            f"{gateway} cannot be the gateway of {pool.ipv4}.",
+            f"Choose one of {pool.ipv4[usable[0]]} to {pool.ipv4[usable[-1]]}.",
+        )
+
+
+def _check_numbers(common: Common, notes: Notes) -> None:
+    """Note a reserved AS number, and table numbers and VLANs that are used twice or by the kernel."""
+    if common.asn in (23456, 65535):
+        notes.add("l3hv_asn", common.asn, f"AS {common.asn} is reserved.", "Choose another, such as 65000.")
+    tables = [(f"l3hv_domains.{domain.name}.table", domain.table) for domain in common.domains]
+    tables.append(("l3hv_local_out.table", common.local_out_table))
+    tables += [(f"l3hv_domains.{domain.name}.spread_table", domain.spread_table) for domain in common.domains]
+    taken = {number: f"the kernel's table {name}" for number, name in _KERNEL_TABLES.items()}
+    _check_unique(tables, taken, "a number that no other table has", notes)
+    vlans = [
+        (f"l3hv_domains.{domain.name}.vlan", domain.vlan)
+        for domain in common.domains
+        if domain.vlan is not None
+    ]
+    _check_unique(vlans, {}, "a VLAN that no other domain has", notes)
+
+
+def _check_unique(
+    numbers: Iterable[tuple[str, int]], taken: Mapping[int, str], choice: str, notes: Notes
+) -> None:
+    users = dict(taken)
+    for field, number in numbers:
+        if number in users:
+            notes.add(field, number, f"{number} is already used by {users[number]}.", f"Choose {choice}.")
+        users.setdefault(number, field)
+
+
+def _check_overlaps(common: Common, notes: Notes) -> None:
+    """Note prefixes of the fabric that overlap; only prefixes of ``accept`` may contain others."""
+    places: list[tuple[Network, str, bool]] = []
+    for net in common.networks:
+        places.append((net.prefix, f"l3hv_paths.{net.path}.{net.domain}.{net.family}", False))
+    for domain in common.domains:
+        for prefix in domain.loopbacks:
+            field = f"l3hv_domains.{domain.name}.loopbacks.{family_of(prefix)}"
+            places.append((prefix, field, False))
+        places += [(prefix, f"l3hv_domains.{domain.name}.accept", True) for prefix in domain.accept]
+    for pool in common.pools:
+        places += [(prefix, f"l3hv_pools.{pool.name}.{family_of(prefix)}", False) for prefix in pool.prefixes]
+    enclosing: tuple[Network, str] | None = None
+    for prefix, field, may_contain in sorted(places, key=lambda p: (*_by_address(p[0]), p[2], p[1])):
+        if enclosing is not None and is_inside(prefix, enclosing[0]):
+            notes.add(
+                field,
+                prefix,
+                f"{prefix} overlaps with {enclosing[0]} of {enclosing[1]}.",
+                "Choose a prefix that nothing else uses.",
+            )
+        elif not may_contain:
+            enclosing = (prefix, field)

@@ -1,0 +1,114 @@
+"""The BGP neighbours of each host, computed from the few facts that neighbours need about each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from l3hv.model.intent import HostIntent, Link, Member, Peer
+from l3hv.model.text import natural_key
+
+
+def member(host: HostIntent) -> Member:
+    """Return the facts about a host that its BGP neighbours need."""
+    domains: dict[str, list[str]] = {}
+    for uplink in host.uplinks:
+        domains.setdefault(uplink.path, []).append(uplink.domain)
+    links = tuple(
+        Link(
+            path,
+            tuple(names),
+            host.bgp_key(path),
+            tuple(declared for declared in host.path_addresses if declared.path == path),
+        )
+        for path, names in domains.items()
+    )
+    settings = host.settings
+    return Member(
+        name=host.name,
+        kind=host.kind,
+        id=host.id,
+        daemon=settings.daemon,
+        failure_profile=settings.failure_profile,
+        session_layout=settings.session_layout,
+        neighbors=settings.neighbors,
+        links=links,
+        managed=settings.managed,
+        ttl_security=settings.ttl_security,
+        prefix_limit=settings.prefix_limit,
+    )
+
+
+class Roster:
+    """The reflectors, clients and edge routers of a fabric, by path."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._reflectors: dict[str, list[Peer]] = {}
+        self._clients: dict[str, list[Peer]] = {}
+        self._edges: dict[str, list[Peer]] = {}
+        for host in sorted(members, key=lambda host: natural_key(host.name)):
+            by_path = self._reflectors if host.kind == "route_reflector" else self._clients
+            for link in host.links:
+                by_path.setdefault(link.path, []).append(_peer(host, link))
+                if host.kind == "edge_router":
+                    self._edges.setdefault(link.path, []).append(_peer(host, link))
+
+    def reflectors(self, path: str) -> list[Peer]:
+        return self._reflectors.get(path, [])
+
+    def clients(self, path: str) -> list[Peer]:
+        """Return the hypervisors and edge routers on ``path``."""
+        return self._clients.get(path, [])
+
+    def edges(self, path: str) -> list[Peer]:
+        return self._edges.get(path, [])
+
+
+def _peer(host: Member, link: Link) -> Peer:
+    return Peer(
+        name=host.name,
+        kind=host.kind,
+        id=host.id,
+        daemon=host.daemon,
+        failure_profile=host.failure_profile,
+        session_layout=host.session_layout,
+        bgp_key=link.bgp_key,
+        path=link.path,
+        domains=link.domains,
+        addresses=link.addresses,
+        managed=host.managed,
+        ttl_security=host.ttl_security,
+        prefix_limit=host.prefix_limit,
+    )
+
+
+def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
+    """Return the neighbours of a host, sorted by path and name, reflectors first.
+
+    Hypervisors and edge routers have sessions only with the reflectors on their paths.  The clients of a
+    reflector that accepts them from a range are not listed.
+    """
+    neighbors: list[Peer] = []
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        neighbors += (peer for peer in roster.reflectors(path) if peer.name != host.name)
+        if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
+            neighbors += roster.clients(path)
+    return tuple(neighbors)
+
+
+def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:
+    """Return the names of all hosts that have sessions with ``host``, including the clients of a range."""
+    names: dict[str, None] = {}
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        clients = roster.clients(path) if host.kind == "route_reflector" else []
+        names.update(
+            (peer.name, None) for peer in [*roster.reflectors(path), *clients] if peer.name != host.name
+        )
+    return list(names)
+
+
+def edges(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
+    """Return the edge routers on the paths of a hypervisor that prefers one default route; else none."""
+    if host.kind != "hypervisor" or "without_default" not in dict(host.ecmp).values():
+        return ()
+    paths = dict.fromkeys(uplink.path for uplink in host.uplinks)
+    return tuple(peer for path in paths for peer in roster.edges(path))

@@ -1,0 +1,40 @@
+"""The slice of the intent from which the plan of one host is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from l3hv.model.intent import Common, HostIntent, HostSlice, Largest, Peer
+from l3hv.model.plan import Owner
+
+
+def host_slice(
+    common: Common,
+    host: HostIntent,
+    neighbors: Iterable[Peer],
+    largest: Largest = Largest(),  # noqa: B008 - frozen
+    owners: Callable[[], tuple[Owner, ...]] = tuple,
+    *,
+    edges: Iterable[Peer] = (),
+    holders: Callable[[], Mapping[str, int]] = dict,
+) -> HostSlice:
+    """Return all facts from which the plan of ``host`` is computed (:func:`l3hv.plan.host.host_plan`).
+
+    ``largest``, ``owners`` and ``holders`` are results of :mod:`l3hv.intent.claims`, ``edges`` of
+    :func:`l3hv.intent.neighbors.edges`.  Only reflectors get ``largest``, and only reflectors with strict
+    origin validation get ``owners``: guests on other hosts change the slice of no other host.  Only
+    hypervisors that spread their guests' anycast prefixes get ``holders``: their slices change with the
+    number of other holders.
+    """
+    is_reflector = host.kind == "route_reflector"
+    is_strict = is_reflector and host.settings.origin_validation == "strict"
+    counts = holders() if host.settings.anycast == "spread" and host.anycast else {}
+    return HostSlice(
+        common=common,
+        host=host,
+        peers=tuple(neighbors),
+        largest=largest if is_reflector else Largest(),
+        owners=owners() if is_strict else (),
+        edges=tuple(edges),
+        holders=tuple((prefix, counts[prefix]) for prefix in host.anycast if counts.get(prefix, 1) > 1),
+    )

@@ -1,0 +1,1 @@
+"""Secrets of BGP sessions, and their rotation."""

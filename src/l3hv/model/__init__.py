@@ -1,0 +1,1 @@
+"""The words of the project as dataclasses, from the intent to the plan."""

@@ -1,0 +1,29 @@
+"""The allowed values of fields in the intent and the plan."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Family = Literal["ipv4", "ipv6"]
+Kind = Literal["hypervisor", "route_reflector", "edge_router"]
+System = Literal["debian12", "debian13", "junos"]
+DaemonName = Literal["bird1", "bird2", "bird3", "frr", "gobgp", "junos"]
+FailureProfile = Literal["bfd_llgr", "bfd", "llgr", "graceful_restart", "link", "none"]
+SessionLayout = Literal["per_family", "multiprotocol", "shared"]
+Neighbors = Literal["explicit", "range"]
+Ecmp = Literal["all", "without_default", "none"]
+Anycast = Literal["local", "spread"]
+LimitAction = Literal["warn", "block", "restart", "disable"]
+Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
+
+DomainKind = Literal["public", "private"]
+OriginValidation = Literal["pool", "strict"]
+
+KINDS: dict[str, Kind] = {
+    "hypervisors": "hypervisor",
+    "route_reflectors": "route_reflector",
+    "edge_routers": "edge_router",
+}
+"""The kind of a host, by the inventory group that it is in."""
+
+Relation = Literal["reflector", "client", "reflector_of_path"]

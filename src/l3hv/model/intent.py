@@ -1,0 +1,366 @@
+"""The facts of a fabric and its hosts, after they were read and checked.
+
+Addresses and prefixes of the fabric are objects of :mod:`ipaddress`: they are few, and much is computed
+from them.  Addresses and prefixes of hosts and guests are canonical text: they are many, and mostly printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Literal
+
+from l3hv.model.addressing import Network, family_of, family_of_text, numbered
+from l3hv.model.choices import (
+    Anycast,
+    DaemonName,
+    DomainKind,
+    Ecmp,
+    FailureProfile,
+    Family,
+    Kind,
+    LimitAction,
+    Neighbors,
+    OriginValidation,
+    SessionLayout,
+    System,
+)
+from l3hv.model.plan import Owner, Timers
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A routing domain: a kernel table of its own, and the prefixes that belong to it alone.
+
+    ``loopbacks`` (at most one prefix per family) contain one address of each hypervisor.  ``accept`` are
+    the prefixes that are accepted from edge routers besides the default route.  ``spread_table`` is the
+    kernel table of a hypervisor's routes to other holders of its guests' anycast prefixes.
+    """
+
+    name: str
+    kind: DomainKind
+    table: int
+    spread_table: int
+    vlan: int | None
+    families: tuple[Family, ...]
+    loopbacks: tuple[Network, ...]
+    accept: tuple[Network, ...]
+
+    def loopback(self, family: Family) -> Network | None:
+        """Return the prefix of the hypervisors' loopbacks in ``family``."""
+        return next((prefix for prefix in self.loopbacks if family_of(prefix) == family), None)
+
+
+@dataclass(frozen=True)
+class PathNetwork:
+    """The prefix of a domain on a path, in one family."""
+
+    path: str
+    domain: str
+    prefix: Network
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.prefix)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subnet as guests see it; without ``gateway`` the pool has only additional addresses of guests.
+
+    ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs of a prefix and its gateway
+    that DHCP gives to guests.
+    """
+
+    name: str
+    domain: str
+    ipv4: IPv4Network | None
+    gateway: IPv4Address | None
+    ipv6: IPv6Network | None
+    mtu: int | None
+    dns: tuple[str, ...]
+    search: tuple[str, ...]
+    routes: tuple[tuple[str, str], ...]
+
+    @property
+    def prefixes(self) -> tuple[Network, ...]:
+        return tuple(prefix for prefix in (self.ipv4, self.ipv6) if prefix is not None)
+
+
+@dataclass(frozen=True)
+class Common:
+    """The facts that all hosts of a fabric share. The public domain is first, the others follow by name.
+
+    ``bgp_keys`` are the names of the keys that BGP sessions can use.
+    """
+
+    fabric: str
+    asn: int
+    domains: tuple[Domain, ...]
+    local_out_table: int
+    paths: tuple[str, ...]
+    networks: tuple[PathNetwork, ...]
+    pools: tuple[Pool, ...]
+    gateway_mac: str
+    rule_priority: int
+    bgp_keys: tuple[str, ...]
+
+    @cached_property
+    def public(self) -> Domain:
+        """The domain of the kind ``public``: all traffic that is not known to be private belongs to it."""
+        return next(domain for domain in self.domains if domain.kind == "public")
+
+    @cached_property
+    def private(self) -> Domain | None:
+        return next((domain for domain in self.domains if domain.kind == "private"), None)
+
+    def domain(self, name: str) -> Domain:
+        return next(domain for domain in self.domains if domain.name == name)
+
+    @cached_property
+    def _network_by_place(self) -> dict[tuple[str, str, Family], PathNetwork]:
+        return {(network.path, network.domain, network.family): network for network in self.networks}
+
+    def network(self, path: str, domain: str, family: Family) -> PathNetwork | None:
+        return self._network_by_place.get((path, domain, family))
+
+    def domains_of_path(self, path: str) -> tuple[Domain, ...]:
+        """Return the domains that have a prefix on ``path``."""
+        present = {network.domain for network in self.networks if network.path == path}
+        return tuple(domain for domain in self.domains if domain.name in present)
+
+    def pool_prefixes(self, domain: str, family: Family) -> tuple[Network, ...]:
+        """Return the prefixes of all pools of a domain in one family, in the order of their addresses."""
+        prefixes = (p for pool in self.pools if pool.domain == domain for p in pool.prefixes)
+        return tuple(sorted(p for p in prefixes if family_of(p) == family))
+
+    def fabric_prefixes(self, domain: Domain, family: Family) -> tuple[Network, ...]:
+        """Return the prefixes of a domain's guests and hypervisors: its pools, then its loopbacks."""
+        loopback = domain.loopback(family)
+        return self.pool_prefixes(domain.name, family) + ((loopback,) if loopback is not None else ())
+
+
+@dataclass(frozen=True)
+class UplinkIntent:
+    """One interface of a host on one path for one domain.
+
+    ``nic`` carries the interface as a VLAN; it is ``None`` where the intent names the interface itself.
+    """
+
+    path: str
+    domain: str
+    interface: str
+    nic: str | None
+
+
+@dataclass(frozen=True)
+class GuestIntent:
+    """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
+
+    ``mtu`` is in bytes.  ``pool`` is the pool of the main address (of the /64 for a guest without IPv4).
+    ``link_local`` is ``None`` where no IPv6 prefix is routed to the guest.  ``moves_from`` names the
+    hypervisor that the guest is leaving and that may still advertise it.  If ``allowed_sources`` is not
+    empty, only these prefixes may send to the guest; with ``port_isolation`` no guest of the same host may.
+    With ``withdraw_without_carrier`` the guest is advertised only while its port has a carrier.
+    """
+
+    name: str
+    interface: str
+    mac: str
+    domain: str
+    pool: str
+    mtu: int
+    ipv4: str | None
+    ipv6: str | None
+    ipv6_on_link: bool
+    link_local: str | None
+    addresses: tuple[str, ...]
+    subnets: tuple[str, ...]
+    anycast: tuple[str, ...]
+    transparent: tuple[str, ...]
+    port_isolation: bool
+    allowed_sources: tuple[str, ...]
+    moves_from: str | None
+    withdraw_without_carrier: bool
+
+
+@dataclass(frozen=True)
+class PathAddress:
+    """A declared address of a host on a path, in one domain; it replaces the one that follows from the id."""
+
+    path: str
+    domain: str
+    address: str
+
+
+def declared_address(network: PathNetwork, declared: tuple[PathAddress, ...]) -> str | None:
+    """Return the address that is declared in a path's network, or ``None``."""
+    for candidate in declared:
+        place = (candidate.path, candidate.domain, family_of_text(candidate.address))
+        if place == (network.path, network.domain, network.family):
+            return candidate.address
+    return None
+
+
+def path_address(network: PathNetwork, number: int, declared: tuple[PathAddress, ...]) -> str:
+    """Return the address of a host in a path's network: the declared one, else the one with ``number``."""
+    return declared_address(network, declared) or str(numbered(network.prefix, number))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a host from its own variables and its groups, with the defaults filled in.
+
+    MTUs are in bytes.  ``neighbors`` is ``explicit`` where a reflector lists its clients, ``range`` where it
+    accepts any client of a prefix.  ``prefix_limit_margin`` is in percent; ``prefix_limit`` replaces the
+    number of prefixes that follows from the inventory.  ``anycast`` applies to flows of guests to an anycast
+    address that a guest of the same host holds: they stay there (``local``) or are spread over all holders.
+    """
+
+    mtu: int
+    guest_mtu: int
+    timers: Timers
+    failure_profile: FailureProfile
+    session_layout: SessionLayout
+    neighbors: Neighbors
+    ecmp_limit: int
+    anycast: Anycast
+    origin_validation: OriginValidation
+    prefix_limit_margin: int
+    prefix_limit_action: LimitAction
+    prefix_limit: int | None
+    ttl_security: bool
+    monitoring_group: str | None
+    vlan_interfaces: Literal["kernel", "external"]
+    main_default_route: bool
+    system: System
+    daemon: DaemonName
+    managed: bool
+
+
+@dataclass(frozen=True)
+class HostIntent:
+    """One host of the fabric; ``guests`` are sorted by name.
+
+    ``edge_domains`` are the domains for which an edge router originates a default route.  ``addresses`` are
+    the addresses that an edge router holds on its loopback.  ``path_addresses`` replace the addresses that
+    follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
+    ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
+    domain and the choice of routes that may have several next hops.
+    """
+
+    name: str
+    kind: Kind
+    id: int
+    settings: Settings
+    uplinks: tuple[UplinkIntent, ...]
+    edge_domains: tuple[str, ...]
+    addresses: tuple[str, ...]
+    path_addresses: tuple[PathAddress, ...]
+    management_sources: tuple[str, ...]
+    bgp_keys: tuple[tuple[str, str], ...]
+    ecmp: tuple[tuple[str, Ecmp], ...]
+    guests: tuple[GuestIntent, ...]
+
+    @cached_property
+    def anycast(self) -> tuple[str, ...]:
+        """The anycast prefixes that its guests hold, each once."""
+        return tuple(dict.fromkeys(prefix for guest in self.guests for prefix in guest.anycast))
+
+    def address_in(self, network: PathNetwork) -> str:
+        """Return its address in a path's network."""
+        return path_address(network, self.id, self.path_addresses)
+
+    def bgp_key(self, path: str) -> str | None:
+        """Return the name of the key that this host wants on a path."""
+        return dict(self.bgp_keys).get(path)
+
+    def ecmp_of(self, domain: str) -> Ecmp:
+        """Return the choice of routes of a domain that may have several next hops on this host."""
+        return dict(self.ecmp).get(domain, "all")
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains that this host has an uplink in, in the order of the uplinks."""
+        return tuple(dict.fromkeys(uplink.domain for uplink in self.uplinks))
+
+
+@dataclass(frozen=True)
+class Link:
+    """The domains of a host's uplinks on one path, and the name of the key that its sessions there use.
+
+    ``addresses`` are the declared addresses on the path, which do not follow from the host's id.
+    """
+
+    path: str
+    domains: tuple[str, ...]
+    bgp_key: str | None
+    addresses: tuple[PathAddress, ...] = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """The facts about a host that its BGP neighbours need."""
+
+    name: str
+    kind: Kind
+    id: int
+    daemon: DaemonName
+    failure_profile: FailureProfile
+    session_layout: SessionLayout
+    neighbors: Neighbors
+    links: tuple[Link, ...]
+    managed: bool = True
+    ttl_security: bool = True
+    prefix_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A BGP neighbour on one path."""
+
+    name: str
+    kind: Kind
+    id: int
+    daemon: DaemonName
+    failure_profile: FailureProfile
+    session_layout: SessionLayout
+    bgp_key: str | None
+    path: str
+    domains: tuple[str, ...]
+    addresses: tuple[PathAddress, ...] = ()
+    managed: bool = True
+    ttl_security: bool = True
+    prefix_limit: int | None = None
+
+    def address_in(self, network: PathNetwork) -> str:
+        """Return its address in a path's network."""
+        return path_address(network, self.id, self.addresses)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest number of prefixes that any hypervisor has, in each family."""
+
+    ipv4: int = 0
+    ipv6: int = 0
+
+
+@dataclass(frozen=True)
+class HostSlice:
+    """All facts from which the plan of one host is computed.
+
+    ``largest`` is set only for reflectors, ``owners`` only for reflectors with strict origin validation.
+    ``edges``, the edge routers on the host's paths, is set only for hypervisors that prefer one default
+    route.  ``holders`` is set only for hypervisors that spread anycast: each prefix that both their guests
+    and other hypervisors hold, with the number of hypervisors that hold it.
+    """
+
+    common: Common
+    host: HostIntent
+    peers: tuple[Peer, ...]
+    largest: Largest
+    owners: tuple[Owner, ...]
+    edges: tuple[Peer, ...]
+    holders: tuple[tuple[str, int], ...]

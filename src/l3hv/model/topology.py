@@ -1,0 +1,80 @@
+"""The machines, ports and guests of a fabric, with the facts that cabling them needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Port:
+    """One interface that a machine has on an L2 segment.
+
+    ``interface`` is the name that the routing configuration uses (``eno1.90`` for a VLAN,
+    ``eth1`` for a plain uplink). The cabling decides whether it is a VLAN interface or a port
+    of that name.  ``mtu`` is in bytes.  ``segment`` is ``<path>-<domain>``.
+    """
+
+    interface: str
+    path: str
+    domain: str
+    mtu: int
+
+    @property
+    def segment(self) -> str:
+        return f"{self.path}-{self.domain}"
+
+
+@dataclass(frozen=True)
+class GuestMachine:
+    """One guest and the interface that it has on its hypervisor.
+
+    ``mac`` is the guest's own; ``mtu`` is the MTU of the guest's interface, in bytes.  ``addresses``
+    are the additional and anycast addresses (with prefix length 32 or 128; of a subnet the first)
+    that the guest must have on its loopback to answer for them.  ``transparent`` are the addresses
+    that the hypervisor translates to the guest's own; the guest needs no configuration for them.
+    """
+
+    name: str
+    hypervisor: str
+    interface: str
+    mac: str
+    domain: str
+    mtu: int
+    ipv4: str | None
+    ipv6_prefix: str | None
+    addresses: tuple[str, ...] = ()
+    transparent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine: its kind is ``hypervisor``, ``route_reflector`` or ``edge_router``.
+
+    ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
+    that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router
+    that l3hv does not configure.
+    """
+
+    name: str
+    kind: str
+    system: str
+    ports: tuple[Port, ...]
+    daemon: str = "bird2"
+    managed: bool = True
+
+    @property
+    def image(self) -> str:
+        """The image that the machine boots: its system, followed by the daemon unless that is bird2."""
+        return self.system if self.daemon == "bird2" else f"{self.system}-{self.daemon}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All machines and guests of one fabric, sorted by name."""
+
+    machines: tuple[Machine, ...]
+    guests: tuple[GuestMachine, ...]
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        return tuple(sorted({port.segment for machine in self.machines for port in machine.ports}))

@@ -1,0 +1,137 @@
+"""Guest ports: their settings and services on the hypervisor, and the routes towards each guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from l3hv.model.addressing import HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text
+from l3hv.model.choices import Family
+from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
+from l3hv.model.names import LOCAL_OUT
+from l3hv.model.plan import (
+    DhcpPool,
+    GuestLease,
+    GuestPlan,
+    GuestPrefix,
+    GuestRoute,
+    GuestServices,
+    PortAddress,
+)
+
+LINK_LOCAL_LENGTH = 64
+
+GUEST_METRIC = 10
+"""Kernel metric of guest routes, below the 32 of BIRD's routes: a local guest is reached on its port."""
+
+
+def guest_plans(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[GuestPlan, ...]:
+    """Return the plans of a hypervisor's guests and their ports.
+
+    ``prefsrc`` is the source address of the hypervisor's own traffic to the guests.
+    """
+    pools = {pool.name: pool for pool in common.pools}
+    plans = []
+    next_metrics: dict[str, int] = {}
+    for guest in host.guests:
+        plan = _guest_plan(common, guest, pools[guest.pool], prefsrc)
+        if guest.anycast:
+            plan = replace(plan, routes=tuple(_with_own_metric(route, next_metrics) for route in plan.routes))
+        plans.append(plan)
+    return tuple(plans)
+
+
+def _with_own_metric(route: GuestRoute, next_metrics: dict[str, int]) -> GuestRoute:
+    """Return an anycast route with a metric that no other route to its prefix has; other routes unchanged.
+
+    A table has one route per prefix and metric: the second guest's route is used once the first one is gone.
+    ``next_metrics`` has the next free metric of each prefix.
+    """
+    if route.kind != "anycast":
+        return route
+    metric = next_metrics.get(route.prefix, GUEST_METRIC)
+    next_metrics[route.prefix] = metric + 1
+    return replace(route, metric=metric)
+
+
+def _guest_plan(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> GuestPlan:
+    lease = GuestLease(pool.name, guest.ipv4) if guest.ipv4 is not None else None
+    prefix = None
+    if guest.ipv6 is not None:
+        prefix = GuestPrefix(guest.ipv6, guest.ipv6_on_link, tuple(s for s in pool.dns if ":" in s))
+    addresses = []
+    if lease is not None:
+        addresses.append(PortAddress("ipv4", str(pool.gateway), HOST_LENGTH["ipv4"]))
+    if guest.link_local is not None:
+        addresses.append(PortAddress("ipv6", LINK_LOCAL_GATEWAY, LINK_LOCAL_LENGTH))
+    return GuestPlan(
+        name=guest.name,
+        interface=guest.interface,
+        mac=guest.mac,
+        domain=guest.domain,
+        mtu=guest.mtu,
+        gateway_mac=common.gateway_mac,
+        addresses=tuple(addresses),
+        gateways=tuple(f"{own.address}/{own.length}" for own in addresses),
+        link_local=guest.link_local,
+        lease=lease,
+        prefix=prefix,
+        routes=tuple(_routes(guest, prefsrc)),
+        transparent=tuple((address, guest.ipv4 or "") for address in guest.transparent),
+        withdraw_without_carrier=guest.withdraw_without_carrier,
+    )
+
+
+def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
+    ipv4_tables, ipv6_tables = (guest.domain, LOCAL_OUT), (guest.domain,)
+    if guest.ipv4 is not None:
+        main = f"{guest.ipv4}/32"
+        yield GuestRoute("ipv4", main, None, ipv4_tables, GUEST_METRIC, "main", prefsrc)
+    if guest.ipv6 is not None:
+        via = None if guest.ipv6_on_link else guest.link_local
+        yield GuestRoute("ipv6", guest.ipv6, via, ipv6_tables, GUEST_METRIC, "main")
+    for kind, prefixes in (
+        ("address", guest.addresses),
+        ("subnet", guest.subnets),
+        ("anycast", guest.anycast),
+    ):
+        for prefix in prefixes:
+            # For mypy: guests.py has checked that a guest with prefixes of a family has an address of it.
+            family: Family = family_of_text(prefix)
+            if family == "ipv4":
+                yield GuestRoute("ipv4", prefix, guest.ipv4, ipv4_tables, GUEST_METRIC, kind, prefsrc)  # type: ignore[arg-type] # see above
+            else:
+                yield GuestRoute("ipv6", prefix, guest.link_local, ipv6_tables, GUEST_METRIC, kind)  # type: ignore[arg-type] # see above
+    for address in guest.transparent:
+        yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
+
+
+def guest_services(guests: tuple[GuestPlan, ...]) -> GuestServices:
+    """Return the services that the guests of this host need."""
+    return GuestServices(
+        dhcp=any(guest.lease is not None for guest in guests),
+        advertisements=any(guest.prefix is not None for guest in guests),
+    )
+
+
+def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool, ...]:
+    """Return the pools from which DHCP offers addresses on this host."""
+    mtus = {guest.lease.pool: guest.mtu for guest in guests if guest.lease is not None}
+    return tuple(_dhcp_pool(pool, mtus[pool.name]) for pool in common.pools if pool.name in mtus)
+
+
+def _dhcp_pool(pool: Pool, mtu: int) -> DhcpPool:
+    assert pool.ipv4 is not None, "a pool that DHCP offers addresses of has IPv4"
+    routes = pool.routes
+    if routes and not any(prefix == "0.0.0.0/0" for prefix, _ in routes):
+        routes = (("0.0.0.0/0", str(pool.gateway)), *routes)
+    return DhcpPool(
+        name=pool.name,
+        subnet=str(pool.ipv4.network_address),
+        netmask=str(pool.ipv4.netmask),
+        gateway=str(pool.gateway),
+        mtu=mtu,
+        dns=tuple(server for server in pool.dns if ":" not in server),
+        search=pool.search,
+        routes=routes,
+    )

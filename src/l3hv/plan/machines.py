@@ -1,0 +1,45 @@
+"""The machines and guests of all hosts, as the twin builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_network
+
+from l3hv.model.addressing import first_host
+from l3hv.model.intent import GuestIntent, HostIntent
+from l3hv.model.text import natural_key
+from l3hv.model.topology import GuestMachine, Machine, Port, Topology
+
+
+def topology(hosts: Iterable[HostIntent]) -> Topology:
+    """Return the machines and guests of all hosts, sorted by name."""
+    in_order = sorted(hosts, key=lambda host: natural_key(host.name))
+    ports = (_guest_port(host, guest) for host in in_order for guest in host.guests)
+    return Topology(
+        machines=tuple(_machine(host) for host in in_order),
+        guests=tuple(sorted(ports, key=lambda port: natural_key(port.name))),
+    )
+
+
+def _machine(host: HostIntent) -> Machine:
+    ports = tuple(
+        Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu) for uplink in host.uplinks
+    )
+    settings = host.settings
+    return Machine(host.name, host.kind, settings.system, ports, settings.daemon, settings.managed)
+
+
+def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestMachine:
+    routed = (ip_network(prefix) for prefix in guest.addresses + guest.subnets + guest.anycast)
+    return GuestMachine(
+        name=guest.name,
+        hypervisor=host.name,
+        interface=guest.interface,
+        mac=guest.mac,
+        domain=guest.domain,
+        mtu=guest.mtu,
+        ipv4=guest.ipv4,
+        ipv6_prefix=guest.ipv6,
+        addresses=tuple(f"{first_host(prefix)}/{prefix.max_prefixlen}" for prefix in routed),
+        transparent=guest.transparent,
+    )
