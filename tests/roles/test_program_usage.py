@@ -19,7 +19,7 @@ PROGRAMS = [
 DOCUMENTATION = (ROOT / "docs/roles.md").read_text(encoding="utf-8")
 VERB_TABLE = DOCUMENTATION.partition("\n| Verb | ")[2].partition("\n\n")[0]
 VERBS = set(re.findall(r"^\| `([\w-]+)` \|", VERB_TABLE, re.MULTILINE))
-"""A verb has one meaning, whatever program has it (docs/roles.md)."""
+"""A verb has the same meaning in all programs (docs/roles.md)."""
 
 
 def usage(program: Path, *words: str) -> str:

@@ -70,12 +70,15 @@ HARMLESS = {
 DIFFERENCES = {
     "a missing rule": (without("rules", "ipv4", 5), {"rules ipv4"}),
     "the kernel's rule of main": (added(as_planned.rule(32766, 254), "rules", "ipv4"), {"rules ipv4"}),
-    "somebody's rule before ours": (added(FOREIGN | {"priority": 500}, "rules", "ipv4"), {"rules ipv4"}),
-    "somebody's rule for an uplink": (
+    "a rule of another program before ours": (
+        added(FOREIGN | {"priority": 500}, "rules", "ipv4"),
+        {"rules ipv4"},
+    ),
+    "a rule of another program for an uplink": (
         added(FOREIGN | {"priority": 500, "iif": "a-public"}, "rules", "ipv4"),
         {"rules ipv4"},
     ),
-    "somebody's rule for all but a mark": (
+    "a rule of another program for all but a mark": (
         added(FOREIGN | {"priority": 500, "mark": 7, "inverted": True}, "rules", "ipv4"),
         {"rules ipv4"},
     ),
@@ -160,7 +163,7 @@ DIFFERENCES = {
         {"set senders4"},
     ),
     "a set that is missing": (without("packet_filter", "sets", "arp macs"), {"set arp macs"}),
-    "a set that nobody planned": (
+    "a set that is not in the plan": (
         with_value(["vm2 . 192.0.2.66"], "packet_filter", "sets", "inet friends"),
         {"set friends"},
     ),
@@ -198,7 +201,7 @@ DIFFERENCES = {
         with_value("disabled", "units", "bird.service", "UnitFileState"),
         {"unit bird"},
     ),
-    "a translation that nobody wants": (
+    "a translation that is not in the plan": (
         with_value("203.0.113.1", "translations", "203.0.113.66"),
         {"translation 203.0.113.66"},
     ),
@@ -229,7 +232,7 @@ DIFFERENCES = {
         with_value(1, "routing", "sessions", "rr2_public", "channels", "ipv4", "routes", "filtered"),
         {"received rr2_public ipv4"},
     ),
-    "a prefix that somebody else has": (
+    "a prefix of another hypervisor's guest": (
         with_value(
             [{"prefix": "203.0.113.9/32", "reason": 5}],
             *("routing", "sessions", "rr2_public", "channels", "ipv4", "refused"),

@@ -228,7 +228,7 @@ BREAKS = {
         {"packet filter"},
         f"cp -p /root/kept {FILTER}; systemctl reload l3hv-nftables",
     ),
-    "the filter is kept by nobody": Break(
+    "no process keeps the filter": Break(
         "systemctl stop l3hv-nftables", {"unit l3hv-nftables"}, "systemctl start l3hv-nftables"
     ),
     "BIRD's file is edited and BIRD refuses it": Break(

@@ -3,7 +3,7 @@
 nsenter(1) stops itself when its child is stopped.  At a reboot systemd stops all processes before it ends
 them.  The child of a stopped nsenter then stays a zombie, and the kernel keeps a PID namespace, with its
 init, until the last process in it is reaped.  With this program the kernel itself reaps the process in the
-machine, whatever the state of the process outside; a pipe carries the exit status.
+machine, even while the process outside is stopped; a pipe carries the exit status.
 """
 
 from __future__ import annotations
