@@ -36,6 +36,9 @@ VERIFYING_PLAYBOOK = "site.yml"
 MOST_HOSTS = 20
 """Maximum number of hosts in a list."""
 
+UNCHANGED = "l3hv_left_unchanged"
+"""The statistic (`set_stats`) that has the reason why a run left a host unchanged."""
+
 CHECKED_ARGUMENTS = "ansible.builtin.validate_argument_spec"
 
 
@@ -69,7 +72,11 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         if result.task.action == "l3hv_verify" and counts:
             self._counts = counts
         if self._is_worth_a_line(result):
+            reasons = result.result.get("reasons") or []
             super().v2_runner_on_ok(result)
+            if self._display.verbosity == 0:
+                for reason in reasons:
+                    self._display.display(f"  {reason}", color=C.COLOR_CHANGED)
         elif result.task.action != CHECKED_ARGUMENTS and self._last_task_banner != result.task._uuid:
             self._print_task_banner(result.task)
 
@@ -80,6 +87,10 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
             self._failures[result.host.get_name()] = result.task.get_name()
+        if self._display.verbosity == 0 and "." not in result.task.action:
+            # Ansible prints an error twice, first with the line of the playbook. The messages of our own
+            # modules and action plugins name the host and the field: the line adds nothing.
+            result.result.pop("exception", None)
         super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -123,6 +134,9 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
                 f"changes on {counted(len(more), 'more host')}: {first_of(more, MOST_HOSTS)}",
                 C.COLOR_CHANGED,
             )
+        for host in hosts:
+            if reason := stats.custom.get(host, {}).get(UNCHANGED):
+                yield f"  {host}", f"left unchanged: {reason}", C.COLOR_WARN
         for host in failed[:MOST_HOSTS]:
             yield f"  {host}", f"failed: {self._failures[host]}", C.COLOR_ERROR
         if len(failed) > MOST_HOSTS:

@@ -105,6 +105,29 @@ def down(seen: dict[str, Any], host: str, session: str) -> None:
     seen[host]["routing"]["sessions"][session].update(state="Active", info="Active")
 
 
+def test_a_missing_route_of_a_guest_explains_its_absence_on_other_hosts() -> None:
+    prefix = "203.0.113.1/32"
+    announced = {name: announcements(plan) for name, plan in LAB.items()}
+    for own in announced["hv1"]["tables"].values():
+        own["prefixes"].pop(prefix, None)
+    rest = Fabric(announced)
+
+    def change(seen: dict[str, Any]) -> None:
+        for name, plan in LAB.items():
+            changed = as_planned.observation(plan, rest)
+            seen[name]["routing"], seen[name]["learned"] = changed["routing"], changed["learned"]
+            for routes in plan.routing.tables:
+                if routes.kernel_table is not None and name != "hv1":
+                    listed = as_planned.listed(rest.routes(plan, routes), routes.prefsrc)
+                    seen[name]["learned"][routes.name] = listed
+        for name, routes in seen["hv1"]["routes"].items():
+            seen["hv1"]["routes"][name] = [route for route in routes if route["prefix"] != prefix]
+
+    found = on_lab(change)
+    assert names(found) == [("hv1", f"route {prefix} in public")]
+    assert {check.host for check in found[0].follows} == LAB.keys()
+
+
 def test_an_interface_that_is_down_explains_its_sessions_at_both_ends() -> None:
     def change(seen: dict[str, Any]) -> None:
         seen["hv1"]["links"]["a-public"]["carrier"] = False

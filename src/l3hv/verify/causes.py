@@ -1,7 +1,8 @@
 """Failed checks in the order in which an operator repairs them: each cause before what follows from it.
 
 A check follows from a cause if, by the plans, it cannot succeed before the cause is repaired.  Counts and
-digests of routes depend on the advertisements of all hosts: while a session is down, they are never a cause.
+digests of routes depend on the advertisements of all hosts: while a session is down, or a guest's own route
+is missing, they are never a cause.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from l3hv.model.choices import Family
 from l3hv.model.plan import HostPlan, Session
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, Key, Kind, failures
@@ -66,6 +68,8 @@ class _Grouping:
         self._group_of: dict[tuple[str, Key], Group] = {}
         self._cuts: list[Group] = []
         self._of_host: dict[str, Group] = {}
+        self._of_guest_route: dict[tuple[str, str], Group] = {}
+        self._of_guest: dict[tuple[str, Family], Group] = {}
 
     def groups(self) -> list[Group]:
         """Return the groups; the search for causes begins with hosts, and ends with single sessions."""
@@ -77,6 +81,8 @@ class _Grouping:
         for check in self._failed:
             self._begin_service(check)
         self._join_sessions()
+        for check in self._failed:
+            self._begin_guest_route(check)
         for check in self._failed:
             if self._group(check) is None:
                 cause = self._cause_of(check)
@@ -132,6 +138,19 @@ class _Grouping:
             group = self._begin(check, is_cut=False)
             for other in following:
                 self._add(group, other)
+
+    def _begin_guest_route(self, check: Check) -> None:
+        """Begin a group for a guest's route that its hypervisor lacks; the guest's other tables follow."""
+        if check.kind is not Kind.ROUTE or not isinstance(check.subject, subjects.Route) or check.found:
+            return
+        own = (check.host, check.subject.prefix)
+        if own not in self._guest_of_route:
+            return
+        if own in self._of_guest_route:
+            self._add(self._of_guest_route[own], check)
+        else:
+            self._of_guest_route[own] = self._begin(check, is_cut=False)
+            self._of_guest.setdefault(self._guest_of_route[own], self._of_guest_route[own])
 
     # Sessions.
 
@@ -200,7 +219,7 @@ class _Grouping:
         """Return the group that a check follows from; ``None`` for a check with a cause of its own."""
         here = [group for group in self._cuts if check.host in group.hosts or check.host in group.reached]
         if check.kind in COUNTS_OF_ROUTES:
-            return next(iter(here), next(iter(self._cuts), None))
+            return next(iter((*here, *self._cuts, *self._of_guest_route.values())), None)
         match check.key:
             case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(interface)):
                 return self._of_interface(check.host, interface)
@@ -208,9 +227,11 @@ class _Grouping:
                 return next(iter(here), None)
             case Key(Kind.ROUTE, subjects.Route(prefix, table)):
                 return self._of_route(check.host, prefix, table, here)
-            case Key(Kind.PING, subjects.EchoRequest(_, target)):
+            case Key(Kind.PING, subjects.EchoRequest(source, target, family)):
                 ends = {check.host, self._hypervisor_of.get(target, target)}
-                return next((group for group in self._cuts if group.hosts & ends), None)
+                of_host = (group for group in self._cuts if group.hosts & ends)
+                of_guest = self._of_guest.get((target, family)) or self._of_guest.get((source, family))
+                return next(of_host, of_guest)
         return None
 
     def _of_interface(self, host: str, interface: str) -> Group | None:
@@ -234,7 +255,7 @@ class _Grouping:
     def _of_route(self, host: str, prefix: str, domain: str, here: list[Group]) -> Group | None:
         """Return the cause of a different learned route: at a host that advertises it, else at this host."""
         plan = self._plans.get(host)
-        if plan is None or any(route.prefix == prefix for guest in plan.guests for route in guest.routes):
+        if plan is None or (host, prefix) in self._guest_of_route:
             return None
         owners = {
             owner
@@ -243,7 +264,22 @@ class _Grouping:
             for owner in self._fabric.owners(source_of(plan, table).name, prefix)
         }
         of_owner = (group for group in self._cuts if group.hosts & owners)
-        return next(of_owner, next(iter(here), None)) if owners else None
+        of_guest = (
+            self._of_guest_route[owner, prefix]
+            for owner in sorted(owners)
+            if (owner, prefix) in self._of_guest_route
+        )
+        return next(of_owner, next(of_guest, next(iter(here), None))) if owners else None
+
+    @cached_property
+    def _guest_of_route(self) -> dict[tuple[str, str], tuple[str, Family]]:
+        """The name of the guest and the family of each guest's own route, by its hypervisor and prefix."""
+        return {
+            (host, route.prefix): (guest.name, route.family)
+            for host, plan in self._plans.items()
+            for guest in plan.guests
+            for route in guest.routes
+        }
 
     @cached_property
     def _hypervisor_of(self) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from l3hv.model.choices import DaemonName
+from l3hv.model.addressing import family_of_text
+from l3hv.model.choices import DaemonName, Family
 from l3hv.verify import subjects
 from l3hv.verify.check import AnnouncedBy, Check, InTwin, Kind, OfUnseenGuests, SentTo, Unanswered
 from l3hv.verify.foreign import UNREAD
@@ -15,16 +16,19 @@ LISTINGS = {Kind.CHAIN, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE}
 
 PORT = "networkctl reconfigure the interface; remove a port without a guest in the plan by hand"
 
+IP: dict[Family | None, str] = {"ipv4": "ip", "ipv6": "ip -6"}
+"""The command of iproute2 for the routes of a family."""
+
 REMEDIES: dict[Kind, str] = {
     Kind.SESSION: "birdc show protocols all {name}, and the same on the neighbour",
     Kind.PATH: "look at the sessions with this path's reflectors",
     Kind.UNKNOWN_CALLER: "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     Kind.BFD: "birdc show bfd sessions; ping the neighbour on this path",
-    Kind.RECEIVED: "birdc show route protocol SESSION, and what the neighbour sends",
-    Kind.SENT: "birdc show route export SESSION",
+    Kind.RECEIVED: "birdc show route protocol {session}, and what the neighbour sends",
+    Kind.SENT: "birdc show route export {session}",
     Kind.ANNOUNCEMENT: "find out why {announcer} announces this; in the inventory it is not its own",
     Kind.LIMIT: "find out why it announces so much, or raise l3hv_prefix_limit; see docs/intent.md",
-    Kind.LEARNED: "birdc show route table TABLE; ip route show table TABLE",
+    Kind.LEARNED: "{ip} route show table {domain}; birdc show protocols all shows the counts of each session",
     Kind.ROUTE: "networkctl reconfigure the interface; remove a route of another program by hand",
     Kind.LAST_RESORT: "systemctl reload l3hv-tables",
     Kind.DEFAULT_ROUTE: "remove the route, or set l3hv_main_default_route: true if it is intended",
@@ -42,8 +46,8 @@ REMEDIES: dict[Kind, str] = {
     " changes the setting: remove it there",
     Kind.LISTENERS: "ss -lnup; ss -lntp; ss -lnwp",
     Kind.OTHER_LISTENERS: "ss -lnup; ss -lntp; ss -lnwp",
-    Kind.CONFIGURATION: "birdc configure; run site.yml if the file was changed",
-    Kind.ROUTER_ID: "birdc configure",
+    Kind.CONFIGURATION: "run site.yml: it loads the configuration, and undoes a change by hand",
+    Kind.ROUTER_ID: "run site.yml",
     Kind.LINK: "networkctl status {name}",
     Kind.SIZE: "ping -M do -s SIZE the reflector on path {path}; look at the MTU of the switches between",
     Kind.NETWORKD: "networkctl status {name}; journalctl -u systemd-networkd",
@@ -66,7 +70,7 @@ REWRITING = "{listing}; put a rule before it that accepts the fabric's packets"
 """The remedy of a chain that rewrites packets."""
 
 FRR_REMEDIES = {
-    Kind.CONFIGURATION: "/usr/local/lib/l3hv/frr-sync in-force; run site.yml if the file was changed",
+    Kind.CONFIGURATION: "/usr/local/lib/l3hv/frr-sync in-force shows the difference; run site.yml",
     Kind.ROUTER_ID: "run site.yml",
     Kind.SESSION: "vtysh -c 'show bgp view VIEW neighbors', and the session on the neighbour",
     Kind.BFD: "vtysh -c 'show bfd peers'; ping the neighbour on this path",
@@ -74,7 +78,7 @@ FRR_REMEDIES = {
     Kind.SENT: "vtysh -c 'show bgp view VIEW neighbors NEIGHBOR advertised-routes'",
 }
 GOBGP_REMEDIES = {
-    Kind.CONFIGURATION: "/usr/local/lib/l3hv/gobgp-sync in-force; run site.yml if the file was changed",
+    Kind.CONFIGURATION: "/usr/local/lib/l3hv/gobgp-sync in-force shows the difference; run site.yml",
     Kind.ROUTER_ID: "run site.yml",
     Kind.SESSION: "gobgp --target unix:///run/l3hv-gobgp-DOMAIN/api neighbor,"
     " and the session on the neighbour",
@@ -96,8 +100,8 @@ def remedy(check: Check) -> str:
             return UNANSWERED.format(unit.removesuffix(".service"))
         case OfUnseenGuests(), _:
             return UNSEEN
-        case AnnouncedBy(owners, unseen), _:
-            more = UNSEEN if unseen else REMEDIES[Kind.LEARNED]
+        case AnnouncedBy(owners, unseen), subjects.Route(prefix, table):
+            more = UNSEEN if unseen else f"{IP[family_of_text(prefix)]} route show {prefix} table {table}"
             return f"announced by {', '.join(owners) or 'no host'}; {more}"
     return "" if check.state == "ok" else _of_kind(check)
 
@@ -109,7 +113,8 @@ def _of_kind(check: Check) -> str:
     text = remedies.get(check.kind, "")
     if check.kind in LISTINGS:
         return (REWRITING if _rewrites(check.found) else text).format(listing=_listing(check.subject))
-    return text.format(**vars(check.subject))
+    fields = vars(check.subject)
+    return text.format(**fields, ip=IP.get(fields.get("family"), "ip"))
 
 
 def _rewrites(found: Value | None) -> bool:
