@@ -17,7 +17,7 @@ if _SOURCES not in sys.path:
 
 from l3hv.inventory.ansible import plain  # noqa: E402  (the same)
 from l3hv.keys import rotation, secrets  # noqa: E402  (needs the path above)
-from l3hv.render import junos, summary  # noqa: E402  (the same)
+from l3hv.render import junos, network_data, summary  # noqa: E402  (the same)
 
 
 def plan_summary(host_plan_: Any) -> str:
@@ -28,6 +28,18 @@ def plan_summary(host_plan_: Any) -> str:
 def junos_reflector(host_plan_: Any) -> dict[str, Any]:
     """Return the configuration of a Junos reflector as plain data."""
     return junos.junos_reflector(plain(host_plan_))
+
+
+def guest_network_data(host_plan_: Any, guest: Any) -> dict[str, Any]:
+    """Return the network configuration of a guest for cloud-init; fail for a guest of another host."""
+    from ansible.errors import AnsibleFilterError
+
+    try:
+        return network_data.network_data(plain(host_plan_), plain(guest))
+    except KeyError:
+        raise AnsibleFilterError(
+            f"{plain(host_plan_)['host']} has no guest {guest}: name its hypervisor with --limit."
+        ) from None
 
 
 def secret_problems(names: Any, secrets_: Any, daemon: Any = None) -> list[str]:
@@ -85,6 +97,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "guest_network_data": guest_network_data,
             "junos_reflector": junos_reflector,
             "key_changes": key_changes,
             "keys_in_use": keys_in_use,

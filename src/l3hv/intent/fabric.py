@@ -21,7 +21,17 @@ from l3hv.intent.shape import (
     mac,
     network,
 )
-from l3hv.model.addressing import FAMILIES, GUEST_PREFIX_LENGTH, Network, family_of, is_inside, numbers_of
+from l3hv.model.addressing import (
+    FAMILIES,
+    GUEST_PREFIX_LENGTH,
+    LINK_LOCAL4,
+    LINK_LOCAL_GATEWAY4,
+    METADATA_SERVICE,
+    Network,
+    family_of,
+    is_inside,
+    numbers_of,
+)
 from l3hv.model.choices import DomainKind, Family
 from l3hv.model.errors import FABRIC, Problem
 from l3hv.model.intent import Common, Domain, PathNetwork, Pool
@@ -251,25 +261,30 @@ def _domain_kind(name: str, fields: Fields) -> DomainKind:
 
 
 def _pools(pools: Fields, domains: tuple[Domain, ...]) -> tuple[Pool, ...]:
-    known = {"dns", "domain", "gateway", "ipv4", "ipv6", "mtu", "routes", "search"}
+    known = {"dns", "domain", "gateway", "ipv4", "ipv6", "ipv6_mode", "mtu", "routes", "search"}
     public = next((domain.name for domain in domains if domain.kind == "public"), "public")
     parsed = (_pool(name, fields, public) for name, fields in pools.named(pool_name, known))
     return tuple(sorted(parsed, key=lambda pool: natural_key(pool.name)))
 
 
 def _pool(name: str, fields: Fields, public: str) -> Pool:
-    gateway = fields.take("gateway", ipv4_address)
+    gateway = fields.take("gateway", _gateway)
     return Pool(
         name=name,
         domain=fields.take("domain", domain_name, public),
         ipv4=fields.take("ipv4", ipv4_network),
         gateway=gateway,
         ipv6=fields.take("ipv6", ipv6_network),
+        shared_ipv6=fields.take("ipv6_mode", OneOf("prefix", "address"), "prefix") == "address",
         mtu=fields.take("mtu", mtu),
         dns=tuple(str(server) for server in fields.take_all("dns", address)),
         search=fields.take_all("search", dns_domain),
         routes=_pool_routes(fields, gateway),
     )
+
+
+def _gateway(value: object) -> IPv4Address:
+    return LINK_LOCAL_GATEWAY4 if value == "link_local" else ipv4_address(value)
 
 
 def _pool_routes(fields: Fields, gateway: IPv4Address | None) -> tuple[tuple[str, str], ...]:
@@ -419,10 +434,24 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
             f"{pool.ipv6} is too small: each guest gets a /64 of it.",
             "Choose a prefix of 64 bits or less.",
         )
+    if pool.shared_ipv6 and (pool.ipv6 is None or pool.ipv6.prefixlen != GUEST_PREFIX_LENGTH):
+        notes.add(
+            f"{where}.ipv6",
+            pool.ipv6,
+            "With ipv6_mode: address the guests share one /64.",
+            "Choose a prefix of 64 bits, or remove ipv6_mode: then each guest has a /64 of its own.",
+        )
     if pool.gateway is not None:
         _check_gateway(pool, pool.gateway, where, notes)
     for destination, via in pool.routes:
-        if pool.ipv4 is None or IPv4Address(via) not in pool.ipv4:
+        if pool.subnet is None and via != str(pool.gateway):
+            notes.add(
+                f"{where}.routes",
+                via,
+                f"Guests of the pool reach only their gateway, not the gateway {via} of {destination}.",
+                "Remove the gateway of this route: it uses the pool's.",
+            )
+        elif pool.subnet is not None and IPv4Address(via) not in pool.subnet:
             notes.add(
                 f"{where}.routes",
                 via,
@@ -436,6 +465,16 @@ def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -
         notes.add(
             f"{where}.gateway", gateway, "The pool has a gateway but no IPv4.", "Add ipv4, or remove gateway."
         )
+    elif gateway in LINK_LOCAL4:
+        # The first and the last 256 addresses are reserved, but CloudStack's gateway is 169.254.0.1.
+        is_reserved = gateway in (LINK_LOCAL4[0], LINK_LOCAL4[-1])
+        if gateway == METADATA_SERVICE or is_reserved:
+            notes.add(
+                f"{where}.gateway",
+                gateway,
+                f"{gateway} cannot be a gateway: guests and RFC 3927 use it for something else.",
+                f"Choose link_local, which is {LINK_LOCAL_GATEWAY4}, or another link-local address.",
+            )
     elif not numbers_of(pool.ipv4):
         notes.add(
             f"{where}.ipv4",
@@ -449,7 +488,7 @@ def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -
             f"{where}.gateway",
             gateway,
             f"{gateway} cannot be the gateway of {pool.ipv4}.",
-            f"Choose one of {pool.ipv4[usable[0]]} to {pool.ipv4[usable[-1]]}.",
+            f"Choose one of {pool.ipv4[usable[0]]} to {pool.ipv4[usable[-1]]}, or link_local.",
         )
 
 

@@ -14,7 +14,6 @@ from l3hv.intent.shape import (
     address_or_network,
     ipv4_address,
     ipv6_address,
-    ipv6_network,
     mac,
     network,
     remedy_for_text,
@@ -33,6 +32,7 @@ from l3hv.model.addressing import (
     is_inside,
     link_local_of,
     longer_than,
+    slaac_address,
 )
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, Pool
@@ -187,9 +187,12 @@ def _interface(fields: Fields, name: str | None) -> str:
 def _prefix_or_switch(value: object) -> IPv6Network | bool:
     if isinstance(value, bool):
         return value
-    prefix = ipv6_network(value)
-    if prefix.prefixlen != GUEST_PREFIX_LENGTH:
-        raise Unfit("a /64, or false", f"SLAAC needs {GUEST_PREFIX_LENGTH} bits.")
+    prefix = address_or_network(value)
+    if not isinstance(prefix, IPv6Network) or prefix.prefixlen not in (GUEST_PREFIX_LENGTH, 128):
+        raise Unfit(
+            "a /64, an IPv6 address, or false",
+            f"SLAAC needs {GUEST_PREFIX_LENGTH} bits; an address alone is for pools with ipv6_mode: address.",
+        )
     return prefix
 
 
@@ -404,10 +407,10 @@ class _Resolution:
 
     def is_usable(self, prefix: Address | Network, pool: Pool, key: str) -> bool:
         """Tell whether guests can have a prefix; note one with an address that its pool's subnet needs."""
-        if pool.gateway is None or pool.ipv4 is None or prefix.version == 6:
+        if pool.gateway is None or pool.subnet is None or prefix.version == 6:
             return True
         first, last = bounds(prefix)
-        low, high = bounds(pool.ipv4)
+        low, high = bounds(pool.subnet)
         roles = {int(pool.gateway): "gateway", low: "network address", high: "broadcast address"}
         for address, role in roles.items():
             if first <= address <= last:
@@ -422,12 +425,21 @@ class _Resolution:
         return True
 
     def ipv6_prefix(self, pool: Pool) -> IPv6Network | None:
-        """Return the guest's /64: the one of its intent, else the one with its IPv4 address's host number."""
+        """Return the guest's /64: the one of its intent, else the one with its IPv4 address's host number.
+
+        In a pool with ``shared_ipv6`` it is the guest's address as a /128: the one of its intent, else the one
+        that SLAAC makes of its MAC (RFC 4862).
+        """
         guest = self.guest
         if isinstance(guest.ipv6, IPv6Network):
-            if guest.ipv4 is not None and self.host.pool_around(self.domain, guest.ipv6) is None:
+            around = self.host.pool_around(self.domain, guest.ipv6)
+            if guest.ipv4 is not None and around is None:
                 self.note_outside_pools(guest.ipv6, "ipv6")
+            elif around is not None:
+                self.check_mode(guest.ipv6, around)
             return guest.ipv6
+        if guest.ipv6 and pool.ipv6 is not None and pool.shared_ipv6:
+            return IPv6Network(slaac_address(pool.ipv6, guest.mac))
         if not guest.ipv6 or pool.ipv6 is None or pool.ipv4 is None or guest.ipv4 is None:
             return None
         number = int(guest.ipv4) - int(pool.ipv4.network_address)
@@ -441,6 +453,24 @@ class _Resolution:
                 "Give the guest a /64 with ipv6, or 'ipv6: false' for none.",
             )
         return prefix
+
+    def check_mode(self, ipv6: IPv6Network, pool: Pool) -> None:
+        """Note an address where the guests of the pool have a /64 each, and a /64 where they share one."""
+        if pool.shared_ipv6 and (ipv6.prefixlen != ipv6.max_prefixlen or ipv6[0] == pool.prefixes[-1][0]):
+            self.note(
+                "ipv6",
+                ipv6,
+                f"The guests of the pool {pool.name} share {pool.ipv6}, and each has one address in it.",
+                f"Choose an address other than {pool.prefixes[-1][0]}, or remove ipv6: then it follows from the"
+                " MAC.",
+            )
+        elif not pool.shared_ipv6 and ipv6.prefixlen != GUEST_PREFIX_LENGTH:
+            self.note(
+                "ipv6",
+                ipv6,
+                f"Each guest of the pool {pool.name} has a /64, not a single address.",
+                "Choose a /64 of the pool, or give the pool ipv6_mode: address.",
+            )
 
     def families_of_extras(self, main_prefix: IPv6Network | None) -> set[Family]:
         """Check the prefixes that are routed to the guest besides its main ones; return their families."""
@@ -481,6 +511,13 @@ class _Resolution:
                     f"{brief(prefix)} is routed to the guest's main IPv4 address, but the guest has none.",
                     "Give the guest ipv4, or remove this prefix.",
                 )
+        elif pool.shared_ipv6 and prefix.prefixlen < prefix.max_prefixlen:
+            self.note(
+                key,
+                prefix,
+                f"The guests of the pool {pool.name} share {pool.ipv6}, and have single addresses in it.",
+                "Choose single addresses, or a prefix of another pool.",
+            )
         elif GUEST_PREFIX_LENGTH < prefix.prefixlen < prefix.max_prefixlen:
             self.note(
                 key,

@@ -23,6 +23,17 @@ PIECE_LENGTH: dict[Family, int] = {"ipv4": HOST_LENGTH["ipv4"], "ipv6": GUEST_PR
 LINK_LOCAL_GATEWAY = "fe80::1"
 """The link-local address of every guest port, which is the IPv6 gateway of every guest."""
 
+_LINK_LOCAL6 = IPv6Network("fe80::/64")
+
+LINK_LOCAL4 = IPv4Network("169.254.0.0/16")
+"""The link-local prefix, to which a router does not forward packets (RFC 3927, section 2.6.2)."""
+
+LINK_LOCAL_GATEWAY4 = IPv4Address("169.254.1.1")
+"""The gateway of guests whose pool has ``gateway: link_local``."""
+
+METADATA_SERVICE = IPv4Address("169.254.169.254")
+"""The address at which guests expect a metadata service: it cannot be a gateway."""
+
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _MAC_BASE = 60
 _GUEST_PREFIX_SIZE = 1 << (128 - GUEST_PREFIX_LENGTH)
@@ -109,9 +120,18 @@ def link_local_of(mac: str) -> str:
     >>> link_local_of("50:54:33:00:00:07")
     'fe80::5254:33ff:fe00:7'
     """
+    return str(slaac_address(_LINK_LOCAL6, mac))
+
+
+def slaac_address(prefix: IPv6Network, mac: str) -> IPv6Address:
+    """Return the address that SLAAC makes of a /64 and a MAC (RFC 4862, modified EUI-64).
+
+    >>> slaac_address(IPv6Network("2001:db8:cb00:7100::/64"), "50:54:33:00:00:07")
+    IPv6Address('2001:db8:cb00:7100:5254:33ff:fe00:7')
+    """
     octets = bytes.fromhex(mac.replace(":", ""))
     identifier = bytes((octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
-    return str(IPv6Address(b"\xfe\x80" + bytes(6) + identifier))
+    return prefix.network_address + int.from_bytes(identifier, "big")
 
 
 def mac_of(value: object) -> str | None:

@@ -67,9 +67,13 @@ class PathNetwork:
 
 @dataclass(frozen=True)
 class Pool:
-    """A subnet as guests see it; without ``gateway`` the pool has only additional addresses of guests.
+    """Addresses for guests; without ``gateway`` the pool has only additional addresses of guests.
 
-    ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs of a prefix and its gateway
+    With a gateway inside ``ipv4`` the guests see the pool as the subnet of their interface.  With a link-local
+    gateway each guest has its address alone (/32), and no address of the pool has another meaning.
+
+    With ``shared_ipv6`` the guests share ``ipv6``, a /64, and each has one address in it; otherwise each guest
+    has a /64 of its own.  ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs of a prefix and its gateway
     that DHCP gives to guests.
     """
 
@@ -78,10 +82,17 @@ class Pool:
     ipv4: IPv4Network | None
     gateway: IPv4Address | None
     ipv6: IPv6Network | None
+    shared_ipv6: bool
     mtu: int | None
     dns: tuple[str, ...]
     search: tuple[str, ...]
     routes: tuple[tuple[str, str], ...]
+
+    @property
+    def subnet(self) -> IPv4Network | None:
+        """The subnet of the guests' interfaces: ``None`` without a gateway, and with a link-local one."""
+        is_inside = self.gateway is not None and self.ipv4 is not None and self.gateway in self.ipv4
+        return self.ipv4 if is_inside else None
 
     @property
     def prefixes(self) -> tuple[Network, ...]:
@@ -158,7 +169,8 @@ class UplinkIntent:
 class GuestIntent:
     """One guest. ``addresses``, ``subnets`` and ``anycast`` are prefixes, ``transparent`` are addresses.
 
-    ``mtu`` is in bytes.  ``pool`` is the pool of the main address (of the /64 for a guest without IPv4).
+    ``mtu`` is in bytes.  ``pool`` is the pool of the main address (of the IPv6 prefix for a guest without
+    IPv4).  ``ipv6`` is a /64, or a single address (/128) of a pool with ``shared_ipv6``.
     ``link_local`` is ``None`` where no IPv6 prefix is routed to the guest.  ``moves_from`` names the
     hypervisor that the guest is leaving and that may still advertise it.  If ``allowed_sources`` is not
     empty, only these prefixes may send to the guest; with ``port_isolation`` no guest of the same host may.

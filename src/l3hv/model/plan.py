@@ -192,6 +192,9 @@ class GuestLease:
     """The name of the pool whose options the guest gets."""
     address: str
     """The guest's address."""
+    network: str | None
+    """The first address of the pool if the port has no address in it: the DHCP server assigns pools to ports by
+    the ports' addresses."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,9 @@ class GuestPrefix:
     """The offer of router advertisements to one guest."""
 
     prefix: str
-    """The guest's /64 (RFC 4862)."""
+    """The guest's /64 (RFC 4862), or the one that it shares with others."""
+    autonomous: bool
+    """Whether the guest makes its addresses of the prefix and its MAC."""
     on_link: bool
     """Whether the guest reaches the addresses of its prefix directly."""
     dns: tuple[str, ...]
@@ -245,6 +250,9 @@ class GuestPlan:
     """The offer of DHCPv4; none for a guest without IPv4."""
     prefix: GuestPrefix | None
     """The offer of router advertisements; none for a guest without IPv6."""
+    shared_prefix: str | None
+    """The /64 that the guest shares with other guests: the port answers its neighbour solicitations for their
+    addresses (RFC 4389). None for a guest with a /64 of its own."""
     routes: tuple[GuestRoute, ...]
     """The routes towards the guest."""
     transparent: tuple[tuple[str, str], ...]
@@ -263,6 +271,8 @@ class DhcpPool:
     """The first address of the subnet."""
     netmask: str
     """The subnet's mask."""
+    guest_netmask: str | None
+    """The mask of the guests' addresses if it is not the subnet's: 255.255.255.255 with a link-local gateway."""
     gateway: str
     """The guests' gateway."""
     mtu: int
@@ -284,6 +294,8 @@ class GuestServices:
     """Whether a guest has a lease of DHCPv4."""
     advertisements: bool
     """Whether a guest gets router advertisements."""
+    ndp_proxy: bool
+    """Whether a guest shares a /64 with others."""
 
 
 @dataclass(frozen=True)
@@ -742,7 +754,8 @@ class FilteredDomain:
     open_guests: tuple[str, ...]
     """The guest ports that ``open_interfaces`` may send to without further conditions."""
     pools4: tuple[str, ...]
-    """The IPv4 prefixes of its pools: its guests may send ARP requests for addresses in them."""
+    """The IPv4 prefixes of its pools, and its link-local gateways: its guests may send ARP requests for addresses
+    in them."""
 
 
 @dataclass(frozen=True)

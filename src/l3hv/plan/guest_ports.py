@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from l3hv.model.addressing import HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text
+from l3hv.model.addressing import DEFAULT_ROUTE, HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text, slaac_address
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
 from l3hv.model.names import LOCAL_OUT
@@ -55,10 +55,19 @@ def _with_own_metric(route: GuestRoute, next_metrics: dict[str, int]) -> GuestRo
 
 
 def _guest_plan(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> GuestPlan:
-    lease = GuestLease(pool.name, guest.ipv4) if guest.ipv4 is not None else None
-    prefix = None
-    if guest.ipv6 is not None:
-        prefix = GuestPrefix(guest.ipv6, guest.ipv6_on_link, tuple(s for s in pool.dns if ":" in s))
+    lease = None
+    if guest.ipv4 is not None:
+        network = None if pool.subnet is not None or pool.ipv4 is None else str(pool.ipv4.network_address)
+        lease = GuestLease(pool.name, guest.ipv4, network)
+    prefix = shared = None
+    if guest.ipv6 is not None and pool.ipv6 is not None:
+        dns = tuple(server for server in pool.dns if family_of_text(server) == "ipv6")
+        shared = str(pool.ipv6) if pool.shared_ipv6 else None
+        if shared is None:
+            prefix = GuestPrefix(guest.ipv6, True, guest.ipv6_on_link, dns)
+        else:
+            is_autonomous = guest.ipv6 == f"{slaac_address(pool.ipv6, guest.mac)}/{HOST_LENGTH['ipv6']}"
+            prefix = GuestPrefix(shared, is_autonomous, True, dns)
     addresses = []
     if lease is not None:
         addresses.append(PortAddress("ipv4", str(pool.gateway), HOST_LENGTH["ipv4"]))
@@ -76,19 +85,21 @@ def _guest_plan(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | N
         link_local=guest.link_local,
         lease=lease,
         prefix=prefix,
-        routes=tuple(_routes(guest, prefsrc)),
+        shared_prefix=shared,
+        routes=tuple(_routes(guest, pool, prefsrc)),
         transparent=tuple((address, guest.ipv4 or "") for address in guest.transparent),
         withdraw_without_carrier=guest.withdraw_without_carrier,
     )
 
 
-def _routes(guest: GuestIntent, prefsrc: str | None) -> Iterator[GuestRoute]:
+def _routes(guest: GuestIntent, pool: Pool, prefsrc: str | None) -> Iterator[GuestRoute]:
     ipv4_tables, ipv6_tables = (guest.domain, LOCAL_OUT), (guest.domain,)
     if guest.ipv4 is not None:
         main = f"{guest.ipv4}/32"
         yield GuestRoute("ipv4", main, None, ipv4_tables, GUEST_METRIC, "main", prefsrc)
     if guest.ipv6 is not None:
-        via = None if guest.ipv6_on_link else guest.link_local
+        # A guest of a shared /64 has one address, and its permanent neighbour needs no neighbour discovery.
+        via = None if guest.ipv6_on_link and not pool.shared_ipv6 else guest.link_local
         yield GuestRoute("ipv6", guest.ipv6, via, ipv6_tables, GUEST_METRIC, "main")
     for kind, prefixes in (
         ("address", guest.addresses),
@@ -111,6 +122,7 @@ def guest_services(guests: tuple[GuestPlan, ...]) -> GuestServices:
     return GuestServices(
         dhcp=any(guest.lease is not None for guest in guests),
         advertisements=any(guest.prefix is not None for guest in guests),
+        ndp_proxy=any(guest.shared_prefix is not None for guest in guests),
     )
 
 
@@ -123,12 +135,17 @@ def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool,
 def _dhcp_pool(pool: Pool, mtu: int) -> DhcpPool:
     assert pool.ipv4 is not None, "a pool that DHCP offers addresses of has IPv4"
     routes = pool.routes
-    if routes and not any(prefix == "0.0.0.0/0" for prefix, _ in routes):
-        routes = (("0.0.0.0/0", str(pool.gateway)), *routes)
+    is_outside = pool.subnet is None
+    if (routes or is_outside) and not any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in routes):
+        routes = ((DEFAULT_ROUTE["ipv4"], str(pool.gateway)), *routes)
+    if is_outside:
+        # The first route reaches the gateway itself on the guest's link (RFC 3442).
+        routes = ((f"{pool.gateway}/32", "0.0.0.0"), *routes)
     return DhcpPool(
         name=pool.name,
         subnet=str(pool.ipv4.network_address),
         netmask=str(pool.ipv4.netmask),
+        guest_netmask="255.255.255.255" if is_outside else None,
         gateway=str(pool.gateway),
         mtu=mtu,
         dns=tuple(server for server in pool.dns if ":" not in server),

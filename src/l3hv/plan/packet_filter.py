@@ -70,7 +70,11 @@ def packet_filter(
     allowed = {guest.interface: guest.allowed_sources for guest in host.guests if guest.allowed_sources}
     isolated = tuple(guest.interface for guest in host.guests if guest.port_isolation)
     filtered = {*isolated, *allowed}
-    on_link6 = tuple(g.interface for g in guests if g.prefix is not None and g.prefix.on_link)
+    on_link6 = tuple(
+        guest.interface
+        for guest in guests
+        if any(route.family == "ipv6" and route.via is None for route in guest.routes)
+    )
     macs = {guest.interface: guest.mac for guest in guests}
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
@@ -160,12 +164,18 @@ def _domains(
     open_ports = [port for port in ports if port[1] not in not_open]
     for domain in common.domains:
         if domain.name in host.domains:
+            # Guests also ask for a gateway that is not in their pool.
+            outside = {
+                f"{pool.gateway}/32"
+                for pool in common.pools
+                if pool.domain == domain.name and pool.gateway is not None and pool.subnet is None
+            }
             yield FilteredDomain(
                 domain.name,
                 tuple(port for name, port in ports if name == domain.name),
                 tuple(port for name, port in open_ports if name == domain.name),
                 tuple(port for name, port in guest_ports if name == domain.name and port not in not_open),
-                _of_family(map(str, common.pool_prefixes(domain.name, "ipv4")), "ipv4"),
+                _of_family((*map(str, common.pool_prefixes(domain.name, "ipv4")), *outside), "ipv4"),
             )
 
 

@@ -162,15 +162,15 @@ def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterato
     if family != "ipv4":
         return
     for pool in common.pools:
-        if pool.domain != domain.name or pool.ipv4 is None or pool.gateway is None:
+        if pool.domain != domain.name or pool.subnet is None or pool.gateway is None:
             continue
         reasons: dict[str, str] = {}
         for address, role in (
             (pool.gateway, "gateway"),
-            (pool.ipv4.network_address, "network address"),
-            (pool.ipv4.broadcast_address, "broadcast address"),
+            (pool.subnet.network_address, "network address"),
+            (pool.subnet.broadcast_address, "broadcast address"),
         ):
-            for length in range(HOST_LENGTH[family], longer_than(pool.ipv4) - 1, -1):
+            for length in range(HOST_LENGTH[family], longer_than(pool.subnet) - 1, -1):
                 prefix = str(ip_network(f"{address}/{length}", strict=False))
                 reasons.setdefault(prefix, f"{role} of the pool {pool.name}")
         yield from (match_of_prefix(prefix, why) for prefix, why in reasons.items())

@@ -60,7 +60,8 @@ def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[Pre
             yield match_of_lengths(pool.ipv4, low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
         if family == "ipv6" and pool.ipv6 is not None:
             prefix, host = pool.ipv6, HOST_LENGTH["ipv6"]
-            yield match_of_lengths(prefix, longer_than(prefix), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            if not pool.shared_ipv6:
+                yield match_of_lengths(prefix, longer_than(prefix), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
             yield match_of_lengths(prefix, host, host, f"pool {pool.name}, single addresses")
 
 

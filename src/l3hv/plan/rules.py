@@ -159,7 +159,8 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
 
     The source of an error is the address of the interface on which the packet arrived
     (``icmp_errors_use_inbound_ifaddr``).  It identifies the domain: it is a pool's gateway on a guest port,
-    and the host's own address on a path.  Other packets of the host have no source yet at their lookup; the
+    and the host's own address on a path.  A link-local gateway identifies none, but only the guest at the
+    port gets errors from it, and every table has the guest's route.  Other packets of the host have no source yet at their lookup; the
     packet filter drops pings that are bound to such a source.  Errors about private packets use local-out.
     In IPv6 the domains' own rules apply to errors, too.
     """
@@ -171,8 +172,8 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
         for uplink in host.uplinks
         if uplink.domain == public.name
     ]
-    pools = [pool for pool in common.pools if pool.domain == public.name and pool.gateway is not None]
-    sources = [str(pool.ipv4) for pool in pools]
+    subnets = [pool.subnet for pool in common.pools if pool.domain == public.name]
+    sources = [str(subnet) for subnet in subnets if subnet is not None]
     sources += [str(network.prefix) for network in networks if network is not None]
     for source in sources:
         why = f"ICMP errors about packets of {public.name}"

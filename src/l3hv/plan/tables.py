@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.model.addressing import DEFAULT_ROUTE
+from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4
 from l3hv.model.choices import Family
 from l3hv.model.daemons import DAEMONS, REPLACING_BY_DELETION
 from l3hv.model.intent import Common, Domain, HostIntent
@@ -167,10 +167,6 @@ def _guest_matches(guests: Iterable[GuestPlan], domain: Domain, family: Family) 
     return tuple(match_of_prefix(prefix, why) for prefix, why in reasons.items())
 
 
-LINK_LOCAL4 = "169.254.0.0/16"
-"""Link-local prefix, to which a router does not forward packets (RFC 3927, section 2.6.2)."""
-
-
 def host_domains(common: Common, host: HostIntent) -> list[Domain]:
     return [domain for domain in common.domains if domain.name in host.domains]
 
@@ -209,7 +205,7 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
             for family in domain.families:
                 prefixes = [*map(str, common.pool_prefixes(domain.name, family))] if keeps_routes else []
                 if family == "ipv4":
-                    prefixes.append(LINK_LOCAL4)
+                    prefixes.append(str(LINK_LOCAL4))
                 routes += [LastResort(family, domain.name, "blackhole", prefix=prefix) for prefix in prefixes]
         if any("ipv4" in domain.families for domain in domains):
             routes.append(LastResort("ipv4", LOCAL_OUT, "unreachable"))

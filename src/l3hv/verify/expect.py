@@ -112,6 +112,8 @@ def units(plan: HostPlan) -> list[str]:
         units += ["l3hv-dhcp.service", "l3hv-dhcp-checksums.service"]
     if any(guest.prefix for guest in plan.guests):
         units.append("radvd.service")
+    if plan.guest_services.ndp_proxy:
+        units.append("l3hv-ndp-proxy.service")
     return units
 
 
@@ -374,9 +376,11 @@ def _offers(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
         subject = subjects.Guest(guest.name)
         if guest.lease is not None:
             pool = pools[guest.lease.pool]
-            lease = Lease(guest.lease.address, pool.netmask, pool.gateway, pool.mtu, pool.dns, pool.routes)
+            mask = pool.guest_netmask or pool.netmask
+            lease = Lease(guest.lease.address, mask, pool.gateway, pool.mtu, pool.dns, pool.routes)
             yield Key(Kind.LEASE, subject), lease
         if guest.prefix is not None:
-            prefixes = ((guest.prefix.prefix, guest.prefix.on_link),)
+            # A prefix of which guests make no addresses is not compared.
+            prefixes = ((guest.prefix.prefix, guest.prefix.on_link),) if guest.prefix.autonomous else ()
             offered = Advertisement(prefixes, guest.gateway_mac, guest.mtu, guest.prefix.dns)
             yield Key(Kind.ADVERTISEMENT, subject), offered

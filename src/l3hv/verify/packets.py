@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address
 from typing import Any
 
-from l3hv.model.addressing import link_local_of
+from l3hv.model.addressing import slaac_address
 from l3hv.model.choices import Family
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestMachine
@@ -111,8 +111,9 @@ def planned_addresses(guest: GuestMachine) -> dict[Family, str]:
     if guest.ipv4 is not None:
         addresses["ipv4"] = guest.ipv4
     if guest.ipv6_prefix is not None:
-        interface = int(ip_address(link_local_of(guest.mac))) & (1 << 64) - 1
-        addresses["ipv6"] = str(ip_network(guest.ipv6_prefix).network_address + interface)
+        prefix = IPv6Network(guest.ipv6_prefix)
+        is_address = prefix.prefixlen == prefix.max_prefixlen
+        addresses["ipv6"] = str(prefix[0] if is_address else slaac_address(prefix, guest.mac))
     return addresses
 
 
