@@ -427,8 +427,8 @@ class _Resolution:
     def ipv6_prefix(self, pool: Pool) -> IPv6Network | None:
         """Return the guest's /64: the one of its intent, else the one with its IPv4 address's host number.
 
-        In a pool with ``shared_ipv6`` it is the guest's address as a /128: the one of its intent, else the one
-        that SLAAC makes of its MAC (RFC 4862).
+        In a pool with ``shared_ipv6`` it is the guest's address as a /128: the one of its intent, else the
+        one that SLAAC makes of its MAC (RFC 4862).
         """
         guest = self.guest
         if isinstance(guest.ipv6, IPv6Network):
@@ -461,8 +461,8 @@ class _Resolution:
                 "ipv6",
                 ipv6,
                 f"The guests of the pool {pool.name} share {pool.ipv6}, and each has one address in it.",
-                f"Choose an address other than {pool.prefixes[-1][0]}, or remove ipv6: then it follows from the"
-                " MAC.",
+                f"Choose an address other than {pool.prefixes[-1][0]}, or remove ipv6: then it follows"
+                " from the MAC.",
             )
         elif not pool.shared_ipv6 and ipv6.prefixlen != GUEST_PREFIX_LENGTH:
             self.note(

@@ -37,6 +37,7 @@ from l3hv.model.choices import (
     KINDS,
     Anycast,
     DaemonName,
+    Dhcp,
     Ecmp,
     FailureProfile,
     Family,
@@ -82,6 +83,8 @@ HOST_KEYS = frozenset(
         "l3hv_anycast",
         "l3hv_bgp_key",
         "l3hv_daemon",
+        "l3hv_dhcp",
+        "l3hv_dhcp_servers",
         "l3hv_ecmp",
         "l3hv_ecmp_limit",
         "l3hv_edge_domains",
@@ -267,6 +270,7 @@ def parse_host(
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
+    _check_dhcp(settings, kind, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
@@ -296,6 +300,8 @@ def _read_settings(fields: Fields) -> Settings:
         neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         anycast=fields.take("l3hv_anycast", OneOf[Anycast]("local", "spread"), "local"),
+        dhcp=fields.take("l3hv_dhcp", OneOf[Dhcp]("server", "relay", "none"), "server"),
+        dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_address))),
         origin_validation=fields.take(
             "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
         ),
@@ -649,6 +655,32 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
             notes.add(
                 key, value, f"IPv6 does not work with an MTU of {value}.", f"Choose {LEAST_IPV6_MTU} or more."
             )
+
+
+def _check_dhcp(settings: Settings, kind: Kind, common: Common, notes: Notes) -> None:
+    """Note a relay without servers or without an address of its own, and servers without a relay."""
+    if settings.dhcp == "relay" and not settings.dhcp_servers:
+        notes.add(
+            "l3hv_dhcp_servers",
+            None,
+            "A DHCP relay needs a server.",
+            "List the IPv4 addresses of the DHCP servers.",
+        )
+    if settings.dhcp != "relay" and settings.dhcp_servers:
+        notes.add(
+            "l3hv_dhcp_servers",
+            ", ".join(settings.dhcp_servers),
+            "Only a DHCP relay uses servers.",
+            "Remove them, or set l3hv_dhcp: relay.",
+        )
+    homes = [domain for domain in (common.private, common.public) if domain is not None]
+    if settings.dhcp == "relay" and kind == "hypervisor" and not any(home.loopback("ipv4") for home in homes):
+        notes.add(
+            "l3hv_dhcp",
+            settings.dhcp,
+            "A DHCP relay needs an address that the servers reach on every path.",
+            f"Give the hypervisors loopbacks: l3hv_domains.{homes[0].name}.loopbacks.ipv4.",
+        )
 
 
 def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:

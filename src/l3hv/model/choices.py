@@ -13,6 +13,7 @@ SessionLayout = Literal["per_family", "multiprotocol", "shared"]
 Neighbors = Literal["explicit", "range"]
 Ecmp = Literal["all", "without_default", "none"]
 Anycast = Literal["local", "spread"]
+Dhcp = Literal["server", "relay", "none"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 

@@ -15,6 +15,7 @@ from l3hv.model.addressing import Network, family_of, family_of_text, numbered
 from l3hv.model.choices import (
     Anycast,
     DaemonName,
+    Dhcp,
     DomainKind,
     Ecmp,
     FailureProfile,
@@ -69,12 +70,12 @@ class PathNetwork:
 class Pool:
     """Addresses for guests; without ``gateway`` the pool has only additional addresses of guests.
 
-    With a gateway inside ``ipv4`` the guests see the pool as the subnet of their interface.  With a link-local
-    gateway each guest has its address alone (/32), and no address of the pool has another meaning.
+    With a gateway inside ``ipv4`` the guests see the pool as the subnet of their interface.  With a
+    link-local gateway each guest has its address alone (/32), and no address of the pool has another meaning.
 
-    With ``shared_ipv6`` the guests share ``ipv6``, a /64, and each has one address in it; otherwise each guest
-    has a /64 of its own.  ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs of a prefix and its gateway
-    that DHCP gives to guests.
+    With ``shared_ipv6`` the guests share ``ipv6``, a /64, and each has one address in it; otherwise each
+    guest has a /64 of its own.  ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs
+    of a prefix and its gateway that DHCP gives to guests.
     """
 
     name: str
@@ -228,6 +229,7 @@ class Settings:
     accepts any client of a prefix.  ``prefix_limit_margin`` is in percent; ``prefix_limit`` replaces the
     number of prefixes that follows from the inventory.  ``anycast`` applies to flows of guests to an anycast
     address that a guest of the same host holds: they stay there (``local``) or are spread over all holders.
+    ``dhcp`` is the source of the guests' leases: this host, the ``dhcp_servers`` (by a relay), or none.
     """
 
     mtu: int
@@ -238,6 +240,8 @@ class Settings:
     neighbors: Neighbors
     ecmp_limit: int
     anycast: Anycast
+    dhcp: Dhcp
+    dhcp_servers: tuple[str, ...]
     origin_validation: OriginValidation
     prefix_limit_margin: int
     prefix_limit_action: LimitAction

@@ -193,8 +193,8 @@ class GuestLease:
     address: str
     """The guest's address."""
     network: str | None
-    """The first address of the pool if the port has no address in it: the DHCP server assigns pools to ports by
-    the ports' addresses."""
+    """The first address of the pool if the port has no address in it: the DHCP server assigns pools to ports
+    by the ports' addresses."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class GuestPlan:
     """The link-local address that the guest's IPv6 is routed to: a permanent neighbour of the port with the
     guest's MAC, so that it works with any link-local addresses of the guest. None without IPv6."""
     lease: GuestLease | None
-    """The offer of DHCPv4; none for a guest without IPv4."""
+    """The guest's lease of DHCPv4; none for a guest without IPv4."""
     prefix: GuestPrefix | None
     """The offer of router advertisements; none for a guest without IPv6."""
     shared_prefix: str | None
@@ -272,7 +272,8 @@ class DhcpPool:
     netmask: str
     """The subnet's mask."""
     guest_netmask: str | None
-    """The mask of the guests' addresses if it is not the subnet's: 255.255.255.255 with a link-local gateway."""
+    """The mask of the guests' addresses if it is not the subnet's: 255.255.255.255 with a link-local
+    gateway."""
     gateway: str
     """The guests' gateway."""
     mtu: int
@@ -287,11 +288,43 @@ class DhcpPool:
 
 
 @dataclass(frozen=True)
+class RelayedGuest:
+    """A guest whose DHCPv4 messages are relayed."""
+
+    interface: str
+    """The port's name on the hypervisor."""
+    mac: str
+    """The guest's MAC."""
+    address: str
+    """The guest's address: no other address of a server's offer reaches the guest."""
+    gateway: str
+    """The address of the port, which the guest takes for its server."""
+    link: str
+    """An address of the guest's pool, by which the server finds the pool (RFC 3527)."""
+
+
+@dataclass(frozen=True)
+class DhcpRelay:
+    """The relay of the guests' DHCPv4 messages to servers elsewhere (RFC 3046)."""
+
+    name: str
+    """The hypervisor's name, which tells the servers where a guest is."""
+    address: str
+    """The address of the hypervisor that the servers answer to."""
+    servers: tuple[str, ...]
+    """The addresses of the servers."""
+    guests: tuple[RelayedGuest, ...]
+    """The guests with a lease."""
+
+
+@dataclass(frozen=True)
 class GuestServices:
     """The services that the guests of a hypervisor need."""
 
     dhcp: bool
-    """Whether a guest has a lease of DHCPv4."""
+    """Whether this host offers a guest a lease of DHCPv4."""
+    dhcp_relay: DhcpRelay | None
+    """The relay, if servers elsewhere offer the guests leases; none otherwise."""
     advertisements: bool
     """Whether a guest gets router advertisements."""
     ndp_proxy: bool
@@ -754,8 +787,8 @@ class FilteredDomain:
     open_guests: tuple[str, ...]
     """The guest ports that ``open_interfaces`` may send to without further conditions."""
     pools4: tuple[str, ...]
-    """The IPv4 prefixes of its pools, and its link-local gateways: its guests may send ARP requests for addresses
-    in them."""
+    """The IPv4 prefixes of its pools, and its link-local gateways: its guests may send ARP requests for
+    addresses in them."""
 
 
 @dataclass(frozen=True)

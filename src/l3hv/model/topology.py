@@ -28,7 +28,8 @@ class Port:
 class GuestMachine:
     """One guest and the interface that it has on its hypervisor.
 
-    ``ipv6_prefix`` is the guest's /64, or its address in a shared /64 as a /128.  ``mac`` is the guest's own; ``mtu`` is the MTU of the guest's interface, in bytes.  ``addresses``
+    ``mac`` is the guest's own; ``mtu`` is the MTU of the guest's interface, in bytes.  ``ipv6_prefix`` is the
+    guest's /64, or its address in a shared /64 as a /128.  ``addresses``
     are the additional and anycast addresses (with prefix length 32 or 128; of a subnet the first)
     that the guest must have on its loopback to answer for them.  ``transparent`` are the addresses
     that the hypervisor translates to the guest's own; the guest needs no configuration for them.

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from l3hv.model.addressing import DEFAULT_ROUTE, HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text, slaac_address
+from l3hv.model.addressing import (
+    DEFAULT_ROUTE,
+    HOST_LENGTH,
+    LINK_LOCAL_GATEWAY,
+    family_of_text,
+    slaac_address,
+)
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, GuestIntent, HostIntent, Pool
 from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import (
     DhcpPool,
+    DhcpRelay,
     GuestLease,
     GuestPlan,
     GuestPrefix,
     GuestRoute,
     GuestServices,
     PortAddress,
+    RelayedGuest,
 )
 
 LINK_LOCAL_LENGTH = 64
@@ -117,13 +125,26 @@ def _routes(guest: GuestIntent, pool: Pool, prefsrc: str | None) -> Iterator[Gue
         yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
 
 
-def guest_services(guests: tuple[GuestPlan, ...]) -> GuestServices:
-    """Return the services that the guests of this host need."""
+def guest_services(host: HostIntent, guests: tuple[GuestPlan, ...], source: str | None) -> GuestServices:
+    """Return the services that the guests of this host need; ``source`` is the address of its own traffic."""
+    has_leases, settings = any(guest.lease is not None for guest in guests), host.settings
+    relay = None
+    if has_leases and settings.dhcp == "relay" and source is not None:
+        relay = DhcpRelay(host.name, source, settings.dhcp_servers, tuple(_relayed(guests)))
     return GuestServices(
-        dhcp=any(guest.lease is not None for guest in guests),
+        dhcp=has_leases and settings.dhcp == "server",
+        dhcp_relay=relay,
         advertisements=any(guest.prefix is not None for guest in guests),
         ndp_proxy=any(guest.shared_prefix is not None for guest in guests),
     )
+
+
+def _relayed(guests: Iterable[GuestPlan]) -> Iterator[RelayedGuest]:
+    for guest in guests:
+        if guest.lease is not None:
+            gateway = next(own.address for own in guest.addresses if own.family == "ipv4")
+            link = guest.lease.network or gateway
+            yield RelayedGuest(guest.interface, guest.mac, guest.lease.address, gateway, link)
 
 
 def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool, ...]:

@@ -20,7 +20,8 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
     """Return the plan of one host, computed from its slice of the intent."""
     common, host = host_slice.common, host_slice.host
     loopbacks = loopback_addresses(common, host)
-    guests = guest_plans(common, host, preferred_source(common, loopbacks))
+    source = preferred_source(common, loopbacks)
+    guests = guest_plans(common, host, source)
     anycast = spread_anycast(common, host, dict(host_slice.holders))
     named_sessions = sessions(common, host, host_slice.peers, host_slice.largest)
     return HostPlan(
@@ -39,7 +40,7 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=guests,
         dhcp_pools=dhcp_pools(common, guests),
-        guest_services=guest_services(guests),
+        guest_services=guest_services(host, guests, source),
         packet_filter=packet_filter(common, host, guests, anycast, named_sessions),
         routing=routing(
             host_slice,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 
-from l3hv.model.addressing import first_host
+from l3hv.model.addressing import GUEST_PREFIX_LENGTH, first_host, slaac_address
 from l3hv.model.intent import GuestIntent, HostIntent
 from l3hv.model.text import natural_key
 from l3hv.model.topology import GuestMachine, Machine, Port, Topology
@@ -30,7 +30,9 @@ def _machine(host: HostIntent) -> Machine:
 
 
 def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestMachine:
-    routed = (ip_network(prefix) for prefix in guest.addresses + guest.subnets + guest.anycast)
+    routed = [ip_network(prefix) for prefix in guest.addresses + guest.subnets + guest.anycast]
+    if guest.ipv6 is not None and _is_set_by_hand(guest.ipv6, guest.mac):
+        routed.append(ip_network(guest.ipv6))
     return GuestMachine(
         name=guest.name,
         hypervisor=host.name,
@@ -43,3 +45,11 @@ def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestMachine:
         addresses=tuple(f"{first_host(prefix)}/{prefix.max_prefixlen}" for prefix in routed),
         transparent=guest.transparent,
     )
+
+
+def _is_set_by_hand(ipv6: str, mac: str) -> bool:
+    """Tell whether ``ipv6`` is a single address that SLAAC does not make of the MAC."""
+    prefix = IPv6Network(ipv6)
+    if prefix.prefixlen != prefix.max_prefixlen:
+        return False
+    return prefix[0] != slaac_address(prefix.supernet(new_prefix=GUEST_PREFIX_LENGTH), mac)

@@ -160,8 +160,9 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
     The source of an error is the address of the interface on which the packet arrived
     (``icmp_errors_use_inbound_ifaddr``).  It identifies the domain: it is a pool's gateway on a guest port,
     and the host's own address on a path.  A link-local gateway identifies none, but only the guest at the
-    port gets errors from it, and every table has the guest's route.  Other packets of the host have no source yet at their lookup; the
-    packet filter drops pings that are bound to such a source.  Errors about private packets use local-out.
+    port gets errors from it, and local-out has that guest's route.  Other packets of the host have no source
+    yet at their lookup; the packet filter drops pings that are bound to such a source.  Errors about private
+    packets use local-out.
     In IPv6 the domains' own rules apply to errors, too.
     """
     if not _has_local_out(host, family):

@@ -30,6 +30,11 @@ REQUIRED_SETTINGS: Mapping[str, Settings] = {
         "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
     },
     "l3hv-dhcp.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": _SERVER_CAPABILITIES},
+    "l3hv-dhcp-relay.service": {
+        **_ALWAYS,
+        "DynamicUser": "yes",
+        "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
+    },
     "l3hv-dhcp-checksums.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
     "l3hv-ndp-proxy.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": "CAP_NET_RAW"},
     "radvd.service": {

@@ -31,11 +31,11 @@ def network_data(plan: Mapping[str, Any], guest: str) -> dict[str, Any]:
         "mtu": found.mtu,
         "addresses": list(_addresses(found, pool)),
         "routes": list(_routes(found, pool)),
-        "nameservers": {key: value for key, value in names.items() if value},
+        **({"nameservers": names} if any(names.values()) else {}),
         # The guest makes the addresses of its /64 itself (SLAAC).
         "accept-ra": found.prefix is not None and found.prefix.autonomous,
     }
-    return {"version": 2, "ethernets": {"guest": {key: value for key, value in interface.items() if value != {}}}}
+    return {"version": 2, "ethernets": {"guest": interface}}
 
 
 def _addresses(guest: GuestPlan, pool: DhcpPool | None) -> Iterator[str]:

@@ -30,6 +30,7 @@ from l3hv.verify.values import (
     KernelRoute,
     Learned,
     Lease,
+    LeasedAddress,
     Link,
     PolicyRule,
     Prefixes,
@@ -108,11 +109,13 @@ def units(plan: HostPlan) -> list[str]:
         units.append(RESCANS)
     if plan.rules or plan.last_resorts:
         units.append("l3hv-tables.service")
-    if any(guest.lease for guest in plan.guests):
-        units += ["l3hv-dhcp.service", "l3hv-dhcp-checksums.service"]
-    if any(guest.prefix for guest in plan.guests):
+    services = plan.guest_services
+    if services.dhcp or services.dhcp_relay is not None:
+        server = "l3hv-dhcp" if services.dhcp else "l3hv-dhcp-relay"
+        units += [f"{server}.service", "l3hv-dhcp-checksums.service"]
+    if services.advertisements:
         units.append("radvd.service")
-    if plan.guest_services.ndp_proxy:
+    if services.ndp_proxy:
         units.append("l3hv-ndp-proxy.service")
     return units
 
@@ -141,8 +144,9 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
             yield Key(Kind.LISTENERS, unit_of(unit)), (BGP,)
     if RESCANS in units(plan):
         yield Key(Kind.LISTENERS, unit_of(RESCANS)), ("udp 3179",)
-    if "l3hv-dhcp.service" in units(plan):
-        yield Key(Kind.LISTENERS, unit_of("l3hv-dhcp")), (DHCP,)
+    for unit in ("l3hv-dhcp", "l3hv-dhcp-relay"):
+        if f"{unit}.service" in units(plan):
+            yield Key(Kind.LISTENERS, unit_of(unit)), (DHCP,)
     if "radvd.service" in units(plan):
         yield Key(Kind.LISTENERS, unit_of("radvd")), ("raw ipv6 58",)
 
@@ -378,7 +382,10 @@ def _offers(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
             pool = pools[guest.lease.pool]
             mask = pool.guest_netmask or pool.netmask
             lease = Lease(guest.lease.address, mask, pool.gateway, pool.mtu, pool.dns, pool.routes)
-            yield Key(Kind.LEASE, subject), lease
+            if plan.guest_services.dhcp:
+                yield Key(Kind.LEASE, subject), lease
+            elif plan.guest_services.dhcp_relay is not None:
+                yield Key(Kind.LEASE, subject), LeasedAddress(guest.lease.address)
         if guest.prefix is not None:
             # A prefix of which guests make no addresses is not compared.
             prefixes = ((guest.prefix.prefix, guest.prefix.on_link),) if guest.prefix.autonomous else ()

@@ -50,6 +50,7 @@ from l3hv.verify.values import (
     KernelRoute,
     Learned,
     Lease,
+    LeasedAddress,
     Limit,
     Link,
     NoAnswer,
@@ -527,11 +528,17 @@ def _offers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             continue
         subject = subjects.Guest(guest.name)
         lease, router = offer["lease"], offer["router"]
-        if guest.lease is not None:
-            yield Key(Kind.LEASE, subject), Unread.NO_REPLY if lease is None else _lease(lease)
+        services = plan.guest_services
+        if guest.lease is not None and (services.dhcp or services.dhcp_relay is not None):
+            read = _lease if services.dhcp else _leased_address
+            yield Key(Kind.LEASE, subject), Unread.NO_REPLY if lease is None else read(lease)
         if guest.prefix is not None:
             advertised = Unread.NO_REPLY if router is None else _advertisement(router)
             yield Key(Kind.ADVERTISEMENT, subject), advertised
+
+
+def _leased_address(lease: Mapping[str, Any]) -> LeasedAddress:
+    return LeasedAddress(lease["address"])
 
 
 def _lease(lease: Mapping[str, Any]) -> Lease:

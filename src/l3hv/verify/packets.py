@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Network
 from typing import Any
 
 from l3hv.model.addressing import slaac_address

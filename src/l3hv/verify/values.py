@@ -376,6 +376,13 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class LeasedAddress:
+    """The address that a DHCP server elsewhere offers; its other options are not in the plan."""
+
+    address: str
+
+
+@dataclass(frozen=True)
 class Advertisement:
     """The offer of a router advertisement.
 
@@ -423,5 +430,6 @@ Value = (
     | Limit
     | Refused
     | Lease
+    | LeasedAddress
     | Advertisement
 )

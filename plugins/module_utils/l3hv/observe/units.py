@@ -18,6 +18,7 @@ UNITS = (
     "l3hv-bird-watch.timer",
     "frr.service",
     "l3hv-dhcp.service",
+    "l3hv-dhcp-relay.service",
     "l3hv-dhcp-checksums.service",
     "l3hv-ndp-proxy.service",
     "radvd.service",

@@ -62,7 +62,7 @@ REMEDIES: dict[Kind, str] = {
     Kind.MAC: "correct the guest's MAC in the inventory, or in the guest",
     Kind.NEIGHBOR: "ip neighbor delete {address} dev PORT",
     Kind.TRANSLATION: "systemctl reload l3hv-nftables",
-    Kind.LEASE: "journalctl -u l3hv-dhcp",
+    Kind.LEASE: "journalctl -u l3hv-dhcp*; with a relay, look at the DHCP server's log",
     Kind.ADVERTISEMENT: "journalctl -u radvd",
 }
 

@@ -28,6 +28,7 @@ from l3hv.verify.values import (
     Learned,
     LearnedHops,
     Lease,
+    LeasedAddress,
     Limit,
     Link,
     Listeners,
@@ -437,10 +438,12 @@ def yes_or_no(value: bool) -> str:
 # Offers and packets.
 
 
-def lease(offer: Lease | Unread) -> str:
+def lease(offer: Lease | LeasedAddress | Unread) -> str:
     """Return the offer of DHCP."""
     if isinstance(offer, Unread):
         return "no offer"
+    if isinstance(offer, LeasedAddress):
+        return offer.address
     words = [f"{offer.address} mask {offer.netmask} gateway {offer.gateway} mtu {offer.mtu}"]
     words += ["dns " + " ".join(offer.dns)] if offer.dns else []
     return ", ".join([*words, *(f"route {prefix} via {via}" for prefix, via in offer.routes)])
