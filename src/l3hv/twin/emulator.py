@@ -1,0 +1,490 @@
+"""Emulated machines: QEMU with Debian's own kernel, for features that the kernel of this host lacks.
+
+QEMU emulates the CPU too, because an existing KVM may not work (a nested one may stop a machine at its first
+instructions).  An emulated machine has the same namespace, cables, guests, verbs and SSH address as a
+container: each interface that appears in its namespace becomes a NIC of the same name.  The namespace is like
+the case of a computer, in which each cable ends at a NIC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import lzma
+import os
+import select
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l3hv.model.topology import Machine
+from l3hv.twin import TwinError, access, confinement, image, network, vm
+from l3hv.twin.power import Running, record_running
+from l3hv.twin.state import MANAGEMENT, Standing, Twin
+
+PARTS = Path(__file__).parent
+INIT, FILES = PARTS / "emulated_init.sh", PARTS / "emulated_files"
+CACHE = image.CACHE / "emulated"
+MEMORY_MIB = 512
+DISK_GIB, LAYER_GIB = 2, 4
+MODULES = ("crypto", "drivers/block", "drivers/net", "drivers/virtio", "fs/ext4", "fs/jbd2", "fs/overlayfs", "lib", "net")
+"""The directories of the kernel's modules that machines have; ``fs/mbcache.ko`` is one file."""
+AT_BOOT = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay")
+"""The modules that the first process loads; the kernel loads all others when it needs them."""
+READY = "l3hv-ready"
+"""The line that the machine prints on its console when it has booted."""
+TAP, BRIDGE = "nic-", "br-"
+"""The prefixes of the interfaces that connect a cable to a NIC of QEMU."""
+MOST_NICS = 24
+BUS_SLOT = 4
+"""The first slot of the PCI bus for NICs: disks are in the slots before it."""
+
+
+def lacks(kind: str) -> bool:
+    """Tell whether the kernel of this host has no interfaces of a kind, such as ``vrf``."""
+    options = {"vrf": ("table", "10"), "vlan": ("id", "10")}.get(kind, ())
+    link = ("link", "lo") if kind == "vlan" else ()
+    command = ["unshare", "--net", "ip", "link", "add", *link, "name", "x0", "type", kind, *options]
+    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of Debian: the files that QEMU boots, and the modules of the machines."""
+
+    vmlinuz: Path
+    initramfs: Path
+    modules: Path
+
+
+def ensure_kernel(suite: str, say: Callable[[str], None]) -> Kernel:
+    """Return the cloud kernel of a Debian suite; fetch and unpack its package if it is not cached."""
+    directory = CACHE / f"kernel-{suite}-{_digest(INIT, __file__)}"
+    if not directory.is_dir():
+        say(f"extracting the kernel of {suite} from its package (about twenty seconds)")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
+            work, unpacked, made = (Path(building, name) for name in ("work", "unpacked", "made"))
+            work.mkdir()
+            subprocess.run(["dpkg-deb", "--extract", vm.kernel_package(work, suite), unpacked], check=True)
+            (vmlinuz,) = unpacked.glob("boot/vmlinuz-*")
+            release = vmlinuz.name.removeprefix("vmlinuz-")
+            _unpack_modules(next(unpacked.glob(f"**/lib/modules/{release}/kernel")), made / "lib/modules" / release)
+            subprocess.run(["busybox", "depmod", "-b", made, release], check=True)
+            _make_initramfs(made, release, Path(building, "root"))
+            shutil.copy(vmlinuz, made / "vmlinuz")
+            made.rename(directory)
+    return Kernel(directory / "vmlinuz", directory / "initramfs", directory / "lib/modules")
+
+
+def _digest(*paths: Path | str) -> str:
+    import hashlib
+
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]
+
+
+def _unpack_modules(kernel: Path, target: Path) -> None:
+    """Copy the modules of ``MODULES`` without compression: busybox does not decompress them."""
+    wanted = [path for part in MODULES for path in (kernel / part).rglob("*.ko*")]
+    for path in [*wanted, *kernel.glob("fs/mbcache.ko*")]:
+        place = target / "kernel" / path.relative_to(kernel)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content, place = lzma.decompress(content), place.with_suffix("")
+        place.write_bytes(content)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copy(kernel.parent / name, target / name)
+
+
+def _make_initramfs(made: Path, release: str, root: Path) -> None:
+    """Create the initramfs: busybox, ``INIT``, and the modules that it loads with their dependencies."""
+    for directory in ("bin", "dev", "lower", "layer", "new", "proc", "sys"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
+    shutil.copy(INIT, root / "init")
+    (root / "init").chmod(0o755)
+    shown = subprocess.run(
+        ["busybox", "modprobe", "-D", "-d", made, "-S", release, *AT_BOOT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    del shown
+    modules = made / "lib/modules" / release
+    dependencies = {}
+    for line in (modules / "modules.dep").read_text().splitlines():
+        path, _, needed = line.partition(":")
+        dependencies[Path(path).stem.removesuffix(".ko").replace("-", "_")] = [path, *needed.split()]
+    for name in AT_BOOT:
+        for path in dependencies.get(name, ()):
+            target = root / "lib/modules" / release / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(modules / path, target)
+    for name in ("modules.dep", "modules.builtin"):
+        shutil.copy(modules / name, root / "lib/modules" / release / name)
+    (root / "modules").write_text("\n".join(AT_BOOT) + "\n")
+    with (made / "initramfs").open("wb") as out:
+        archive(root, out)
+
+
+def archive(root: Path, out: Any) -> None:
+    """Append a directory to a file as a cpio archive, the format that the kernel unpacks."""
+    command = "find . -print0 | busybox cpio --quiet -0 -o -H newc"
+    subprocess.run(["sh", "-c", command], cwd=root, stdout=out, stderr=subprocess.DEVNULL, check=True)
+
+
+def ensure_disk(root: Path, kernel: Kernel, say: Callable[[str], None]) -> Path:
+    """Return the disk of an image: its files with the kernel's modules and ``FILES``; machines only read it."""
+    files = sorted(path for path in FILES.rglob("*") if path.is_file())
+    disk = CACHE / f"{root.name}-{kernel.modules.parents[1].name}-{_digest(*files)}.ext4"
+    if disk.exists():
+        return disk
+    say(f"writing the disk of {root.name} (about ten seconds)")
+    with (CACHE / f".lock-{disk.name}").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as building:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if disk.exists():
+            return disk
+        upper, work, merged = (Path(building, name) for name in ("upper", "work", "merged"))
+        shutil.copytree(FILES, upper)
+        shutil.copytree(kernel.modules, upper / "usr/lib/modules")
+        (upper / "usr/sbin").mkdir(exist_ok=True)
+        shutil.copy(shutil.which("busybox") or "/bin/busybox", upper / "usr/lib/twin/busybox")
+        (upper / "usr/sbin/modprobe").symlink_to("../lib/twin/busybox")
+        for unit in ("twin-ready", "twin-management"):
+            wants = upper / "etc/systemd/system/graphical.target.wants"
+            wants.mkdir(parents=True, exist_ok=True)
+            (wants / f"{unit}.service").symlink_to(f"/etc/systemd/system/{unit}.service")
+        for directory in (work, merged):
+            directory.mkdir()
+        new = Path(building, "disk")
+        layers = f"lowerdir={root},upperdir={upper},workdir={work}"
+        script = (
+            f"mount -t overlay l3hv -o {shlex.quote(layers)} {shlex.quote(str(merged))}\n"
+            f"{shlex.join(_mke2fs(new, merged, DISK_GIB))}"
+        )
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-ec", script], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise TwinError(f"the disk of {root.name} cannot be written: {done.stderr.strip()}")
+        new.rename(disk)
+    return disk
+
+
+def _mke2fs(disk: Path, root: Path, gibibytes: int) -> list[str]:
+    """Return the command that makes a sparse disk with the files of a directory."""
+    options = ("-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=1")
+    return ["mke2fs", *options, "-d", str(root), str(disk), f"{gibibytes}G"]
+
+
+def prepare_layer(files: Path) -> None:
+    """Turn a machine's own files, in ``files/upper``, into the disk that it writes to, at its first boot."""
+    layer = files / "layer.ext4"
+    if layer.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=files) as building:
+        (Path(building) / "work").mkdir()
+        (files / "upper").rename(Path(building) / "upper")
+        try:
+            subprocess.run(_mke2fs(layer.with_suffix(".new"), Path(building), LAYER_GIB), check=True)
+        finally:
+            (Path(building) / "upper").rename(files / "upper")
+    layer.with_suffix(".new").rename(layer)
+
+
+class Qmp:
+    """QEMU's control socket (QMP): commands and their results, and events."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self._socket.connect(str(path))
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise TwinError(f"QEMU does not answer on {path}") from None
+                time.sleep(0.02)
+        self._lines = self._socket.makefile("rb")
+        self.events: list[dict[str, Any]] = []
+        self._lines.readline()  # the greeting
+        self.execute("qmp_capabilities")
+
+    def fileno(self) -> int:
+        """Return the file descriptor for select."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Run a command, and return its result; raise TwinError if QEMU refuses it."""
+        self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        while True:
+            answer = self._read()
+            if "error" in answer:
+                raise TwinError(f"QEMU refuses {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+            self.events.append(answer)
+
+    def read_event(self) -> None:
+        """Read one event."""
+        self.events.append(self._read())
+
+    def _read(self) -> dict[str, Any]:
+        line = self._lines.readline()
+        if not line:
+            raise TwinError("QEMU has ended")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@dataclass
+class Nic:
+    """A NIC of the machine: the number of its tap and slot, its MAC, and whether its cable has a carrier."""
+
+    number: int
+    mac: str
+    carrier: bool
+
+
+class Case:
+    """The NICs of a machine, one for each interface in its namespace.
+
+    A bridge joins the end of the cable with the tap of QEMU.  The NIC has the MAC that the end had, which gets
+    another: a bridge would keep the frames to it.
+    """
+
+    def __init__(self, twin: Twin, machine: str) -> None:
+        self._twin, self._machine = twin, machine
+        self.nics: dict[str, Nic] = {}
+        network.write_settings(twin.machine_namespace(machine), network.SWITCH_SETTINGS)
+
+    def find(self) -> None:
+        """Record a NIC for each interface before the machine boots."""
+        for name, mac, carrier in self._cables():
+            self.nics[name] = Nic(self._free_number(), mac, carrier)
+
+    def arguments(self) -> list[str]:
+        """Return QEMU's arguments for the NICs at boot."""
+        words = []
+        for nic in self.nics.values():
+            tap = f"tap,id={TAP}{nic.number},ifname={TAP}{nic.number},script=no,downscript=no"
+            words += ["-netdev", tap, "-device", ",".join(f"{k}={v}" for k, v in self._device(nic).items())]
+        return [word.replace("driver=", "") if word.startswith("driver=") else word for word in words]
+
+    def _device(self, nic: Nic) -> dict[str, str]:
+        return {
+            "driver": "virtio-net-pci",
+            "id": f"device-{nic.number}",
+            "netdev": f"{TAP}{nic.number}",
+            "mac": nic.mac,
+            "romfile": "",
+            "bus": "pci.0",
+            "addr": f"{BUS_SLOT + nic.number:#x}",
+        }
+
+    def connect(self, qmp: Qmp) -> None:
+        """Connect all taps to their cables, once QEMU has created the taps."""
+        for name, nic in self.nics.items():
+            self._join(name, nic)
+            qmp.execute("set_link", name=f"device-{nic.number}", up=nic.carrier)
+
+    def follow(self, qmp: Qmp) -> list[tuple[str, str]]:
+        """Plug NICs of new interfaces, unplug those of removed ones, and pass carriers on.
+
+        Returns the MAC and the name of each new NIC: the machine does not know its name yet.
+        """
+        there = {name: (mac, carrier) for name, mac, carrier in self._cables()}
+        for name in self.nics.keys() - there.keys():
+            nic = self.nics.pop(name)
+            qmp.execute("device_del", id=f"device-{nic.number}")
+            self._await_removal(qmp, nic)
+            qmp.execute("netdev_del", id=f"{TAP}{nic.number}")
+            self._remove_bridge(nic)
+        new = []
+        for name, (mac, carrier) in there.items():
+            nic = self.nics.get(name)
+            if nic is None:
+                nic = self.nics[name] = Nic(self._free_number(), mac, carrier)
+                tap = f"{TAP}{nic.number}"
+                qmp.execute("netdev_add", type="tap", id=tap, ifname=tap, script="no", downscript="no")
+                qmp.execute("device_add", **self._device(nic))
+                self._join(name, nic)
+                qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
+                new.append((mac, name))
+            elif nic.carrier != carrier:
+                nic.carrier = carrier
+                qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
+        return new
+
+    def _free_number(self) -> int:
+        taken = {nic.number for nic in self.nics.values()}
+        for number in range(MOST_NICS):
+            if number not in taken:
+                return number
+        raise TwinError(f"{self._machine} has more than {MOST_NICS} interfaces: an emulated machine has no room")
+
+    def _cables(self) -> list[tuple[str, str, bool]]:
+        """Return the name, MAC and carrier of each interface that is the end of a cable."""
+        with network.netlink(self._twin.machine_namespace(self._machine)) as link:
+            found = [
+                (entry.get_attr("IFLA_IFNAME"), entry.get_attr("IFLA_ADDRESS"), bool(entry.get_attr("IFLA_CARRIER")))
+                for entry in link.get_links()
+            ]
+        return [one for one in found if one[0] != "lo" and not one[0].startswith((TAP, BRIDGE))]
+
+    def _join(self, name: str, nic: Nic) -> None:
+        bridge = f"{BRIDGE}{nic.number}"
+        with network.netlink(self._twin.machine_namespace(self._machine)) as link:
+            network.add_bridge(link, bridge)
+            index = link.link_lookup(ifname=bridge)[0]
+            own = network.stable_mac(self._machine, f"end of {name}")
+            end = link.link_lookup(ifname=name)[0]
+            link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
+            (tap,) = link.link_lookup(ifname=f"{TAP}{nic.number}")
+            link.link("set", index=tap, mtu=network.SWITCH_MTU, master=index, state="up")
+
+    def _remove_bridge(self, nic: Nic) -> None:
+        with network.netlink(self._twin.machine_namespace(self._machine)) as link:
+            network.remove_link(link, f"{BRIDGE}{nic.number}")
+
+    @staticmethod
+    def _await_removal(qmp: Qmp, nic: Nic) -> None:
+        """Wait until the machine has released a NIC; a machine that does not answer keeps its slot for now."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            for event in qmp.events:
+                if event.get("event") == "DEVICE_DELETED" and event["data"].get("device") == f"device-{nic.number}":
+                    return
+            if select.select([qmp], [], [], 0.2)[0]:
+                qmp.read_event()
+
+
+def boot(twin: Twin, standing: Standing, machine: Machine, files: Path, reboot_status: int) -> int:
+    """Boot a machine and wait until it goes down; return ``reboot_status`` if it reboots, else 0."""
+    directory = twin.machine_directory(machine.name)
+    suite = image.SUITES[machine.system]
+    kernel = ensure_kernel(suite, twin.say)
+    disk = ensure_disk(Path(standing.images[machine.image]), kernel, twin.say)
+    prepare_layer(files)
+    case = Case(twin, machine.name)
+    case.find()
+    initramfs = directory / "initramfs"
+    _write_initramfs(initramfs, kernel, case.nics, str(standing.address(machine.name)))
+    control, console = directory / "qmp", directory / "serial.log"
+    for old in (control, console):
+        old.unlink(missing_ok=True)
+    command = _qemu(kernel, initramfs, (disk, files / "layer.ext4"), control, console, case.arguments())
+    namespace = network.NAMESPACES / twin.machine_namespace(machine.name)
+    script = f"exec nsenter --net={shlex.quote(str(namespace))} {shlex.join(command)}"
+    process = subprocess.Popen(
+        confinement.confined(twin, machine.name, script), stdin=subprocess.DEVNULL, cwd="/"
+    )
+    with contextlib.closing(Qmp(control)) as qmp, contextlib.closing(
+        network.LinkEvents(twin.machine_namespace(machine.name))
+    ) as events:
+        case.connect(qmp)
+        qmp.execute("cont")
+        return _follow(twin, machine.name, process, qmp, events, case, console, reboot_status)
+
+
+def _follow(
+    twin: Twin,
+    name: str,
+    process: subprocess.Popen[bytes],
+    qmp: Qmp,
+    events: network.LinkEvents,
+    case: Case,
+    console: Path,
+    reboot_status: int,
+) -> int:
+    """Follow a machine from its start to its end."""
+    since = time.time()
+    record_running(twin, name, Running(process.pid, since, False, emulated=True))
+    is_ready = False
+    pending: list[tuple[str, str]] = []
+    ended = os.pidfd_open(process.pid)
+    try:
+        while ended not in (ready := select.select([ended, qmp, events], [], [], 0.2)[0]):
+            if not is_ready and console.exists() and READY in console.read_text(errors="replace"):
+                is_ready = True
+                record_running(twin, name, Running(process.pid, since, True, emulated=True))
+                _start_guests(twin, name)
+            if qmp in ready:
+                qmp.read_event()
+            if events in ready:
+                events.read()
+            pending += case.follow(qmp)
+            if pending and is_ready:
+                _name_interfaces(twin, name, pending)
+                pending = []
+    except TwinError:
+        if process.poll() is None and not select.select([ended], [], [], 5)[0]:
+            raise
+    finally:
+        os.close(ended)
+    process.wait()
+    reasons = [event["data"].get("reason") for event in qmp.events if event.get("event") == "SHUTDOWN"]
+    if not is_ready and "guest-reset" not in reasons:
+        raise TwinError(f"it ended before it had booted: see {console}")
+    return reboot_status if "guest-reset" in reasons else 0
+
+
+def _start_guests(twin: Twin, name: str) -> None:
+    from l3hv.twin import machine
+
+    machine.start_guests(twin, twin.standing(), name)
+
+
+def _name_interfaces(twin: Twin, name: str, new: Iterable[tuple[str, str]]) -> None:
+    """Give new NICs their names, and the settings of sysctl.d, as udev does."""
+    words = [word for pair in new for word in pair]
+    subprocess.run(
+        ["ssh", "-F", str(access.ssh_config(twin)), name, shlex.join(["/usr/lib/twin/name-interfaces", *words])],
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=60,
+    )
+
+
+def _write_initramfs(path: Path, kernel: Kernel, nics: Mapping[str, Nic], address: str) -> None:
+    """Write the initramfs of one boot: the kernel's, with the names of the NICs and the management address."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as own:
+        table = "".join(f"{nic.mac} {name}\n" for name, nic in nics.items())
+        Path(own, "nics").write_text(table)
+        Path(own, "management").write_text(f"{address}/{MANAGEMENT.prefixlen} {MANAGEMENT}\n")
+        with path.open("wb") as out:
+            out.write(kernel.initramfs.read_bytes())
+            out.flush()
+            archive(Path(own), out)
+
+
+def _qemu(
+    kernel: Kernel, initramfs: Path, disks: Iterable[Path], control: Path, console: Path, nics: Iterable[str]
+) -> list[str]:
+    drives = []
+    for number, disk in enumerate(disks):
+        mode = "readonly=on" if number == 0 else "cache=unsafe"
+        drives += ["-drive", f"if=none,id=disk{number},format=raw,{mode},file={disk}"]
+        drives += ["-device", f"virtio-blk-pci,drive=disk{number},bus=pci.0,addr={2 + number:#x}"]
+    return [
+        *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-S"),
+        *("-machine", "pc", "-accel", "tcg,tb-size=96", "-cpu", vm.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
+        *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
+        *("-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0 tsc=reliable"),
+        *("-serial", f"file:{console}", "-qmp", f"unix:{control},server=on,wait=off"),
+        *drives,
+        *nics,
+    ]
