@@ -56,6 +56,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         self._failures: dict[str, str] = {}
         self._counts: Mapping[str, int] | None = None
         self._should_verify = False
+        self._has_intent_failed = False
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._should_verify = Path(playbook._file_name).name == VERIFYING_PLAYBOOK
@@ -81,12 +82,17 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             self._print_task_banner(result.task)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        if result.result.get("changed") or self._display.verbosity > 0:
+        if self._is_worth_a_line(result):
             super().v2_runner_item_on_ok(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        host = result.host.get_name()
+        if result.result.get("changed"):
+            self._changes.setdefault(host, {})[_place(result.task)] = None
         if not ignore_errors:
-            self._failures[result.host.get_name()] = result.task.get_name()
+            self._failures[host] = result.task.get_name()
+        if result.task.action == "l3hv_intent":
+            self._has_intent_failed = True
         if self._display.verbosity == 0 and "." not in result.task.action:
             # Ansible prints an error twice, first with the line of the playbook. The messages of our own
             # modules and action plugins name the host and the field: the line adds nothing.
@@ -123,7 +129,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         failed = [host for host in hosts if host in self._failures and _has_failed(stats.summarize(host))]
         changed = [host for host in hosts if self._changes.get(host)]
         numbers = [f"{len(changed)} {'would change' if _is_check() else 'changed'}"]
-        numbers += [f"{len(failed)} failed"] * bool(failed)
+        numbers += [f"{len(failed)} failed"] * bool(failed and not self._has_intent_failed)
         yield "hosts", f"{len(hosts)}: {', '.join(numbers)}", C.COLOR_ERROR if failed else None
         for host in changed[:MOST_HOSTS]:
             yield f"  {host}", f"changes by {', '.join(self._changes[host])}", C.COLOR_CHANGED
@@ -137,6 +143,10 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         for host in hosts:
             if reason := stats.custom.get(host, {}).get(UNCHANGED):
                 yield f"  {host}", f"left unchanged: {reason}", C.COLOR_WARN
+        if self._has_intent_failed:
+            # One host reads the intent for all.
+            yield "intent", "it has problems: see above", C.COLOR_ERROR
+            failed = []
         for host in failed[:MOST_HOSTS]:
             yield f"  {host}", f"failed: {self._failures[host]}", C.COLOR_ERROR
         if len(failed) > MOST_HOSTS:
@@ -149,14 +159,24 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
                 words += f", {counted(warnings, 'warning')}"
             yield "verification", words, C.COLOR_ERROR if bad else C.COLOR_OK
         elif self._should_verify:
-            reason = "this is check mode" if _is_check() else "the run failed before" if failed else "--tags"
-            yield "verification", f"not done: {reason}", C.COLOR_WARN
+            yield "verification", f"not done: {_reason_without_verification(bool(failed))}", C.COLOR_WARN
         minutes, seconds = divmod(round(time.monotonic() - self._began), 60)
         yield "time", f"{minutes} min {seconds} s" if minutes else f"{seconds} s", None
 
 
 def _is_check() -> bool:
     return bool(context.CLIARGS.get("check"))
+
+
+def _reason_without_verification(has_failed: bool) -> str:
+    """Return the reason why a run of the playbook did not verify its hosts."""
+    if _is_check():
+        return "this is check mode"
+    if has_failed:
+        return "the run failed before"
+    if list(context.CLIARGS.get("tags") or ["all"]) != ["all"] or context.CLIARGS.get("skip_tags"):
+        return "--tags or --skip-tags leaves it out"
+    return "no host of the run is managed by l3hv"
 
 
 def _place(task: Any) -> str:

@@ -35,6 +35,17 @@ def test_claims_survive_json():
         assert tuple(from_plain(Claim, claim) for claim in plain) == claims(host)
 
 
+def test_two_hosts_can_exchange_their_addresses_on_a_path():
+    hosts = fabric(2, guests=0)
+    first, second = (name for name, (kind, _) in hosts.items() if kind == "hypervisor")
+    network = IPv4Network(COMMON.network("a", "public", "ipv4").prefix)
+    own = {name: str(network[hosts[name][1]["l3hv_id"]]) for name in (first, second)}
+    for name, other in ((first, second), (second, first)):
+        hosts[name][1]["l3hv_path_addresses"] = {"a": {"public": {"ipv4": own[other]}}}
+    found = intents(hosts)
+    assert clashes({name: claims(host) for name, host in found.items()}, COMMON) == []
+
+
 small_prefixes = st.builds(
     lambda address, length: str(IPv4Network((0xC0000200 + address, length), strict=False)),
     st.integers(0, 15),

@@ -167,6 +167,11 @@ def test_without_a_private_domain_no_rule_uses_a_private_table():
     ]
 
 
+def test_a_hypervisor_with_private_uplinks_only_has_no_rule_of_the_public_table():
+    uplinks = {"a": {"private": "eno1"}, "b": {"private": "eno2"}}
+    assert not [rule for rule in rules("hypervisor", "ipv4", l3hv_uplinks=uplinks) if "public" in rule]
+
+
 def test_priorities_are_consecutive_and_below_the_kernels_own():
     common = common_of(COMMON | {"l3hv_rule_priority": 32660})
     variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}}

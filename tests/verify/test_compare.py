@@ -210,6 +210,16 @@ def test_guests_of_unobserved_hosts_may_be_missing() -> None:
     assert {"route 203.0.113.4/32 in public", "received rr1_public ipv4"} <= warned
 
 
+def test_a_table_without_routes_is_no_failure_where_all_guests_may_be_missing() -> None:
+    least = FABRIC.without_guests_of(LAB.keys() - {"internet"})
+    empty = FABRIC.without_guests_of(LAB.keys())
+    seen = as_planned.observation(LAB["internet"], empty)
+    for table in LAB["internet"].routing.tables:
+        if table.kernel_table is not None:
+            seen["learned"][table.name] = as_planned.listed(empty.routes(LAB["internet"], table))
+    assert different(compared(LAB["internet"], seen, FABRIC, least)) == {}
+
+
 def test_missing_guests_explain_neither_sources_nor_interfaces() -> None:
     least = FABRIC.without_guests_of(LAB.keys() - {"hv1"})
     without_vm4 = Fabric(ANNOUNCED, {"hv3": frozenset({"vm4"})})

@@ -46,7 +46,7 @@ class Claim:
 
 def claims(host: HostIntent) -> tuple[Claim, ...]:
     """Return everything that ``host`` claims."""
-    return (*_host_claims(host), *(claim for guest in host.guests for claim in _guest_claims(guest)))
+    return (*_host_claims(host), *(claim for guest in host.guests for claim in guest_claims(guest)))
 
 
 def _host_claims(host: HostIntent) -> Iterator[Claim]:
@@ -75,7 +75,8 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
         yield Claim("address", f"{place}.{declared.address}", where)
 
 
-def _guest_claims(guest: GuestIntent) -> Iterator[Claim]:
+def guest_claims(guest: GuestIntent) -> Iterator[Claim]:
+    """Yield the claims of a guest."""
     where = f"l3hv_guests[{guest.name}]"
     yield Claim("guest", guest.name, f"{where}.name")
     yield Claim("mac", guest.mac, f"{where}.mac")
@@ -118,9 +119,12 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
                 first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
                 if other is not claim:
                     problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+    declared = {(host, claim.field) for (kind, _), (host, claim) in unique.items() if kind == "address"}
     for (kind, _), (host, claim) in unique.items():
-        if kind == "address" and (problem := _taken_by_id(host, claim, unique, common)) is not None:
-            problems.setdefault((host, claim.field), problem)
+        if kind == "address":
+            problem = _taken_by_id(host, claim, unique, places=places, declared=declared, common=common)
+            if problem is not None:
+                problems.setdefault((host, claim.field), problem)
     return [
         *_paths_without_reflector(places["path"], places["reflector"], common),
         *_impossible_moves(moves, places["hypervisor"]),
@@ -130,16 +134,31 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
 
 
 def _taken_by_id(
-    host: str, claim: Claim, unique: Mapping[tuple[str, str], tuple[str, Claim]], common: Common
+    host: str,
+    claim: Claim,
+    unique: Mapping[tuple[str, str], tuple[str, Claim]],
+    *,
+    places: Mapping[str, Mapping[str, list[str]]],
+    declared: Collection[tuple[str, str]],
+    common: Common,
 ) -> Problem | None:
-    """Return a problem where the address that ``host`` declares on a path follows from another host's id."""
+    """Return a problem where the address that ``host`` declares on a path follows from another host's id.
+
+    The other host has that address unless it has no uplink there, or declares another one itself.
+    ``declared`` has the hosts and fields of all declared addresses.
+    """
     path, domain, address = claim.value.split(".", 2)
-    network = common.network(path, domain, family_of_text(address))
+    family = family_of_text(address)
+    network = common.network(path, domain, family)
     if network is None:
         return None
     number = int(ip_address(address)) - int(network.prefix.network_address)
     other, _ = unique.get(("id", f"{path}.{number}"), (host, claim))
     if other == host:
+        return None
+    place = f"{path}.{domain}"
+    has_uplink = any(other in places[kind].get(place, ()) for kind in ("path", "reflector"))
+    if not has_uplink or (other, f"l3hv_path_addresses.{place}.{family}") in declared:
         return None
     message = f"{address} has the host number {number} in {network.prefix}, the id of {other} (path {path})."
     remedy = f"Choose an address that no other host has, or another l3hv_id for {other}."

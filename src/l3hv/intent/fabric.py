@@ -29,6 +29,7 @@ from l3hv.model.addressing import (
     METADATA_SERVICE,
     Network,
     family_of,
+    family_of_text,
     is_inside,
     numbers_of,
 )
@@ -62,6 +63,8 @@ DEFAULT_GATEWAY_MAC = "02:6c:33:68:76:01"
 DEFAULT_RULE_PRIORITY = 1000
 MOST_PATHS = 4
 LEAST_IPV6_MTU = 1280
+MOST_DNS_SERVERS = 16
+OPTION_BYTES, DEFAULT_ROUTE_BYTES = 255, 5
 """RFC 8200, section 5."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
@@ -72,7 +75,7 @@ _FAMILY_KEYS = frozenset(FAMILIES)
 _RESERVED_DOMAINS = frozenset(
     {
         *("all", "cache", "default", "local", "main", "unspec"),
-        *("flow", "ipv", "master", "roa", "shared", "spread", "vpn"),
+        *("as", "flow", "ipv", "master", "roa", "shared", "spread", "vpn"),
     }
 )
 _KERNEL_TABLES = {253: "default", 254: "main", 255: "local"}
@@ -84,7 +87,8 @@ fabric_name = Text(
 )
 domain_name = Text(
     r"[a-z][a-z0-9]{0,14}",
-    "a domain's name of lower-case letters and digits (at most 15) that the kernel does not use itself",
+    "a domain's name of lower-case letters and digits (at most 15, a letter first) that the kernel does not"
+    " use itself",
     "Choose a name such as public or private.",
     _RESERVED_DOMAINS,
     "the kernel or BIRD uses them for tables of its own",
@@ -101,7 +105,7 @@ pool_name = Text(
 )
 key_name = Text(
     r"[a-z][a-z0-9]{0,14}",
-    "a key's name of lower-case letters and digits (at most 15)",
+    "a key's name of lower-case letters and digits (at most 15, a letter first)",
     "Choose a name such as fabric.",
 )
 dns_domain = Text(
@@ -443,6 +447,7 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
         )
     if pool.gateway is not None:
         _check_gateway(pool, pool.gateway, where, notes)
+    _check_options(pool, where, notes)
     for destination, via in pool.routes:
         if pool.subnet is None and via != str(pool.gateway):
             notes.add(
@@ -451,13 +456,42 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
                 f"Guests of the pool reach only their gateway, not the gateway {via} of {destination}.",
                 "Remove the gateway of this route: it uses the pool's.",
             )
-        elif pool.subnet is not None and IPv4Address(via) not in pool.subnet:
+        elif pool.subnet and int(IPv4Address(via)) - int(pool.subnet[0]) not in numbers_of(pool.subnet):
             notes.add(
                 f"{where}.routes",
                 via,
-                f"The gateway {via} of {destination} is not in the pool.",
+                f"The gateway {via} of {destination} is no host address of the pool.",
                 "Choose a gateway in the pool's IPv4 prefix: guests reach no other.",
             )
+
+
+def _check_options(pool: Pool, where: str, notes: Notes) -> None:
+    """Note options that do not fit into DHCP (RFC 2132: 255 bytes) or into a router advertisement."""
+    for family in FAMILIES:
+        servers = [server for server in pool.dns if family_of_text(server) == family]
+        if len(servers) > MOST_DNS_SERVERS:
+            notes.add(
+                f"{where}.dns",
+                len(servers),
+                f"The pool has {len(servers)} {family} addresses of name servers.",
+                f"Keep at most {MOST_DNS_SERVERS}: clients use three.",
+            )
+    # Each route has the length, the significant bytes of the prefix and the gateway (RFC 3442).
+    routes = sum(1 + (IPv4Network(prefix).prefixlen + 7) // 8 + 4 for prefix, _ in pool.routes)
+    if pool.routes and routes + DEFAULT_ROUTE_BYTES > OPTION_BYTES:
+        notes.add(
+            f"{where}.routes",
+            len(pool.routes),
+            f"{len(pool.routes)} routes do not fit into the {OPTION_BYTES} bytes of DHCP's option.",
+            "Join some of them, or remove routes that the default route includes.",
+        )
+    if sum(len(domain) + 2 for domain in pool.search) > OPTION_BYTES:
+        notes.add(
+            f"{where}.search",
+            len(pool.search),
+            f"The search domains do not fit into the {OPTION_BYTES} bytes of DHCP's option.",
+            "Keep fewer or shorter ones.",
+        )
 
 
 def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from l3hv.intent.fabric import LEAST_IPV6_MTU
 from l3hv.intent.shape import (
     Fields,
     Notes,
@@ -281,7 +282,7 @@ class _Resolution:
         families = self.families_of_extras(prefix)
         has_ipv6 = prefix is not None or "ipv6" in families
         self.check_link_local(has_ipv6)
-        mtu = self.mtu(pool)
+        mtu = self.mtu(pool, has_ipv6=has_ipv6)
         if len(problems) > before:
             return None
         return GuestIntent(
@@ -542,7 +543,7 @@ class _Resolution:
                 "Remove link_local, or give the guest a /64 with ipv6.",
             )
 
-    def mtu(self, pool: Pool) -> int:
+    def mtu(self, pool: Pool, *, has_ipv6: bool) -> int:
         if pool.mtu is not None and pool.mtu > self.host.mtu:
             self.host.notes.add(
                 "l3hv_mtu",
@@ -550,7 +551,16 @@ class _Resolution:
                 f"The uplinks have an MTU of {self.host.mtu}, but the pool {pool.name} has {pool.mtu}.",
                 f"Choose at least {pool.mtu}, or lower l3hv_pools.{pool.name}.mtu.",
             )
-        return self.host.guest_mtu if pool.mtu is None else pool.mtu
+        found = self.host.guest_mtu if pool.mtu is None else pool.mtu
+        # The other low MTUs are problems of the pool and of the host.
+        if has_ipv6 and pool.ipv6 is None and pool.mtu is not None and found < LEAST_IPV6_MTU:
+            self.note(
+                "ipv6",
+                self.guest.ipv6,
+                f"IPv6 does not work with the MTU of {found} of the pool {pool.name}.",
+                f"Give the pool at least {LEAST_IPV6_MTU}, or the guest 'ipv6: false' and no IPv6 prefixes.",
+            )
+        return found
 
 
 def _check_holders(guests: Iterable[GuestIntent], notes: Notes) -> None:

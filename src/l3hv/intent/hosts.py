@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from l3hv.intent.claims import guest_claims
 from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
 from l3hv.intent.guests import (
     LONGEST_INTERFACE,
@@ -32,7 +33,7 @@ from l3hv.intent.shape import (
     shown,
     yes_or_no,
 )
-from l3hv.model.addressing import FAMILIES, Address, is_inside, numbers_of
+from l3hv.model.addressing import FAMILIES, Address, family_of_text, is_inside, numbers_of
 from l3hv.model.choices import (
     KINDS,
     Anycast,
@@ -75,7 +76,7 @@ from l3hv.model.intent import (
 from l3hv.model.names import LONGEST_SYMBOL, bird_symbol
 from l3hv.model.plan import Timers
 from l3hv.model.profiles import BFD_PROFILES, FAILURE_PROFILES, SESSION_LAYOUTS
-from l3hv.model.text import natural_key
+from l3hv.model.text import counted, natural_key
 
 HOST_KEYS = frozenset(
     {
@@ -277,6 +278,7 @@ def parse_host(
     of_guests = HostOfGuests(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
     host = dataclasses.replace(host, guests=resolve_guests(guests, of_guests))
     _check_interfaces(host, guests, notes)
+    _check_prefix_limit(host, common, notes)
     return (None if notes.problems else host), notes.distinct()
 
 
@@ -363,7 +365,9 @@ def _read_uplinks(fields: Fields, name_of_interface: Text) -> dict[str, str | di
         if isinstance(value, dict) and value:
             domains = nested.nested(nested.path(path), value)
             uplinks[path] = {
-                domain: domains.take(domain, name_of_interface, "") for domain, _ in domains.names(reference)
+                domain: domains.need(domain, name_of_interface, "Name its interface, or remove the domain.")
+                or ""
+                for domain, _ in domains.names(reference)
             }
         elif value is None or value == {}:
             fields.notes.add(nested.path(path), None, "is empty.", "Name its interface, or remove the path.")
@@ -642,7 +646,7 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
 
 def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
     uplink, guest = host.settings.mtu, host.settings.guest_mtu
-    if guest > uplink:
+    if guest > uplink and host.kind == "hypervisor":
         notes.add(
             "l3hv_guest_mtu",
             guest,
@@ -693,12 +697,15 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             f"Use {_one_of(usable)}, or make the host a route reflector.",
         )
     elif (settings.daemon, settings.system) not in DAEMONS:
-        systems = systems_with(settings.daemon)
+        systems = ", ".join(systems_with(settings.daemon))
+        remedy = f"Use {DEFAULT_DAEMON}, or one of the systems that have it: {systems} (l3hv_system)."
+        if settings.system == JUNOS:
+            remedy = f"Set l3hv_daemon: {JUNOS}, or one of the systems that have it: {systems} (l3hv_system)."
         notes.add(
             "l3hv_daemon",
             settings.daemon,
             f"{SYSTEM_NAMES[settings.system]} has no {settings.daemon}.",
-            f"Use {DEFAULT_DAEMON}, or one of the systems that have it: {', '.join(systems)} (l3hv_system).",
+            remedy,
         )
     if settings.daemon in PER_FAMILY and settings.session_layout != "per_family":
         notes.add(
@@ -780,8 +787,11 @@ def _check_timers(host: HostIntent, notes: Notes) -> None:
 
 
 def _check_name(name: str, common: Common, notes: Notes) -> None:
-    """Note a name that is too long: the names of BIRD's sessions have the host's and the domain's name."""
-    longest = max((len(domain.name) for domain in common.domains), default=0)
+    """Note a name that is too long: the names of BIRD's sessions have the host's and the domain's name.
+
+    A session of one family ends with the digit of the family, and one of all domains is named ``shared``.
+    """
+    longest = max(len(name) for name in ("shared", *(f"{domain.name}4" for domain in common.domains)))
     room = LONGEST_SYMBOL - len("_") - longest
     if len(bird_symbol(name)) > room:
         notes.add(
@@ -807,6 +817,26 @@ def _check_addresses(addresses: tuple[Address, ...], common: Common, notes: Note
                     listed,
                     f"{listed} is in {prefix} of the fabric.",
                     "Choose an address that is outside the fabric.",
+                )
+
+
+def _check_prefix_limit(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note a limit that the hypervisor's own prefixes exceed: its reflectors would act on it at once."""
+    limit = host.settings.prefix_limit
+    if limit is None or host.kind != "hypervisor":
+        return
+    for domain in common.domains:
+        for family in domain.families:
+            here = (guest for guest in host.guests if guest.domain == domain.name)
+            own = {claim.value for guest in here for claim in guest_claims(guest) if claim.kind == "prefix"}
+            count = sum(family_of_text(prefix) == family for prefix in own)
+            count += domain.loopback(family) is not None and domain.name in host.domains
+            if count > limit:
+                notes.add(
+                    "l3hv_prefix_limit",
+                    limit,
+                    f"The hypervisor itself has {counted(count, f'{family} prefix')} in {domain.name}.",
+                    f"Choose at least {count}, or remove the limit: it then follows from the inventory.",
                 )
 
 

@@ -39,6 +39,22 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
             f"The reflector {reflector.name} accepts clients from a range, and these cannot have keys.",
             f"Remove the key, or set l3hv_neighbors: explicit for {reflector.name}.",
         )
+    if not client.ttl_security:
+        yield Problem(
+            client.name,
+            "l3hv_ttl_security",
+            "false",
+            f"The reflector {reflector.name} accepts clients from a range, all with TTL security.",
+            f"Remove it, or set l3hv_neighbors: explicit for {reflector.name}.",
+        )
+    if client.prefix_limit is not None:
+        yield Problem(
+            client.name,
+            "l3hv_prefix_limit",
+            str(client.prefix_limit),
+            f"The reflector {reflector.name} accepts clients from a range, all with the same limit.",
+            f"Set the limit for {reflector.name} instead, or set l3hv_neighbors: explicit there.",
+        )
     # Compare the values that these two daemons agree on, not the configured ones.
     ends = {client.daemon, reflector.daemon}
     profiles = [profile_between(member.failure_profile, ends) for member in (client, reflector)]

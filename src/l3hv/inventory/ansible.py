@@ -147,8 +147,8 @@ class Inventory:
                     values[str(key)] = plain(self.template(raw, raw[key]))
                 else:
                     values[str(key)] = plain(raw[key])
-                    if has_octal(raw[key]):
-                        problems += octals(host, str(key), raw[key])
+                if has_octal(raw[key]):
+                    problems += octals(host, str(key), raw[key])
             except RecursionError:
                 message = "Lists and mappings are nested too deeply."
                 problems.append(

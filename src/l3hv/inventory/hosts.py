@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,7 @@ def read_hosts(
     """
     reading = Reading()
     first = ""
+    different: dict[str, dict[str, str]] = {}
     for host in wanted:
         variables, templated, unresolved = inventory.variables(host)
         reading.seen.add(host)
@@ -65,24 +66,35 @@ def read_hosts(
             first, reading.shared = host, shared
             reading.common, problems = parse_common(variables)
             reading.problems += problems
-        reading.problems += [
-            Problem(
-                host,
-                key,
-                str(shared.get(key)),
-                f"The value differs from the one of {first}, but it must be the same on every host.",
-                "Set it once, in group_vars/all.",
-            )
-            for key in sorted(shared.keys() | reading.shared.keys())
-            if shared.get(key) != reading.shared.get(key)
-        ]
+        for key in sorted(shared.keys() | reading.shared.keys()):
+            if shared.get(key) != reading.shared.get(key):
+                different.setdefault(key, {})[host] = str(shared.get(key))
         intent, problems = parse_host(host, kinds[host], variables, reading.common)
         reading.problems += problems
         if templated:
             reading.templated.add(host)
         if intent is not None:
             reading.hosts[host] = intent
+    for key, values in different.items():
+        reading.problems += _different(key, values, first, str(reading.shared.get(key)), len(reading.seen))
     return reading
+
+
+def _different(key: str, values: Mapping[str, str], first: str, value: str, count: int) -> Iterator[Problem]:
+    """Yield a problem for each host whose value of a common variable is not that of most hosts.
+
+    ``values`` are those that differ from ``value`` of the ``first`` of ``count`` hosts.
+    """
+    if len(values) == count - 1 > 1 and len(set(values.values())) == 1:
+        values, first = {first: value}, next(iter(values))
+    for host, other in values.items():
+        yield Problem(
+            host,
+            key,
+            other,
+            f"The value differs from the one of {first}, but it must be the same on every host.",
+            "Set it once, in group_vars/all.",
+        )
 
 
 def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Problem]:

@@ -317,7 +317,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Member:
-    """The facts about a host that its BGP neighbours need."""
+    """The facts about a host that its BGP neighbours need.  ``mtu`` is that of its uplinks, in bytes."""
 
     name: str
     kind: Kind
@@ -327,6 +327,7 @@ class Member:
     session_layout: SessionLayout
     neighbors: Neighbors
     links: tuple[Link, ...]
+    mtu: int
     managed: bool = True
     ttl_security: bool = True
     prefix_limit: int | None = None
@@ -345,6 +346,7 @@ class Peer:
     bgp_key: str | None
     path: str
     domains: tuple[str, ...]
+    mtu: int
     addresses: tuple[PathAddress, ...] = ()
     managed: bool = True
     ttl_security: bool = True

@@ -165,9 +165,9 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
     packets use local-out.
     In IPv6 the domains' own rules apply to errors, too.
     """
-    if not _has_local_out(host, family):
-        return
     public = common.public
+    if not _has_local_out(host, family) or public.name not in host.domains:
+        return
     networks = [
         common.network(uplink.path, public.name, family)
         for uplink in host.uplinks

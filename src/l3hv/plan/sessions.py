@@ -94,6 +94,7 @@ def any_client(host: HostIntent) -> tuple[Peer, ...]:
             bgp_key=None,
             path=host.uplinks[0].path,
             domains=host.domains,
+            mtu=host.settings.mtu,
             addresses=host.path_addresses,
         ),
     )

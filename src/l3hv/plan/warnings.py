@@ -8,8 +8,11 @@ from l3hv.model.choices import FailureProfile
 from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, TITLES, WITH_LATE_TIMERS, WITHOUT_BFD
 from l3hv.model.intent import HostIntent, HostSlice
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
-from l3hv.model.text import natural_key
+from l3hv.model.text import counted, first_of, natural_key
 from l3hv.plan.sessions import any_client, failure_profile
+
+MOST_NAMED = 3
+"""Maximum number of hosts in a list."""
 
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
@@ -19,6 +22,8 @@ def warnings(host_slice: HostSlice) -> tuple[str, ...]:
     """Return sentences about an intent that works, but probably not as intended."""
     return (
         *_missing_paths(host_slice),
+        *_different_mtus(host_slice),
+        *_low_limit(host_slice),
         *_renamed_by_libvirt(host_slice.host),
         *_without_bfd(host_slice),
         *_unbounded_restart(host_slice),
@@ -40,6 +45,32 @@ def _missing_paths(host_slice: HostSlice) -> Iterator[str]:
                     yield f"path {path} does not carry {family} of {domain.name}"
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} depends on path {used.pop()} alone"
+
+
+def _different_mtus(host_slice: HostSlice) -> Iterator[str]:
+    """Yield a warning of a reflector for each path whose clients have uplinks of different MTUs."""
+    hosts: dict[str, dict[int, list[str]]] = {}
+    for peer in host_slice.peers if host_slice.host.kind == "route_reflector" else ():
+        if peer.kind != "route_reflector":
+            hosts.setdefault(peer.path, {}).setdefault(peer.mtu, []).append(peer.name)
+    for path, by_mtu in sorted(hosts.items()):
+        if len(by_mtu) > 1:
+            listed = "; ".join(f"{mtu}: {first_of(by_mtu[mtu], MOST_NAMED)}" for mtu in sorted(by_mtu))
+            yield (
+                f"the hosts on path {path} have different MTUs ({listed}): larger packets between them can "
+                "be lost, so set the same l3hv_mtu"
+            )
+
+
+def _low_limit(host_slice: HostSlice) -> Iterator[str]:
+    """Yield a warning of a reflector for a prefix limit that a hypervisor of the inventory exceeds."""
+    limit = host_slice.host.settings.prefix_limit
+    most = max(host_slice.largest.ipv4, host_slice.largest.ipv6)
+    if host_slice.host.kind == "route_reflector" and limit is not None and most > limit:
+        yield (
+            f"l3hv_prefix_limit is {limit}, but a hypervisor of the inventory has {counted(most, 'prefix')}: "
+            "its routes may be refused"
+        )
 
 
 def _failure_profiles(host_slice: HostSlice) -> set[FailureProfile]:
@@ -123,7 +154,8 @@ def _without_bfd(host_slice: HostSlice) -> Iterator[str]:
     host, timers = host_slice.host, host_slice.host.settings.timers
     if host.settings.daemon in WITHOUT_BFD:
         title = TITLES[host.settings.daemon]
-        if any(peer.failure_profile in BFD_PROFILES for peer in host_slice.peers):
+        peers = (*host_slice.peers, *any_client(host))
+        if any(peer.failure_profile in BFD_PROFILES for peer in peers):
             yield f"{title} has no BFD: it detects a lost neighbour by the hold time of {timers.hold_s} s"
     elif host.settings.failure_profile in BFD_PROFILES:
         for peer in host_slice.peers:

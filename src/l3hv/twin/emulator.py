@@ -35,7 +35,17 @@ INIT, FILES = PARTS / "emulated_init.sh", PARTS / "emulated_files"
 CACHE = image.CACHE / "emulated"
 MEMORY_MIB = 512
 DISK_GIB, LAYER_GIB = 2, 4
-MODULES = ("crypto", "drivers/block", "drivers/net", "drivers/virtio", "fs/ext4", "fs/jbd2", "fs/overlayfs", "lib", "net")
+MODULES = (
+    "crypto",
+    "drivers/block",
+    "drivers/net",
+    "drivers/virtio",
+    "fs/ext4",
+    "fs/jbd2",
+    "fs/overlayfs",
+    "lib",
+    "net",
+)
 """The directories of the kernel's modules that machines have; ``fs/mbcache.ko`` is one file."""
 AT_BOOT = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay")
 """The modules that the first process loads; the kernel loads all others when it needs them."""
@@ -77,7 +87,9 @@ def ensure_kernel(suite: str, say: Callable[[str], None]) -> Kernel:
             subprocess.run(["dpkg-deb", "--extract", vm.kernel_package(work, suite), unpacked], check=True)
             (vmlinuz,) = unpacked.glob("boot/vmlinuz-*")
             release = vmlinuz.name.removeprefix("vmlinuz-")
-            _unpack_modules(next(unpacked.glob(f"**/lib/modules/{release}/kernel")), made / "lib/modules" / release)
+            _unpack_modules(
+                next(unpacked.glob(f"**/lib/modules/{release}/kernel")), made / "lib/modules" / release
+            )
             subprocess.run(["busybox", "depmod", "-b", made, release], check=True)
             _make_initramfs(made, release, Path(building, "root"))
             shutil.copy(vmlinuz, made / "vmlinuz")
@@ -334,13 +346,19 @@ class Case:
         for number in range(MOST_NICS):
             if number not in taken:
                 return number
-        raise TwinError(f"{self._machine} has more than {MOST_NICS} interfaces: an emulated machine has no room")
+        raise TwinError(
+            f"{self._machine} has more than {MOST_NICS} interfaces: an emulated machine has no room"
+        )
 
     def _cables(self) -> list[tuple[str, str, bool]]:
         """Return the name, MAC and carrier of each interface that is the end of a cable."""
         with network.netlink(self._twin.machine_namespace(self._machine)) as link:
             found = [
-                (entry.get_attr("IFLA_IFNAME"), entry.get_attr("IFLA_ADDRESS"), bool(entry.get_attr("IFLA_CARRIER")))
+                (
+                    entry.get_attr("IFLA_IFNAME"),
+                    entry.get_attr("IFLA_ADDRESS"),
+                    bool(entry.get_attr("IFLA_CARRIER")),
+                )
                 for entry in link.get_links()
             ]
         return [one for one in found if one[0] != "lo" and not one[0].startswith((TAP, BRIDGE))]
@@ -366,7 +384,10 @@ class Case:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             for event in qmp.events:
-                if event.get("event") == "DEVICE_DELETED" and event["data"].get("device") == f"device-{nic.number}":
+                if (
+                    event.get("event") == "DEVICE_DELETED"
+                    and event["data"].get("device") == f"device-{nic.number}"
+                ):
                     return
             if select.select([qmp], [], [], 0.2)[0]:
                 qmp.read_event()
@@ -392,9 +413,10 @@ def boot(twin: Twin, standing: Standing, machine: Machine, files: Path, reboot_s
     process = subprocess.Popen(
         confinement.confined(twin, machine.name, script), stdin=subprocess.DEVNULL, cwd="/"
     )
-    with contextlib.closing(Qmp(control)) as qmp, contextlib.closing(
-        network.LinkEvents(twin.machine_namespace(machine.name))
-    ) as events:
+    with (
+        contextlib.closing(Qmp(control)) as qmp,
+        contextlib.closing(network.LinkEvents(twin.machine_namespace(machine.name))) as events,
+    ):
         case.connect(qmp)
         qmp.execute("cont")
         return _follow(twin, machine.name, process, qmp, events, case, console, reboot_status)
@@ -452,7 +474,13 @@ def _name_interfaces(twin: Twin, name: str, new: Iterable[tuple[str, str]]) -> N
     """Give new NICs their names, and the settings of sysctl.d, as udev does."""
     words = [word for pair in new for word in pair]
     subprocess.run(
-        ["ssh", "-F", str(access.ssh_config(twin)), name, shlex.join(["/usr/lib/twin/name-interfaces", *words])],
+        [
+            "ssh",
+            "-F",
+            str(access.ssh_config(twin)),
+            name,
+            shlex.join(["/usr/lib/twin/name-interfaces", *words]),
+        ],
         stdin=subprocess.DEVNULL,
         check=False,
         timeout=60,

@@ -91,10 +91,14 @@ def _silent_units(plan: HostPlan, seen: Observation) -> dict[Key, str]:
 
 
 def _with_total_of(found: Value, expected: Value) -> Value:
-    """Return the learned routes that were found, with the expected number and digest."""
+    """Return the learned routes that were found, with the expected number and digest.
+
+    A table without any route has no attributes either.
+    """
     assert isinstance(found, Learned)
     assert isinstance(expected, Learned)
-    return replace(found, count=expected.count, digest=expected.digest)
+    attributes = found.attributes if found.count else expected.attributes
+    return replace(found, count=expected.count, digest=expected.digest, attributes=attributes)
 
 
 def wait_conditions(plan: HostPlan, fabric: Fabric) -> dict[str, Any]:
