@@ -62,6 +62,8 @@ class Machine:
     ports: tuple[Port, ...]
     daemon: str = "bird2"
     managed: bool = True
+    needs: tuple[str, ...] = ()
+    emulated: bool = False
 
     @property
     def image(self) -> str:

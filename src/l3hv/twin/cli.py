@@ -169,6 +169,11 @@ def _add_building(verbs: _Verbs) -> None:
     )
     source.add_argument("--topology", help="a JSON topology instead of an inventory")
     added.add_argument("--bare", action="store_true", help="boot machines without routing packages")
+    added.add_argument(
+        "--emulated",
+        action="store_true",
+        help="boot all machines in QEMU with Debian's kernel (default: only those that need it here)",
+    )
     added.add_argument("--system", choices=sorted(image.SUITES), help="boot all machines with this system")
     added.add_argument(
         "--adopt",
@@ -310,7 +315,9 @@ def _up(options: argparse.Namespace) -> int:
 
 def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.Wanted:
     """Return the arguments of ``up``; by default the inventories of the running twin are read again."""
-    wanted = lifecycle.Wanted(Topology((), ()), bare=options.bare, system=options.system)
+    wanted = lifecycle.Wanted(
+        Topology((), ()), bare=options.bare, system=options.system, emulated=options.emulated
+    )
     if options.topology:
         try:
             stored = json.loads(Path(options.topology).read_text())
@@ -425,7 +432,7 @@ def _status(options: argparse.Namespace) -> None:
 def _exec(options: argparse.Namespace) -> None:
     twin = _twin(options)
     name = twin.standing().machine(options.machine).name
-    command = power.inside(power.leader(twin, name), options.command or ["bash"])
+    command = power.command_in(twin, name, options.command or ["bash"])
     os.execvp(command[0], command)
 
 

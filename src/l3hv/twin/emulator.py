@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import lzma
 import os
@@ -21,7 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ PARTS = Path(__file__).parent
 INIT, FILES = PARTS / "emulated_init.sh", PARTS / "emulated_files"
 CACHE = image.CACHE / "emulated"
 MEMORY_MIB = 512
+QEMU = (
+    *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-S"),
+    *("-machine", "pc", "-accel", "tcg,tb-size=96", "-cpu", vm.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
+    *("-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0 tsc=reliable"),
+)
+"""The part of QEMU's command line that all machines have; a machine starts when its NICs are connected."""
 DISK_GIB, LAYER_GIB = 2, 4
 MODULES = (
     "crypto",
@@ -98,8 +105,6 @@ def ensure_kernel(suite: str, say: Callable[[str], None]) -> Kernel:
 
 
 def _digest(*paths: Path | str) -> str:
-    import hashlib
-
     return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]
 
 
@@ -124,13 +129,6 @@ def _make_initramfs(made: Path, release: str, root: Path) -> None:
     shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
     shutil.copy(INIT, root / "init")
     (root / "init").chmod(0o755)
-    shown = subprocess.run(
-        ["busybox", "modprobe", "-D", "-d", made, "-S", release, *AT_BOOT],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    del shown
     modules = made / "lib/modules" / release
     dependencies = {}
     for line in (modules / "modules.dep").read_text().splitlines():
@@ -155,7 +153,7 @@ def archive(root: Path, out: Any) -> None:
 
 
 def ensure_disk(root: Path, kernel: Kernel, say: Callable[[str], None]) -> Path:
-    """Return the disk of an image: its files with the kernel's modules and ``FILES``; machines only read it."""
+    """Return the disk of an image, with the kernel's modules and ``FILES``; machines only read it."""
     files = sorted(path for path in FILES.rglob("*") if path.is_file())
     disk = CACHE / f"{root.name}-{kernel.modules.parents[1].name}-{_digest(*files)}.ext4"
     if disk.exists():
@@ -274,8 +272,8 @@ class Nic:
 class Case:
     """The NICs of a machine, one for each interface in its namespace.
 
-    A bridge joins the end of the cable with the tap of QEMU.  The NIC has the MAC that the end had, which gets
-    another: a bridge would keep the frames to it.
+    A bridge joins the end of the cable with the tap of QEMU.  The NIC has the MAC that the end had, and the
+    end gets another: a bridge would keep the frames to it.
     """
 
     def __init__(self, twin: Twin, machine: str) -> None:
@@ -293,8 +291,9 @@ class Case:
         words = []
         for nic in self.nics.values():
             tap = f"tap,id={TAP}{nic.number},ifname={TAP}{nic.number},script=no,downscript=no"
-            words += ["-netdev", tap, "-device", ",".join(f"{k}={v}" for k, v in self._device(nic).items())]
-        return [word.replace("driver=", "") if word.startswith("driver=") else word for word in words]
+            driver, *options = self._device(nic).items()
+            words += ["-netdev", tap, "-device", ",".join([driver[1], *(f"{k}={v}" for k, v in options)])]
+        return words
 
     def _device(self, nic: Nic) -> dict[str, str]:
         return {
@@ -325,10 +324,9 @@ class Case:
             self._await_removal(qmp, nic)
             qmp.execute("netdev_del", id=f"{TAP}{nic.number}")
             self._remove_bridge(nic)
-        new = []
+        new: list[tuple[str, str]] = []
         for name, (mac, carrier) in there.items():
-            nic = self.nics.get(name)
-            if nic is None:
+            if name not in self.nics:
                 nic = self.nics[name] = Nic(self._free_number(), mac, carrier)
                 tap = f"{TAP}{nic.number}"
                 qmp.execute("netdev_add", type="tap", id=tap, ifname=tap, script="no", downscript="no")
@@ -336,7 +334,8 @@ class Case:
                 self._join(name, nic)
                 qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
                 new.append((mac, name))
-            elif nic.carrier != carrier:
+            elif self.nics[name].carrier != carrier:
+                nic = self.nics[name]
                 nic.carrier = carrier
                 qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
         return new
@@ -361,7 +360,8 @@ class Case:
                 )
                 for entry in link.get_links()
             ]
-        return [one for one in found if one[0] != "lo" and not one[0].startswith((TAP, BRIDGE))]
+        own = (TAP, BRIDGE)
+        return [(n, mac, bool(up)) for n, mac, up in found if n != "lo" and not n.startswith(own)]
 
     def _join(self, name: str, nic: Nic) -> None:
         bridge = f"{BRIDGE}{nic.number}"
@@ -380,7 +380,7 @@ class Case:
 
     @staticmethod
     def _await_removal(qmp: Qmp, nic: Nic) -> None:
-        """Wait until the machine has released a NIC; a machine that does not answer keeps its slot for now."""
+        """Wait until the machine has released a NIC; one that does not answer keeps it."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             for event in qmp.events:
@@ -393,81 +393,83 @@ class Case:
                 qmp.read_event()
 
 
-def boot(twin: Twin, standing: Standing, machine: Machine, files: Path, reboot_status: int) -> int:
-    """Boot a machine and wait until it goes down; return ``reboot_status`` if it reboots, else 0."""
-    directory = twin.machine_directory(machine.name)
-    suite = image.SUITES[machine.system]
-    kernel = ensure_kernel(suite, twin.say)
-    disk = ensure_disk(Path(standing.images[machine.image]), kernel, twin.say)
-    prepare_layer(files)
-    case = Case(twin, machine.name)
-    case.find()
-    initramfs = directory / "initramfs"
-    _write_initramfs(initramfs, kernel, case.nics, str(standing.address(machine.name)))
-    control, console = directory / "qmp", directory / "serial.log"
-    for old in (control, console):
-        old.unlink(missing_ok=True)
-    command = _qemu(kernel, initramfs, (disk, files / "layer.ext4"), control, console, case.arguments())
-    namespace = network.NAMESPACES / twin.machine_namespace(machine.name)
-    script = f"exec nsenter --net={shlex.quote(str(namespace))} {shlex.join(command)}"
-    process = subprocess.Popen(
-        confinement.confined(twin, machine.name, script), stdin=subprocess.DEVNULL, cwd="/"
-    )
-    with (
-        contextlib.closing(Qmp(control)) as qmp,
-        contextlib.closing(network.LinkEvents(twin.machine_namespace(machine.name))) as events,
-    ):
-        case.connect(qmp)
-        qmp.execute("cont")
-        return _follow(twin, machine.name, process, qmp, events, case, console, reboot_status)
+class Boot:
+    """One run of a machine, from its start to its end."""
 
+    def __init__(self, twin: Twin, standing: Standing, machine: Machine, files: Path) -> None:
+        self._twin, self._machine = twin, machine.name
+        self._directory = twin.machine_directory(machine.name)
+        self._namespace = twin.machine_namespace(machine.name)
+        kernel = ensure_kernel(image.SUITES[machine.system], twin.say)
+        disk = ensure_disk(Path(standing.images[machine.image]), kernel, twin.say)
+        prepare_layer(files)
+        self._case = Case(twin, machine.name)
+        self._case.find()
+        initramfs = self._directory / "initramfs"
+        _write_initramfs(initramfs, kernel, self._case.nics, str(standing.address(machine.name)))
+        self._control, self._console = self._directory / "qmp", self._directory / "serial.log"
+        for old in (self._control, self._console):
+            old.unlink(missing_ok=True)
+        self._command = [
+            *QEMU,
+            *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
+            *("-serial", f"file:{self._console}", "-qmp", f"unix:{self._control},server=on,wait=off"),
+            *_drives(disk, files / "layer.ext4"),
+            *self._case.arguments(),
+        ]
 
-def _follow(
-    twin: Twin,
-    name: str,
-    process: subprocess.Popen[bytes],
-    qmp: Qmp,
-    events: network.LinkEvents,
-    case: Case,
-    console: Path,
-    reboot_status: int,
-) -> int:
-    """Follow a machine from its start to its end."""
-    since = time.time()
-    record_running(twin, name, Running(process.pid, since, False, emulated=True))
-    is_ready = False
-    pending: list[tuple[str, str]] = []
-    ended = os.pidfd_open(process.pid)
-    try:
-        while ended not in (ready := select.select([ended, qmp, events], [], [], 0.2)[0]):
-            if not is_ready and console.exists() and READY in console.read_text(errors="replace"):
+    def run(self, when_ready: Callable[[], None]) -> bool:
+        """Boot the machine and wait until it goes down; return whether it reboots.
+
+        ``when_ready`` is called when it has booted.
+        """
+        namespace = shlex.quote(str(network.NAMESPACES / self._namespace))
+        script = f"exec nsenter --net={namespace} {shlex.join(self._command)}"
+        process = subprocess.Popen(
+            confinement.confined(self._twin, self._machine, script), stdin=subprocess.DEVNULL, cwd="/"
+        )
+        with contextlib.closing(Qmp(self._control)) as qmp:
+            self._case.connect(qmp)
+            qmp.execute("cont")
+            try:
+                is_ready = self._follow(process, qmp, when_ready)
+            except TwinError:
+                # QEMU has ended in the middle of a command, or refuses one.
+                if process.poll() is None:
+                    process.kill()
+                    raise
                 is_ready = True
-                record_running(twin, name, Running(process.pid, since, True, emulated=True))
-                _start_guests(twin, name)
-            if qmp in ready:
-                qmp.read_event()
-            if events in ready:
-                events.read()
-            pending += case.follow(qmp)
-            if pending and is_ready:
-                _name_interfaces(twin, name, pending)
-                pending = []
-    except TwinError:
-        if process.poll() is None and not select.select([ended], [], [], 5)[0]:
-            raise
-    finally:
-        os.close(ended)
-    process.wait()
-    reasons = [event["data"].get("reason") for event in qmp.events if event.get("event") == "SHUTDOWN"]
-    if not is_ready and "guest-reset" not in reasons:
-        raise TwinError(f"it ended before it had booted: see {console}")
-    return reboot_status if "guest-reset" in reasons else 0
+        process.wait()
+        reasons = [event["data"].get("reason") for event in qmp.events if event.get("event") == "SHUTDOWN"]
+        if not is_ready and "guest-reset" not in reasons:
+            raise TwinError(f"it ended before it had booted: see {self._console}")
+        return "guest-reset" in reasons
 
+    def _follow(self, process: subprocess.Popen[bytes], qmp: Qmp, when_ready: Callable[[], None]) -> bool:
+        """Follow the machine until it goes down; return whether it had booted."""
+        state = Running(process.pid, time.time(), False, emulated=True)
+        record_running(self._twin, self._machine, state)
+        unnamed: list[tuple[str, str]] = []
+        ended = os.pidfd_open(process.pid)
+        try:
+            sources = [ended, qmp.fileno()]
+            while ended not in (ready := select.select(sources, [], [], 0.1)[0]):
+                if qmp.fileno() in ready:
+                    qmp.read_event()
+                if not state.ready and self._has_booted():
+                    state = replace(state, ready=True)
+                    when_ready()
+                    record_running(self._twin, self._machine, state)
+                unnamed += self._case.follow(qmp)
+                if unnamed and state.ready:
+                    _name_interfaces(self._twin, self._machine, unnamed)
+                    unnamed = []
+        finally:
+            os.close(ended)
+        return state.ready
 
-def _start_guests(twin: Twin, name: str) -> None:
-    from l3hv.twin import machine
-
-    machine.start_guests(twin, twin.standing(), name)
+    def _has_booted(self) -> bool:
+        return self._console.exists() and READY in self._console.read_text(errors="replace")
 
 
 def _name_interfaces(twin: Twin, name: str, new: Iterable[tuple[str, str]]) -> None:
@@ -488,7 +490,7 @@ def _name_interfaces(twin: Twin, name: str, new: Iterable[tuple[str, str]]) -> N
 
 
 def _write_initramfs(path: Path, kernel: Kernel, nics: Mapping[str, Nic], address: str) -> None:
-    """Write the initramfs of one boot: the kernel's, with the names of the NICs and the management address."""
+    """Write the initramfs of one boot, with the names of the NICs and the management address."""
     with tempfile.TemporaryDirectory(dir=path.parent) as own:
         table = "".join(f"{nic.mac} {name}\n" for name, nic in nics.items())
         Path(own, "nics").write_text(table)
@@ -499,20 +501,11 @@ def _write_initramfs(path: Path, kernel: Kernel, nics: Mapping[str, Nic], addres
             archive(Path(own), out)
 
 
-def _qemu(
-    kernel: Kernel, initramfs: Path, disks: Iterable[Path], control: Path, console: Path, nics: Iterable[str]
-) -> list[str]:
-    drives = []
+def _drives(*disks: Path) -> list[str]:
+    """Return QEMU's arguments for the disks: the first is read-only."""
+    words = []
     for number, disk in enumerate(disks):
         mode = "readonly=on" if number == 0 else "cache=unsafe"
-        drives += ["-drive", f"if=none,id=disk{number},format=raw,{mode},file={disk}"]
-        drives += ["-device", f"virtio-blk-pci,drive=disk{number},bus=pci.0,addr={2 + number:#x}"]
-    return [
-        *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-S"),
-        *("-machine", "pc", "-accel", "tcg,tb-size=96", "-cpu", vm.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
-        *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
-        *("-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0 tsc=reliable"),
-        *("-serial", f"file:{console}", "-qmp", f"unix:{control},server=on,wait=off"),
-        *drives,
-        *nics,
-    ]
+        words += ["-drive", f"if=none,id=disk{number},format=raw,{mode},file={disk}"]
+        words += ["-device", f"virtio-blk-pci,drive=disk{number},bus=pci.0,addr={2 + number:#x}"]
+    return words

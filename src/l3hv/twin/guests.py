@@ -223,7 +223,7 @@ def _bring_up(twin: Twin, guest: GuestMachine, hypervisor: str) -> None:
 def _apply_settings(twin: Twin, interface: str, hypervisor: str) -> None:
     """Apply sysctl.d to a new interface, as udev does outside of containers."""
     found = power.running(twin, hypervisor)
-    if found is not None:
+    if found is not None and not found.emulated:  # an emulated machine does it when the NIC appears
         kinds = ("ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh")
         program = [
             "/usr/lib/systemd/systemd-sysctl",

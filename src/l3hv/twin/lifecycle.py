@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from l3hv.model.topology import Machine, Topology
-from l3hv.twin import TwinError, access, confinement, guests, machine, mirror, network, power
+from l3hv.twin import TwinError, access, confinement, emulator, guests, machine, mirror, network, power
 from l3hv.twin.image import DEFAULT_DAEMON, DEFAULT_SYSTEM, ensure_images, recipe
 from l3hv.twin.state import Standing, Twin, check_names, machine_numbers
 
@@ -25,7 +25,11 @@ def need_root() -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The arguments of ``up``; see ``Standing`` for the fields.  ``system`` replaces that of all machines."""
+    """The arguments of ``up``; see ``Standing`` for the fields.
+
+    ``system`` replaces that of all machines.  With ``emulated`` QEMU runs all machines, also those that can be
+    containers.
+    """
 
     topology: Topology
     inventories: tuple[str, ...] = ()
@@ -33,6 +37,7 @@ class Wanted:
     adopt: bool = False
     bare: bool = False
     system: str | None = None
+    emulated: bool = False
 
 
 @dataclass
@@ -87,7 +92,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             if machine.is_up_or_booting(twin, each.name):
                 machine.recable(twin, each)
             else:
-                twin.say(f"booting {each.name}" + ("" if each.managed else ", with its uplinks only"))
+                twin.say(_booting(each))
                 machine.power_off(twin, each.name)
                 machine.start(twin, each.name)
                 outcome.booted.append(each.name)
@@ -102,12 +107,23 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     return outcome
 
 
+def _booting(machine: Machine) -> str:
+    """Return the sentence about a machine that boots."""
+    sentence = f"booting {machine.name}"
+    if machine.emulated:
+        lacking = [kind for kind in machine.needs if emulator.lacks(kind)]
+        reason = f": this host's kernel has no {', '.join(lacking)}" if lacking else ""
+        sentence += f" in QEMU{reason}"
+    return sentence if machine.managed else f"{sentence}, with its uplinks only"
+
+
 def _as_booted(found: Machine, wanted: Wanted) -> Machine:
     """Return a machine as the twin boots it: it adopts a router of another team, or does not configure it."""
     found = replace(found, managed=found.managed or wanted.adopt)
     if found.daemon == "junos" and not found.managed:
         found = replace(found, system=DEFAULT_SYSTEM, daemon=DEFAULT_DAEMON)
-    return replace(found, system=wanted.system or found.system)
+    emulated = wanted.emulated or any(map(emulator.lacks, found.needs))
+    return replace(found, system=wanted.system or found.system, emulated=emulated)
 
 
 def _allow_many_machines(twin: Twin) -> None:
@@ -146,11 +162,12 @@ def failures(failed: Mapping[str, str]) -> str:
 def surplus_machines(twin: Twin, standing: Standing) -> list[str]:
     """Return the machines that have left the topology, or whose image has changed."""
     directory = twin.directory / "machines"
-    wanted = {found.name: found.image for found in standing.topology.machines}
+    wanted = {found.name: (found.image, found.emulated) for found in standing.topology.machines}
     return [
         entry.name
         for entry in sorted(directory.iterdir() if directory.is_dir() else ())
-        if (cabled := machine.as_cabled(twin, entry.name)) is None or cabled.image != wanted.get(entry.name)
+        if (cabled := machine.as_cabled(twin, entry.name)) is None
+        or (cabled.image, cabled.emulated) != wanted.get(entry.name)
     ]
 
 

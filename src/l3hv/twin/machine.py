@@ -23,9 +23,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from l3hv.model.topology import Machine, Port
-from l3hv.twin import TwinError, confinement, daemon, guests, mirror, network
+from l3hv.twin import TwinError, confinement, daemon, emulator, guests, mirror, network
 from l3hv.twin.image import SUITES
-from l3hv.twin.power import Running, forget_running, last_leader, leader, record_running, running
+from l3hv.twin.power import Running, command_in, forget_running, last_leader, leader, record_running, running
 from l3hv.twin.state import Standing, Twin, host_names, machine_from, read_json, write_json
 
 REBOOT_STATUS = 133  # systemd-nspawn exits with this status when the machine reboots
@@ -125,7 +125,17 @@ def _record(twin: Twin, machine: Machine) -> None:
 
 
 def kill_daemon(twin: Twin, machine: str, daemon: str) -> list[int]:
-    """Send SIGKILL to a machine's processes of that name; return their PIDs on the host."""
+    """Send SIGKILL to a machine's processes of that name; return their PIDs on the host.
+
+    The processes of an emulated machine have none.
+    """
+    if (state := running(twin, machine)) and state.emulated:
+        done = subprocess.run(
+            command_in(twin, machine, ["pkill", "-KILL", "-x", daemon]), stdin=subprocess.DEVNULL, check=False
+        )
+        if done.returncode != 0:
+            raise TwinError(f"no process named {daemon!r} runs on {machine}")
+        return []
     init = Path(f"/proc/{leader(twin, machine)}/ns/pid").stat().st_ino
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -293,10 +303,19 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
     directory = twin.machine_directory(machine.name)
     address = directory / "notify"
     address.unlink(missing_ok=True)
+    if machine.emulated:
+        files = twin.library / machine.name
+        _prepare_files(twin, standing, machine, files)
+        reboots = emulator.Boot(twin, standing, machine, files).run(
+            lambda: start_guests(twin, twin.standing(), machine.name)
+        )
+        return REBOOT_STATUS if reboots else 0
+    namespace = twin.machine_namespace(machine.name)
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications,
-        contextlib.closing(network.ManagementEvents(twin, machine.name)) as events,
+        contextlib.closing(network.LinkEvents(namespace)) as events,
     ):
+        management = network.index_of(namespace, network.MANAGEMENT_INTERFACE)
         notifications.bind(str(address))
         process = subprocess.Popen(
             _boot_command(twin, standing, machine),
@@ -316,7 +335,7 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
             while ended not in (ready := select.select(sources, [], [], 1)[0]):
                 if not ready:
                     release(twin, machine.name)
-                if events.fileno() in ready and events.read():
+                if events.fileno() in ready and events.read(management):
                     _restore_management(twin, standing, machine.name)
                 if notifications.fileno() not in ready:
                     continue
@@ -328,7 +347,7 @@ def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
                 # systemd sends READY again after each reload of its units; start the guests at boot only.
                 if fields.get("READY") == "1" and not is_ready:
                     is_ready = True
-                    _start_guests(twin, twin.standing(), machine.name)
+                    start_guests(twin, twin.standing(), machine.name)
                     record_running(twin, machine.name, Running(pid, since, True))
         finally:
             os.close(ended)
@@ -347,7 +366,7 @@ def _restore_management(twin: Twin, standing: Standing, machine: str) -> None:
         traceback.print_exc()
 
 
-def _start_guests(twin: Twin, standing: Standing, machine: str) -> None:
+def start_guests(twin: Twin, standing: Standing, machine: str) -> None:
     """Start a machine's guests; the machine runs on if one does not start."""
     try:
         guests.plug_all(twin, standing, machine)

@@ -283,7 +283,7 @@ def ensure_switches(twin: Twin, segments: Iterable[str]) -> None:
         write_settings(namespace, SWITCH_SETTINGS)
     with netlink(twin.management_namespace) as link:
         if not link.link_lookup(ifname="mgmt"):
-            _add_bridge(link, "mgmt")
+            add_bridge(link, "mgmt")
             index = link.link_lookup(ifname="mgmt")[0]
             link.addr(
                 "add",
@@ -293,7 +293,7 @@ def ensure_switches(twin: Twin, segments: Iterable[str]) -> None:
             )
     with netlink(twin.switch_namespace) as link:
         for name in sorted({bridge_name(segment) for segment in segments} - _bridges(link)):
-            _add_bridge(link, name)
+            add_bridge(link, name)
 
 
 def remove_other_switches(twin: Twin, segments: Iterable[str]) -> None:
@@ -307,7 +307,8 @@ def _bridges(link: IPRoute) -> set[str]:
     return {found.get_attr("IFLA_IFNAME") for found in link.get_links(kind="bridge")}
 
 
-def _add_bridge(link: IPRoute, name: str) -> None:
+def add_bridge(link: IPRoute, name: str) -> None:
+    """Create a bridge without spanning tree."""
     # No multicast snooping: neighbour discovery then works from the first packet on.
     link.link(
         "add",
@@ -365,13 +366,12 @@ def configure_management(twin: Twin, standing: Standing, machine: str) -> None:
             link.route("replace", dst=str(MANAGEMENT), oif=index, scope="link", table=255)
 
 
-class ManagementEvents:
-    """Netlink events about a machine's management port and its addresses."""
+class LinkEvents:
+    """Netlink events about the interfaces of a namespace, and about their IPv4 addresses."""
 
-    def __init__(self, twin: Twin, machine: str) -> None:
-        with entered(twin.machine_namespace(machine)):
+    def __init__(self, namespace: str) -> None:
+        with entered(namespace):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
-            self._index = socket.if_nametoindex(MANAGEMENT_INTERFACE)
         self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR))
 
     def fileno(self) -> int:
@@ -381,25 +381,31 @@ class ManagementEvents:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self) -> bool:
-        """Read all pending events; return whether one concerns the management port."""
-        concerns_port = False
+    def read(self, index: int | None = None) -> bool:
+        """Read all pending events; return whether one concerns the interface with this index (default: any)."""
+        concerns_interface = False
         while True:
             try:
                 content = self._socket.recv(1 << 16)
             except BlockingIOError:
-                return concerns_port
+                return concerns_interface
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                concerns_port = True  # The kernel has dropped events, perhaps one about the port.
+                concerns_interface = True  # The kernel has dropped events, perhaps one about the interface.
                 continue
             at = 0
             while at < len(content):
                 # Both kinds of message have the interface's index 4 bytes after the header.
-                length, index = struct.unpack_from("=I16xI", content, at)
-                concerns_port = concerns_port or index == self._index
+                length, found = struct.unpack_from("=I16xI", content, at)
+                concerns_interface = concerns_interface or index in (None, found)
                 at += (length + 3) & ~3
+
+
+def index_of(namespace: str, interface: str) -> int:
+    """Return the index of an interface in a namespace."""
+    with entered(namespace):
+        return socket.if_nametoindex(interface)
 
 
 def add_ports(twin: Twin, machine: str, ports: Iterable[Port]) -> None:

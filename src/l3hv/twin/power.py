@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from l3hv.twin import TwinError, enter, network
+from l3hv.twin import TwinError, access, enter, network
 from l3hv.twin.state import Twin, read_json, write_json
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running machine: the PID of its init, its start (Unix time), and whether it has booted."""
+    """A running machine: the PID of its init, its start (Unix time), and whether it has booted.
+
+    The ``leader`` of an emulated machine is QEMU.
+    """
 
     leader: int
     since: float
     ready: bool
+    emulated: bool = False
 
 
 def running(twin: Twin, machine: str) -> Running | None:
@@ -57,5 +62,15 @@ def _record(twin: Twin, machine: str) -> Path:
 
 
 def inside(pid: int, command: Iterable[str]) -> list[str]:
-    """Return the command line that runs a command in all namespaces of a machine (see ``enter``)."""
+    """Return the command line that runs a command in all namespaces of a container (see ``enter``)."""
     return [sys.executable, "-I", "-S", enter.__file__, str(pid), *command]
+
+
+def command_in(twin: Twin, machine: str, command: Iterable[str]) -> list[str]:
+    """Return the command line that runs a command in a running machine; raise an error if it is off."""
+    pid = leader(twin, machine)
+    found = running(twin, machine)
+    if found is None or not found.emulated:
+        return inside(pid, command)
+    terminal = ["-t"] if sys.stdin.isatty() else []
+    return ["ssh", "-F", str(access.ssh_config(twin)), *terminal, machine, shlex.join(command)]

@@ -278,6 +278,8 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
         ports=tuple(Port(**port) for port in stored["ports"]),
         daemon=stored.get("daemon", "bird2"),
         managed=stored.get("managed", True),
+        needs=tuple(stored.get("needs", ())),
+        emulated=stored.get("emulated", False),
     )
 
 

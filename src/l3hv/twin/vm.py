@@ -51,7 +51,7 @@ def ensure_vm_image(say: Callable[[str], None]) -> Path:
         work, made = Path(building, "work"), Path(building, "made")
         work.mkdir()
         made.mkdir()
-        package = kernel_package(work)
+        package = kernel_package(work, SUITE)
         unpacked = work / "kernel"
         _run(["dpkg-deb", "--extract", str(package), str(unpacked)])
         shutil.copy(next(unpacked.glob("boot/vmlinuz-*")), made / "vmlinuz")
@@ -60,11 +60,11 @@ def ensure_vm_image(say: Callable[[str], None]) -> Path:
     return directory
 
 
-def kernel_package(work: Path) -> Path:
-    """Fetch the kernel's package with an apt that shares only the keys with the host's."""
+def kernel_package(work: Path, suite: str) -> Path:
+    """Fetch the package of a suite's cloud kernel with an apt that shares only the keys with the host's."""
     for name in ("lists/partial", "cache/archives/partial"):
         (work / name).mkdir(parents=True)
-    (work / "sources.list").write_text(f"deb {image.debian_mirror()} {SUITE} main\n")
+    (work / "sources.list").write_text(f"deb {image.debian_mirror()} {suite} main\n")
     (work / "status").touch()
     settings = {
         "Dir::Etc::sourcelist": work / "sources.list",
@@ -81,7 +81,7 @@ def kernel_package(work: Path) -> Path:
     depends = _run(["apt-cache", *options, "depends", "--important", KERNEL_PACKAGE])
     match = re.search(r"Depends: (linux-image-\d\S+)", depends)
     if match is None:
-        raise TwinError(f"{SUITE} has no {KERNEL_PACKAGE}: apt printed {depends!r}")
+        raise TwinError(f"{suite} has no {KERNEL_PACKAGE}: apt printed {depends!r}")
     _run(["apt-get", *options, "-qq", "download", match[1]], cwd=work)
     return next(work.glob("linux-image-*.deb"))
 
