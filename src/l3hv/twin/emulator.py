@@ -35,10 +35,31 @@ PARTS = Path(__file__).parent
 INIT, FILES = PARTS / "emulated_init.sh", PARTS / "emulated_files"
 CACHE = image.CACHE / "emulated"
 MEMORY_MIB = 512
+MASKED = (
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "modprobe@configfs.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "run-lock.mount",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-logind.service",
+    "systemd-random-seed.service",
+    "tmp.mount",
+)
+"""Units that containers do not start either, and that a machine of the twin does not need."""
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 quiet panic=-1 net.ifnames=0 tsc=reliable systemd.show_status=0 "
+    "systemd.condition_needs_update=0 " + " ".join(f"systemd.mask={unit}" for unit in MASKED)
+)
 QEMU = (
     *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-S"),
     *("-machine", "pc", "-accel", "tcg,tb-size=96", "-cpu", vm.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
-    *("-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=0 tsc=reliable"),
+    *("-append", KERNEL_ARGUMENTS),
 )
 """The part of QEMU's command line that all machines have; a machine starts when its NICs are connected."""
 DISK_GIB, LAYER_GIB = 2, 4
@@ -205,7 +226,8 @@ def prepare_layer(files: Path) -> None:
         (Path(building) / "work").mkdir()
         (files / "upper").rename(Path(building) / "upper")
         try:
-            subprocess.run(_mke2fs(layer.with_suffix(".new"), Path(building), LAYER_GIB), check=True)
+            make = _mke2fs(layer.with_suffix(".new"), Path(building), LAYER_GIB)
+            subprocess.run(make, stdout=subprocess.DEVNULL, check=True)
         finally:
             (Path(building) / "upper").rename(files / "upper")
     layer.with_suffix(".new").rename(layer)
@@ -370,6 +392,7 @@ class Case:
             index = link.link_lookup(ifname=bridge)[0]
             own = network.stable_mac(self._machine, f"end of {name}")
             end = link.link_lookup(ifname=name)[0]
+            link.flush_addr(index=end)  # the machine itself has the management address
             link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
             (tap,) = link.link_lookup(ifname=f"{TAP}{nic.number}")
             link.link("set", index=tap, mtu=network.SWITCH_MTU, master=index, state="up")

@@ -27,8 +27,8 @@ def need_root() -> None:
 class Wanted:
     """The arguments of ``up``; see ``Standing`` for the fields.
 
-    ``system`` replaces that of all machines.  With ``emulated`` QEMU runs all machines, also those that can be
-    containers.
+    ``system`` replaces that of all machines.  With ``emulated`` QEMU runs all machines, also those that can
+    be containers.
     """
 
     topology: Topology

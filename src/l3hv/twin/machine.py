@@ -30,6 +30,7 @@ from l3hv.twin.state import Standing, Twin, host_names, machine_from, read_json,
 
 REBOOT_STATUS = 133  # systemd-nspawn exits with this status when the machine reboots
 BOOT_SECONDS = 60.0
+EMULATED_BOOT_SECONDS = 240.0
 LAST_LINES = 5
 CONTROL_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[()].|[=>78])|[\x00-\x08\x0b-\x1f]")
 SSH_PORT = 22
@@ -45,7 +46,12 @@ def is_up_or_booting(twin: Twin, machine: str) -> bool:
     found = running(twin, machine)
     if found is None or not is_supervised(twin, machine):
         return False
-    return found.ready or time.time() - found.since < BOOT_SECONDS
+    return found.ready or time.time() - found.since < _patience([found.emulated])
+
+
+def _patience(emulated: Iterable[bool]) -> float:
+    """Return the seconds until machines must have booted."""
+    return EMULATED_BOOT_SECONDS if any(emulated) else BOOT_SECONDS
 
 
 def start(twin: Twin, machine: str) -> None:
@@ -64,7 +70,8 @@ def await_ready(twin: Twin, machines: Iterable[str]) -> dict[str, str]:
     waiting = list(machines)
     failed: dict[str, str] = {}
     first_look = True
-    deadline = time.monotonic() + BOOT_SECONDS
+    patience = _patience(standing.machine(name).emulated for name in waiting)
+    deadline = time.monotonic() + patience
     while waiting and time.monotonic() < deadline:
         for name in list(waiting):
             failure = twin.machine_directory(name) / "failure"
@@ -76,13 +83,13 @@ def await_ready(twin: Twin, machines: Iterable[str]) -> dict[str, str]:
                 waiting.remove(name)
                 if not first_look:
                     twin.say(f"{name} is up")
-                    deadline = time.monotonic() + BOOT_SECONDS
+                    deadline = time.monotonic() + patience
         first_look = False
         time.sleep(0.05 if waiting else 0)
     for name in waiting:
         found = running(twin, name)
         missing = "answers no SSH" if found and found.ready else "was not up"
-        failed[name] = f"it {missing} after {BOOT_SECONDS:.0f} s" + last_console_lines(twin, name)
+        failed[name] = f"it {missing} after {patience:.0f} s" + last_console_lines(twin, name)
     return failed
 
 

@@ -382,7 +382,7 @@ class LinkEvents:
         self._socket.close()
 
     def read(self, index: int | None = None) -> bool:
-        """Read all pending events; return whether one concerns the interface with this index (default: any)."""
+        """Read all pending events; return whether one concerns the interface ``index`` (default: any)."""
         concerns_interface = False
         while True:
             try:
