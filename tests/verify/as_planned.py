@@ -130,7 +130,7 @@ def rules(plan: HostPlan, family: str) -> list[dict[str, Any]]:
     ours = [
         rule(
             each.priority,
-            numbers[each.table],
+            numbers[each.table] if each.table else "[l3mdev-table]",
             iif=each.iif,
             source=each.source,
             destination=each.destination,

@@ -38,6 +38,7 @@ from l3hv.model.choices import (
     KINDS,
     Anycast,
     DaemonName,
+    DataPlane,
     Dhcp,
     Ecmp,
     FailureProfile,
@@ -73,7 +74,7 @@ from l3hv.model.intent import (
     UplinkIntent,
     declared_address,
 )
-from l3hv.model.names import LONGEST_SYMBOL, bird_symbol
+from l3hv.model.names import LONGEST_SYMBOL, VRF_RULE_PRIORITY, bird_symbol
 from l3hv.model.plan import Timers
 from l3hv.model.profiles import BFD_PROFILES, FAILURE_PROFILES, SESSION_LAYOUTS
 from l3hv.model.text import counted, natural_key
@@ -84,6 +85,7 @@ HOST_KEYS = frozenset(
         "l3hv_anycast",
         "l3hv_bgp_key",
         "l3hv_daemon",
+        "l3hv_data_plane",
         "l3hv_dhcp",
         "l3hv_dhcp_servers",
         "l3hv_ecmp",
@@ -272,6 +274,7 @@ def parse_host(
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
     _check_dhcp(settings, kind, common, notes)
+    _check_vrfs(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
@@ -302,6 +305,7 @@ def _read_settings(fields: Fields) -> Settings:
         neighbors=fields.take("l3hv_neighbors", OneOf[Neighbors]("explicit", "range"), "explicit"),
         ecmp_limit=fields.take("l3hv_ecmp_limit", ecmp_limit, DEFAULT_ECMP_LIMIT),
         anycast=fields.take("l3hv_anycast", OneOf[Anycast]("local", "spread"), "local"),
+        data_plane=fields.take("l3hv_data_plane", OneOf[DataPlane]("rules", "vrf"), "rules"),
         dhcp=fields.take("l3hv_dhcp", OneOf[Dhcp]("server", "relay", "none"), "server"),
         dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_address))),
         origin_validation=fields.take(
@@ -659,6 +663,42 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
             notes.add(
                 key, value, f"IPv6 does not work with an MTU of {value}.", f"Choose {LEAST_IPV6_MTU} or more."
             )
+
+
+def _check_vrfs(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note settings with which VRFs cannot work."""
+    if not host.uses_vrfs:
+        return
+    settings = host.settings
+    if settings.daemon == "bird1":
+        notes.add(
+            "l3hv_data_plane",
+            "vrf",
+            "BIRD 1.6 has no sessions and no BFD in VRFs.",
+            "Choose bird2 or bird3, or l3hv_data_plane: rules.",
+        )
+    if settings.session_layout == "shared":
+        notes.add(
+            "l3hv_data_plane",
+            "vrf",
+            "A shared session runs in one VRF, and cannot resolve the next hops of the others.",
+            "Choose another l3hv_session_layout, or l3hv_data_plane: rules.",
+        )
+    if common.rule_priority != VRF_RULE_PRIORITY:
+        notes.add(
+            "l3hv_data_plane",
+            "vrf",
+            f"The kernel's rule of VRFs has the priority {VRF_RULE_PRIORITY}, and others come after it.",
+            f"Remove l3hv_rule_priority, which is {common.rule_priority}.",
+        )
+    taken = {uplink.interface for uplink in host.uplinks} | {guest.interface for guest in host.guests}
+    for name in sorted(taken & set(host.domains)):
+        notes.add(
+            "l3hv_data_plane",
+            "vrf",
+            f"The interface {name} has the name of a VRF.",
+            "Rename the interface, or choose l3hv_data_plane: rules.",
+        )
 
 
 def _check_dhcp(settings: Settings, kind: Kind, common: Common, notes: Notes) -> None:

@@ -15,6 +15,7 @@ from l3hv.model.addressing import Network, family_of, family_of_text, numbered
 from l3hv.model.choices import (
     Anycast,
     DaemonName,
+    DataPlane,
     Dhcp,
     DomainKind,
     Ecmp,
@@ -229,6 +230,7 @@ class Settings:
     accepts any client of a prefix.  ``prefix_limit_margin`` is in percent; ``prefix_limit`` replaces the
     number of prefixes that follows from the inventory.  ``anycast`` applies to flows of guests to an anycast
     address that a guest of the same host holds: they stay there (``local``) or are spread over all holders.
+    ``data_plane`` is the means by which a hypervisor keeps its domains apart: policy rules, or VRFs.
     ``dhcp`` is the source of the guests' leases: this host, the ``dhcp_servers`` (by a relay), or none.
     """
 
@@ -240,6 +242,7 @@ class Settings:
     neighbors: Neighbors
     ecmp_limit: int
     anycast: Anycast
+    data_plane: DataPlane
     dhcp: Dhcp
     dhcp_servers: tuple[str, ...]
     origin_validation: OriginValidation
@@ -283,6 +286,15 @@ class HostIntent:
     def anycast(self) -> tuple[str, ...]:
         """The anycast prefixes that its guests hold, each once."""
         return tuple(dict.fromkeys(prefix for guest in self.guests for prefix in guest.anycast))
+
+    @property
+    def uses_vrfs(self) -> bool:
+        """Whether each of its domains is a VRF."""
+        return self.kind == "hypervisor" and self.settings.data_plane == "vrf"
+
+    def vrf_of(self, domain: str) -> str | None:
+        """Return the VRF of a domain, which has the domain's name; ``None`` without VRFs."""
+        return domain if self.uses_vrfs else None
 
     def address_in(self, network: PathNetwork) -> str:
         """Return its address in a path's network."""

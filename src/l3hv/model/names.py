@@ -79,3 +79,7 @@ def spread_name(domain: str) -> str:
     'public-spread'
     """
     return f"{domain}-spread"
+
+
+VRF_RULE_PRIORITY = 1000
+"""The priority of the rule ``l3mdev`` that the kernel adds with the first VRF (Linux 4.8)."""

@@ -68,8 +68,20 @@ class Uplink:
     """The MTU in bytes."""
     vlan: Vlan | None
     """The VLAN to create; none if the interface already exists."""
+    vrf: str | None
+    """The VRF that it belongs to; none without VRFs."""
     addresses: tuple[UplinkAddress, ...]
     """The host's addresses, one for each family that the path carries."""
+
+
+@dataclass(frozen=True)
+class Vrf:
+    """A VRF: an interface that selects a domain's table for its uplinks and guest ports."""
+
+    name: str
+    """The name of the interface, which is the domain's."""
+    table: int
+    """The number of the domain's table."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +137,8 @@ class Rule:
     """The address family."""
     priority: int
     """The rule's priority."""
-    table: str
-    """The name of the table that is looked up."""
+    table: str | None
+    """The name of the table that is looked up; none: that of the packet's VRF (``l3mdev``)."""
     why: str
     """The reason, printed beside the rule."""
     iif: str | None = None
@@ -259,6 +271,8 @@ class GuestPlan:
     """Pairs of an additional IPv4 address and the main one that it is translated to."""
     withdraw_without_carrier: bool
     """Whether the port has addresses and routes only while it has a carrier."""
+    vrf: str | None
+    """The VRF that the port belongs to; none without VRFs."""
 
 
 @dataclass(frozen=True)
@@ -536,6 +550,8 @@ class Session:
     """The L2 path."""
     domain: str
     """The routing domain whose network the session runs in."""
+    vrf: str | None
+    """The VRF whose network it is; none without VRFs."""
     domains: tuple[str, ...]
     """The routing domains whose routes it carries."""
     layout: SessionLayout
@@ -844,6 +860,9 @@ class PacketFilter:
 
     uplinks: tuple[str, ...]
     """The interfaces of the paths."""
+    ingress: Literal["iifname", "meta sdifname"]
+    """The expression of nft for the interface that a packet arrived on, after routing: a packet of a VRF then
+    has the VRF's interface as ``iifname``."""
     closed_uplinks: tuple[str, ...]
     """The uplinks on which the host offers only routing, ICMP and neighbour discovery, except to the prefixes
     of ``fabric4``, ``fabric6``, ``management4`` and ``management6``."""
@@ -923,6 +942,8 @@ class HostPlan:
     """Whether the host forwards packets: not if it only reflects routes."""
     main_default_route: bool
     """Whether the management network has a default route in the table main."""
+    vrfs: tuple[Vrf, ...]
+    """The VRFs, one for each domain; none if policy rules keep the domains apart."""
     nics: tuple[Nic, ...]
     """The physical interfaces that carry VLANs."""
     uplinks: tuple[Uplink, ...]

@@ -42,7 +42,7 @@ def guest_plans(common: Common, host: HostIntent, prefsrc: str | None) -> tuple[
     plans = []
     next_metrics: dict[str, int] = {}
     for guest in host.guests:
-        plan = _guest_plan(common, guest, pools[guest.pool], prefsrc)
+        plan = _guest_plan(common, guest, pools[guest.pool], prefsrc, vrf=host.vrf_of(guest.domain))
         if guest.anycast:
             plan = replace(plan, routes=tuple(_with_own_metric(route, next_metrics) for route in plan.routes))
         plans.append(plan)
@@ -62,7 +62,9 @@ def _with_own_metric(route: GuestRoute, next_metrics: dict[str, int]) -> GuestRo
     return replace(route, metric=metric)
 
 
-def _guest_plan(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None) -> GuestPlan:
+def _guest_plan(
+    common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | None, *, vrf: str | None
+) -> GuestPlan:
     lease = None
     if guest.ipv4 is not None:
         network = None if pool.subnet is not None or pool.ipv4 is None else str(pool.ipv4.network_address)
@@ -97,6 +99,7 @@ def _guest_plan(common: Common, guest: GuestIntent, pool: Pool, prefsrc: str | N
         routes=tuple(_routes(guest, pool, prefsrc)),
         transparent=tuple((address, guest.ipv4 or "") for address in guest.transparent),
         withdraw_without_carrier=guest.withdraw_without_carrier,
+        vrf=vrf,
     )
 
 

@@ -12,7 +12,7 @@ from l3hv.plan.routing import routing
 from l3hv.plan.rules import policy_rules
 from l3hv.plan.sessions import ranges, sessions
 from l3hv.plan.tables import last_resorts, table_names
-from l3hv.plan.uplinks import loopback_addresses, nics, preferred_source, uplinks
+from l3hv.plan.uplinks import loopback_addresses, nics, preferred_source, uplinks, vrfs
 from l3hv.plan.warnings import warnings
 
 
@@ -31,6 +31,7 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
         fabric=common.fabric,
         forwards=host.kind != "route_reflector",
         main_default_route=host.settings.main_default_route,
+        vrfs=vrfs(common, host),
         nics=nics(host),
         uplinks=uplinks(common, host),
         loopbacks=loopbacks,

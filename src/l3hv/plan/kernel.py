@@ -24,7 +24,17 @@ def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     everywhere = (*_answers(host), *_neighbor_tables(common, host))
     if host.kind == "route_reflector":
         return everywhere
-    return (*_routing(), *everywhere, *_ports(host), *_uplinks(host))
+    vrfs = _sockets_of_vrfs() if host.uses_vrfs else ()
+    return (*_routing(), *vrfs, *everywhere, *_ports(host), *_uplinks(host))
+
+
+def _sockets_of_vrfs() -> Iterator[Sysctl]:
+    """Yield the settings with which sockets outside of VRFs get the packets of VRFs, as without VRFs.
+
+    dnsmasq and sshd bind no socket to a VRF.
+    """
+    for protocol in ("tcp", "udp"):
+        yield Sysctl(f"net.ipv4.{protocol}_l3mdev_accept", "1", "daemons of this host serve all VRFs")
 
 
 def _routing() -> Iterator[Sysctl]:

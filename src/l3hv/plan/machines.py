@@ -26,7 +26,15 @@ def _machine(host: HostIntent) -> Machine:
         Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu) for uplink in host.uplinks
     )
     settings = host.settings
-    return Machine(host.name, host.kind, settings.system, ports, settings.daemon, settings.managed)
+    return Machine(
+        name=host.name,
+        kind=host.kind,
+        system=settings.system,
+        ports=ports,
+        daemon=settings.daemon,
+        managed=settings.managed,
+        needs=("vrf",) if host.uses_vrfs else (),
+    )
 
 
 def _guest_port(host: HostIntent, guest: GuestIntent) -> GuestMachine:

@@ -78,6 +78,7 @@ def packet_filter(
     macs = {guest.interface: guest.mac for guest in guests}
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
+        ingress="meta sdifname" if host.uses_vrfs else "iifname",
         closed_uplinks=public_uplinks,
         neighbours4=tuple(_neighbors(common, host, "ipv4")),
         neighbours6=tuple(_neighbors(common, host, "ipv6")),

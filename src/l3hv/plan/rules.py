@@ -15,7 +15,7 @@ from l3hv.model.addressing import FAMILIES
 from l3hv.model.choices import Family
 from l3hv.model.errors import Problem
 from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
-from l3hv.model.names import LOCAL_OUT, spread_name
+from l3hv.model.names import LOCAL_OUT, VRF_RULE_PRIORITY, spread_name
 from l3hv.model.plan import Rule
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
 
@@ -41,11 +41,40 @@ def policy_rules(
     """
     if host.kind == "route_reflector":
         return ()
+    if host.uses_vrfs:
+        return tuple(
+            rule for family in FAMILIES for rule in _rules_beside_vrfs(common, host, family, anycast)
+        )
     return tuple(
         replace(rule, priority=common.rule_priority + index * RULE_STEP)
         for family in FAMILIES
         for index, rule in enumerate(_rules(common, host, family, anycast))
     )
+
+
+def _rules_beside_vrfs(
+    common: Common, host: HostIntent, family: Family, anycast: Collection[DomainAnycast]
+) -> Iterator[Rule]:
+    """Yield the rules of a host with VRFs: their number depends neither on domains nor on prefixes.
+
+    The kernel's rule ``l3mdev`` looks up packets of a VRF's interfaces, and the host's own packets that are
+    bound to one: answers of DHCP, ICMP errors, BGP.  The marked flows of spread anycast come before it.
+    """
+    domains = [
+        domain for domain in common.domains if domain.name in host.domains and family in domain.families
+    ]
+    if not domains:
+        return
+    before = [*_rules_of_spread(family, anycast)]
+    for index, rule in enumerate(before):
+        yield replace(rule, priority=VRF_RULE_PRIORITY - (len(before) - index) * RULE_STEP)
+    yield replace(_rule(family, None, "packets of a VRF"), priority=VRF_RULE_PRIORITY)
+    after = [*_rules_of_own_traffic(common, host, family, domains)]
+    if family == "ipv6":
+        public = next((domain for domain in domains if domain.kind == "public"), domains[0])
+        after.append(_rule(family, public.name, "the host's own traffic", iif="lo"))
+    for index, rule in enumerate(after, 1):
+        yield replace(rule, priority=VRF_RULE_PRIORITY + index * RULE_STEP)
 
 
 def rule_problems(host_slice: HostSlice) -> list[Problem]:
@@ -75,9 +104,22 @@ def _rules(
     if not domains:
         return
     yield from _rules_of_own_traffic(common, host, family, domains)
+    yield from _rules_of_spread(family, anycast)
+    for domain in domains:
+        if domain.kind == "private":
+            yield from _rules_of_private(common, host, family, domain)
+    for domain in domains:
+        if domain.kind == "public":
+            yield _rule(family, domain.name, f"all other traffic belongs to {domain.name}")
+
+
+def _rules_of_spread(family: Family, anycast: Collection[DomainAnycast]) -> Iterator[Rule]:
+    """Yield the rules of marked flows to holders of anycast prefixes on other hypervisors.
+
+    If the table has no route, the lookup continues with the next rule.  The rule and the routes of its table
+    can therefore appear in any order.
+    """
     for one in anycast:
-        # If the table has no route, the lookup continues with the next rule. The rule and the routes of its
-        # table can therefore appear in any order.
         if one.family == family:
             yield _rule(
                 family,
@@ -85,12 +127,6 @@ def _rules(
                 f"anycast of {one.domain.name} to holders on other hypervisors",
                 mark=MARKS[one.domain.kind],
             )
-    for domain in domains:
-        if domain.kind == "private":
-            yield from _rules_of_private(common, host, family, domain)
-    for domain in domains:
-        if domain.kind == "public":
-            yield _rule(family, domain.name, f"all other traffic belongs to {domain.name}")
 
 
 def _rules_of_own_traffic(
@@ -139,7 +175,7 @@ def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: li
     uses the address of the port, which is the gateway's.  The rules apply only to destinations in the pools,
     because other programs of the host may serve DHCP, too.
     """
-    if not _has_local_out(host, family):
+    if not _has_local_out(host, family) or host.uses_vrfs:
         return
     for domain in domains:
         for prefix in common.pool_prefixes(domain.name, family):
@@ -166,7 +202,7 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
     In IPv6 the domains' own rules apply to errors, too.
     """
     public = common.public
-    if not _has_local_out(host, family) or public.name not in host.domains:
+    if not _has_local_out(host, family) or public.name not in host.domains or host.uses_vrfs:
         return
     networks = [
         common.network(uplink.path, public.name, family)
@@ -207,7 +243,7 @@ def _has_local_out(host: HostIntent, family: Family) -> bool:
 
 def _rule(
     family: Family,
-    table: str,
+    table: str | None,
     why: str,
     *,
     iif: str | None = None,

@@ -159,6 +159,7 @@ def _session(
         peer=peer.name,
         path=uplink.path,
         domain=uplink.domain,
+        vrf=host.vrf_of(uplink.domain),
         domains=tuple(dict.fromkeys(part.domain for channel in channels for part in channel.carries)),
         layout=layout,
         interface=uplink.interface,

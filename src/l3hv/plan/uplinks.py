@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, HOST_LENGTH, family_of_text, numbered
 from l3hv.model.intent import Common, HostIntent, UplinkIntent
-from l3hv.model.plan import LoopbackAddress, Nic, Uplink, UplinkAddress, Vlan
+from l3hv.model.plan import LoopbackAddress, Nic, Uplink, UplinkAddress, Vlan, Vrf
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
 """Priorities that VLANs keep for received and sent packets: routing protocols and BFD (6), control (7)."""
@@ -21,6 +21,13 @@ def nics(host: HostIntent) -> tuple[Nic, ...]:
         if uplink.nic is not None:
             vlans.setdefault(uplink.nic, []).append(uplink.interface)
     return tuple(Nic(nic, host.settings.mtu, tuple(interfaces)) for nic, interfaces in vlans.items())
+
+
+def vrfs(common: Common, host: HostIntent) -> tuple[Vrf, ...]:
+    """Return the VRFs of a host: one for each of its domains, or none."""
+    if not host.uses_vrfs:
+        return ()
+    return tuple(Vrf(domain.name, domain.table) for domain in common.domains if domain.name in host.domains)
 
 
 def uplinks(common: Common, host: HostIntent) -> tuple[Uplink, ...]:
@@ -40,6 +47,7 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
         domain=uplink.domain,
         mtu=host.settings.mtu,
         vlan=vlan,
+        vrf=host.vrf_of(uplink.domain),
         addresses=tuple(
             UplinkAddress(
                 network.family,

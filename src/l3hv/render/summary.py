@@ -131,7 +131,7 @@ def _rule(rule: Rule) -> Row:
         ("fwmark", rule.mark),
         ("ipproto", rule.ip_protocol),
         ("sport", rule.source_port),
-        ("lookup", rule.table),
+        ("lookup", rule.table or "the table of the VRF"),
         ("suppress_prefixlength", rule.suppress_prefixlength),
     )
     text = " ".join(f"{word} {value}" for word, value in words if value is not None)

@@ -20,6 +20,7 @@ from l3hv.verify.fabric import Fabric
 from l3hv.verify.sets import AS_PLANNED, planned_sets
 from l3hv.verify.values import (
     ESTABLISHED,
+    VRF_TABLE,
     Addresses,
     Advertisement,
     AtLeast,
@@ -193,7 +194,7 @@ def _links(plan: HostPlan) -> Iterator[Item]:
             source = address.address if address.family == "ipv4" else None
             hop = Hop(None, uplink.interface)
             yield (
-                Key(Kind.ROUTE, subjects.Route(address.prefix, "main")),
+                Key(Kind.ROUTE, subjects.Route(address.prefix, uplink.vrf or "main")),
                 (KernelRoute("unicast", (hop,), BY_KERNEL, metric, source),),
             )
     for loopback in plan.loopbacks:
@@ -209,7 +210,7 @@ def _rules(plan: HostPlan) -> Iterator[Item]:
                 PolicyRule(
                     rule.priority,
                     "lookup",
-                    rule.table,
+                    rule.table or VRF_TABLE,
                     iif=rule.iif,
                     source=rule.source,
                     destination=rule.destination,

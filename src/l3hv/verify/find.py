@@ -341,6 +341,7 @@ def _sysctls(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the routes that BIRD did not make; routes to one prefix in one table are one value."""
     last_resorts = {(last.table, last.family, last.prefix): last.metric for last in plan.last_resorts}
+    vrfs = {vrf.name for vrf in plan.vrfs}
     found: dict[Key, list[KernelRoute]] = {}
     for name, routes in seen["routes"].items():
         table, family = _table_and_family(name)
@@ -355,6 +356,8 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         for route in routes:
             prefix = "default" if route["prefix"] in DEFAULT_ROUTE.values() else route["prefix"]
             key = Key(Kind.ROUTE, subjects.Route(route["prefix"], table))
+            if table in vrfs and route["protocol"] == BY_KERNEL and not _is_connected(route):
+                continue
             if table == "main":
                 if route["protocol"] != BY_KERNEL or route["prefix"].startswith(("fe80:", "ff00:")):
                     continue
@@ -362,6 +365,11 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
                 key = Key(Kind.LAST_RESORT, subjects.LastResort(table, family, prefix))
             found.setdefault(key, []).append(_route(route))
     yield from ((key, in_order(several)) for key, several in found.items())
+
+
+def _is_connected(route: Mapping[str, Any]) -> bool:
+    """Tell whether a route of the kernel leads to a path's prefix; a VRF also has the local addresses."""
+    return route["type"] == "unicast" and not route["prefix"].startswith(("fe80:", "ff00:"))
 
 
 def _table_and_family(name: str) -> tuple[str, Family]:

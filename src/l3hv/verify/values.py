@@ -113,6 +113,10 @@ class StrayPort:
     addresses: Addresses
 
 
+VRF_TABLE = "[l3mdev-table]"
+"""The table of the rule of VRFs, as ip-rule(8) prints it: that of the packet's VRF."""
+
+
 @dataclass(frozen=True)
 class PolicyRule:
     """A policy rule of the kernel. ``action`` is ``lookup`` (in ``table``) or another one.

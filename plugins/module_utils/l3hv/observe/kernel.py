@@ -60,6 +60,10 @@ def read_addresses(netlink: IPRoute, links: dict[int, dict[str, Any]]) -> dict[s
     return addresses
 
 
+VRF_TABLE = "[l3mdev-table]"
+"""The table of the rule of VRFs, as ip-rule(8) prints it: that of the packet's VRF."""
+
+
 def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
     """Return the policy rules of one family in the order of their priorities."""
 
@@ -81,7 +85,9 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
             {
                 "priority": message.get_attr("FRA_PRIORITY") or 0,
                 "action": RULE_ACTIONS.get(message["action"], str(message["action"])),
-                "table": message.get_attr("FRA_TABLE") or message["table"],
+                "table": VRF_TABLE
+                if message.get_attr("FRA_L3MDEV")
+                else message.get_attr("FRA_TABLE") or message["table"],
                 "iif": message.get_attr("FRA_IIFNAME"),
                 "oif": message.get_attr("FRA_OIFNAME"),
                 "source": prefix(message, "src"),
