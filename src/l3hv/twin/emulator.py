@@ -21,7 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,28 +105,40 @@ class Kernel:
 
 def ensure_kernel(suite: str, say: Callable[[str], None]) -> Kernel:
     """Return the cloud kernel of a Debian suite; fetch and unpack its package if it is not cached."""
-    directory = CACHE / f"kernel-{suite}-{_digest(INIT, __file__)}"
-    if not directory.is_dir():
-        say(f"extracting the kernel of {suite} from its package (about twenty seconds)")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
-            work, unpacked, made = (Path(building, name) for name in ("work", "unpacked", "made"))
-            work.mkdir()
-            subprocess.run(["dpkg-deb", "--extract", vm.kernel_package(work, suite), unpacked], check=True)
-            (vmlinuz,) = unpacked.glob("boot/vmlinuz-*")
-            release = vmlinuz.name.removeprefix("vmlinuz-")
-            _unpack_modules(
-                next(unpacked.glob(f"**/lib/modules/{release}/kernel")), made / "lib/modules" / release
-            )
-            subprocess.run(["busybox", "depmod", "-b", made, release], check=True)
-            _make_initramfs(made, release, Path(building, "root"))
-            shutil.copy(vmlinuz, made / "vmlinuz")
-            made.rename(directory)
+    directory = CACHE / f"kernel-{suite}-{_digest(INIT.read_bytes(), str((MODULES, AT_BOOT)).encode())}"
+    with _locked(directory):
+        if not directory.is_dir():
+            say(f"extracting the kernel of {suite} from its package (about twenty seconds)")
+            with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
+                _build_kernel(suite, Path(building)).rename(directory)
     return Kernel(directory / "vmlinuz", directory / "initramfs", directory / "lib/modules")
 
 
-def _digest(*paths: Path | str) -> str:
-    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:12]
+def _build_kernel(suite: str, building: Path) -> Path:
+    work, unpacked, made = (building / name for name in ("work", "unpacked", "made"))
+    work.mkdir()
+    subprocess.run(["dpkg-deb", "--extract", vm.kernel_package(work, suite), unpacked], check=True)
+    (vmlinuz,) = unpacked.glob("boot/vmlinuz-*")
+    release = vmlinuz.name.removeprefix("vmlinuz-")
+    (packed,) = unpacked.glob(f"**/lib/modules/{release}/kernel")
+    _unpack_modules(packed, made / "lib/modules" / release)
+    subprocess.run(["busybox", "depmod", "-b", made, release], check=True)
+    _make_initramfs(made, release, building / "root")
+    shutil.copy(vmlinuz, made / "vmlinuz")
+    return made
+
+
+@contextlib.contextmanager
+def _locked(made: Path) -> Iterator[None]:
+    """Lock a file or directory of the cache against other processes that make it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f".lock-{made.name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:12]
 
 
 def _unpack_modules(kernel: Path, target: Path) -> None:
@@ -147,7 +159,7 @@ def _make_initramfs(made: Path, release: str, root: Path) -> None:
     """Create the initramfs: busybox, ``INIT``, and the modules that it loads with their dependencies."""
     for directory in ("bin", "dev", "lower", "layer", "new", "proc", "sys"):
         (root / directory).mkdir(parents=True)
-    shutil.copy(shutil.which("busybox") or "/bin/busybox", root / "bin/busybox")
+    shutil.copy(busybox(), root / "bin/busybox")
     shutil.copy(INIT, root / "init")
     (root / "init").chmod(0o755)
     modules = made / "lib/modules" / release
@@ -176,39 +188,43 @@ def archive(root: Path, out: Any) -> None:
 def ensure_disk(root: Path, kernel: Kernel, say: Callable[[str], None]) -> Path:
     """Return the disk of an image, with the kernel's modules and ``FILES``; machines only read it."""
     files = sorted(path for path in FILES.rglob("*") if path.is_file())
-    disk = CACHE / f"{root.name}-{kernel.modules.parents[1].name}-{_digest(*files)}.ext4"
-    if disk.exists():
-        return disk
-    say(f"writing the disk of {root.name} (about ten seconds)")
-    with (CACHE / f".lock-{disk.name}").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as building:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if disk.exists():
-            return disk
-        upper, work, merged = (Path(building, name) for name in ("upper", "work", "merged"))
-        shutil.copytree(FILES, upper)
-        shutil.copytree(kernel.modules, upper / "usr/lib/modules")
-        (upper / "usr/sbin").mkdir(exist_ok=True)
-        shutil.copy(shutil.which("busybox") or "/bin/busybox", upper / "usr/lib/twin/busybox")
-        (upper / "usr/sbin/modprobe").symlink_to("../lib/twin/busybox")
-        for unit in ("twin-ready", "twin-management"):
-            wants = upper / "etc/systemd/system/graphical.target.wants"
-            wants.mkdir(parents=True, exist_ok=True)
-            (wants / f"{unit}.service").symlink_to(f"/etc/systemd/system/{unit}.service")
-        for directory in (work, merged):
-            directory.mkdir()
-        new = Path(building, "disk")
-        layers = f"lowerdir={root},upperdir={upper},workdir={work}"
-        script = (
-            f"mount -t overlay l3hv -o {shlex.quote(layers)} {shlex.quote(str(merged))}\n"
-            f"{shlex.join(_mke2fs(new, merged, DISK_GIB))}"
-        )
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-ec", script], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise TwinError(f"the disk of {root.name} cannot be written: {done.stderr.strip()}")
-        new.rename(disk)
+    version = _digest(*(path.read_bytes() for path in files), busybox().read_bytes())
+    disk = CACHE / f"{root.name}-{kernel.vmlinuz.parent.name}-{version}.ext4"
+    with _locked(disk):
+        if not disk.exists():
+            say(f"writing the disk of {root.name} (about ten seconds)")
+            with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
+                _build_disk(root, kernel, Path(building)).rename(disk)
     return disk
+
+
+def _build_disk(root: Path, kernel: Kernel, building: Path) -> Path:
+    upper, work, merged, disk = (building / name for name in ("upper", "work", "merged", "disk"))
+    shutil.copytree(FILES, upper)
+    shutil.copytree(kernel.modules, upper / "usr/lib/modules")
+    (upper / "usr/sbin").mkdir(exist_ok=True)
+    shutil.copy(busybox(), upper / "usr/lib/twin/busybox")
+    (upper / "usr/sbin/modprobe").symlink_to("../lib/twin/busybox")
+    wants = upper / "etc/systemd/system/graphical.target.wants"
+    wants.mkdir()
+    for unit in (upper / "etc/systemd/system").glob("*.service"):
+        (wants / unit.name).symlink_to(f"/etc/systemd/system/{unit.name}")
+    for directory in (work, merged):
+        directory.mkdir()
+    layers = f"lowerdir={root},upperdir={upper},workdir={work}"
+    script = (
+        f"mount -t overlay l3hv -o {shlex.quote(layers)} {shlex.quote(str(merged))}\n"
+        f"{shlex.join(_mke2fs(disk, merged, DISK_GIB))}"
+    )
+    command = ["unshare", "--mount", "sh", "-ec", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise TwinError(f"the disk of {root.name} cannot be written: {done.stderr.strip()}")
+    return disk
+
+
+def busybox() -> Path:
+    return Path(shutil.which("busybox") or "/bin/busybox")
 
 
 def _mke2fs(disk: Path, root: Path, gibibytes: int) -> list[str]:
@@ -231,6 +247,12 @@ def prepare_layer(files: Path) -> None:
         finally:
             (Path(building) / "upper").rename(files / "upper")
     layer.with_suffix(".new").rename(layer)
+
+
+def ensure_machine(machine: Machine, root: Path, say: Callable[[str], None]) -> tuple[Kernel, Path]:
+    """Return the kernel and the disk of a machine with an image; make them if they are not cached."""
+    kernel = ensure_kernel(image.SUITES[machine.system], say)
+    return kernel, ensure_disk(root, kernel, say)
 
 
 class Qmp:
@@ -423,8 +445,7 @@ class Boot:
         self._twin, self._machine = twin, machine.name
         self._directory = twin.machine_directory(machine.name)
         self._namespace = twin.machine_namespace(machine.name)
-        kernel = ensure_kernel(image.SUITES[machine.system], twin.say)
-        disk = ensure_disk(Path(standing.images[machine.image]), kernel, twin.say)
+        kernel, disk = ensure_machine(machine, Path(standing.images[machine.image]), twin.say)
         prepare_layer(files)
         self._case = Case(twin, machine.name)
         self._case.find()

@@ -63,6 +63,9 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
         found.image: recipe(found.system, found.daemon, bare=wanted.bare) for found in topology.machines
     }
     images = dict(zip(recipes, map(str, ensure_images(recipes.values(), twin.say)), strict=True))
+    for found in topology.machines:
+        if found.emulated:
+            emulator.ensure_machine(found, Path(images[found.image]), twin.say)
     _allow_many_machines(twin)
     with twin.locked():
         before = twin.standing_or_none()
