@@ -10,6 +10,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 TEST_TWIN := test
+# The inventory of `make lab`; the twin has its name without dashes, of which a twin's name has none.
+DESIGN := lab
+DESIGN_TWIN = $(shell printf '%.12s' '$(subst -,,$(DESIGN))')
 
 .PHONY: help
 help: ## Show these targets
@@ -46,13 +49,13 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 venv: $(VENV)/.run
 
 .PHONY: lab
-lab: root host venv ## Boot the lab in the twin, provision it and verify it (some minutes the first time)
-	@./twin up -i inventories/lab
+lab: root host venv ## Boot the lab in the twin, provision it and verify it (some minutes the first time); DESIGN=vrf: another design
+	@./twin up -i inventories/$(DESIGN) --name $(DESIGN_TWIN)
 	@echo "==> Provisioning with site.yml"
-	@ansible-playbook site.yml
+	@./twin play --name $(DESIGN_TWIN) site.yml
 	@echo "==> Verifying, with test packets"
-	@ansible-playbook playbooks/verify.yml
-	@./twin status
+	@./twin play --name $(DESIGN_TWIN) playbooks/verify.yml
+	@./twin status --name $(DESIGN_TWIN)
 	@echo
 	@echo "The lab is up. Commands to try (. $(VENV)/bin/activate puts ansible-playbook in PATH):"
 	@echo "  ./twin guest vm1 -- ping -c 3 192.0.2.8                  # a guest reaches the Internet"
