@@ -90,7 +90,8 @@ class ActionModule(ControllerAction):
                 variant=json.dumps(variant) if variant else "",
             )
         except IntentError as error:
-            raise AnsibleActionFail(str(error)) from None
+            # The output names the intent in its summary, not the host that reads it for all.
+            raise AnsibleActionFail(str(error), result={"intent_is_refused": True}) from None
         policy = str(self._task.args.get("removals", IGNORE))
         result = {**self._facts(run, build), "warnings": list(run.warnings)}
         # The parent of this worker is ansible-playbook.

@@ -37,7 +37,7 @@ MOST_HOSTS = 20
 """Maximum number of hosts in a list."""
 
 UNCHANGED = "l3hv_left_unchanged"
-"""The statistic (`set_stats`) that has the reason why a run left a host unchanged."""
+"""The statistic (`set_stats`) of a host that a run left unchanged: the clients that could not be updated."""
 
 CHECKED_ARGUMENTS = "ansible.builtin.validate_argument_spec"
 
@@ -56,7 +56,7 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         self._failures: dict[str, str] = {}
         self._counts: Mapping[str, int] | None = None
         self._should_verify = False
-        self._has_intent_failed = False
+        self._is_intent_refused = False
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._should_verify = Path(playbook._file_name).name == VERIFYING_PLAYBOOK
@@ -87,12 +87,13 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         host = result.host.get_name()
-        if result.result.get("changed"):
+        # A loop that fails may have changed something before.
+        if any(item.get("changed") and not item.get("failed") for item in result.result.get("results", ())):
             self._changes.setdefault(host, {})[_place(result.task)] = None
         if not ignore_errors:
             self._failures[host] = result.task.get_name()
-        if result.task.action == "l3hv_intent":
-            self._has_intent_failed = True
+        if result.result.get("intent_is_refused"):
+            self._is_intent_refused = True
         if self._display.verbosity == 0 and "." not in result.task.action:
             # Ansible prints an error twice, first with the line of the playbook. The messages of our own
             # modules and action plugins name the host and the field: the line adds nothing.
@@ -129,7 +130,8 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         failed = [host for host in hosts if host in self._failures and _has_failed(stats.summarize(host))]
         changed = [host for host in hosts if self._changes.get(host)]
         numbers = [f"{len(changed)} {'would change' if _is_check() else 'changed'}"]
-        numbers += [f"{len(failed)} failed"] * bool(failed and not self._has_intent_failed)
+        named = [] if self._is_intent_refused else failed
+        numbers += [f"{len(named)} failed"] * bool(named)
         yield "hosts", f"{len(hosts)}: {', '.join(numbers)}", C.COLOR_ERROR if failed else None
         for host in changed[:MOST_HOSTS]:
             yield f"  {host}", f"changes by {', '.join(self._changes[host])}", C.COLOR_CHANGED
@@ -141,16 +143,16 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
                 C.COLOR_CHANGED,
             )
         for host in hosts:
-            if reason := stats.custom.get(host, {}).get(UNCHANGED):
-                yield f"  {host}", f"left unchanged: {reason}", C.COLOR_WARN
-        if self._has_intent_failed:
+            if clients := stats.custom.get(host, {}).get(UNCHANGED):
+                clients = first_of(clients, MOST_HOSTS)
+                yield f"  {host}", f"left unchanged: {clients} could not be updated", C.COLOR_WARN
+        if self._is_intent_refused:
             # One host reads the intent for all.
-            yield "intent", "it has problems: see above", C.COLOR_ERROR
-            failed = []
-        for host in failed[:MOST_HOSTS]:
+            yield "intent", "refused: its problems are listed above", C.COLOR_ERROR
+        for host in named[:MOST_HOSTS]:
             yield f"  {host}", f"failed: {self._failures[host]}", C.COLOR_ERROR
-        if len(failed) > MOST_HOSTS:
-            more = failed[MOST_HOSTS:]
+        if len(named) > MOST_HOSTS:
+            more = named[MOST_HOSTS:]
             yield "", f"{counted(len(more), 'more host')} failed: {first_of(more, MOST_HOSTS)}", C.COLOR_ERROR
         if self._counts is not None:
             bad = self._counts.get("failed", 0)

@@ -298,12 +298,13 @@ def test_the_summary_names_hosts_that_failed_and_their_tasks(play: Play):
 def test_problems_of_the_intent_are_printed_once_and_are_of_no_host(play: Play, lab: Path):
     with (lab / "host_vars" / "hv3.yml").open("a", encoding="utf-8") as text:
         text.write("l3hv_asn: zero\n")
-    done = play("playbooks/plan.yml", inventory=lab)
+    done = play("site.yml", inventory=lab)
     assert done.returncode != 0
     assert output_of(done).count("hv3: l3hv_asn:") == 1
     summary = done.stdout.rpartition("SUMMARY")[2]
-    assert re.search(r"^intent +it has problems: see above$", summary, re.MULTILINE), summary
-    assert "failed" not in summary
+    assert re.search(r"^intent +refused: its problems are listed above$", summary, re.MULTILINE), summary
+    assert re.search(r"^verification +not done: the run failed before$", summary, re.MULTILINE), summary
+    assert not re.search(r"^  (hv|rr|internet)", summary, re.MULTILINE), summary
 
 
 def test_a_verbose_run_prints_the_tasks_of_ansible(play: Play):

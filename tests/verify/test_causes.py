@@ -105,11 +105,12 @@ def down(seen: dict[str, Any], host: str, session: str) -> None:
     seen[host]["routing"]["sessions"][session].update(state="Active", info="Active")
 
 
-def test_a_missing_route_of_a_guest_explains_its_absence_on_other_hosts() -> None:
-    prefix = "203.0.113.1/32"
+def without_guest(prefix: str, tables: set[str]) -> Callable[[dict[str, Any]], None]:
+    """Return the change after which hv1 lacks a guest's route in these tables."""
     announced = {name: announcements(plan) for name, plan in LAB.items()}
-    for own in announced["hv1"]["tables"].values():
-        own["prefixes"].pop(prefix, None)
+    if "public" in tables:
+        for own in announced["hv1"]["tables"].values():
+            own["prefixes"].pop(prefix, None)
     rest = Fabric(announced)
 
     def change(seen: dict[str, Any]) -> None:
@@ -117,15 +118,40 @@ def test_a_missing_route_of_a_guest_explains_its_absence_on_other_hosts() -> Non
             changed = as_planned.observation(plan, rest)
             seen[name]["routing"], seen[name]["learned"] = changed["routing"], changed["learned"]
             for routes in plan.routing.tables:
-                if routes.kernel_table is not None and name != "hv1":
+                different = rest.routes(plan, routes) != WHOLE.routes(plan, routes)
+                if routes.kernel_table is not None and name != "hv1" and different:
                     listed = as_planned.listed(rest.routes(plan, routes), routes.prefsrc)
                     seen[name]["learned"][routes.name] = listed
-        for name, routes in seen["hv1"]["routes"].items():
-            seen["hv1"]["routes"][name] = [route for route in routes if route["prefix"] != prefix]
+        for name, found in seen["hv1"]["routes"].items():
+            if name.partition(" ")[0] in tables:
+                seen["hv1"]["routes"][name] = [route for route in found if route["prefix"] != prefix]
+
+    return change
+
+
+def test_a_missing_route_of_a_guest_explains_its_absence_on_other_hosts() -> None:
+    found = on_lab(without_guest("203.0.113.1/32", {"public"}))
+    assert names(found) == [("hv1", "route 203.0.113.1/32 in public")]
+    assert {check.host for check in found[0].follows} == LAB.keys()
+
+
+def test_a_missing_route_of_the_hosts_own_traffic_explains_nothing() -> None:
+    found = on_lab(without_guest("203.0.113.1/32", {"local-out"}))
+    assert names(found) == [("hv1", "route 203.0.113.1/32 in local-out")]
+    assert found[0].follows == []
+
+
+def test_a_missing_route_does_not_explain_counts_of_another_family_or_domain() -> None:
+    lose = without_guest("203.0.113.1/32", {"public"})
+
+    def change(seen: dict[str, Any]) -> None:
+        lose(seen)
+        for session, family in (("rr1_public", "ipv6"), ("rr1_private", "ipv4")):
+            seen["hv2"]["routing"]["sessions"][session]["channels"][family]["routes"]["imported"] = 0
 
     found = on_lab(change)
-    assert names(found) == [("hv1", f"route {prefix} in public")]
-    assert {check.host for check in found[0].follows} == LAB.keys()
+    assert {("hv2", "received rr1_public ipv6"), ("hv2", "received rr1_private ipv4")} < set(names(found))
+    assert names(found)[0] == ("hv1", "route 203.0.113.1/32 in public")
 
 
 def test_an_interface_that_is_down_explains_its_sessions_at_both_ends() -> None:

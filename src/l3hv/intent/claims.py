@@ -119,10 +119,16 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
                 first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
                 if other is not claim:
                     problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+    uplinks = {
+        (host, place)
+        for kind in ("path", "reflector")
+        for place, hosts in places[kind].items()
+        for host in hosts
+    }
     declared = {(host, claim.field) for (kind, _), (host, claim) in unique.items() if kind == "address"}
     for (kind, _), (host, claim) in unique.items():
         if kind == "address":
-            problem = _taken_by_id(host, claim, unique, places=places, declared=declared, common=common)
+            problem = _taken_by_id(host, claim, unique, uplinks=uplinks, declared=declared, common=common)
             if problem is not None:
                 problems.setdefault((host, claim.field), problem)
     return [
@@ -138,14 +144,15 @@ def _taken_by_id(
     claim: Claim,
     unique: Mapping[tuple[str, str], tuple[str, Claim]],
     *,
-    places: Mapping[str, Mapping[str, list[str]]],
+    uplinks: Collection[tuple[str, str]],
     declared: Collection[tuple[str, str]],
     common: Common,
 ) -> Problem | None:
     """Return a problem where the address that ``host`` declares on a path follows from another host's id.
 
     The other host has that address unless it has no uplink there, or declares another one itself.
-    ``declared`` has the hosts and fields of all declared addresses.
+    ``uplinks`` has the host and the place (``<path>.<domain>``) of all uplinks, ``declared`` the host and the
+    field of all declared addresses.
     """
     path, domain, address = claim.value.split(".", 2)
     family = family_of_text(address)
@@ -157,8 +164,7 @@ def _taken_by_id(
     if other == host:
         return None
     place = f"{path}.{domain}"
-    has_uplink = any(other in places[kind].get(place, ()) for kind in ("path", "reflector"))
-    if not has_uplink or (other, f"l3hv_path_addresses.{place}.{family}") in declared:
+    if (other, place) not in uplinks or (other, f"l3hv_path_addresses.{place}.{family}") in declared:
         return None
     message = f"{address} has the host number {number} in {network.prefix}, the id of {other} (path {path})."
     remedy = f"Choose an address that no other host has, or another l3hv_id for {other}."

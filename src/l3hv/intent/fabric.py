@@ -22,6 +22,7 @@ from l3hv.intent.shape import (
     network,
 )
 from l3hv.model.addressing import (
+    DEFAULT_ROUTE,
     FAMILIES,
     GUEST_PREFIX_LENGTH,
     LINK_LOCAL4,
@@ -63,9 +64,13 @@ DEFAULT_GATEWAY_MAC = "02:6c:33:68:76:01"
 DEFAULT_RULE_PRIORITY = 1000
 MOST_PATHS = 4
 LEAST_IPV6_MTU = 1280
-MOST_DNS_SERVERS = 16
-OPTION_BYTES, DEFAULT_ROUTE_BYTES = 255, 5
 """RFC 8200, section 5."""
+MOST_DNS_SERVERS = 16
+"""The limit of l3hv for each family: a resolver asks the first three."""
+OPTION_BYTES = 255
+"""The size of an option of DHCPv4 (RFC 2132)."""
+DEFAULT_ROUTE_BYTES = 5
+"""The size of the default route in option 121 (RFC 3442)."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
@@ -91,7 +96,7 @@ domain_name = Text(
     " use itself",
     "Choose a name such as public or private.",
     _RESERVED_DOMAINS,
-    "the kernel or BIRD uses them for tables of its own",
+    "the kernel or BIRD uses them itself",
 )
 path_name = Text(
     r"[a-z0-9]{1,8}",
@@ -461,7 +466,7 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
                 f"{where}.routes",
                 via,
                 f"The gateway {via} of {destination} is no host address of the pool.",
-                "Choose a gateway in the pool's IPv4 prefix: guests reach no other.",
+                "Choose a host address of the pool's IPv4 prefix: guests reach no other gateway.",
             )
 
 
@@ -474,24 +479,47 @@ def _check_options(pool: Pool, where: str, notes: Notes) -> None:
                 f"{where}.dns",
                 len(servers),
                 f"The pool has {len(servers)} {family} addresses of name servers.",
-                f"Keep at most {MOST_DNS_SERVERS}: clients use three.",
+                f"Keep at most {MOST_DNS_SERVERS}: resolvers ask the first three.",
             )
     # Each route has the length, the significant bytes of the prefix and the gateway (RFC 3442).
     routes = sum(1 + (IPv4Network(prefix).prefixlen + 7) // 8 + 4 for prefix, _ in pool.routes)
-    if pool.routes and routes + DEFAULT_ROUTE_BYTES > OPTION_BYTES:
+    if pool.routes and not any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in pool.routes):
+        routes += DEFAULT_ROUTE_BYTES
+    if routes > OPTION_BYTES:
         notes.add(
             f"{where}.routes",
             len(pool.routes),
-            f"{len(pool.routes)} routes do not fit into the {OPTION_BYTES} bytes of DHCP's option.",
-            "Join some of them, or remove routes that the default route includes.",
+            f"{len(pool.routes)} routes do not fit into the {OPTION_BYTES} bytes of DHCP option 121.",
+            "Aggregate some of them, or remove routes that the default route includes.",
         )
-    if sum(len(domain) + 2 for domain in pool.search) > OPTION_BYTES:
+    if _search_bytes(pool.search) > OPTION_BYTES:
         notes.add(
             f"{where}.search",
             len(pool.search),
-            f"The search domains do not fit into the {OPTION_BYTES} bytes of DHCP's option.",
+            f"The search domains do not fit into the {OPTION_BYTES} bytes of DHCP option 119.",
             "Keep fewer or shorter ones.",
         )
+
+
+def _search_bytes(domains: Iterable[str]) -> int:
+    """Return the size of search domains in DHCP (RFC 3397): a repeated end is a pointer of two bytes.
+
+    >>> _search_bytes(["a.example.net", "b.example.net"])
+    19
+    """
+    ends: set[tuple[str, ...]] = set()
+    size = 0
+    for domain in domains:
+        labels = tuple(domain.lower().split("."))
+        for index, label in enumerate(labels):
+            if labels[index:] in ends:
+                size += 2
+                break
+            ends.add(labels[index:])
+            size += 1 + len(label)
+        else:
+            size += 1
+    return size
 
 
 def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -> None:

@@ -33,7 +33,7 @@ from l3hv.intent.shape import (
     shown,
     yes_or_no,
 )
-from l3hv.model.addressing import FAMILIES, Address, family_of_text, is_inside, numbers_of
+from l3hv.model.addressing import FAMILIES, Address, family_of, family_of_text, is_inside, numbers_of
 from l3hv.model.choices import (
     KINDS,
     Anycast,
@@ -658,7 +658,8 @@ def _check_mtu(host: HostIntent, common: Common, notes: Notes) -> None:
             f"Choose at most {uplink}, or raise l3hv_mtu.",
         )
     has_ipv6 = any("ipv6" in domain.families for domain in common.domains)
-    for key, value in (("l3hv_mtu", uplink), ("l3hv_guest_mtu", guest)):
+    of_guests = [("l3hv_guest_mtu", guest)] * (host.kind == "hypervisor")
+    for key, value in (("l3hv_mtu", uplink), *of_guests):
         if has_ipv6 and value < LEAST_IPV6_MTU:
             notes.add(
                 key, value, f"IPv6 does not work with an MTU of {value}.", f"Choose {LEAST_IPV6_MTU} or more."
@@ -740,7 +741,9 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
         systems = ", ".join(systems_with(settings.daemon))
         remedy = f"Use {DEFAULT_DAEMON}, or one of the systems that have it: {systems} (l3hv_system)."
         if settings.system == JUNOS:
-            remedy = f"Set l3hv_daemon: {JUNOS}, or one of the systems that have it: {systems} (l3hv_system)."
+            remedy = (
+                f"Set l3hv_daemon: {JUNOS}, or set l3hv_system to a system with {settings.daemon}: {systems}."
+            )
         notes.add(
             "l3hv_daemon",
             settings.daemon,
@@ -865,19 +868,26 @@ def _check_prefix_limit(host: HostIntent, common: Common, notes: Notes) -> None:
     limit = host.settings.prefix_limit
     if limit is None or host.kind != "hypervisor":
         return
+    # One session carries all domains or one of them.
+    is_shared = host.settings.session_layout == "shared"
+    prefixes: dict[tuple[str, Family], set[str]] = {}
+    for guest in host.guests:
+        for claim in guest_claims(guest):
+            if claim.kind == "prefix":
+                session = ("" if is_shared else guest.domain, family_of_text(claim.value))
+                prefixes.setdefault(session, set()).add(claim.value)
     for domain in common.domains:
-        for family in domain.families:
-            here = (guest for guest in host.guests if guest.domain == domain.name)
-            own = {claim.value for guest in here for claim in guest_claims(guest) if claim.kind == "prefix"}
-            count = sum(family_of_text(prefix) == family for prefix in own)
-            count += domain.loopback(family) is not None and domain.name in host.domains
-            if count > limit:
-                notes.add(
-                    "l3hv_prefix_limit",
-                    limit,
-                    f"The hypervisor itself has {counted(count, f'{family} prefix')} in {domain.name}.",
-                    f"Choose at least {count}, or remove the limit: it then follows from the inventory.",
-                )
+        for loopback in domain.loopbacks if domain.name in host.domains else ():
+            session = ("" if is_shared else domain.name, family_of(loopback))
+            prefixes.setdefault(session, set()).add(str(loopback))
+    most = max(map(len, prefixes.values()), default=0)
+    if most > limit:
+        notes.add(
+            "l3hv_prefix_limit",
+            limit,
+            f"The hypervisor itself advertises {counted(most, 'prefix')} in one session.",
+            f"Choose at least {most}, or remove the limit: it then follows from the inventory.",
+        )
 
 
 def _check_interfaces(host: HostIntent, guests: Iterable[GuestVariables], notes: Notes) -> None:

@@ -39,7 +39,7 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
             f"The reflector {reflector.name} accepts clients from a range, and these cannot have keys.",
             f"Remove the key, or set l3hv_neighbors: explicit for {reflector.name}.",
         )
-    if not client.ttl_security:
+    if reflector.ttl_security and not client.ttl_security:
         yield Problem(
             client.name,
             "l3hv_ttl_security",
@@ -47,7 +47,7 @@ def _differences(client: Member, link: Link, reflector: Member) -> Iterator[Prob
             f"The reflector {reflector.name} accepts clients from a range, all with TTL security.",
             f"Remove it, or set l3hv_neighbors: explicit for {reflector.name}.",
         )
-    if client.prefix_limit is not None:
+    if client.prefix_limit not in (None, reflector.prefix_limit):
         yield Problem(
             client.name,
             "l3hv_prefix_limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,12 +48,12 @@ def read_hosts(
     wanted: Iterable[str],
     override: Mapping[str, Any] | None = None,
 ) -> Reading:
-    """Read the hosts in ``wanted``; note each host whose common facts differ from the first host's.
+    """Read the hosts in ``wanted``; note each host whose common facts differ from those of most hosts.
 
     ``override`` replaces variables of every host.
     """
     reading = Reading()
-    first = ""
+    compared: list[str] = []
     different: dict[str, dict[str, str]] = {}
     for host in wanted:
         variables, templated, unresolved = inventory.variables(host)
@@ -62,10 +63,11 @@ def read_hosts(
             continue
         variables.update(override or {})
         shared = {key: variables[key] for key in sorted(COMMON_KEYS) if key in variables}
-        if not first:
-            first, reading.shared = host, shared
+        if not compared:
+            reading.shared = shared
             reading.common, problems = parse_common(variables)
             reading.problems += problems
+        compared.append(host)
         for key in sorted(shared.keys() | reading.shared.keys()):
             if shared.get(key) != reading.shared.get(key):
                 different.setdefault(key, {})[host] = str(shared.get(key))
@@ -75,26 +77,28 @@ def read_hosts(
             reading.templated.add(host)
         if intent is not None:
             reading.hosts[host] = intent
-    for key, values in different.items():
-        reading.problems += _different(key, values, first, str(reading.shared.get(key)), len(reading.seen))
+    for key, others in different.items():
+        usual = str(reading.shared.get(key))
+        reading.problems += _different(key, {host: others.get(host, usual) for host in compared})
     return reading
 
 
-def _different(key: str, values: Mapping[str, str], first: str, value: str, count: int) -> Iterator[Problem]:
+def _different(key: str, values: Mapping[str, str]) -> Iterator[Problem]:
     """Yield a problem for each host whose value of a common variable is not that of most hosts.
 
-    ``values`` are those that differ from ``value`` of the ``first`` of ``count`` hosts.
+    ``values`` has the value of each host; of equally frequent values the first is taken.
     """
-    if len(values) == count - 1 > 1 and len(set(values.values())) == 1:
-        values, first = {first: value}, next(iter(values))
-    for host, other in values.items():
-        yield Problem(
-            host,
-            key,
-            other,
-            f"The value differs from the one of {first}, but it must be the same on every host.",
-            "Set it once, in group_vars/all.",
-        )
+    usual, _ = Counter(values.values()).most_common(1)[0]
+    example = next(host for host, value in values.items() if value == usual)
+    for host, value in values.items():
+        if value != usual:
+            yield Problem(
+                host,
+                key,
+                value,
+                f"The value differs from the one of {example}, but it must be the same on every host.",
+                "Set it once, in group_vars/all.",
+            )
 
 
 def with_remedies(problems: Iterable[Problem], inventory: Inventory) -> list[Problem]:

@@ -8,11 +8,11 @@ from l3hv.model.choices import FailureProfile
 from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, TITLES, WITH_LATE_TIMERS, WITHOUT_BFD
 from l3hv.model.intent import HostIntent, HostSlice
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
-from l3hv.model.text import counted, first_of, natural_key
+from l3hv.model.text import first_of, natural_key
 from l3hv.plan.sessions import any_client, failure_profile
 
 MOST_NAMED = 3
-"""Maximum number of hosts in a list."""
+"""Maximum number of names in a list."""
 
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
@@ -23,7 +23,6 @@ def warnings(host_slice: HostSlice) -> tuple[str, ...]:
     return (
         *_missing_paths(host_slice),
         *_different_mtus(host_slice),
-        *_low_limit(host_slice),
         *_renamed_by_libvirt(host_slice.host),
         *_without_bfd(host_slice),
         *_unbounded_restart(host_slice),
@@ -48,28 +47,22 @@ def _missing_paths(host_slice: HostSlice) -> Iterator[str]:
 
 
 def _different_mtus(host_slice: HostSlice) -> Iterator[str]:
-    """Yield a warning of a reflector for each path whose clients have uplinks of different MTUs."""
-    hosts: dict[str, dict[int, list[str]]] = {}
-    for peer in host_slice.peers if host_slice.host.kind == "route_reflector" else ():
-        if peer.kind != "route_reflector":
-            hosts.setdefault(peer.path, {}).setdefault(peer.mtu, []).append(peer.name)
-    for path, by_mtu in sorted(hosts.items()):
-        if len(by_mtu) > 1:
-            listed = "; ".join(f"{mtu}: {first_of(by_mtu[mtu], MOST_NAMED)}" for mtu in sorted(by_mtu))
-            yield (
-                f"the hosts on path {path} have different MTUs ({listed}): larger packets between them can "
-                "be lost, so set the same l3hv_mtu"
-            )
+    """Yield a warning of a reflector if the uplinks of its clients have different MTUs.
 
-
-def _low_limit(host_slice: HostSlice) -> Iterator[str]:
-    """Yield a warning of a reflector for a prefix limit that a hypervisor of the inventory exceeds."""
-    limit = host_slice.host.settings.prefix_limit
-    most = max(host_slice.largest.ipv4, host_slice.largest.ipv6)
-    if host_slice.host.kind == "route_reflector" and limit is not None and most > limit:
+    The MTUs of unmanaged routers are not known.
+    """
+    if host_slice.host.kind != "route_reflector":
+        return
+    names: dict[int, list[str]] = {}
+    for peer in host_slice.peers:
+        if peer.kind != "route_reflector" and peer.managed:
+            names.setdefault(peer.mtu, []).append(peer.name)
+    if len(names) > 1:
+        path = host_slice.host.uplinks[0].path
+        listed = "; ".join(f"{mtu}: {first_of(names[mtu], MOST_NAMED)}" for mtu in sorted(names))
         yield (
-            f"l3hv_prefix_limit is {limit}, but a hypervisor of the inventory has {counted(most, 'prefix')}: "
-            "its routes may be refused"
+            f"the hosts on path {path} have different MTUs ({listed}): packets above {min(names)} bytes "
+            "between them can be lost, so set the same l3hv_mtu"
         )
 
 
@@ -142,10 +135,9 @@ def _renamed_by_libvirt(host: HostIntent) -> Iterator[str]:
         if guest.interface.startswith(NAMES_OF_LIBVIRT)
     ]
     if named:
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         yield (
             f"libvirt replaces interface names that begin with {', '.join(NAMES_OF_LIBVIRT)}: "
-            f"choose other names for {', '.join(named[:3])}{more}"
+            f"choose other names for {first_of(named, MOST_NAMED)}"
         )
 
 

@@ -1,8 +1,8 @@
 """Failed checks in the order in which an operator repairs them: each cause before what follows from it.
 
 A check follows from a cause if, by the plans, it cannot succeed before the cause is repaired.  Counts and
-digests of routes depend on the advertisements of all hosts: while a session is down, or a guest's own route
-is missing, they are never a cause.
+digests of routes depend on the advertisements of all hosts: while a session is down, they are never a cause,
+nor while a guest's route is missing in their domain and family.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from l3hv.model.choices import Family
-from l3hv.model.plan import HostPlan, Session
+from l3hv.model.plan import GuestPlan, GuestRoute, HostPlan, Session
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, Key, Kind, failures
 from l3hv.verify.expect import HOST, bfd_of, routing_units, unit_of
@@ -69,8 +69,10 @@ class _Grouping:
         self._group_of: dict[tuple[str, Key], Group] = {}
         self._cuts: list[Group] = []
         self._of_host: dict[str, Group] = {}
-        self._of_guest_route: dict[tuple[str, str], Group] = {}
-        self._of_guest: dict[tuple[str, Family], Group] = {}
+        # By hypervisor and prefix, by name or address of a ping's target, and by domain and family.
+        self._group_of_route: dict[tuple[str, str], Group] = {}
+        self._group_of_target: dict[tuple[str, Family], Group] = {}
+        self._group_of_network: dict[tuple[str, Family], Group] = {}
 
     def groups(self) -> list[Group]:
         """Return the groups; the search for causes begins with hosts, and ends with single sessions."""
@@ -141,17 +143,20 @@ class _Grouping:
                 self._add(group, other)
 
     def _begin_guest_route(self, check: Check) -> None:
-        """Begin a group for a guest's route that its hypervisor lacks; the guest's other tables follow."""
+        """Begin a group for a guest's route that its hypervisor lacks in the table of the guest's domain.
+
+        The hypervisor does not advertise the guest then.  The same route in its table local-out is its own.
+        """
         if check.kind is not Kind.ROUTE or not isinstance(check.subject, subjects.Route) or check.found:
             return
         own = (check.host, check.subject.prefix)
-        if own not in self._guest_of_route:
+        guest, route = self._guest_by_route.get(own, (None, None))
+        if guest is None or route is None or check.subject.table != guest.domain:
             return
-        if own in self._of_guest_route:
-            self._add(self._of_guest_route[own], check)
-        else:
-            self._of_guest_route[own] = self._begin(check, is_cut=False)
-            self._of_guest.setdefault(self._guest_of_route[own], self._of_guest_route[own])
+        group = self._group_of_route[own] = self._begin(check, is_cut=False)
+        target = guest.name if route.kind == "main" else route.prefix.partition("/")[0]
+        self._group_of_target[target, route.family] = group
+        self._group_of_network.setdefault((guest.domain, route.family), group)
 
     # Sessions.
 
@@ -220,7 +225,7 @@ class _Grouping:
         """Return the group that a check follows from; ``None`` for a check with a cause of its own."""
         here = [group for group in self._cuts if check.host in group.hosts or check.host in group.reached]
         if check.kind in COUNTS_OF_ROUTES:
-            return next(iter((*here, *self._cuts, *self._of_guest_route.values())), None)
+            return next(iter(here), next(iter(self._cuts), self._of_missing_guest(check)))
         match check.key:
             case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(interface)):
                 return self._of_interface(check.host, interface)
@@ -230,9 +235,9 @@ class _Grouping:
                 return self._of_route(check.host, prefix, table, here)
             case Key(Kind.PING, subjects.EchoRequest(source, target, family)):
                 ends = {check.host, self._hypervisor_of.get(target, target)}
-                of_host = (group for group in self._cuts if group.hosts & ends)
-                of_guest = self._of_guest.get((target, family)) or self._of_guest.get((source, family))
-                return next(of_host, of_guest)
+                of_hosts = (group for group in self._cuts if group.hosts & ends)
+                of_target = self._group_of_target.get((target, family))
+                return next(of_hosts, of_target or self._group_of_target.get((source, family)))
         return None
 
     def _of_interface(self, host: str, interface: str) -> Group | None:
@@ -256,7 +261,7 @@ class _Grouping:
     def _of_route(self, host: str, prefix: str, domain: str, here: list[Group]) -> Group | None:
         """Return the cause of a different learned route: at a host that advertises it, else at this host."""
         plan = self._plans.get(host)
-        if plan is None or (host, prefix) in self._guest_of_route:
+        if plan is None or (host, prefix) in self._guest_by_route:
             return None
         owners = {
             owner
@@ -266,17 +271,33 @@ class _Grouping:
         }
         of_owner = (group for group in self._cuts if group.hosts & owners)
         of_guest = (
-            self._of_guest_route[owner, prefix]
+            self._group_of_route[owner, prefix]
             for owner in sorted(owners)
-            if (owner, prefix) in self._of_guest_route
+            if (owner, prefix) in self._group_of_route
         )
         return next(of_owner, next(of_guest, next(iter(here), None))) if owners else None
 
+    def _of_missing_guest(self, check: Check) -> Group | None:
+        """Return the group of a guest's missing route that changes a count: of its domain and family."""
+        plan = self._plans.get(check.host)
+        if plan is None:
+            return None
+        match check.subject:
+            case subjects.Table(domain, family):
+                sources = {source_of(plan, t).domain for t in plan.routing.tables if t.domain == domain}
+            case subjects.SessionFamily(session, family):
+                sessions = (*plan.routing.sessions, *plan.routing.ranges)
+                sources = {domain for s in sessions if s.name == session for domain in s.domains}
+            case _:
+                return None
+        groups_of_sources = (self._group_of_network.get((domain, family)) for domain in sorted(sources))
+        return next((group for group in groups_of_sources if group is not None), None)
+
     @cached_property
-    def _guest_of_route(self) -> dict[tuple[str, str], tuple[str, Family]]:
-        """The name of the guest and the family of each guest's own route, by its hypervisor and prefix."""
+    def _guest_by_route(self) -> dict[tuple[str, str], tuple[GuestPlan, GuestRoute]]:
+        """The guest of each guest's own route, and the route, by its hypervisor and prefix."""
         return {
-            (host, route.prefix): (guest.name, route.family)
+            (host, route.prefix): (guest, route)
             for host, plan in self._plans.items()
             for guest in plan.guests
             for route in guest.routes

@@ -93,7 +93,7 @@ def _silent_units(plan: HostPlan, seen: Observation) -> dict[Key, str]:
 def _with_total_of(found: Value, expected: Value) -> Value:
     """Return the learned routes that were found, with the expected number and digest.
 
-    A table without any route has no attributes either.
+    If no route was found, the expected attributes are taken: there are none to compare.
     """
     assert isinstance(found, Learned)
     assert isinstance(expected, Learned)

@@ -24,11 +24,11 @@ REMEDIES: dict[Kind, str] = {
     Kind.PATH: "look at the sessions with this path's reflectors",
     Kind.UNKNOWN_CALLER: "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     Kind.BFD: "birdc show bfd sessions; ping the neighbour on this path",
-    Kind.RECEIVED: "birdc show route protocol {session}, and what the neighbour sends",
-    Kind.SENT: "birdc show route export {session}",
+    Kind.RECEIVED: "{birdc} show route protocol {session}, and what the neighbour sends",
+    Kind.SENT: "{birdc} show route export {session}",
     Kind.ANNOUNCEMENT: "find out why {announcer} announces this; in the inventory it is not its own",
     Kind.LIMIT: "find out why it announces so much, or raise l3hv_prefix_limit; see docs/intent.md",
-    Kind.LEARNED: "{ip} route show table {domain}; birdc show protocols all shows the counts of each session",
+    Kind.LEARNED: "{ip} route show table {domain}; {birdc} show route count",
     Kind.ROUTE: "networkctl reconfigure the interface; remove a route of another program by hand",
     Kind.LAST_RESORT: "systemctl reload l3hv-tables",
     Kind.DEFAULT_ROUTE: "remove the route, or set l3hv_main_default_route: true if it is intended",
@@ -114,7 +114,9 @@ def _of_kind(check: Check) -> str:
     if check.kind in LISTINGS:
         return (REWRITING if _rewrites(check.found) else text).format(listing=_listing(check.subject))
     fields = vars(check.subject)
-    return text.format(**fields, ip=IP.get(fields.get("family"), "ip"))
+    family = fields.get("family")
+    birdc = "birdc6" if (check.daemon, family) == ("bird1", "ipv6") else "birdc"
+    return text.format(**fields, ip=IP.get(family, "ip"), birdc=birdc)
 
 
 def _rewrites(found: Value | None) -> bool:
