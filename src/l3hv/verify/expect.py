@@ -184,7 +184,7 @@ def _links(plan: HostPlan) -> Iterator[Item]:
     for uplink in plan.uplinks:
         vlan, parent = (uplink.vlan.id, uplink.vlan.parent) if uplink.vlan else (None, None)
         interface = subjects.Interface(uplink.interface)
-        yield Key(Kind.LINK, interface), Link("up", uplink.mtu, vlan, parent)
+        yield Key(Kind.LINK, interface), Link("up", uplink.mtu, vlan, parent, uplink.vrf)
         yield (
             Key(Kind.ADDRESSES, interface),
             Addresses.of(f"{address.address}/{address.length}" for address in uplink.addresses),
@@ -283,7 +283,7 @@ def _ports(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:
             yield Key(Kind.TRANSLATION, subjects.Address(address)), main
         if guest.name not in here:
             continue
-        yield Key(Kind.PORT_LINK, subject), Link("up", guest.mtu)
+        yield Key(Kind.PORT_LINK, subject), Link("up", guest.mtu, master=guest.vrf)
         yield Key(Kind.PORT_MAC, subject), guest.gateway_mac
         yield Key(Kind.PORT_ADDRESSES, subject), Addresses.of(guest.gateways)
         for family in families(guest):

@@ -78,7 +78,7 @@ ListenersOfUnits = tuple[tuple[str, Listeners], ...]
 
 @dataclass(frozen=True)
 class Link:
-    """The state of an interface; ``parent`` carries its ``vlan``, ``master`` is its bridge or bond."""
+    """The state of an interface; ``parent`` carries its ``vlan``, ``master`` is its bridge, bond or VRF."""
 
     state: Literal["up", "no carrier", "down"]
     mtu: int
