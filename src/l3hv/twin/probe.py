@@ -141,6 +141,10 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
             namespace = ""
     elif name in {known.name for known in standing.topology.machines}:
         power.leader(twin, name)
+        if standing.machine(name).emulated:
+            raise TwinError(
+                f"{name} is emulated, and the twin cannot probe from or to it: name one of its guests"
+            )
         namespace = twin.machine_namespace(name)
         # Prefer the addresses of its loopback to those of its ports.
         on_lo = network.global_addresses(namespace, of_lo=True)

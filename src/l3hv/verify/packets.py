@@ -11,6 +11,7 @@ import re
 import selectors
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from l3hv.model.choices import Family
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestMachine
 from l3hv.twin import guests as twin_guests
-from l3hv.twin import network
+from l3hv.twin import network, power
 from l3hv.twin.state import RUN, Standing, Twin
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, InTwin, Kind, SentTo
@@ -91,7 +92,10 @@ def check_packets(
     wanted = [ping for ping in pings(plans.values(), announced, live) if ping.source not in machines]
     namespaces = {guest.name: twin.guest_namespace(guest.name) for guest in here}
     namespaces |= {host: twin.machine_namespace(host) for host in plans}
-    answered = send(wanted, namespaces)
+    emulated = {machine.name for machine in standing.topology.machines if machine.emulated}
+    answered = send((ping for ping in wanted if ping.source not in emulated), namespaces)
+    for host in emulated:
+        answered |= _send_from_machine(twin, host, [ping for ping in wanted if ping.source == host])
     return checks + [
         Check(
             ping.host,
@@ -169,6 +173,27 @@ def send(wanted: Iterable[Ping], namespaces: Mapping[str, str]) -> set[Ping]:
                     answered.add(waiting.pop(answer))
             now = time.monotonic()
     return answered
+
+
+def _send_from_machine(twin: Twin, host: str, wanted: list[Ping]) -> set[Ping]:
+    """Send pings from an emulated machine, whose namespace has no addresses; return those with an answer."""
+    if not wanted:
+        return set()
+    commands = [
+        f"(ping -n -q -c 1 -w {PATIENCE if ping.answered else SILENCE:.0f} {ping.address} >/dev/null 2>&1"
+        f" && echo {ping.address}) &"
+        for ping in wanted
+    ]
+    script = "\n".join([*commands, "wait"])
+    done = subprocess.run(
+        power.command_in(twin, host, ["sh", "-c", script]),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answering = set(done.stdout.split())
+    return {ping for ping in wanted if ping.address in answering}
 
 
 def _open(stack: ExitStack, namespace: str) -> _Sender:
