@@ -143,7 +143,7 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
         power.leader(twin, name)
         if standing.machine(name).emulated:
             raise TwinError(
-                f"{name} is emulated, and the twin cannot probe from or to it: name one of its guests"
+                f"{name} is emulated, and no end of a probe: name one of its guests"
             )
         namespace = twin.machine_namespace(name)
         # Prefer the addresses of its loopback to those of its ports.
