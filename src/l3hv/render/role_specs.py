@@ -27,10 +27,6 @@ BINDINGS = Path("playbooks/vars/roles.yml")
 ROUTING_ROLES = ("bird", "frr", "gobgp")
 """Roles that take a routing daemon's plan: the names of their daemons begin with the role's."""
 
-WITHOUT_OPTIONS = frozenset({"guests"})
-"""Parts of the plan that grow with the guests: Ansible takes long to check their nested values, which
-the plan's dataclasses have checked already."""
-
 _PART_OF_THE_PLAN = re.compile(r"\bl3hv_plan\.([a-z_.]+)")
 _LITERAL = re.compile(r"``([^`]+)``")
 _SCALARS = {str: "str", int: "int", bool: "bool", float: "float"}
@@ -50,10 +46,7 @@ def role_spec(path: Path, parts: Mapping[str, str]) -> str:
     options = spec["argument_specs"]["main"]["options"]
     for name, option in options.items():
         if name in parts:
-            found = shape(part_type(parts[name]))
-            if parts[name] in WITHOUT_OPTIONS:
-                del found["options"]
-            options[name] = _with_shape(option, found)
+            options[name] = _with_shape(option, shape(part_type(parts[name])))
         if name in parts and parts[name] == "routing" and role in ROUTING_ROLES:
             daemon = options[name]["options"]["daemon"]["options"]["name"]
             daemon["choices"] = [choice for choice in daemon["choices"] if choice.startswith(role)]
