@@ -94,9 +94,8 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             self._failures[host] = result.task.get_name()
         if result.result.get("intent_is_refused"):
             self._is_intent_refused = True
-        if self._display.verbosity == 0 and "." not in result.task.action:
-            # Ansible prints an error twice, first with the line of the playbook. The messages of our own
-            # modules and action plugins name the host and the field: the line adds nothing.
+            # Ansible would print the problems a second time, with the line of the playbook. They name host and
+            # field themselves. Other errors are kept: Ansible prints the cause of some of them only there.
             result.result.pop("exception", None)
         super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
 
