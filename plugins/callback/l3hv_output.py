@@ -94,8 +94,8 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             self._failures[host] = result.task.get_name()
         if result.result.get("intent_is_refused"):
             self._is_intent_refused = True
-            # Ansible would print the problems a second time, with the line of the playbook. They name host and
-            # field themselves. Other errors are kept: Ansible prints the cause of some of them only there.
+            # Ansible would print the problems a second time, with the line of the playbook. The problems name
+            # the host and the field themselves.
             result.result.pop("exception", None)
         super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
 
