@@ -94,9 +94,8 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
             self._failures[host] = result.task.get_name()
         if result.result.get("intent_is_refused"):
             self._is_intent_refused = True
-        if self._display.verbosity == 0 and "." not in result.task.action:
-            # Ansible prints an error twice, first with the line of the playbook. The messages of our own
-            # modules and action plugins name the host and the field: the line adds nothing.
+            # Ansible would print the problems a second time, with the line of the playbook. The problems name
+            # the host and the field themselves.
             result.result.pop("exception", None)
         super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
 
@@ -130,8 +129,9 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
         failed = [host for host in hosts if host in self._failures and _has_failed(stats.summarize(host))]
         changed = [host for host in hosts if self._changes.get(host)]
         numbers = [f"{len(changed)} {'would change' if _is_check() else 'changed'}"]
-        named = [] if self._is_intent_refused else failed
-        numbers += [f"{len(named)} failed"] * bool(named)
+        # If the intent is refused, the host that has read it for all is not to blame.
+        listed = [] if self._is_intent_refused else failed
+        numbers += [f"{len(listed)} failed"] * bool(listed)
         yield "hosts", f"{len(hosts)}: {', '.join(numbers)}", C.COLOR_ERROR if failed else None
         for host in changed[:MOST_HOSTS]:
             yield f"  {host}", f"changes by {', '.join(self._changes[host])}", C.COLOR_CHANGED
@@ -147,12 +147,11 @@ class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no typ
                 clients = first_of(clients, MOST_HOSTS)
                 yield f"  {host}", f"left unchanged: {clients} could not be updated", C.COLOR_WARN
         if self._is_intent_refused:
-            # One host reads the intent for all.
             yield "intent", "refused: its problems are listed above", C.COLOR_ERROR
-        for host in named[:MOST_HOSTS]:
+        for host in listed[:MOST_HOSTS]:
             yield f"  {host}", f"failed: {self._failures[host]}", C.COLOR_ERROR
-        if len(named) > MOST_HOSTS:
-            more = named[MOST_HOSTS:]
+        if len(listed) > MOST_HOSTS:
+            more = listed[MOST_HOSTS:]
             yield "", f"{counted(len(more), 'more host')} failed: {first_of(more, MOST_HOSTS)}", C.COLOR_ERROR
         if self._counts is not None:
             bad = self._counts.get("failed", 0)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("ansible", reason="the playbooks are run by Ansible itself")
 
@@ -293,6 +294,18 @@ def test_the_summary_names_hosts_that_failed_and_their_tasks(play: Play):
     assert re.search(r"^hosts +1: 0 changed, 1 failed$", summary, re.MULTILINE), summary
     assert re.search(r"^  hv1 +failed: Take the lock of each host$", summary, re.MULTILINE), summary
     assert re.search(r"^verification +not done: the run failed before$", summary, re.MULTILINE), summary
+
+
+def test_the_summary_names_hosts_that_were_left_unchanged(play: Play, tmp_path: Path):
+    """The play has only the task of site.yml that records such a host."""
+    plays = yaml.safe_load((ROOT / "site.yml").read_text(encoding="utf-8"))
+    blocks = [task for each in plays for task in each.get("pre_tasks", ()) if "block" in task]
+    (task,) = [task for each in blocks for task in each["block"] if "ansible.builtin.set_stats" in task]
+    alone = tmp_path / "play.yml"
+    alone.write_text(yaml.dump([{"hosts": "all", "gather_facts": False, "tasks": [task]}]), encoding="utf-8")
+    done = play(str(alone), "-e", '{"__failed": ["hv7", "hv8"]}', inventory="rr2,")
+    assert done.returncode == 0, output_of(done)
+    assert re.search(r"^  rr2 +left unchanged: hv7, hv8 could not be updated$", done.stdout, re.MULTILINE)
 
 
 def test_problems_of_the_intent_are_printed_once_and_are_of_no_host(play: Play, lab: Path):

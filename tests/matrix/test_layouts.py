@@ -283,7 +283,7 @@ def test_the_playbook_rotates_a_key_without_losing_a_packet(fabric: Lab) -> None
             rotate(fabric, key, *arguments, secrets=secrets)
     rehearsal = rotate(fabric, "rack2", "--check", "-vvv")
     assert "Keys change on path a, then on path b." in rehearsal.output
-    assert rehearsal.changed_hosts() == {}
+    assert set(rehearsal.changed_hosts()) == set(MACHINES)
     assert fabric.unconverged() == {}
 
     with fabric.steady_traffic(*FLOWS) as traffic:

@@ -48,6 +48,11 @@ def read(lab: Path, tmp_path: Path) -> Callable[..., tuple[Run, set[str]]]:
     return run
 
 
+def append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as text:
+        text.write(line)
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -179,8 +184,7 @@ def test_an_inventory_script_is_never_cached(lab: Path) -> None:
 def test_a_fabric_variable_that_differs_on_one_host_is_a_problem(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    with (lab / "host_vars" / "hv2.yml").open("a", encoding="utf-8") as text:
-        text.write("l3hv_asn: 65009\n")
+    append(lab / "host_vars" / "hv2.yml", "l3hv_asn: 65009\n")
     with pytest.raises(IntentError, match="hv2: l3hv_asn: The value differs from the one of hv1"):
         read()
 
@@ -188,8 +192,7 @@ def test_a_fabric_variable_that_differs_on_one_host_is_a_problem(
 def test_the_host_that_alone_differs_is_named_also_if_it_comes_first(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    with (lab / "host_vars" / "hv1.yml").open("a", encoding="utf-8") as text:
-        text.write("l3hv_asn: 65009\n")
+    append(lab / "host_vars" / "hv1.yml", "l3hv_asn: 65009\n")
     with pytest.raises(IntentError, match="one problem:\n  hv1: l3hv_asn: The value differs"):
         read()
 
@@ -197,8 +200,7 @@ def test_the_host_that_alone_differs_is_named_also_if_it_comes_first(
 def test_a_reflector_warns_about_hosts_with_another_mtu(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    with (lab / "host_vars" / "hv1.yml").open("a", encoding="utf-8") as text:
-        text.write("l3hv_mtu: 9000\n")
+    append(lab / "host_vars" / "hv1.yml", "l3hv_mtu: 9000\n")
     run, _ = read()
     warnings = json.loads((run.plans / "rr1.json").read_text(encoding="utf-8"))["warnings"]
     mtus = "the hosts on path a have different MTUs (1500: hv2, hv3, internet; 9000: hv1)"
@@ -208,8 +210,7 @@ def test_a_reflector_warns_about_hosts_with_another_mtu(
 def test_an_octal_number_beside_a_template_is_a_problem(
     lab: Path, read: Callable[..., tuple[Run, set[str]]]
 ) -> None:
-    with (lab / "host_vars" / "hv1.yml").open("a", encoding="utf-8") as text:
-        text.write('l3hv_timers: {bfd_interval_ms: "{{ 100 }}", hold_s: 030}\n')
+    append(lab / "host_vars" / "hv1.yml", 'l3hv_timers: {bfd_interval_ms: "{{ 100 }}", hold_s: 030}\n')
     with pytest.raises(IntentError, match="YAML reads 030 as an octal number"):
         read()
 
