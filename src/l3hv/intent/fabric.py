@@ -446,19 +446,19 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
             f"IPv6 does not work with an MTU of {pool.mtu}.",
             f"Choose {LEAST_IPV6_MTU} or more.",
         )
-    if pool.ipv6 is not None and pool.ipv6.prefixlen > GUEST_PREFIX_LENGTH:
-        notes.add(
-            f"{where}.ipv6",
-            pool.ipv6,
-            f"{pool.ipv6} is too small: each guest gets a /64 of it.",
-            "Choose a prefix of 64 bits or less.",
-        )
     if pool.shared_ipv6 and (pool.ipv6 is None or pool.ipv6.prefixlen != GUEST_PREFIX_LENGTH):
         notes.add(
             f"{where}.ipv6",
             pool.ipv6,
             "With ipv6_mode: address the guests of a pool share one /64.",
             "Give the pool an ipv6 of 64 bits, or remove ipv6_mode: then each guest has a /64 of its own.",
+        )
+    elif pool.ipv6 is not None and pool.ipv6.prefixlen > GUEST_PREFIX_LENGTH:
+        notes.add(
+            f"{where}.ipv6",
+            pool.ipv6,
+            f"{pool.ipv6} is too small: each guest gets a /64 of it.",
+            "Choose a prefix of 64 bits or less.",
         )
     if pool.gateway is not None:
         _check_gateway(pool, pool.gateway, where, notes)
@@ -500,10 +500,11 @@ def _check_options(pool: Pool, where: str, notes: Notes) -> None:
     if pool.has_link_local_gateway:
         routes += HOST_ROUTE_BYTES
     if routes > OPTION_BYTES:
+        beside = " and those of the link-local gateway" if pool.has_link_local_gateway else ""
         notes.add(
             f"{where}.routes",
             len(pool.routes),
-            f"{len(pool.routes)} routes do not fit into the {OPTION_BYTES} bytes of DHCP option 121.",
+            f"{len(pool.routes)} routes{beside} do not fit into the {OPTION_BYTES} bytes of DHCP option 121.",
             "Aggregate some of them, or remove routes that the default route includes.",
         )
     if _search_bytes(pool.search) > OPTION_BYTES:

@@ -15,6 +15,7 @@ from l3hv.intent.shape import (
     address_or_network,
     ipv4_address,
     ipv6_address,
+    ipv6_network,
     mac,
     network,
     remedy_for_text,
@@ -155,7 +156,7 @@ def _read_guest(notes: Notes, index: int, value: object) -> GuestVariables | Non
         domain=fields.take("domain", reference),
         pool=fields.take("pool", reference),
         ipv4=fields.take("ipv4", ipv4_address),
-        ipv6=fields.take("ipv6", _prefix_or_switch, True),
+        ipv6=fields.take("ipv6", _ipv6_or_switch, True),
         ipv6_on_link=fields.take("ipv6_on_link", yes_or_no, False),
         link_local=fields.take("link_local", _link_local),
         addresses=fields.take_all("addresses", _single_address),
@@ -185,14 +186,17 @@ def _interface(fields: Fields, name: str | None) -> str:
         return ""
 
 
-def _prefix_or_switch(value: object) -> IPv6Network | bool:
+def _ipv6_or_switch(value: object) -> IPv6Network | bool:
+    """Convert to a /64, to a single address as a /128, or to a switch."""
     if isinstance(value, bool):
         return value
-    prefix = address_or_network(value)
-    if not isinstance(prefix, IPv6Network) or prefix.prefixlen not in (GUEST_PREFIX_LENGTH, 128):
+    expected = "a /64, an IPv6 address, or false"
+    if not isinstance(value, str) or not {":", "/"} & {*value}:
+        raise Unfit(expected, 'Write it like "2001:db8::/64", or in a shared /64 like "2001:db8::1".')
+    prefix = IPv6Network(address_or_network(value)) if "/" not in value else ipv6_network(value)
+    if prefix.prefixlen not in (GUEST_PREFIX_LENGTH, prefix.max_prefixlen):
         raise Unfit(
-            "a /64, an IPv6 address, or false",
-            f"SLAAC needs {GUEST_PREFIX_LENGTH} bits; an address alone is for pools with ipv6_mode: address.",
+            expected, f"SLAAC needs {GUEST_PREFIX_LENGTH} bits; in a shared /64 write the address alone."
         )
     return prefix
 
