@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bgp
+from addresses import prefix_of, transparent_prefix
 from hostile import in_namespace
 from lab import Lab, wait_for
 
@@ -29,8 +30,8 @@ Table = tuple[str, int]
 """A domain and a family."""
 
 OWN: dict[Table, list[str]] = {
-    ("public", 4): ["203.0.113.4/32", "203.0.113.11/32"],
-    ("public", 6): ["2001:db8:cb00:7104::/64"],
+    ("public", 4): [prefix_of("vm4", 4), transparent_prefix()],
+    ("public", 6): [prefix_of("vm4", 6)],
     ("private", 4): ["172.22.2.3/32"],
 }
 """The prefixes that hv3 may announce."""

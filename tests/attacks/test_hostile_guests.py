@@ -20,6 +20,14 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
+from addresses import (
+    address_of,
+    addresses_of_its_prefix,
+    anycast_address,
+    gateway_mac,
+    gateway_of,
+    mac_of,
+)
 from bgp import open_message
 from hostile import Victims, in_namespace
 from lab import Lab, wait_for
@@ -54,12 +62,12 @@ ROGUE_PREFIX = "2001:db8:bad::"
 VICTIMS = ("vm1", "vm3", "internet")
 
 ATTACKER, HOST = "vm2", "hv1"
-OWN_MAC, GATEWAY_MAC = "50:54:33:00:00:09", "02:6c:33:68:76:01"
-OWN, OWN6, OWN_LINK_LOCAL = "203.0.113.2", "2001:db8:cb00:7102::666", "fe80::5254:33ff:fe00:9"
-GATEWAY, GATEWAY6 = "203.0.113.254", "fe80::1"
-NEIGHBOR, NEIGHBOR_MAC, NEIGHBOR6 = "203.0.113.1", "50:54:33:00:00:07", "2001:db8:cb00:7101::1"
+OWN_MAC, GATEWAY_MAC = mac_of(ATTACKER), gateway_mac()
+OWN, OWN6, OWN_LINK_LOCAL = address_of(ATTACKER, 4), address_of(ATTACKER, 6), "fe80::5254:33ff:fe00:9"
+GATEWAY, GATEWAY6 = gateway_of(ATTACKER, 4), "fe80::1"
+NEIGHBOR, NEIGHBOR_MAC, NEIGHBOR6 = address_of("vm1", 4), mac_of("vm1"), address_of("vm1", 6)
 UNUSED = "unused address of its pool"
-REMOTE, REMOTE6 = "203.0.113.3", "2001:db8:cb00:7103:5254:33ff:fe00:f"
+REMOTE, REMOTE6 = address_of("vm3", 4), address_of("vm3", 6)
 OUTSIDE, OUTSIDE6 = "192.0.2.8", "2001:db8:8888::8"
 FEW, MANY = 20, 2000
 PAUSE_S = 0.02
@@ -138,14 +146,14 @@ RA = advertisement(OWN_LINK_LOCAL, ROGUE_PREFIX, OWN_MAC)
 ALL_NODES_MAC, NO_MAC = "33:33:00:00:00:01", "00:00:00:00:00:00"
 BFD = struct.pack("!BBBBIIIII", 0x20, 0xC0, 3, 24, 1, 0, 1000000, 1000000, 0)
 SMALL = struct.pack("!HH", 0, 68)
-LYING = struct.pack("!4s", bytes((203, 0, 113, 2))) + ip(REMOTE, NEIGHBOR, UDP, bytes(8))
-ROUTED = bytes((2, 0, 1)) + bytes(4) + bytes.fromhex("20010db8cb00710352543333fffe000f")
+LYING = packed(OWN) + ip(REMOTE, NEIGHBOR, UDP, bytes(8))
+ROUTED = bytes((2, 0, 1)) + bytes(4) + packed(REMOTE6)
 
 ATTACKS = (
     # Forged sources.
     spoofed("source outside", "192.0.2.77"),
     spoofed("source of a guest on the same hypervisor", NEIGHBOR),
-    spoofed("source of a guest of another hypervisor", "203.0.113.4"),
+    spoofed("source of a guest of another hypervisor", address_of("vm4", 4)),
     spoofed("source of the gateway", GATEWAY),
     spoofed("source of the hypervisor's loopback", "172.22.2.1"),
     spoofed("source of a path", "198.51.100.1"),
@@ -154,10 +162,10 @@ ATTACKS = (
     spoofed("source of no guest", "0.0.0.0"),
     spoofed("source that is a multicast", "224.0.0.1"),
     spoofed("source that is a broadcast", "255.255.255.255"),
-    spoofed("anycast source that it does not share", "203.0.113.10"),
+    spoofed("anycast source that it does not share", anycast_address(4)),
     spoofed("IPv6 source outside", "2001:db8:8888::77"),
     spoofed("IPv6 source of a guest on the same hypervisor", NEIGHBOR6),
-    spoofed("IPv6 source of a guest of another hypervisor", "2001:db8:cb00:7104::1"),
+    spoofed("IPv6 source of a guest of another hypervisor", address_of("vm4", 6)),
     spoofed("IPv6 source of the gateway", GATEWAY6),
     spoofed("IPv6 source of a path", "2001:db8:c633:6400::1"),
     spoofed("IPv6 source that is unique local", "fd00::1"),
@@ -229,8 +237,8 @@ ATTACKS = (
     Attack(
         "neighbour discovery flood from all of its /64",
         tuple(
-            out(neighbor(135, f"2001:db8:cb00:7102::{n:x}", GATEWAY6, GATEWAY6, OWN_MAC))
-            for n in range(1, MANY)
+            out(neighbor(135, source, GATEWAY6, GATEWAY6, OWN_MAC))
+            for source in addresses_of_its_prefix(ATTACKER, MANY)
         ),
         "nd_rate",
         count=1,
@@ -471,7 +479,7 @@ def test_attack_fails(
     assert victims.lost() == {}
 
 
-@pytest.mark.parametrize("target", ["203.0.113.254", "198.51.100.1", "198.51.100.126"])
+@pytest.mark.parametrize("target", [GATEWAY, "198.51.100.1", "198.51.100.126"])
 def test_a_guest_gets_no_bgp_session(standing: Lab, victims: Victims, target: str) -> None:
     """With TTL 255 and the OPEN of a hypervisor it gets no session with its hypervisor or a reflector."""
     command = in_namespace(standing, ATTACKER, sys.executable, str(SPEAKER))

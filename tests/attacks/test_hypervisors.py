@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv6Network, ip_network
 
 import bgp
 import pytest
+from addresses import address_of, anycast_prefix, gateway_of, prefix_of, unused_subnet
 from attacker import (
     ADDRESSES,
     NO_ATTACK,
@@ -58,16 +60,28 @@ def public(name: str, reason: str, *prefixes: str) -> Attack:
     return Attack(name, reason, {key: found for key, found in families.items() if found})
 
 
-ATTACKS = (
-    public("another guest's addresses", "owner", "203.0.113.3/32", "2001:db8:cb00:7103::/64"),
-    public("an anycast address that it does not share", "owner", "203.0.113.10/32"),
-    public("a more specific of another guest's /64", "owner", "2001:db8:cb00:7103:5254:33ff:fe00:f/128"),
-    public("half of another guest's neighbourhood", "owner", "203.0.113.2/31", "2001:db8:cb00:7102::/63"),
-    public("an address that no guest has", "owner", "203.0.113.99/32"),
+def around(guest: str, family: int) -> str:
+    """Return the prefix that is twice as large as a guest's."""
+    return str(ip_network(prefix_of(guest, family)).supernet())
+
+
+RESERVED = (
     public("the gateway", "reserved", "203.0.113.254/32"),
     public("the network address of the pool", "reserved", "203.0.113.0/32"),
     public("the broadcast address of the pool", "reserved", "203.0.113.255/32"),
     public("a prefix around the gateway", "reserved", "203.0.113.252/30"),
+)
+"""The addresses of a pool that no guest has; a pool with a link-local gateway has none."""
+if gateway_of("vm2", 4) != "203.0.113.254":
+    RESERVED = (public("the gateway", "prefix", f"{gateway_of('vm2', 4)}/32"),)
+
+ATTACKS = (
+    public("another guest's addresses", "owner", prefix_of("vm3", 4), prefix_of("vm3", 6)),
+    public("an anycast address that it does not share", "owner", anycast_prefix(4)),
+    public("an address of another guest", "owner", f"{address_of('vm3', 6)}/128"),
+    public("another guest's neighbourhood", "owner", around("vm2", 4), around("vm2", 6)),
+    public("an address that no guest has", "owner", "203.0.113.99/32"),
+    *RESERVED,
     public("the default route", "prefix", "0.0.0.0/0", "::/0"),
     public("halves of the default route", "prefix", "0.0.0.0/1", "128.0.0.0/1", "2000::/3"),
     public("the whole pool", "prefix", "203.0.113.0/24", "2001:db8:cb00:7100::/56"),
@@ -79,8 +93,8 @@ ATTACKS = (
     public("its own loopback in the public domain", "prefix", "172.22.2.3/32"),
     Attack("another hypervisor's loopback", "loopback", {("private", 4): ["172.22.2.1/32"]}),
     Attack("all loopbacks", "loopback", {("private", 4): ["172.22.2.0/24"]}),
-    Attack("public prefixes in the private domain", "prefix", {("private", 4): ["203.0.113.3/32"]}),
-    Attack("its own guest in the private domain", "prefix", {("private", 4): ["203.0.113.4/32"]}),
+    Attack("public prefixes in the private domain", "prefix", {("private", 4): [prefix_of("vm3", 4)]}),
+    Attack("its own guest in the private domain", "prefix", {("private", 4): [prefix_of("vm4", 4)]}),
     Attack("the default route of the private domain", "prefix", {("private", 4): ["0.0.0.0/0"]}),
     Attack("a path's prefix in the private domain", "prefix", {("private", 4): ["172.22.15.0/25"]}),
     Attack(
@@ -181,9 +195,9 @@ def look(lab: Lab) -> Seen:
     for machine, (*tables, sessions) in answers.items():
         for (family, table), text in zip(asked(machine), tables, strict=True):
             for route in json.loads(text.strip() or "[]"):
-                if prefix_of(route["dst"]) not in OWN_PREFIXES:
+                if with_length(route["dst"]) not in OWN_PREFIXES:
                     hops = sorted(hop["gateway"] for hop in route.get("nexthops", [route]))
-                    seen.routes[machine][f"{prefix_of(route['dst'])} in {table} {family}"] = hops
+                    seen.routes[machine][f"{with_length(route['dst'])} in {table} {family}"] = hops
         for words in (line.split(maxsplit=5) for line in sessions.splitlines()):
             if len(words) > 5 and words[1] == "BGP" and not words[0].startswith(ATTACKER):
                 since = datetime.fromisoformat(f"{words[4]} {words[5].split()[0]}").timestamp()
@@ -212,7 +226,7 @@ def without(
     }
 
 
-def prefix_of(dst: str) -> str:
+def with_length(dst: str) -> str:
     dst = {"default": "0.0.0.0/0"}.get(dst, dst)
     return dst if "/" in dst else f"{dst}/{128 if ':' in dst else 32}"
 
@@ -362,7 +376,8 @@ def usual(next_hop: str = ADDRESSES["public", 4]["a"]) -> bytes:
 # --- too many prefixes ---------------------------------------------------------------------------------
 
 
-MANY = [f"2001:db8:cb00:7199:1::{n >> 16:x}:{n & 0xFFFF:x}/128" for n in range(1, 100_001)]
+UNUSED = unused_subnet()
+MANY = [f"{UNUSED[n]}/128" for n in range(1, 100_001)]
 
 
 def counted(lab: Lab, reflection: Reflection, what: str) -> list[int]:
@@ -371,6 +386,12 @@ def counted(lab: Lab, reflection: Reflection, what: str) -> list[int]:
     text = text.partition("Channel ipv6")[2] or text
     line = next((line for line in text.splitlines() if line.strip().startswith(what)), "")
     return [int(word) for word in line.replace(",", " ").split() if word.isdigit()]
+
+
+def is_in(subnet: IPv6Network, route: str) -> bool:
+    """Return whether a route (`PREFIX ...`) is inside a subnet."""
+    destination = route.split(maxsplit=1)[0]
+    return ":" in destination and IPv6Network(destination).subnet_of(subnet)
 
 
 def has_reached(log: Sequence[str], reflection: Reflection, limit: str) -> bool:
@@ -402,7 +423,7 @@ def test_100000_prefixes_of_the_pool_are_limited(
     """Run before `strict` is enabled: with `pool`, reflectors accept prefixes up to the limit."""
     mark = logs["rr1"].mark()
     with flood(hostile, reflection, MANY):
-        accepted = [what for what in look(hostile).routes["hv1"] if what.startswith("2001:db8:cb00:7199:")]
+        accepted = [what for what in look(hostile).routes["hv1"] if is_in(UNUSED, what)]
     assert 0 < len(accepted) <= 128
     assert has_reached(logs["rr1"].since(mark), reflection, "import")
     others.recover()
@@ -494,7 +515,7 @@ def test_verify_names_host_prefix_and_reason(
 ) -> None:
     if reflection.is_bird1:
         pytest.skip("BIRD 1.6 does not keep the reason: its log has it")
-    own_bird.announce(public("another guest's address", "owner", "203.0.113.3/32"))
+    own_bird.announce(public("another guest's address", "owner", prefix_of("vm3", 4)))
     try:
         time.sleep(1)
         with pytest.raises(AssertionError) as raised:
@@ -503,7 +524,7 @@ def test_verify_names_host_prefix_and_reason(
             )
     finally:
         own_bird.announce(NO_ATTACK)
-    assert f"rr1: announcement {ATTACKER} public 203.0.113.3/32" in str(raised.value)
+    assert f"rr1: announcement {ATTACKER} public {prefix_of('vm3', 4)}" in str(raised.value)
     assert f"refused: {WHY['owner']}" in str(raised.value)
 
 
@@ -580,7 +601,7 @@ def test_100000_prefixes_are_refused(
     hostile: Lab, others: Others, logs: dict[str, Log], reflection: Reflection
 ) -> None:
     if reflection.is_bird1:
-        prefixes, reason = [prefix.replace("cb00:7199", "bad:7199") for prefix in MANY], "prefix"
+        prefixes, reason = [prefix.replace(":cb00:", ":bad:") for prefix in MANY], "prefix"
     else:
         prefixes, reason = MANY, "owner"
     mark = logs["rr1"].mark()
@@ -614,7 +635,7 @@ def test_unreachable_next_hops_are_refused(
         assert f"next_hop: {next_hop}" not in shown(others.lab, "hv1", f"{prefix} all table public4")
 
 
-@pytest.mark.parametrize("prefix", ["203.0.113.4/32", "203.0.113.3/32"], ids=["its own", "another's"])
+@pytest.mark.parametrize("prefix", [prefix_of("vm4", 4), prefix_of("vm3", 4)], ids=["its own", "another's"])
 def test_flapping_at_100_hz_costs_other_hosts_nothing(
     session: Speaker, others: Others, reflection: Reflection, prefix: str
 ) -> None:

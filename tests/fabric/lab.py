@@ -22,9 +22,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from addresses import INVENTORY, anycast_address, shown_prefix
+
 from l3hv.twin import TwinError
 from l3hv.twin.network import NAMESPACES
-from l3hv.twin.power import inside, leader
+from l3hv.twin.power import command_in
 from l3hv.twin.state import Twin
 
 T = TypeVar("T")
@@ -34,15 +36,12 @@ WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
 """Ansible's own output, which has a line for each host at the end."""
 
 TWIN = REPOSITORY / "twin"
-INVENTORY = Path(os.environ.get("L3HV_INVENTORY", REPOSITORY / "inventories" / "lab"))
-"""The inventory of the twin: the lab, or a copy in which reflectors run another daemon."""
-
 HYPERVISORS = ("hv1", "hv2", "hv3")
 REFLECTORS = {"a": "rr1", "b": "rr2"}
 MACHINES = (*HYPERVISORS, *REFLECTORS.values(), "internet")
 GUESTS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
-ANYCAST = {4: "203.0.113.10", 6: "2001:db8:cb00:710a::1"}
+ANYCAST = {family: anycast_address(family) for family in INTERNET}
 PROTOCOLS = "birdc show protocols; if systemctl --quiet is-active bird6; then birdc6 show protocols; fi"
 """BIRD 1.6 has two daemons."""
 TRANSPARENT = "203.0.113.11"  # translated to vm4's address
@@ -266,12 +265,26 @@ def converged(
     return Converged({**remote, **{machine: {} for machine in others}}, next_hops)
 
 
-LAB_CONVERGED = Converged(
-    {
-        **converged(GUESTS, REFLECTORS.values(), "default").remote,
-        "internet": remote_guests("internet", GUESTS),
-    }
-)
+def _design_converged() -> Converged:
+    """Return the converged state of the inventory under test, whose guests are those of the lab."""
+
+    def remote(machine: str, *others: str) -> Prefixes:
+        elsewhere = [guest for guest, hypervisor in GUESTS.items() if hypervisor != machine]
+        return {
+            (family, "public"): [*(shown_prefix(guest, family) for guest in elsewhere), *others]
+            for family in INTERNET
+        }
+
+    return Converged(
+        {
+            **{hypervisor: remote(hypervisor, "default") for hypervisor in HYPERVISORS},
+            **{reflector: {} for reflector in REFLECTORS.values()},
+            "internet": remote("internet"),
+        }
+    )
+
+
+LAB_CONVERGED = _design_converged()
 
 
 @dataclass(frozen=True)
@@ -290,7 +303,7 @@ class Lab:
 
     def run(self, machine: str, script: str, seconds: float = 60) -> str:
         """Run a shell script in a machine; it must succeed."""
-        return _output(inside(leader(self._twin, machine), ["sh", "-c", script]), seconds)
+        return _output(command_in(self._twin, machine, ["sh", "-c", script]), seconds)
 
     def run_as_guest(self, guest: str, script: str) -> str:
         """Run a shell script as a guest, with the host's programs; it must succeed."""

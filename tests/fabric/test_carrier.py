@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from addresses import anycast_prefix, prefix_of, shown_prefix
 from lab import ANYCAST, Lab, wait_for
 
 pytestmark = pytest.mark.fabric
 
 GUEST, HOME, ELSEWHERE = "vm1", "hv1", "hv2"
-ADDRESSES = {4: "203.0.113.1", 6: "2001:db8:cb00:7101::/64"}
 WITHDRAWN_MS = 1000
 RESTORED_MS = 1000
 
@@ -24,9 +24,9 @@ def test_a_guest_that_loses_its_carrier_is_withdrawn_and_comes_back(
     restarted: Lab, figures: dict[str, str], family: int
 ) -> None:
     lab = restarted
-    route = has_route(family, ADDRESSES[family])
+    route = has_route(family, prefix_of(GUEST, family))
     # The route to the other holder, over the paths.
-    anycast = has_route(family, f"{ANYCAST[family]}{'/64' if family == 6 else ''}", "proto bird")
+    anycast = has_route(family, anycast_prefix(family), "proto bird")
     lab.run_as_guest(GUEST, "ip link set eth0 up")
     gone = lab.moment(ELSEWHERE, f"! {route}")
     other = lab.moment(HOME, anycast)
@@ -75,5 +75,6 @@ def test_a_carrier_that_flaps_is_not_followed(restarted: Lab) -> None:
             ELSEWHERE,
             "ip route delete blackhole 192.0.2.99 table 90; kill $(cat /run/events.pid) || true",
         )
+    prefixes = [shown_prefix(GUEST, family) for family in (4, 6)]
     events = lab.run(ELSEWHERE, "cat /run/events").splitlines()
-    assert [line for line in events if ADDRESSES[4] + " " in line or ADDRESSES[6] in line] == []
+    assert [line for line in events if any(f"{shown} " in line for shown in prefixes)] == []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from addresses import address_of
 from lab import INTERNET, Lab, wait_for
 
 from l3hv.twin.guest_system import CLIENTS
@@ -14,7 +15,7 @@ from l3hv.twin.state import Twin
 
 pytestmark = pytest.mark.fabric
 
-ADDRESS = "203.0.113.2"
+ADDRESS = address_of("vm2", 4)
 
 
 @pytest.fixture
