@@ -28,8 +28,8 @@ FABRIC = ("reachability", "failures", "guests", "carrier")
 def inventory_of(design: str, directory: Path) -> Path:
     """Return the inventory of a design.
 
-    The attacker of tests/attacks enters the network of hv3 from this host, so hv3 must be a container.  It has no
-    VRFs: a fabric with both data planes.
+    The attacker of tests/attacks enters the network of hv3 from this host, so hv3 must be a container.  It has
+    no VRFs: a fabric with both data planes.
     """
     inventory = copy_of(REPOSITORY / "inventories" / design, directory)
     if design == "vrf":
