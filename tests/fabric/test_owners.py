@@ -7,26 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from changed_intents import copy_of
-from lab import REFLECTORS, REPOSITORY, Flows, Lab
+from lab import INVENTORY, REFLECTORS, Flows, Lab
 
 pytestmark = [pytest.mark.fabric, pytest.mark.matrix]
 
 FLOWS = (Flows("vm1", "vm3", 4), Flows("vm4", "vm2", 6))
 MOVED, OLD, NEW = "vm2", "hv1", "hv3"
 MOST_MS = 1000
-ENTRY = """\
-  - name: vm2
-    interface: vm2
-    mac: "50:54:33:00:00:09"
-    ipv4: 203.0.113.2
-"""
 
 
 @pytest.fixture
 def inventory(lab: Lab, tmp_path: Path) -> Iterator[Path]:
     """Apply a copy of the lab's inventory with strict reflectors, and restore the lab afterwards."""
-    copy = copy_of(REPOSITORY / "inventories" / "lab", tmp_path)
+    copy = copy_of(INVENTORY, tmp_path)
     (copy / "group_vars" / "route_reflectors.yml").write_text("l3hv_origin_validation: strict\n")
     lab.playbook("site.yml", "--limit", "route_reflectors", inventory=copy)
     try:
@@ -37,11 +32,15 @@ def inventory(lab: Lab, tmp_path: Path) -> Iterator[Path]:
         lab.wait_until_whole()
 
 
-def move_entry(inventory: Path, moves_from: str) -> None:
-    old, new = (inventory / "host_vars" / f"{name}.yml" for name in (OLD, NEW))
-    old.write_text(old.read_text().replace(ENTRY, ""))
-    source = REPOSITORY / "inventories" / "lab" / "host_vars" / new.name
-    new.write_text(source.read_text() + ENTRY + moves_from)
+def move_entry(inventory: Path, **moves_from: str) -> None:
+    """Move the guest's entry between the hypervisors' variables, as they are in the inventory under test."""
+    read = {name: INVENTORY / "host_vars" / f"{name}.yml" for name in (OLD, NEW)}
+    old, new = (yaml.safe_load(read[name].read_text()) for name in (OLD, NEW))
+    (entry,) = (guest for guest in old["l3hv_guests"] if guest["name"] == MOVED)
+    old["l3hv_guests"].remove(entry)
+    new["l3hv_guests"].append(entry | moves_from)
+    for name, variables in ((OLD, old), (NEW, new)):
+        (inventory / "host_vars" / f"{name}.yml").write_text(yaml.safe_dump(variables))
 
 
 def restarted(lab: Lab, begin: str) -> dict[str, str]:
@@ -55,7 +54,7 @@ def restarted(lab: Lab, begin: str) -> dict[str, str]:
 def test_a_guest_moves_and_stays_accepted(lab: Lab, inventory: Path, figures: dict[str, str]) -> None:
     begin = lab.run(REFLECTORS["a"], "date '+%F %T'").strip()
     with lab.steady_traffic(*FLOWS) as traffic:
-        move_entry(inventory, f"    moves_from: {OLD}\n")
+        move_entry(inventory, moves_from=OLD)
         lab.playbook(
             "site.yml", "--limit", f"{NEW}:route_reflectors", "--skip-tags", "verify", inventory=inventory
         )
@@ -67,7 +66,7 @@ def test_a_guest_moves_and_stays_accepted(lab: Lab, inventory: Path, figures: di
     figures["a guest moves between strict reflectors' clients"] = f"{outage:.0f} ms"
     assert outage < MOST_MS
     with lab.steady_traffic(*FLOWS) as traffic:
-        move_entry(inventory, "")
+        move_entry(inventory)
         lab.playbook("site.yml", "--limit", f"{OLD}:route_reflectors", inventory=inventory)
     assert traffic.lost() == {}
     assert restarted(lab, begin) == {}

@@ -21,15 +21,15 @@ pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 REPOSITORY = Path(__file__).resolve().parents[2]
 DESIGNS = ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway")
 
-FABRIC = ("reachability", "failures", "guests", "carrier")
-"""The files of tests/fabric for every design: who reaches whom, cuts, killed daemons, hot-plugs."""
+FABRIC = ("reachability", "failures", "guests", "carrier", "owners")
+"""The files of tests/fabric for every design: who reaches whom, cuts, killed daemons, hot-plugs, a move."""
 
 
 def inventory_of(design: str, directory: Path) -> Path:
     """Return the inventory of a design.
 
-    The attacker of tests/attacks enters the network of hv3 from this host, so hv3 must be a container.  It has
-    no VRFs: a fabric with both data planes.
+    The attacker of tests/attacks enters the network of hv3 from this host: hv3 must be a container, without
+    VRFs.
     """
     inventory = copy_of(REPOSITORY / "inventories" / design, directory)
     if design == "vrf":
