@@ -247,7 +247,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
 def _interfaces(plan: HostPlan) -> set[str]:
     """Return the interfaces of the fabric."""
     uplinks = {uplink.interface for uplink in plan.uplinks} | {nic.interface for nic in plan.nics}
-    return uplinks | {guest.interface for guest in plan.guests}
+    return uplinks | {guest.interface for guest in plan.guests} | {vrf.name for vrf in plan.vrfs}
 
 
 def _rule(rule: Mapping[str, Any], tables: Mapping[int, str]) -> PolicyRule:

@@ -7,7 +7,7 @@ from l3hv.model.choices import DaemonName, Family
 from l3hv.verify import subjects
 from l3hv.verify.check import AnnouncedBy, Check, InTwin, Kind, OfUnseenGuests, SentTo, Unanswered
 from l3hv.verify.foreign import UNREAD
-from l3hv.verify.values import Rewrites, Value
+from l3hv.verify.values import LeasedAddress, Rewrites, Value
 
 UNSEEN = "a guest of a host that was not looked at may not be started, or on its way to another"
 UNANSWERED = "systemctl status {0}; journalctl -u {0}; systemctl restart {0} restarts a daemon that hangs"
@@ -62,9 +62,12 @@ REMEDIES: dict[Kind, str] = {
     Kind.MAC: "correct the guest's MAC in the inventory, or in the guest",
     Kind.NEIGHBOR: "ip neighbor delete {address} dev PORT",
     Kind.TRANSLATION: "systemctl reload l3hv-nftables",
-    Kind.LEASE: "journalctl -u l3hv-dhcp*; with a relay, look at the DHCP server's log",
+    Kind.LEASE: "journalctl -u l3hv-dhcp",
     Kind.ADVERTISEMENT: "journalctl -u radvd",
 }
+
+RELAYED = "journalctl -u l3hv-dhcp-relay; look at the log and the guests of the DHCP servers"
+"""The remedy of a lease that servers elsewhere offer."""
 
 REWRITING = "{listing}; put a rule before it that accepts the fabric's packets"
 """The remedy of a chain that rewrites packets."""
@@ -113,6 +116,8 @@ def _of_kind(check: Check) -> str:
     text = remedies.get(check.kind, "")
     if check.kind in LISTINGS:
         return (REWRITING if _rewrites(check.found) else text).format(listing=_listing(check.subject))
+    if isinstance(check.expected, LeasedAddress):
+        return RELAYED
     fields = vars(check.subject)
     family = fields.get("family")
     birdc = "birdc6" if (check.daemon, family) == ("bird1", "ipv6") else "birdc"
