@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from l3hv.model.addressing import HOST_LENGTH
 from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable
 from l3hv.plan.units import settings_of
 from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
@@ -17,8 +18,8 @@ NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
 def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return the observation of the host of ``plan``, without the ports of its guests in ``absent``."""
     guests = [guest for guest in plan.guests if guest.name not in absent]
-    links = {uplink.interface: link(uplink.mtu) for uplink in plan.uplinks}
-    links |= {guest.interface: link(guest.mtu, guest.gateway_mac) for guest in guests}
+    links = {uplink.interface: link(uplink.mtu, master=uplink.vrf) for uplink in plan.uplinks}
+    links |= {guest.interface: link(guest.mtu, guest.gateway_mac, master=guest.vrf) for guest in guests}
     addresses = {
         uplink.interface: [address(f"{a.address}/{a.length}") for a in uplink.addresses]
         for uplink in plan.uplinks
@@ -88,7 +89,7 @@ def listeners(plan: HostPlan) -> dict[str, list[str]]:
     needed = units(plan)
     return {
         **{unit: listened(plan, unit) for unit in routing_units(plan)},
-        **({"l3hv-dhcp.service": ["udp 67"]} if "l3hv-dhcp.service" in needed else {}),
+        **{unit: ["udp 67"] for unit in ("l3hv-dhcp.service", "l3hv-dhcp-relay.service") if unit in needed},
         **({"radvd.service": ["raw ipv6 58"]} if "radvd.service" in needed else {}),
         "ssh.service": ["tcp 22"],
     }
@@ -105,16 +106,16 @@ def listened(plan: HostPlan, unit: str) -> list[str]:
     return ["tcp 179", "udp 3784", "udp 4784"] if unit in watched else ["tcp 179"]
 
 
-def link(mtu: int, mac: str = "02:00:00:00:00:01") -> dict[str, Any]:
+def link(mtu: int, mac: str = "02:00:00:00:00:01", master: str | None = None) -> dict[str, Any]:
     up = {"up": True, "carrier": True}
-    return {"mac": mac, "mtu": mtu, **up, "kind": None, "vlan": None, "parent": None, "master": None}
+    return {"mac": mac, "mtu": mtu, **up, "kind": None, "vlan": None, "parent": None, "master": master}
 
 
 def address(text: str) -> dict[str, Any]:
     return {"address": text, "is_link_scope": False, "trouble": ""}
 
 
-def rule(priority: int, table: int, **selectors: Any) -> dict[str, Any]:
+def rule(priority: int, table: int | str, **selectors: Any) -> dict[str, Any]:
     nothing = dict.fromkeys(
         (
             *("iif", "oif", "source", "destination", "mark", "suppress_prefixlength"),
@@ -131,6 +132,7 @@ def rules(plan: HostPlan, family: str) -> list[dict[str, Any]]:
         rule(
             each.priority,
             numbers[each.table] if each.table else "[l3mdev-table]",
+            protocol=TABLES_UNIT if each.table else KERNEL,
             iif=each.iif,
             source=each.source,
             destination=each.destination,
@@ -160,7 +162,23 @@ def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, 
     for uplink in plan.uplinks:
         for each in uplink.addresses:
             own = {"prefsrc": each.address} if each.family == "ipv4" else {"metric": 256}
-            found[f"main {each.family}"].append(route(each.prefix, uplink.interface, **own, protocol=KERNEL))
+            here = found[f"{uplink.vrf or 'main'} {each.family}"]
+            here.append(route(each.prefix, uplink.interface, **own, protocol=KERNEL))
+            if uplink.vrf is not None:
+                # The table of a VRF also has what the table local has otherwise.
+                here.append(
+                    route(
+                        f"{each.address}/{HOST_LENGTH[each.family]}",
+                        uplink.interface,
+                        type="local",
+                        protocol=KERNEL,
+                    )
+                )
+            if uplink.vrf is not None and each.family == "ipv6":
+                here += [
+                    route(prefix, uplink.interface, metric=256, protocol=KERNEL)
+                    for prefix in ("fe80::/64", "ff00::/8")
+                ]
     for last in plan.last_resorts:
         default = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}[last.family]
         found[f"{last.table} {last.family}"].append(
@@ -260,7 +278,7 @@ def offers(plan: HostPlan, guest: GuestPlan) -> dict[str, Any]:
         pool = pools[guest.lease.pool]
         lease = {
             "address": guest.lease.address,
-            "netmask": pool.netmask,
+            "netmask": pool.guest_netmask or pool.netmask,
             "gateway": pool.gateway,
             "mtu": pool.mtu,
             "dns": list(pool.dns),
@@ -272,7 +290,9 @@ def offers(plan: HostPlan, guest: GuestPlan) -> dict[str, Any]:
             "lifetime": 90,
             "mac": guest.gateway_mac,
             "mtu": guest.mtu,
-            "prefixes": [{**prefix, "autonomous": True, "valid": 86400, "preferred": 14400}],
+            "prefixes": [
+                {**prefix, "autonomous": guest.prefix.autonomous, "valid": 86400, "preferred": 14400}
+            ],
             "dns": list(guest.prefix.dns),
         }
     return {"lease": lease, "router": router}

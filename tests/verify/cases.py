@@ -108,6 +108,7 @@ def unseen(_: dict[str, HostPlan]) -> list[Check]:
 def sent(plans: dict[str, HostPlan]) -> list[Check]:
     """Return the checks of packets in a twin that loses some, and in which a guest has another address."""
     topology = SimpleNamespace(
+        machines=[],
         guests=[
             GuestMachine(
                 guest.name,
@@ -123,7 +124,7 @@ def sent(plans: dict[str, HostPlan]) -> list[Check]:
             )
             for plan in plans.values()
             for guest in plan.guests
-        ]
+        ],
     )
     held = {
         guest.name: [] if guest.name == "vm2" else ["203.0.113.99", "2001:db8::9"]

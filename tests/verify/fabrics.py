@@ -15,7 +15,7 @@ from l3hv.model.choices import KINDS, Kind
 from l3hv.model.plan import HostPlan
 from l3hv.plan.host import host_plan
 
-LAB = Path(__file__).parents[2] / "inventories" / "lab"
+INVENTORIES = Path(__file__).parents[2] / "inventories"
 
 
 def plans(
@@ -26,7 +26,7 @@ def plans(
     assert common is not None
     intents = {}
     for name, (kind, variables) in hosts.items():
-        intent, wrong = parse_host(name, kind, variables, common)
+        intent, wrong = parse_host(name, kind, {**common_variables, **variables}, common)
         problems += wrong
         assert intent is not None, wrong
         intents[name] = intent
@@ -42,13 +42,25 @@ def lab(
     **changes: Mapping[str, Any],
 ) -> dict[str, HostPlan]:
     """Return the plans of the lab with changed variables of hosts, and with additional hosts and pools."""
-    groups = yaml.safe_load((LAB / "hosts.yml").read_text())
-    common = yaml.safe_load((LAB / "group_vars" / "all" / "fabric.yml").read_text())
+    return design("lab", more, pools, **changes)
+
+
+def design(
+    inventory: str,
+    more: Mapping[str, tuple[Kind, Mapping[str, Any]]] | None = None,
+    pools: Mapping[str, Any] | None = None,
+    /,
+    **changes: Mapping[str, Any],
+) -> dict[str, HostPlan]:
+    """Return the plans of a shipped inventory, which may be changed in the same way as the lab."""
+    place = INVENTORIES / inventory
+    groups = yaml.safe_load((place / "hosts.yml").read_text())
+    common = yaml.safe_load((place / "group_vars" / "all" / "fabric.yml").read_text())
     common["l3hv_pools"] |= pools or {}
     hosts = dict(more or {})
     for group, kind in KINDS.items():
         for name in groups[group]["hosts"]:
-            variables = yaml.safe_load((LAB / "host_vars" / f"{name}.yml").read_text())
+            variables = yaml.safe_load((place / "host_vars" / f"{name}.yml").read_text())
             hosts[name] = (kind, {**variables, **changes.get(name, {})})
     return plans(common, hosts)
 
