@@ -117,16 +117,23 @@ test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every fai
 test-attacks: root host $(VENV)/.dev ## Attack a running, provisioned lab (L3HV_TWIN names another twin)
 	@pytest -q -m attacks
 
-.PHONY: bench-plan bench-failover bench-run bench-filter
+.PHONY: nftables
+nftables: root
+	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nftables >/dev/null; }
+
+.PHONY: bench-plan bench-failover bench-run bench-filter bench-rejected bench-vrf
 bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests each
 	@$(BIN)/python bench/plan.py
 bench-failover: root venv ## Measure the outages of failures on a running lab
 	@$(BIN)/python bench/failover.py
-bench-filter: root venv ## Measure the packet filter: compared with plain bridges, and with 10 and 1,000 guests
-	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; \
-	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nftables >/dev/null; }
+bench-filter: root venv nftables ## Measure the packet filter: compared with plain bridges, and with 10 and 1,000 guests
 	@$(BIN)/python bench/forwarding.py
 	@$(BIN)/python bench/filter.py
+bench-rejected: root host venv nftables ## Measure the designs that were rejected, compared with the chosen one
+	@$(BIN)/python bench/rejected.py
+bench-vrf: root host venv nftables ## Measure forwarding with VRFs, compared with policy rules
+	@$(BIN)/python bench/vrf.py
 bench-run: root venv ## Measure an unchanged site.yml, compared with Ansible's ping
 	@$(BIN)/python bench/run_time.py
 

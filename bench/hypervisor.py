@@ -1,17 +1,18 @@
-"""A hypervisor of an inventory between a guest and the Internet, as three network namespaces with veth cables.
+"""A hypervisor between a guest and the Internet, as three network namespaces with veth cables.
 
-The hypervisor has the rules, tables, settings and packet filter that site.yml places on it, and the routes that
-networkd and BIRD would add.  A sender fills one core, which processes each packet all the way.  The receiver drops
-test packets at its first hook, so that nearly all of the time is the hypervisor's.
+The hypervisor has the rules, tables, settings and packet filter that site.yml places on it, and the routes
+that networkd and BIRD would add.  A sender fills one core, which processes each packet all the way.  The
+receiver drops test packets at its first hook, so that most of the time is the hypervisor's.
 
-This module and ``vrf_rounds.py`` need only Python's standard library, ip(8) and nft(8): they also run in an emulated
-machine.
+This module and ``vrf_rounds.py`` need only Python's standard library, ip(8) and nft(8): they also run in an
+emulated machine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -50,23 +51,20 @@ table netdev bench {{
   chain sink {{ type filter hook ingress device "eth0" priority 0; udp dport {PORT} drop; }}
 }}
 """
-FILES = ("plan.json", "tables.conf", "nftables.conf", "sysctl.conf", "tables-sync", "packet-filter")
-"""The files of a hypervisor's directory: its plan, and what site.yml places."""
 
 
 class Hypervisor:
-    """The namespaces of one hypervisor; ``directory`` has its ``FILES``."""
+    """The namespaces of one hypervisor; ``directory`` has its plan and files (placed_files.py)."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self._name, self.directory = name, directory
         self.plan: dict[str, Any] = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
         self.guest: dict[str, Any] = self.plan["guests"][0]
         self._uplink: dict[str, Any] = self.plan["uplinks"][0]
-        self._tables = dict(
-            reversed(words.split()[1:3])
-            for words in (directory / "tables.conf").read_text(encoding="utf-8").splitlines()
-            if words.startswith("table ")
+        tables = re.findall(
+            r"^table (\d+) (\S+)$", (directory / "tables.conf").read_text("utf-8"), re.MULTILINE
         )
+        self._tables = {name: number for number, name in tables}
         self.port: str = self.guest["interface"]
 
     def namespace(self, end: str) -> str:
@@ -88,22 +86,16 @@ class Hypervisor:
     @contextmanager
     def built(self) -> Iterator[None]:
         """Build the namespaces, and remove them at the end."""
-        ends = (GUEST, ROUTER, INTERNET)
-        try:
-            for end in ends:
-                subprocess.run(["ip", "netns", "add", self.namespace(end)], check=True)
-                self.ip(end, "link set lo up")
+        with namespaces(*map(self.namespace, (GUEST, ROUTER, INTERNET))):
             self._add_interfaces()
             self._add_addresses_and_routes()
-            self.run(ROUTER, str(self.directory / "tables-sync"), "apply", str(self.directory / "tables.conf"))
+            self.run(
+                ROUTER, str(self.directory / "tables-sync"), "apply", str(self.directory / "tables.conf")
+            )
             self.load(self.directory / "nftables.conf")
             self._configure_guest()
             self._configure_internet()
             yield
-        finally:
-            for end in ends:
-                command = ["ip", "netns", "del", self.namespace(end)]
-                subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
     def load(self, rules: Path) -> None:
         """Load a file of nftables rules on the hypervisor."""
@@ -123,7 +115,11 @@ class Hypervisor:
         self.ip(ROUTER, *lines, f"link set {self.port} address {self.guest['gateway_mac']}")
         settings = (self.directory / "sysctl.conf").read_text(encoding="utf-8").replace("\n-", "\n")
         # networkd sets these: IPv4Forwarding=, IPv4ReversePathFilter=, IPv4ProxyARP=.
-        forwarding = [*(vrf["name"] for vrf in plan["vrfs"]), self.port, *(u["interface"] for u in plan["uplinks"])]
+        forwarding = [
+            *(vrf["name"] for vrf in plan["vrfs"]),
+            self.port,
+            *(u["interface"] for u in plan["uplinks"]),
+        ]
         settings += "".join(f"net.ipv4.conf.{name}.forwarding = 1\n" for name in forwarding)
         settings += f"net.ipv4.conf.{self.port}.proxy_arp = 1\n"
         self.run(ROUTER, "sysctl", "-qep", "-", text=settings)
@@ -145,7 +141,9 @@ class Hypervisor:
                 way = f"via {route['via']} {way} onlink"
             elif route["family"] == "ipv4":
                 way += " scope link"
-            lines += [f"route add {route['prefix']} {way} table {self._tables[table]}" for table in route["tables"]]
+            lines += [
+                f"route add {route['prefix']} {way} table {self._tables[table]}" for table in route["tables"]
+            ]
         for family in FAMILIES:
             via = f"via {self.next_hop(family)} dev {self._uplink['interface']}"
             lines.append(f"route add default {via} table {self._tables['public']} {BIRD}")
@@ -193,7 +191,7 @@ class Hypervisor:
     def rate(self, source: str, targets: Sequence[str], seconds: float, burst: int = 1) -> float:
         """Return the packets per second from an end to ``targets`` at the other end.
 
-        The sender passes ``burst`` packets at a time to its kernel, which divides them where they leave the sender.
+        The sender passes ``burst`` packets at a time to its kernel, which divides them where they leave.
         """
         target = INTERNET if source == GUEST else GUEST
         self.ip(source, "link set eth0 gso_max_segs 1")
@@ -209,6 +207,27 @@ class Hypervisor:
 
 
 @contextmanager
+def namespaces(*names: str) -> Iterator[None]:
+    """Make network namespaces, and remove them at the end.
+
+    Namespaces of the same names, which a killed run has left, are removed first.
+    """
+    try:
+        _remove(names)
+        for name in names:
+            subprocess.run(["ip", "netns", "add", name], check=True)
+            subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        _remove(names)
+
+
+def _remove(names: Iterable[str]) -> None:
+    for name in names:
+        subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
 def all_built(hypervisors: Iterable[Hypervisor]) -> Iterator[None]:
     """Build several hypervisors."""
     with contextlib.ExitStack() as stack:
@@ -218,6 +237,6 @@ def all_built(hypervisors: Iterable[Hypervisor]) -> Iterator[None]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the median and the quartiles of ratios as text."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    """Return the median and the quartiles of at least two ratios as text."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"

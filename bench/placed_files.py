@@ -1,9 +1,8 @@
-"""Renders the files that site.yml places on a hypervisor of an inventory of this repository, for benchmarks."""
+"""Renders the files that site.yml places on a hypervisor, for benchmarks."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), *(str(ROOT / "tests" / part) for part in ("golden", "roles"))]
 
-from golden_cases import INVENTORIES, plans  # noqa: E402 - after the path is set
+from golden_cases import plans  # noqa: E402 - after the path is set
 from rendered import files_of_plan  # noqa: E402 - after the path is set
 
+INVENTORIES = ROOT / "inventories"
 PLACES = {
     "tables.conf": "/etc/l3hv/tables.conf",
     "nftables.conf": "/etc/l3hv/nftables.conf",
@@ -24,13 +24,14 @@ PLACES = {
 """The files that ``Hypervisor`` (hypervisor.py) needs, and their places on a host."""
 
 
-def plan_of(inventory: str, host: str) -> dict[str, Any]:
-    """Return the plan of a host of ``inventories/``."""
-    return plans(INVENTORIES / inventory)[host]
+def plan_of(inventory: Path, host: str) -> dict[str, Any]:
+    """Return the plan of a host of an inventory."""
+    plan: dict[str, Any] = plans(inventory)[host]
+    return plan
 
 
 def write_files(plan: dict[str, Any], directory: Path) -> Path:
-    """Write the plan of a hypervisor and its rendered files to ``directory``, and return it."""
+    """Write the plan of a hypervisor and its rendered files to a new ``directory``, and return it."""
     directory.mkdir()
     (directory / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     files = files_of_plan(plan)
@@ -39,9 +40,3 @@ def write_files(plan: dict[str, Any], directory: Path) -> Path:
         path.write_text(files[place], encoding="utf-8")
         path.chmod(0o755 if files[place].startswith("#!") else 0o644)
     return directory
-
-
-def copy_modules(directory: Path, *names: str) -> None:
-    """Copy modules of this folder."""
-    for name in names:
-        shutil.copy(ROOT / "bench" / name, directory / name)

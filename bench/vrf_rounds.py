@@ -1,7 +1,7 @@
 """Measures one hypervisor with policy rules and one with VRFs, in pairs, on a machine whose kernel has VRFs.
 
-Prints a line of JSON for each round: the case, and the packets per second of each.  ``vrf.py`` starts it and reads the
-lines.
+Prints a line of JSON for each measurement: the case, and the packets per second of each hypervisor.
+``vrf.py`` starts it and reads the lines.
 """
 
 from __future__ import annotations
@@ -51,7 +51,13 @@ def main() -> None:
                     one = hypervisors[name]
                     target = TARGETS[family].format(8) if WAYS[way] == GUEST else one.address(family)
                     rates[name].append(one.rate(WAYS[way], [target], options.seconds, options.burst))
-                line = {"round": number, "filter": packet_filter, "family": family, "way": way, "rates": rates}
+                line = {
+                    "round": number,
+                    "filter": packet_filter,
+                    "family": family,
+                    "way": way,
+                    "rates": rates,
+                }
                 print(json.dumps(line), flush=True)
 
 
