@@ -115,11 +115,7 @@ class Hypervisor:
         self.ip(ROUTER, *lines, f"link set {self.port} address {self.guest['gateway_mac']}")
         settings = (self.directory / "sysctl.conf").read_text(encoding="utf-8").replace("\n-", "\n")
         # networkd sets these: IPv4Forwarding=, IPv4ReversePathFilter=, IPv4ProxyARP=.
-        forwarding = [
-            *(vrf["name"] for vrf in plan["vrfs"]),
-            self.port,
-            *(u["interface"] for u in plan["uplinks"]),
-        ]
+        forwarding = [self.port, *(u["interface"] for u in plan["uplinks"])]
         settings += "".join(f"net.ipv4.conf.{name}.forwarding = 1\n" for name in forwarding)
         settings += f"net.ipv4.conf.{self.port}.proxy_arp = 1\n"
         self.run(ROUTER, "sysctl", "-qep", "-", text=settings)
