@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from intents import COMMON, common_of, fabric, intents, slices
 
+from l3hv.model.plain import as_plain
 from l3hv.model.plan import GuestPlan, HostPlan
 from l3hv.plan.host import host_plan
 from l3hv.plan.machines import topology
+from l3hv.render.summary import plan_summary
 
 POOLS: dict[str, Any] = {
     **COMMON["l3hv_pools"],
@@ -193,3 +195,29 @@ def test_no_address_of_a_pool_with_a_link_local_gateway_is_reserved():
     }
     assert "10.0.0.0/32" in reserved
     assert not {prefix for prefix in reserved if prefix.startswith("203.0.113.")}
+
+
+# The summary for operators.
+
+
+def test_the_summary_shows_vrfs_relays_and_shared_prefixes():
+    guests = [{"name": "vm1", "mac": MAC, "ipv4": "203.0.113.7"}]
+    relay = {"l3hv_dhcp": "relay", "l3hv_dhcp_servers": ["172.31.0.53"]}
+    lines = plan_summary(as_plain(plan_of(guests, l3hv_data_plane="vrf", **relay))).splitlines()
+    vrfs = lines.index("VRFs")
+    assert lines[vrfs + 1 : vrfs + 3] == ["  public   table 90", "  private  table 20"]
+    assert "ipv4 1000 lookup the table of the VRF # packets of a VRF" in {
+        " ".join(line.split()) for line in lines
+    }
+    start = lines.index("DHCP relay")
+    assert [line.split() for line in lines[start + 1 : start + 3]] == [
+        ["from", "172.22.0.1", "to", "172.31.0.53"],
+        ["vm1", "203.0.113.7", "gateway", "169.254.1.1", "link", "203.0.113.0"],
+    ]
+    shared = lines.index("Shared /64s, answered by the NDP proxy")
+    assert lines[shared + 1].split() == ["vm1", "2001:db8:7200::/64"]
+
+
+def test_the_summary_of_a_host_without_them_has_no_empty_headings():
+    text = plan_summary(as_plain(plan_of(GUESTS)))
+    assert not [heading for heading in ("VRFs", "DHCP relay", "Shared /64s") if heading in text]

@@ -9,6 +9,7 @@ from l3hv.model.daemons import SYSTEM_NAMES, TITLES
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import (
     AnycastDomain,
+    DhcpRelay,
     GuestPlan,
     GuestRoute,
     HostPlan,
@@ -44,6 +45,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     stale = f", stale routes kept for {timers.stale_s} s" if _keeps_stale_routes(routing) else ""
     yield f"{bfd}, hold time {timers.hold_s} s{stale}"
     yield from _section("Warnings", ((warning,) for warning in plan.warnings))
+    yield from _section("VRFs", ((vrf.name, f"table {vrf.table}") for vrf in plan.vrfs))
     yield from _section("Uplinks", map(_uplink, plan.uplinks))
     yield from _section("Addresses on lo", (_loopback(lo) for lo in plan.loopbacks))
     yield from _section(f"Sessions: {len(routing.sessions)}", map(_session, routing.sessions))
@@ -57,6 +59,9 @@ def _lines(plan: HostPlan) -> Iterator[str]:
         "Last resorts", ((route.family, route.table, route.type, route.prefix) for route in plan.last_resorts)
     )
     yield from _section("Guests", (row for guest in plan.guests for row in _guest(guest)))
+    yield from _section("DHCP relay", _relay(plan.guest_services.dhcp_relay))
+    shared = ((guest.interface, guest.shared_prefix) for guest in plan.guests if guest.shared_prefix)
+    yield from _section("Shared /64s, answered by the NDP proxy", shared)
     yield from _section("Accepted", (row for table in routing.tables for row in _accepts(table)))
     yield from _section("Announced", (row for table in routing.tables for row in _announces(table)))
 
@@ -142,6 +147,13 @@ def _guest(guest: GuestPlan) -> Iterator[Row]:
     yield (guest.name, guest.interface, guest.mac, guest.domain, f"MTU {guest.mtu}")
     for route in guest.routes:
         yield ("", route.kind, route.prefix, _next_hop(route), ", ".join(route.tables))
+
+
+def _relay(relay: DhcpRelay | None) -> Iterator[Row]:
+    if relay is not None:
+        yield (f"from {relay.address}", f"to {', '.join(relay.servers)}")
+        for guest in relay.guests:
+            yield (guest.interface, guest.address, f"gateway {guest.gateway}", f"link {guest.link}")
 
 
 def _next_hop(route: GuestRoute) -> str:
