@@ -106,6 +106,17 @@ def test_plan_summary_takes_tagged_values_and_returns_text(plan):
     assert "rr1_public" in summary
 
 
+def test_guest_network_data_takes_tagged_values_and_returns_plain_ones(plan):
+    found = render("plan | guest_network_data(guest)", plan=plan, guest="vm2")
+    assert_plain(found)
+    assert found["ethernets"]["guest"]["addresses"] == ["10.0.0.2/12"]
+
+
+def test_guest_network_data_of_another_hosts_guest_fails_with_a_sentence(plan):
+    with pytest.raises(Exception, match="hv1 has no guest vm99: name its hypervisor with --limit"):
+        render("plan | guest_network_data('vm99')", plan=plan)
+
+
 def test_every_used_filter_of_l3hv_is_loaded():
     """Ansible skips a filter that cannot import its package, and prints only a warning."""
     used = {
@@ -113,7 +124,7 @@ def test_every_used_filter_of_l3hv_is_loaded():
         for directory in ("playbooks", "roles")
         for path in (ROOT / directory).rglob("*")
         if path.suffix in {".yml", ".j2"}
-        for name in re.findall(r"\|\s*(junos_reflector|plan_summary)\b", path.read_text())
+        for name in re.findall(r"\|\s*(guest_network_data|junos_reflector|plan_summary)\b", path.read_text())
     }
     assert used <= set(names())
 

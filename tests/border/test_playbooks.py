@@ -118,6 +118,17 @@ def test_playbooks_find_everything_from_another_directory(play: Play, tmp_path: 
         assert done.returncode == 0, output_of(done)
 
 
+def test_the_network_configuration_of_a_guest_is_printed_for_its_image(play: Play):
+    """Only the guest's own hypervisor prints it, also without --limit."""
+    done = play("playbooks/plan.yml", "-e", "plan_guest=vm3")
+    assert done.returncode == 0, output_of(done)
+    printed = re.findall(r"msg: \|-\n((?: {8}.*\n)+)", done.stdout)
+    assert len(printed) == 1
+    (interface,) = yaml.safe_load(printed[0])["ethernets"].values()
+    assert interface["match"] == {"macaddress": "50:54:33:00:00:0f"}
+    assert "203.0.113.3/24" in interface["addresses"]
+
+
 @pytest.fixture
 def read_only_tree(tmp_path: Path):
     """Yield a checkout on a read-only file system, as in an execution environment."""
