@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -230,6 +231,12 @@ def all_built(hypervisors: Iterable[Hypervisor]) -> Iterator[None]:
         for hypervisor in hypervisors:
             stack.enter_context(hypervisor.built())
         yield
+
+
+def exit_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end the program with its cleanup, and without a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit("interrupted"))
 
 
 def spread(values: Sequence[float]) -> str:

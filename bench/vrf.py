@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hypervisor import FAMILIES, spread  # beside this file
+from hypervisor import FAMILIES, exit_on_signals, spread  # beside this file
 from placed_files import INVENTORIES, ROOT, plan_of, write_files  # beside this file
 
 from l3hv.twin import emulator, image
@@ -68,7 +68,10 @@ def on_this_host(directory: Path, options: list[str]) -> Iterator[str]:
     command = [sys.executable, str(ROOT / "bench" / "vrf_rounds.py"), str(directory), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield from process.stdout
+        try:
+            yield from process.stdout
+        finally:
+            process.terminate()
 
 
 def emulated(directory: Path, options: list[str], *extra: str) -> Iterator[str]:
@@ -145,6 +148,7 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=60, help="packets that the sender passes on at once")
     parser.add_argument("--wall-clock", action="store_true", help="emulate with the clock of this host")
     options = parser.parse_args()
+    exit_on_signals()
     words = [f"--{key}={getattr(options, key)}" for key in ("rounds", "seconds", "burst")]
     words += ["--filters", *WORDS]
     with tempfile.TemporaryDirectory() as name:

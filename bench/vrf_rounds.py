@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypervisor import FAMILIES, GUEST, INTERNET, ROUTER, TARGETS, Hypervisor, all_built
+from hypervisor import FAMILIES, GUEST, INTERNET, ROUTER, TARGETS, Hypervisor, all_built, exit_on_signals
 
 ORDER = ("rules", "vrf", "vrf", "rules")
 """The order in a round: a load that grows or shrinks steadily affects both equally."""
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--burst", type=int, required=True)
     parser.add_argument("--filters", nargs="+", required=True)
     options = parser.parse_args()
+    exit_on_signals()
     hypervisors = {name: Hypervisor(name, options.directory / name) for name in dict.fromkeys(ORDER)}
     with all_built(hypervisors.values()):
         for hypervisor in hypervisors.values():
