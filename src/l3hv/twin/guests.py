@@ -264,7 +264,10 @@ def _move(twin: Twin, guest: GuestMachine, old: str, new: str, how: Kind) -> Non
         network.namespace_fd(twin.machine_namespace(new)) as fd,
     ):
         index = link.link_lookup(ifname=guest.interface)[0]
-        link.link("set", index=index, net_ns_fd=fd)
+        running = power.running(twin, old)
+        # The NIC of an emulated hypervisor has the MAC of the port, so the port has another one there.
+        own = {"address": tap_mac(guest.mac)} if running is not None and running.emulated else {}
+        link.link("set", index=index, net_ns_fd=fd, **own)
     _bring_up(twin, guest, new)
     if not how.qemu:
         _announce(twin, guest)

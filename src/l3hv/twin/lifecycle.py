@@ -27,8 +27,7 @@ def need_root() -> None:
 class Wanted:
     """The arguments of ``up``; see ``Standing`` for the fields.
 
-    ``system`` replaces that of all machines.  With ``emulated`` QEMU runs all machines, also those that can
-    be containers.
+    ``system`` replaces that of all machines.
     """
 
     topology: Topology
@@ -38,6 +37,7 @@ class Wanted:
     bare: bool = False
     system: str | None = None
     emulated: bool = False
+    tagged: bool = False
 
 
 @dataclass
@@ -80,6 +80,8 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             bare=wanted.bare,
             options=wanted.options,
             adopt=wanted.adopt,
+            emulated=wanted.emulated,
+            tagged=wanted.tagged,
         )
         twin.remember(standing)
         access.write_access(twin, standing)
@@ -125,7 +127,7 @@ def _as_booted(found: Machine, wanted: Wanted) -> Machine:
     found = replace(found, managed=found.managed or wanted.adopt)
     if found.daemon == "junos" and not found.managed:
         found = replace(found, system=DEFAULT_SYSTEM, daemon=DEFAULT_DAEMON)
-    emulated = wanted.emulated or any(map(emulator.lacks, found.needs))
+    emulated = found.emulated or wanted.emulated or any(map(emulator.lacks, found.needs))
     return replace(found, system=wanted.system or found.system, emulated=emulated)
 
 

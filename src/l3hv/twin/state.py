@@ -40,7 +40,8 @@ class Standing:
     """The arguments of the last ``up``, stored before it creates anything.
 
     ``inventories`` is empty if the topology came from a file; ``options`` are the arguments with which
-    ansible-playbook reads the inventories.  With ``adopt`` the roles provision routers of other teams too.
+    ansible-playbook reads the inventories.  With ``adopt`` the roles provision routers of other teams too,
+    with ``emulated`` QEMU runs all machines, and with ``tagged`` cables carry VLANs (see ``trunks``).
     ``numbers`` has the host number of each machine in ``MANAGEMENT``, and ``images`` the root file system of
     each image (``Machine.image``); both stay the same until ``down``.
     """
@@ -52,6 +53,8 @@ class Standing:
     bare: bool
     options: tuple[str, ...] = ()
     adopt: bool = False
+    emulated: bool = False
+    tagged: bool = False
 
     def machine(self, name: str) -> Machine:
         """Return the machine of that name; for an unknown name raise an error that lists the known ones."""
@@ -173,6 +176,8 @@ class Twin:
             bare=stored["bare"],
             options=tuple(stored.get("options", ())),
             adopt=stored.get("adopt", True),
+            emulated=stored.get("emulated", False),
+            tagged=stored.get("tagged", False),
         )
 
     def remember(self, standing: Standing) -> None:
@@ -186,6 +191,8 @@ class Twin:
                 "bare": standing.bare,
                 "options": standing.options,
                 "adopt": standing.adopt,
+                "emulated": standing.emulated,
+                "tagged": standing.tagged,
             },
         )
 
