@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "twin"))
-from two_machines import Lab, eventually, guest, new_lab, port  # noqa: E402
+from two_machines import Lab, eventually, guest, new_lab, port
 
 pytestmark = pytest.mark.twin
 
@@ -191,9 +193,6 @@ def test_a_power_cut_and_a_boot(lab: Lab) -> None:
 
 @pytest.mark.matrix
 def test_down_after_a_killed_up(tmp_path: Path) -> None:
-    import signal
-    import subprocess
-
     lab = new_lab("emuk")
     path = tmp_path / "topology.json"
     path.write_text(json.dumps(TOPOLOGY))
@@ -201,7 +200,7 @@ def test_down_after_a_killed_up(tmp_path: Path) -> None:
         lab.command("up", "--topology", str(path)), stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr
-        assert "booting m1 in QEMU" in running.stderr.readline()
+        assert any("booting m1 in QEMU" in line for line in running.stderr)
         running.send_signal(signal.SIGKILL)
     eventually(lambda: any("qemu" in found for found in lab.leftovers()))
     lab.do("down")

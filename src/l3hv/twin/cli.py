@@ -350,7 +350,7 @@ def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.W
             emulated=options.emulated or before.emulated,
             tagged=options.tagged or before.tagged,
         )
-    found = _inventory_topology(wanted.inventories, wanted.options, tagged=wanted.tagged)
+    found = inventory_topology(wanted.inventories, wanted.options, tagged=wanted.tagged)
     return replace(wanted, topology=found)
 
 
@@ -393,7 +393,7 @@ def _use_configuration() -> None:
     os.environ["ANSIBLE_CONFIG"] = str(chosen.resolve())
 
 
-def _inventory_topology(inventories: Sequence[str], words: Sequence[str], *, tagged: bool) -> Topology:
+def inventory_topology(inventories: Sequence[str], words: Sequence[str], *, tagged: bool) -> Topology:
     _use_configuration()
     try:
         from ansible.errors import AnsibleError

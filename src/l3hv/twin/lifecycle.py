@@ -56,7 +56,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     If a machine does not boot, the others boot all the same, and the next ``up`` tries it again.
     """
     topology = replace(
-        wanted.topology, machines=tuple(_as_booted(each, wanted) for each in wanted.topology.machines)
+        wanted.topology, machines=tuple(as_booted(each, wanted) for each in wanted.topology.machines)
     )
     check_names(topology)
     recipes = {
@@ -97,7 +97,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             if machine.is_up_or_booting(twin, each.name):
                 machine.recable(twin, each)
             else:
-                twin.say(_booting(each))
+                twin.say(booting(each))
                 machine.power_off(twin, each.name)
                 machine.start(twin, each.name)
                 outcome.booted.append(each.name)
@@ -112,7 +112,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     return outcome
 
 
-def _booting(machine: Machine) -> str:
+def booting(machine: Machine) -> str:
     """Return the sentence about a machine that boots."""
     sentence = f"booting {machine.name}"
     if machine.emulated:
@@ -122,7 +122,7 @@ def _booting(machine: Machine) -> str:
     return sentence if machine.managed else f"{sentence}, with its uplinks only"
 
 
-def _as_booted(found: Machine, wanted: Wanted) -> Machine:
+def as_booted(found: Machine, wanted: Wanted) -> Machine:
     """Return a machine as the twin boots it: it adopts a router of another team, or does not configure it."""
     found = replace(found, managed=found.managed or wanted.adopt)
     if found.daemon == "junos" and not found.managed:

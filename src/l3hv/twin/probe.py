@@ -175,7 +175,9 @@ def _end_of_address(twin: Twin, standing: Standing, address: Address) -> End:
                     holders[twin.guest_namespace(guest.name)] = own
                     break
     if not holders:
-        raise TwinError(f"no running machine or guest of the twin holds {address}")
+        emulated = any(known.emulated for known in standing.topology.machines)
+        besides = "; an emulated machine is no end of a probe" if emulated else ""
+        raise TwinError(f"no running machine or guest of the twin holds {address}{besides}")
     return End(str(address), address, holders)
 
 

@@ -167,34 +167,30 @@ class Twin:
         stored = read_json(self.directory / "twin.json")
         if stored is None:
             return None
-        return Standing(
-            # An older version of l3hv may have started the twin.
-            inventories=tuple(stored.get("inventories") or filter(None, [stored.get("inventory")])),
-            topology=topology_from(stored["topology"]),
-            numbers=stored["numbers"],
-            images=stored["images"],
-            bare=stored["bare"],
-            options=tuple(stored.get("options", ())),
-            adopt=stored.get("adopt", True),
-            emulated=stored.get("emulated", False),
-            tagged=stored.get("tagged", False),
-        )
+        return standing_from(stored)
 
     def remember(self, standing: Standing) -> None:
-        write_json(
-            self.directory / "twin.json",
-            {
-                "inventories": standing.inventories,
-                "topology": asdict(standing.topology),
-                "numbers": dict(standing.numbers),
-                "images": dict(standing.images),
-                "bare": standing.bare,
-                "options": standing.options,
-                "adopt": standing.adopt,
-                "emulated": standing.emulated,
-                "tagged": standing.tagged,
-            },
-        )
+        write_json(self.directory / "twin.json", stored_form(standing))
+
+
+def stored_form(standing: Standing) -> dict[str, Any]:
+    """Return the JSON form of the state of a twin."""
+    return {key: asdict(value) if key == "topology" else value for key, value in vars(standing).items()}
+
+
+def standing_from(stored: Mapping[str, Any]) -> Standing:
+    """Return the state of a twin from its JSON form, also if an older version of l3hv has written it."""
+    return Standing(
+        inventories=tuple(stored.get("inventories") or filter(None, [stored.get("inventory")])),
+        topology=topology_from(stored["topology"]),
+        numbers=stored["numbers"],
+        images=stored["images"],
+        bare=stored["bare"],
+        options=tuple(stored.get("options", ())),
+        adopt=stored.get("adopt", True),
+        emulated=stored.get("emulated", False),
+        tagged=stored.get("tagged", False),
+    )
 
 
 def standing_twins() -> list[str]:
