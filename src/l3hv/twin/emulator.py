@@ -36,6 +36,7 @@ INIT, FILES = PARTS / "emulated_init.sh", PARTS / "emulated_files"
 CACHE = image.CACHE / "emulated"
 MEMORY_MIB = 512
 MASKED = (
+    "dbus-org.freedesktop.login1.service",  # a second name of systemd-logind.service
     "dev-hugepages.mount",
     "dev-mqueue.mount",
     "modprobe@configfs.service",
@@ -49,6 +50,9 @@ MASKED = (
     "sys-kernel-tracing.mount",
     "systemd-logind.service",
     "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-tmpfiles-setup-dev-early.service",
+    "systemd-tmpfiles-setup-dev.service",
     "tmp.mount",
 )
 """Units that containers do not start either, and that a machine of the twin does not need."""
