@@ -143,3 +143,9 @@ def test_a_path_with_and_without_tags_is_refused() -> None:
         with_trunks(topology, nics)
     with pytest.raises(TwinError, match="no machine of the inventory has VLANs of a NIC: omit --tagged"):
         with_trunks(topology, {})
+
+
+def test_an_emulated_machine_with_too_many_interfaces_is_refused() -> None:
+    emulator.check_room("hv1", emulator.MOST_NICS)
+    with pytest.raises(TwinError, match=r"hv1 is emulated, and would have 29 interfaces .* room for 28"):
+        emulator.check_room("hv1", emulator.MOST_NICS + 1)

@@ -90,9 +90,9 @@ READY = "l3hv-ready"
 """The line that the machine prints on its console when it has booted."""
 TAP, BRIDGE = "nic-", "br-"
 """The prefixes of the interfaces that connect a cable to a NIC of QEMU."""
-MOST_NICS = 24
-BUS_SLOT = 4
-"""The first slot of the PCI bus for NICs: disks are in the slots before it."""
+BUS_SLOT, BUS_SLOTS = 4, 32
+"""The first slot of the PCI bus for NICs (chipset and disks are before it), and the number of slots."""
+MOST_NICS = BUS_SLOTS - BUS_SLOT
 
 
 @functools.cache
@@ -430,6 +430,29 @@ class Names:
         self._socket.sendall("".join(f"{mac} {name}\n" for mac, name in new.items()).encode())
 
 
+def cables(twin: Twin, machine: str) -> list[tuple[str, str, bool]]:
+    """Return the name, MAC and carrier of each interface in a machine's case that is the end of a cable."""
+    with network.netlink(twin.machine_namespace(machine)) as link:
+        found = [
+            (
+                entry.get_attr("IFLA_IFNAME"),
+                entry.get_attr("IFLA_ADDRESS"),
+                bool(entry.get_attr("IFLA_CARRIER")),
+            )
+            for entry in link.get_links()
+        ]
+    return [cable for cable in found if cable[0] != "lo" and not cable[0].startswith((TAP, BRIDGE))]
+
+
+def check_room(machine: str, interfaces: int) -> None:
+    """Refuse more interfaces than an emulated machine can have, the management port included."""
+    if interfaces > MOST_NICS:
+        raise TwinError(
+            f"{machine} is emulated, and would have {interfaces} interfaces with the management port: "
+            f"QEMU has room for {MOST_NICS}"
+        )
+
+
 class Case:
     """The NICs of a machine, one for each interface in its namespace.
 
@@ -503,26 +526,14 @@ class Case:
 
     def _free_number(self) -> int:
         taken = {nic.number for nic in self.nics.values()}
-        for number in range(MOST_NICS):
-            if number not in taken:
-                return number
-        raise TwinError(
-            f"{self._machine} has more than {MOST_NICS} interfaces: an emulated machine has no room"
-        )
+        return min(set(range(MOST_NICS)) - taken)
 
     def _cables(self) -> list[tuple[str, str, bool]]:
-        """Return the name, MAC and carrier of each interface that is the end of a cable."""
-        with network.netlink(self._twin.machine_namespace(self._machine)) as link:
-            found = [
-                (
-                    entry.get_attr("IFLA_IFNAME"),
-                    entry.get_attr("IFLA_ADDRESS"),
-                    bool(entry.get_attr("IFLA_CARRIER")),
-                )
-                for entry in link.get_links()
-            ]
-        own = (TAP, BRIDGE)
-        return [(n, mac, bool(up)) for n, mac, up in found if n != "lo" and not n.startswith(own)]
+        """Return the name, MAC and carrier of each interface that gets a NIC, as long as there is room."""
+        found = cables(self._twin, self._machine)
+        old = [cable for cable in found if cable[0] in self.nics]
+        new = [cable for cable in found if cable[0] not in self.nics]
+        return [*old, *new[: MOST_NICS - len(old)]]
 
     def _join(self, name: str, nic: Nic) -> None:
         bridge = f"{BRIDGE}{nic.number}"

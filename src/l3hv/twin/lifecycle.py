@@ -65,6 +65,8 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     images = dict(zip(recipes, map(str, ensure_images(recipes.values(), twin.say)), strict=True))
     for found in topology.machines:
         if found.emulated:
+            own = [guest for guest in topology.guests if guest.hypervisor == found.name]
+            emulator.check_room(found.name, 1 + len(found.ports) + len(own))
             emulator.ensure_machine(found, Path(images[found.image]), twin.say)
     _allow_many_machines(twin)
     with twin.locked():
