@@ -149,3 +149,18 @@ def test_an_emulated_machine_with_too_many_interfaces_is_refused() -> None:
     emulator.check_room("hv1", emulator.MOST_NICS)
     with pytest.raises(TwinError, match=r"hv1 is emulated, and would have 29 interfaces .* room for 28"):
         emulator.check_room("hv1", emulator.MOST_NICS + 1)
+
+
+def test_qmp_finds_each_event_about_a_device_once() -> None:
+    twin, qemu = socket.socketpair()
+    greeting = b'{"QMP": {}}\n{"return": {}}\n'
+    deleted = b'{"event": "DEVICE_DELETED", "data": {"device": "device-%d"}}\n'
+    qemu.sendall(greeting + deleted % 1 + deleted % 2 + b'{"event": "SHUTDOWN", "data": {}}\n')
+    qmp = emulator.Qmp(twin)
+    assert qmp.await_event("DEVICE_DELETED", "device-2", 5)
+    assert qmp.await_event("DEVICE_DELETED", "device-1", 5)
+    assert not qmp.await_event("DEVICE_DELETED", "device-1", 0)
+    qemu.close()
+    qmp.read_last_events()
+    assert [event["event"] for event in qmp.events] == ["SHUTDOWN"]
+    qmp.close()

@@ -70,6 +70,8 @@ KVM, KVM_SECONDS = Path("/dev/kvm"), 5.0
 KVM_WORKS = RUN / ".kvm"
 """The result of the check of KVM, until the next boot of this host."""
 DISK_GIB, LAYER_GIB = 2, 4
+REMOVAL_SECONDS = 20.0
+"""The seconds in which a machine must release a NIC that is unplugged."""
 QEMU_SECONDS = 10.0
 """The seconds in which QEMU must create its sockets, and end."""
 MODULES = (
@@ -330,7 +332,8 @@ class Qmp:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._lines = connected.makefile("rb")
+        # Without a buffer: select reports lines that have not been read.
+        self._lines = connected.makefile("rb", buffering=0)
         self.events: list[dict[str, Any]] = []
         self.has_ended = False
         self._lines.readline()  # the greeting
@@ -357,6 +360,18 @@ class Qmp:
     def read_event(self) -> None:
         """Read one event."""
         self.events.append(self._read())
+
+    def await_event(self, name: str, device: str, seconds: float) -> bool:
+        """Wait for an event about a device, and return whether it has happened."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for event in self.events:
+                if event.get("event") == name and event["data"].get("device") == device:
+                    self.events.remove(event)
+                    return True
+            if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            self.read_event()
 
     def read_last_events(self) -> None:
         """Read all events until QEMU ends."""
@@ -430,18 +445,29 @@ class Names:
         self._socket.sendall("".join(f"{mac} {name}\n" for mac, name in new.items()).encode())
 
 
-def cables(twin: Twin, machine: str) -> list[tuple[str, str, bool]]:
-    """Return the name, MAC and carrier of each interface in a machine's case that is the end of a cable."""
+@dataclass(frozen=True)
+class Cable:
+    """The end of a cable in a machine's case; ``is_joined`` tells whether a bridge joins it to a NIC."""
+
+    name: str
+    mac: str
+    has_carrier: bool
+    is_joined: bool
+
+
+def cables(twin: Twin, machine: str) -> list[Cable]:
+    """Return the ends of cables in a machine's case."""
     with network.netlink(twin.machine_namespace(machine)) as link:
         found = [
-            (
-                entry.get_attr("IFLA_IFNAME"),
-                entry.get_attr("IFLA_ADDRESS"),
-                bool(entry.get_attr("IFLA_CARRIER")),
+            Cable(
+                name=entry.get_attr("IFLA_IFNAME"),
+                mac=entry.get_attr("IFLA_ADDRESS"),
+                has_carrier=bool(entry.get_attr("IFLA_CARRIER")),
+                is_joined=bool(entry.get_attr("IFLA_MASTER")),
             )
             for entry in link.get_links()
         ]
-    return [cable for cable in found if cable[0] != "lo" and not cable[0].startswith((TAP, BRIDGE))]
+    return [cable for cable in found if cable.name != "lo" and not cable.name.startswith((TAP, BRIDGE))]
 
 
 def check_room(machine: str, interfaces: int) -> None:
@@ -463,12 +489,13 @@ class Case:
     def __init__(self, twin: Twin, machine: str) -> None:
         self._twin, self._machine = twin, machine
         self.nics: dict[str, Nic] = {}
+        self._kept: set[int] = set()
 
     def find(self) -> None:
         """Record a NIC for each interface before the machine boots."""
         network.write_settings(self._twin.machine_namespace(self._machine), network.SWITCH_SETTINGS)
-        for name, mac, carrier in self._cables():
-            self.nics[name] = Nic(self._free_number(), mac, carrier)
+        for cable in self._cables():
+            self.nics[cable.name] = Nic(self._free_number(), cable.mac, cable.has_carrier)
 
     def arguments(self) -> list[str]:
         """Return QEMU's arguments for the NICs at boot."""
@@ -498,72 +525,68 @@ class Case:
 
     def follow(self, qmp: Qmp, names: Names) -> None:
         """Plug NICs of new interfaces, unplug those of removed ones, and pass carriers on."""
-        there = {name: (mac, carrier) for name, mac, carrier in self._cables()}
-        for name in self.nics.keys() - there.keys():
-            nic = self.nics.pop(name)
-            names.forget([nic.mac])
-            qmp.execute("device_del", id=f"device-{nic.number}")
-            self._await_removal(qmp, nic)
-            qmp.execute("netdev_del", id=f"{TAP}{nic.number}")
-            self._remove_bridge(nic)
+        there = {cable.name: cable for cable in self._cables()}
+        # An interface that was removed and created again meanwhile is not joined.
+        joined = {name for name, cable in there.items() if cable.is_joined}
+        for name in self.nics.keys() - joined:
+            self._unplug(qmp, names, self.nics.pop(name))
         new: dict[str, str] = {}
         ports = {port.interface for port in self._twin.standing().machine(self._machine).ports}
-        for name, (mac, carrier) in there.items():
+        for name, cable in there.items():
             if name not in self.nics:
-                nic = self.nics[name] = Nic(self._free_number(), mac, carrier)
+                nic = self.nics[name] = Nic(self._free_number(), cable.mac, cable.has_carrier)
                 tap = f"{TAP}{nic.number}"
                 qmp.execute("netdev_add", type="tap", id=tap, ifname=tap, script="no", downscript="no")
                 qmp.execute("device_add", **self._device(nic))
                 self._join(name, nic)
-                qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
-                new[mac] = f"{name} {'down' if name in ports else 'up'}"
-            elif self.nics[name].carrier != carrier:
+                qmp.execute("set_link", name=f"device-{nic.number}", up=cable.has_carrier)
+                new[cable.mac] = f"{name} {'down' if name in ports else 'up'}"
+            elif self.nics[name].carrier != cable.has_carrier:
                 nic = self.nics[name]
-                nic.carrier = carrier
-                qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
+                nic.carrier = cable.has_carrier
+                qmp.execute("set_link", name=f"device-{nic.number}", up=cable.has_carrier)
         if new:
             names.give(new)
 
+    def _unplug(self, qmp: Qmp, names: Names, nic: Nic) -> None:
+        names.forget([nic.mac])
+        device = f"device-{nic.number}"
+        qmp.execute("device_del", id=device)
+        if not qmp.await_event("DEVICE_DELETED", device, REMOVAL_SECONDS):
+            self._kept.add(nic.number)  # The machine has not released the NIC, so its slot is not free.
+        qmp.execute("netdev_del", id=f"{TAP}{nic.number}")
+        self._remove_bridge(nic)
+
     def _free_number(self) -> int:
         taken = {nic.number for nic in self.nics.values()}
-        return min(set(range(MOST_NICS)) - taken)
+        return min(set(range(MOST_NICS)) - taken - self._kept)
 
-    def _cables(self) -> list[tuple[str, str, bool]]:
-        """Return the name, MAC and carrier of each interface that gets a NIC, as long as there is room."""
+    def _cables(self) -> list[Cable]:
+        """Return the ends of cables that get a NIC, as long as there is room."""
         found = cables(self._twin, self._machine)
-        old = [cable for cable in found if cable[0] in self.nics]
-        new = [cable for cable in found if cable[0] not in self.nics]
-        return [*old, *new[: MOST_NICS - len(old)]]
+        old = [cable for cable in found if cable.name in self.nics]
+        new = [cable for cable in found if cable.name not in self.nics]
+        return [*old, *new[: MOST_NICS - len(old) - len(self._kept)]]
 
     def _join(self, name: str, nic: Nic) -> None:
+        from pyroute2 import NetlinkError
+
         bridge = f"{BRIDGE}{nic.number}"
         with network.netlink(self._twin.machine_namespace(self._machine)) as link:
             network.add_bridge(link, bridge)
             index = link.link_lookup(ifname=bridge)[0]
-            own = network.stable_mac(self._machine, f"end of {name}")
-            end = link.link_lookup(ifname=name)[0]
-            link.flush_addr(index=end)  # the machine itself has the management address
-            link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
             (tap,) = link.link_lookup(ifname=f"{TAP}{nic.number}")
             link.link("set", index=tap, mtu=network.SWITCH_MTU, master=index, state="up")
+            own = network.stable_mac(self._machine, f"end of {name}")
+            # A guest may be unplugged at this moment; the next look at the case removes the NIC.
+            with contextlib.suppress(NetlinkError):
+                for end in link.link_lookup(ifname=name):
+                    link.flush_addr(index=end)  # the machine itself has the management address
+                    link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
 
     def _remove_bridge(self, nic: Nic) -> None:
         with network.netlink(self._twin.machine_namespace(self._machine)) as link:
             network.remove_link(link, f"{BRIDGE}{nic.number}")
-
-    @staticmethod
-    def _await_removal(qmp: Qmp, nic: Nic) -> None:
-        """Wait until the machine has released a NIC; one that does not answer keeps it."""
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            for event in qmp.events:
-                if (
-                    event.get("event") == "DEVICE_DELETED"
-                    and event["data"].get("device") == f"device-{nic.number}"
-                ):
-                    return
-            if select.select([qmp], [], [], 0.2)[0]:
-                qmp.read_event()
 
 
 class Boot:

@@ -101,7 +101,7 @@ def plug(twin: Twin, guest: GuestMachine, on: str | None = None, wanted_kind: Ki
 
 
 def _check_room(twin: Twin, guest: GuestMachine, hypervisor: str) -> None:
-    others = [cable for cable in emulator.cables(twin, hypervisor) if cable[0] != guest.interface]
+    others = [cable for cable in emulator.cables(twin, hypervisor) if cable.name != guest.interface]
     emulator.check_room(hypervisor, len(others) + 1)
 
 
