@@ -129,6 +129,14 @@ def test_a_guest_is_unplugged_plugged_and_moved(lab: Lab) -> None:
     provision(lab)
 
 
+def test_a_guest_that_is_plugged_again_at_once_has_a_port(lab: Lab) -> None:
+    for _ in range(3):
+        lab.do("unplug", "vm1")
+        lab.do("plug", "vm1")
+    provision(lab)
+    assert sum("vm-1" in name for name in links(lab)) == 1
+
+
 def test_up_adds_and_removes_ports_and_guests(lab: Lab, tmp_path: Path) -> None:
     before = lab.leader("m1")
     changed = up(lab, tmp_path, MORE_PORTS)
