@@ -8,8 +8,13 @@ from pathlib import Path
 from l3hv.twin import network
 from l3hv.twin.state import Standing, Twin, write_json
 
-TWIN_VARIABLES = {"l3hv_vlan_interfaces": "external"}
-"""Variables that override those of the inventory on all machines: VLAN interfaces are cables of the twin."""
+
+def variables(*, tagged: bool) -> dict[str, str]:
+    """Return the variables of the inventory that the twin overrides on all machines.
+
+    VLAN interfaces are cables of the twin, or with ``tagged`` interfaces that the roles create.
+    """
+    return {"l3hv_vlan_interfaces": "kernel" if tagged else "external"}
 
 
 def ssh_config(twin: Twin) -> Path:
@@ -49,7 +54,7 @@ def write_access(twin: Twin, standing: Standing) -> None:
             "ansible_control_path_dir": str(sockets),
             "ansible_python_interpreter": "/usr/bin/python3",
             "l3hv_twin": twin.name,
-            **TWIN_VARIABLES,
+            **variables(tagged=standing.tagged),
             **adopted,
         },
     )

@@ -174,6 +174,11 @@ def _add_building(verbs: _Verbs) -> None:
         action="store_true",
         help="boot all machines in QEMU with Debian's kernel (default: only those that need it here)",
     )
+    added.add_argument(
+        "--tagged",
+        action="store_true",
+        help="let the roles create the VLAN interfaces, on cables with tags (default: a cable per VLAN)",
+    )
     added.add_argument("--system", choices=sorted(image.SUITES), help="boot all machines with this system")
     added.add_argument(
         "--adopt",
@@ -316,23 +321,37 @@ def _up(options: argparse.Namespace) -> int:
 def _wanted(options: argparse.Namespace, before: Standing | None) -> lifecycle.Wanted:
     """Return the arguments of ``up``; by default the inventories of the running twin are read again."""
     wanted = lifecycle.Wanted(
-        Topology((), ()), bare=options.bare, system=options.system, emulated=options.emulated
+        Topology((), ()),
+        bare=options.bare,
+        system=options.system,
+        adopt=options.adopt,
+        emulated=options.emulated,
+        tagged=options.tagged,
     )
     if options.topology:
         try:
             stored = json.loads(Path(options.topology).read_text())
         except (OSError, ValueError) as error:
             raise TwinError(f"{options.topology} is no JSON topology: {error}") from error
-        return replace(wanted, topology=topology_from(stored), adopt=options.adopt)
+        if options.tagged:
+            raise TwinError("--tagged needs an inventory: name the NICs as ports of the topology instead")
+        return replace(wanted, topology=topology_from(stored))
     words = tuple(_ansible_arguments(options))
     if options.inventory or before is None or not before.inventories:
         given = options.inventory or [str(REPOSITORY / DEFAULT_INVENTORY)]
         inventories = tuple(each if "," in each else str(Path(each).resolve()) for each in given)
-        wanted = replace(wanted, inventories=inventories, options=words, adopt=options.adopt)
+        wanted = replace(wanted, inventories=inventories, options=words)
     else:
-        adopt = options.adopt or before.adopt
-        wanted = replace(wanted, inventories=before.inventories, options=words or before.options, adopt=adopt)
-    return replace(wanted, topology=_inventory_topology(wanted.inventories, wanted.options))
+        wanted = replace(
+            wanted,
+            inventories=before.inventories,
+            options=words or before.options,
+            adopt=options.adopt or before.adopt,
+            emulated=options.emulated or before.emulated,
+            tagged=options.tagged or before.tagged,
+        )
+    found = inventory_topology(wanted.inventories, wanted.options, tagged=wanted.tagged)
+    return replace(wanted, topology=found)
 
 
 def _ansible_options() -> argparse.ArgumentParser:
@@ -374,15 +393,18 @@ def _use_configuration() -> None:
     os.environ["ANSIBLE_CONFIG"] = str(chosen.resolve())
 
 
-def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Topology:
+def inventory_topology(inventories: Sequence[str], words: Sequence[str], *, tagged: bool) -> Topology:
     _use_configuration()
     try:
         from ansible.errors import AnsibleError
 
-        from l3hv.inventory.ansible import Options
+        from l3hv.inventory.ansible import Options, open_inventory
         from l3hv.inventory.files import place_of_error
+        from l3hv.inventory.hosts import read_hosts
         from l3hv.inventory.read import read_topology
         from l3hv.model.errors import IntentError
+        from l3hv.plan.uplinks import nics
+        from l3hv.twin.trunks import with_trunks
     except ModuleNotFoundError as error:
         raise TwinError(
             f"the Python package {error.name} is missing: install requirements.txt into .venv (make venv)"
@@ -396,7 +418,16 @@ def _inventory_topology(inventories: Sequence[str], words: Sequence[str]) -> Top
     )
     named = " and ".join(inventories)
     try:
-        return read_topology(*map(Path, inventories), options=options, override=access.TWIN_VARIABLES)
+        sources = [Path(inventory) for inventory in inventories]
+        override = access.variables(tagged=tagged)
+        topology = read_topology(*sources, options=options, override=override)
+        if not tagged:
+            return topology
+        # A topology does not have the NICs of VLANs.
+        opened = open_inventory(*sources, options=options)
+        kinds, _ = opened.kinds()
+        intents = read_hosts(opened, kinds, kinds, override).hosts
+        return with_trunks(topology, {host: nics(intent) for host, intent in intents.items()})
     except IntentError as error:
         raise TwinError(f"{named} has problems:\n{error}") from error
     except AnsibleError as error:

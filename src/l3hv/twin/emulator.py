@@ -1,15 +1,15 @@
 """Emulated machines: QEMU with Debian's own kernel, for features that the kernel of this host lacks.
 
-QEMU emulates the CPU too, because an existing KVM may not work (a nested one may stop a machine at its first
-instructions).  An emulated machine has the same namespace, cables, guests, verbs and SSH address as a
-container: each interface that appears in its namespace becomes a NIC of the same name.  The namespace is like
-the case of a computer, in which each cable ends at a NIC.
+QEMU uses KVM where it works, and else emulates the CPU too.  An emulated machine has the same namespace,
+cables, guests, verbs and SSH address as a container: each interface that appears in its namespace becomes a
+NIC of the same name.  The namespace is like the case of a computer, in which each cable ends at a NIC.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import lzma
@@ -27,15 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from l3hv.model.topology import Machine
-from l3hv.twin import TwinError, access, confinement, image, network, vm
+from l3hv.twin import TwinError, confinement, image, network, vm
 from l3hv.twin.power import Running, record_running
-from l3hv.twin.state import MANAGEMENT, Standing, Twin
+from l3hv.twin.state import MANAGEMENT, RUN, Standing, Twin
 
 PARTS = Path(__file__).parent
 INIT, FILES = PARTS / "emulated_init.sh", PARTS / "emulated_files"
 CACHE = image.CACHE / "emulated"
 MEMORY_MIB = 512
 MASKED = (
+    "dbus-org.freedesktop.login1.service",  # a second name of systemd-logind.service
     "dev-hugepages.mount",
     "dev-mqueue.mount",
     "modprobe@configfs.service",
@@ -49,20 +50,30 @@ MASKED = (
     "sys-kernel-tracing.mount",
     "systemd-logind.service",
     "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-tmpfiles-setup-dev-early.service",
+    "systemd-tmpfiles-setup-dev.service",
     "tmp.mount",
 )
 """Units that containers do not start either, and that a machine of the twin does not need."""
 KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=-1 net.ifnames=0 tsc=reliable systemd.show_status=0 "
-    "systemd.condition_needs_update=0 " + " ".join(f"systemd.mask={unit}" for unit in MASKED)
+    "console=ttyS0 quiet panic=-1 net.ifnames=0 tsc=reliable "
+    # Each switch between kernel and process would empty the translation caches of the emulated CPU.
+    "mitigations=off "
+    "audit=0 nokaslr rcupdate.rcu_expedited=1 systemd.show_status=0 systemd.condition_needs_update=0 "
+    + " ".join(f"systemd.mask={unit}" for unit in MASKED)
 )
-QEMU = (
-    *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-S"),
-    *("-machine", "pc", "-accel", "tcg,tb-size=96", "-cpu", vm.CPU, "-smp", "1", "-m", str(MEMORY_MIB)),
-    *("-append", KERNEL_ARGUMENTS),
-)
-"""The part of QEMU's command line that all machines have; a machine starts when its NICs are connected."""
+QEMU = ("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none")
+EMULATION = ("-accel", "tcg,tb-size=96", "-cpu", vm.CPU)
+VIRTUALISATION = ("-accel", "kvm", "-cpu", "host")
+KVM, KVM_SECONDS = Path("/dev/kvm"), 5.0
+KVM_WORKS = RUN / ".kvm"
+"""The result of the check of KVM, until the next boot of this host."""
 DISK_GIB, LAYER_GIB = 2, 4
+REMOVAL_SECONDS = 20.0
+"""The seconds in which a machine must release a NIC that is unplugged."""
+QEMU_SECONDS = 10.0
+"""The seconds in which QEMU must create its sockets, and end."""
 MODULES = (
     "crypto",
     "drivers/block",
@@ -81,11 +92,12 @@ READY = "l3hv-ready"
 """The line that the machine prints on its console when it has booted."""
 TAP, BRIDGE = "nic-", "br-"
 """The prefixes of the interfaces that connect a cable to a NIC of QEMU."""
-MOST_NICS = 24
-BUS_SLOT = 4
-"""The first slot of the PCI bus for NICs: disks are in the slots before it."""
+BUS_SLOT, BUS_SLOTS = 4, 32
+"""The first slot of the PCI bus for NICs (chipset and disks are before it), and the number of slots."""
+MOST_NICS = BUS_SLOTS - BUS_SLOT
 
 
+@functools.cache
 def lacks(kind: str) -> bool:
     """Tell whether the kernel of this host has no interfaces of a kind, such as ``vrf``."""
     options = {"vrf": ("table", "10"), "vlan": ("id", "10")}.get(kind, ())
@@ -111,6 +123,7 @@ def ensure_kernel(suite: str, say: Callable[[str], None]) -> Kernel:
             say(f"extracting the kernel of {suite} from its package (about twenty seconds)")
             with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
                 _build_kernel(suite, Path(building)).rename(directory)
+        _prune(directory, f"kernel-{suite}-*")
     return Kernel(directory / "vmlinuz", directory / "initramfs", directory / "lib/modules")
 
 
@@ -126,6 +139,34 @@ def _build_kernel(suite: str, building: Path) -> Path:
     _make_initramfs(made, release, building / "root")
     shutil.copy(vmlinuz, made / "vmlinuz")
     return made
+
+
+def accelerator(kernel: Kernel) -> tuple[str, ...]:
+    """Return QEMU's arguments for the CPU: KVM where it works, else emulation.
+
+    An existing KVM may not work: a nested one may stop a machine at its first instructions.  So check once
+    whether a kernel reaches its panic about the missing root file system, after which it reboots.
+    """
+    with _locked(KVM_WORKS):
+        if not KVM_WORKS.exists():
+            RUN.mkdir(parents=True, exist_ok=True)
+            KVM_WORKS.write_text("yes" if KVM.exists() and _boots_with_kvm(kernel) else "no")
+        return VIRTUALISATION if KVM_WORKS.read_text() == "yes" else EMULATION
+
+
+def _boots_with_kvm(kernel: Kernel) -> bool:
+    arguments = ("-m", "128", "-kernel", str(kernel.vmlinuz), "-append", "quiet panic=-1")
+    try:
+        done = subprocess.run(
+            [*QEMU, *VIRTUALISATION, "-machine", "pc", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=KVM_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 @contextlib.contextmanager
@@ -195,7 +236,19 @@ def ensure_disk(root: Path, kernel: Kernel, say: Callable[[str], None]) -> Path:
             say(f"writing the disk of {root.name} (about ten seconds)")
             with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
                 _build_disk(root, kernel, Path(building)).rename(disk)
+        _prune(disk, f"{root.name.rpartition('-')[0]}-{'?' * 12}-kernel-*.ext4")
     return disk
+
+
+def _prune(new: Path, pattern: str) -> None:
+    """Remove older files of the cache that no machine has used for ``KEEP_UNUSED_S``.
+
+    The next boot of a machine that needs one makes it anew.
+    """
+    os.utime(new)
+    for old in new.parent.glob(pattern):
+        if old != new and time.time() - old.stat().st_mtime > image.KEEP_UNUSED_S:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _build_disk(root: Path, kernel: Kernel, building: Path) -> Path:
@@ -252,25 +305,37 @@ def prepare_layer(files: Path) -> None:
 def ensure_machine(machine: Machine, root: Path, say: Callable[[str], None]) -> tuple[Kernel, Path]:
     """Return the kernel and the disk of a machine with an image; make them if they are not cached."""
     kernel = ensure_kernel(image.SUITES[machine.system], say)
+    accelerator(kernel)
     return kernel, ensure_disk(root, kernel, say)
+
+
+def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
+    """Connect to a socket of QEMU, which creates it after its start."""
+    connected = socket.socket(socket.AF_UNIX)
+    deadline = time.monotonic() + QEMU_SECONDS
+    while True:
+        try:
+            connected.connect(str(path))
+        except OSError:
+            if process.poll() is not None:
+                raise TwinError(f"QEMU ended with status {process.returncode}") from None
+            if time.monotonic() > deadline:
+                process.kill()
+                raise TwinError(f"QEMU has created no {path} in {QEMU_SECONDS:g} s") from None
+            time.sleep(0.02)
+        else:
+            return connected
 
 
 class Qmp:
     """QEMU's control socket (QMP): commands and their results, and events."""
 
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self._socket.connect(str(path))
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise TwinError(f"QEMU does not answer on {path}") from None
-                time.sleep(0.02)
-        self._lines = self._socket.makefile("rb")
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        # Without a buffer: select reports lines that have not been read.
+        self._lines = connected.makefile("rb", buffering=0)
         self.events: list[dict[str, Any]] = []
+        self.has_ended = False
         self._lines.readline()  # the greeting
         self.execute("qmp_capabilities")
 
@@ -296,9 +361,28 @@ class Qmp:
         """Read one event."""
         self.events.append(self._read())
 
+    def await_event(self, name: str, device: str, seconds: float) -> bool:
+        """Wait for an event about a device, and return whether it has happened."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for event in self.events:
+                if event.get("event") == name and event["data"].get("device") == device:
+                    self.events.remove(event)
+                    return True
+            if not select.select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            self.read_event()
+
+    def read_last_events(self) -> None:
+        """Read all events until QEMU ends."""
+        with contextlib.suppress(TwinError, OSError):
+            while True:
+                self.read_event()
+
     def _read(self) -> dict[str, Any]:
         line = self._lines.readline()
         if not line:
+            self.has_ended = True
             raise TwinError("QEMU has ended")
         found: dict[str, Any] = json.loads(line)
         return found
@@ -313,6 +397,88 @@ class Nic:
     carrier: bool
 
 
+class Names:
+    """The names of new NICs, which the machine learns on its second serial line.
+
+    The machine has no udev.  Its program ``name-interfaces`` prints ``listening`` when it starts, and ``named
+    MAC`` when it has named a NIC, and the twin repeats a name until then.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._line = b""
+        self._is_listening = False
+        self._unnamed: dict[str, str] = {}
+
+    def fileno(self) -> int:
+        """Return the file descriptor for select."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def give(self, new: Mapping[str, str]) -> None:
+        """Name NICs: ``new`` has the name of each MAC, and the state of the new interface (up or down)."""
+        self._unnamed |= new
+        if self._is_listening:
+            self._send(new)
+
+    def forget(self, macs: Iterable[str]) -> None:
+        """Forget the names of NICs that were unplugged before they had one."""
+        for mac in macs:
+            self._unnamed.pop(mac, None)
+
+    def read(self) -> bool:
+        """Read what the machine has printed; return False at the end."""
+        received = self._socket.recv(4096)
+        *lines, self._line = (self._line + received).split(b"\n")
+        for line in lines:
+            match line.decode(errors="replace").split():
+                case ["listening"]:
+                    self._is_listening = True
+                    self._send(self._unnamed)
+                case ["named", mac]:
+                    self._unnamed.pop(mac, None)
+        return bool(received)
+
+    def _send(self, new: Mapping[str, str]) -> None:
+        self._socket.sendall("".join(f"{mac} {name}\n" for mac, name in new.items()).encode())
+
+
+@dataclass(frozen=True)
+class Cable:
+    """The end of a cable in a machine's case; ``is_joined`` tells whether a bridge joins it to a NIC."""
+
+    name: str
+    mac: str
+    has_carrier: bool
+    is_joined: bool
+
+
+def cables(twin: Twin, machine: str) -> list[Cable]:
+    """Return the ends of cables in a machine's case."""
+    with network.netlink(twin.machine_namespace(machine)) as link:
+        found = [
+            Cable(
+                name=entry.get_attr("IFLA_IFNAME"),
+                mac=entry.get_attr("IFLA_ADDRESS"),
+                has_carrier=bool(entry.get_attr("IFLA_CARRIER")),
+                is_joined=bool(entry.get_attr("IFLA_MASTER")),
+            )
+            for entry in link.get_links()
+        ]
+    return [cable for cable in found if cable.name != "lo" and not cable.name.startswith((TAP, BRIDGE))]
+
+
+def check_room(machine: str, interfaces: int) -> None:
+    """Refuse more interfaces than an emulated machine can have, the management port included."""
+    if interfaces > MOST_NICS:
+        raise TwinError(
+            f"{machine} is emulated, and would have {interfaces} interfaces with the management port: "
+            f"QEMU has room for {MOST_NICS}"
+        )
+
+
 class Case:
     """The NICs of a machine, one for each interface in its namespace.
 
@@ -323,12 +489,13 @@ class Case:
     def __init__(self, twin: Twin, machine: str) -> None:
         self._twin, self._machine = twin, machine
         self.nics: dict[str, Nic] = {}
-        network.write_settings(twin.machine_namespace(machine), network.SWITCH_SETTINGS)
+        self._kept: set[int] = set()
 
     def find(self) -> None:
         """Record a NIC for each interface before the machine boots."""
-        for name, mac, carrier in self._cables():
-            self.nics[name] = Nic(self._free_number(), mac, carrier)
+        network.write_settings(self._twin.machine_namespace(self._machine), network.SWITCH_SETTINGS)
+        for cable in self._cables():
+            self.nics[cable.name] = Nic(self._free_number(), cable.mac, cable.has_carrier)
 
     def arguments(self) -> list[str]:
         """Return QEMU's arguments for the NICs at boot."""
@@ -356,86 +523,70 @@ class Case:
             self._join(name, nic)
             qmp.execute("set_link", name=f"device-{nic.number}", up=nic.carrier)
 
-    def follow(self, qmp: Qmp) -> list[tuple[str, str]]:
-        """Plug NICs of new interfaces, unplug those of removed ones, and pass carriers on.
-
-        Returns the MAC and the name of each new NIC: the machine does not know its name yet.
-        """
-        there = {name: (mac, carrier) for name, mac, carrier in self._cables()}
-        for name in self.nics.keys() - there.keys():
-            nic = self.nics.pop(name)
-            qmp.execute("device_del", id=f"device-{nic.number}")
-            self._await_removal(qmp, nic)
-            qmp.execute("netdev_del", id=f"{TAP}{nic.number}")
-            self._remove_bridge(nic)
-        new: list[tuple[str, str]] = []
-        for name, (mac, carrier) in there.items():
+    def follow(self, qmp: Qmp, names: Names) -> None:
+        """Plug NICs of new interfaces, unplug those of removed ones, and pass carriers on."""
+        there = {cable.name: cable for cable in self._cables()}
+        # An interface that was removed and created again meanwhile is not joined.
+        joined = {name for name, cable in there.items() if cable.is_joined}
+        for name in self.nics.keys() - joined:
+            self._unplug(qmp, names, self.nics.pop(name))
+        new: dict[str, str] = {}
+        ports = {port.interface for port in self._twin.standing().machine(self._machine).ports}
+        for name, cable in there.items():
             if name not in self.nics:
-                nic = self.nics[name] = Nic(self._free_number(), mac, carrier)
+                nic = self.nics[name] = Nic(self._free_number(), cable.mac, cable.has_carrier)
                 tap = f"{TAP}{nic.number}"
                 qmp.execute("netdev_add", type="tap", id=tap, ifname=tap, script="no", downscript="no")
                 qmp.execute("device_add", **self._device(nic))
                 self._join(name, nic)
-                qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
-                new.append((mac, name))
-            elif self.nics[name].carrier != carrier:
+                qmp.execute("set_link", name=f"device-{nic.number}", up=cable.has_carrier)
+                new[cable.mac] = f"{name} {'down' if name in ports else 'up'}"
+            elif self.nics[name].carrier != cable.has_carrier:
                 nic = self.nics[name]
-                nic.carrier = carrier
-                qmp.execute("set_link", name=f"device-{nic.number}", up=carrier)
-        return new
+                nic.carrier = cable.has_carrier
+                qmp.execute("set_link", name=f"device-{nic.number}", up=cable.has_carrier)
+        if new:
+            names.give(new)
+
+    def _unplug(self, qmp: Qmp, names: Names, nic: Nic) -> None:
+        names.forget([nic.mac])
+        device = f"device-{nic.number}"
+        qmp.execute("device_del", id=device)
+        if not qmp.await_event("DEVICE_DELETED", device, REMOVAL_SECONDS):
+            self._kept.add(nic.number)  # The machine has not released the NIC, so its slot is not free.
+        qmp.execute("netdev_del", id=f"{TAP}{nic.number}")
+        self._remove_bridge(nic)
 
     def _free_number(self) -> int:
         taken = {nic.number for nic in self.nics.values()}
-        for number in range(MOST_NICS):
-            if number not in taken:
-                return number
-        raise TwinError(
-            f"{self._machine} has more than {MOST_NICS} interfaces: an emulated machine has no room"
-        )
+        return min(set(range(MOST_NICS)) - taken - self._kept)
 
-    def _cables(self) -> list[tuple[str, str, bool]]:
-        """Return the name, MAC and carrier of each interface that is the end of a cable."""
-        with network.netlink(self._twin.machine_namespace(self._machine)) as link:
-            found = [
-                (
-                    entry.get_attr("IFLA_IFNAME"),
-                    entry.get_attr("IFLA_ADDRESS"),
-                    bool(entry.get_attr("IFLA_CARRIER")),
-                )
-                for entry in link.get_links()
-            ]
-        own = (TAP, BRIDGE)
-        return [(n, mac, bool(up)) for n, mac, up in found if n != "lo" and not n.startswith(own)]
+    def _cables(self) -> list[Cable]:
+        """Return the ends of cables that get a NIC, as long as there is room."""
+        found = cables(self._twin, self._machine)
+        old = [cable for cable in found if cable.name in self.nics]
+        new = [cable for cable in found if cable.name not in self.nics]
+        return [*old, *new[: MOST_NICS - len(old) - len(self._kept)]]
 
     def _join(self, name: str, nic: Nic) -> None:
+        from pyroute2 import NetlinkError
+
         bridge = f"{BRIDGE}{nic.number}"
         with network.netlink(self._twin.machine_namespace(self._machine)) as link:
             network.add_bridge(link, bridge)
             index = link.link_lookup(ifname=bridge)[0]
-            own = network.stable_mac(self._machine, f"end of {name}")
-            end = link.link_lookup(ifname=name)[0]
-            link.flush_addr(index=end)  # the machine itself has the management address
-            link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
             (tap,) = link.link_lookup(ifname=f"{TAP}{nic.number}")
             link.link("set", index=tap, mtu=network.SWITCH_MTU, master=index, state="up")
+            own = network.stable_mac(self._machine, f"end of {name}")
+            # A guest may be unplugged at this moment; the next look at the case removes the NIC.
+            with contextlib.suppress(NetlinkError):
+                for end in link.link_lookup(ifname=name):
+                    link.flush_addr(index=end)  # the machine itself has the management address
+                    link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
 
     def _remove_bridge(self, nic: Nic) -> None:
         with network.netlink(self._twin.machine_namespace(self._machine)) as link:
             network.remove_link(link, f"{BRIDGE}{nic.number}")
-
-    @staticmethod
-    def _await_removal(qmp: Qmp, nic: Nic) -> None:
-        """Wait until the machine has released a NIC; one that does not answer keeps it."""
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            for event in qmp.events:
-                if (
-                    event.get("event") == "DEVICE_DELETED"
-                    and event["data"].get("device") == f"device-{nic.number}"
-                ):
-                    return
-            if select.select([qmp], [], [], 0.2)[0]:
-                qmp.read_event()
 
 
 class Boot:
@@ -451,13 +602,15 @@ class Boot:
         self._case.find()
         initramfs = self._directory / "initramfs"
         _write_initramfs(initramfs, kernel, self._case.nics, str(standing.address(machine.name)))
-        self._control, self._console = self._directory / "qmp", self._directory / "serial.log"
-        for old in (self._control, self._console):
+        files_of_qemu = [self._directory / name for name in ("qmp", "names", "serial.log")]
+        self._control, self._names, self._console = files_of_qemu
+        for old in files_of_qemu:
             old.unlink(missing_ok=True)
         self._command = [
-            *QEMU,
-            *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
-            *("-serial", f"file:{self._console}", "-qmp", f"unix:{self._control},server=on,wait=off"),
+            *(*QEMU, *accelerator(kernel), "-S", "-machine", "pc", "-smp", "1", "-m", str(MEMORY_MIB)),
+            *("-append", KERNEL_ARGUMENTS, "-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
+            *("-qmp", f"unix:{self._control},server=on,wait=off"),
+            *("-serial", f"file:{self._console}", "-serial", f"unix:{self._names},server=on,wait=off"),
             *_drives(disk, files / "layer.ext4"),
             *self._case.arguments(),
         ]
@@ -472,65 +625,60 @@ class Boot:
         process = subprocess.Popen(
             confinement.confined(self._twin, self._machine, script), stdin=subprocess.DEVNULL, cwd="/"
         )
-        with contextlib.closing(Qmp(self._control)) as qmp:
-            self._case.connect(qmp)
-            qmp.execute("cont")
+        with (
+            contextlib.closing(Qmp(connect(self._control, process))) as qmp,
+            contextlib.closing(Names(connect(self._names, process))) as names,
+            contextlib.closing(network.LinkEvents(self._namespace)) as links,
+        ):
             try:
-                is_ready = self._follow(process, qmp, when_ready)
+                self._case.connect(qmp)
+                qmp.execute("cont")
+                is_ready = self._follow(process, qmp, names, links, when_ready)
             except TwinError:
                 # QEMU has ended in the middle of a command, or refuses one.
-                if process.poll() is None:
+                if not qmp.has_ended:
                     process.kill()
                     raise
                 is_ready = True
+            qmp.read_last_events()
         process.wait()
         reasons = [event["data"].get("reason") for event in qmp.events if event.get("event") == "SHUTDOWN"]
         if not is_ready and "guest-reset" not in reasons:
             raise TwinError(f"it ended before it had booted: see {self._console}")
         return "guest-reset" in reasons
 
-    def _follow(self, process: subprocess.Popen[bytes], qmp: Qmp, when_ready: Callable[[], None]) -> bool:
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        qmp: Qmp,
+        names: Names,
+        links: network.LinkEvents,
+        when_ready: Callable[[], None],
+    ) -> bool:
         """Follow the machine until it goes down; return whether it had booted."""
         state = Running(process.pid, time.time(), False, emulated=True)
         record_running(self._twin, self._machine, state)
-        unnamed: list[tuple[str, str]] = []
         ended = os.pidfd_open(process.pid)
         try:
-            sources = [ended, qmp.fileno()]
-            while ended not in (ready := select.select(sources, [], [], 0.1)[0]):
+            sources = [ended, qmp.fileno(), names.fileno(), links.fileno()]
+            # Until the machine has booted, look at its console several times a second.
+            while ended not in (ready := select.select(sources, [], [], 1 if state.ready else 0.1)[0]):
                 if qmp.fileno() in ready:
                     qmp.read_event()
+                if names.fileno() in ready and not names.read():
+                    sources.remove(names.fileno())
                 if not state.ready and self._has_booted():
                     state = replace(state, ready=True)
                     when_ready()
                     record_running(self._twin, self._machine, state)
-                unnamed += self._case.follow(qmp)
-                if unnamed and state.ready:
-                    _name_interfaces(self._twin, self._machine, unnamed)
-                    unnamed = []
+                if links.fileno() in ready and links.read():
+                    self._case.follow(qmp, names)
         finally:
             os.close(ended)
         return state.ready
 
     def _has_booted(self) -> bool:
         return self._console.exists() and READY in self._console.read_text(errors="replace")
-
-
-def _name_interfaces(twin: Twin, name: str, new: Iterable[tuple[str, str]]) -> None:
-    """Give new NICs their names, and the settings of sysctl.d, as udev does."""
-    words = [word for pair in new for word in pair]
-    subprocess.run(
-        [
-            "ssh",
-            "-F",
-            str(access.ssh_config(twin)),
-            name,
-            shlex.join(["/usr/lib/twin/name-interfaces", *words]),
-        ],
-        stdin=subprocess.DEVNULL,
-        check=False,
-        timeout=60,
-    )
 
 
 def _write_initramfs(path: Path, kernel: Kernel, nics: Mapping[str, Nic], address: str) -> None:

@@ -18,7 +18,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from l3hv.model.topology import GuestMachine
-from l3hv.twin import TwinError, guest_system, network, power, vm
+from l3hv.twin import TwinError, emulator, guest_system, network, power, vm
 from l3hv.twin.state import Standing, Twin, guest_from, read_json, write_json
 
 INTERFACE = "eth0"
@@ -89,6 +89,8 @@ def plug(twin: Twin, guest: GuestMachine, on: str | None = None, wanted_kind: Ki
         if not (network.NAMESPACES / twin.machine_namespace(new_place)).exists():
             raise TwinError(f"{new_place} is off: './twin boot {new_place}' starts it")
         is_started = not is_plugged(twin, guest) or new_kind != old_kind
+        if twin.standing().machine(new_place).emulated and (is_started or new_place != old_place):
+            _check_room(twin, guest, new_place)
         if is_started:
             _stop(twin, guest, old_place)
             _start(twin, guest, new_place, new_kind)
@@ -96,6 +98,11 @@ def plug(twin: Twin, guest: GuestMachine, on: str | None = None, wanted_kind: Ki
             _move(twin, guest, old_place, new_place, new_kind)
         _record(twin, guest, new_place, new_kind)
         return is_started
+
+
+def _check_room(twin: Twin, guest: GuestMachine, hypervisor: str) -> None:
+    others = [cable for cable in emulator.cables(twin, hypervisor) if cable.name != guest.interface]
+    emulator.check_room(hypervisor, len(others) + 1)
 
 
 def unplug(twin: Twin, guest: GuestMachine) -> None:
@@ -264,7 +271,10 @@ def _move(twin: Twin, guest: GuestMachine, old: str, new: str, how: Kind) -> Non
         network.namespace_fd(twin.machine_namespace(new)) as fd,
     ):
         index = link.link_lookup(ifname=guest.interface)[0]
-        link.link("set", index=index, net_ns_fd=fd)
+        running = power.running(twin, old)
+        # The NIC of an emulated hypervisor has the MAC of the port, so the port has another one there.
+        own = {"address": tap_mac(guest.mac)} if running is not None and running.emulated else {}
+        link.link("set", index=index, net_ns_fd=fd, **own)
     _bring_up(twin, guest, new)
     if not how.qemu:
         _announce(twin, guest)

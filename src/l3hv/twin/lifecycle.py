@@ -27,8 +27,7 @@ def need_root() -> None:
 class Wanted:
     """The arguments of ``up``; see ``Standing`` for the fields.
 
-    ``system`` replaces that of all machines.  With ``emulated`` QEMU runs all machines, also those that can
-    be containers.
+    ``system`` replaces that of all machines.
     """
 
     topology: Topology
@@ -38,6 +37,7 @@ class Wanted:
     bare: bool = False
     system: str | None = None
     emulated: bool = False
+    tagged: bool = False
 
 
 @dataclass
@@ -56,7 +56,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     If a machine does not boot, the others boot all the same, and the next ``up`` tries it again.
     """
     topology = replace(
-        wanted.topology, machines=tuple(_as_booted(each, wanted) for each in wanted.topology.machines)
+        wanted.topology, machines=tuple(as_booted(each, wanted) for each in wanted.topology.machines)
     )
     check_names(topology)
     recipes = {
@@ -65,6 +65,8 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     images = dict(zip(recipes, map(str, ensure_images(recipes.values(), twin.say)), strict=True))
     for found in topology.machines:
         if found.emulated:
+            own = [guest for guest in topology.guests if guest.hypervisor == found.name]
+            emulator.check_room(found.name, 1 + len(found.ports) + len(own))
             emulator.ensure_machine(found, Path(images[found.image]), twin.say)
     _allow_many_machines(twin)
     with twin.locked():
@@ -80,6 +82,8 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             bare=wanted.bare,
             options=wanted.options,
             adopt=wanted.adopt,
+            emulated=wanted.emulated,
+            tagged=wanted.tagged,
         )
         twin.remember(standing)
         access.write_access(twin, standing)
@@ -95,7 +99,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             if machine.is_up_or_booting(twin, each.name):
                 machine.recable(twin, each)
             else:
-                twin.say(_booting(each))
+                twin.say(booting(each))
                 machine.power_off(twin, each.name)
                 machine.start(twin, each.name)
                 outcome.booted.append(each.name)
@@ -110,7 +114,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     return outcome
 
 
-def _booting(machine: Machine) -> str:
+def booting(machine: Machine) -> str:
     """Return the sentence about a machine that boots."""
     sentence = f"booting {machine.name}"
     if machine.emulated:
@@ -120,12 +124,12 @@ def _booting(machine: Machine) -> str:
     return sentence if machine.managed else f"{sentence}, with its uplinks only"
 
 
-def _as_booted(found: Machine, wanted: Wanted) -> Machine:
+def as_booted(found: Machine, wanted: Wanted) -> Machine:
     """Return a machine as the twin boots it: it adopts a router of another team, or does not configure it."""
     found = replace(found, managed=found.managed or wanted.adopt)
     if found.daemon == "junos" and not found.managed:
         found = replace(found, system=DEFAULT_SYSTEM, daemon=DEFAULT_DAEMON)
-    emulated = wanted.emulated or any(map(emulator.lacks, found.needs))
+    emulated = found.emulated or wanted.emulated or any(map(emulator.lacks, found.needs))
     return replace(found, system=wanted.system or found.system, emulated=emulated)
 
 

@@ -137,9 +137,9 @@ def kill_daemon(twin: Twin, machine: str, daemon: str) -> list[int]:
     The processes of an emulated machine have none.
     """
     if (state := running(twin, machine)) and state.emulated:
-        done = subprocess.run(
-            command_in(twin, machine, ["pkill", "-KILL", "-x", daemon]), stdin=subprocess.DEVNULL, check=False
-        )
+        # The kernel's name of a process has up to 15 characters.
+        command = command_in(twin, machine, ["pkill", "-KILL", "-x", daemon[:15]])
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
             raise TwinError(f"no process named {daemon!r} runs on {machine}")
         return []
@@ -171,7 +171,7 @@ def power_off(twin: Twin, machine: str) -> None:
     while True:
         found = running(twin, machine)
         if found:
-            _kill_and_reap(twin, machine, found.leader)
+            _kill_and_reap(twin, machine, found)
         elif not is_supervised(twin, machine):
             break
         release(twin, machine)
@@ -202,18 +202,19 @@ def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
     return cabled.ports if cabled else ()
 
 
-def _kill_and_reap(twin: Twin, machine: str, pid: int) -> None:
-    """Send SIGKILL to a machine's init and wait until its systemd-nspawn has ended."""
+def _kill_and_reap(twin: Twin, machine: str, found: Running) -> None:
+    """Send SIGKILL to a machine's init and wait until its systemd-nspawn has ended, or to QEMU."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        nspawn = os.pidfd_open(int(status.partition("PPid:")[2].split()[0]))
+        status = Path(f"/proc/{found.leader}/status").read_text()
+        parent = int(status.partition("PPid:")[2].split()[0])
+        awaited = os.pidfd_open(found.leader if found.emulated else parent)
     except (OSError, ValueError):
         return
-    _kill(pid)
+    _kill(found.leader)
     deadline = time.monotonic() + 5
-    while not select.select([nspawn], [], [], 0.1)[0] and time.monotonic() < deadline:
+    while not select.select([awaited], [], [], 0.1)[0] and time.monotonic() < deadline:
         release(twin, machine)
-    os.close(nspawn)
+    os.close(awaited)
 
 
 def release(twin: Twin, machine: str) -> None:

@@ -73,5 +73,7 @@ def command_in(twin: Twin, machine: str, command: Iterable[str]) -> list[str]:
     found = running(twin, machine)
     if found is None or not found.emulated:
         return inside(pid, command)
+    if not found.ready:
+        raise TwinError(f"{machine} is booting: './twin boot {machine}' waits until it is up")
     terminal = ["-t"] if os.isatty(0) else []  # sys.stdin is closed in Ansible's workers
     return ["ssh", "-F", str(access.ssh_config(twin)), *terminal, machine, shlex.join(command)]

@@ -142,9 +142,7 @@ def _named_end(twin: Twin, standing: Standing, name: str, family: int) -> End:
     elif name in {known.name for known in standing.topology.machines}:
         power.leader(twin, name)
         if standing.machine(name).emulated:
-            raise TwinError(
-                f"{name} is emulated, and no end of a probe: name one of its guests"
-            )
+            raise TwinError(f"{name} is emulated, and no end of a probe: name one of its guests")
         namespace = twin.machine_namespace(name)
         # Prefer the addresses of its loopback to those of its ports.
         on_lo = network.global_addresses(namespace, of_lo=True)
@@ -177,7 +175,9 @@ def _end_of_address(twin: Twin, standing: Standing, address: Address) -> End:
                     holders[twin.guest_namespace(guest.name)] = own
                     break
     if not holders:
-        raise TwinError(f"no running machine or guest of the twin holds {address}")
+        emulated = any(known.emulated for known in standing.topology.machines)
+        besides = "; an emulated machine is no end of a probe" if emulated else ""
+        raise TwinError(f"no running machine or guest of the twin holds {address}{besides}")
     return End(str(address), address, holders)
 
 

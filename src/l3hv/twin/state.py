@@ -40,7 +40,8 @@ class Standing:
     """The arguments of the last ``up``, stored before it creates anything.
 
     ``inventories`` is empty if the topology came from a file; ``options`` are the arguments with which
-    ansible-playbook reads the inventories.  With ``adopt`` the roles provision routers of other teams too.
+    ansible-playbook reads the inventories.  With ``adopt`` the roles provision routers of other teams too,
+    with ``emulated`` QEMU runs all machines, and with ``tagged`` cables carry VLANs (see ``trunks``).
     ``numbers`` has the host number of each machine in ``MANAGEMENT``, and ``images`` the root file system of
     each image (``Machine.image``); both stay the same until ``down``.
     """
@@ -52,6 +53,8 @@ class Standing:
     bare: bool
     options: tuple[str, ...] = ()
     adopt: bool = False
+    emulated: bool = False
+    tagged: bool = False
 
     def machine(self, name: str) -> Machine:
         """Return the machine of that name; for an unknown name raise an error that lists the known ones."""
@@ -164,30 +167,30 @@ class Twin:
         stored = read_json(self.directory / "twin.json")
         if stored is None:
             return None
-        return Standing(
-            # An older version of l3hv may have started the twin.
-            inventories=tuple(stored.get("inventories") or filter(None, [stored.get("inventory")])),
-            topology=topology_from(stored["topology"]),
-            numbers=stored["numbers"],
-            images=stored["images"],
-            bare=stored["bare"],
-            options=tuple(stored.get("options", ())),
-            adopt=stored.get("adopt", True),
-        )
+        return standing_from(stored)
 
     def remember(self, standing: Standing) -> None:
-        write_json(
-            self.directory / "twin.json",
-            {
-                "inventories": standing.inventories,
-                "topology": asdict(standing.topology),
-                "numbers": dict(standing.numbers),
-                "images": dict(standing.images),
-                "bare": standing.bare,
-                "options": standing.options,
-                "adopt": standing.adopt,
-            },
-        )
+        write_json(self.directory / "twin.json", stored_form(standing))
+
+
+def stored_form(standing: Standing) -> dict[str, Any]:
+    """Return the JSON form of the state of a twin."""
+    return {key: asdict(value) if key == "topology" else value for key, value in vars(standing).items()}
+
+
+def standing_from(stored: Mapping[str, Any]) -> Standing:
+    """Return the state of a twin from its JSON form, also if an older version of l3hv has written it."""
+    return Standing(
+        inventories=tuple(stored.get("inventories") or filter(None, [stored.get("inventory")])),
+        topology=topology_from(stored["topology"]),
+        numbers=stored["numbers"],
+        images=stored["images"],
+        bare=stored["bare"],
+        options=tuple(stored.get("options", ())),
+        adopt=stored.get("adopt", True),
+        emulated=stored.get("emulated", False),
+        tagged=stored.get("tagged", False),
+    )
 
 
 def standing_twins() -> list[str]:

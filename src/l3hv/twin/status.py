@@ -15,8 +15,9 @@ def report(twin: Twin) -> dict[str, Any]:
     """Return the twin's machines and guests as plain JSON values.
 
     The ``state`` of a machine is ``up``, ``booting`` or ``off``; ``uptime`` is in seconds.  A port is
-    ``up``, ``down`` (not brought up, or no carrier) or ``cut``.  A guest is ``up`` or ``off``;
-    its ``client`` is ``udhcpc``, one of ``guest_system.CLIENTS``, or ``qemu``.
+    ``up``, ``down`` (not brought up, or no carrier) or ``cut``; a port of an emulated machine is ``up``
+    whenever its cable has a carrier.  A guest is ``up`` or ``off``; its ``client`` is ``udhcpc``, one of
+    ``guest_system.CLIENTS``, or ``qemu``.
     """
     standing = twin.standing()
     return {
@@ -40,6 +41,7 @@ def _machine(twin: Twin, found: Machine) -> dict[str, Any]:
         "kind": found.kind,
         "system": found.system,
         "daemon": found.daemon,
+        "emulated": found.emulated,
         "state": state,
         "uptime": uptime,
         "ports": _ports(twin, found) if running else {},
@@ -77,7 +79,8 @@ def table(content: dict[str, Any]) -> str:
     for found in content["machines"]:
         uptime = "-" if found["uptime"] is None else f"{found['uptime']:.0f} s"
         ports = ", ".join(f"{name} {state}" for name, state in found["ports"].items())
-        rows.append((found["name"], found["kind"], found["system"], found["state"], uptime, ports))
+        system = f"{found['system']}, QEMU" if found["emulated"] else found["system"]
+        rows.append((found["name"], found["kind"], system, found["state"], uptime, ports))
     text = _columns(rows)
     if content["guests"]:
         rows = [("GUEST", "HYPERVISOR", "INTERFACE", "CLIENT", "STATE", "ADDRESSES")]
