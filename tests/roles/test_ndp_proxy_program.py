@@ -122,7 +122,7 @@ REACH = """
 reaches guest 2001:db8:cb00:7100::5
 reaches guest 2001:db8:cb00:7100::8
 reaches guest 2001:db8:cb00:7100::99
-# Addresses that the guest adds: one of another host, one that no host has, and an own one that is still routed elsewhere.
+# The guest adds addresses: one of another host, an own one that is still routed elsewhere, and a free one.
 ip -n hv route add 2001:db8:cb00:7100::66/128 via fe80::8 dev up0
 for address in 5 66 77; do ip -n guest address add 2001:db8:cb00:7100::$address/64 dev eth0; done
 until [ -z "$(ip -n guest -6 -o address show dev eth0 tentative -dadfailed)" ]; do sleep 0.1; done
