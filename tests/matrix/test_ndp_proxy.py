@@ -155,7 +155,7 @@ def neighbour(fabric: Lab, guest: str) -> Iterator[Neighbour]:
 
 @pytest.mark.parametrize("target", ["vm2", "vm3", "vm4"])
 def test_a_solicitation_for_another_guest_is_answered_from_the_link(fabric: Lab, target: str) -> None:
-    """The answer comes from fe80::1: a link-local source is on the link for strict receivers, too (OpenBSD)."""
+    """OpenBSD drops an answer whose source is in no prefix of its interface: fe80::1 is in fe80::/64."""
     own, wanted = ADDRESSES["vm1"][1], ADDRESSES[target][1]
     with neighbour(fabric, "vm1") as guest:
         found = wait_for("an answer", lambda: guest.answer(own, wanted), 5)
