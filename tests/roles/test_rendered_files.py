@@ -18,11 +18,15 @@ from l3hv.keys.rotation import keys_in_use
 KEPT = {
     *(
         "bird1",
+        "data_planes",
+        "dhcp-relay",
         "foreign",
         "gobgp",
         "ipv6_only_guests",
         "lab",
         "layouts",
+        "link-local-gateway",
+        "ndp-proxy",
         "one_path",
         "owned",
         "range_frr",
@@ -30,6 +34,7 @@ KEPT = {
         "reflectors",
         "strict",
         "vlans",
+        "vrf",
     )
 }
 PARSERS = {

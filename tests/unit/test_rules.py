@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 from intents import COMMON, common_of, intents
 
 from l3hv.model.plan import Rule
+from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.rules import MAIN_PRIORITY, policy_rules
 
 
@@ -19,7 +21,7 @@ def written(rule: Rule) -> str:
         ("fwmark", rule.mark),
         ("ipproto", rule.ip_protocol),
         ("sport", rule.source_port),
-        ("lookup", rule.table),
+        ("lookup", rule.table or "[l3mdev-table]"),
         ("suppress_prefixlength", rule.suppress_prefixlength),
     )
     return " ".join(f"{word} {value}" for word, value in words if value is not None)
@@ -190,3 +192,75 @@ def test_priorities_are_consecutive_and_below_the_kernels_own():
         32760,
     ]
     assert all(rule.priority < MAIN_PRIORITY and rule.why for rule in found)
+
+
+def vrf_rules(family: str, common: dict[str, Any] | None = None, **variables: Any) -> list[str]:
+    return rules("hypervisor", family, common, l3hv_data_plane="vrf", **variables)
+
+
+def test_hypervisor_with_vrfs():
+    assert vrf_rules("ipv4") == ["lookup [l3mdev-table]", "iif lo lookup main", "iif lo lookup local-out"]
+    assert vrf_rules("ipv6") == ["lookup [l3mdev-table]", "lookup main", "iif lo lookup public"]
+
+
+def test_the_number_of_rules_with_vrfs_depends_neither_on_paths_nor_on_prefixes():
+    more_paths = {
+        name: {
+            "public": {"ipv4": f"198.19.{number}.0/24", "ipv6": f"2001:db8:{number}::/112"},
+            "private": {"ipv4": f"172.17.{number}.0/24"},
+        }
+        for number, name in enumerate("abcd")
+    }
+    more_pools = {
+        f"pool{number}": {
+            "domain": ("public", "private")[number % 2],
+            "ipv4": f"10.{number}.0.0/16",
+            "gateway": f"10.{number}.0.1",
+        }
+        for number in range(20)
+    }
+    more = {"l3hv_paths": more_paths, "l3hv_pools": more_pools}
+    uplinks = {name: f"eno{number}" for number, name in enumerate("abcd")}
+    for family in ("ipv4", "ipv6"):
+        assert vrf_rules(family, more, l3hv_uplinks=uplinks) == vrf_rules(family)
+        assert len(rules("hypervisor", family, more, l3hv_uplinks=uplinks)) >= len(
+            rules("hypervisor", family)
+        )
+    # The data plane of policy rules needs one for each, so the comparison above can fail.
+    assert len(rules("hypervisor", "ipv4", more, l3hv_uplinks=uplinks)) > 40
+
+
+def test_priorities_with_vrfs_are_around_the_kernels_rule():
+    common = common_of(COMMON)
+    variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}, "l3hv_data_plane": "vrf"}
+    host = intents({"x": ("hypervisor", variables)}, common)["x"]
+    marked = DomainAnycast(common.public, "ipv4", {IPv4Network("192.0.2.1/32"): 2})
+    found = [rule for rule in policy_rules(common, host, (marked,)) if rule.family == "ipv4"]
+    assert [(rule.priority, rule.table) for rule in found] == [
+        (990, "public-spread"),
+        (1000, None),
+        (1010, "main"),
+        (1020, "local-out"),
+    ]
+
+
+def test_only_hypervisors_have_vrfs():
+    for kind in ("edge_router", "route_reflector"):
+        assert rules(kind, "ipv4", l3hv_data_plane="vrf") == rules(kind, "ipv4")
+
+
+def test_a_link_local_gateway_is_no_source_of_public_errors():
+    pools = {"customers": {"ipv4": "10.0.0.0/12", "gateway": "link_local"}}
+    found = rules("hypervisor", "ipv4", {"l3hv_pools": pools})
+    assert [rule for rule in found if "ipproto 1 " in rule] == list(ERRORS[1:])
+    assert "iif lo to 10.0.0.0/12 ipproto 17 sport 67 lookup public" in found
+
+
+@pytest.mark.parametrize("plane", ["rules", "vrf"])
+def test_a_relay_reaches_its_servers_in_the_private_domain(plane: str):
+    """With a default route in `main`, the messages would leave by the management network."""
+    relay = {"l3hv_dhcp": "relay", "l3hv_dhcp_servers": ["172.31.0.53"], "l3hv_data_plane": plane}
+    found = rules("hypervisor", "ipv4", l3hv_main_default_route=True, **relay)
+    servers = found.index("iif lo to 172.31.0.53/32 lookup local-out")
+    assert servers < found.index("iif lo lookup main")
+    assert not [rule for rule in rules("hypervisor", "ipv4", **relay) if "172.31.0.53" in rule]

@@ -13,6 +13,7 @@ from l3hv.intent.shape import (
     Notes,
     OneOf,
     Text,
+    Unfit,
     WholeNumber,
     address,
     ipv4_address,
@@ -69,8 +70,10 @@ MOST_DNS_SERVERS = 16
 """The limit of l3hv for each family: a resolver asks the first three."""
 OPTION_BYTES = 255
 """The size of an option of DHCPv4 (RFC 2132)."""
-DEFAULT_ROUTE_BYTES = 5
-"""The size of the default route in option 121 (RFC 3442)."""
+DEFAULT_ROUTE_BYTES, HOST_ROUTE_BYTES = 5, 9
+"""The sizes of the default route and of a route to a single address in option 121 (RFC 3442)."""
+LINK_LOCAL_WORD = "link_local"
+"""The word in ``gateway`` that stands for the link-local gateway."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
@@ -293,7 +296,14 @@ def _pool(name: str, fields: Fields, public: str) -> Pool:
 
 
 def _gateway(value: object) -> IPv4Address:
-    return LINK_LOCAL_GATEWAY4 if value == "link_local" else ipv4_address(value)
+    if value == LINK_LOCAL_WORD:
+        return LINK_LOCAL_GATEWAY4
+    try:
+        return ipv4_address(value)
+    except Unfit as unfit:
+        raise Unfit(
+            f"{unfit.expected} or {LINK_LOCAL_WORD}", f"{unfit.remedy[:-1]}, or {LINK_LOCAL_WORD}."
+        ) from None
 
 
 def _pool_routes(fields: Fields, gateway: IPv4Address | None) -> tuple[tuple[str, str], ...]:
@@ -447,21 +457,22 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
         notes.add(
             f"{where}.ipv6",
             pool.ipv6,
-            "With ipv6_mode: address the guests share one /64.",
-            "Choose a prefix of 64 bits, or remove ipv6_mode: then each guest has a /64 of its own.",
+            "With ipv6_mode: address the guests of a pool share one /64.",
+            "Give the pool an ipv6 of 64 bits, or remove ipv6_mode: then each guest has a /64 of its own.",
         )
     if pool.gateway is not None:
         _check_gateway(pool, pool.gateway, where, notes)
     _check_options(pool, where, notes)
     for destination, via in pool.routes:
-        if pool.subnet is None and via != str(pool.gateway):
-            notes.add(
-                f"{where}.routes",
-                via,
-                f"Guests of the pool reach only their gateway, not the gateway {via} of {destination}.",
-                "Remove the gateway of this route: it uses the pool's.",
-            )
-        elif pool.subnet and int(IPv4Address(via)) - int(pool.subnet[0]) not in numbers_of(pool.subnet):
+        if pool.has_link_local_gateway:
+            if via != str(pool.gateway):
+                notes.add(
+                    f"{where}.routes",
+                    via,
+                    f"The gateway {via} of {destination} is on no link of the guests: they have no subnet.",
+                    f"List the prefixes without gateways: all routes use the pool's gateway {pool.gateway}.",
+                )
+        elif pool.ipv4 is None or int(IPv4Address(via)) - int(pool.ipv4[0]) not in numbers_of(pool.ipv4):
             notes.add(
                 f"{where}.routes",
                 via,
@@ -483,8 +494,11 @@ def _check_options(pool: Pool, where: str, notes: Notes) -> None:
             )
     # Each route has the length, the significant bytes of the prefix and the gateway (RFC 3442).
     routes = sum(1 + (IPv4Network(prefix).prefixlen + 7) // 8 + 4 for prefix, _ in pool.routes)
-    if pool.routes and not any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in pool.routes):
+    has_default = any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in pool.routes)
+    if (pool.routes or pool.has_link_local_gateway) and not has_default:
         routes += DEFAULT_ROUTE_BYTES
+    if pool.has_link_local_gateway:
+        routes += HOST_ROUTE_BYTES
     if routes > OPTION_BYTES:
         notes.add(
             f"{where}.routes",
@@ -527,22 +541,26 @@ def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -
         notes.add(
             f"{where}.gateway", gateway, "The pool has a gateway but no IPv4.", "Add ipv4, or remove gateway."
         )
-    elif gateway in LINK_LOCAL4:
-        # The first and the last 256 addresses are reserved, but CloudStack's gateway is 169.254.0.1.
-        is_reserved = gateway in (LINK_LOCAL4[0], LINK_LOCAL4[-1])
-        if gateway == METADATA_SERVICE or is_reserved:
+    elif pool.has_link_local_gateway:
+        # RFC 3927 reserves the first and the last 256 addresses, but CloudStack's gateway is 169.254.0.1.
+        uses = {
+            METADATA_SERVICE: "the address of the metadata service of clouds",
+            LINK_LOCAL4[0]: f"the network address of {LINK_LOCAL4}",
+            LINK_LOCAL4[-1]: f"the broadcast address of {LINK_LOCAL4}",
+        }
+        if gateway in uses:
             notes.add(
                 f"{where}.gateway",
                 gateway,
-                f"{gateway} cannot be a gateway: guests and RFC 3927 use it for something else.",
-                f"Choose link_local, which is {LINK_LOCAL_GATEWAY4}, or another link-local address.",
+                f"{gateway} cannot be a gateway: it is {uses[gateway]}.",
+                f"Choose {LINK_LOCAL_WORD}, which is {LINK_LOCAL_GATEWAY4}, or another link-local address.",
             )
     elif not numbers_of(pool.ipv4):
         notes.add(
             f"{where}.ipv4",
             pool.ipv4,
             f"{pool.ipv4} has no room for a gateway and guests.",
-            "Choose a prefix of 30 bits or less, or remove gateway.",
+            f"Choose a prefix of 30 bits or less, or gateway: {LINK_LOCAL_WORD}, or remove gateway.",
         )
     elif int(gateway) - int(pool.ipv4.network_address) not in numbers_of(pool.ipv4):
         usable = numbers_of(pool.ipv4)
@@ -550,7 +568,7 @@ def _check_gateway(pool: Pool, gateway: IPv4Address, where: str, notes: Notes) -
             f"{where}.gateway",
             gateway,
             f"{gateway} cannot be the gateway of {pool.ipv4}.",
-            f"Choose one of {pool.ipv4[usable[0]]} to {pool.ipv4[usable[-1]]}, or link_local.",
+            f"Choose one of {pool.ipv4[usable[0]]} to {pool.ipv4[usable[-1]]}, or {LINK_LOCAL_WORD}.",
         )
 
 

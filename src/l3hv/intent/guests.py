@@ -282,6 +282,7 @@ class _Resolution:
         families = self.families_of_extras(prefix)
         has_ipv6 = prefix is not None or "ipv6" in families
         self.check_link_local(has_ipv6)
+        self.check_on_link(prefix)
         mtu = self.mtu(pool, has_ipv6=has_ipv6)
         if len(problems) > before:
             return None
@@ -343,8 +344,8 @@ class _Resolution:
             self.note(
                 "ipv4",
                 None,
-                "The guest has neither ipv4 nor a /64.",
-                "Give it ipv4, or for an IPv6-only guest its /64 with ipv6.",
+                "The guest has neither ipv4 nor ipv6.",
+                "Give it ipv4, or for an IPv6-only guest ipv6: its /64, or its address in a shared /64.",
             )
             return None
         pool = self.pool_of(guest.ipv4, "ipv4")
@@ -426,10 +427,10 @@ class _Resolution:
         return True
 
     def ipv6_prefix(self, pool: Pool) -> IPv6Network | None:
-        """Return the guest's /64: the one of its intent, else the one with its IPv4 address's host number.
+        """Return the guest's /64: that of its intent, else the one with its IPv4 address's host number.
 
-        In a pool with ``shared_ipv6`` it is the guest's address as a /128: the one of its intent, else the
-        one that SLAAC makes of its MAC (RFC 4862).
+        In a pool with ``shared_ipv6`` it is the guest's address as a /128: that of its intent, else the one
+        that SLAAC makes of its MAC (RFC 4862).
         """
         guest = self.guest
         if isinstance(guest.ipv6, IPv6Network):
@@ -457,18 +458,24 @@ class _Resolution:
 
     def check_mode(self, ipv6: IPv6Network, pool: Pool) -> None:
         """Note an address where the guests of the pool have a /64 each, and a /64 where they share one."""
-        if pool.shared_ipv6 and (ipv6.prefixlen != ipv6.max_prefixlen or ipv6[0] == pool.prefixes[-1][0]):
+        if pool.shared_ipv6 and ipv6.prefixlen < ipv6.max_prefixlen:
             self.note(
                 "ipv6",
                 ipv6,
                 f"The guests of the pool {pool.name} share {pool.ipv6}, and each has one address in it.",
-                f"Choose an address other than {pool.prefixes[-1][0]}, or remove ipv6: then it follows"
-                " from the MAC.",
+                "Choose an address of it, or remove ipv6: then the address follows from the MAC.",
+            )
+        elif pool.shared_ipv6 and pool.ipv6 is not None and ipv6[0] == pool.ipv6[0]:
+            self.note(
+                "ipv6",
+                brief(ipv6),
+                f"{brief(ipv6)} is the subnet-router anycast address of {pool.ipv6} (RFC 4291).",
+                "Choose another address, or remove ipv6: then the address follows from the MAC.",
             )
         elif not pool.shared_ipv6 and ipv6.prefixlen != GUEST_PREFIX_LENGTH:
             self.note(
                 "ipv6",
-                ipv6,
+                brief(ipv6),
                 f"Each guest of the pool {pool.name} has a /64, not a single address.",
                 "Choose a /64 of the pool, or give the pool ipv6_mode: address.",
             )
@@ -530,8 +537,8 @@ class _Resolution:
             self.note(
                 key,
                 prefix,
-                f"{brief(prefix)} is in the guest's own {main_prefix}.",
-                "Remove it: the whole /64 is routed to the guest.",
+                f"{brief(prefix)} is in the guest's own {brief(main_prefix)}.",
+                "Remove it: the guest has it already.",
             )
 
     def check_link_local(self, has_ipv6: bool) -> None:
@@ -541,6 +548,16 @@ class _Resolution:
                 self.guest.link_local,
                 "No IPv6 prefix is routed to the guest.",
                 "Remove link_local, or give the guest a /64 with ipv6.",
+            )
+
+    def check_on_link(self, main_prefix: IPv6Network | None) -> None:
+        is_address = main_prefix is not None and main_prefix.prefixlen > GUEST_PREFIX_LENGTH
+        if self.guest.ipv6_on_link and is_address:
+            self.note(
+                "ipv6_on_link",
+                True,
+                "The guest shares its /64 with others, and has a single address in it.",
+                "Remove ipv6_on_link, or choose a pool without ipv6_mode: address.",
             )
 
     def mtu(self, pool: Pool, *, has_ipv6: bool) -> int:

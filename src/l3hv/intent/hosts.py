@@ -29,6 +29,7 @@ from l3hv.intent.shape import (
     address,
     address_or_network,
     ipv4_address,
+    ipv4_host,
     ipv6_address,
     shown,
     yes_or_no,
@@ -273,7 +274,7 @@ def parse_host(
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
-    _check_dhcp(settings, kind, common, notes)
+    _check_dhcp(host, common, notes)
     _check_vrfs(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
@@ -307,7 +308,7 @@ def _read_settings(fields: Fields) -> Settings:
         anycast=fields.take("l3hv_anycast", OneOf[Anycast]("local", "spread"), "local"),
         data_plane=fields.take("l3hv_data_plane", OneOf[DataPlane]("rules", "vrf"), "rules"),
         dhcp=fields.take("l3hv_dhcp", OneOf[Dhcp]("server", "relay", "none"), "server"),
-        dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_address))),
+        dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_host))),
         origin_validation=fields.take(
             "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
         ),
@@ -670,61 +671,71 @@ def _check_vrfs(host: HostIntent, common: Common, notes: Notes) -> None:
     """Note settings with which VRFs cannot work."""
     if not host.uses_vrfs:
         return
-    settings = host.settings
-    if settings.daemon == "bird1":
+    if host.settings.daemon == "bird1":
         notes.add(
             "l3hv_data_plane",
             "vrf",
-            "BIRD 1.6 has no sessions and no BFD in VRFs.",
-            "Choose bird2 or bird3, or l3hv_data_plane: rules.",
+            "BIRD 1.6 has no BGP sessions and no BFD in VRFs.",
+            "Choose l3hv_daemon: bird2 or bird3, or l3hv_data_plane: rules.",
         )
-    if settings.session_layout == "shared":
+    if host.settings.session_layout == "shared":
         notes.add(
             "l3hv_data_plane",
             "vrf",
-            "A shared session runs in one VRF, and cannot resolve the next hops of the others.",
+            "A shared session runs in one VRF, and cannot resolve the next hops of the other one.",
             "Choose another l3hv_session_layout, or l3hv_data_plane: rules.",
         )
     if common.rule_priority != VRF_RULE_PRIORITY:
         notes.add(
             "l3hv_data_plane",
             "vrf",
-            f"The kernel's rule of VRFs has the priority {VRF_RULE_PRIORITY}, and others come after it.",
-            f"Remove l3hv_rule_priority, which is {common.rule_priority}.",
-        )
-    taken = {uplink.interface for uplink in host.uplinks} | {guest.interface for guest in host.guests}
-    for name in sorted(taken & set(host.domains)):
-        notes.add(
-            "l3hv_data_plane",
-            "vrf",
-            f"The interface {name} has the name of a VRF.",
-            "Rename the interface, or choose l3hv_data_plane: rules.",
+            f"The kernel's rule of VRFs has the priority {VRF_RULE_PRIORITY}, and the other rules are placed"
+            f" around it, but l3hv_rule_priority is {common.rule_priority}.",
+            "Remove l3hv_rule_priority, or choose l3hv_data_plane: rules.",
         )
 
 
-def _check_dhcp(settings: Settings, kind: Kind, common: Common, notes: Notes) -> None:
-    """Note a relay without servers or without an address of its own, and servers without a relay."""
+def _check_dhcp(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note a relay without servers, servers without a relay, and a relay without an address of its own."""
+    settings = host.settings
     if settings.dhcp == "relay" and not settings.dhcp_servers:
         notes.add(
             "l3hv_dhcp_servers",
             None,
-            "A DHCP relay needs a server.",
+            "is missing: a DHCP relay needs a server.",
             "List the IPv4 addresses of the DHCP servers.",
         )
     if settings.dhcp != "relay" and settings.dhcp_servers:
         notes.add(
             "l3hv_dhcp_servers",
             ", ".join(settings.dhcp_servers),
-            "Only a DHCP relay uses servers.",
-            "Remove them, or set l3hv_dhcp: relay.",
+            f"Only a DHCP relay uses servers, but l3hv_dhcp is {settings.dhcp}.",
+            "Remove l3hv_dhcp_servers, or set l3hv_dhcp: relay.",
         )
-    homes = [domain for domain in (common.private, common.public) if domain is not None]
-    if settings.dhcp == "relay" and kind == "hypervisor" and not any(home.loopback("ipv4") for home in homes):
+    if settings.dhcp == "relay" and host.kind == "hypervisor":
+        _check_address_of_relay(host, common, notes)
+
+
+def _check_address_of_relay(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note a relay without a private loopback.
+
+    The hypervisors' own traffic reaches only the private domain, and addresses on paths fail with their path.
+    """
+    private = common.private
+    if private is None or private.loopback("ipv4") is None:
+        name = "private" if private is None else private.name
         notes.add(
             "l3hv_dhcp",
-            settings.dhcp,
-            "A DHCP relay needs an address that the servers reach on every path.",
-            f"Give the hypervisors loopbacks: l3hv_domains.{homes[0].name}.loopbacks.ipv4.",
+            "relay",
+            "A DHCP relay reaches its servers in the private domain, from the hypervisor's loopback there.",
+            f"Give the fabric l3hv_domains.{name}.loopbacks.ipv4, or choose another l3hv_dhcp.",
+        )
+    elif private.name not in host.domains:
+        notes.add(
+            "l3hv_dhcp",
+            "relay",
+            f"A DHCP relay reaches its servers in {private.name}, where the hypervisor has no uplink.",
+            f"Add {private.name} to l3hv_uplinks, or choose another l3hv_dhcp.",
         )
 
 
@@ -893,10 +904,13 @@ def _check_prefix_limit(host: HostIntent, common: Common, notes: Notes) -> None:
 def _check_interfaces(host: HostIntent, guests: Iterable[GuestVariables], notes: Notes) -> None:
     """Note interfaces that two fields of the intent use: a path its NIC, a domain or a guest its interface.
 
+    With VRFs each domain has an interface of its name.
     A NIC has a VLAN interface for each domain: the domains share the field of their path.
     """
     places: dict[str, str] = {}
     used: dict[str, str] = {}
+    if host.uses_vrfs:
+        used = {domain: f"the VRF of {domain} (l3hv_data_plane)" for domain in host.domains}
     for uplink in host.uplinks:
         where = f"l3hv_uplinks.{uplink.path}"
         if uplink.nic is not None:

@@ -332,6 +332,17 @@ def ipv4_address(value: object) -> IPv4Address:
     return _address(value, IPv4Address, "an IPv4 address")
 
 
+def ipv4_host(value: object) -> IPv4Address:
+    """Convert to a unicast IPv4 address."""
+    converted = ipv4_address(value)
+    if not is_unicast(ip_network(converted)):
+        raise Unfit(
+            "the IPv4 address of a host",
+            "Loopback, link-local, multicast and reserved ones cannot be routed.",
+        )
+    return converted
+
+
 def ipv6_address(value: object) -> IPv6Address:
     return _address(value, IPv6Address, "an IPv6 address")
 

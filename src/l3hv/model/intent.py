@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
-from l3hv.model.addressing import Network, family_of, family_of_text, numbered
+from l3hv.model.addressing import LINK_LOCAL4, Network, family_of, family_of_text, numbered
 from l3hv.model.choices import (
     Anycast,
     DaemonName,
@@ -91,10 +91,14 @@ class Pool:
     routes: tuple[tuple[str, str], ...]
 
     @property
+    def has_link_local_gateway(self) -> bool:
+        """Whether the gateway is on the guests' link and in no subnet."""
+        return self.gateway is not None and self.gateway in LINK_LOCAL4
+
+    @property
     def subnet(self) -> IPv4Network | None:
         """The subnet of the guests' interfaces: ``None`` without a gateway, and with a link-local one."""
-        is_inside = self.gateway is not None and self.ipv4 is not None and self.gateway in self.ipv4
-        return self.ipv4 if is_inside else None
+        return None if self.gateway is None or self.has_link_local_gateway else self.ipv4
 
     @property
     def prefixes(self) -> tuple[Network, ...]:

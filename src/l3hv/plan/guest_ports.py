@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from ipaddress import IPv6Network
 
 from l3hv.model.addressing import (
     DEFAULT_ROUTE,
+    GUEST_PREFIX_LENGTH,
     HOST_LENGTH,
     LINK_LOCAL_GATEWAY,
     family_of_text,
@@ -70,14 +72,15 @@ def _guest_plan(
         network = None if pool.subnet is not None or pool.ipv4 is None else str(pool.ipv4.network_address)
         lease = GuestLease(pool.name, guest.ipv4, network)
     prefix = shared = None
-    if guest.ipv6 is not None and pool.ipv6 is not None:
+    if guest.ipv6 is not None:
         dns = tuple(server for server in pool.dns if family_of_text(server) == "ipv6")
-        shared = str(pool.ipv6) if pool.shared_ipv6 else None
-        if shared is None:
-            prefix = GuestPrefix(guest.ipv6, True, guest.ipv6_on_link, dns)
-        else:
-            is_autonomous = guest.ipv6 == f"{slaac_address(pool.ipv6, guest.mac)}/{HOST_LENGTH['ipv6']}"
-            prefix = GuestPrefix(shared, is_autonomous, True, dns)
+        prefix = GuestPrefix(guest.ipv6, True, guest.ipv6_on_link, dns)
+        if guest.ipv6.endswith(f"/{HOST_LENGTH['ipv6']}"):
+            # A single address: the guest shares the /64 around it, which may be that of another pool.
+            own = IPv6Network(guest.ipv6)
+            around = own.supernet(new_prefix=GUEST_PREFIX_LENGTH)
+            shared = str(around)
+            prefix = GuestPrefix(shared, own[0] == slaac_address(around, guest.mac), True, dns)
     addresses = []
     if lease is not None:
         addresses.append(PortAddress("ipv4", str(pool.gateway), HOST_LENGTH["ipv4"]))
@@ -96,21 +99,21 @@ def _guest_plan(
         lease=lease,
         prefix=prefix,
         shared_prefix=shared,
-        routes=tuple(_routes(guest, pool, prefsrc)),
+        routes=tuple(_routes(guest, prefsrc, shares_prefix=shared is not None)),
         transparent=tuple((address, guest.ipv4 or "") for address in guest.transparent),
         withdraw_without_carrier=guest.withdraw_without_carrier,
         vrf=vrf,
     )
 
 
-def _routes(guest: GuestIntent, pool: Pool, prefsrc: str | None) -> Iterator[GuestRoute]:
+def _routes(guest: GuestIntent, prefsrc: str | None, *, shares_prefix: bool) -> Iterator[GuestRoute]:
     ipv4_tables, ipv6_tables = (guest.domain, LOCAL_OUT), (guest.domain,)
     if guest.ipv4 is not None:
         main = f"{guest.ipv4}/32"
         yield GuestRoute("ipv4", main, None, ipv4_tables, GUEST_METRIC, "main", prefsrc)
     if guest.ipv6 is not None:
         # A guest of a shared /64 has one address, and its permanent neighbour needs no neighbour discovery.
-        via = None if guest.ipv6_on_link and not pool.shared_ipv6 else guest.link_local
+        via = None if guest.ipv6_on_link and not shares_prefix else guest.link_local
         yield GuestRoute("ipv6", guest.ipv6, via, ipv6_tables, GUEST_METRIC, "main")
     for kind, prefixes in (
         ("address", guest.addresses),

@@ -55,8 +55,11 @@ def policy_rules(
 def _rules_beside_vrfs(
     common: Common, host: HostIntent, family: Family, anycast: Collection[DomainAnycast]
 ) -> Iterator[Rule]:
-    """Yield the rules of a host with VRFs: their number depends neither on domains nor on prefixes.
+    """Yield the rules of a host with VRFs.
 
+    Their number depends neither on paths nor on prefixes, with one exception: the host's own traffic has a
+    rule for each prefix if ``main`` has a default route, and for private prefixes of IPv6, which has no
+    ``local-out``.
     The kernel's rule ``l3mdev`` looks up packets of a VRF's interfaces, and the host's own packets that are
     bound to one: answers of DHCP, ICMP errors, BGP.  The marked flows of spread anycast come before it.
     """
@@ -151,6 +154,7 @@ def _rules_of_own_traffic(
         yield from _rules_of_errors(common, host, family)
         for domain in domains:
             yield from _rules_to(common, host, family, domain)
+        yield from _rules_to_dhcp_servers(host, family)
         yield _rule(family, "main", "all other traffic of the host itself uses the management", iif="lo")
     else:
         yield _rule(family, "main", "directly attached prefixes", iif=own)
@@ -222,6 +226,13 @@ def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) 
     why = f"the host's own traffic to {domain.name}"
     for prefix in common.fabric_prefixes(domain, family):
         yield _rule(family, table, why, iif="lo", destination=str(prefix))
+
+
+def _rules_to_dhcp_servers(host: HostIntent, family: Family) -> Iterator[Rule]:
+    """Yield the rules of a DHCP relay's messages, which the servers answer in the private domain."""
+    if _has_local_out(host, family) and host.settings.dhcp == "relay":
+        for server in host.settings.dhcp_servers:
+            yield _rule(family, LOCAL_OUT, "DHCP servers", iif="lo", destination=f"{server}/32")
 
 
 def _rules_of_private(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
 from typing import Any
 
-from l3hv.model.addressing import DEFAULT_ROUTE, HOST_LENGTH, LINK_LOCAL_GATEWAY
+from l3hv.model.addressing import DEFAULT_ROUTE, HOST_LENGTH, LINK_LOCAL_GATEWAY, family_of_text
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import DhcpPool, GuestPlan, HostPlan
 
@@ -26,14 +26,17 @@ def network_data(plan: Mapping[str, Any], guest: str) -> dict[str, Any]:
     pool = pools[found.lease.pool] if found.lease is not None else None
     servers = [*(pool.dns if pool else ()), *(found.prefix.dns if found.prefix else ())]
     names = {"addresses": servers, "search": list(pool.search if pool else ())}
+    addresses = tuple(_addresses(found, pool))
+    # A guest with a /64 makes its addresses itself (SLAAC). One that shares a /64 has a single address, and
+    # SLAAC would make others with privacy extensions (RFC 7217, RFC 8981).
+    has_own_prefix = found.prefix is not None and found.shared_prefix is None
     interface = {
         "match": {"macaddress": found.mac},
         "mtu": found.mtu,
-        "addresses": list(_addresses(found, pool)),
-        "routes": list(_routes(found, pool)),
+        "addresses": list(addresses),
+        "routes": [*_routes4(pool), *_routes6(addresses, accepts_router=has_own_prefix)],
         **({"nameservers": names} if any(names.values()) else {}),
-        # The guest makes the addresses of its /64 itself (SLAAC).
-        "accept-ra": found.prefix is not None and found.prefix.autonomous,
+        "accept-ra": has_own_prefix,
     }
     return {"version": 2, "ethernets": {"guest": interface}}
 
@@ -48,12 +51,15 @@ def _addresses(guest: GuestPlan, pool: DhcpPool | None) -> Iterator[str]:
             yield f"{address}/{length}"
 
 
-def _routes(guest: GuestPlan, pool: DhcpPool | None) -> Iterator[dict[str, Any]]:
+def _routes4(pool: DhcpPool | None) -> Iterator[dict[str, Any]]:
     if pool is not None:
         # Outside of the guest's subnet, the gateway is reached directly on the guest's link.
         on_link = {} if pool.guest_netmask is None else {"on-link": True}
         pairs = [pair for pair in pool.routes if pair[1] != "0.0.0.0"]
         for destination, gateway in pairs or [(DEFAULT_ROUTE["ipv4"], pool.gateway)]:
             yield {"to": destination, "via": gateway, **on_link}
-    if guest.prefix is not None and not guest.prefix.autonomous:
+
+
+def _routes6(addresses: Iterable[str], *, accepts_router: bool) -> Iterator[dict[str, Any]]:
+    if not accepts_router and any(family_of_text(address) == "ipv6" for address in addresses):
         yield {"to": DEFAULT_ROUTE["ipv6"], "via": LINK_LOCAL_GATEWAY, "on-link": True}

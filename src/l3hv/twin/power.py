@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -72,5 +73,5 @@ def command_in(twin: Twin, machine: str, command: Iterable[str]) -> list[str]:
     found = running(twin, machine)
     if found is None or not found.emulated:
         return inside(pid, command)
-    terminal = ["-t"] if sys.stdin.isatty() else []
+    terminal = ["-t"] if os.isatty(0) else []  # sys.stdin is closed in Ansible's workers
     return ["ssh", "-F", str(access.ssh_config(twin)), *terminal, machine, shlex.join(command)]
