@@ -141,31 +141,57 @@ def test_a_flow_to_another_guest_of_the_pool_passes_the_gateway(fabric: Lab) -> 
         assert f"{ADDRESSES[guest][0]}/32" in fabric.run_as_guest(guest, "ip -4 address show dev eth0")
 
 
-VM5 = """\
+def test_a_port_that_is_created_anew_has_a_lease(fabric: Lab) -> None:
+    """The new interface has another number, which the DHCP server does not know from its configuration."""
+    fabric.twin("unplug", "vm2")
+    fabric.twin("plug", "vm2")
+    wait_for("the addresses", lambda: set(fabric.guest_addresses("vm2")) == set(ADDRESSES["vm2"]))
+
+
+NEW_GUESTS = """\
   - name: vm5
     mac: "50:54:33:00:00:17"
     ipv4: 203.0.113.1
+  - name: vm6
+    mac: "50:54:33:00:00:19"
+    ipv4: 192.0.2.128
+"""
+NEW_POOL = """\
+  other:
+    domain: public
+    ipv4: 192.0.2.128/25
+    gateway: link_local
 """
 
 
-def test_two_guests_of_a_pool_on_one_hypervisor(fabric: Lab, tmp_path: Path) -> None:
-    """A second guest of vm1's pool on hv1: the two reach each other, and no other guest loses a packet."""
+def test_guests_of_one_pool_and_of_one_gateway_on_one_hypervisor(fabric: Lab, tmp_path: Path) -> None:
+    """hv1 gets a second guest of vm1's pool, and one of another pool with the same gateway."""
     changed = copy_of(INVENTORY, tmp_path)
-    with (changed / "host_vars" / "hv1.yml").open("a") as file:
-        file.write(VM5)
+    for name, text in (("host_vars/hv1.yml", NEW_GUESTS), ("group_vars/all/fabric.yml", NEW_POOL)):
+        with (changed / name).open("a") as file:
+            file.write(text)
     try:
         with fabric.steady_traffic(Flows("vm1", "vm3", 4), Flows("vm2", "vm4", 6)) as traffic:
+            # The DHCP server starts with the new configuration before the ports appear.
+            fabric.provision("--skip-tags", "verify", inventory=changed)
             fabric.twin("up", "-i", str(changed), seconds=300)
-            fabric.provision("--limit", "hv1", inventory=changed)
         assert traffic.lost() == {}
         wait_for("the addresses of vm5", lambda: fabric.has_addresses("vm5"))
-        for address in ADDRESSES["vm1"]:
-            fabric.run_as_guest("vm5", f"ping -n -c 3 -i 0.2 -W 2 {address}")
-        fabric.run_as_guest("vm1", "ping -n -c 3 -i 0.2 -W 2 203.0.113.1")
-        fabric.run_as_guest("vm5", f"ping -n -c 3 -i 0.2 -W 2 {ADDRESSES['vm3'][0]}")
+        wait_for("the address of vm6", lambda: fabric.guest_addresses("vm6") == ["192.0.2.128"])
+        fabric.playbook("playbooks/verify.yml", inventory=changed)
+        with lease_of(fabric, "vm6") as lease:
+            assert (lease.offered, lease.server) == ("192.0.2.128", "169.254.1.1")
+        everyone = {address for both in ADDRESSES.values() for address in both} | {"192.0.2.128"}
+        assert reached_by_new_guest(fabric, "vm5", everyone) == everyone
+        assert fabric.reached("vm1", ["203.0.113.1", "192.0.2.128"]) == {"203.0.113.1", "192.0.2.128"}
     finally:
         fabric.twin("up", "-i", str(INVENTORY), seconds=300)
-        fabric.provision("--limit", "hv1")
+        fabric.provision()
+
+
+def reached_by_new_guest(fabric: Lab, guest: str, addresses: set[str]) -> set[str]:
+    pings = (f"(busybox ping -c 1 -W 2 {address} >&2 && echo {address}) &" for address in addresses)
+    return set(fabric.run_as_guest(guest, f"{' '.join(pings)} wait").split())
 
 
 def test_a_guest_keeps_its_address_when_it_moves(fabric: Lab, tmp_path: Path) -> None:
