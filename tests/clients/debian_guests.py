@@ -115,7 +115,7 @@ def boot(lab: Lab, name: str, client: Client, directory: Path) -> DebianGuest:
     network.end_processes_in([namespace])
     lab.run_as_guest(name, "ip link set eth0 down; ip address flush dev eth0; ip route flush dev eth0")
     files, root = directory / "files", directory / "system"
-    for path, text in client.all_files().items():
+    for path, text in {"etc/hostname": f"{name}\n", **client.all_files()}.items():
         (files / path).parent.mkdir(parents=True, exist_ok=True)
         (files / path).write_text(text)
         (files / path).chmod(0o600 if "NetworkManager" in path else 0o644)

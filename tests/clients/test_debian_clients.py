@@ -42,6 +42,7 @@ RENEWAL_S = 60
 
 NETWORKD = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\n"
 NETWORKD_UNITS = ("systemd-networkd.service", "systemd-resolved.service")
+SLAAC_HWADDR = 'sed -i "s/^slaac private/slaac hwaddr/" /etc/dhcpcd.conf'
 NOT_EUI64 = "its IPv6 address is stable and private (RFC 7217), and the fabric routes another one"
 NO_ON_LINK = "cloud-init 22.4 renders no on-link route for it, and its gateway is in no subnet"
 NO_DEFAULT6 = "cloud-init 22.4 renders ::/0 as a route of IPv4 to ::/64"
@@ -65,11 +66,7 @@ class Case:
 DHCP_CASES = {
     "dhclient": Case(Client(command="/sbin/dhclient -4 -d -v eth0")),
     "dhcpcd": Case(Client(command="/sbin/dhcpcd -B eth0"), fails6=NOT_EUI64),
-    "dhcpcdeui": Case(
-        Client(
-            command="/sbin/dhcpcd -B -f /etc/dhcpcd.guest eth0", files={"etc/dhcpcd.guest": "slaac hwaddr\n"}
-        )
-    ),
+    "dhcpcdeui": Case(Client(command=f"/bin/sh -c '{SLAAC_HWADDR} && exec dhcpcd -B eth0'")),
     "networkd": Case(Client(NETWORKD_UNITS, {"etc/systemd/network/guest.network": NETWORKD})),
     "nm": Case(Client(("NetworkManager.service",)), fails6=NOT_EUI64),
     "nmeui": Case(
@@ -240,7 +237,7 @@ def test_the_client_renews_its_lease(guests: dict[str, DebianGuest], name: str) 
 
     def messages() -> list[str]:
         lines = guest.lab.run(hypervisor, f"journalctl -q -o cat -u l3hv-dhcp -g 'DHCP.*{mac_of(name)}'")
-        return [line.split("(")[0] for line in lines.splitlines()]
+        return re.findall(r": (DHCP[A-Z]+)\(", lines)
 
     wait_for("a renewal", lambda: messages()[-4:] == ["DHCPREQUEST", "DHCPACK"] * 2, RENEWAL_S + 30)
     assert reaches(guest, INTERNET[4])
