@@ -36,7 +36,7 @@ ADDRESSES = {
 HYPERVISORS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 ANYCAST, UNUSED = f"{PREFIX}::10", f"{PREFIX}::99"
 TRANSPARENT = "203.0.113.11"
-GATEWAY_MAC = "50:54:33:00:00:01"
+GATEWAY_MAC = "02:6c:33:68:76:01"
 MOST_MS = 1000
 
 
@@ -91,7 +91,9 @@ def test_guests_reach_each_other_and_the_internet(fabric: Lab) -> None:
     for source, own in ADDRESSES.items():
         assert held(fabric, source) == set(own)
         others = {address for guest, both in ADDRESSES.items() for address in both if guest != source}
-        others |= {*INTERNET.values(), ANYCAST, TRANSPARENT}
+        others |= {*INTERNET.values(), ANYCAST}
+        # The transparent address of vm4 leads vm4's own packets back to it.
+        others |= set() if source == "vm4" else {TRANSPARENT}
         assert fabric.reached(source, others) == others, source
 
 
@@ -218,27 +220,30 @@ def test_a_flood_is_limited_and_hurts_no_other_guest(fabric: Lab) -> None:
     own, target = ADDRESSES["vm1"][1], ADDRESSES["vm3"][1]
     mine = ADDRESSES["vm2"][1]
     others = [ADDRESSES["vm3"][1], ADDRESSES["vm4"][1]]
-    seconds, sent, answered, rounds = 4.0, 0, 0, 0
+    seconds, sent, answered, asked = 4.0, 0, 0, 0
+    heard: list[str] = []
     with (
         fabric.steady_traffic(*both_families("vm2", "vm3")) as traffic,
         neighbour(fabric, "vm1") as flooder,
         neighbour(fabric, "vm2") as quiet,
     ):
-        fabric.wait_until_converged()
         begin = time.monotonic()
         while time.monotonic() - begin < seconds:
             for _ in range(500):
                 flooder.solicit(own, target)
             sent += 500
             answered += sum(1 for _ in flooder.answers(0))
-            quiet.solicit(mine, others[rounds % 2])
-            rounds += 1
-        heard = {found.target for found in quiet.answers(1)}
+            quiet.solicit(mine, others[asked % 2])
+            asked += 1
+            heard += [found.target for found in quiet.answers(0)]
+        heard += [found.target for found in quiet.answers(1)]
         answered += sum(1 for _ in flooder.answers(1))
     print(f"\nflood: {sent / seconds:.0f} solicitations a second, {answered} answers in {seconds + 1:.0f} s")
     assert sent > 10 * PROXY.RATE * seconds, "this is no flood"
     assert 0 < answered <= PROXY.BURST + PROXY.RATE * (seconds + 2)
-    assert heard == set(others)
+    assert asked < PROXY.BURST + PROXY.RATE * seconds, "the quiet guest has exceeded its own budget"
+    assert set(heard) == set(others)
+    assert len(heard) >= 0.95 * asked, f"{len(heard)} answers to {asked} solicitations of the quiet guest"
     assert traffic.lost() == {}
 
 
