@@ -93,11 +93,10 @@ def test_the_fabric_is_as_planned(fabric: Lab) -> None:
 def test_first_and_last_addresses_of_pools_reach_each_other_and_the_internet(fabric: Lab) -> None:
     for source, own in ADDRESSES.items():
         assert held(fabric, source) == set(own)
-        others = {address for guest, both in ADDRESSES.items() for address in both if guest != source} | {
-            *INTERNET.values(),
-            *ANYCAST,
-            TRANSPARENT,
-        }
+        others = {address for guest, both in ADDRESSES.items() for address in both if guest != source}
+        others |= {*INTERNET.values(), *ANYCAST}
+        # The transparent address of vm4 leads vm4's own packets back to it.
+        others |= set() if source == "vm4" else {TRANSPARENT}
         assert fabric.reached(source, others) == others, source
     for host in ("hv1", "hv2", "hv3"):
         ipv4 = {both[0] for both in ADDRESSES.values()}
