@@ -32,6 +32,7 @@ class Answer:
     server: str
     is_ready: bool
     has_good_checksum: bool
+    options: dict[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _answer(frame: bytes, control: list[tuple[int, int, bytes]]) -> Answer:
         server=str(IPv4Address(options[SERVER])),
         is_ready=not status & CHECKSUM_NOT_READY,
         has_good_checksum=segment[6:8] != b"\0\0" and _checksum(pseudo + segment) == 0,
+        options=options,
     )
 
 

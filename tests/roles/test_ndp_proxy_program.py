@@ -54,7 +54,7 @@ def test_a_probe_is_answered_to_all_nodes() -> None:
     assert not answer[44] & 0x40, "RFC 4861, section 7.2.4"
 
 
-def test_a_port_has_a_budget_of_answers() -> None:
+def test_a_port_has_a_budget() -> None:
     budget = PROXY.Budget(0.0)
     assert sum(budget.take(0.0) for _ in range(1000)) == PROXY.BURST
     assert sum(budget.take(1.0) for _ in range(1000)) == PROXY.RATE
@@ -65,56 +65,135 @@ def test_any_bytes_are_read_or_dropped(data: bytes) -> None:
     PROXY.parse_solicitation(data, MAC)
 
 
-# A guest, the hypervisor, and another host with ::5, in three namespaces.
+# Two guests, the hypervisor, and another host with ::5, in four namespaces.
 NEIGHBOURS = """
 mount -t tmpfs none /run
-for name in guest hv other; do
+for name in guest second hv other; do
     ip netns add $name
     ip -n $name link set lo up
 done
-ip -n hv link add vm1 type veth peer name eth0 netns guest
 ip -n hv link add up0 type veth peer name eth0 netns other
 ip netns exec hv sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
-ip -n guest link set eth0 address 52:54:00:00:00:07 up
 ip -n other link set eth0 up
-for name in vm1 up0; do ip -n hv link set $name up; done
-ip -n hv address add fe80::1/64 dev vm1 nodad
+ip -n hv link set up0 up
 ip -n hv address add fe80::9/64 dev up0 nodad
-ip -n guest address add 2001:db8:cb00:7100::7/64 dev eth0 nodad
-ip -n guest route add default via fe80::1 dev eth0
 ip -n other address add 2001:db8:cb00:7100::5/128 dev lo
 ip -n other address add fe80::8/64 dev eth0 nodad
 ip -n other route add default via fe80::9 dev eth0
-ip -n hv neighbour add fe80::7 lladdr 52:54:00:00:00:07 dev vm1 nud permanent
 ip -n hv route add 2001:db8:cb00:7100::5/128 via fe80::8 dev up0
-ip -n hv route add 2001:db8:cb00:7100::7/128 via fe80::7 dev vm1
 ip -n hv route add blackhole 2001:db8:cb00:7100::/64
+add_port() { # namespace port number
+    ip -n hv link add $2 type veth peer name eth0 netns $1
+    ip -n $1 link set eth0 address 52:54:00:00:00:0$3 up
+    ip -n hv link set $2 up
+    ip -n hv address add fe80::1/64 dev $2 nodad
+    ip -n $1 address add 2001:db8:cb00:7100::$3/64 dev eth0 nodad
+    ip -n $1 route add default via fe80::1 dev eth0
+    ip -n hv neighbour add fe80::$3 lladdr 52:54:00:00:00:0$3 dev $2 nud permanent
+    ip -n hv route add 2001:db8:cb00:7100::$3/128 via fe80::$3 dev $2
+}
+add_port guest vm1 7
 mkdir -p /run/l3hv-ndp-proxy
 ip netns exec hv python3 -I "$2" serve "$3" &
+proxy=$!
 for try in $(seq 100); do
     ! python3 -I "$2" in-force "$3" 2>/dev/null || break
     sleep 0.05
 done
-reaches() {
-    ip netns exec guest ping -c 3 -i 0.2 -W 1 -q "$1" >/dev/null 2>&1 || printf 'does not '
-    echo "reach $1"
+add_port second vm2 8
+reaches() { # namespace address
+    ip netns exec $1 ping -c 3 -i 0.2 -W 1 -q "$2" >/dev/null 2>&1 || printf 'does not '
+    echo "reach $2"
 }
-reaches 2001:db8:cb00:7100::5
-reaches 2001:db8:cb00:7100::99
-# Addresses that the guest adds: one of another host, and one that no host has.
-ip -n guest address add 2001:db8:cb00:7100::5/64 dev eth0
-ip -n guest address add 2001:db8:cb00:7100::77/64 dev eth0
-sleep 2
+"""
+PREFIX = "2001:db8:cb00:7100::"
+PORTS = f"vm1 {PREFIX}/64 {PREFIX}7/128 {PREFIX}66/128\nvm2 {PREFIX}/64 {PREFIX}8/128\n"
+
+
+def in_the_neighbourhood(ports: Path, script: str, *arguments: Path) -> list[str]:
+    """Run a script beside the guests and a running proxy, and return the lines that it prints."""
+    ports.write_text(PORTS, encoding="ascii")
+    done = in_an_image("debian13", "bird2", NEIGHBOURS + script, PROGRAM, ports, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+REACH = """
+reaches guest 2001:db8:cb00:7100::5
+reaches guest 2001:db8:cb00:7100::8
+reaches guest 2001:db8:cb00:7100::99
+# The guest adds addresses: one of another host, an own one that is still routed elsewhere, and a free one.
+ip -n hv route add 2001:db8:cb00:7100::66/128 via fe80::8 dev up0
+for address in 5 66 77; do ip -n guest address add 2001:db8:cb00:7100::$address/64 dev eth0; done
+until [ -z "$(ip -n guest -6 -o address show dev eth0 tentative -dadfailed)" ]; do sleep 0.1; done
 ip -n guest -6 -o address show dev eth0 dadfailed | awk '{ print "duplicate", $4 }'
+kill $proxy
 """
 
 
 def test_a_guest_reaches_the_addresses_of_others_as_if_they_were_on_its_link(tmp_path: Path) -> None:
-    ports = tmp_path / "ports"
-    ports.write_text("vm1 2001:db8:cb00:7100::/64\n", encoding="ascii")
-    done = in_an_image("debian13", "bird2", NEIGHBOURS, PROGRAM, ports)
-    assert done.stdout.splitlines() == [
-        "reach 2001:db8:cb00:7100::5",
-        "does not reach 2001:db8:cb00:7100::99",
-        "duplicate 2001:db8:cb00:7100::5/64",
-    ], done.stdout + done.stderr
+    assert in_the_neighbourhood(tmp_path / "ports", REACH) == [
+        f"reach {PREFIX}5",
+        f"reach {PREFIX}8",
+        f"does not reach {PREFIX}99",
+        f"duplicate {PREFIX}5/64",
+    ]
+
+
+RETURN = """
+reaches guest 2001:db8:cb00:7100::5
+ip -n hv link delete vm1
+add_port guest vm1 7
+reaches guest 2001:db8:cb00:7100::5
+kill $proxy
+"""
+
+
+def test_a_port_that_is_created_anew_is_served(tmp_path: Path) -> None:
+    assert in_the_neighbourhood(tmp_path / "ports", RETURN) == [f"reach {PREFIX}5"] * 2
+
+
+FLOOD = """
+ip netns exec guest python3 -I "$4" 2001:db8:cb00:7100::7 2001:db8:cb00:7100::5 >/run/flood &
+flood=$!
+until [ -s /run/flood ]; do sleep 0.05; done
+for try in $(seq 20); do
+    ip -n second neighbour flush dev eth0
+    ip netns exec second ping -c 1 -W 1 -q 2001:db8:cb00:7100::5 >/dev/null 2>&1 && echo answered || echo lost
+done
+ticks() { awk '{ print $14 + $15 }' /proc/$proxy/stat; }
+before=$(ticks)
+sleep 2
+after=$(ticks)
+kill $flood
+echo "ticks $((after - before))"
+ip netns exec guest ping -c 1 -w 5 -q 2001:db8:cb00:7100::5 >/dev/null 2>&1 && echo answered || echo lost
+kill $proxy
+"""
+FLOODER = r"""
+import socket, sys
+from ipaddress import IPv6Address
+source, target = map(IPv6Address, sys.argv[1:])
+group = IPv6Address("ff02::1:ff00:0").packed[:13] + target.packed[13:]
+message = b"\x87\0\0\0" + bytes(4) + target.packed
+data = source.packed + group + bytes(3) + bytes((len(message), 0, 0, 0, 58)) + message
+total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+while total >> 16:
+    total = (total & 0xFFFF) + (total >> 16)
+message = message[:2] + (~total & 0xFFFF).to_bytes(2, "big") + message[4:]
+header = (6 << 28).to_bytes(4, "big") + len(message).to_bytes(2, "big") + bytes((58, 255))
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+print("begun", flush=True)
+while True:
+    wire.sendto(header + source.packed + group + message, ("eth0", 0x86DD, 0, 0, b"\x33\x33" + group[12:]))
+"""
+
+
+def test_a_flood_of_one_guest_does_not_delay_the_answers_to_another(tmp_path: Path) -> None:
+    """A guest solicits as fast as a core can; the program reads its budget and no more."""
+    flooder = tmp_path / "flooder"
+    flooder.write_text(FLOODER, encoding="ascii")
+    *answers, ticks, afterwards = in_the_neighbourhood(tmp_path / "ports", FLOOD, flooder)
+    assert answers == ["answered"] * 20
+    assert int(ticks.split()[1]) <= 50, "of 200 ticks of CPU time in 2 s"
+    assert afterwards == "answered"

@@ -1,0 +1,237 @@
+"""Guests behind a link-local gateway: their leases, the first and last addresses of pools, their moves."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from changed_intents import copy_of
+from dhcp_client import ACK, DISCOVER, REQUEST, REQUESTED, SERVER, Answer, client
+from lab import INTERNET, REPOSITORY, Converged, Flows, Lab, booted, wait_for
+
+from l3hv.twin.state import Twin
+
+pytestmark = [pytest.mark.matrix, pytest.mark.twin]
+
+INVENTORY = REPOSITORY / "inventories" / "link-local-gateway"
+MOST_MS = 1000
+GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
+GATEWAYS = {"vm1": "169.254.1.1", "vm2": "169.254.0.1", "vm3": "169.254.1.1", "vm4": "169.254.0.1"}
+"""Two pools, as in Calico and as in CloudStack."""
+ADDRESSES = {
+    "vm1": ("203.0.113.0", "2001:db8:cb00:7100:5254:33ff:fe00:7"),
+    "vm2": ("203.0.113.128", "2001:db8:cb00:7200::128"),
+    "vm3": ("203.0.113.127", "2001:db8:cb00:717f:5254:33ff:fe00:f"),
+    "vm4": ("203.0.113.255", "2001:db8:cb00:7200:5254:33ff:fe00:15"),
+}
+"""The first and the last address of each pool."""
+TRANSPARENT, ANYCAST = "203.0.113.11", ("203.0.113.10", "2001:db8:cb00:710a::1")
+HYPERVISORS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
+PREFIXES = {
+    name: (ipv4, f"{ipv6.partition(':5254:')[0]}::/64" if name in ("vm1", "vm3") else ipv6)
+    for name, (ipv4, ipv6) in ADDRESSES.items()
+}
+
+
+def _remote(machine: str) -> dict[tuple[int, str], list[str]]:
+    others = [prefixes for name, prefixes in PREFIXES.items() if HYPERVISORS[name] != machine]
+    default = [] if machine == "internet" else ["default"]
+    ipv4, ipv6 = zip(*others, strict=True)
+    return {(4, "public"): [*ipv4, *default], (6, "public"): [*ipv6, *default]}
+
+
+CONVERGED = Converged(
+    {
+        **{machine: _remote(machine) for machine in ("hv1", "hv2", "hv3", "internet")},
+        "rr1": {},
+        "rr2": {},
+    }
+)
+MASK, ROUTER, MTU, BROADCAST_ADDRESS, CLASSLESS_ROUTES = 1, 3, 26, 28, 121
+
+
+def held(fabric: Lab, guest: str) -> set[str]:
+    """Return the main addresses that a guest has: on eth0, or on lo if it sets them itself."""
+    shown = json.loads(fabric.run_as_guest(guest, "ip -json address show"))
+    own = {entry["local"] for one in shown for entry in one["addr_info"] if not entry.get("tentative")}
+    return own & {address for both in ADDRESSES.values() for address in both}
+
+
+def wait_until_whole(fabric: Lab) -> None:
+    """Wait until the fabric has converged, and all guests have their addresses and default routes."""
+    fabric.wait_until_converged()
+    for guest, own in ADDRESSES.items():
+        wait_for(
+            f"the addresses of {guest}", lambda guest=guest, own=own: held(fabric, guest) == set(own), 45
+        )
+        wait_for(f"the routes of {guest}", lambda guest=guest: fabric.has_default_routes(guest), 45)
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Lab]:
+    with booted("lladdr", INVENTORY, converged=CONVERGED) as made:
+        made.provision()
+        wait_until_whole(made)
+        yield made
+
+
+def test_a_second_run_changes_nothing(fabric: Lab) -> None:
+    assert fabric.provision() == {}
+    assert fabric.playbook("site.yml", "--check").changes() == set()
+
+
+def test_the_fabric_is_as_planned(fabric: Lab) -> None:
+    """Verification pings every guest from every guest, and compares leases and advertisements."""
+    fabric.playbook("playbooks/verify.yml")
+
+
+def test_first_and_last_addresses_of_pools_reach_each_other_and_the_internet(fabric: Lab) -> None:
+    for source, own in ADDRESSES.items():
+        assert held(fabric, source) == set(own)
+        others = {address for guest, both in ADDRESSES.items() for address in both if guest != source}
+        others |= {*INTERNET.values(), *ANYCAST}
+        # The transparent address of vm4 leads vm4's own packets back to it.
+        others |= set() if source == "vm4" else {TRANSPARENT}
+        assert fabric.reached(source, others) == others, source
+    for host in ("hv1", "hv2", "hv3"):
+        ipv4 = {both[0] for both in ADDRESSES.values()}
+        assert fabric.reached(host, ipv4) == ipv4, host
+
+
+@contextmanager
+def lease_of(fabric: Lab, guest: str) -> Iterator[Answer]:
+    """Get a lease of a guest from its hypervisor with a client that asks for nothing."""
+    with client(Twin(fabric.name, print).guest_namespace(guest)) as opened:
+        offer = opened.ask(DISCOVER)
+        assert offer is not None
+        answer = opened.ask(
+            REQUEST,
+            (REQUESTED, IPv4Address(offer.offered).packed),
+            (SERVER, IPv4Address(offer.server).packed),
+        )
+        assert answer is not None
+        yield answer
+
+
+@pytest.mark.parametrize("guest", ADDRESSES)
+def test_the_lease_has_a_single_address_and_routes(fabric: Lab, guest: str) -> None:
+    gateway = IPv4Address(GATEWAYS[guest]).packed
+    with lease_of(fabric, guest) as lease:
+        assert (lease.kind, lease.offered) == (ACK, ADDRESSES[guest][0])
+        assert (lease.source, lease.server) == (GATEWAYS[guest], GATEWAYS[guest])
+        assert lease.options[MASK] == b"\xff" * 4
+        assert BROADCAST_ADDRESS not in lease.options, "a single address has no broadcast address"
+        # RFC 3442: the route to the gateway itself comes first, because the default route needs it.
+        assert lease.options[CLASSLESS_ROUTES] == b"\x20" + gateway + bytes(4) + b"\0" + gateway
+        assert lease.options[ROUTER] == gateway
+        assert struct.unpack("!H", lease.options[MTU]) == (1500,)
+
+
+@pytest.mark.parametrize("guest", ADDRESSES)
+def test_the_gateway_has_the_mac_of_the_fabric(fabric: Lab, guest: str) -> None:
+    fabric.reached(guest, INTERNET.values())
+    shown = json.loads(fabric.run_as_guest(guest, "ip -json neighbour show dev eth0"))
+    macs = {entry["dst"]: entry.get("lladdr") for entry in shown}
+    assert macs[GATEWAYS[guest]] == GATEWAY_MAC
+    assert macs["fe80::1"] == GATEWAY_MAC
+
+
+def test_the_first_hop_reports_errors_with_the_address_of_the_gateway(fabric: Lab) -> None:
+    """ICMP errors reach the guest although their source is in no table: path MTU discovery needs them."""
+    for guest in ("vm1", "vm4"):
+        out = fabric.run_as_guest(guest, f"ping -n -c 1 -W 2 -t 1 {INTERNET[4]} || :")
+        assert f"From {GATEWAYS[guest]} " in out
+        assert "Time to live exceeded" in out
+
+
+def test_a_flow_to_another_guest_of_the_pool_passes_the_gateway(fabric: Lab) -> None:
+    """A guest asks for the MAC of its gateway only: its pool is not on its link."""
+    for guest in ADDRESSES:
+        shown = json.loads(fabric.run_as_guest(guest, "ip -4 -json neighbour show dev eth0"))
+        assert {entry["dst"] for entry in shown} == {GATEWAYS[guest]}, guest
+        assert f"{ADDRESSES[guest][0]}/32" in fabric.run_as_guest(guest, "ip -4 address show dev eth0")
+
+
+def test_a_port_that_is_created_anew_has_a_lease(fabric: Lab) -> None:
+    """The new interface has another number, which the DHCP server does not know from its configuration."""
+    fabric.twin("unplug", "vm2")
+    fabric.twin("plug", "vm2")
+    wait_for("the addresses", lambda: held(fabric, "vm2") == set(ADDRESSES["vm2"]))
+
+
+NEW_GUESTS = """\
+  - name: vm5
+    mac: "50:54:33:00:00:17"
+    ipv4: 203.0.113.1
+  - name: vm6
+    mac: "50:54:33:00:00:19"
+    ipv4: 192.0.2.128
+"""
+NEW_POOL = """\
+  other:
+    domain: public
+    ipv4: 192.0.2.128/25
+    gateway: link_local
+"""
+
+
+def test_guests_of_one_pool_and_of_one_gateway_on_one_hypervisor(fabric: Lab, tmp_path: Path) -> None:
+    """hv1 gets a second guest of vm1's pool, and one of another pool with the same gateway."""
+    changed = copy_of(INVENTORY, tmp_path)
+    for name, text in (("host_vars/hv1.yml", NEW_GUESTS), ("group_vars/all/fabric.yml", NEW_POOL)):
+        with (changed / name).open("a") as file:
+            file.write(text)
+    try:
+        with fabric.steady_traffic(Flows("vm1", "vm3", 4), Flows("vm2", "vm4", 6)) as traffic:
+            # The DHCP server starts with the new configuration before the ports appear.
+            fabric.provision("--skip-tags", "verify", inventory=changed)
+            fabric.twin("up", "-i", str(changed), seconds=300)
+        assert traffic.lost() == {}
+        wait_for("the addresses of vm5", lambda: fabric.has_addresses("vm5"))
+        wait_for("the address of vm6", lambda: fabric.guest_addresses("vm6") == ["192.0.2.128"])
+        fabric.playbook("playbooks/verify.yml", inventory=changed)
+        with lease_of(fabric, "vm6") as lease:
+            assert (lease.offered, lease.server) == ("192.0.2.128", "169.254.1.1")
+        everyone = {address for both in ADDRESSES.values() for address in both} | {"192.0.2.128"}
+        assert reached_by_new_guest(fabric, "vm5", everyone) == everyone
+        assert fabric.reached("vm1", ["203.0.113.1", "192.0.2.128"]) == {"203.0.113.1", "192.0.2.128"}
+    finally:
+        fabric.twin("up", "-i", str(INVENTORY), seconds=300)
+        fabric.provision()
+
+
+def reached_by_new_guest(fabric: Lab, guest: str, addresses: set[str]) -> set[str]:
+    pings = (f"(busybox ping -c 1 -W 2 {address} >&2 && echo {address}) &" for address in addresses)
+    return set(fabric.run_as_guest(guest, f"{' '.join(pings)} wait").split())
+
+
+def test_a_guest_keeps_its_address_when_it_moves(fabric: Lab, tmp_path: Path) -> None:
+    """vm2, which has the first address of its pool, moves to the hypervisor of vm4 and back under traffic."""
+    changed = copy_of(INVENTORY, tmp_path)
+    old, new = (changed / "host_vars" / f"{name}.yml" for name in ("hv1", "hv3"))
+    before, entry, _ = old.read_text().partition("  - name: vm2\n")
+    entry += old.read_text().partition("  - name: vm2\n")[2]
+    old.write_text(before)
+    new.write_text(new.read_text() + entry)
+    try:
+        fabric.provision("--limit", "hv3", "--skip-tags", "verify", inventory=changed)
+        flows = (Flows("vm3", "vm2", 4), Flows("vm3", "vm2", 6))
+        with fabric.traffic(*flows, seconds=6, each=8) as traffic:
+            fabric.twin("plug", "vm2", "--on", "hv3")
+        print(f"\nmove of vm2: {traffic.outages_ms()}")
+        assert max(traffic.outages_ms().values()) <= MOST_MS + traffic.allowance_ms
+        fabric.provision("--limit", "hv1", inventory=changed)
+        # The two first and last addresses of a pool are now on one hypervisor.
+        everyone = {address for guest in ("vm1", "vm3", "vm4") for address in ADDRESSES[guest]}
+        assert fabric.reached("vm2", everyone) == everyone
+        assert held(fabric, "vm2") == set(ADDRESSES["vm2"])
+    finally:
+        fabric.provision("--limit", "hv1", "--skip-tags", "verify")
+        fabric.twin("plug", "vm2", "--on", "hv1")
+        fabric.provision("--limit", "hv3")
+        wait_until_whole(fabric)
