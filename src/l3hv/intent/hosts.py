@@ -107,6 +107,7 @@ HOST_KEYS = frozenset(
         "l3hv_prefix_limit",
         "l3hv_prefix_limit_action",
         "l3hv_prefix_limit_margin",
+        "l3hv_serves_dhcp_at",
         "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
@@ -274,6 +275,7 @@ def parse_host(
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
     _check_dhcp(settings, kind, common, notes)
+    _check_dhcp_server(host, notes)
     _check_vrfs(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
@@ -308,6 +310,7 @@ def _read_settings(fields: Fields) -> Settings:
         data_plane=fields.take("l3hv_data_plane", OneOf[DataPlane]("rules", "vrf"), "rules"),
         dhcp=fields.take("l3hv_dhcp", OneOf[Dhcp]("server", "relay", "none"), "server"),
         dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_address))),
+        serves_dhcp_at=fields.take("l3hv_serves_dhcp_at", _ipv4_text),
         origin_validation=fields.take(
             "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
         ),
@@ -332,6 +335,10 @@ def _read_settings(fields: Fields) -> Settings:
         daemon=daemon,
         managed=fields.take("l3hv_managed", yes_or_no, daemon != JUNOS),
     )
+
+
+def _ipv4_text(value: object) -> str:
+    return str(ipv4_address(value))
 
 
 def _own_path(value: object) -> str:
@@ -438,6 +445,7 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
         ("l3hv_neighbors", "route_reflector", "route_reflectors", "route reflectors have clients"),
         ("l3hv_edge_domains", "edge_router", "edge_routers", "edge routers originate default routes"),
         ("l3hv_addresses", "edge_router", "edge_routers", "edge routers have addresses outside the fabric"),
+        ("l3hv_serves_dhcp_at", "edge_router", "edge_routers", "edge routers serve DHCP to hypervisors"),
     ):
         value = fields.raw.get(key)
         if value and kind != owner:
@@ -725,6 +733,18 @@ def _check_dhcp(settings: Settings, kind: Kind, common: Common, notes: Notes) ->
             settings.dhcp,
             "A DHCP relay needs an address that the servers reach on every path.",
             f"Give the hypervisors loopbacks: l3hv_domains.{homes[0].name}.loopbacks.ipv4.",
+        )
+
+
+def _check_dhcp_server(host: HostIntent, notes: Notes) -> None:
+    """Note a server at an address that the host does not have."""
+    address = host.settings.serves_dhcp_at
+    if host.kind == "edge_router" and address is not None and address not in host.addresses:
+        notes.add(
+            "l3hv_serves_dhcp_at",
+            address,
+            f"The host does not have the address {address}.",
+            "Add it to l3hv_addresses: the hypervisors reach it there, whichever path fails.",
         )
 
 

@@ -9,6 +9,7 @@ from l3hv.model.daemons import SYSTEM_NAMES, TITLES
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import (
     AnycastDomain,
+    DhcpServer,
     GuestPlan,
     GuestRoute,
     HostPlan,
@@ -21,6 +22,7 @@ from l3hv.model.plan import (
     Uplink,
 )
 from l3hv.model.profiles import LLGR_PROFILES
+from l3hv.model.text import counted
 
 Row = tuple[str, ...]
 
@@ -56,6 +58,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type, route.prefix) for route in plan.last_resorts)
     )
+    yield from _section("DHCP server", _dhcp_server(plan.dhcp_server))
     yield from _section("Guests", (row for guest in plan.guests for row in _guest(guest)))
     yield from _section("Accepted", (row for table in routing.tables for row in _accepts(table)))
     yield from _section("Announced", (row for table in routing.tables for row in _announces(table)))
@@ -136,6 +139,14 @@ def _rule(rule: Rule) -> Row:
     )
     text = " ".join(f"{word} {value}" for word, value in words if value is not None)
     return (rule.family, str(rule.priority), text, f"# {rule.why}")
+
+
+def _dhcp_server(server: DhcpServer | None) -> Iterator[Row]:
+    if server is None:
+        return
+    yield (server.address, f"for {counted(len(server.relays), 'hypervisor')}")
+    for pool in server.pools:
+        yield (pool.name, pool.prefix, counted(len(pool.guests), "guest"))
 
 
 def _guest(guest: GuestPlan) -> Iterator[Row]:
