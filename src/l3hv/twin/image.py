@@ -89,7 +89,6 @@ DISABLED_UNITS = (
     "dnsmasq.service",
     "frr.service",
     "gobgpd.service",
-    "kea-dhcp4-server.service",
     "nftables.service",
     "radvd.service",
     "systemd-networkd.service",
