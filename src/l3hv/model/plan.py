@@ -351,17 +351,14 @@ class ServedGuest:
 
 @dataclass(frozen=True)
 class ServedPool:
-    """A pool of which a DHCP server in the fabric offers leases."""
+    """A subnet of which a DHCP server in the fabric offers leases."""
 
     id: int
-    """A number that does not change when other pools come and go."""
+    """The number of C(prefix), which does not change when other pools come and go."""
     name: str
     """The pool's name."""
     prefix: str
-    """The pool's prefix."""
-    guest_netmask: str | None
-    """The mask of the guests' addresses if it is not the prefix's: 255.255.255.255 with a link-local
-    gateway."""
+    """The pool's prefix, or one address of it: guests behind a link-local gateway have single addresses."""
     gateway: str
     """The guests' gateway, which they also take for the server."""
     mtu: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -78,7 +78,11 @@ def server_of(address: str, relaying: Iterable[Relaying]) -> DhcpServer:
         address=address,
         lease_s=LEASE_S,
         relays=tuple(_served_relay(hypervisor.relay) for hypervisor in in_order),
-        pools=tuple(_served_pool(pools[name], guests[name]) for name in sorted(guests, key=natural_key)),
+        pools=tuple(
+            served
+            for name in sorted(guests, key=natural_key)
+            for served in _served_pools(pools[name], guests[name])
+        ),
     )
 
 
@@ -87,15 +91,26 @@ def _served_relay(relay: DhcpRelay) -> ServedRelay:
     return ServedRelay(relay.name, relay.address, prefix, len(prefix))
 
 
-def _served_pool(pool: DhcpPool, guests: list[tuple[str, GuestPlan]]) -> ServedPool:
-    """Return a pool with its guests; hypervisors may give the guests of one pool different MTUs."""
-    prefix = IPv4Network((pool.subnet, pool.netmask))
+def _served_pools(pool: DhcpPool, guests: list[tuple[str, GuestPlan]]) -> Iterator[ServedPool]:
+    """Yield the subnets of a pool: the pool itself, or each address if the guests have single addresses.
+
+    Kea derives the guests' netmask from the subnet, and no option replaces it (versions 2.2 and 2.6).
+    """
+    if pool.guest_netmask is None:
+        yield _served_pool(pool, IPv4Network((pool.subnet, pool.netmask)), guests)
+        return
+    for circuit_id, guest in guests:
+        if guest.lease is not None:
+            yield _served_pool(pool, IPv4Network(guest.lease.address), [(circuit_id, guest)])
+
+
+def _served_pool(pool: DhcpPool, prefix: IPv4Network, guests: list[tuple[str, GuestPlan]]) -> ServedPool:
+    """Return a subnet with its guests; hypervisors may give the guests of one pool different MTUs."""
     mtu = Counter(guest.mtu for _, guest in guests).most_common(1)[0][0]
     return ServedPool(
         id=int(prefix.network_address),
         name=pool.name,
         prefix=str(prefix),
-        guest_netmask=pool.guest_netmask,
         gateway=pool.gateway,
         mtu=mtu,
         dns=pool.dns,

@@ -155,7 +155,8 @@ def _relayed(hypervisor: str, guests: Iterable[GuestPlan]) -> Iterator[RelayedGu
     for guest in guests:
         if guest.lease is not None:
             gateway = next(own.address for own in guest.addresses if own.family == "ipv4")
-            link = guest.lease.network or gateway
+            # A link-local gateway is in no pool.
+            link = gateway if guest.lease.network is None else guest.lease.address
             circuit = circuit_prefix(hypervisor) + guest.interface
             yield RelayedGuest(guest.interface, circuit, guest.mac, guest.lease.address, gateway, link)
 
