@@ -18,6 +18,7 @@ from l3hv.keys.rotation import keys_in_use
 KEPT = {
     *(
         "bird1",
+        "dhcp-relay",
         "foreign",
         "gobgp",
         "ipv6_only_guests",
