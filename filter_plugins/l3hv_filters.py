@@ -17,6 +17,9 @@ if _SOURCES not in sys.path:
 
 from l3hv.inventory.ansible import plain  # noqa: E402  (the same)
 from l3hv.keys import rotation, secrets  # noqa: E402  (needs the path above)
+from l3hv.model.plain import as_plain, from_plain  # noqa: E402  (the same)
+from l3hv.model.plan import HostPlan  # noqa: E402  (the same)
+from l3hv.plan.dhcp_server import relaying_to, server_of  # noqa: E402  (the same)
 from l3hv.render import junos, network_data, summary  # noqa: E402  (the same)
 
 
@@ -40,6 +43,20 @@ def guest_network_data(host_plan_: Any, guest: Any) -> dict[str, Any]:
         raise AnsibleFilterError(
             f"{plain(host_plan_)['host']} has no guest {guest}: name its hypervisor with --limit."
         ) from None
+
+
+def dhcp_server(host_plans: Any, address: Any) -> dict[str, Any]:
+    """Return the DHCP server at an address for the guests of these hosts; fail if no host relays to it."""
+    from ansible.errors import AnsibleFilterError
+
+    plans = [from_plain(HostPlan, plan) for plan in plain(list(host_plans))]
+    server = server_of(plain(address), relaying_to(plain(address), plans))
+    if not server.relays:
+        raise AnsibleFilterError(
+            f"No hypervisor relays DHCP to {address}: set l3hv_dhcp: relay, and list it in l3hv_dhcp_servers."
+        )
+    found: dict[str, Any] = as_plain(server)
+    return found
 
 
 def secret_problems(names: Any, secrets_: Any, daemon: Any = None) -> list[str]:
@@ -97,6 +114,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "dhcp_server": dhcp_server,
             "guest_network_data": guest_network_data,
             "junos_reflector": junos_reflector,
             "key_changes": key_changes,

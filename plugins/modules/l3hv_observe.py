@@ -20,6 +20,7 @@ from ansible.module_utils.l3hv.observe.packet_filter import read_packet_filter, 
 from ansible.module_utils.l3hv.observe.paths import path_sizes
 from ansible.module_utils.l3hv.observe.plan import Plan
 from ansible.module_utils.l3hv.observe.routing import settle
+from ansible.module_utils.l3hv.observe.services import read_services
 from ansible.module_utils.l3hv.observe.units import networkd_state, read_units, silent_units, watched_units
 
 DOCUMENTATION = r"""
@@ -110,6 +111,7 @@ def observe(
         "units": read_units(watched_units()),
         "silent": silent_units(),
         "listeners": read_listeners(),
+        "services": read_services(),
         "offers": solicit([guest for guest in plan["guests"] if guest["interface"] in kernel.links]),
         "sizes": path_sizes(plan, kernel.links) if sends_pings else {},
     }

@@ -17,8 +17,8 @@ MAC = "52:54:00:00:00:01"
 CONFIGURATION = RELAY.read_configuration(f"""
 relay hv1 172.22.2.1
 server 172.22.9.53
-guest vm1 {MAC} 203.0.113.1 203.0.113.254 203.0.113.254
-guest vm2 52:54:00:00:00:02 203.0.113.2 203.0.113.254 203.0.113.254
+guest vm1 hv1/vm1 {MAC} 203.0.113.1 203.0.113.254 203.0.113.254
+guest vm2 hv1/vm2 52:54:00:00:00:02 203.0.113.2 203.0.113.254 203.0.113.254
 """)
 VM1 = CONFIGURATION.guests["vm1"]
 OWN = socket.inet_aton("172.22.2.1")
@@ -54,7 +54,7 @@ def suboptions(data: bytes) -> dict[int, bytes]:
 def test_option_82_names_the_hypervisor_the_port_and_the_subnet() -> None:
     data = relayed(message(1, DISCOVER))
     assert data is not None
-    assert suboptions(data) == {1: b"vm1", 2: b"hv1", 5: VM1.link, 11: VM1.gateway}
+    assert suboptions(data) == {1: b"hv1/vm1", 2: b"hv1", 5: VM1.link, 11: VM1.gateway}
     parsed = RELAY.parse(data)
     assert (parsed.relay, parsed.hops) == (OWN, 1)
     assert DISCOVER in parsed.options
@@ -96,7 +96,7 @@ def test_an_answer_for_another_hypervisor_or_port_is_dropped() -> None:
     assert data is not None
     elsewhere = RELAY.parse(answered(data.replace(b"\2\3hv1", b"\2\3hv2")))
     assert RELAY.guest_of(CONFIGURATION, elsewhere) is None
-    other_port = RELAY.parse(answered(data.replace(b"\1\3vm1", b"\1\3vm2")))
+    other_port = RELAY.parse(answered(data.replace(b"\1\7hv1/vm1", b"\1\7hv1/vm2")))
     assert RELAY.guest_of(CONFIGURATION, other_port) is None, "the MAC is that of vm1"
     unknown_relay = RELAY.parse(answered(data, relay=socket.inet_aton("172.22.2.9")))
     assert RELAY.guest_of(CONFIGURATION, unknown_relay) is None
@@ -141,9 +141,8 @@ pid-file=
 dhcp-leasefile=/run/leases
 dhcp-range=set:customers,203.0.113.0,static,255.255.255.0,1h
 dhcp-option=tag:customers,option:router,203.0.113.254
-dhcp-circuitid=set:port,vm1
-dhcp-remoteid=set:hypervisor,hv1
-dhcp-host=tag:port,tag:hypervisor,MAC_OF_GUEST,203.0.113.1
+dhcp-circuitid=set:vm1,hv1/vm1
+dhcp-host=tag:vm1,MAC_OF_GUEST,203.0.113.1
 CONFIGURATION
 ip netns exec server chroot /mnt/root dnsmasq --keep-in-foreground --conf-file=/run/dnsmasq.conf &
 server=$!
@@ -161,7 +160,7 @@ done
 ip netns exec guest busybox udhcpc -f -q -n -t 5 -T 1 -i eth0 -s /mnt/root/run/script 2>/dev/null
 # A renewal by unicast, to the server that the guest sees: its gateway.
 ip netns exec guest sh -c 'busybox udhcpc -f -t 3 -T 1 -i eth0 -s /mnt/root/run/script 2>/dev/null & client=$!
-    sleep 2; kill -USR1 $client; sleep 1; kill $client'
+    sleep 3; kill -USR1 $client; sleep 3; kill $client'
 # Another MAC on the same port.
 ip -n guest link set eth0 address 52:54:00:00:00:66
 client="busybox udhcpc -f -q -n -t 2 -T 1 -i eth0 -s /mnt/root/run/script"
@@ -172,7 +171,7 @@ kill $server
 
 def test_a_guest_gets_its_lease_from_a_server_elsewhere(tmp_path: Path) -> None:
     configuration = tmp_path / "relay.conf"
-    guest = f"guest vm1 {MAC} 203.0.113.1 203.0.113.254 203.0.113.254"
+    guest = f"guest vm1 hv1/vm1 {MAC} 203.0.113.1 203.0.113.254 203.0.113.254"
     configuration.write_text(f"relay hv1 172.22.2.1\nserver 172.22.9.53\n{guest}\n", encoding="ascii")
     script = LEASE.replace("MAC_OF_GUEST", MAC)
     done = in_an_image("debian13", "bird2", script, PROGRAM, configuration)

@@ -13,6 +13,7 @@ from l3hv.verify.fabric import Fabric, Total, route_total
 from l3hv.verify.sets import planned_sets
 
 NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
+SERVICES = ("l3hv-dhcp-relay.service", "l3hv-dhcp-server.service")
 
 
 def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "units": {unit: running_unit(unit) for unit in units(plan)},
         "silent": {},
         "listeners": listeners(plan),
+        "services": {unit: "" for unit in units(plan) if unit in SERVICES},
         "routing": routing(plan, fabric, tables),
         "offers": {guest.name: offers(plan, guest) for guest in guests},
     }
@@ -89,7 +91,7 @@ def listeners(plan: HostPlan) -> dict[str, list[str]]:
     needed = units(plan)
     return {
         **{unit: listened(plan, unit) for unit in routing_units(plan)},
-        **{unit: ["udp 67"] for unit in ("l3hv-dhcp.service", "l3hv-dhcp-relay.service") if unit in needed},
+        **{unit: ["udp 67"] for unit in ("l3hv-dhcp.service", *SERVICES) if unit in needed},
         **({"radvd.service": ["raw ipv6 58"]} if "radvd.service" in needed else {}),
         "ssh.service": ["tcp 22"],
     }

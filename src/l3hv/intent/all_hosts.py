@@ -84,7 +84,10 @@ class AllHosts:
         return [*clashes(self.claims, self.common), *range_problems(members), *key_problems(members)]
 
     def slice_of(self, intent: HostIntent, *, is_written: bool = True) -> HostSlice:
-        """Return the slice of a host; the owners of prefixes are left out if its plan is not written."""
+        """Return the slice of a host.
+
+        The owners of prefixes and the relays to a DHCP server are left out if its plan is not written.
+        """
         return host_slice(
             self.common,
             intent,
@@ -93,6 +96,17 @@ class AllHosts:
             (lambda: self._owners) if is_written else tuple,
             edges=edges(intent, self._roster),
             holders=lambda: self._holders,
+            relays=self._relays if is_written else lambda _: (),
+        )
+
+    def _relays(self, server: str) -> tuple[HostIntent, ...]:
+        """Return the hypervisors that relay DHCP to a server; all of them have been read."""
+        return tuple(
+            host
+            for host in self.hosts.values()
+            if host.kind == "hypervisor"
+            and host.settings.dhcp == "relay"
+            and server in host.settings.dhcp_servers
         )
 
     def state_after_run(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:

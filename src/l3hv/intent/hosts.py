@@ -108,6 +108,7 @@ HOST_KEYS = frozenset(
         "l3hv_prefix_limit",
         "l3hv_prefix_limit_action",
         "l3hv_prefix_limit_margin",
+        "l3hv_serves_dhcp_at",
         "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
@@ -275,6 +276,7 @@ def parse_host(
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
     _check_dhcp(host, common, notes)
+    _check_dhcp_server(host, notes)
     _check_vrfs(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
@@ -309,6 +311,7 @@ def _read_settings(fields: Fields) -> Settings:
         data_plane=fields.take("l3hv_data_plane", OneOf[DataPlane]("rules", "vrf"), "rules"),
         dhcp=fields.take("l3hv_dhcp", OneOf[Dhcp]("server", "relay", "none"), "server"),
         dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_host))),
+        serves_dhcp_at=fields.take("l3hv_serves_dhcp_at", _ipv4_text),
         origin_validation=fields.take(
             "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
         ),
@@ -333,6 +336,10 @@ def _read_settings(fields: Fields) -> Settings:
         daemon=daemon,
         managed=fields.take("l3hv_managed", yes_or_no, daemon != JUNOS),
     )
+
+
+def _ipv4_text(value: object) -> str:
+    return str(ipv4_address(value))
 
 
 def _own_path(value: object) -> str:
@@ -439,6 +446,7 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
         ("l3hv_neighbors", "route_reflector", "route_reflectors", "route reflectors have clients"),
         ("l3hv_edge_domains", "edge_router", "edge_routers", "edge routers originate default routes"),
         ("l3hv_addresses", "edge_router", "edge_routers", "edge routers have addresses outside the fabric"),
+        ("l3hv_serves_dhcp_at", "edge_router", "edge_routers", "edge routers serve DHCP to hypervisors"),
     ):
         value = fields.raw.get(key)
         if value and kind != owner:
@@ -736,6 +744,18 @@ def _check_address_of_relay(host: HostIntent, common: Common, notes: Notes) -> N
             "relay",
             f"A DHCP relay reaches its servers in {private.name}, where the hypervisor has no uplink.",
             f"Add {private.name} to l3hv_uplinks, or choose another l3hv_dhcp.",
+        )
+
+
+def _check_dhcp_server(host: HostIntent, notes: Notes) -> None:
+    """Note a server at an address that the host does not have."""
+    address = host.settings.serves_dhcp_at
+    if host.kind == "edge_router" and address is not None and address not in host.addresses:
+        notes.add(
+            "l3hv_serves_dhcp_at",
+            address,
+            f"The host does not have the address {address}.",
+            "Add it to l3hv_addresses: the hypervisors reach it there, whichever path fails.",
         )
 
 

@@ -17,6 +17,7 @@ def host_slice(
     *,
     edges: Iterable[Peer] = (),
     holders: Callable[[], Mapping[str, int]] = dict,
+    relays: Callable[[str], tuple[HostIntent, ...]] = lambda _: (),
 ) -> HostSlice:
     """Return all facts from which the plan of ``host`` is computed (:func:`l3hv.plan.host.host_plan`).
 
@@ -24,10 +25,11 @@ def host_slice(
     :func:`l3hv.intent.neighbors.edges`.  Only reflectors get ``largest``, and only reflectors with strict
     origin validation get ``owners``: guests on other hosts change the slice of no other host.  Only
     hypervisors that spread their guests' anycast prefixes get ``holders``: their slices change with the
-    number of other holders.
+    number of other holders.  Only DHCP servers get ``relays``, the hypervisors that relay to an address.
     """
     is_reflector = host.kind == "route_reflector"
     is_strict = is_reflector and host.settings.origin_validation == "strict"
+    served = host.settings.serves_dhcp_at
     counts = holders() if host.settings.anycast == "spread" and host.anycast else {}
     return HostSlice(
         common=common,
@@ -37,4 +39,5 @@ def host_slice(
         owners=owners() if is_strict else (),
         edges=tuple(edges),
         holders=tuple((prefix, counts[prefix]) for prefix in host.anycast if counts.get(prefix, 1) > 1),
+        relays=relays(served) if served is not None else (),
     )

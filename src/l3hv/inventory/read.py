@@ -167,7 +167,8 @@ def _read(
     """Read the hosts that the run touches, the hosts that have changed, and the reflectors.
 
     Reflectors are few, and the announcements of all other hosts depend on them: if a reflector or a common
-    fact has changed, all hosts are read.
+    fact has changed, all hosts are read.  They are read, too, if the run touches a DHCP server, whose
+    configuration has the guests of all hypervisors.
     """
     wanted = [
         host
@@ -179,7 +180,12 @@ def _read(
     ]
     reading = read_hosts(inventory, kinds, wanted)
     rest = [host for host in kinds if host not in reading.seen]
-    if rest and reading.basis != index.basis:
+    serves_dhcp = any(
+        intent.settings.serves_dhcp_at is not None
+        for host, intent in reading.hosts.items()
+        if host in touched
+    )
+    if rest and (serves_dhcp or reading.basis != index.basis):
         return read_hosts(inventory, kinds, [*wanted, *rest])
     return reading
 

@@ -236,6 +236,7 @@ class Settings:
     address that a guest of the same host holds: they stay there (``local``) or are spread over all holders.
     ``data_plane`` is the means by which a hypervisor keeps its domains apart: policy rules, or VRFs.
     ``dhcp`` is the source of the guests' leases: this host, the ``dhcp_servers`` (by a relay), or none.
+    ``serves_dhcp_at`` is the address at which an edge router is such a server.
     """
 
     mtu: int
@@ -249,6 +250,7 @@ class Settings:
     data_plane: DataPlane
     dhcp: Dhcp
     dhcp_servers: tuple[str, ...]
+    serves_dhcp_at: str | None
     origin_validation: OriginValidation
     prefix_limit_margin: int
     prefix_limit_action: LimitAction
@@ -388,7 +390,8 @@ class HostSlice:
     ``largest`` is set only for reflectors, ``owners`` only for reflectors with strict origin validation.
     ``edges``, the edge routers on the host's paths, is set only for hypervisors that prefer one default
     route.  ``holders`` is set only for hypervisors that spread anycast: each prefix that both their guests
-    and other hypervisors hold, with the number of hypervisors that hold it.
+    and other hypervisors hold, with the number of hypervisors that hold it.  ``relays`` is set only for DHCP
+    servers: the hypervisors that relay their guests' messages to this host.
     """
 
     common: Common
@@ -398,3 +401,4 @@ class HostSlice:
     owners: tuple[Owner, ...]
     edges: tuple[Peer, ...]
     holders: tuple[tuple[str, int], ...]
+    relays: tuple[HostIntent, ...] = ()

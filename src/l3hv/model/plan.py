@@ -307,6 +307,8 @@ class RelayedGuest:
 
     interface: str
     """The port's name on the hypervisor."""
+    circuit_id: str
+    """The circuit id of the guest's messages: the hypervisor's name and the port's. No other guest has it."""
     mac: str
     """The guest's MAC."""
     address: str
@@ -329,6 +331,75 @@ class DhcpRelay:
     """The addresses of the servers."""
     guests: tuple[RelayedGuest, ...]
     """The guests with a lease."""
+
+
+@dataclass(frozen=True)
+class ServedGuest:
+    """A guest whose lease a DHCP server in the fabric offers."""
+
+    name: str
+    """The guest's name."""
+    circuit_id: str
+    """The circuit id of the guest's relayed messages: its hypervisor and its port. It selects the lease."""
+    mac: str
+    """The guest's MAC. The relay accepts no other, so the server does not compare it."""
+    address: str
+    """The guest's address."""
+    mtu: int | None
+    """The guest's MTU in bytes, if it is not that of its pool."""
+
+
+@dataclass(frozen=True)
+class ServedPool:
+    """A subnet of which a DHCP server in the fabric offers leases."""
+
+    id: int
+    """The number of C(prefix), which does not change when other pools come and go."""
+    name: str
+    """The pool's name."""
+    prefix: str
+    """The pool's prefix, or one address of it: guests behind a link-local gateway have single addresses."""
+    gateway: str
+    """The guests' gateway, which they also take for the server."""
+    mtu: int
+    """The MTU of most of its guests in bytes."""
+    dns: tuple[str, ...]
+    """The IPv4 addresses of name servers."""
+    search: tuple[str, ...]
+    """The DNS search domains."""
+    routes: str | None
+    """The value of option 121 in hexadecimal (RFC 3442), because Kea 2.2 has no other notation; none without
+    routes."""
+    guests: tuple[ServedGuest, ...]
+    """Its guests."""
+
+
+@dataclass(frozen=True)
+class ServedRelay:
+    """A hypervisor that relays its guests' messages to a DHCP server in the fabric."""
+
+    name: str
+    """The hypervisor's name."""
+    address: str
+    """The address from which it relays."""
+    prefix: str
+    """The first characters of all circuit ids of its guests."""
+    length: int
+    """The number of these characters."""
+
+
+@dataclass(frozen=True)
+class DhcpServer:
+    """The DHCPv4 server for the guests of hypervisors that relay to it."""
+
+    address: str
+    """The address that the hypervisors relay to."""
+    lease_s: int
+    """The duration of a lease in s."""
+    relays: tuple[ServedRelay, ...]
+    """The hypervisors: the server answers no other sender."""
+    pools: tuple[ServedPool, ...]
+    """The pools of their guests."""
 
 
 @dataclass(frozen=True)
@@ -600,7 +671,7 @@ class RoutingTable:
     """The BIRD table whose BGP routes are copied to this table: the routes in ``accepts``, or all routes if
     it is empty. None for a table without copies."""
     prefsrc: str | None
-    """The preferred source of the copied routes; none if the kernel chooses."""
+    """The preferred source of its routes; none if the kernel chooses."""
     persists: bool
     """Whether its routes stay in the kernel when the table is removed from the configuration."""
     ecmp: Ecmp
@@ -964,6 +1035,8 @@ class HostPlan:
     """The subnets from which DHCP offers addresses."""
     guest_services: GuestServices
     """The services that the guests need."""
+    dhcp_server: DhcpServer | None
+    """The DHCP server for guests of other hosts; none on most hosts."""
     packet_filter: PacketFilter
     """The packets that pass the interfaces of the fabric."""
     routing: Routing

@@ -53,7 +53,7 @@ class Machine:
 
     ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
     that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router
-    that l3hv does not configure.
+    that l3hv does not configure.  ``serves_dhcp`` is true for a DHCP server for guests of other machines.
     """
 
     name: str
@@ -64,11 +64,13 @@ class Machine:
     managed: bool = True
     needs: tuple[str, ...] = ()
     emulated: bool = False
+    serves_dhcp: bool = False
 
     @property
     def image(self) -> str:
-        """The image that the machine boots: its system, followed by the daemon unless that is bird2."""
-        return self.system if self.daemon == "bird2" else f"{self.system}-{self.daemon}"
+        """The image that the machine boots: its system, its daemon unless that is bird2, and ``dhcp``."""
+        daemon = "" if self.daemon == "bird2" else f"-{self.daemon}"
+        return f"{self.system}{daemon}{'-dhcp' if self.serves_dhcp else ''}"
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def guest_services(host: HostIntent, guests: tuple[GuestPlan, ...], source: str 
     has_leases, settings = any(guest.lease is not None for guest in guests), host.settings
     relay = None
     if has_leases and settings.dhcp == "relay" and source is not None:
-        relay = DhcpRelay(host.name, source, settings.dhcp_servers, tuple(_relayed(guests)))
+        relay = DhcpRelay(host.name, source, settings.dhcp_servers, tuple(_relayed(host.name, guests)))
     return GuestServices(
         dhcp=has_leases and settings.dhcp == "server",
         dhcp_relay=relay,
@@ -145,12 +145,23 @@ def guest_services(host: HostIntent, guests: tuple[GuestPlan, ...], source: str 
     )
 
 
-def _relayed(guests: Iterable[GuestPlan]) -> Iterator[RelayedGuest]:
+def circuit_prefix(hypervisor: str) -> str:
+    """Return the characters with which the circuit ids of a hypervisor's guests begin.
+
+    >>> circuit_prefix("hv1") + "vm1"
+    'hv1/vm1'
+    """
+    return f"{hypervisor}/"
+
+
+def _relayed(hypervisor: str, guests: Iterable[GuestPlan]) -> Iterator[RelayedGuest]:
     for guest in guests:
         if guest.lease is not None:
             gateway = next(own.address for own in guest.addresses if own.family == "ipv4")
-            link = guest.lease.network or gateway
-            yield RelayedGuest(guest.interface, guest.mac, guest.lease.address, gateway, link)
+            # A link-local gateway is in no pool.
+            link = gateway if guest.lease.network is None else guest.lease.address
+            circuit = circuit_prefix(hypervisor) + guest.interface
+            yield RelayedGuest(guest.interface, circuit, guest.mac, guest.lease.address, gateway, link)
 
 
 def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from l3hv.model.intent import HostSlice
 from l3hv.model.plan import HostPlan
 from l3hv.plan.anycast import spread_anycast
+from l3hv.plan.dhcp_server import dhcp_server
 from l3hv.plan.guest_ports import dhcp_pools, guest_plans, guest_services
 from l3hv.plan.kernel import sysctls
 from l3hv.plan.packet_filter import packet_filter
@@ -42,6 +43,7 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
         guests=guests,
         dhcp_pools=dhcp_pools(common, guests),
         guest_services=guest_services(host, guests, source),
+        dhcp_server=dhcp_server(host_slice),
         packet_filter=packet_filter(common, host, guests, anycast, named_sessions),
         routing=routing(
             host_slice,

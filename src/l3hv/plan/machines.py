@@ -34,6 +34,7 @@ def _machine(host: HostIntent) -> Machine:
         daemon=settings.daemon,
         managed=settings.managed,
         needs=("vrf",) if host.uses_vrfs else (),
+        serves_dhcp=settings.serves_dhcp_at is not None,
     )
 
 

@@ -35,6 +35,7 @@ REQUIRED_SETTINGS: Mapping[str, Settings] = {
         "DynamicUser": "yes",
         "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE",
     },
+    "l3hv-dhcp-server.service": {**_ALWAYS, "User": "_kea", "CapabilityBoundingSet": "CAP_NET_BIND_SERVICE"},
     "l3hv-dhcp-checksums.service": {**_ALWAYS, "CapabilityBoundingSet": "CAP_NET_ADMIN"},
     "l3hv-ndp-proxy.service": {**_ALWAYS, "DynamicUser": "yes", "CapabilityBoundingSet": "CAP_NET_RAW"},
     "radvd.service": {

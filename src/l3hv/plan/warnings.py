@@ -28,7 +28,15 @@ def warnings(host_slice: HostSlice) -> tuple[str, ...]:
         *_unbounded_restart(host_slice),
         *_frr_as_reflector(host_slice),
         *_late_bird(host_slice),
+        *_server_without_relays(host_slice),
     )
+
+
+def _server_without_relays(host_slice: HostSlice) -> Iterator[str]:
+    """Yield a warning of a DHCP server that no hypervisor relays to."""
+    address = host_slice.host.settings.serves_dhcp_at
+    if address is not None and not host_slice.relays:
+        yield f"no hypervisor relays DHCP to {address}: set l3hv_dhcp: relay and l3hv_dhcp_servers on them"
 
 
 def _missing_paths(host_slice: HostSlice) -> Iterator[str]:

@@ -10,6 +10,7 @@ from l3hv.model.plain import from_plain
 from l3hv.model.plan import (
     AnycastDomain,
     DhcpRelay,
+    DhcpServer,
     GuestPlan,
     GuestRoute,
     HostPlan,
@@ -22,6 +23,7 @@ from l3hv.model.plan import (
     Uplink,
 )
 from l3hv.model.profiles import LLGR_PROFILES
+from l3hv.model.text import counted
 
 Row = tuple[str, ...]
 
@@ -58,6 +60,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type, route.prefix) for route in plan.last_resorts)
     )
+    yield from _section("DHCP server", _dhcp_server(plan.dhcp_server))
     yield from _section("Guests", (row for guest in plan.guests for row in _guest(guest)))
     yield from _section("DHCP relay", _relay(plan.guest_services.dhcp_relay))
     shared = ((guest.interface, guest.shared_prefix) for guest in plan.guests if guest.shared_prefix)
@@ -141,6 +144,14 @@ def _rule(rule: Rule) -> Row:
     )
     text = " ".join(f"{word} {value}" for word, value in words if value is not None)
     return (rule.family, str(rule.priority), text, f"# {rule.why}")
+
+
+def _dhcp_server(server: DhcpServer | None) -> Iterator[Row]:
+    if server is None:
+        return
+    yield (server.address, f"for {counted(len(server.relays), 'hypervisor')}")
+    for pool in server.pools:
+        yield (pool.name, pool.prefix, counted(len(pool.guests), "guest"))
 
 
 def _guest(guest: GuestPlan) -> Iterator[Row]:

@@ -196,6 +196,7 @@ def _add_building(verbs: _Verbs) -> None:
         "--daemon", default=image.DEFAULT_DAEMON, choices=sorted(image.DAEMON_PACKAGES), help="routing daemon"
     )
     added.add_argument("--bare", action="store_true", help="omit the routing packages")
+    added.add_argument("--dhcp-server", action="store_true", help="add the packages of a DHCP server")
     added.add_argument("--rebuild", action="store_true", help="build it even if it is cached")
     added.add_argument("--all", action="store_true", help="build all images, several at the same time")
 
@@ -296,7 +297,7 @@ def _image(options: argparse.Namespace) -> None:
         guest = image.guest_recipe(guest_system.SYSTEM)
         print(*image.ensure_images([*image.all_recipes(), guest], say), sep="\n")
         return
-    wanted = image.recipe(options.system, options.daemon, bare=options.bare)
+    wanted = image.recipe(options.system, options.daemon, bare=options.bare, serves_dhcp=options.dhcp_server)
     print(image.ensure_image(wanted, say, rebuild=options.rebuild))
 
 

@@ -43,6 +43,8 @@ BASE_PACKAGES = (
     "tcpdump",
 )
 ROUTING_PACKAGES = ("dnsmasq", "iptables", "nftables", "python3-pyroute2", "radvd")
+DHCP_SERVER_PACKAGES = ("kea-dhcp4-server",)
+"""The packages of a DHCP server for guests of other machines; few machines are one."""
 DAEMON_PACKAGES = {
     "bird1": ("bird",),
     "bird2": ("bird2",),
@@ -131,7 +133,9 @@ DAEMONS = {
 """The routing daemons in each system's archive."""
 
 
-def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> Recipe:
+def recipe(
+    system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False, serves_dhcp: bool = False
+) -> Recipe:
     """Return the recipe of ``system`` with ``daemon``; bare omits the packages that the roles install."""
     if system not in SUITES:
         raise TwinError(f"there is no image of the system {system!r}: choose one of {', '.join(SUITES)}")
@@ -145,6 +149,9 @@ def recipe(system: str, daemon: str = DEFAULT_DAEMON, *, bare: bool = False) -> 
         return Recipe(f"{system}-bare", SUITES[system], BASE_PACKAGES, sshd_settings)
     packages = BASE_PACKAGES + DAEMON_PACKAGES[daemon] + ROUTING_PACKAGES
     name = system if daemon == DEFAULT_DAEMON else f"{system}-{daemon}"
+    if serves_dhcp:
+        packages += DHCP_SERVER_PACKAGES
+        name += "-dhcp"
     return Recipe(name, SUITES[system], packages, sshd_settings)
 
 
@@ -218,7 +225,8 @@ def ensure_images(wanted: Iterable[Recipe], say: Callable[[str], None]) -> list[
 def all_recipes() -> list[Recipe]:
     """Return the recipes of all images of machines, bare ones included."""
     daemons = [recipe(system, daemon) for system in SUITES for daemon in DAEMONS[system]]
-    return [*daemons, *(recipe(system, bare=True) for system in SUITES)]
+    servers = [recipe(system, serves_dhcp=True) for system in SUITES]
+    return [*daemons, *servers, *(recipe(system, bare=True) for system in SUITES)]
 
 
 def _remove_leftovers(building: Path) -> None:

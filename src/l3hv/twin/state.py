@@ -283,6 +283,7 @@ def machine_from(stored: Mapping[str, Any]) -> Machine:
         managed=stored.get("managed", True),
         needs=tuple(stored.get("needs", ())),
         emulated=stored.get("emulated", False),
+        serves_dhcp=stored.get("serves_dhcp", False),
     )
 
 

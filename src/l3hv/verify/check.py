@@ -44,6 +44,7 @@ class Kind(StrEnum):
     LISTENERS = auto()
     OTHER_LISTENERS = auto()
     CONFIGURATION = auto()
+    SERVICE_CONFIGURATION = auto()
     ROUTER_ID = auto()
     LINK = auto()
     SIZE = auto()

@@ -70,6 +70,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *((Key(Kind.UNIT, unit_of(unit)), UnitState("active", "enabled")) for unit in units(plan)),
             *_unit_settings(plan),
             *_listeners(plan),
+            *_services(plan),
             *_links(plan),
             *_networkd(plan, guests),
             *_rules(plan),
@@ -114,6 +115,8 @@ def units(plan: HostPlan) -> list[str]:
     if services.dhcp or services.dhcp_relay is not None:
         server = "l3hv-dhcp" if services.dhcp else "l3hv-dhcp-relay"
         units += [f"{server}.service", "l3hv-dhcp-checksums.service"]
+    if plan.dhcp_server is not None:
+        units.append("l3hv-dhcp-server.service")
     if services.advertisements:
         units.append("radvd.service")
     if services.ndp_proxy:
@@ -145,11 +148,18 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
             yield Key(Kind.LISTENERS, unit_of(unit)), (BGP,)
     if RESCANS in units(plan):
         yield Key(Kind.LISTENERS, unit_of(RESCANS)), ("udp 3179",)
-    for unit in ("l3hv-dhcp", "l3hv-dhcp-relay"):
+    for unit in ("l3hv-dhcp", "l3hv-dhcp-relay", "l3hv-dhcp-server"):
         if f"{unit}.service" in units(plan):
             yield Key(Kind.LISTENERS, unit_of(unit)), (DHCP,)
     if "radvd.service" in units(plan):
         yield Key(Kind.LISTENERS, unit_of("radvd")), ("raw ipv6 58",)
+
+
+def _services(plan: HostPlan) -> Iterator[Item]:
+    """Yield the services of which the running configuration is compared with the file; "": no difference."""
+    for unit in ("l3hv-dhcp-relay.service", "l3hv-dhcp-server.service"):
+        if unit in units(plan):
+            yield Key(Kind.SERVICE_CONFIGURATION, unit_of(unit)), ""
 
 
 def _networkd(plan: HostPlan, guests: Iterable[GuestPlan]) -> Iterator[Item]:

@@ -85,6 +85,7 @@ def findings(plan: HostPlan, seen: Observation) -> dict[Key, Value]:
             *_units(plan, seen),
             *_unit_settings(plan, seen),
             *_listeners(seen),
+            *_services(seen),
             *_links(plan, seen),
             *_networkd(plan, seen),
             *_rules(plan, seen),
@@ -163,6 +164,11 @@ def _listeners(seen: Observation) -> Iterator[Item]:
             others.append((name, tuple(sockets)))
     if others:
         yield Key(Kind.OTHER_LISTENERS, HOST), tuple(others)
+
+
+def _services(seen: Observation) -> Iterator[Item]:
+    for unit, text in seen["services"].items():
+        yield Key(Kind.SERVICE_CONFIGURATION, unit_of(unit)), str(text)
 
 
 def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:

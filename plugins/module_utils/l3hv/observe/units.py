@@ -19,6 +19,7 @@ UNITS = (
     "frr.service",
     "l3hv-dhcp.service",
     "l3hv-dhcp-relay.service",
+    "l3hv-dhcp-server.service",
     "l3hv-dhcp-checksums.service",
     "l3hv-ndp-proxy.service",
     "radvd.service",

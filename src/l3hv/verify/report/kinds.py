@@ -76,6 +76,7 @@ WORDING: dict[Kind, Wording] = {
     Kind.LISTENERS: Wording("units", "listeners {name}", words.listeners),
     Kind.OTHER_LISTENERS: Wording("units", "listeners of others", words.listeners_of_units),
     Kind.CONFIGURATION: Wording("configuration", "running configuration", words.configuration),
+    Kind.SERVICE_CONFIGURATION: Wording("configuration", "configuration of {name}", words.difference),
     Kind.ROUTER_ID: Wording("configuration", "router id", words.plain_text),
     Kind.LINK: Wording("links", "link {name}", words.link),
     Kind.SIZE: Wording("links", "size {path} to {peer} {domain} {family}", words.size),

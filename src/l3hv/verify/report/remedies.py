@@ -47,6 +47,7 @@ REMEDIES: dict[Kind, str] = {
     Kind.LISTENERS: "ss -lnup; ss -lntp; ss -lnwp",
     Kind.OTHER_LISTENERS: "ss -lnup; ss -lntp; ss -lnwp",
     Kind.CONFIGURATION: "run site.yml: it loads the configuration, and undoes a change by hand",
+    Kind.SERVICE_CONFIGURATION: "run site.yml: it loads the configuration, and undoes a change by hand",
     Kind.ROUTER_ID: "run site.yml",
     Kind.LINK: "networkctl status {name}",
     Kind.SIZE: "ping -M do -s SIZE the reflector on path {path}; look at the MTU of the switches between",

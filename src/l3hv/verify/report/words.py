@@ -389,6 +389,11 @@ def configuration(state: Configuration | ChangedFile | OtherRunning | NoAnswer) 
             return f"no answer from {TITLES[daemon]} ({error})"
 
 
+def difference(text: str) -> str:
+    """Return the difference of a service from its configuration file."""
+    return text or INTENDED
+
+
 def session(state: SessionState) -> str:
     """Return the state of a BGP session."""
     if state.state == ESTABLISHED:
