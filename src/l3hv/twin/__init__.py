@@ -15,6 +15,7 @@ HOST_PACKAGES = (
     "qemu-system-x86",
     "systemd-container",
     "util-linux",
+    "zstd",
 )
 """Debian packages that the twin needs on its host."""
 

@@ -18,6 +18,7 @@ import select
 import shlex
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -86,6 +87,8 @@ MODULES = (
     "net",
 )
 """The directories of the kernel's modules that machines have; ``fs/mbcache.ko`` is one file."""
+PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen")
+"""The header of the ELF note with the address at which QEMU starts a kernel that is not compressed."""
 AT_BOOT = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay")
 """The modules that the first process loads; the kernel loads all others when it needs them."""
 READY = "l3hv-ready"
@@ -110,21 +113,22 @@ def lacks(kind: str) -> bool:
 class Kernel:
     """A kernel of Debian: the files that QEMU boots, and the modules of the machines."""
 
-    vmlinuz: Path
+    linux: Path
     initramfs: Path
     modules: Path
 
 
 def ensure_kernel(suite: str, say: Callable[[str], None]) -> Kernel:
     """Return the cloud kernel of a Debian suite; fetch and unpack its package if it is not cached."""
-    directory = CACHE / f"kernel-{suite}-{_digest(INIT.read_bytes(), str((MODULES, AT_BOOT)).encode())}"
+    version = _digest(INIT.read_bytes(), str((MODULES, AT_BOOT, PVH_NOTE)).encode())
+    directory = CACHE / f"kernel-{suite}-{version}"
     with _locked(directory):
         if not directory.is_dir():
-            say(f"extracting the kernel of {suite} from its package (about twenty seconds)")
+            say(f"extracting the kernel of {suite} from its package (about thirty seconds)")
             with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
                 _build_kernel(suite, Path(building)).rename(directory)
         _prune(directory, f"kernel-{suite}-*")
-    return Kernel(directory / "vmlinuz", directory / "initramfs", directory / "lib/modules")
+    return Kernel(directory / "linux", directory / "initramfs", directory / "lib/modules")
 
 
 def _build_kernel(suite: str, building: Path) -> Path:
@@ -137,8 +141,25 @@ def _build_kernel(suite: str, building: Path) -> Path:
     _unpack_modules(packed, made / "lib/modules" / release)
     subprocess.run(["busybox", "depmod", "-b", made, release], check=True)
     _make_initramfs(made, release, building / "root")
-    shutil.copy(vmlinuz, made / "vmlinuz")
+    (made / "linux").write_bytes(_uncompressed(vmlinuz.read_bytes()))
     return made
+
+
+def _uncompressed(packed: bytes) -> bytes:
+    """Return the kernel in a ``vmlinuz`` (bzImage) as an ELF file, or ``packed`` if QEMU could not boot it.
+
+    A machine would decompress its kernel at each boot; on an emulated CPU this takes two seconds.
+    """
+    # https://docs.kernel.org/arch/x86/boot.html: setup_sects, payload_offset and payload_length.
+    offset, length = struct.unpack_from("<II", packed, 0x248)
+    start = (packed[0x1F1] + 1) * 512 + offset
+    payload = packed[start : start + length - 4]  # the kernel's build appends the size
+    kernel = b""
+    if payload.startswith(b"\xfd7zXZ"):
+        kernel = lzma.LZMADecompressor().decompress(payload)
+    elif payload.startswith(b"\x28\xb5\x2f\xfd"):
+        kernel = subprocess.run(["zstd", "-dc"], input=payload, capture_output=True, check=True).stdout
+    return kernel if PVH_NOTE in kernel else packed
 
 
 def accelerator(kernel: Kernel) -> tuple[str, ...]:
@@ -155,7 +176,7 @@ def accelerator(kernel: Kernel) -> tuple[str, ...]:
 
 
 def _boots_with_kvm(kernel: Kernel) -> bool:
-    arguments = ("-m", "128", "-kernel", str(kernel.vmlinuz), "-append", "quiet panic=-1")
+    arguments = ("-m", "128", "-kernel", str(kernel.linux), "-append", "quiet panic=-1")
     try:
         done = subprocess.run(
             [*QEMU, *VIRTUALISATION, "-machine", "pc", *arguments],
@@ -230,7 +251,7 @@ def ensure_disk(root: Path, kernel: Kernel, say: Callable[[str], None]) -> Path:
     """Return the disk of an image, with the kernel's modules and ``FILES``; machines only read it."""
     files = sorted(path for path in FILES.rglob("*") if path.is_file())
     version = _digest(*(path.read_bytes() for path in files), busybox().read_bytes())
-    disk = CACHE / f"{root.name}-{kernel.vmlinuz.parent.name}-{version}.ext4"
+    disk = CACHE / f"{root.name}-{kernel.linux.parent.name}-{version}.ext4"
     with _locked(disk):
         if not disk.exists():
             say(f"writing the disk of {root.name} (about ten seconds)")
@@ -608,7 +629,7 @@ class Boot:
             old.unlink(missing_ok=True)
         self._command = [
             *(*QEMU, *accelerator(kernel), "-S", "-machine", "pc", "-smp", "1", "-m", str(MEMORY_MIB)),
-            *("-append", KERNEL_ARGUMENTS, "-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs)),
+            *("-append", KERNEL_ARGUMENTS, "-kernel", str(kernel.linux), "-initrd", str(initramfs)),
             *("-qmp", f"unix:{self._control},server=on,wait=off"),
             *("-serial", f"file:{self._console}", "-serial", f"unix:{self._names},server=on,wait=off"),
             *_drives(disk, files / "layer.ext4"),
