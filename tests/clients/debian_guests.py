@@ -28,6 +28,7 @@ PACKAGES = (
     *image.GUEST_PACKAGES,
     "cloud-init",
     "ifupdown",
+    "net-tools",  # cloud-init's routes for ifupdown
     "netplan.io",
     "python3-cffi-backend",  # debootstrap does not resolve the virtual packages of python3-cryptography
     "systemd-resolved",

@@ -1,5 +1,6 @@
 """Debian's network clients behind a link-local gateway, as guests of a pool like one of CloudStack.
 
+cloud-init also configures guests of a pool of the default design, whose gateway is in the guests' subnet.
 All guests boot at the same time. Leases last two minutes, so each client renews its lease during the tests.
 The tests assert what each client does by itself, also where that is not enough; docs/designs.md has a table.
 """
@@ -25,8 +26,7 @@ from l3hv.render.network_data import network_data
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
 INVENTORY = REPOSITORY / "inventories" / "link-local-gateway"
-GATEWAY, GATEWAY6, DNS = "169.254.0.1", "fe80::1", "192.0.2.8"
-POOL4, POOL6 = "203.0.113", "2001:db8:cb00:7200"
+GATEWAY6, DNS = "fe80::1", "192.0.2.8"
 PACKAGES = {
     "dhclient": "isc-dhcp-client",
     "dhcpcd": "dhcpcd-base",
@@ -50,6 +50,28 @@ NO_RESOLVCONF = "its name servers need the package resolvconf"
 
 
 @dataclass(frozen=True)
+class Pool:
+    """A pool: the beginning of its addresses, the length that its guests see, and its gateway."""
+
+    ipv4: str
+    length: int
+    gateway: str
+
+
+CLOUD = Pool("203.0.113", 32, "169.254.0.1")
+DEFAULT = Pool("192.0.2", 25, "192.0.2.254")
+DEFAULT_POOL = """\
+  default:
+    domain: public
+    ipv4: 192.0.2.128/25
+    gateway: 192.0.2.254
+    ipv6: 2001:db8:cb00:7300::/56
+    dns: [192.0.2.8]
+"""
+"""A pool of the default design: its gateway is in the subnet of its guests, which have a /64 each."""
+
+
+@dataclass(frozen=True)
 class Case:
     """A client, and the reasons for which a part of its network does not work.
 
@@ -61,6 +83,7 @@ class Case:
     fails4: str = ""
     fails6: str = ""
     fails_dns: str = ""
+    pool: Pool = CLOUD
 
 
 DHCP_CASES = {
@@ -82,20 +105,20 @@ DHCP_CASES = {
         )
     ),
 }
+WITH_NETWORKD = Client(("cloud-init.target", *NETWORKD_UNITS))
+ENI = Client(("cloud-init.target", "networking.service"))
+NETWORK_MANAGER = Client(("cloud-init.target", "NetworkManager.service"))
 CASES = {
     **DHCP_CASES,
-    "cinetplan": Case(Client(("cloud-init.target", *NETWORKD_UNITS)), "netplan"),
+    "cinetplan": Case(WITH_NETWORKD, "netplan"),
     # These get their default route of IPv6 by router advertisements: cloud-init does not render accept-ra.
-    "cinetworkd": Case(Client(("cloud-init.target", *NETWORKD_UNITS)), "networkd", fails4=NO_ON_LINK),
-    "cieni": Case(
-        Client(("cloud-init.target", "networking.service")),
-        "eni",
-        fails4=NO_ON_LINK,
-        fails_dns=NO_RESOLVCONF,
-    ),
-    "cinm": Case(
-        Client(("cloud-init.target", "NetworkManager.service")), "network-manager", fails6=NO_DEFAULT6
-    ),
+    "cinetworkd": Case(WITH_NETWORKD, "networkd", fails4=NO_ON_LINK),
+    "cieni": Case(ENI, "eni", fails4=NO_ON_LINK, fails_dns=NO_RESOLVCONF),
+    "cinm": Case(NETWORK_MANAGER, "network-manager", fails6=NO_DEFAULT6),
+    "dnetplan": Case(WITH_NETWORKD, "netplan", pool=DEFAULT),
+    "dnetworkd": Case(WITH_NETWORKD, "networkd", pool=DEFAULT),
+    "deni": Case(ENI, "eni", fails_dns=NO_RESOLVCONF, pool=DEFAULT),
+    "dnm": Case(NETWORK_MANAGER, "network-manager", pool=DEFAULT),
 }
 NUMBERS = {name: 140 + at for at, name in enumerate(CASES)}
 HYPERVISORS = ("hv1", "hv2", "hv3")
@@ -105,22 +128,35 @@ def mac_of(name: str) -> str:
     return f"50:54:33:00:01:{NUMBERS[name]:02x}"
 
 
+def ipv4_of(name: str) -> str:
+    return f"{CASES[name].pool.ipv4}.{NUMBERS[name]}"
+
+
+def prefix6_of(name: str) -> str:
+    """Return the beginning of the guest's /64: one for all in the pool `cloud`, otherwise its own."""
+    return (
+        "2001:db8:cb00:7200:" if CASES[name].pool is CLOUD else f"2001:db8:cb00:73{NUMBERS[name] - 128:02x}:"
+    )
+
+
 def ipv6_of(name: str) -> str:
     """Return the address of a guest: from SLAAC, or the one that cloud-init sets."""
-    if CASES[name].renderer:
-        return f"{POOL6}::{NUMBERS[name]}"
-    return f"{POOL6}:5254:33ff:fe00:1{NUMBERS[name]:02x}"
+    if CASES[name].renderer and CASES[name].pool is CLOUD:
+        return f"{prefix6_of(name)}:{NUMBERS[name]}"
+    return f"{prefix6_of(name)}5254:33ff:fe00:1{NUMBERS[name]:02x}"
 
 
 def inventory_of_clients(directory: Path) -> Path:
-    """Return a copy of the inventory in which each client is a guest of the pool `cloud`."""
+    """Return a copy of the inventory in which each client is a guest of its pool."""
     copy = copy_of(INVENTORY, directory)
+    with (copy / "group_vars" / "all" / "fabric.yml").open("a") as fabric:
+        fabric.write(DEFAULT_POOL)
     for at, hypervisor in enumerate(HYPERVISORS):
         file = copy / "host_vars" / f"{hypervisor}.yml"
         intent = yaml.safe_load(file.read_text())
         intent["l3hv_guests"] = [
-            {"name": name, "mac": mac_of(name), "ipv4": f"{POOL4}.{NUMBERS[name]}"}
-            | ({"ipv6": ipv6_of(name)} if CASES[name].renderer else {})
+            {"name": name, "mac": mac_of(name), "ipv4": ipv4_of(name)}
+            | ({"ipv6": ipv6_of(name)} if CASES[name].renderer and CASES[name].pool is CLOUD else {})
             for name in list(CASES)[at :: len(HYPERVISORS)]
         ]
         file.write_text(yaml.safe_dump(intent))
@@ -190,13 +226,14 @@ def reaches(guest: DebianGuest, address: str) -> bool:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_ipv4_over_the_link_local_gateway(guests: dict[str, DebianGuest], name: str) -> None:
+def test_ipv4(guests: dict[str, DebianGuest], name: str) -> None:
     guest, case = guests[name], CASES[name]
-    wait_for(f"the address of {name}", lambda: f"{POOL4}.{NUMBERS[name]}/32" in addresses(guest), 60)
+    own = f"{ipv4_of(name)}/{case.pool.length}"
+    wait_for(f"the address of {name}", lambda: own in addresses(guest), 60)
     if case.fails4:
         assert default_gateways(guest, 4) == set(), f"no longer true: {case.fails4}"
         return
-    wait_for("the default route", lambda: default_gateways(guest, 4) == {GATEWAY}, 20)
+    wait_for("the default route", lambda: default_gateways(guest, 4) == {case.pool.gateway}, 20)
     wait_for("the Internet", lambda: reaches(guest, INTERNET[4]), 20)
 
 
@@ -211,21 +248,23 @@ def test_name_servers(guests: dict[str, DebianGuest], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_ipv6_over_fe80_1(guests: dict[str, DebianGuest], name: str) -> None:
+def test_ipv6(guests: dict[str, DebianGuest], name: str) -> None:
     """IPv6 works if the guest has the address of the plan."""
     guest, case = guests[name], CASES[name]
-    found = wait_for("an address", lambda: [own for own in addresses(guest) if own.startswith(POOL6)], 60)
+    prefix = prefix6_of(name)
+    found = wait_for("an address", lambda: [own for own in addresses(guest) if own.startswith(prefix)], 60)
     own = {address.partition("/")[0] for address in found}
     if case.fails6 == NOT_EUI64:
         assert ipv6_of(name) not in own, f"no longer true: {case.fails6}"
         assert GATEWAY6 in default_gateways(guest, 6)
         assert not reaches(guest, INTERNET[6])
         return
-    assert own == {ipv6_of(name)}
+    if case.pool is CLOUD:
+        assert own == {ipv6_of(name)}
     if case.fails6:
         assert default_gateways(guest, 6) == set(), f"no longer true: {case.fails6}"
         return
-    wait_for("the default route", lambda: default_gateways(guest, 6) == {GATEWAY6}, 20)
+    wait_for("the default route of IPv6", lambda: default_gateways(guest, 6) == {GATEWAY6}, 20)
     wait_for("the Internet", lambda: reaches(guest, INTERNET[6]), 20)
 
 
