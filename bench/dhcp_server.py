@@ -44,7 +44,7 @@ kea=$!
 until chroot /mnt/root python3 -I /dhcp-server in-force 2>/dev/null; do sleep 0.02; done
 took start $begin
 begin=$(now)
-chroot /mnt/root python3 -I /dhcp-server reload
+chroot /mnt/root python3 -I /dhcp-server apply
 took reload $begin
 grep VmHWM /mnt/root/proc/$kea/status
 python3 -I - <<'PYTHON'

@@ -103,7 +103,7 @@ lease
 echo "== renewal"
 renewal true
 echo "== renewal after a reload"
-renewal "control reload"
+renewal "control apply"
 
 echo "== hv2 asks for its own guests"
 message 172.22.2.2 172.22.2.2 203.0.113.254 hv2/vm2 $OTHER_MAC
@@ -125,7 +125,7 @@ message 172.22.2.2 172.22.2.2 203.0.113.254 hv2/vm2 $OTHER_MAC
 echo "== moved"
 place "$MOVED"
 control in-force 2>&1 | cut -d' ' -f1-4
-control reload
+control apply
 control in-force
 echo "in force"
 end $relay
@@ -139,21 +139,21 @@ renewal true
 echo "== another MAC at the same port"
 end $relay
 place "$REPLACED"
-control reload
+control apply
 start_relay hv2 2 $NEW_MAC
 ip -n guest link set eth0 address $NEW_MAC
 lease
 
 echo "== without Kea"
 end $kea
-control reload 2>&1 | cut -d'(' -f1
+control apply 2>&1 | cut -d'(' -f1
 lease
 sleep 9 # longer than the relay waits for an answer, and than it takes to notice
 cat /run/relay.log
 echo "== after an invalid configuration"
 start_kea
 sed 's/"valid-lifetime"/"valid-lifetimes"/' "$REPLACED" >/mnt/root/etc/kea/l3hv/kea-dhcp4.conf
-control reload 2>&1 | cut -d: -f1
+control apply 2>&1 | cut -d: -f1
 lease
 end $relay
 end $kea

@@ -150,6 +150,7 @@ def test_images_with_different_content_have_different_names():
         image.recipe(*each) for each in (("debian12", "bird2"), ("debian13", "bird2"), ("debian13", "bird3"))
     ]
     recipes += [image.recipe(system, bare=True) for system in image.SUITES]
+    recipes += [image.recipe(system, serves_dhcp=True) for system in image.SUITES]
     assert len({image.image_root(recipe) for recipe in recipes}) == len(recipes)
 
 
