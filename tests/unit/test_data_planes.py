@@ -163,6 +163,12 @@ def test_reflectors_accept_only_single_addresses_of_a_shared_prefix():
     assert [(match.low, match.high) for match in accepted] == [(128, 128)]
 
 
+def test_a_guest_of_a_shared_prefix_may_send_from_its_address_only():
+    found = plan_of([{"name": "vm1", "mac": MAC, "ipv4": "203.0.113.7"}]).packet_filter
+    assert found.sources6 == (("vm1", FROM_MAC),)
+    assert (found.sender_networks6, found.source_prefixes6, found.on_link6) == ((), (), ())
+
+
 # Link-local gateways.
 
 
@@ -195,6 +201,21 @@ def test_no_address_of_a_pool_with_a_link_local_gateway_is_reserved():
     }
     assert "10.0.0.0/32" in reserved
     assert not {prefix for prefix in reserved if prefix.startswith("203.0.113.")}
+
+
+@pytest.mark.parametrize(
+    ("pool", "address"), [("198.51.100.5/32", "198.51.100.5"), ("198.51.100.4/31", "198.51.100.5")]
+)
+def test_a_pool_with_a_link_local_gateway_may_be_of_any_size(pool: str, address: str):
+    own = {
+        "l3hv_id": 1,
+        "l3hv_uplinks": {"a": "eno1"},
+        "l3hv_guests": [{"name": "vm1", "mac": MAC, "ipv4": address}],
+    }
+    common = common_of(COMMON | {"l3hv_pools": {"small": {"ipv4": pool, "gateway": "link_local"}}})
+    (guest,) = host_plan(slices({"hv1": ("hypervisor", own)}, common)["hv1"]).guests
+    assert guest.lease is not None
+    assert (guest.lease.address, guest.lease.network) == (address, pool.partition("/")[0])
 
 
 # The summary for operators.

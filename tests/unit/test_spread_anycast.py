@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from golden_cases import cases, intent_directory
 from golden_cases import plans as golden_plans
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from intents import COMMON, EDGE, REFLECTORS, common_of, hypervisor, slices
 
@@ -143,6 +143,7 @@ def nested_prefixes(draw: st.DrawFn) -> dict[IPv4Network, int]:
     return draw(st.dictionaries(prefixes, st.integers(1, 4), max_size=12))
 
 
+@settings(deadline=None)
 @given(nested_prefixes())
 def test_every_address_has_the_share_of_its_longest_prefix(held: dict[IPv4Network, int]) -> None:
     found = shares(held)  # type: ignore[arg-type] # one family

@@ -16,6 +16,7 @@ from l3hv.model.plan import HostPlan
 from l3hv.plan.host import host_plan
 
 INVENTORIES = Path(__file__).parents[2] / "inventories"
+LAB = INVENTORIES / "lab"
 
 
 def plans(

@@ -704,7 +704,12 @@ def _check_vrfs(host: HostIntent, common: Common, notes: Notes) -> None:
 
 
 def _check_dhcp(host: HostIntent, common: Common, notes: Notes) -> None:
-    """Note a relay without servers, servers without a relay, and a relay without an address of its own."""
+    """Note a relay without servers, servers without a relay, and a relay without an address of its own.
+
+    Hosts without guests ignore these variables, which a group of all hosts may have.
+    """
+    if host.kind != "hypervisor":
+        return
     settings = host.settings
     if settings.dhcp == "relay" and not settings.dhcp_servers:
         notes.add(
@@ -718,9 +723,9 @@ def _check_dhcp(host: HostIntent, common: Common, notes: Notes) -> None:
             "l3hv_dhcp_servers",
             ", ".join(settings.dhcp_servers),
             f"Only a DHCP relay uses servers, but l3hv_dhcp is {settings.dhcp}.",
-            "Remove l3hv_dhcp_servers, or set l3hv_dhcp: relay.",
+            "Remove l3hv_dhcp_servers (in host_vars: [] for this host), or set l3hv_dhcp: relay.",
         )
-    if settings.dhcp == "relay" and host.kind == "hypervisor":
+    if settings.dhcp == "relay":
         _check_address_of_relay(host, common, notes)
 
 
