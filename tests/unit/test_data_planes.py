@@ -233,7 +233,7 @@ def test_the_summary_shows_vrfs_relays_and_shared_prefixes():
     start = lines.index("DHCP relay")
     assert [line.split() for line in lines[start + 1 : start + 3]] == [
         ["from", "172.22.0.1", "to", "172.31.0.53"],
-        ["vm1", "203.0.113.7", "gateway", "169.254.1.1", "link", "203.0.113.0"],
+        ["vm1", "203.0.113.7", "gateway", "169.254.1.1", "link", "203.0.113.7"],
     ]
     shared = lines.index("Shared /64s, answered by the NDP proxy")
     assert lines[shared + 1].split() == ["vm1", "2001:db8:7200::/64"]

@@ -83,9 +83,13 @@ def test_a_relay_replaces_the_server() -> None:
         address=SOURCE,
         servers=("172.31.0.53", "172.31.0.54"),
         guests=(
-            RelayedGuest("vm1", "50:54:33:00:00:07", "203.0.113.1", "203.0.113.254", "203.0.113.254"),
-            # The server finds the pool by an address of it: the link-local gateway belongs to none.
-            RelayedGuest("vm2", "50:54:33:00:00:09", "203.0.113.129", "169.254.1.1", "203.0.113.128"),
+            RelayedGuest(
+                "vm1", "hv1/vm1", "50:54:33:00:00:07", "203.0.113.1", "203.0.113.254", "203.0.113.254"
+            ),
+            # The server finds the pool by an address of it, and the link-local gateway is in none.
+            RelayedGuest(
+                "vm2", "hv1/vm2", "50:54:33:00:00:09", "203.0.113.129", "169.254.1.1", "203.0.113.129"
+            ),
         ),
     )
 
