@@ -464,7 +464,8 @@ def _status(options: argparse.Namespace) -> None:
 def _exec(options: argparse.Namespace) -> None:
     twin = _twin(options)
     name = twin.standing().machine(options.machine).name
-    command = power.command_in(twin, name, options.command or ["bash"])
+    terminal = ["-t"] if sys.stdin.isatty() else []
+    command = power.command_in(twin, name, options.command or ["bash"], ssh_options=terminal)
     os.execvp(command[0], command)
 
 

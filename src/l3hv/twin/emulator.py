@@ -278,7 +278,7 @@ def _build_disk(root: Path, kernel: Kernel, building: Path) -> Path:
     shutil.copytree(kernel.modules, upper / "usr/lib/modules")
     (upper / "usr/sbin").mkdir(exist_ok=True)
     shutil.copy(busybox(), upper / "usr/lib/twin/busybox")
-    (upper / "usr/sbin/modprobe").symlink_to("../lib/twin/busybox")
+    (upper / "usr/sbin/modprobe").symlink_to("../lib/twin/modprobe")
     wants = upper / "etc/systemd/system/graphical.target.wants"
     wants.mkdir()
     for unit in (upper / "etc/systemd/system").glob("*.service"):

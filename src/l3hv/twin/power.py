@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -67,13 +66,17 @@ def inside(pid: int, command: Iterable[str]) -> list[str]:
     return [sys.executable, "-I", "-S", enter.__file__, str(pid), *command]
 
 
-def command_in(twin: Twin, machine: str, command: Iterable[str]) -> list[str]:
-    """Return the command line that runs a command in a running machine; raise an error if it is off."""
+def command_in(
+    twin: Twin, machine: str, command: Iterable[str], ssh_options: Iterable[str] = ()
+) -> list[str]:
+    """Return the command line that runs a command in a running machine; raise an error if it is off.
+
+    ``ssh_options`` apply to an emulated machine.
+    """
     pid = leader(twin, machine)
     found = running(twin, machine)
     if found is None or not found.emulated:
         return inside(pid, command)
     if not found.ready:
         raise TwinError(f"{machine} is booting: './twin boot {machine}' waits until it is up")
-    terminal = ["-t"] if os.isatty(0) else []  # sys.stdin is closed in Ansible's workers
-    return ["ssh", "-F", str(access.ssh_config(twin)), *terminal, machine, shlex.join(command)]
+    return ["ssh", "-F", str(access.ssh_config(twin)), *ssh_options, machine, shlex.join(command)]
