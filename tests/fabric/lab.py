@@ -339,13 +339,19 @@ class Lab:
         return json.loads(self.twin("status", "--json"))
 
     def guest_addresses(self, guest: str) -> list[str]:
-        """Return the global addresses of a guest's interface, from DHCP and SLAAC."""
-        shown = json.loads(self.run_as_guest(guest, "ip -json address show dev eth0"))
+        """Return the global addresses of a guest: of DHCP and SLAAC, and the one that it sets itself.
+
+        The last is its address of a shared /64, if the inventory gives it one. The guest has it on lo.
+        """
+        shown = json.loads(self.run_as_guest(guest, "ip -json address show"))
+        planned = self._twin.standing().guest(guest).ipv6_prefix
         return [
             entry["local"]
             for interface in shown
             for entry in interface["addr_info"]
-            if entry["scope"] == "global" and not entry.get("tentative")
+            if entry["scope"] == "global"
+            and not entry.get("tentative")
+            and (interface["ifname"] == "eth0" or f"{entry['local']}/128" == planned)
         ]
 
     def has_addresses(self, guest: str) -> bool:
