@@ -871,6 +871,10 @@ class FilteredDomain:
     """Its uplinks and guest ports."""
     open_interfaces: tuple[str, ...]
     """The interfaces that may send to ``open_guests`` without further conditions."""
+    from_any: str
+    """The match of nft for forwarded packets from ``interfaces``."""
+    from_open: str
+    """The match of nft for forwarded packets from ``open_interfaces``."""
     open_guests: tuple[str, ...]
     """The guest ports that ``open_interfaces`` may send to without further conditions."""
     pools4: tuple[str, ...]
@@ -934,6 +938,8 @@ class PacketFilter:
     ingress: Literal["iifname", "meta sdifname"]
     """The expression of nft for the interface that a packet arrived on, after routing: a packet of a VRF then
     has the VRF's interface as ``iifname``."""
+    arrives_twice: bool
+    """Whether packets pass the prerouting hook twice: the second time, they arrive from their VRF."""
     closed_uplinks: tuple[str, ...]
     """The uplinks on which the host offers only routing, ICMP and neighbour discovery, except to the prefixes
     of ``fabric4``, ``fabric6``, ``management4`` and ``management6``."""
