@@ -1,8 +1,8 @@
 """Measures forwarding by a hypervisor with VRFs, relative to one with policy rules: 0.95 is required.
 
 Both are hv1, of ``inventories/lab`` and of ``inventories/vrf``, with all files that site.yml places
-(hypervisor.py).  They alternate in pairs.  A ratio is the median of the rounds in both directions.  More
-rows show the reason of a difference: without a packet filter, and with other rules for VRFs.
+(hypervisor.py).  They alternate in pairs.  A ratio is the median of the rounds in both directions.
+Without a packet filter, a difference is that of the rules and routes alone.
 
 If the kernel of this host has no VRFs, both run in one machine that QEMU emulates, with Debian's own kernel.
 The clock of this machine follows the executed instructions (``-icount``).  A ratio then compares instructions
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import shutil
 import statistics
@@ -29,27 +28,10 @@ from placed_files import INVENTORIES, ROOT, plan_of, write_files  # beside this 
 
 from l3hv.twin import emulator, image
 
-PLACED, NONE, ONE_PASS, BY_VRF = "nftables", "none", "one-pass", "by-vrf"
-WORDS = {
-    PLACED: "as placed",
-    NONE: "none",
-    ONE_PASS: "the first rule accepts packets of a VRF's own interface",
-    BY_VRF: "also, the forward chain finds the domain by the VRF's name",
-}
+PLACED, NONE = "nftables", "none"
+WORDS = {PLACED: "as placed", NONE: "none"}
 DATA_PLANES = {"rules": "lab", "vrf": "vrf"}
 """The names of the hypervisors in ``vrf_rounds.py``, and their inventories."""
-VARIANTS = {
-    ONE_PASS: (
-        r"(chain received \{\n(?: *#.*\n)* *type filter hook prerouting priority raw\n)",
-        r'\1    meta iifkind "vrf" accept\n',
-    ),
-    BY_VRF: (r"meta sdifname @(?:open_)?ports_(\w+) (accept|goto)", r'iifname "\1" \2'),
-}
-"""The changes of the placed rules with VRFs: each includes those before it.
-
-A VRF's driver passes each packet to the prerouting hook a second time, with the VRF as its interface.  The
-expression ``meta sdifname`` looks up an interface, and ``iifname`` does not.
-"""
 BAR = 0.95
 IMAGE = "debian13"
 CASES = len(WORDS) * len(FAMILIES) * 2
@@ -112,17 +94,6 @@ def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def write_variants(directory: Path) -> None:
-    """Write the filters of ``VARIANTS``: only the hypervisor with VRFs has other rules."""
-    for name in DATA_PLANES:
-        text = (directory / name / f"{PLACED}.conf").read_text(encoding="utf-8")
-        for variant, (pattern, replacement) in VARIANTS.items():
-            if name == "vrf":
-                text, count = re.subn(pattern, replacement, text)
-                assert count, f"the placed rules have nothing to change for {variant}"
-            (directory / name / f"{variant}.conf").write_text(text, encoding="utf-8")
-
-
 def measurements(lines: Iterable[str], rounds: int) -> list[dict[str, Any]]:
     """Return the measurements among the lines, and report progress; end the program if some are missing."""
     found: list[dict[str, Any]] = []
@@ -155,7 +126,6 @@ def main() -> None:
         directory = Path(name)
         for data_plane, inventory in DATA_PLANES.items():
             write_files(plan_of(INVENTORIES / inventory, "hv1"), directory / data_plane)
-        write_variants(directory)
         clock = () if options.wall_clock else ("-icount", "shift=0,sleep=off")
         is_emulated = emulator.lacks("vrf")
         lines = emulated(directory, words, *clock) if is_emulated else on_this_host(directory, words)
