@@ -75,8 +75,9 @@ def emulated(directory: Path, options: list[str], *extra: str) -> Iterator[str]:
         out.flush()
         emulator.archive(files, out)  # its init replaces the init of the twin's machines
     machine = [
-        *(word for word in emulator.QEMU if word != "-S"),  # -S would wait for a command of QMP
-        *("-kernel", str(kernel.vmlinuz), "-initrd", str(initramfs), "-serial", "stdio"),
+        *(*emulator.QEMU, *emulator.EMULATION, "-machine", "pc", "-m", str(emulator.MEMORY_MIB)),
+        *("-append", emulator.KERNEL_ARGUMENTS, "-kernel", str(kernel.linux), "-initrd", str(initramfs)),
+        *("-serial", "stdio"),
         *("-drive", f"if=none,id=disk0,format=raw,readonly=on,file={disk}"),
         *("-device", "virtio-blk-pci,drive=disk0", *extra),
     ]
