@@ -13,6 +13,7 @@ TEST_TWIN := test
 # The inventory of `make lab`; the twin has its name without dashes, of which a twin's name has none.
 DESIGN := lab
 DESIGN_TWIN = $(shell printf '%.12s' '$(subst -,,$(DESIGN))')
+NAMED = $(if $(filter-out lab,$(DESIGN_TWIN)), --name $(DESIGN_TWIN))
 
 .PHONY: help
 help: ## Show these targets
@@ -50,6 +51,7 @@ venv: $(VENV)/.run
 
 .PHONY: lab
 lab: root host venv ## Boot the lab in the twin, provision it and verify it (some minutes the first time); DESIGN=vrf: another design
+	@[ -d inventories/$(DESIGN) ] || { echo "There is no inventories/$(DESIGN); the designs are: $(notdir $(wildcard inventories/*))"; exit 1; }
 	@./twin up -i inventories/$(DESIGN) --name $(DESIGN_TWIN)
 	@echo "==> Provisioning with site.yml"
 	@./twin play --name $(DESIGN_TWIN) site.yml
@@ -58,9 +60,9 @@ lab: root host venv ## Boot the lab in the twin, provision it and verify it (som
 	@./twin status --name $(DESIGN_TWIN)
 	@echo
 	@echo "The lab is up. Commands to try (. $(VENV)/bin/activate puts ansible-playbook in PATH):"
-	@echo "  ./twin guest vm1 -- ping -c 3 192.0.2.8                  # a guest reaches the Internet"
-	@echo "  ./twin probe vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while path a fails; repair: ./twin heal hv2 a"
-	@echo "  ansible-playbook playbooks/plan.yml --limit hv1           # the plan of hv1, with reasons"
+	@echo "  ./twin guest$(NAMED) vm1 -- ping -c 3 192.0.2.8                  # a guest reaches the Internet"
+	@echo "  ./twin probe$(NAMED) vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while path a fails; repair: ./twin heal$(NAMED) hv2 a"
+	@echo "  ansible-playbook$(if $(NAMED), -i inventories/$(DESIGN)) playbooks/plan.yml --limit hv1   # the plan of hv1, with reasons"
 
 .PHONY: specs
 specs: $(VENV)/.dev ## Write the argument specs of the roles from the plan's dataclasses
@@ -109,7 +111,7 @@ test-roles: root host $(VENV)/.dev
 
 # Every daemon with every other, and a whole run for each question: this takes longer than `make test`.
 .PHONY: test-matrix
-test-matrix: root host $(VENV)/.dev ## Test every routing daemon under every failure profile (150 minutes on two cores)
+test-matrix: root host $(VENV)/.dev ## Test every routing daemon and design under failures (four hours on two cores)
 	@$(call with_the_lab,L3HV_TWIN=$(TEST_TWIN) pytest -q -s -m 'fabric and matrix')
 	@pytest -q -s -m 'matrix and not fabric'
 
