@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -238,7 +239,7 @@ ATTACKS = (
         "neighbour discovery flood from all of its /64",
         tuple(
             out(neighbor(135, source, GATEWAY6, GATEWAY6, OWN_MAC))
-            for source in addresses_of_its_prefix(ATTACKER, MANY)
+            for source in islice(cycle(addresses_of_its_prefix(ATTACKER, MANY)), MANY)
         ),
         "nd_rate",
         count=1,
