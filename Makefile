@@ -10,7 +10,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 TEST_TWIN := test
-# The inventory of `make lab`; the twin has its name without dashes, of which a twin's name has none.
+# The inventory of `make lab`. Its twin has the inventory's name, without dashes and cut to 12 characters.
 DESIGN := lab
 DESIGN_TWIN = $(shell printf '%.12s' '$(subst -,,$(DESIGN))')
 NAMED = $(if $(filter-out lab,$(DESIGN_TWIN)), --name $(DESIGN_TWIN))
