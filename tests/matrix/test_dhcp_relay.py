@@ -184,7 +184,7 @@ def test_guests_keep_their_leases_while_no_server_runs(fabric: Lab) -> None:
         for server in SERVERS:
             fabric.run(server, "systemctl stop l3hv-dhcp-server")
         try:
-            # No renewal of udhcpc by a signal: unlike that of its timer, it ends the lease after three attempts.
+            # No renewal by a signal: unlike that of its timer, udhcpc ends the lease after three attempts.
             assert offer(fabric, "vm2", seconds=3) is None
             assert GUESTS["vm2"] in fabric.guest_addresses("vm2")
         finally:

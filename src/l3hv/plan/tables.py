@@ -81,11 +81,11 @@ def _domain_table(
     if host.kind == "edge_router":
         is_served = domain.name in host.edge_domains
         defaults = (DEFAULT_ROUTE[family],) if is_served else ()
-        own = dhcp_server_routes(host, domain) if is_served and family == "ipv4" else ()
-        originates = (*defaults, *own)
+        address_of_server = dhcp_server_routes(host, domain) if is_served and family == "ipv4" else ()
+        originates = (*defaults, *address_of_server)
         announces = (
             *(match_of_prefix(prefix, "default route of this edge router") for prefix in defaults),
-            *(match_of_prefix(prefix, "DHCP server") for prefix in own),
+            *(match_of_prefix(prefix, "DHCP server") for prefix in address_of_server),
         )
         accepts = of_fabric
     # The DHCP server leaves the source of its answers to the kernel, and relays accept only its address.
