@@ -58,6 +58,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, old, new in (
         (copy / "hosts.yml", "    services:\n", "    services:\n    services2:\n"),
         (copy / "group_vars/all/fabric.yml", "[172.22.9.53]", "[172.22.9.53, 172.22.9.54]"),
+        (copy / "group_vars/all/fabric.yml", "[172.22.9.53/32]", "[172.22.9.53/32, 172.22.9.54/32]"),
     ):
         text = path.read_text(encoding="utf-8")
         assert old in text
@@ -183,7 +184,7 @@ def test_guests_keep_their_leases_while_no_server_runs(fabric: Lab) -> None:
         for server in SERVERS:
             fabric.run(server, "systemctl stop l3hv-dhcp-server")
         try:
-            # The renewal of udhcpc on a signal would end its lease after three attempts, unlike that of its timer.
+            # No renewal by a signal: unlike that of its timer, udhcpc ends the lease after three attempts.
             assert offer(fabric, "vm2", seconds=3) is None
             assert GUESTS["vm2"] in fabric.guest_addresses("vm2")
         finally:
@@ -197,12 +198,14 @@ def test_a_server_is_reached_over_the_other_path(fabric: Lab) -> None:
     try:
         for path in ("a", "b"):
             fabric.twin("cut", "services", path)
-            wait_for(
-                f"an offer without path {path}",
-                lambda: (found := offer(fabric, "vm3", seconds=1)) and found.offered == GUESTS["vm3"],
-                20,
-            )
-            fabric.twin("heal", "services", path)
+            try:
+                wait_for(
+                    f"an offer without path {path}",
+                    lambda: (found := offer(fabric, "vm3", seconds=1)) and found.offered == GUESTS["vm3"],
+                    20,
+                )
+            finally:
+                fabric.twin("heal", "services", path)
             wait_for("the path", lambda: fabric.established("services"), 30)
         with no_loss(fabric):
             for path in ("a", "b"):

@@ -58,6 +58,16 @@ def test_the_server_answers_from_its_address(shipped: dict[str, dict[str, Any]])
     assert {source for table, source in sources.items() if table[0] == "internet"} == {None}
 
 
+def test_the_server_originates_its_address(shipped: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """The default route leads to any edge router of the domain."""
+    assert shipped["services"]["routing"]["tables"][0]["originates"] == ["0.0.0.0/0", f"{ADDRESS}/32"]
+    assert shipped["services"]["warnings"] == []
+    inventory = copied(tmp_path, ("group_vars/all/fabric.yml", f"    accept: [{ADDRESS}/32]\n", ""))
+    plan = plans(inventory)["services"]
+    assert plan["routing"]["tables"][0]["originates"] == ["0.0.0.0/0"]
+    assert any(f"add {ADDRESS}/32 to l3hv_domains.private.accept" in warning for warning in plan["warnings"])
+
+
 def test_the_plans_of_hypervisors_give_the_same_server(shipped: dict[str, dict[str, Any]]) -> None:
     """An operator's own Kea gets the leases from the plans of all hypervisors."""
     everything = [from_plain(HostPlan, plan) for plan in shipped.values()]

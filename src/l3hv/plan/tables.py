@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network
 
 from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4
 from l3hv.model.choices import Family
@@ -79,9 +80,12 @@ def _domain_table(
         )
     if host.kind == "edge_router":
         is_served = domain.name in host.edge_domains
-        originates = (DEFAULT_ROUTE[family],) if is_served else ()
-        announces = tuple(
-            match_of_prefix(prefix, "default route of this edge router") for prefix in originates
+        defaults = (DEFAULT_ROUTE[family],) if is_served else ()
+        address_of_server = dhcp_server_routes(host, domain) if is_served and family == "ipv4" else ()
+        originates = (*defaults, *address_of_server)
+        announces = (
+            *(match_of_prefix(prefix, "default route of this edge router") for prefix in defaults),
+            *(match_of_prefix(prefix, "DHCP server") for prefix in address_of_server),
         )
         accepts = of_fabric
     # The DHCP server leaves the source of its answers to the kernel, and relays accept only its address.
@@ -101,6 +105,17 @@ def _domain_table(
         accepts=accepts,
         announces=announces,
     )
+
+
+def dhcp_server_routes(host: HostIntent, domain: Domain) -> tuple[str, ...]:
+    """Return the prefix of a DHCP server's address, if the domain accepts it from edge routers.
+
+    The default route leads to any edge router of the domain, and only one of them has the address.
+    """
+    if (address := host.settings.serves_dhcp_at) is None:
+        return ()
+    prefix = IPv4Network(address)
+    return (str(prefix),) if prefix in domain.accept else ()
 
 
 def _local_out_tables(

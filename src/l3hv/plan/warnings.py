@@ -10,6 +10,7 @@ from l3hv.model.intent import HostIntent, HostSlice
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
 from l3hv.model.text import first_of, natural_key
 from l3hv.plan.sessions import any_client, failure_profile
+from l3hv.plan.tables import dhcp_server_routes
 
 MOST_NAMED = 3
 """Maximum number of names in a list."""
@@ -29,7 +30,21 @@ def warnings(host_slice: HostSlice) -> tuple[str, ...]:
         *_frr_as_reflector(host_slice),
         *_late_bird(host_slice),
         *_server_without_relays(host_slice),
+        *_server_without_route(host_slice),
     )
+
+
+def _server_without_route(host_slice: HostSlice) -> Iterator[str]:
+    """Yield a warning of a DHCP server that hypervisors reach by the default route only."""
+    common, host = host_slice.common, host_slice.host
+    address = host.settings.serves_dhcp_at
+    domains = [common.domain(name) for name in host.edge_domains]
+    if address is not None and not any(dhcp_server_routes(host, domain) for domain in domains):
+        name = domains[0].name if domains else common.public.name
+        yield (
+            f"hypervisors reach {address} by the default route, which leads to any edge router of {name}: "
+            f"add {address}/32 to l3hv_domains.{name}.accept"
+        )
 
 
 def _server_without_relays(host_slice: HostSlice) -> Iterator[str]:
