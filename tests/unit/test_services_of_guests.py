@@ -32,7 +32,7 @@ PORT = GuestPlan(
 )
 WITH_LEASE = replace(
     PORT,
-    addresses=(PortAddress("ipv4", "203.0.113.254", 32),),
+    addresses=(PortAddress("ipv4", "203.0.113.254", 32, is_link_local=False),),
     lease=GuestLease("customers", "203.0.113.1", None),
 )
 WITH_PREFIX = replace(PORT, prefix=GuestPrefix("2001:db8:cb00:7101::/64", True, False, ()))
@@ -42,7 +42,7 @@ LINK_LOCAL = replace(
     PORT,
     interface="vm2",
     mac="50:54:33:00:00:09",
-    addresses=(PortAddress("ipv4", "169.254.1.1", 32),),
+    addresses=(PortAddress("ipv4", "169.254.1.1", 32, is_link_local=True),),
     lease=GuestLease("single", "203.0.113.129", "203.0.113.128"),
 )
 SOURCE = "172.22.0.1"

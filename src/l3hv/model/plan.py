@@ -233,6 +233,9 @@ class PortAddress:
     """The address."""
     length: int
     """The prefix length."""
+    is_link_local: bool
+    """Whether networkd looks for other owners of the address by default (RFC 4862, RFC 5227). That delays it
+    by seconds, and a guest that claims the address would take it from the port."""
 
 
 @dataclass(frozen=True)
