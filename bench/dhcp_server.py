@@ -22,7 +22,7 @@ from images import in_an_image  # noqa: E402 - needs the path above
 from rendered import files_of_role  # noqa: E402 - the same
 
 from l3hv.model.plain import as_plain  # noqa: E402 - the same
-from l3hv.model.plan import DhcpServer, ServedGuest, ServedPool, ServedRelay  # noqa: E402 - the same
+from l3hv.model.plan import DhcpServer, RelayingHypervisor, ServedGuest, ServedPool  # noqa: E402 - the same
 
 GUESTS_OF_HYPERVISOR = 100
 FIRST = 100 << 24 | 64 << 16  # 100.64.0.0
@@ -82,7 +82,7 @@ def server(guests: int) -> DhcpServer:
     """Return a server for hypervisors with a hundred guests each; hv1, which asks, is compared last."""
     hypervisors = -(-guests // GUESTS_OF_HYPERVISOR)
     relays = [
-        ServedRelay(
+        RelayingHypervisor(
             f"hv{number}", address((172 << 24 | 22 << 16) + number), f"hv{number}/", len(f"hv{number}/")
         )
         for number in range(hypervisors, 0, -1)
