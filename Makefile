@@ -124,9 +124,11 @@ nftables: root
 	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; \
 	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nftables >/dev/null; }
 
-.PHONY: bench-plan bench-failover bench-run bench-filter bench-rejected bench-vrf
+.PHONY: bench-plan bench-dhcp bench-failover bench-run bench-filter bench-rejected bench-vrf
 bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests each
 	@$(BIN)/python bench/plan.py
+bench-dhcp: root venv ## Measure the DHCP server (Kea) with 10,000 guests
+	@$(BIN)/python bench/dhcp_server.py
 bench-failover: root venv ## Measure the outages of failures on a running lab
 	@$(BIN)/python bench/failover.py
 bench-filter: root venv nftables ## Measure the packet filter: compared with plain bridges, and with 10 and 1,000 guests

@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/roles")]
+MESSAGES = ROOT / "tests/roles"
+sys.path[:0] = [str(ROOT / "src"), str(MESSAGES)]
 
 from images import in_an_image  # noqa: E402 - needs the path above
 from rendered import files_of_role  # noqa: E402 - the same
 
 from l3hv.model.plain import as_plain  # noqa: E402 - the same
-from l3hv.model.plan import DhcpServer, ServedGuest, ServedPool, ServedRelay  # noqa: E402 - the same
+from l3hv.model.plan import DhcpServer, RelayingHypervisor, ServedGuest, ServedPool  # noqa: E402 - the same
 
 GUESTS_OF_HYPERVISOR = 100
 FIRST = 100 << 24 | 64 << 16  # 100.64.0.0
@@ -47,24 +48,17 @@ begin=$(now)
 chroot /mnt/root python3 -I /dhcp-server apply
 took reload $begin
 grep VmHWM /mnt/root/proc/$kea/status
-python3 -I - <<'PYTHON'
-import socket, struct, time
-none = bytes(4)
-circuit = b"hv1/vm1"
-def message(number):
-    head = struct.pack("!BBBB4sHH", 1, 1, 6, 1, struct.pack("!I", number), 0, 0) + bytes(12)
-    head += socket.inet_aton("172.22.0.1") + bytes.fromhex("525400000001").ljust(16, b"\\0") + bytes(192)
-    link = b"\\x05\\x04" + socket.inet_aton("100.127.255.254")
-    information = b"\\x01" + bytes((len(circuit),)) + circuit + link
-    options = bytes.fromhex("63825363350101") + b"\\x52" + bytes((len(information),)) + information
-    return head + options + b"\\xff"
+PYTHONPATH=$4 python3 - <<'PYTHON'
+import socket, time
+from dhcp_message import SERVER, message
+discover = message("172.22.0.1", "100.127.255.254", "hv1/vm1", "52:54:00:00:00:01")
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 client.bind(("172.22.0.1", 67))
 client.settimeout(5)
 times = []
-for number in range(1000):
+for _ in range(1000):
     begin = time.perf_counter()
-    client.sendto(message(number), ("172.22.9.53", 67))
+    client.sendto(discover, (SERVER, 67))
     client.recv(2048)
     times.append(time.perf_counter() - begin)
 times.sort()
@@ -82,7 +76,7 @@ def server(guests: int) -> DhcpServer:
     """Return a server for hypervisors with a hundred guests each; hv1, which asks, is compared last."""
     hypervisors = -(-guests // GUESTS_OF_HYPERVISOR)
     relays = [
-        ServedRelay(
+        RelayingHypervisor(
             f"hv{number}", address((172 << 24 | 22 << 16) + number), f"hv{number}/", len(f"hv{number}/")
         )
         for number in range(hypervisors, 0, -1)
@@ -119,7 +113,7 @@ def main() -> None:
         file.write(text.replace("@digest@", hashlib.sha256(text.encode()).hexdigest()[:16]))
         file.flush()
         program = ROOT / "roles/dhcp_server/files/dhcp-server"
-        done = in_an_image(options.system, "bird2", SCRIPT, file.name, program, serves_dhcp=True)
+        done = in_an_image(options.system, "bird2", SCRIPT, file.name, program, MESSAGES, serves_dhcp=True)
     print(done.stdout, done.stderr, sep="")
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, "the measurement")

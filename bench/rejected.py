@@ -270,7 +270,7 @@ def set_reverse_path_check(hypervisors: Iterable[Hypervisor], mode: int) -> None
 # -- Network namespaces ----------------------------------------------------------------------------------
 
 BIRD_PREFIX = "l3hv-bird-"
-REFLECTORS, ONE, OTHER = "reflectors", "hv", "hv-private"
+REFLECTORS, HYPERVISOR, PRIVATE_ONLY = "reflectors", "hv", "hv-private"
 ROUTES = 5000
 NETWORKS = {
     ("a", "public"): "198.51.100.",
@@ -404,7 +404,7 @@ def learned(place: str, domain: str) -> int:
 
 def visible_interfaces() -> int:
     """Return the number of interfaces of paths in the namespace of the hypervisor itself."""
-    command = ["ip", "-n", BIRD_PREFIX + ONE, "-brief", "link", "show", "type", "veth"]
+    command = ["ip", "-n", BIRD_PREFIX + HYPERVISOR, "-brief", "link", "show", "type", "veth"]
     return len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
@@ -421,8 +421,8 @@ def compare_namespaces(directory: Path) -> Iterator[Result]:
     """Compare one BIRD with two tables with a BIRD in each of two namespaces, with the same routes."""
     root = image.ensure_image(image.recipe("debian13"), say)
     ways: dict[str, dict[str, tuple[str, ...]]] = {
-        CHOSEN: {ONE: ("public", "private")},
-        "namespaces": {ONE: ("public",), OTHER: ("private",)},
+        CHOSEN: {HYPERVISOR: ("public", "private")},
+        "namespaces": {HYPERVISOR: ("public",), PRIVATE_ONLY: ("private",)},
     }
     found: dict[str, dict[str, int]] = {}
     for way, places in ways.items():

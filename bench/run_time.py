@@ -19,7 +19,7 @@ sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
 from lab import Lab  # noqa: E402 - after the path is set
 
 OUTPUT = REPOSITORY / "build" / "bench" / "run_time.json"
-BAR = 15
+LIMIT = 15
 
 
 def main() -> None:
@@ -45,10 +45,10 @@ def main() -> None:
     print("| what | seconds, min/med/max |\n|---|---|")
     for what, taken in seconds.items():
         print(f"| {what} | {min(taken):.1f}/{statistics.median(taken):.1f}/{max(taken):.1f} |")
-    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (limit: {BAR}).")
+    print(f"\nAn unchanged site.yml takes {ratio:.1f} times as long as a ping of all hosts (limit: {LIMIT}).")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"seconds": seconds, "ratio": ratio}, indent=2) + "\n")
-    sys.exit(ratio > BAR)
+    sys.exit(ratio > LIMIT)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ from placed_files import INVENTORIES, ROOT, plan_of, write_files  # beside this 
 from l3hv.twin import emulator, image
 
 PLACED, NONE = "nftables", "none"
-WORDS = {PLACED: "as placed", NONE: "none"}
+DESCRIPTIONS = {PLACED: "as placed", NONE: "none"}
 DATA_PLANES = {"rules": "lab", "vrf": "vrf"}
 """The names of the hypervisors in ``vrf_rounds.py``, and their inventories."""
-BAR = 0.95
+REQUIRED_RATIO = 0.95
 IMAGE = "debian13"
-CASES = len(WORDS) * len(FAMILIES) * 2
+CASES = len(DESCRIPTIONS) * len(FAMILIES) * 2
 """The number of measurements in a round: there are two directions."""
 RUN = """\
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/bench PYTHONDONTWRITEBYTECODE=1
@@ -122,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     exit_on_signals()
     words = [f"--{key}={getattr(options, key)}" for key in ("rounds", "seconds", "burst")]
-    words += ["--filters", *WORDS]
+    words += ["--filters", *DESCRIPTIONS]
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         for data_plane, inventory in DATA_PLANES.items():
@@ -135,7 +135,7 @@ def main() -> None:
     print("| Packet filter | Family | Rules, packets/s | VRFs, packets/s | Ratio (quartiles) |")
     print("|---|---|---|---|---|")
     missed = []
-    for packet_filter, description in WORDS.items():
+    for packet_filter, description in DESCRIPTIONS.items():
         for family in FAMILIES:
             rates = [
                 {name: statistics.mean(values) for name, values in one["rates"].items()}
@@ -145,10 +145,10 @@ def main() -> None:
             ratios = [one["vrf"] / one["rules"] for one in rates]
             middle = [f"{statistics.median(one[name] for one in rates):,.0f}" for name in DATA_PLANES]
             print(f"| {description} | {family} | {' | '.join(middle)} | {spread(ratios)} |")
-            if packet_filter == PLACED and statistics.median(ratios) < BAR:
+            if packet_filter == PLACED and statistics.median(ratios) < REQUIRED_RATIO:
                 missed.append(family)
     if missed:
-        sys.exit(f"\nVRFs miss the required ratio of {BAR} in {' and '.join(missed)}.")
+        sys.exit(f"\nVRFs miss the required ratio of {REQUIRED_RATIO} in {' and '.join(missed)}.")
 
 
 if __name__ == "__main__":

@@ -129,6 +129,26 @@ def test_the_network_configuration_of_a_guest_is_printed_for_its_image(play: Pla
     assert "203.0.113.3/24" in interface["addresses"]
 
 
+RELAYS = ROOT / "inventories/dhcp-relay"
+
+
+def test_the_configuration_of_a_dhcp_server_is_printed_for_all_guests(play: Play):
+    done = play("playbooks/plan.yml", "-e", "plan_dhcp_server=172.22.9.53", inventory=RELAYS)
+    assert done.returncode == 0, output_of(done)
+    printed = re.findall(r"msg: \|-\n((?: {8}.*\n|\n)+)", done.stdout)
+    assert len(printed) == 1
+    guests = re.findall(r'"circuit-id": "\'(.*)\'"', printed[0])
+    assert guests == ["hv1/vm1", "hv1/vm2", "hv2/vm3", "hv3/vm4"]
+    assert "@digest@" not in printed[0]
+
+
+def test_the_configuration_of_a_dhcp_server_without_some_guests_is_refused(play: Play):
+    limited = ("-e", "plan_dhcp_server=172.22.9.53", "--limit", "hv1")
+    done = play("playbooks/plan.yml", *limited, inventory=RELAYS)
+    assert done.returncode != 0
+    assert "this run leaves out hv2, hv3." in " ".join(output_of(done).split())
+
+
 @pytest.fixture
 def read_only_tree(tmp_path: Path):
     """Yield a checkout on a read-only file system, as in an execution environment."""

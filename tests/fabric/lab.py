@@ -265,13 +265,16 @@ def converged(
     return Converged({**remote, **{machine: {} for machine in others}}, next_hops)
 
 
-def _design_converged() -> Converged:
-    """Return the converged state of the inventory under test, whose guests are those of the lab."""
+def converged_with(prefix_of: Callable[[str, int], str]) -> Converged:
+    """Return the converged state of a fabric whose guests have the names and hypervisors of those of the lab.
+
+    ``prefix_of`` returns the prefix of a guest in a family, as `ip` prints it.
+    """
 
     def remote(machine: str, *others: str) -> Prefixes:
         elsewhere = [guest for guest, hypervisor in GUESTS.items() if hypervisor != machine]
         return {
-            (family, "public"): [*(shown_prefix(guest, family) for guest in elsewhere), *others]
+            (family, "public"): [*(prefix_of(guest, family) for guest in elsewhere), *others]
             for family in INTERNET
         }
 
@@ -284,7 +287,8 @@ def _design_converged() -> Converged:
     )
 
 
-LAB_CONVERGED = _design_converged()
+LAB_CONVERGED = converged_with(shown_prefix)
+"""The converged state of the inventory under test."""
 
 
 @dataclass(frozen=True)

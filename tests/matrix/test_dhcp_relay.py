@@ -184,7 +184,7 @@ def test_guests_keep_their_leases_while_no_server_runs(fabric: Lab) -> None:
         for server in SERVERS:
             fabric.run(server, "systemctl stop l3hv-dhcp-server")
         try:
-            # No renewal by a signal: unlike that of its timer, udhcpc ends the lease after three attempts.
+            # udhcpc ends its lease after three attempts of a renewal on a signal, but not by its timer.
             assert offer(fabric, "vm2", seconds=3) is None
             assert GUESTS["vm2"] in fabric.guest_addresses("vm2")
         finally:
@@ -264,12 +264,8 @@ def test_a_guest_cannot_pass_for_another(fabric: Lab) -> None:
     assert offered(fabric, "vm2") == GUESTS["vm2"]
     received = {server: statistic(fabric, server, "pkt4-received") - before[server] for server in SERVERS}
     assert received == dict.fromkeys(SERVERS, 1)
-    assert logged(
-        fabric,
-        "hv1",
-        "l3hv-dhcp-relay",
-        "vm2: a message with another MAC, a relay or relay information is dropped",
-    )
+    # The relay logs the first of them only: at most one line in ten seconds about a port.
+    assert logged(fabric, "hv1", "l3hv-dhcp-relay", "vm2: a message with relay information is dropped")
 
 
 def test_a_guest_does_not_reach_a_server_itself(fabric: Lab) -> None:

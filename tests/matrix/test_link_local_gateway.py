@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from changed_intents import copy_of
 from dhcp_client import ACK, DISCOVER, REQUEST, REQUESTED, SERVER, Answer, client
-from lab import INTERNET, REPOSITORY, Converged, Flows, Lab, booted, wait_for
+from lab import INTERNET, REPOSITORY, Flows, Lab, booted, converged_with, wait_for
 
 from l3hv.twin.state import Twin
 
@@ -31,52 +31,21 @@ ADDRESSES = {
 }
 """The first and the last address of each pool."""
 TRANSPARENT, ANYCAST = "203.0.113.11", ("203.0.113.10", "2001:db8:cb00:710a::1")
-HYPERVISORS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 PREFIXES = {
     name: (ipv4, f"{ipv6.partition(':5254:')[0]}::/64" if name in ("vm1", "vm3") else ipv6)
     for name, (ipv4, ipv6) in ADDRESSES.items()
 }
 
 
-def _remote(machine: str) -> dict[tuple[int, str], list[str]]:
-    others = [prefixes for name, prefixes in PREFIXES.items() if HYPERVISORS[name] != machine]
-    default = [] if machine == "internet" else ["default"]
-    ipv4, ipv6 = zip(*others, strict=True)
-    return {(4, "public"): [*ipv4, *default], (6, "public"): [*ipv6, *default]}
-
-
-CONVERGED = Converged(
-    {
-        **{machine: _remote(machine) for machine in ("hv1", "hv2", "hv3", "internet")},
-        "rr1": {},
-        "rr2": {},
-    }
-)
+CONVERGED = converged_with(lambda guest, family: PREFIXES[guest][family == 6])
 MASK, ROUTER, MTU, BROADCAST_ADDRESS, CLASSLESS_ROUTES = 1, 3, 26, 28, 121
-
-
-def held(fabric: Lab, guest: str) -> set[str]:
-    """Return the main addresses that a guest has: on eth0, or on lo if it sets them itself."""
-    shown = json.loads(fabric.run_as_guest(guest, "ip -json address show"))
-    own = {entry["local"] for one in shown for entry in one["addr_info"] if not entry.get("tentative")}
-    return own & {address for both in ADDRESSES.values() for address in both}
-
-
-def wait_until_whole(fabric: Lab) -> None:
-    """Wait until the fabric has converged, and all guests have their addresses and default routes."""
-    fabric.wait_until_converged()
-    for guest, own in ADDRESSES.items():
-        wait_for(
-            f"the addresses of {guest}", lambda guest=guest, own=own: held(fabric, guest) == set(own), 45
-        )
-        wait_for(f"the routes of {guest}", lambda guest=guest: fabric.has_default_routes(guest), 45)
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     with booted("lladdr", INVENTORY, converged=CONVERGED) as made:
         made.provision()
-        wait_until_whole(made)
+        made.wait_until_whole(60)
         yield made
 
 
@@ -92,7 +61,7 @@ def test_the_fabric_is_as_planned(fabric: Lab) -> None:
 
 def test_first_and_last_addresses_of_pools_reach_each_other_and_the_internet(fabric: Lab) -> None:
     for source, own in ADDRESSES.items():
-        assert held(fabric, source) == set(own)
+        assert set(fabric.guest_addresses(source)) == set(own)
         others = {address for guest, both in ADDRESSES.items() for address in both if guest != source}
         others |= {*INTERNET.values(), *ANYCAST}
         # The transparent address of vm4 leads vm4's own packets back to it.
@@ -158,7 +127,7 @@ def test_a_port_that_is_created_anew_has_a_lease(fabric: Lab) -> None:
     """The new interface has another number, which the DHCP server does not know from its configuration."""
     fabric.twin("unplug", "vm2")
     fabric.twin("plug", "vm2")
-    wait_for("the addresses", lambda: held(fabric, "vm2") == set(ADDRESSES["vm2"]))
+    wait_for("the addresses", lambda: set(fabric.guest_addresses("vm2")) == set(ADDRESSES["vm2"]))
 
 
 NEW_GUESTS = """\
@@ -226,9 +195,9 @@ def test_a_guest_keeps_its_address_when_it_moves(fabric: Lab, tmp_path: Path) ->
         # The two first and last addresses of a pool are now on one hypervisor.
         everyone = {address for guest in ("vm1", "vm3", "vm4") for address in ADDRESSES[guest]}
         assert fabric.reached("vm2", everyone) == everyone
-        assert held(fabric, "vm2") == set(ADDRESSES["vm2"])
+        assert set(fabric.guest_addresses("vm2")) == set(ADDRESSES["vm2"])
     finally:
         fabric.provision("--limit", "hv1", "--skip-tags", "verify")
         fabric.twin("plug", "vm2", "--on", "hv1")
         fabric.provision("--limit", "hv3")
-        wait_until_whole(fabric)
+        fabric.wait_until_whole(60)

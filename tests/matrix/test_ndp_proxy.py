@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 from changed_intents import copy_of, replace
 from images import ROOT, loaded
-from lab import INTERNET, Converged, Flows, Lab, booted, both_families, wait_for
+from lab import INTERNET, Flows, Lab, booted, both_families, converged_with, wait_for
 
 from l3hv.twin.network import entered
 from l3hv.twin.state import Twin
@@ -33,47 +33,20 @@ ADDRESSES = {
     "vm4": ("203.0.113.4", f"{PREFIX}::4"),
 }
 """vm1 and vm2 are on hv1. vm4 has its address from the inventory, the others from SLAAC."""
-HYPERVISORS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 ANYCAST, UNUSED = f"{PREFIX}::10", f"{PREFIX}::99"
 TRANSPARENT = "203.0.113.11"
 GATEWAY_MAC = "02:6c:33:68:76:01"
 MOST_MS = 1000
 
 
-def _remote(machine: str) -> dict[tuple[int, str], list[str]]:
-    others = [both for name, both in ADDRESSES.items() if HYPERVISORS[name] != machine]
-    default = [] if machine == "internet" else ["default"]
-    ipv4, ipv6 = zip(*others, strict=True)
-    return {(4, "public"): [*ipv4, *default], (6, "public"): [*ipv6, *default]}
-
-
-CONVERGED = Converged(
-    {**{machine: _remote(machine) for machine in ("hv1", "hv2", "hv3", "internet")}, "rr1": {}, "rr2": {}}
-)
-
-
-def held(fabric: Lab, guest: str) -> set[str]:
-    """Return the main addresses that a guest has: on eth0, or on lo if it sets them itself."""
-    shown = json.loads(fabric.run_as_guest(guest, "ip -json address show"))
-    own = {entry["local"] for one in shown for entry in one["addr_info"] if not entry.get("tentative")}
-    return own & {address for both in ADDRESSES.values() for address in both}
-
-
-def wait_until_whole(fabric: Lab) -> None:
-    """Wait until the fabric has converged, and all guests have their addresses and default routes."""
-    fabric.wait_until_converged()
-    for guest, own in ADDRESSES.items():
-        wait_for(
-            f"the addresses of {guest}", lambda guest=guest, own=own: held(fabric, guest) == set(own), 45
-        )
-        wait_for(f"the routes of {guest}", lambda guest=guest: fabric.has_default_routes(guest), 45)
+CONVERGED = converged_with(lambda guest, family: ADDRESSES[guest][family == 6])
 
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Lab]:
     with booted("ndp", INVENTORY, converged=CONVERGED) as made:
         made.provision()
-        wait_until_whole(made)
+        made.wait_until_whole(60)
         yield made
 
 
@@ -89,7 +62,7 @@ def test_the_fabric_is_as_planned(fabric: Lab) -> None:
 
 def test_guests_reach_each_other_and_the_internet(fabric: Lab) -> None:
     for source, own in ADDRESSES.items():
-        assert held(fabric, source) == set(own)
+        assert set(fabric.guest_addresses(source)) == set(own)
         others = {address for guest, both in ADDRESSES.items() for address in both if guest != source}
         others |= {*INTERNET.values(), ANYCAST}
         # The transparent address of vm4 leads vm4's own packets back to it.
@@ -279,7 +252,7 @@ def test_temporary_addresses_do_not_work(fabric: Lab) -> None:
         fabric.run_as_guest("vm1", f"echo 0 >{settings}")
         fabric.twin("unplug", "vm1")
         fabric.twin("plug", "vm1")
-        wait_until_whole(fabric)
+        fabric.wait_until_whole(60)
 
 
 def test_a_second_guest_with_the_address_is_refused(fabric: Lab, tmp_path: Path) -> None:
@@ -315,7 +288,9 @@ def test_a_guest_keeps_its_address_when_it_moves(fabric: Lab, tmp_path: Path) ->
             fabric.twin("plug", "vm2", "--on", "hv2")
         print(f"\nmove of vm2: {traffic.outages_ms()}")
         assert max(traffic.outages_ms().values()) <= MOST_MS + traffic.allowance_ms
-        assert held(fabric, "vm2") == set(ADDRESSES["vm2"]), "it has probed its address, and given it up"
+        assert set(fabric.guest_addresses("vm2")) == set(ADDRESSES["vm2"]), (
+            "it has probed its address, and given it up"
+        )
         fabric.provision("--limit", "hv1", inventory=changed)
         others = {ADDRESSES[guest][1] for guest in ("vm1", "vm3", "vm4")}
         assert fabric.reached("vm2", others) == others
@@ -325,7 +300,7 @@ def test_a_guest_keeps_its_address_when_it_moves(fabric: Lab, tmp_path: Path) ->
         fabric.provision("--limit", "hv1", "--skip-tags", "verify")
         fabric.twin("plug", "vm2", "--on", "hv1")
         fabric.provision("--limit", "hv2")
-        wait_until_whole(fabric)
+        fabric.wait_until_whole(60)
 
 
 def test_an_anycast_address_of_the_prefix_has_another_holder(fabric: Lab) -> None:
@@ -339,7 +314,7 @@ def test_an_anycast_address_of_the_prefix_has_another_holder(fabric: Lab) -> Non
             assert guest.answer(ADDRESSES["vm2"][1], ANYCAST) is not None
     finally:
         fabric.twin("plug", "vm1")
-        wait_until_whole(fabric)
+        fabric.wait_until_whole(60)
 
 
 def test_the_proxy_starts_again(fabric: Lab) -> None:

@@ -42,7 +42,8 @@ def message(
 
 def relayed(data: bytes) -> bytes | None:
     parsed = RELAY.parse(data)
-    return None if parsed is None else RELAY.to_server(CONFIGURATION, VM1, parsed)
+    is_dropped = parsed is None or RELAY.fault(VM1, parsed)
+    return None if is_dropped else RELAY.to_servers(CONFIGURATION, VM1, parsed)
 
 
 def suboptions(data: bytes) -> dict[int, bytes]:
@@ -61,17 +62,18 @@ def test_option_82_names_the_hypervisor_the_port_and_the_subnet() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "fault"),
     [
-        message(1, DISCOVER, (82, b"\1\3vm2")),
-        message(1, DISCOVER, relay=socket.inet_aton("203.0.113.254")),
-        message(1, DISCOVER, mac="52:54:00:00:00:02"),
-        message(1, DISCOVER, hops=16),
-        message(2, DISCOVER),
+        (message(1, DISCOVER, (82, b"\1\3vm2")), "a message with relay information"),
+        (message(1, DISCOVER, relay=VM1.gateway), "a message with the relay 203.0.113.254"),
+        (message(1, DISCOVER, mac="52:54:00:00:00:02"), "a message with the MAC 52:54:00:00:00:02"),
+        (message(1, DISCOVER, hops=16), "a message after 16 hops"),
+        (message(2, DISCOVER), "an answer"),
     ],
     ids=["own relay information", "a relay", "another MAC", "a loop", "an answer"],
 )
-def test_a_guest_cannot_impersonate_another(data: bytes) -> None:
+def test_a_guest_cannot_impersonate_another(data: bytes, fault: str) -> None:
+    assert RELAY.fault(VM1, RELAY.parse(data)) == fault
     assert relayed(data) is None
 
 
@@ -106,7 +108,8 @@ def test_an_answer_for_another_hypervisor_or_port_is_dropped() -> None:
 def test_any_bytes_are_read_or_dropped(data: bytes, is_framed: bool) -> None:
     parsed = RELAY.parse(message()[:-1] + data if is_framed else data)
     if parsed is not None:
-        RELAY.to_server(CONFIGURATION, VM1, parsed)
+        RELAY.fault(VM1, parsed)
+        RELAY.to_servers(CONFIGURATION, VM1, parsed)
         RELAY.guest_of(CONFIGURATION, parsed)
         RELAY.parse(RELAY.to_guest(parsed))
 
@@ -180,4 +183,4 @@ def test_a_guest_gets_its_lease_from_a_server_elsewhere(tmp_path: Path) -> None:
     assert lines[0] == f"bound {lease}", done.stdout + done.stderr
     assert f"renew {lease}" in lines, done.stdout + done.stderr
     assert lines[-1] == "refused", done.stdout + done.stderr
-    assert "another MAC" in done.stdout
+    assert "vm1: a message with the MAC 52:54:00:00:00:66 is dropped" in done.stdout

@@ -15,13 +15,13 @@ from images import ROOT, in_an_image, loaded
 from rendered import files_of_role
 
 from l3hv.model.plain import as_plain
-from l3hv.model.plan import DhcpServer, ServedGuest, ServedPool, ServedRelay
+from l3hv.model.plan import DhcpServer, RelayingHypervisor, ServedGuest, ServedPool
 
 CONFIGURATION = "/etc/kea/l3hv/kea-dhcp4.conf"
 PROGRAM: ModuleType = loaded(ROOT / "roles/dhcp_server/files/dhcp-server")
 MAC, NEW_MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:66", "52:54:00:00:00:02"
-HV1 = ServedRelay("hv1", "172.22.2.1", "hv1/", 4)
-HV2 = ServedRelay("hv2", "172.22.2.2", "hv2/", 4)
+HV1 = RelayingHypervisor("hv1", "172.22.2.1", "hv1/", 4)
+HV2 = RelayingHypervisor("hv2", "172.22.2.2", "hv2/", 4)
 VM1 = ServedGuest("vm1", "hv1/vm1", MAC, "203.0.113.1", None)
 VM2 = ServedGuest("vm2", "hv2/vm2", OTHER_MAC, "203.0.113.2", 9000)
 VM3 = ServedGuest("vm3", "hv2/vm3", "52:54:00:00:00:03", "192.0.2.0", None)

@@ -200,3 +200,20 @@ def test_table_names_are_read_once_for_all_ports(
     monkeypatch.setattr(program, "table_numbers", lambda: read.append(1) or dict(program.BUILTIN_TABLES))
     assert len(program.port_differences()) == len(placed)
     assert read == [1]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        ("", "public", "is not in public"),
+        ("private", "public", "is in private instead of public"),
+        ("private", "", "is in private, and belongs to no VRF"),
+        ("br0", "", "is in br0: its guest gets past the hypervisor's routes and filter"),
+        ("br0", "public", "is in br0: its guest gets past the hypervisor's routes and filter"),
+    ],
+)
+def test_a_bridge_is_more_than_a_wrong_vrf(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, found: str, wanted: str, words: str
+) -> None:
+    monkeypatch.setattr(program, "vrfs", lambda: {"public", "private"})
+    assert program.wrong_master(found, wanted) == words

@@ -159,6 +159,11 @@ def test_an_unknown_system_is_refused():
         image.recipe("slackware")
 
 
+def test_a_bare_image_with_a_dhcp_server_is_refused():
+    with pytest.raises(TwinError, match="a bare image has no DHCP server"):
+        image.recipe("debian13", bare=True, serves_dhcp=True)
+
+
 def test_a_daemon_without_a_package_in_the_system_is_refused():
     with pytest.raises(TwinError, match="choose one of bird1, bird2"):
         image.recipe("debian12", "bird3")

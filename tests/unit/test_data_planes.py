@@ -64,15 +64,16 @@ def test_without_vrfs_nothing_belongs_to_one():
     assert (plan.vrfs, {each.vrf for each in named}) == ((), {None})
 
 
-@pytest.mark.parametrize(("plane", "ingress"), [("rules", "iifname"), ("vrf", "meta sdifname")])
-def test_the_packet_filter_reads_the_port_of_a_routed_packet(plane: str, ingress: str):
-    """After routing, the interface of a packet of a VRF is the VRF."""
-    assert plan_of(l3hv_data_plane=plane).packet_filter.ingress == ingress
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_domain_with_a_filtered_port_does_not_open_all_interfaces(isolated: bool):
+    filtered = plan_of([GUESTS[0] | {"port_isolation": isolated}, *GUESTS[1:]]).packet_filter
+    opens = {domain.name: domain.opens_all_interfaces for domain in filtered.domains}
+    assert opens == {"public": not isolated, "private": True}
 
 
 def test_the_rest_of_the_packet_filter_is_the_same_with_vrfs():
     rules, vrfs = (plan_of(GUESTS, l3hv_data_plane=plane).packet_filter for plane in ("rules", "vrf"))
-    assert [key for key in vars(rules) if getattr(rules, key) != getattr(vrfs, key)] == ["ingress"]
+    assert [key for key in vars(rules) if getattr(rules, key) != getattr(vrfs, key)] == ["has_vrfs"]
 
 
 def test_daemons_of_a_host_with_vrfs_get_the_packets_of_vrfs():
@@ -179,7 +180,8 @@ def test_a_link_local_gateway_is_on_the_port_and_the_lease_names_the_pool():
     assert [(own.address, own.length) for own in guest.addresses if own.family == "ipv4"] == [
         ("169.254.1.1", 32)
     ]
-    assert guest.lease.network == "203.0.113.0"
+    assert guest.lease.pool == pool.name
+    assert pool.has_link_local_gateway
     assert (pool.netmask, pool.guest_netmask) == ("255.255.255.128", "255.255.255.255")
     assert pool.routes == (("169.254.1.1/32", "0.0.0.0"), ("0.0.0.0/0", "169.254.1.1"))
 
@@ -215,7 +217,7 @@ def test_a_pool_with_a_link_local_gateway_may_be_of_any_size(pool: str, address:
     common = common_of(COMMON | {"l3hv_pools": {"small": {"ipv4": pool, "gateway": "link_local"}}})
     (guest,) = host_plan(slices({"hv1": ("hypervisor", own)}, common)["hv1"]).guests
     assert guest.lease is not None
-    assert (guest.lease.address, guest.lease.network) == (address, pool.partition("/")[0])
+    assert (guest.lease.address, guest.lease.pool) == (address, "small")
 
 
 # The summary for operators.

@@ -33,7 +33,7 @@ PORT = GuestPlan(
 WITH_LEASE = replace(
     PORT,
     addresses=(PortAddress("ipv4", "203.0.113.254", 32, is_link_local=False),),
-    lease=GuestLease("customers", "203.0.113.1", None),
+    lease=GuestLease("customers", "203.0.113.1"),
 )
 WITH_PREFIX = replace(PORT, prefix=GuestPrefix("2001:db8:cb00:7101::/64", True, False, ()))
 SHARED = "2001:db8:cb00:7100::/64"
@@ -43,9 +43,11 @@ LINK_LOCAL = replace(
     interface="vm2",
     mac="50:54:33:00:00:09",
     addresses=(PortAddress("ipv4", "169.254.1.1", 32, is_link_local=True),),
-    lease=GuestLease("single", "203.0.113.129", "203.0.113.128"),
+    lease=GuestLease("single", "203.0.113.129"),
 )
 SOURCE = "172.22.0.1"
+SINGLE = {"domain": "public", "ipv4": "203.0.113.128/25", "gateway": "link_local"}
+FABRIC = common_of(COMMON | {"l3hv_pools": COMMON["l3hv_pools"] | {"single": SINGLE}})
 
 
 def host(**variables: Any) -> HostIntent:
@@ -67,7 +69,7 @@ def host(**variables: Any) -> HostIntent:
 def test_a_service_runs_if_a_guest_needs_it(
     ports: tuple[GuestPlan, ...], dhcp: bool, advertisements: bool, ndp_proxy: bool
 ) -> None:
-    found = guest_services(host(), ports, SOURCE)
+    found = guest_services(FABRIC, host(), ports, SOURCE)
     assert (found.dhcp, found.advertisements, found.ndp_proxy) == (dhcp, advertisements, ndp_proxy)
     assert found.dhcp_relay is None
 
@@ -76,7 +78,7 @@ RELAY = {"l3hv_dhcp": "relay", "l3hv_dhcp_servers": ["172.31.0.53", "172.31.0.54
 
 
 def test_a_relay_replaces_the_server() -> None:
-    found = guest_services(host(**RELAY), (WITH_LEASE, LINK_LOCAL, WITH_PREFIX), SOURCE)
+    found = guest_services(FABRIC, host(**RELAY), (WITH_LEASE, LINK_LOCAL, WITH_PREFIX), SOURCE)
     assert not found.dhcp
     assert found.dhcp_relay == DhcpRelay(
         name="hv1",
@@ -95,9 +97,9 @@ def test_a_relay_replaces_the_server() -> None:
 
 
 def test_no_relay_runs_without_a_guest_with_a_lease() -> None:
-    assert guest_services(host(**RELAY), (WITH_PREFIX,), SOURCE).dhcp_relay is None
+    assert guest_services(FABRIC, host(**RELAY), (WITH_PREFIX,), SOURCE).dhcp_relay is None
 
 
 def test_without_dhcp_neither_a_server_nor_a_relay_runs() -> None:
-    found = guest_services(host(l3hv_dhcp="none"), (WITH_LEASE, WITH_PREFIX), SOURCE)
+    found = guest_services(FABRIC, host(l3hv_dhcp="none"), (WITH_LEASE, WITH_PREFIX), SOURCE)
     assert (found.dhcp, found.dhcp_relay, found.advertisements) == (False, None, True)

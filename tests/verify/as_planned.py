@@ -13,7 +13,8 @@ from l3hv.verify.fabric import Fabric, Total, route_total
 from l3hv.verify.sets import planned_sets
 
 NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
-SERVICES = ("l3hv-dhcp-relay.service", "l3hv-dhcp-server.service")
+DHCP = ("l3hv-dhcp-relay.service", "l3hv-dhcp-server.service")
+SERVICES = (*DHCP, "l3hv-ndp-proxy.service")
 
 
 def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def listeners(plan: HostPlan) -> dict[str, list[str]]:
     needed = units(plan)
     return {
         **{unit: listened(plan, unit) for unit in routing_units(plan)},
-        **{unit: ["udp 67"] for unit in ("l3hv-dhcp.service", *SERVICES) if unit in needed},
+        **{unit: ["udp 67"] for unit in ("l3hv-dhcp.service", *DHCP) if unit in needed},
         **({"radvd.service": ["raw ipv6 58"]} if "radvd.service" in needed else {}),
         "ssh.service": ["tcp 22"],
     }

@@ -100,6 +100,11 @@ DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = 
     "no answer by the relay": ("dhcp-relay", with_value(None, "offers", "vm1", "lease"), {"lease vm1"}),
     # Shared /64s.
     "an NDP proxy that does not run": ("ndp-proxy", stopped("l3hv-ndp-proxy"), {"unit l3hv-ndp-proxy"}),
+    "an NDP proxy that runs an older file": (
+        "ndp-proxy",
+        with_value("ndp-proxy runs an older file", "services", "l3hv-ndp-proxy.service"),
+        {"configuration of l3hv-ndp-proxy"},
+    ),
     "an NDP proxy with other rights": (
         "ndp-proxy",
         with_value("cap_net_admin", "units", "l3hv-ndp-proxy.service", "CapabilityBoundingSet"),

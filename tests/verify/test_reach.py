@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 from fabrics import LAB, fabric, lab
 from in_words import ping_name
@@ -11,6 +12,9 @@ from in_words import ping_name
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestMachine
 from l3hv.plan.announcements import announcements
+from l3hv.twin import TwinError, power
+from l3hv.twin.state import Twin
+from l3hv.verify import packets
 from l3hv.verify.packets import planned_addresses, standing_twin
 from l3hv.verify.reach import Ping, RunningGuest, pings
 
@@ -179,3 +183,15 @@ def test_hypervisors_on_different_paths_are_not_expected_to_reach_each_other() -
     found = expected_of(one)
     assert "vm4 → vm1 ipv4" not in found
     assert found["vm2 → vm3 ipv4"]
+
+
+def test_a_machine_that_ssh_does_not_reach_is_no_silent_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the pings that must get no answer would pass."""
+    silent = [ping for ping in all_pings(lab()) if ping.source == "hv1" and not ping.answered]
+    assert silent
+    failing = ["sh", "-c", "echo Connection refused >&2; exit 255"]
+    monkeypatch.setattr(power, "command_in", lambda *_: failing)
+    with pytest.raises(TwinError, match="no ping was sent from hv1: Connection refused"):
+        packets._send_from_machine(Twin("none", print), "hv1", silent)
+    monkeypatch.setattr(power, "command_in", lambda *_: ["sh", "-c", "exit 0"])
+    assert packets._send_from_machine(Twin("none", print), "hv1", silent) == set()

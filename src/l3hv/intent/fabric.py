@@ -302,7 +302,8 @@ def _gateway(value: object) -> IPv4Address:
         return ipv4_address(value)
     except Unfit as unfit:
         raise Unfit(
-            f"{unfit.expected} or {LINK_LOCAL_WORD}", f"{unfit.remedy[:-1]}, or {LINK_LOCAL_WORD}."
+            f"{unfit.expected} or {LINK_LOCAL_WORD}",
+            f"{unfit.remedy} For a gateway in no subnet, write {LINK_LOCAL_WORD}.",
         ) from None
 
 

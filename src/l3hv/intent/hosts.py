@@ -29,9 +29,9 @@ from l3hv.intent.shape import (
     address,
     address_or_network,
     ipv4_address,
-    ipv4_host,
     ipv6_address,
     shown,
+    unicast_ipv4,
     yes_or_no,
 )
 from l3hv.model.addressing import FAMILIES, Address, family_of, family_of_text, is_inside, numbers_of
@@ -275,8 +275,8 @@ def parse_host(
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes)
-    _check_dhcp(host, common, notes)
-    _check_dhcp_server(host, notes)
+    _check_relay(host, common, notes)
+    _check_served_address(host, common, notes)
     _check_vrfs(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
@@ -310,7 +310,7 @@ def _read_settings(fields: Fields) -> Settings:
         anycast=fields.take("l3hv_anycast", OneOf[Anycast]("local", "spread"), "local"),
         data_plane=fields.take("l3hv_data_plane", OneOf[DataPlane]("rules", "vrf"), "rules"),
         dhcp=fields.take("l3hv_dhcp", OneOf[Dhcp]("server", "relay", "none"), "server"),
-        dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", ipv4_host))),
+        dhcp_servers=tuple(map(str, fields.take_all("l3hv_dhcp_servers", unicast_ipv4))),
         serves_dhcp_at=fields.take("l3hv_serves_dhcp_at", _ipv4_text),
         origin_validation=fields.take(
             "l3hv_origin_validation", OneOf[OriginValidation]("pool", "strict"), DEFAULT_ORIGIN_VALIDATION
@@ -703,7 +703,7 @@ def _check_vrfs(host: HostIntent, common: Common, notes: Notes) -> None:
         )
 
 
-def _check_dhcp(host: HostIntent, common: Common, notes: Notes) -> None:
+def _check_relay(host: HostIntent, common: Common, notes: Notes) -> None:
     """Note a relay without servers, servers without a relay, and a relay without an address of its own.
 
     Hosts without guests ignore these variables, which a group of all hosts may have.
@@ -711,22 +711,23 @@ def _check_dhcp(host: HostIntent, common: Common, notes: Notes) -> None:
     if host.kind != "hypervisor":
         return
     settings = host.settings
-    if settings.dhcp == "relay" and not settings.dhcp_servers:
+    if settings.dhcp != "relay":
+        if settings.dhcp_servers:
+            notes.add(
+                "l3hv_dhcp_servers",
+                ", ".join(settings.dhcp_servers),
+                f"Only a DHCP relay uses servers, but l3hv_dhcp is {settings.dhcp}.",
+                "Remove l3hv_dhcp_servers (in host_vars: [] for this host), or set l3hv_dhcp: relay.",
+            )
+        return
+    if not settings.dhcp_servers:
         notes.add(
             "l3hv_dhcp_servers",
             None,
             "is missing: a DHCP relay needs a server.",
             "List the IPv4 addresses of the DHCP servers.",
         )
-    if settings.dhcp != "relay" and settings.dhcp_servers:
-        notes.add(
-            "l3hv_dhcp_servers",
-            ", ".join(settings.dhcp_servers),
-            f"Only a DHCP relay uses servers, but l3hv_dhcp is {settings.dhcp}.",
-            "Remove l3hv_dhcp_servers (in host_vars: [] for this host), or set l3hv_dhcp: relay.",
-        )
-    if settings.dhcp == "relay":
-        _check_address_of_relay(host, common, notes)
+    _check_address_of_relay(host, common, notes)
 
 
 def _check_address_of_relay(host: HostIntent, common: Common, notes: Notes) -> None:
@@ -752,15 +753,31 @@ def _check_address_of_relay(host: HostIntent, common: Common, notes: Notes) -> N
         )
 
 
-def _check_dhcp_server(host: HostIntent, notes: Notes) -> None:
-    """Note a server at an address that the host does not have."""
-    address = host.settings.serves_dhcp_at
-    if host.kind == "edge_router" and address is not None and address not in host.addresses:
+def _check_served_address(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note a server at an address that the host does not have, or outside of the private domain."""
+    address, private = host.settings.serves_dhcp_at, common.private
+    if host.kind != "edge_router" or address is None:
+        return
+    if address not in host.addresses:
         notes.add(
             "l3hv_serves_dhcp_at",
             address,
             f"The host does not have the address {address}.",
             "Add it to l3hv_addresses: the hypervisors reach it there, whichever path fails.",
+        )
+    if private is None:
+        notes.add(
+            "l3hv_serves_dhcp_at",
+            address,
+            "DHCP relays reach their servers only in a private domain, and the fabric has none.",
+            "Add a private domain to l3hv_domains, or remove l3hv_serves_dhcp_at.",
+        )
+    elif private.name not in host.edge_domains:
+        notes.add(
+            "l3hv_serves_dhcp_at",
+            address,
+            f"DHCP relays reach their servers only in {private.name}, which the host does not serve.",
+            f"Add {private.name} to l3hv_edge_domains, or remove l3hv_serves_dhcp_at.",
         )
 
 

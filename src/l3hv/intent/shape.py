@@ -25,6 +25,7 @@ _LONGEST_SHOWN = 48
 _MOST_NAMED = 12
 _RESERVED_NAMED = 3
 _HUGE = 10**20
+_NO_UNICAST = "Choose a unicast {}: loopback, link-local, multicast and reserved {} cannot be routed."
 _AS_LINES = "Write it as 'key: value' lines."
 _SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off"})
 _BASED_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|0[oO][0-7]+|0[bB][01]+")
@@ -321,10 +322,7 @@ def address(value: object) -> Address:
     """Convert to a unicast address of either family."""
     converted: Address = _address(value, ip_address, "an IPv4 or IPv6 address")
     if not is_unicast(ip_network(converted)):
-        raise Unfit(
-            "an IPv4 or IPv6 address of a host",
-            "Loopback, link-local, multicast and reserved ones cannot be routed.",
-        )
+        raise Unfit("a unicast IPv4 or IPv6 address", _NO_UNICAST.format("address", "addresses"))
     return converted
 
 
@@ -332,14 +330,11 @@ def ipv4_address(value: object) -> IPv4Address:
     return _address(value, IPv4Address, "an IPv4 address")
 
 
-def ipv4_host(value: object) -> IPv4Address:
+def unicast_ipv4(value: object) -> IPv4Address:
     """Convert to a unicast IPv4 address."""
     converted = ipv4_address(value)
     if not is_unicast(ip_network(converted)):
-        raise Unfit(
-            "the IPv4 address of a host",
-            "Loopback, link-local, multicast and reserved ones cannot be routed.",
-        )
+        raise Unfit("a unicast IPv4 address", _NO_UNICAST.format("address", "addresses"))
     return converted
 
 
@@ -395,9 +390,7 @@ def _network(value: object, make: Callable[..., N], expected: str) -> N:
     if str(prefix.network_address) != _canonical(value.partition("/")[0]):
         raise Unfit(f"{expected} without host bits", f"The prefix of that length is {prefix}.")
     if not is_unicast(prefix):
-        raise Unfit(
-            f"{expected} for hosts", "Loopback, link-local, multicast and reserved ones cannot be routed."
-        )
+        raise Unfit(f"{expected} for hosts", _NO_UNICAST.format("prefix", "prefixes"))
     return prefix
 
 

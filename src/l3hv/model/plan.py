@@ -204,9 +204,6 @@ class GuestLease:
     """The name of the pool whose options the guest gets."""
     address: str
     """The guest's address."""
-    network: str | None
-    """The first address of the pool if the port has no address in it: the DHCP server assigns pools to ports
-    by the ports' addresses."""
 
 
 @dataclass(frozen=True)
@@ -303,6 +300,11 @@ class DhcpPool:
     """The (prefix, gateway) pairs of option 121. The default route is among them if there are any: clients
     that understand the option ignore the router option beside it (RFC 3442)."""
 
+    @property
+    def has_link_local_gateway(self) -> bool:
+        """Whether the gateway is on the guests' link and in no subnet: guests then have single addresses."""
+        return self.guest_netmask is not None
+
 
 @dataclass(frozen=True)
 class RelayedGuest:
@@ -357,7 +359,7 @@ class ServedPool:
     """A subnet of which a DHCP server in the fabric offers leases."""
 
     id: int
-    """The number of C(prefix), which does not change when other pools come and go."""
+    """The first address of C(prefix) as a number: it does not change when other pools come and go."""
     name: str
     """The pool's name."""
     prefix: str
@@ -378,16 +380,16 @@ class ServedPool:
 
 
 @dataclass(frozen=True)
-class ServedRelay:
+class RelayingHypervisor:
     """A hypervisor that relays its guests' messages to a DHCP server in the fabric."""
 
     name: str
     """The hypervisor's name."""
     address: str
     """The address from which it relays."""
-    prefix: str
+    circuit_prefix: str
     """The first characters of all circuit ids of its guests."""
-    length: int
+    circuit_prefix_length: int
     """The number of these characters."""
 
 
@@ -399,7 +401,7 @@ class DhcpServer:
     """The address that the hypervisors relay to."""
     lease_s: int
     """The duration of a lease in s."""
-    relays: tuple[ServedRelay, ...]
+    relays: tuple[RelayingHypervisor, ...]
     """The hypervisors: the server answers no other sender."""
     pools: tuple[ServedPool, ...]
     """The pools of their guests."""
@@ -874,10 +876,8 @@ class FilteredDomain:
     """Its uplinks and guest ports."""
     open_interfaces: tuple[str, ...]
     """The interfaces that may send to ``open_guests`` without further conditions."""
-    from_any: str
-    """The match of nft for forwarded packets from ``interfaces``."""
-    from_open: str
-    """The match of nft for forwarded packets from ``open_interfaces``."""
+    opens_all_interfaces: bool
+    """Whether ``open_interfaces`` are all of ``interfaces``."""
     open_guests: tuple[str, ...]
     """The guest ports that ``open_interfaces`` may send to without further conditions."""
     pools4: tuple[str, ...]
@@ -938,11 +938,8 @@ class PacketFilter:
 
     uplinks: tuple[str, ...]
     """The interfaces of the paths."""
-    ingress: Literal["iifname", "meta sdifname"]
-    """The expression of nft for the interface that a packet arrived on, after routing: a packet of a VRF then
-    has the VRF's interface as ``iifname``."""
-    arrives_twice: bool
-    """Whether packets pass the prerouting hook twice: the second time, they arrive from their VRF."""
+    has_vrfs: bool
+    """Whether each domain is a VRF with the domain's name, from which its packets arrive after routing."""
     closed_uplinks: tuple[str, ...]
     """The uplinks on which the host offers only routing, ICMP and neighbour discovery, except to the prefixes
     of ``fabric4``, ``fabric6``, ``management4`` and ``management6``."""

@@ -51,9 +51,13 @@ class GuestMachine:
 class Machine:
     """One machine: its kind is ``hypervisor``, ``route_reflector`` or ``edge_router``.
 
-    ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``daemon`` the routing daemon
-    that it is installed with (``bird2``, ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router
-    that l3hv does not configure.  ``serves_dhcp`` is true for a DHCP server for guests of other machines.
+    ``system`` is the distribution that it runs (``debian12`` or ``debian13``), ``ports`` are its interfaces
+    on the segments, and ``daemon`` is the routing daemon that it is installed with (``bird1``, ``bird2``,
+    ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router that l3hv does not configure.
+
+    ``needs`` are the features of the kernel that it uses and the host may lack (``vrf``).  ``emulated`` is
+    true for a machine of QEMU, which has a kernel of its own; others are containers.  ``serves_dhcp`` is true
+    for a DHCP server for guests of other machines.
     """
 
     name: str

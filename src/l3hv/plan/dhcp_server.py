@@ -12,18 +12,19 @@ from l3hv.model.plan import (
     DhcpPool,
     DhcpRelay,
     DhcpServer,
+    GuestLease,
     GuestPlan,
     HostPlan,
+    RelayingHypervisor,
     ServedGuest,
     ServedPool,
-    ServedRelay,
 )
 from l3hv.model.text import natural_key
 from l3hv.plan.guest_ports import circuit_prefix, dhcp_pools, guest_plans, guest_services
 from l3hv.plan.uplinks import loopback_addresses, preferred_source
 
 LEASE_S = 12 * 3600
-"""The duration of a lease: that of the hypervisors' own DHCP server."""
+"""The duration of a lease: that of the hypervisors' own DHCP server (``dhcp.conf.j2``)."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,15 @@ class Relaying:
     pools: tuple[DhcpPool, ...]
 
 
+@dataclass(frozen=True)
+class _Leased:
+    """A guest with a lease, and the circuit id of its relayed messages."""
+
+    circuit_id: str
+    guest: GuestPlan
+    lease: GuestLease
+
+
 def dhcp_server(host_slice: HostSlice) -> DhcpServer | None:
     """Return the DHCP server of a host, or ``None`` if the host serves no other host's guests."""
     common, address = host_slice.common, host_slice.host.settings.serves_dhcp_at
@@ -44,7 +54,7 @@ def dhcp_server(host_slice: HostSlice) -> DhcpServer | None:
     for hypervisor in host_slice.relays:
         source = preferred_source(common, loopback_addresses(common, hypervisor))
         guests = guest_plans(common, hypervisor, source)
-        relay = guest_services(hypervisor, guests, source).dhcp_relay
+        relay = guest_services(common, hypervisor, guests, source).dhcp_relay
         if relay is not None:
             relaying.append(Relaying(relay, guests, dhcp_pools(common, guests)))
     return server_of(address, relaying)
@@ -66,47 +76,46 @@ def server_of(address: str, relaying: Iterable[Relaying]) -> DhcpServer:
     """
     in_order = sorted(relaying, key=lambda hypervisor: natural_key(hypervisor.relay.name))
     pools: dict[str, DhcpPool] = {}
-    guests: dict[str, list[tuple[str, GuestPlan]]] = {}
+    leased: dict[str, list[_Leased]] = {}
     for hypervisor in in_order:
         pools.update((pool.name, pool) for pool in hypervisor.pools)
         circuits = {relayed.interface: relayed.circuit_id for relayed in hypervisor.relay.guests}
         for guest in hypervisor.guests:
             if guest.lease is not None:
-                served = guests.setdefault(guest.lease.pool, [])
-                served.append((circuits[guest.interface], guest))
+                one = _Leased(circuits[guest.interface], guest, guest.lease)
+                leased.setdefault(guest.lease.pool, []).append(one)
     return DhcpServer(
         address=address,
         lease_s=LEASE_S,
-        relays=tuple(_served_relay(hypervisor.relay) for hypervisor in in_order),
+        relays=tuple(_relaying_hypervisor(hypervisor.relay) for hypervisor in in_order),
         pools=tuple(
             served
-            for name in sorted(guests, key=natural_key)
-            for served in _served_pools(pools[name], guests[name])
+            for name in sorted(leased, key=natural_key)
+            for served in _served_pools(pools[name], leased[name])
         ),
     )
 
 
-def _served_relay(relay: DhcpRelay) -> ServedRelay:
+def _relaying_hypervisor(relay: DhcpRelay) -> RelayingHypervisor:
     prefix = circuit_prefix(relay.name)
-    return ServedRelay(relay.name, relay.address, prefix, len(prefix))
+    return RelayingHypervisor(relay.name, relay.address, prefix, len(prefix))
 
 
-def _served_pools(pool: DhcpPool, guests: list[tuple[str, GuestPlan]]) -> Iterator[ServedPool]:
+def _served_pools(pool: DhcpPool, leased: list[_Leased]) -> Iterator[ServedPool]:
     """Yield the subnets of a pool: the pool itself, or each address if the guests have single addresses.
 
     Kea derives the guests' netmask from the subnet, and no option replaces it (versions 2.2 and 2.6).
     """
-    if pool.guest_netmask is None:
-        yield _served_pool(pool, IPv4Network((pool.subnet, pool.netmask)), guests)
+    if not pool.has_link_local_gateway:
+        yield _served_pool(pool, IPv4Network((pool.subnet, pool.netmask)), leased)
         return
-    for circuit_id, guest in guests:
-        if guest.lease is not None:
-            yield _served_pool(pool, IPv4Network(guest.lease.address), [(circuit_id, guest)])
+    for one in leased:
+        yield _served_pool(pool, IPv4Network(one.lease.address), [one])
 
 
-def _served_pool(pool: DhcpPool, prefix: IPv4Network, guests: list[tuple[str, GuestPlan]]) -> ServedPool:
+def _served_pool(pool: DhcpPool, prefix: IPv4Network, leased: list[_Leased]) -> ServedPool:
     """Return a subnet with its guests; hypervisors may give the guests of one pool different MTUs."""
-    mtu = Counter(guest.mtu for _, guest in guests).most_common(1)[0][0]
+    mtu = Counter(one.guest.mtu for one in leased).most_common(1)[0][0]
     return ServedPool(
         id=int(prefix.network_address),
         name=pool.name,
@@ -116,14 +125,14 @@ def _served_pool(pool: DhcpPool, prefix: IPv4Network, guests: list[tuple[str, Gu
         dns=pool.dns,
         search=pool.search,
         routes=classless_routes(pool.routes) if pool.routes else None,
-        guests=tuple(_served_guest(circuit_id, guest, mtu) for circuit_id, guest in guests),
+        guests=tuple(_served_guest(one, mtu) for one in leased),
     )
 
 
-def _served_guest(circuit_id: str, guest: GuestPlan, mtu: int) -> ServedGuest:
-    assert guest.lease is not None, "a served guest has a lease"
+def _served_guest(leased: _Leased, mtu: int) -> ServedGuest:
+    guest = leased.guest
     own_mtu = guest.mtu if guest.mtu != mtu else None
-    return ServedGuest(guest.name, circuit_id, guest.mac, guest.lease.address, own_mtu)
+    return ServedGuest(guest.name, leased.circuit_id, guest.mac, leased.lease.address, own_mtu)
 
 
 def classless_routes(routes: Iterable[tuple[str, str]]) -> str:

@@ -69,8 +69,7 @@ def _guest_plan(
 ) -> GuestPlan:
     lease = None
     if guest.ipv4 is not None:
-        network = None if pool.subnet is not None or pool.ipv4 is None else str(pool.ipv4.network_address)
-        lease = GuestLease(pool.name, guest.ipv4, network)
+        lease = GuestLease(pool.name, guest.ipv4)
     prefix = shared = None
     if guest.ipv6 is not None:
         dns = tuple(server for server in pool.dns if family_of_text(server) == "ipv6")
@@ -132,12 +131,15 @@ def _routes(guest: GuestIntent, prefsrc: str | None, *, shares_prefix: bool) -> 
         yield GuestRoute("ipv4", f"{address}/32", None, ipv4_tables, GUEST_METRIC, "transparent", prefsrc)
 
 
-def guest_services(host: HostIntent, guests: tuple[GuestPlan, ...], source: str | None) -> GuestServices:
+def guest_services(
+    common: Common, host: HostIntent, guests: tuple[GuestPlan, ...], source: str | None
+) -> GuestServices:
     """Return the services that the guests of this host need; ``source`` is the address of its own traffic."""
     has_leases, settings = any(guest.lease is not None for guest in guests), host.settings
     relay = None
     if has_leases and settings.dhcp == "relay" and source is not None:
-        relay = DhcpRelay(host.name, source, settings.dhcp_servers, tuple(_relayed(host.name, guests)))
+        relayed = tuple(_relayed(common, host.name, guests))
+        relay = DhcpRelay(host.name, source, settings.dhcp_servers, relayed)
     return GuestServices(
         dhcp=has_leases and settings.dhcp == "server",
         dhcp_relay=relay,
@@ -155,12 +157,12 @@ def circuit_prefix(hypervisor: str) -> str:
     return f"{hypervisor}/"
 
 
-def _relayed(hypervisor: str, guests: Iterable[GuestPlan]) -> Iterator[RelayedGuest]:
+def _relayed(common: Common, hypervisor: str, guests: Iterable[GuestPlan]) -> Iterator[RelayedGuest]:
+    in_no_pool = {pool.name for pool in common.pools if pool.has_link_local_gateway}
     for guest in guests:
         if guest.lease is not None:
             gateway = next(own.address for own in guest.addresses if own.family == "ipv4")
-            # A link-local gateway is in no pool.
-            link = gateway if guest.lease.network is None else guest.lease.address
+            link = guest.lease.address if guest.lease.pool in in_no_pool else gateway
             circuit = circuit_prefix(hypervisor) + guest.interface
             yield RelayedGuest(guest.interface, circuit, guest.mac, guest.lease.address, gateway, link)
 
@@ -174,17 +176,17 @@ def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool,
 def _dhcp_pool(pool: Pool, mtu: int) -> DhcpPool:
     assert pool.ipv4 is not None, "a pool that DHCP offers addresses of has IPv4"
     routes = pool.routes
-    is_outside = pool.subnet is None
-    if (routes or is_outside) and not any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in routes):
+    has_default = any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in routes)
+    if (routes or pool.has_link_local_gateway) and not has_default:
         routes = ((DEFAULT_ROUTE["ipv4"], str(pool.gateway)), *routes)
-    if is_outside:
+    if pool.has_link_local_gateway:
         # The first route reaches the gateway itself on the guest's link (RFC 3442).
         routes = ((f"{pool.gateway}/32", "0.0.0.0"), *routes)
     return DhcpPool(
         name=pool.name,
         subnet=str(pool.ipv4.network_address),
         netmask=str(pool.ipv4.netmask),
-        guest_netmask="255.255.255.255" if is_outside else None,
+        guest_netmask="255.255.255.255" if pool.has_link_local_gateway else None,
         gateway=str(pool.gateway),
         mtu=mtu,
         dns=tuple(server for server in pool.dns if ":" not in server),

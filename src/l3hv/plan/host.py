@@ -42,7 +42,7 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
         sysctls=sysctls(common, host),
         guests=guests,
         dhcp_pools=dhcp_pools(common, guests),
-        guest_services=guest_services(host, guests, source),
+        guest_services=guest_services(common, host, guests, source),
         dhcp_server=dhcp_server(host_slice),
         packet_filter=packet_filter(common, host, guests, anycast, named_sessions),
         routing=routing(

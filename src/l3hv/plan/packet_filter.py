@@ -78,8 +78,7 @@ def packet_filter(
     macs = {guest.interface: guest.mac for guest in guests}
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
-        ingress="meta sdifname" if host.uses_vrfs else "iifname",
-        arrives_twice=host.uses_vrfs,
+        has_vrfs=host.uses_vrfs,
         closed_uplinks=public_uplinks,
         neighbours4=tuple(_neighbors(common, host, "ipv4")),
         neighbours6=tuple(_neighbors(common, host, "ipv6")),
@@ -170,7 +169,7 @@ def _domains(
             outside = {
                 f"{pool.gateway}/32"
                 for pool in common.pools
-                if pool.domain == domain.name and pool.gateway is not None and pool.subnet is None
+                if pool.domain == domain.name and pool.has_link_local_gateway
             }
             own = tuple(port for name, port in ports if name == domain.name)
             own_open = tuple(port for name, port in open_ports if name == domain.name)
@@ -178,22 +177,10 @@ def _domains(
                 domain.name,
                 own,
                 own_open,
-                _received_from(host, domain.name, "ports", are_all=True),
-                _received_from(host, domain.name, "open_ports", are_all=own == own_open),
+                own == own_open,
                 tuple(port for name, port in guest_ports if name == domain.name and port not in not_open),
                 _of_family((*map(str, common.pool_prefixes(domain.name, "ipv4")), *outside), "ipv4"),
             )
-
-
-def _received_from(host: HostIntent, domain: str, ports: str, *, are_all: bool) -> str:
-    """Return the match of nft for forwarded packets from a set of a domain's interfaces, or from all of them.
-
-    With VRFs the name of the VRF is cheaper: ``meta sdifname`` looks up the interface of each packet
-    (measured by ``bench/vrf.py``).
-    """
-    if host.uses_vrfs and are_all:
-        return f'iifname "{domain}"'
-    return f"{'meta sdifname' if host.uses_vrfs else 'iifname'} @{ports}_{domain}"
 
 
 @dataclass

@@ -57,9 +57,9 @@ def _rules_beside_vrfs(
 ) -> Iterator[Rule]:
     """Yield the rules of a host with VRFs.
 
-    Their number depends neither on paths nor on prefixes, with one exception: the host's own traffic has a
-    rule for each prefix if ``main`` has a default route, and for private prefixes of IPv6, which has no
-    ``local-out``.
+    Their number depends neither on paths nor on prefixes.  Only the host's own traffic may have more: if
+    ``main`` has a default route, one for each prefix of the fabric and one for each DHCP server of a relay;
+    and one for each private prefix of IPv6, which has no ``local-out``.
     The kernel's rule ``l3mdev`` looks up packets of a VRF's interfaces, and the host's own packets that are
     bound to one: answers of DHCP, ICMP errors, BGP.  The marked flows of spread anycast come before it.
     """

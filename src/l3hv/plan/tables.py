@@ -88,8 +88,9 @@ def _domain_table(
             *(match_of_prefix(prefix, "DHCP server") for prefix in address_of_server),
         )
         accepts = of_fabric
-    # The DHCP server leaves the source of its answers to the kernel, and relays accept only its address.
-    prefsrc = host.settings.serves_dhcp_at if family == "ipv4" and domain.name in host.edge_domains else None
+    # Kea leaves the source of its answers to the kernel, and relays accept only its address. Only hypervisors
+    # ask, from their loopbacks in the private domain.
+    serves_here = domain.kind == "private" and family == "ipv4"
     return RoutingTable(
         name=bird_table(domain.name, family),
         domain=domain.name,
@@ -97,7 +98,7 @@ def _domain_table(
         kernel_table=None if host.kind == "route_reflector" else domain.table,
         learn=host.kind == "hypervisor",
         fed_by=None,
-        prefsrc=prefsrc,
+        prefsrc=host.settings.serves_dhcp_at if serves_here else None,
         persists=True,
         ecmp=host.ecmp_of(domain.name),
         ecmp_limit=_ecmp_limit(host, domain.name),

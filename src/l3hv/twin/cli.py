@@ -395,6 +395,11 @@ def _use_configuration() -> None:
 
 
 def inventory_topology(inventories: Sequence[str], words: Sequence[str], *, tagged: bool) -> Topology:
+    """Return the machines and guests of inventories, which Ansible reads with the options ``words``.
+
+    With ``tagged``, the machines create their VLAN interfaces themselves.  Raises ``TwinError`` for an
+    inventory that cannot be read or is refused.
+    """
     _use_configuration()
     try:
         from ansible.errors import AnsibleError

@@ -326,6 +326,7 @@ def prepare_layer(files: Path) -> None:
 def ensure_machine(machine: Machine, root: Path, say: Callable[[str], None]) -> tuple[Kernel, Path]:
     """Return the kernel and the disk of a machine with an image; make them if they are not cached."""
     kernel = ensure_kernel(image.SUITES[machine.system], say)
+    # This checks KVM once, before several machines boot at the same time.
     accelerator(kernel)
     return kernel, ensure_disk(root, kernel, say)
 

@@ -145,6 +145,8 @@ def recipe(
         )
     # OpenSSH 9.8 (Debian 13) penalizes sources with many connections; earlier versions refuse the option.
     sshd_settings = SSHD_SETTINGS + ("PerSourcePenalties no\n" if system == "debian13" else "")
+    if bare and serves_dhcp:
+        raise TwinError("a bare image has no DHCP server: the roles install it")
     if bare:
         return Recipe(f"{system}-bare", SUITES[system], BASE_PACKAGES, sshd_settings)
     packages = BASE_PACKAGES + DAEMON_PACKAGES[daemon] + ROUTING_PACKAGES

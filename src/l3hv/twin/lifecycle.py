@@ -60,7 +60,9 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
     )
     check_names(topology)
     recipes = {
-        found.image: recipe(found.system, found.daemon, bare=wanted.bare, serves_dhcp=found.serves_dhcp)
+        found.image: recipe(
+            found.system, found.daemon, bare=wanted.bare, serves_dhcp=found.serves_dhcp and not wanted.bare
+        )
         for found in topology.machines
     }
     images = dict(zip(recipes, map(str, ensure_images(recipes.values(), twin.say)), strict=True))

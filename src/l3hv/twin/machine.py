@@ -203,7 +203,10 @@ def _ports(twin: Twin, machine: str) -> tuple[Port, ...]:
 
 
 def _kill_and_reap(twin: Twin, machine: str, found: Running) -> None:
-    """Send SIGKILL to a machine's init and wait until its systemd-nspawn has ended, or to QEMU."""
+    """Kill a machine's leader, and wait until its process on the host has ended.
+
+    A container's leader is its init, and the process on the host is systemd-nspawn.  QEMU is both.
+    """
     try:
         status = Path(f"/proc/{found.leader}/status").read_text()
         parent = int(status.partition("PPid:")[2].split()[0])
@@ -307,17 +310,25 @@ def _supervise(twin: Twin, name: str) -> None:
 
 
 def _boot(twin: Twin, standing: Standing, machine: Machine) -> int:
-    """Boot a machine, wait until it goes down, and return the exit status of systemd-nspawn."""
-    directory = twin.machine_directory(machine.name)
-    address = directory / "notify"
+    """Boot a machine, wait until it goes down, and return ``REBOOT_STATUS`` if it reboots."""
+    boot = _boot_emulated if machine.emulated else _boot_container
+    return boot(twin, standing, machine)
+
+
+def _boot_emulated(twin: Twin, standing: Standing, machine: Machine) -> int:
+    """Boot a machine in QEMU, wait until it goes down, and return 0 or ``REBOOT_STATUS``."""
+    files = twin.library / machine.name
+    _prepare_files(twin, standing, machine, files)
+    reboots = emulator.Boot(twin, standing, machine, files).run(
+        lambda: start_guests(twin, twin.standing(), machine.name)
+    )
+    return REBOOT_STATUS if reboots else 0
+
+
+def _boot_container(twin: Twin, standing: Standing, machine: Machine) -> int:
+    """Boot a machine in systemd-nspawn, wait until it goes down, and return the exit status."""
+    address = twin.machine_directory(machine.name) / "notify"
     address.unlink(missing_ok=True)
-    if machine.emulated:
-        files = twin.library / machine.name
-        _prepare_files(twin, standing, machine, files)
-        reboots = emulator.Boot(twin, standing, machine, files).run(
-            lambda: start_guests(twin, twin.standing(), machine.name)
-        )
-        return REBOOT_STATUS if reboots else 0
     namespace = twin.machine_namespace(machine.name)
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications,

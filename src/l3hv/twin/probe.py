@@ -176,7 +176,7 @@ def _end_of_address(twin: Twin, standing: Standing, address: Address) -> End:
                     break
     if not holders:
         emulated = any(known.emulated for known in standing.topology.machines)
-        besides = "; an emulated machine is no end of a probe" if emulated else ""
+        besides = "; an emulated machine cannot be an end of a probe" if emulated else ""
         raise TwinError(f"no running machine or guest of the twin holds {address}{besides}")
     return End(str(address), address, holders)
 

@@ -23,6 +23,7 @@ OFFERED_BY = {
     subjects.Unit("l3hv-dhcp"): {Kind.LEASE, Kind.LISTENERS},
     subjects.Unit("l3hv-dhcp-relay"): {Kind.LEASE, Kind.LISTENERS, Kind.SERVICE_CONFIGURATION},
     subjects.Unit("l3hv-dhcp-server"): {Kind.LISTENERS, Kind.SERVICE_CONFIGURATION},
+    subjects.Unit("l3hv-ndp-proxy"): {Kind.SERVICE_CONFIGURATION},
     subjects.Unit("l3hv-nftables"): {Kind.PACKET_FILTER, Kind.DROPS, Kind.TRANSLATION},
     subjects.Unit("l3hv-tables"): {Kind.RULES, Kind.LAST_RESORT},
 }

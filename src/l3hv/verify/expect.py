@@ -156,8 +156,11 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
 
 
 def _services(plan: HostPlan) -> Iterator[Item]:
-    """Yield the services of which the running configuration is compared with the file; "": no difference."""
-    for unit in ("l3hv-dhcp-relay.service", "l3hv-dhcp-server.service"):
+    """Yield the services of which the running configuration is compared with the file.
+
+    The expected difference is an empty text.
+    """
+    for unit in ("l3hv-dhcp-relay.service", "l3hv-dhcp-server.service", "l3hv-ndp-proxy.service"):
         if unit in units(plan):
             yield Key(Kind.SERVICE_CONFIGURATION, unit_of(unit)), ""
 

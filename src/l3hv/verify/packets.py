@@ -23,8 +23,8 @@ from l3hv.model.addressing import slaac_address
 from l3hv.model.choices import Family
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestMachine
+from l3hv.twin import TwinError, network, power
 from l3hv.twin import guests as twin_guests
-from l3hv.twin import network, power
 from l3hv.twin.state import RUN, Standing, Twin
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, InTwin, Kind, SentTo
@@ -34,6 +34,8 @@ PATIENCE = 10.0
 """Seconds until a guest must have its addresses, and until an answer must arrive."""
 
 INTERVAL, SILENCE = 0.25, 0.8
+SSH_FAILED = 255
+"""The status of ssh(1) if it does not reach the machine; the script itself ends with 0."""
 ICMP_FILTER, ICMP6_FILTER, SOL_RAW = 1, 1, 255
 ECHO4, REPLY4, ECHO6, REPLY6 = 8, 0, 128, 129
 HEADER = struct.Struct("!BBHHH")
@@ -192,6 +194,9 @@ def _send_from_machine(twin: Twin, host: str, wanted: list[Ping]) -> set[Ping]:
         text=True,
         check=False,
     )
+    if done.returncode == SSH_FAILED:
+        # Without this, pings that must stay without an answer would pass.
+        raise TwinError(f"no ping was sent from {host}: {done.stderr.strip() or 'SSH has failed'}")
     answering = set(done.stdout.split())
     return {ping for ping in wanted if ping.address in answering}
 

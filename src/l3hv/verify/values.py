@@ -114,7 +114,9 @@ class StrayPort:
 
 
 VRF_TABLE = "[l3mdev-table]"
-"""The table of the rule of VRFs, as ip-rule(8) prints it: that of the packet's VRF."""
+"""The table of the rule of VRFs, as ip-rule(8) prints it: that of the packet's VRF.
+
+``observe/kernel.py`` and ``tables-sync`` have the same name: they run on the host, without this package."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ def read_addresses(netlink: IPRoute, links: dict[int, dict[str, Any]]) -> dict[s
 
 
 VRF_TABLE = "[l3mdev-table]"
-"""The table of the rule of VRFs, as ip-rule(8) prints it: that of the packet's VRF."""
+"""The table of the rule of VRFs, as ip-rule(8) prints it: that of the packet's VRF.
+
+``l3hv.verify.values`` has the same name: this file runs on the host, without the package l3hv."""
 
 
 def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ PROGRAMS = "/usr/local/lib/l3hv"
 IN_FORCE = {
     "l3hv-dhcp-relay.service": [f"{PROGRAMS}/dhcp-relay", "in-force", "/etc/l3hv/dhcp-relay.conf"],
     "l3hv-dhcp-server.service": [f"{PROGRAMS}/dhcp-server", "in-force"],
+    "l3hv-ndp-proxy.service": [f"{PROGRAMS}/ndp-proxy", "in-force", "/etc/l3hv/ndp-proxy.conf"],
 }
 """The commands that compare a service with its file. They fail and print a reason if these differ."""
 

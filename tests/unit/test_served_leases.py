@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from l3hv.inventory.ansible import open_inventory
 from l3hv.inventory.read import read_fabric
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
-from l3hv.plan.dhcp_server import relaying_to, server_of
+from l3hv.plan.dhcp_server import LEASE_S, relaying_to, server_of
 
 ADDRESS = "172.22.9.53"
 
@@ -86,6 +87,28 @@ def test_a_guest_with_another_mtu_has_an_option_of_its_own(shipped: dict[str, di
     ]
     (pool,) = server_of(ADDRESS, relaying_to(ADDRESS, changed)).pools
     assert (pool.mtu, {guest.name: guest.mtu for guest in pool.guests if guest.mtu}) == (1500, {"vm3": 9000})
+
+
+def test_both_servers_give_leases_of_the_same_duration() -> None:
+    """Guests notice no difference when a hypervisor changes between its own server and the relay."""
+    template = INVENTORIES.parent / "roles/guest_services/templates/dhcp.conf.j2"
+    hours = re.findall(r"^dhcp-range=.*,(\d+)h$", template.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [3600 * int(number) for number in hours] == [LEASE_S]
+
+
+def test_the_source_of_answers_is_that_of_the_private_domain_only(tmp_path: Path) -> None:
+    """An edge router of both domains keeps the kernel's choice in the public one."""
+    inventory = copied(
+        tmp_path,
+        ("host_vars/services.yml", "l3hv_edge_domains: [private]", "l3hv_edge_domains: [public, private]"),
+        ("host_vars/services.yml", "{private: a-private}", "{public: a-public, private: a-private}"),
+    )
+    tables = plans(inventory)["services"]["routing"]["tables"]
+    assert {table["name"]: table["prefsrc"] for table in tables if table["domain"] == "public"} == {
+        "public4": None,
+        "public6": None,
+    }
+    assert {table["prefsrc"] for table in tables if table["name"] == "private4"} == {ADDRESS}
 
 
 def copied(tmp_path: Path, *changes: tuple[str, str, str]) -> Path:
