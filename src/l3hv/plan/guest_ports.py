@@ -82,7 +82,7 @@ def _guest_plan(
             prefix = GuestPrefix(shared, own[0] == slaac_address(around, guest.mac), True, dns)
     addresses = []
     if lease is not None:
-        gateway, is_link_local = str(pool.gateway), pool.subnet is None
+        gateway, is_link_local = str(pool.gateway), pool.has_link_local_gateway
         addresses.append(PortAddress("ipv4", gateway, HOST_LENGTH["ipv4"], is_link_local))
     if guest.link_local is not None:
         addresses.append(PortAddress("ipv6", LINK_LOCAL_GATEWAY, LINK_LOCAL_LENGTH, is_link_local=True))
