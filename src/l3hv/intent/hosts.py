@@ -679,6 +679,13 @@ def _check_vrfs(host: HostIntent, common: Common, notes: Notes) -> None:
     """Note settings with which VRFs cannot work."""
     if not host.uses_vrfs:
         return
+    if "lo" in host.domains:
+        notes.add(
+            "l3hv_data_plane",
+            "vrf",
+            "The VRF of the domain lo would have the name of the loopback interface.",
+            "Rename the domain in l3hv_domains, or choose l3hv_data_plane: rules.",
+        )
     if host.settings.daemon == "bird1":
         notes.add(
             "l3hv_data_plane",
