@@ -203,17 +203,18 @@ def test_table_names_are_read_once_for_all_ports(
     assert read == [1]
 
 
-# A bridge and a veth of an operator have the names of a VRF and of a VLAN.  The removed files of others had them too.
+# A bridge and a veth of an operator have the names of a VRF and of a VLAN, and others those of removed ones.
 TAKEN = """
 mount -t tmpfs none /etc/systemd
 mkdir /etc/systemd/network
-printf '[NetDev]\\nName=mgmt\\nKind=vrf\\n\\n[VRF]\\nTable=90\\n' >/etc/systemd/network/05-l3hv-vrf-mgmt.netdev
-printf '[NetDev]\\nName=up0\\nKind=vlan\\n\\n[VLAN]\\nId=90\\n' >/etc/systemd/network/05-l3hv-uplink-up0.netdev
+files=/etc/systemd/network/05-l3hv
+printf '[NetDev]\\nName=mgmt\\nKind=vrf\\n\\n[VRF]\\nTable=90\\n' >$files-vrf-mgmt.netdev
+printf '[NetDev]\\nName=up0\\nKind=vlan\\n\\n[VLAN]\\nId=90\\n' >$files-uplink-up0.netdev
 ip link add mgmt type bridge
 ip link add up0 type veth peer name up1
 ip link add old1 type veth peer name old2
-export CONFIG_FILES_CHANGED="$(printf '/etc/systemd/network/05-l3hv-%s.netdev\\n' vrf-mgmt uplink-up0)"
-export CONFIG_FILES_REMOVED="$(printf '/etc/systemd/network/05-l3hv-%s.netdev\\n' vrf-old1 uplink-old2)"
+export CONFIG_FILES_CHANGED="$(printf "$files-%s.netdev\\n" vrf-mgmt uplink-up0)"
+export CONFIG_FILES_REMOVED="$(printf "$files-%s.netdev\\n" vrf-old1 uplink-old2)"
 python3 -I "$1" apply uplinks 2>&1
 echo "exit $?"
 python3 -I - "$1" 2>&1 <<'PYTHON'
@@ -235,7 +236,10 @@ ip -brief link | cut -d' ' -f1 | sort | xargs
 OF_VRF = (
     "and the plan creates a VRF with this name. Rename the domain in l3hv_domains, or rename the interface."
 )
-OF_VLAN = "and the plan creates a VLAN with this name. Choose another name in l3hv_uplinks, or rename the interface."
+OF_VLAN = (
+    "and the plan creates a VLAN with this name."
+    " Choose another name in l3hv_uplinks, or rename the interface."
+)
 
 
 def test_an_operators_interface_with_a_name_of_the_plan_is_refused_and_kept() -> None:
@@ -243,7 +247,8 @@ def test_an_operators_interface_with_a_name_of_the_plan_is_refused_and_kept() ->
     program = ROOT / "roles/uplinks/files/networkd-sync"
     done = subprocess.run([*alone, program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == [
-        f"The interface mgmt is of the kind bridge, {OF_VRF} The interface up0 is of the kind veth, {OF_VLAN}",
+        f"The interface mgmt is of the kind bridge, {OF_VRF}"
+        f" The interface up0 is of the kind veth, {OF_VLAN}",
         "exit 1",
         f"mgmt is of the kind bridge, {OF_VRF}",
         f"up0 is of the kind veth, {OF_VLAN}",

@@ -166,7 +166,8 @@ def taken_names(vrfs: list[str], vlans: list[str]) -> list[str]:
             if other != kind:
                 what = f"of the kind {other}" if other else "a NIC"
                 found.append(
-                    f"The interface {name} is {what}, and the plan creates a {kind.upper()} with this name. {remedy}"
+                    f"The interface {name} is {what}, and the plan creates a {kind.upper()} with this name."
+                    f" {remedy}"
                 )
     return found
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from ipaddress import IPv4Address
 from typing import Any, Literal
 
 from l3hv.intent.claims import guest_claims
@@ -734,7 +735,36 @@ def _check_relay(host: HostIntent, common: Common, notes: Notes) -> None:
             "is missing: a DHCP relay needs a server.",
             "List the IPv4 addresses of the DHCP servers.",
         )
+    for server, times in Counter(settings.dhcp_servers).items():
+        if times > 1:
+            notes.add("l3hv_dhcp_servers", server, f"{server} is listed twice.", "Keep one of them.")
+        if (reason := _unusable_server(IPv4Address(server), host, common)) is not None:
+            notes.add(
+                "l3hv_dhcp_servers",
+                server,
+                f"{server} cannot be a DHCP server: {reason}.",
+                "Choose an address in the private domain that belongs to no guest and no hypervisor.",
+            )
     _check_address_of_relay(host, common, notes)
+
+
+def _unusable_server(server: IPv4Address, host: HostIntent, common: Common) -> str | None:
+    """Return the reason why a relay cannot reach a server, or cannot accept its answers."""
+    for pool in common.pools:
+        if pool.ipv4 is not None and server in pool.ipv4:
+            return f"it is in the pool {pool.name}, and the relay accepts no answers from guests"
+    for domain in common.domains:
+        loopbacks = domain.loopback("ipv4")
+        if loopbacks is not None and is_inside(server, loopbacks):
+            return f"it is in {loopbacks}, the loopbacks of the hypervisors in {domain.name}"
+    for net in common.networks:
+        if not is_inside(server, net.prefix):
+            continue
+        if net.domain == common.public.name:
+            return f"it is in {net.prefix} of {net.domain}, and relays reach only the private domain"
+        if net.domain in host.domains and str(server) == host.address_in(net):
+            return f"the hypervisor itself has this address (path {net.path})"
+    return None
 
 
 def _check_address_of_relay(host: HostIntent, common: Common, notes: Notes) -> None:
