@@ -70,7 +70,8 @@ def test_option_82_names_the_hypervisor_the_port_and_the_subnet() -> None:
         (message(1, DISCOVER, mac="52:54:00:00:00:02"), "a message with the MAC 52:54:00:00:00:02"),
         (message(1, DISCOVER, hops=16), "a message after 16 hops"),
         (message(2, DISCOVER), "an answer"),
-        (message(1, (53, b"\3"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
+        (message(1, (53, b"\1"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
+        (message(1, (53, b"\3"), (53, b"\10"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
         (message(1, (53, b"\10"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
         (message(1, (53, b"\10"), client="203.0.113.1"), "an inform, which servers answer past the relay,"),
     ],
@@ -80,7 +81,8 @@ def test_option_82_names_the_hypervisor_the_port_and_the_subnet() -> None:
         "another MAC",
         "a loop",
         "an answer",
-        "a renewal for another host",
+        "a discover with the address of another host",
+        "two types",
         "an inform for another host",
         "an inform",
     ],
@@ -93,6 +95,11 @@ def test_a_guest_cannot_impersonate_another(data: bytes, fault: str) -> None:
 def test_a_guest_renews_and_releases_its_own_address() -> None:
     for kind in (b"\3", b"\7"):
         assert relayed(message(1, (53, kind), client="203.0.113.1")) is not None
+
+
+def test_a_guest_with_an_old_address_may_ask_for_it() -> None:
+    """The server refuses it, through the relay, and the guest then asks for its new address."""
+    assert relayed(message(1, (53, b"\3"), client="203.0.113.77")) is not None
 
 
 def answered(data: bytes, relay: bytes = OWN, offered: str = "203.0.113.1") -> bytes:
@@ -229,6 +236,7 @@ def test_a_guest_gets_its_lease_from_a_server_elsewhere(tmp_path: Path) -> None:
     assert lines[0] == f"bound {lease}", done.stdout + done.stderr
     assert f"renew {lease}" in lines, done.stdout + done.stderr
     assert "refused" in lines, done.stdout + done.stderr
-    assert "172.22.9.53: 5393 bytes that are no valid DHCP message are dropped" in lines, done.stdout + done.stderr
+    dropped = "172.22.9.53: 5393 bytes that are no valid DHCP message are dropped"
+    assert dropped in lines, done.stdout + done.stderr
     assert f"received {LARGE}" in lines, done.stdout + done.stderr
     assert "vm1: a message with the MAC 52:54:00:00:00:66 is dropped" in done.stdout

@@ -120,6 +120,7 @@ def test_guests_get_their_leases_from_kea(system: str, tmp_path: Path) -> None:
     assert vm2.startswith("203.0.113.2 1=ffffff00 3=cb0071fe 26=2328 54=cb0071fe"), said
     assert vm3 == "192.0.2.0 1=ffffffff 3=a9fe0101 26=0578 54=a9fe0101 121=20a9fe01010000000000a9fe0101", said
     assert parts["nobody else gets an answer"] == [*["silence"] * 5, "offers: 0"], said
+    assert parts["a guest with an old address"] == ["0.0.0.0 54=ac160935"], "refused, through the relay"
     assert [line.split()[0] for line in parts["declined"]] == ["203.0.113.2", "silence", "203.0.113.2"], said
     assert parts["moved"] == [
         "Kea runs the configuration",
