@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Any, Literal
 
 from l3hv.intent.claims import guest_claims
-from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
+from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, OPTION_BYTES, mtu, path_name
 from l3hv.intent.guests import (
     LONGEST_INTERFACE,
     GuestVariables,
@@ -286,6 +286,7 @@ def parse_host(
     host = dataclasses.replace(host, guests=resolve_guests(guests, of_guests))
     _check_interfaces(host, guests, notes)
     _check_prefix_limit(host, common, notes)
+    _check_search_of_relay(host, common, notes)
     return (None if notes.problems else host), notes.distinct()
 
 
@@ -746,6 +747,22 @@ def _check_relay(host: HostIntent, common: Common, notes: Notes) -> None:
                 "Choose an address in the private domain that belongs to no guest and no hypervisor.",
             )
     _check_address_of_relay(host, common, notes)
+
+
+def _check_search_of_relay(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note search domains that fit into option 119 only with compression, which Kea lacks (2.2 and 2.6)."""
+    is_relay = host.kind == "hypervisor" and host.settings.dhcp == "relay"
+    used = {guest.pool for guest in host.guests if is_relay and guest.ipv4 is not None}
+    for pool in common.pools:
+        size = sum(len(domain) + 2 for domain in pool.search)
+        if pool.name in used and size > OPTION_BYTES:
+            notes.add(
+                "l3hv_dhcp",
+                "relay",
+                f"The search domains of the pool {pool.name} have {size} bytes, more than the {OPTION_BYTES}"
+                " of DHCP option 119: Kea does not compress them.",
+                f"Keep fewer or shorter ones in l3hv_pools.{pool.name}.search.",
+            )
 
 
 def _unusable_server(server: IPv4Address, host: HostIntent, common: Common) -> str | None:
