@@ -70,7 +70,7 @@ MOST_DNS_SERVERS = 16
 OPTION_BYTES = 255
 """The size of an option of DHCPv4 (RFC 2132)."""
 DNSMASQ_LINE = 1024
-"""The characters in a line that dnsmasq 2.90 and 2.91 read. Of several lines for one option, the last counts."""
+"""The characters in a line that dnsmasq 2.90 and 2.91 read. It uses only the last line for an option."""
 LINK_LOCAL_WORD = "link_local"
 """The word in ``gateway`` that stands for the link-local gateway."""
 _FAMILY_KEYS = frozenset(FAMILIES)
