@@ -40,7 +40,7 @@ def long_options() -> dict[str, object]:
     candidates = {
         "routes": [f"100.{number}.0.0/16" for number in range(64, 128)],
         # DHCP compresses the common end.  The last one fills the line.
-        "search": [f"{label}.{END}" for label in (*range(10, 36), *("x" * n for n in range(60, 0, -1)))],
+        "search": [f"{label}.{END}" for label in (*range(10, 37), *("x" * n for n in range(60, 0, -1)))],
     }
     for option, values in candidates.items():
         for value in values:
