@@ -140,6 +140,13 @@ def test_the_configuration_of_a_dhcp_server_is_printed_for_all_guests(play: Play
     guests = re.findall(r'"circuit-id": "\'(.*)\'"', printed[0])
     assert guests == ["hv1/vm1", "hv1/vm2", "hv2/vm3", "hv3/vm4"]
     assert "@digest@" not in printed[0]
+    assert '"interfaces": [ "*" ]' in printed[0], "the address is on a NIC that l3hv does not know"
+
+
+def test_the_configuration_of_a_dhcp_server_may_name_its_interface(play: Play):
+    choice = ("-e", "plan_dhcp_server=172.22.9.53", "-e", "plan_dhcp_interface=lo/172.22.9.53")
+    done = play("playbooks/plan.yml", *choice, inventory=RELAYS)
+    assert '"interfaces": [ "lo/172.22.9.53" ]' in done.stdout, output_of(done)
 
 
 def test_the_configuration_of_a_dhcp_server_without_some_guests_is_refused(play: Play):

@@ -1,8 +1,9 @@
 """Send a relayed message to a DHCP server, and print its answer.
 
-    dhcp_message.py SOURCE RELAY LINK CIRCUIT MAC [TYPE ADDRESS]
+    dhcp_message.py SOURCE RELAY LINK CIRCUIT MAC [TYPE ADDRESS [CLIENT]]
 
-The type is that of option 53 (1: discover), and the address is requested.  Prints the offered address and
+The type is that of option 53 (1: discover), and the address is requested.
+CLIENT is the address that the client has already.  Prints the offered address and
 some options in hexadecimal, or "silence".
 """
 
@@ -24,10 +25,12 @@ def option(code: int, value: bytes) -> bytes:
 
 
 def message(relay: str, link: str, circuit: str, *more: str) -> bytes:
-    mac, kind, address = more if len(more) == 3 else (*more, "1", "")
+    mac, kind, address, client = (*more, *("", "1", "", "0.0.0.0")[len(more) :])
     none, hardware = bytes(4), bytes.fromhex(mac.replace(":", ""))
     relay_address = socket.inet_aton(relay)
-    head = HEADER.pack(1, 1, 6, 1, b"l3hv", 0, 0, none, none, none, relay_address, hardware, b"", MAGIC)
+    head = HEADER.pack(
+        1, 1, 6, 1, b"l3hv", 0, 0, socket.inet_aton(client), none, none, relay_address, hardware, b"", MAGIC
+    )
     hypervisor = circuit.partition("/")[0]
     information = option(1, circuit.encode()) + option(2, hypervisor.encode())
     information += option(5, socket.inet_aton(link)) if link != "0.0.0.0" else b""

@@ -117,6 +117,9 @@ message 172.22.30.9 0.0.0.0 203.0.113.254 hv1/vm1 $OTHER_MAC     # a client with
 message 172.22.30.9 172.22.2.1 203.0.113.254 hv1/vm1 $OTHER_MAC  # a private guest names hv1 as the relay
 echo "offers: $(($(offers) - before))"
 
+echo "== a guest with an old address"
+message 172.22.2.2 172.22.2.2 203.0.113.254 hv2/vm2 $OTHER_MAC 3 "" 203.0.113.77
+
 echo "== declined"
 message 172.22.2.2 172.22.2.2 203.0.113.254 hv2/vm2 $OTHER_MAC 3 203.0.113.2
 message 172.22.2.2 172.22.2.2 203.0.113.254 hv2/vm2 $OTHER_MAC 4 203.0.113.2

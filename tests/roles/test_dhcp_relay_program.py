@@ -31,11 +31,12 @@ def message(
     mac: str = MAC,
     relay: bytes = bytes(4),
     hops: int = 0,
+    client: str = "0.0.0.0",
     offered: str = "0.0.0.0",
 ) -> bytes:
     hardware = bytes.fromhex(mac.replace(":", ""))
     none = bytes(4)
-    addresses = (none, socket.inet_aton(offered), none, relay)
+    addresses = (socket.inet_aton(client), socket.inet_aton(offered), none, relay)
     head = RELAY.HEADER.pack(kind, 1, 6, hops, 7, 0, 0x8000, *addresses, hardware, b"", RELAY.MAGIC)
     return bytes(head + b"".join(bytes((code, len(value))) + value for code, value in options) + b"\xff")
 
@@ -69,12 +70,36 @@ def test_option_82_names_the_hypervisor_the_port_and_the_subnet() -> None:
         (message(1, DISCOVER, mac="52:54:00:00:00:02"), "a message with the MAC 52:54:00:00:00:02"),
         (message(1, DISCOVER, hops=16), "a message after 16 hops"),
         (message(2, DISCOVER), "an answer"),
+        (message(1, (53, b"\1"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
+        (message(1, (53, b"\3"), (53, b"\10"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
+        (message(1, (53, b"\10"), client="172.22.9.7"), "a message from the address 172.22.9.7"),
+        (message(1, (53, b"\10"), client="203.0.113.1"), "an inform, which servers answer past the relay,"),
     ],
-    ids=["own relay information", "a relay", "another MAC", "a loop", "an answer"],
+    ids=[
+        "own relay information",
+        "a relay",
+        "another MAC",
+        "a loop",
+        "an answer",
+        "a discover with the address of another host",
+        "two types",
+        "an inform for another host",
+        "an inform",
+    ],
 )
 def test_a_guest_cannot_impersonate_another(data: bytes, fault: str) -> None:
     assert RELAY.fault(VM1, RELAY.parse(data)) == fault
     assert relayed(data) is None
+
+
+def test_a_guest_renews_and_releases_its_own_address() -> None:
+    for kind in (b"\3", b"\7"):
+        assert relayed(message(1, (53, kind), client="203.0.113.1")) is not None
+
+
+def test_a_guest_with_an_old_address_may_ask_for_it() -> None:
+    """The server refuses it, through the relay, and the guest then asks for its new address."""
+    assert relayed(message(1, (53, b"\3"), client="203.0.113.77")) is not None
 
 
 def answered(data: bytes, relay: bytes = OWN, offered: str = "203.0.113.1") -> bytes:
@@ -169,18 +194,49 @@ ip -n guest link set eth0 address 52:54:00:00:00:66
 client="busybox udhcpc -f -q -n -t 2 -T 1 -i eth0 -s /mnt/root/run/script"
 ip netns exec guest $client 2>/dev/null || echo refused
 kill $server
+# A large answer passes, and an answer that is cut off is reported.
+ip netns exec guest timeout 5 python3 -c 'RECEIVER' &
+receiver=$!
+until ip netns exec guest ss -Hlun sport = 68 | grep -q .; do sleep 0.05; done
+ip netns exec server python3 -c 'SENDER'
+wait $receiver
 """
+SENDER = r"""
+import socket, struct
+none, offered, relay = bytes(4), socket.inet_aton("203.0.113.1"), socket.inet_aton("172.22.2.1")
+mac = bytes.fromhex("MAC_OF_GUEST".replace(":", ""))
+fields = (2, 1, 6, 0, 7, 0, 0, none, offered, none, relay, mac, b"", b"\x63\x82\x53\x63")
+head = struct.pack("!BBBBIHH4s4s4s4s16s192s4s", *fields)
+information = b"\1\7hv1/vm1\2\3hv1"
+many = (b"\xe0\xff" + bytes(255)) * 20
+answer = head + many + bytes((82, len(information))) + information + b"\xff"
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+    server.bind(("172.22.9.53", 67))
+    server.sendto(answer[:-4], ("172.22.2.1", 67))
+    server.sendto(answer, ("172.22.2.1", 67))
+"""
+RECEIVER = r"""
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.bind(("", 68))
+    print("received", len(client.recv(65535)), flush=True)
+"""
+LARGE = 240 + 20 * 257 + 1
+"""The size of the answer without relay information."""
 
 
 def test_a_guest_gets_its_lease_from_a_server_elsewhere(tmp_path: Path) -> None:
     configuration = tmp_path / "relay.conf"
     guest = f"guest vm1 hv1/vm1 {MAC} 203.0.113.1 203.0.113.254 203.0.113.254"
     configuration.write_text(f"relay hv1 172.22.2.1\nserver 172.22.9.53\n{guest}\n", encoding="ascii")
-    script = LEASE.replace("MAC_OF_GUEST", MAC)
+    script = LEASE.replace("SENDER", SENDER).replace("RECEIVER", RECEIVER).replace("MAC_OF_GUEST", MAC)
     done = in_an_image("debian13", "bird2", script, PROGRAM, configuration)
     lines = [line for line in done.stdout.splitlines() if not line.startswith("deconfig")]
     lease = "203.0.113.1 203.0.113.254 203.0.113.254"
     assert lines[0] == f"bound {lease}", done.stdout + done.stderr
     assert f"renew {lease}" in lines, done.stdout + done.stderr
-    assert lines[-1] == "refused", done.stdout + done.stderr
+    assert "refused" in lines, done.stdout + done.stderr
+    dropped = "172.22.9.53: 5393 bytes that are no valid DHCP message are dropped"
+    assert dropped in lines, done.stdout + done.stderr
+    assert f"received {LARGE}" in lines, done.stdout + done.stderr
     assert "vm1: a message with the MAC 52:54:00:00:00:66 is dropped" in done.stdout

@@ -63,6 +63,43 @@ def configuration(server: DhcpServer) -> str:
     return text.replace("@digest@", hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
+# The address is on a NIC of the server, on which hv1 relays.
+OF_AN_OPERATOR = """
+mount -t tmpfs none /run
+for name in hv1 server; do
+    ip netns add $name
+    ip -n $name link set lo up
+done
+ip -n hv1 link add up0 type veth peer name eth0 netns server
+ip -n hv1 link set up0 up
+ip -n server link set eth0 up
+ip -n server address add 172.22.9.53/24 dev eth0
+ip -n hv1 address add 172.22.9.1/24 dev up0
+ip -n hv1 address add 172.22.2.1/32 dev lo
+ip -n server route add 172.22.2.1 via 172.22.9.1
+mkdir -p -m 750 /mnt/root/run/kea
+cp "$3" /mnt/root/etc/kea/kea-dhcp4.conf
+export KEA_LOCKFILE_DIR=none
+ip netns exec server chroot /mnt/root kea-dhcp4 -c /etc/kea/kea-dhcp4.conf >/run/kea.log 2>&1 &
+kea=$!
+until grep -q DHCP4_STARTED /run/kea.log; do kill -0 $kea; sleep 0.1; done
+ip netns exec hv1 python3 -I "$2" 172.22.2.1 172.22.2.1 203.0.113.254 hv1/vm1 52:54:00:00:00:01
+kill $kea
+"""
+
+
+@pytest.mark.parametrize("system", ["debian12", "debian13"])
+@pytest.mark.parametrize("interface", ["*", "eth0"])
+def test_an_operators_kea_serves_at_the_address_of_a_nic(interface: str, system: str, tmp_path: Path) -> None:
+    plan = {"dhcp_server": as_plain(SERVER), "routing": {"session_keys": []}}
+    call = {"role": "dhcp_server", "__dhcp_server_interface": interface}
+    text = files_of_role(ROOT / "roles/dhcp_server", call, plan)[CONFIGURATION]
+    (tmp_path / "kea.conf").write_text(text.replace("@digest@", ""), encoding="utf-8")
+    files = [ROOT / "tests/roles/dhcp_message.py", tmp_path / "kea.conf"]
+    done = in_an_image(system, "bird2", OF_AN_OPERATOR, *files, serves_dhcp=True)
+    assert done.stdout.startswith("203.0.113.1 1=ffffff00 3=cb0071fe"), done.stdout + done.stderr
+
+
 def without_comments(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
 
@@ -120,6 +157,7 @@ def test_guests_get_their_leases_from_kea(system: str, tmp_path: Path) -> None:
     assert vm2.startswith("203.0.113.2 1=ffffff00 3=cb0071fe 26=2328 54=cb0071fe"), said
     assert vm3 == "192.0.2.0 1=ffffffff 3=a9fe0101 26=0578 54=a9fe0101 121=20a9fe01010000000000a9fe0101", said
     assert parts["nobody else gets an answer"] == [*["silence"] * 5, "offers: 0"], said
+    assert parts["a guest with an old address"] == ["0.0.0.0 54=ac160935"], "refused, through the relay"
     assert [line.split()[0] for line in parts["declined"]] == ["203.0.113.2", "silence", "203.0.113.2"], said
     assert parts["moved"] == [
         "Kea runs the configuration",

@@ -84,23 +84,29 @@ def test_a_hanging_systemd_is_named_without_waiting_for_it(
     )
 
 
-def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the result of the module on this machine, without facts of the system and the packages."""
+def asked(arguments: dict[str, Any], around: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Return the status and the result of the module on this machine, whose system is the plan's."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )
     here = " ".join(release.get(key, "unknown").strip('"') for key in ("ID", "VERSION_ID"))
-    arguments = {"packages": ["dpkg"], "systems": [here], "multipath": multipath}
+    arguments = {"packages": ["dpkg"], "systems": [here], **arguments}
     program = Path(sys.executable).with_name("ansible")
     command = [*around, str(program), "localhost", "-i", "localhost,", "-c", "local", "-M", str(LIBRARY)]
     command += ["-e", f"ansible_python_interpreter={sys.executable}"]
     command += ["-m", "host_requirements", "-a", json.dumps(arguments)]
     as_json = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=as_json)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=as_json)
     status, _, result = done.stdout.partition(" => ")
-    assert status == "localhost | SUCCESS", done.stdout
     facts: dict[str, Any] = json.loads(result)
     assert not facts["changed"]
+    return status.splitlines()[-1], facts
+
+
+def looked(multipath: list[str], around: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the result of the module on this machine, without facts of the system and the packages."""
+    status, facts = asked({"multipath": multipath}, around)
+    assert status == "localhost | SUCCESS", facts
     return facts
 
 
@@ -115,3 +121,16 @@ def test_an_older_kernel_is_a_warning() -> None:
     (sentence,) = looked(["ipv4", "ipv6"], around)["cautions"]
     assert sentence.startswith("The kernel 2.6.")
     assert "l3hv_ecmp: without_default" in sentence
+
+
+def test_an_interface_with_the_name_of_a_vrf_or_a_vlan_is_refused() -> None:
+    make = 'ip link add mgmt type bridge; ip link add eno1.90 type veth; exec "$@"'
+    around = ["unshare", "--net", "sh", "-c", make, "sh"]
+    status, facts = asked({"vrfs": ["mgmt", "public"], "vlan_interfaces": ["eno1.90", "eno2.90"]}, around)
+    assert status == "localhost | FAILED!"
+    assert facts["msg"] == (
+        "The interface mgmt is of the kind bridge, and the plan creates a VRF with this name."
+        " Rename the domain in l3hv_domains, or rename the interface."
+        " The interface eno1.90 is of the kind veth, and the plan creates a VLAN with this name."
+        " Choose another name in l3hv_uplinks, or rename the interface."
+    )

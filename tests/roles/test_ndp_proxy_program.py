@@ -6,6 +6,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import ROOT, in_an_image, loaded
@@ -13,14 +14,22 @@ from images import ROOT, in_an_image, loaded
 PROGRAM = ROOT / "roles/guest_services/files/ndp-proxy"
 PROXY: ModuleType = loaded(PROGRAM)
 GUEST, TARGET = IPv6Address("2001:db8:cb00:7100::7"), IPv6Address("2001:db8:cb00:7100::5")
+UNSPECIFIED, GROUP = IPv6Address("::"), IPv6Address("ff02::1:ff00:5")
 MAC, PORT_MAC = bytes.fromhex("525400000007"), bytes.fromhex("026c33687601")
 
 
 def solicitation(
-    source: IPv6Address = GUEST, target: IPv6Address = TARGET, *, hop_limit: int = 255, flip: int = 0
+    source: IPv6Address = GUEST,
+    target: IPv6Address = TARGET,
+    *,
+    hop_limit: int = 255,
+    flip: int = 0,
+    code: int = 0,
+    destination: IPv6Address = GROUP,
+    options: bytes = b"",
+    length: int = 255,
 ) -> bytes:
-    destination = IPv6Address("ff02::1:ff00:5")
-    message = b"\x87\0\0\0" + bytes(4) + target.packed
+    message = (bytes((135, code, 0, 0)) + bytes(4) + target.packed + options)[:length]
     total = PROXY.checksum(source, destination, message) ^ flip
     message = message[:2] + total.to_bytes(2, "big") + message[4:]
     header = (6 << 28).to_bytes(4, "big") + len(message).to_bytes(2, "big") + bytes((58, hop_limit))
@@ -33,6 +42,55 @@ def test_only_valid_solicitations_are_read() -> None:
     assert PROXY.parse_solicitation(solicitation(hop_limit=64), MAC) is None, "it has passed a router"
     assert PROXY.parse_solicitation(solicitation(flip=1), MAC) is None, "its checksum is wrong"
     assert PROXY.parse_solicitation(solicitation()[:-1], MAC) is None, "it is cut off"
+
+
+SENDER = b"\1\1" + MAC
+"""The option with the sender's MAC."""
+NONCE = b"\x0e\1" + bytes(6)
+"""An option of a probe (RFC 7527)."""
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        solicitation(options=SENDER),
+        solicitation(destination=TARGET, options=SENDER),
+        solicitation(UNSPECIFIED),
+        solicitation(UNSPECIFIED, options=NONCE),
+    ],
+    ids=["to the group", "to the address", "a probe", "a probe with a nonce"],
+)
+def test_solicitations_of_all_kinds_are_read(packet: bytes) -> None:
+    assert PROXY.parse_solicitation(packet, MAC) is not None
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        solicitation(code=1),
+        # The frame is padded: the packet is longer than its payload.
+        solicitation(length=8) + bytes(64),
+        solicitation(target=GROUP),
+        solicitation(options=b"\1\0" + MAC),
+        solicitation(options=b"\1\2" + MAC),
+        solicitation(options=SENDER + b"\1"),
+        solicitation(UNSPECIFIED, destination=TARGET),
+        solicitation(UNSPECIFIED, options=SENDER),
+    ],
+    ids=[
+        "a code",
+        "no target",
+        "a group as the target",
+        "an option of length 0",
+        "an option that is cut off",
+        "an option without a length",
+        "a probe to the address",
+        "a probe with the sender's MAC",
+    ],
+)
+def test_solicitations_that_a_host_discards_are_dropped(packet: bytes) -> None:
+    """RFC 4861, section 7.1.1."""
+    assert PROXY.parse_solicitation(packet, MAC) is None
 
 
 def test_the_answer_is_valid_and_gives_way_to_the_address_itself() -> None:
@@ -63,6 +121,11 @@ def test_a_port_has_a_budget() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_dropped(data: bytes) -> None:
     PROXY.parse_solicitation(data, MAC)
+
+
+@given(st.binary(max_size=40), st.integers(0, 64))
+def test_any_solicitation_is_read_or_dropped(options: bytes, length: int) -> None:
+    PROXY.parse_solicitation(solicitation(options=options, length=length) + bytes(64), MAC)
 
 
 # Two guests, the hypervisor, and another host with ::5, in four namespaces.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -200,6 +201,61 @@ def test_table_names_are_read_once_for_all_ports(
     monkeypatch.setattr(program, "table_numbers", lambda: read.append(1) or dict(program.BUILTIN_TABLES))
     assert len(program.port_differences()) == len(placed)
     assert read == [1]
+
+
+# A bridge and a veth of an operator have the names of a VRF and of a VLAN, and others those of removed ones.
+TAKEN = """
+mount -t tmpfs none /etc/systemd
+mkdir /etc/systemd/network
+files=/etc/systemd/network/05-l3hv
+printf '[NetDev]\\nName=mgmt\\nKind=vrf\\n\\n[VRF]\\nTable=90\\n' >$files-vrf-mgmt.netdev
+printf '[NetDev]\\nName=up0\\nKind=vlan\\n\\n[VLAN]\\nId=90\\n' >$files-uplink-up0.netdev
+ip link add mgmt type bridge
+ip link add up0 type veth peer name up1
+ip link add old1 type veth peer name old2
+export CONFIG_FILES_CHANGED="$(printf "$files-%s.netdev\\n" vrf-mgmt uplink-up0)"
+export CONFIG_FILES_REMOVED="$(printf "$files-%s.netdev\\n" vrf-old1 uplink-old2)"
+python3 -I "$1" apply uplinks 2>&1
+echo "exit $?"
+python3 -I - "$1" 2>&1 <<'PYTHON'
+import importlib.machinery, importlib.util, sys
+loader = importlib.machinery.SourceFileLoader("program", sys.argv[1])
+program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
+loader.exec_module(program)
+program.networkd_is_up = lambda: True
+program.main(["in-force", "uplinks"])
+PYTHON
+echo "exit $?"
+rm /etc/systemd/network/*
+mkdir -p /run/fake
+for name in networkctl systemctl busctl; do ln -s /bin/true /run/fake/$name; done
+PATH=/run/fake:$PATH python3 -I "$1" apply uplinks 2>&1
+echo "exit $?"
+ip -brief link | cut -d' ' -f1 | sort | xargs
+"""
+OF_VRF = (
+    "and the plan creates a VRF with this name. Rename the domain in l3hv_domains, or rename the interface."
+)
+OF_VLAN = (
+    "and the plan creates a VLAN with this name."
+    " Choose another name in l3hv_uplinks, or rename the interface."
+)
+
+
+def test_an_operators_interface_with_a_name_of_the_plan_is_refused_and_kept() -> None:
+    alone = ["unshare", "--mount", "--net", "bash", "-c", "mount -t tmpfs none /run\n" + TAKEN, "bash"]
+    program = ROOT / "roles/uplinks/files/networkd-sync"
+    done = subprocess.run([*alone, program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        f"The interface mgmt is of the kind bridge, {OF_VRF}"
+        f" The interface up0 is of the kind veth, {OF_VLAN}",
+        "exit 1",
+        f"mgmt is of the kind bridge, {OF_VRF}",
+        f"up0 is of the kind veth, {OF_VLAN}",
+        "exit 1",
+        "exit 0",
+        "lo mgmt old1@old2 old2@old1 up0@up1 up1@up0",
+    ], done.stderr
 
 
 @pytest.mark.parametrize(

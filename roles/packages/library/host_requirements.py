@@ -38,10 +38,20 @@ options:
     type: list
     elements: str
     default: []
+  vrfs:
+    description: The VRFs that the plan creates. No other interface may have their names.
+    type: list
+    elements: str
+    default: []
   vlans:
     description: Whether the kernel has to create 802.1Q interfaces.
     type: bool
     default: false
+  vlan_interfaces:
+    description: The 802.1Q interfaces that the plan creates. No other interface may have their names.
+    type: list
+    elements: str
+    default: []
   main_default_route:
     description: Whether table main is expected to have a default route of the management network.
     type: bool
@@ -66,6 +76,7 @@ EXAMPLES = r"""
     systems: [debian 12, debian 13]
     system: debian13
     vlans: true
+    vlan_interfaces: [eno1.90]
 """
 
 RETURN = r"""
@@ -139,6 +150,28 @@ def has_vlans() -> bool:
     )
 
 
+def taken_names(vrfs: list[str], vlans: list[str]) -> list[str]:
+    """Return a sentence for each interface that has the name of a VRF or a VLAN of the plan, but is none."""
+    asked = subprocess.run(
+        ["ip", "-details", "-json", "link", "show"], capture_output=True, text=True, check=False
+    )
+    links = {link["ifname"]: link for link in json.loads(asked.stdout or "[]")}
+    found = []
+    for names, kind, remedy in (
+        (vrfs, "vrf", "Rename the domain in l3hv_domains, or rename the interface."),
+        (vlans, "vlan", "Choose another name in l3hv_uplinks, or rename the interface."),
+    ):
+        for name in names:
+            other = links[name].get("linkinfo", {}).get("info_kind") if name in links else kind
+            if other != kind:
+                what = f"of the kind {other}" if other else "a NIC"
+                found.append(
+                    f"The interface {name} is {what}, and the plan creates a {kind.upper()} with this name."
+                    f" {remedy}"
+                )
+    return found
+
+
 def main_default_routes() -> list[str]:
     """Return the default routes of table main as ``family via interface``."""
     routes = []
@@ -169,6 +202,7 @@ def problems(module: AnsibleModule) -> list[str]:
         if not os.path.exists(f"/sys/class/net/{interface}"):
             there = ", ".join(sorted(os.listdir("/sys/class/net")))
             found.append(f"There is no interface {interface}; the machine has {there}. Correct l3hv_uplinks.")
+    found += taken_names(parameters["vrfs"], parameters["vlan_interfaces"])
     if parameters["vlans"] and not has_vlans():
         found.append(
             f"The kernel {platform.release()} cannot create 802.1Q interfaces (no module 8021q)."
@@ -226,7 +260,9 @@ def main() -> None:
             "systems": {"type": "list", "elements": "str", "required": True},
             "system": {"type": "str"},
             "interfaces": {"type": "list", "elements": "str", "default": []},
+            "vrfs": {"type": "list", "elements": "str", "default": []},
             "vlans": {"type": "bool", "default": False},
+            "vlan_interfaces": {"type": "list", "elements": "str", "default": []},
             "main_default_route": {"type": "bool"},
             "multipath": {"type": "list", "elements": "str", "choices": ["ipv4", "ipv6"], "default": []},
             "other_daemons": {"type": "list", "elements": "str", "default": []},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -81,7 +81,33 @@ class AllHosts:
     def problems(self) -> list[Problem]:
         """Return the problems between hosts."""
         members = self.members.values()
-        return [*clashes(self.claims, self.common), *range_problems(members), *key_problems(members)]
+        return [
+            *clashes(self.claims, self.common),
+            *range_problems(members),
+            *key_problems(members),
+            *self._public_servers(),
+        ]
+
+    def _public_servers(self) -> Iterator[Problem]:
+        """Yield a problem for each DHCP server that is an edge router outside of the private domain.
+
+        Only the hosts that were read are compared.
+        """
+        private = self.common.private
+        outside = {
+            address: edge.name
+            for edge in self.hosts.values()
+            if edge.kind == "edge_router" and (private is None or private.name not in edge.edge_domains)
+            for address in edge.addresses
+        }
+        for host in self.hosts.values():
+            if host.kind == "hypervisor" and host.settings.dhcp == "relay":
+                for server in sorted(outside.keys() & set(host.settings.dhcp_servers)):
+                    message = (
+                        f"{server} is an address of {outside[server]}, which is not in the private domain."
+                    )
+                    remedy = "Choose a server that relays reach in the private domain."
+                    yield Problem(host.name, "l3hv_dhcp_servers", server, message, remedy)
 
     def slice_of(self, intent: HostIntent, *, is_written: bool = True) -> HostSlice:
         """Return the slice of a host.

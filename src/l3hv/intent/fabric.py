@@ -23,7 +23,6 @@ from l3hv.intent.shape import (
     network,
 )
 from l3hv.model.addressing import (
-    DEFAULT_ROUTE,
     FAMILIES,
     GUEST_PREFIX_LENGTH,
     LINK_LOCAL4,
@@ -70,8 +69,8 @@ MOST_DNS_SERVERS = 16
 """The limit of l3hv for each family: a resolver asks the first three."""
 OPTION_BYTES = 255
 """The size of an option of DHCPv4 (RFC 2132)."""
-DEFAULT_ROUTE_BYTES, HOST_ROUTE_BYTES = 5, 9
-"""The sizes of the default route and of a route to a single address in option 121 (RFC 3442)."""
+DNSMASQ_LINE = 1024
+"""The characters in a line that dnsmasq 2.90 and 2.91 read. It uses only the last line for an option."""
 LINK_LOCAL_WORD = "link_local"
 """The word in ``gateway`` that stands for the link-local gateway."""
 _FAMILY_KEYS = frozenset(FAMILIES)
@@ -494,18 +493,22 @@ def _check_options(pool: Pool, where: str, notes: Notes) -> None:
                 f"Keep at most {MOST_DNS_SERVERS}: resolvers ask the first three.",
             )
     # Each route has the length, the significant bytes of the prefix and the gateway (RFC 3442).
-    routes = sum(1 + (IPv4Network(prefix).prefixlen + 7) // 8 + 4 for prefix, _ in pool.routes)
-    has_default = any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in pool.routes)
-    if (pool.routes or pool.has_link_local_gateway) and not has_default:
-        routes += DEFAULT_ROUTE_BYTES
-    if pool.has_link_local_gateway:
-        routes += HOST_ROUTE_BYTES
+    routes = sum(1 + (IPv4Network(prefix).prefixlen + 7) // 8 + 4 for prefix, _ in pool.option_routes)
+    route_line = _dnsmasq_line(pool, "classless-static-route", chain.from_iterable(pool.option_routes))
+    search_line = _dnsmasq_line(pool, "domain-search", pool.search)
     if routes > OPTION_BYTES:
         beside = " and those of the link-local gateway" if pool.has_link_local_gateway else ""
         notes.add(
             f"{where}.routes",
             len(pool.routes),
             f"{len(pool.routes)} routes{beside} do not fit into the {OPTION_BYTES} bytes of DHCP option 121.",
+            "Aggregate some of them, or remove routes that the default route includes.",
+        )
+    elif route_line > DNSMASQ_LINE:
+        notes.add(
+            f"{where}.routes",
+            len(pool.routes),
+            f"The routes make a line of {route_line} characters, and dnsmasq reads at most {DNSMASQ_LINE}.",
             "Aggregate some of them, or remove routes that the default route includes.",
         )
     if _search_bytes(pool.search) > OPTION_BYTES:
@@ -515,6 +518,19 @@ def _check_options(pool: Pool, where: str, notes: Notes) -> None:
             f"The search domains do not fit into the {OPTION_BYTES} bytes of DHCP option 119.",
             "Keep fewer or shorter ones.",
         )
+    elif search_line > DNSMASQ_LINE:
+        notes.add(
+            f"{where}.search",
+            len(pool.search),
+            f"The search domains make a line of {search_line} characters, and dnsmasq reads at most"
+            f" {DNSMASQ_LINE}.",
+            "Keep fewer or shorter ones.",
+        )
+
+
+def _dnsmasq_line(pool: Pool, option: str, values: Iterable[str]) -> int:
+    """Return the length of an option's line in dnsmasq's configuration (``dhcp.conf.j2``)."""
+    return len(f"dhcp-option=tag:pool/{pool.name},option:{option},{','.join(values)}")
 
 
 def _search_bytes(domains: Iterable[str]) -> int:

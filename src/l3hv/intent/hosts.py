@@ -6,10 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from ipaddress import IPv4Address
 from typing import Any, Literal
 
 from l3hv.intent.claims import guest_claims
-from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, mtu, path_name
+from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, OPTION_BYTES, mtu, path_name
 from l3hv.intent.guests import (
     LONGEST_INTERFACE,
     GuestVariables,
@@ -285,6 +286,7 @@ def parse_host(
     host = dataclasses.replace(host, guests=resolve_guests(guests, of_guests))
     _check_interfaces(host, guests, notes)
     _check_prefix_limit(host, common, notes)
+    _check_search_of_relay(host, common, notes)
     return (None if notes.problems else host), notes.distinct()
 
 
@@ -679,6 +681,13 @@ def _check_vrfs(host: HostIntent, common: Common, notes: Notes) -> None:
     """Note settings with which VRFs cannot work."""
     if not host.uses_vrfs:
         return
+    if "lo" in host.domains:
+        notes.add(
+            "l3hv_data_plane",
+            "vrf",
+            "The VRF of the domain lo would have the name of the loopback interface.",
+            "Rename the domain in l3hv_domains, or choose l3hv_data_plane: rules.",
+        )
     if host.settings.daemon == "bird1":
         notes.add(
             "l3hv_data_plane",
@@ -727,7 +736,52 @@ def _check_relay(host: HostIntent, common: Common, notes: Notes) -> None:
             "is missing: a DHCP relay needs a server.",
             "List the IPv4 addresses of the DHCP servers.",
         )
+    for server, times in Counter(settings.dhcp_servers).items():
+        if times > 1:
+            notes.add("l3hv_dhcp_servers", server, f"{server} is listed twice.", "Keep one of them.")
+        if (reason := _unusable_server(IPv4Address(server), host, common)) is not None:
+            notes.add(
+                "l3hv_dhcp_servers",
+                server,
+                f"{server} cannot be a DHCP server: {reason}.",
+                "Choose an address in the private domain that belongs to no guest and no hypervisor.",
+            )
     _check_address_of_relay(host, common, notes)
+
+
+def _check_search_of_relay(host: HostIntent, common: Common, notes: Notes) -> None:
+    """Note search domains that fit into option 119 only with compression, which Kea lacks (2.2 and 2.6)."""
+    is_relay = host.kind == "hypervisor" and host.settings.dhcp == "relay"
+    used = {guest.pool for guest in host.guests if is_relay and guest.ipv4 is not None}
+    for pool in common.pools:
+        size = sum(len(domain) + 2 for domain in pool.search)
+        if pool.name in used and size > OPTION_BYTES:
+            notes.add(
+                "l3hv_dhcp",
+                "relay",
+                f"The search domains of the pool {pool.name} have {size} bytes, more than the {OPTION_BYTES}"
+                " of DHCP option 119: Kea does not compress them.",
+                f"Keep fewer or shorter ones in l3hv_pools.{pool.name}.search.",
+            )
+
+
+def _unusable_server(server: IPv4Address, host: HostIntent, common: Common) -> str | None:
+    """Return the reason why a relay cannot reach a server, or cannot accept its answers."""
+    for pool in common.pools:
+        if pool.ipv4 is not None and server in pool.ipv4:
+            return f"it is in the pool {pool.name}, and the relay accepts no answers from guests"
+    for domain in common.domains:
+        loopbacks = domain.loopback("ipv4")
+        if loopbacks is not None and is_inside(server, loopbacks):
+            return f"it is in {loopbacks}, the loopbacks of the hypervisors in {domain.name}"
+    for net in common.networks:
+        if not is_inside(server, net.prefix):
+            continue
+        if net.domain == common.public.name:
+            return f"it is in {net.prefix} of {net.domain}, and relays reach only the private domain"
+        if net.domain in host.domains and str(server) == host.address_in(net):
+            return f"the hypervisor itself has this address (path {net.path})"
+    return None
 
 
 def _check_address_of_relay(host: HostIntent, common: Common, notes: Notes) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Literal
 
-from l3hv.model.addressing import LINK_LOCAL4, Network, family_of, family_of_text, numbered
+from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4, Network, family_of, family_of_text, numbered
 from l3hv.model.choices import (
     Anycast,
     DaemonName,
@@ -99,6 +99,18 @@ class Pool:
     def subnet(self) -> IPv4Network | None:
         """The subnet of the guests' interfaces: ``None`` without a gateway, and with a link-local one."""
         return None if self.gateway is None or self.has_link_local_gateway else self.ipv4
+
+    @property
+    def option_routes(self) -> tuple[tuple[str, str], ...]:
+        """The routes of DHCP option 121 (RFC 3442) in their order, as pairs of a prefix and its gateway."""
+        routes = self.routes
+        has_default = any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in routes)
+        if (routes or self.has_link_local_gateway) and not has_default:
+            routes = ((DEFAULT_ROUTE["ipv4"], str(self.gateway)), *routes)
+        if self.has_link_local_gateway:
+            # The first route reaches the gateway itself on the guest's link (RFC 3442).
+            routes = ((f"{self.gateway}/32", "0.0.0.0"), *routes)
+        return routes
 
     @property
     def prefixes(self) -> tuple[Network, ...]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from ipaddress import IPv6Network
 
 from l3hv.model.addressing import (
-    DEFAULT_ROUTE,
     GUEST_PREFIX_LENGTH,
     HOST_LENGTH,
     LINK_LOCAL_GATEWAY,
@@ -175,13 +174,6 @@ def dhcp_pools(common: Common, guests: tuple[GuestPlan, ...]) -> tuple[DhcpPool,
 
 def _dhcp_pool(pool: Pool, mtu: int) -> DhcpPool:
     assert pool.ipv4 is not None, "a pool that DHCP offers addresses of has IPv4"
-    routes = pool.routes
-    has_default = any(prefix == DEFAULT_ROUTE["ipv4"] for prefix, _ in routes)
-    if (routes or pool.has_link_local_gateway) and not has_default:
-        routes = ((DEFAULT_ROUTE["ipv4"], str(pool.gateway)), *routes)
-    if pool.has_link_local_gateway:
-        # The first route reaches the gateway itself on the guest's link (RFC 3442).
-        routes = ((f"{pool.gateway}/32", "0.0.0.0"), *routes)
     return DhcpPool(
         name=pool.name,
         subnet=str(pool.ipv4.network_address),
@@ -191,5 +183,5 @@ def _dhcp_pool(pool: Pool, mtu: int) -> DhcpPool:
         mtu=mtu,
         dns=tuple(server for server in pool.dns if ":" not in server),
         search=pool.search,
-        routes=routes,
+        routes=pool.option_routes,
     )
