@@ -149,10 +149,11 @@ def test_a_process_without_a_socket_does_not_hang() -> None:
     assert not PROGRAM.hangs(process)
 
 
+NOTHING = read(ROOT / "roles/guest_services/defaults/main.yml")["guest_services_served"]
 SERVED = {
-    "both": {"dhcp": True, "advertisements": True},
-    "lease": {"dhcp": True, "advertisements": False},
-    "prefix": {"dhcp": False, "advertisements": True},
+    "both": NOTHING | {"dhcp": True, "advertisements": True},
+    "lease": NOTHING | {"dhcp": True},
+    "prefix": NOTHING | {"advertisements": True},
 }
 
 ACTIVATION = read(ROOT / "roles/guest_services/handlers/main.yml")[0]["config_files"]["activate"]
@@ -175,7 +176,7 @@ def test_hanging_daemons_are_restarted_before_systemd_waits_for_them(guest: str)
 def test_no_daemon_is_examined_without_guests() -> None:
     variables = {
         **read(ROOT / "roles/guest_services/vars/main.yml"),
-        "guest_services_served": {"dhcp": False, "advertisements": False},
+        "guest_services_served": NOTHING,
     }
     templar = Templar(loader=DataLoader(), variables=variables)
     (only,) = templar.template(ACTIVATION)

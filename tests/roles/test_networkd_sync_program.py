@@ -217,7 +217,7 @@ export CONFIG_FILES_CHANGED="$(printf "$files-%s.netdev\\n" vrf-mgmt uplink-up0)
 export CONFIG_FILES_REMOVED="$(printf "$files-%s.netdev\\n" vrf-old1 uplink-old2)"
 python3 -I "$1" apply uplinks 2>&1
 echo "exit $?"
-python3 -I - "$1" 2>&1 <<'PYTHON'
+python3 -I -B - "$1" 2>&1 <<'PYTHON'
 import importlib.machinery, importlib.util, sys
 loader = importlib.machinery.SourceFileLoader("program", sys.argv[1])
 program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
