@@ -154,7 +154,7 @@ def test_a_bridge_port_and_a_wrong_neighbor_are_repaired_and_named(lab: Standing
         printed = lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync in-force ports || true").splitlines()
         assert printed == [
             "vm1 has a permanent neighbour 203.0.113.1 with the MAC 02:00:00:00:00:98",
-            "vm2 is in the bridge br0: its guest gets past the hypervisor's routes and filter",
+            "vm2 is in br0: its guest gets past the hypervisor's routes and filter",
         ]
         lab.run("hv1", "/usr/local/lib/l3hv/networkd-sync apply ports")
         assert "master" not in lab.run("hv1", "ip -oneline link show vm2")
