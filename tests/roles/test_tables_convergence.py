@@ -188,7 +188,8 @@ def converge(kernel: Kernel, directory: Path, old: Rules, new: Rules) -> None:
             assert now in (before, after), (question, before, now, after, steps[:number], old, new)
     assert kernel(f"{PROGRAM} in-force {directory / 'new'}") == ""
     found = [line for line in kernel(f"ip {flag} -N rule").splitlines() if line.endswith("proto 107")]
-    assert len(found) == len(new.lines)
+    # The rule of all VRFs has the kernel's protocol: the kernel makes the same one with the first VRF.
+    assert len(found) == len([line for line in new.lines if "l3mdev" not in line])
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
