@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from changed_intents import copy_of
+from changed_intents import copy_of, set_variable
 from lab import Lab, booted
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
@@ -28,13 +28,14 @@ FABRIC = ("reachability", "failures", "guests", "carrier", "owners")
 def inventory_of(design: str, directory: Path) -> Path:
     """Return the inventory of a design.
 
-    The attacker of tests/attacks enters the network of hv3 from this host: hv3 must be a container, without
-    VRFs.
+    With VRFs, hv1 and hv2 may be emulated machines, which are slow: BFD must wait for longer.  The attacker
+    of tests/attacks enters the network of hv3 from this host: hv3 must be a container, without VRFs.
     """
     inventory = copy_of(REPOSITORY / "inventories" / design, directory)
     if design == "vrf":
-        with (inventory / "host_vars" / "hv3.yml").open("a") as variables:
-            variables.write("l3hv_data_plane: rules\n")
+        set_variable(inventory / "host_vars" / "hv3.yml", "l3hv_data_plane", "rules")
+        fabric = inventory / "group_vars" / "all" / "fabric.yml"
+        set_variable(fabric, "l3hv_timers", "{bfd_interval_ms: 500, bfd_multiplier: 5}")
     return inventory
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from changed_intents import copy_of
+from changed_intents import copy_of, set_variable
 from lab import Lab, booted, wait_for
 
 from l3hv.twin.guest_system import CLIENTS
@@ -26,8 +26,7 @@ def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Boot and provision a fabric in which only one hypervisor has VRFs."""
     inventory = copy_of(REPOSITORY / "inventories" / "vrf", tmp_path_factory.mktemp("vrf"))
     for name in ("hv2", "hv3"):
-        with (inventory / "host_vars" / f"{name}.yml").open("a") as variables:
-            variables.write("l3hv_data_plane: rules\n")
+        set_variable(inventory / "host_vars" / f"{name}.yml", "l3hv_data_plane", "rules")
     with booted("vrf", inventory) as made:
         made.provision()
         made.wait_until_whole()

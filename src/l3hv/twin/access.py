@@ -21,6 +21,18 @@ def ssh_config(twin: Twin) -> Path:
     return twin.directory / "ssh_config"
 
 
+def connections(twin: Twin) -> Path:
+    """Return the directory of the sockets of open SSH connections."""
+    return twin.directory / "control"
+
+
+def close_connections(twin: Twin) -> None:
+    """End the SSH processes that keep connections open."""
+    for socket in connections(twin).glob("*"):
+        command = ["ssh", "-F", str(ssh_config(twin)), "-o", f"ControlPath={socket}", "-O", "exit", "machine"]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def extra_variables(twin: Twin) -> Path:
     """Return the file that ``play`` passes to Ansible as extra variables."""
     return twin.directory / "vars.json"
@@ -36,7 +48,7 @@ def write_access(twin: Twin, standing: Standing) -> None:
             check=True,
             stdin=subprocess.DEVNULL,
         )
-    sockets = twin.directory / "control"
+    sockets = connections(twin)
     sockets.mkdir(mode=0o700, exist_ok=True)
     ssh_config(twin).write_text(_ssh_config_text(twin, standing))
     # l3hv configures routers of other teams only if the twin has adopted them.

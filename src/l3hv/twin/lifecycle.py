@@ -219,6 +219,7 @@ def down(twin: Twin) -> None:
     """Remove a twin in any state: complete, half-started, broken or already removed."""
     with twin.locked():
         mirror.end_mirror(twin)
+        access.close_connections(twin)
         machine.end_all(twin)
         network.remove_namespaces(network.namespaces(twin.prefix))
         confinement.remove_groups(twin)

@@ -11,6 +11,9 @@ from pathlib import Path
 from l3hv.twin import TwinError, access, enter, network
 from l3hv.twin.state import Twin, read_json, write_json
 
+CONNECTION_SECONDS = 60
+"""The seconds after its last use for which an SSH connection to an emulated machine stays open."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -79,4 +82,8 @@ def command_in(
         return inside(pid, command)
     if not found.ready:
         raise TwinError(f"{machine} is booting: './twin boot {machine}' waits until it is up")
-    return ["ssh", "-F", str(access.ssh_config(twin)), *ssh_options, machine, shlex.join(command)]
+    # A new connection costs an emulated CPU seconds.  The name has the PID: each boot has its own connection.
+    socket = access.connections(twin) / str(pid)
+    shared = ("ControlMaster=auto", f"ControlPersist={CONNECTION_SECONDS}", f"ControlPath={socket}")
+    options = [word for option in shared for word in ("-o", option)]
+    return ["ssh", "-F", str(access.ssh_config(twin)), *options, *ssh_options, machine, shlex.join(command)]
