@@ -54,6 +54,9 @@ from packets import (
 )
 from wire import MarkCounter, cable, counting_marks
 
+from l3hv.twin.power import running
+from l3hv.twin.state import Twin
+
 pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 
 SPEAKER = Path(__file__).with_name("speaker.py")
@@ -458,6 +461,16 @@ def has_blackhole_for_pool(lab: Lab) -> bool:
     return bool(lab.run(HOST, "ip route show table public type blackhole 203.0.113.0/24").strip())
 
 
+def reaches_host(lab: Lab, attack: Attack) -> bool:
+    """Return whether the frames reach the hypervisor.
+
+    The NIC of an emulated machine is behind a Linux bridge, which drops frames with a source MAC of zeros.
+    """
+    state = running(Twin(lab.name, print), HOST)
+    assert state is not None
+    return not (state.emulated and any(frame[6:12] == bytes(6) for frame in attack.frames))
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
 def test_attack_fails(
     standing: Lab, attacker: socket.socket, counters: dict[str, MarkCounter], victims: Victims, attack: Attack
@@ -473,7 +486,7 @@ def test_attack_fails(
     if attack.name == UNUSED and not has_blackhole_for_pool(standing):
         del arrived["internet"]
     assert {name: counts for name, counts in arrived.items() if sum(counts.values()) > counts[ALLOWED]} == {}
-    if attack.reason is not None:
+    if attack.reason is not None and reaches_host(standing, attack):
         after = drops(standing)
         counted = {name: after[name] - before[name] for name in after if after[name] != before[name]}
         assert counted.get(attack.reason, 0) >= attack.least, f"counted: {counted}"
