@@ -27,6 +27,7 @@ from addresses import (
     anycast_address,
     gateway_mac,
     gateway_of,
+    has_vrfs,
     mac_of,
 )
 from bgp import open_message
@@ -343,7 +344,12 @@ ATTACKS = (
     towards("SSH to", GATEWAY6, syn(OWN_LINK_LOCAL, GATEWAY6, 22), "to_host"),
     towards("SSH to", "172.22.2.2", syn(OWN, "172.22.2.2", 22), "fabric"),
     towards("private path", "172.22.15.2", icmp(OWN, "172.22.15.2", 8, bytes(4) + MARK), "fabric"),
-    towards("private path here", "172.22.15.1", icmp(OWN, "172.22.15.1", 8, bytes(4) + MARK), "to_host"),
+    towards(
+        "private path here",
+        "172.22.15.1",
+        icmp(OWN, "172.22.15.1", 8, bytes(4) + MARK),
+        "fabric" if has_vrfs(HOST) else "to_host",  # An address in another VRF is like one of another host.
+    ),
     towards("traceroute to", GATEWAY, udp(OWN, GATEWAY, (40000, 33434), MARK, ttl=1), "to_host"),
     Attack(
         "lies about the path MTU",
@@ -461,14 +467,19 @@ def has_blackhole_for_pool(lab: Lab) -> bool:
     return bool(lab.run(HOST, "ip route show table public type blackhole 203.0.113.0/24").strip())
 
 
-def reaches_host(lab: Lab, attack: Attack) -> bool:
-    """Return whether the frames reach the hypervisor.
+def least_counted(lab: Lab, attack: Attack) -> int:
+    """Return the number of frames that the hypervisor must count, of those that reach it.
 
-    The NIC of an emulated machine is behind a Linux bridge, which drops frames with a source MAC of zeros.
+    The NIC of an emulated machine is behind a Linux bridge, which drops frames with a source MAC of zeros, and
+    loses frames of a flood that come faster than its CPU is emulated.
     """
     state = running(Twin(lab.name, print), HOST)
     assert state is not None
-    return not (state.emulated and any(frame[6:12] == bytes(6) for frame in attack.frames))
+    if not state.emulated:
+        return attack.least
+    if any(frame[6:12] == bytes(6) for frame in attack.frames):
+        return 0
+    return min(attack.least, FEW)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
@@ -486,10 +497,10 @@ def test_attack_fails(
     if attack.name == UNUSED and not has_blackhole_for_pool(standing):
         del arrived["internet"]
     assert {name: counts for name, counts in arrived.items() if sum(counts.values()) > counts[ALLOWED]} == {}
-    if attack.reason is not None and reaches_host(standing, attack):
+    if attack.reason is not None:
         after = drops(standing)
         counted = {name: after[name] - before[name] for name in after if after[name] != before[name]}
-        assert counted.get(attack.reason, 0) >= attack.least, f"counted: {counted}"
+        assert counted.get(attack.reason, 0) >= least_counted(standing, attack), f"counted: {counted}"
     assert victims.lost() == {}
 
 

@@ -28,6 +28,11 @@ def _guests() -> dict[str, dict[str, Any]]:
     return {guest["name"]: guest for plan in plans(INVENTORY).values() for guest in plan["guests"]}
 
 
+def has_vrfs(host: str) -> bool:
+    """Return whether a hypervisor keeps its domains apart by VRFs."""
+    return bool(plans(INVENTORY)[host]["vrfs"])
+
+
 def _prefixes(guest: str, family: int, kind: str) -> list[str]:
     routes = _guests()[guest]["routes"]
     return [each["prefix"] for each in routes if (each["family"], each["kind"]) == (FAMILY[family], kind)]
