@@ -470,8 +470,8 @@ def has_blackhole_for_pool(lab: Lab) -> bool:
 def least_counted(lab: Lab, attack: Attack) -> int:
     """Return the number of frames that the hypervisor must count, of those that reach it.
 
-    The NIC of an emulated machine is behind a Linux bridge, which drops frames with a source MAC of zeros, and
-    loses frames of a flood that come faster than its CPU is emulated.
+    The NIC of an emulated machine is behind a Linux bridge, which drops frames with a source MAC of zeros,
+    and loses frames of a flood that come faster than its CPU is emulated.
     """
     state = running(Twin(lab.name, print), HOST)
     assert state is not None
