@@ -321,6 +321,11 @@ class Lab:
     def _twin(self) -> Twin:
         return Twin(self.name, print)
 
+    @property
+    def is_emulated(self) -> bool:
+        """Return whether some machines are emulated, and so much slower than containers."""
+        return any(machine.emulated for machine in self._twin.standing().topology.machines)
+
     def read_json(self, machine: str, command: str) -> Any:
         return json.loads(self.run(machine, command) or "[]")
 
@@ -381,7 +386,12 @@ class Lab:
     def traffic(
         self, *flows: Flows, seconds: float, interval_ms: float = 10, each: int = 32
     ) -> Iterator[Traffic]:
-        """Send `each` times `flows` for `seconds` while the block runs; it begins when packets flow."""
+        """Send `each` times `flows` for `seconds` while the block runs; it begins when packets flow.
+
+        If machines are emulated there are fewer packets, or they alone would keep these machines busy.
+        """
+        if self.is_emulated:
+            each, interval_ms = max(1, each // 4), interval_ms * 4
         seen = Traffic()
         with TemporaryDirectory() as directory, HostLateness() as lateness:
             probes = {}
