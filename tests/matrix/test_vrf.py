@@ -6,11 +6,12 @@ tests/matrix/test_every_design.py has the tests that every design passes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from changed_intents import copy_of, set_variable
-from lab import Lab, booted, wait_for
+from lab import Lab, booted, both_families, wait_for
 
 from l3hv.twin.guest_system import CLIENTS
 
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOST = "hv1"
+CHANGE_S = 180
+"""The seconds in which a run changes an emulated hypervisor."""
 FOREIGN = "ip link add blue type vrf table 77; ip link set blue up; ip rule add pref 900 iif blue lookup 77"
 
 
@@ -42,6 +45,14 @@ def rules(fabric: Lab) -> list[str]:
 def vrfs(fabric: Lab) -> str:
     shown = fabric.read_json(HOST, "ip -json link show type vrf")
     return " ".join(sorted(link["ifname"] for link in shown))
+
+
+@contextmanager
+def change_under_traffic(fabric: Lab, name: str) -> Iterator[None]:
+    """Print the outages of guests during a change; docs/runbooks/change-the-data-plane.md has them."""
+    with fabric.traffic(*both_families("vm1", "vm3"), seconds=CHANGE_S) as traffic:
+        yield
+    print(f"\nchange {name}: outages {traffic.outages_ms()} ms")
 
 
 def test_the_number_of_rules_is_that_of_the_domains_and_not_of_the_prefixes(fabric: Lab) -> None:
@@ -102,13 +113,15 @@ def test_vrfs_and_rules_of_others_stay(fabric: Lab) -> None:
 def test_a_hypervisor_changes_to_rules_and_back(fabric: Lab) -> None:
     """Each run ends with its verification; nothing of the other data plane is left."""
     before = rules(fabric)
-    assert HOST in fabric.provision(variables={"l3hv_data_plane": "rules"})
+    with change_under_traffic(fabric, "to rules"):
+        assert HOST in fabric.provision("--limit", HOST, variables={"l3hv_data_plane": "rules"})
     assert vrfs(fabric) == ""
     assert [rule for rule in rules(fabric) if "l3mdev" in rule] == []
     assert "vrf" not in fabric.run(HOST, "ls /etc/systemd/network; cat /etc/systemd/network/*")
     fabric.wait_until_whole()
     assert fabric.provision(variables={"l3hv_data_plane": "rules"}) == {}
-    assert HOST in fabric.provision()
+    with change_under_traffic(fabric, "to VRFs"):
+        assert HOST in fabric.provision("--limit", HOST)
     assert (vrfs(fabric), rules(fabric)) == ("private public", before)
     fabric.wait_until_whole()
     assert fabric.provision() == {}
