@@ -26,6 +26,7 @@ KEPT = {
         "lab",
         "layouts",
         "link-local-gateway",
+        "mesh",
         "ndp-proxy",
         "one_path",
         "owned",

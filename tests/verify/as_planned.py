@@ -60,7 +60,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "sizes": {
             f"{session.interface} {session.neighbor}": mtu
             for session in plan.routing.sessions
-            if session.relation == "reflector"
+            if session.relation in ("reflector", "mesh")
             for mtu in [uplink.mtu for uplink in plan.uplinks if uplink.interface == session.interface]
         },
         "chains": [],
@@ -234,8 +234,9 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
                 from_all = fabric.received(plan, table, session.path)
                 own = len(fabric.announced_by(plan.host, table.name))
                 imported, exported = from_all, own
-                if session.relation == "client":
+                if session.relation in ("client", "mesh"):
                     imported = fabric.sent(session.peer, table, session.path)
+                if session.relation == "client":
                     exported = from_all - imported
                 counts["imported"] += imported
                 counts["exported"] += exported

@@ -1,4 +1,4 @@
-"""Differences of VRFs, relays, shared /64s and link-local gateways: each is named, and no other check."""
+"""Differences of each design of docs/designs.md: each is named, and no other check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from l3hv.plan.announcements import announcements
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.report.entry import Entry
 
-DESIGNS = {name: design(name) for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway")}
+DESIGNS = {name: design(name) for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh")}
 DESIGNS["none"] = design("lab", hv1={"l3hv_dhcp": "none"})
 HOSTS = [(name, host) for name, plans in DESIGNS.items() for host in plans]
 
@@ -46,6 +46,7 @@ def stopped(unit: str) -> Callable[[dict[str, Any]], Any]:
 
 
 L3MDEV = "[l3mdev-table]"
+OF_HV2 = ("routing", "sessions", "hv2_a_public", "channels", "ipv4")
 LEFT = as_planned.rule(990, 90, iif="public", protocol=99)
 DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = {
     # VRFs.
@@ -137,6 +138,22 @@ DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = 
         "link-local-gateway",
         without("addresses", "vm1", 0),
         {"port vm1 addresses"},
+    ),
+    # A mesh.
+    "a host of the mesh that has lost its session": (
+        "mesh",
+        with_value("Active", "routing", "sessions", "hv2_a_public", "state"),
+        {"session hv2_a_public"},
+    ),
+    "a host of the mesh that announces too little": (
+        "mesh",
+        with_value(0, *OF_HV2, "routes", "imported"),
+        {"received hv2_a_public ipv4"},
+    ),
+    "a path of the mesh that carries too small packets": (
+        "mesh",
+        with_value(1400, "sizes", "a-public 198.51.100.2"),
+        {"size a to hv2 public ipv4"},
     ),
 }
 

@@ -64,7 +64,7 @@ class AllHosts:
 
     @functools.cached_property
     def _roster(self) -> Roster:
-        return Roster(self.members.values())
+        return Roster(self.members.values(), self.common.reflection)
 
     @functools.cached_property
     def _largest(self) -> Largest:

@@ -132,7 +132,11 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
             if problem is not None:
                 problems.setdefault((host, claim.field), problem)
     return [
-        *_paths_without_reflector(places["path"], places["reflector"], common),
+        *(
+            _reflectors_in_mesh(places["reflector"])
+            if common.reflection == "mesh"
+            else _paths_without_reflector(places["path"], places["reflector"], common)
+        ),
         *_impossible_moves(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
@@ -330,6 +334,18 @@ def _overlap(place: _Place, other: _Place) -> Problem:
 
 
 # Paths.
+
+
+def _reflectors_in_mesh(reflectors: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Yield a problem for each reflector of a mesh."""
+    for host in dict.fromkeys(host for hosts in reflectors.values() for host in hosts):
+        yield Problem(
+            host,
+            "groups",
+            "route_reflectors",
+            "In a mesh (l3hv_reflection: mesh) hosts have sessions with each other, and no reflectors.",
+            "Remove the host from route_reflectors, or set l3hv_reflection: reflectors.",
+        )
 
 
 def _paths_without_reflector(

@@ -34,7 +34,7 @@ from l3hv.model.addressing import (
     is_inside,
     numbers_of,
 )
-from l3hv.model.choices import DomainKind, Family
+from l3hv.model.choices import REFLECTIONS, DomainKind, Family, Reflection
 from l3hv.model.errors import FABRIC, Problem
 from l3hv.model.intent import Common, Domain, PathNetwork, Pool
 from l3hv.model.text import natural_key
@@ -49,6 +49,7 @@ COMMON_KEYS = frozenset(
         "l3hv_local_out",
         "l3hv_paths",
         "l3hv_pools",
+        "l3hv_reflection",
         "l3hv_rule_priority",
     }
 )
@@ -153,6 +154,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
         rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
         bgp_keys=_bgp_keys(fields),
+        reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
     )
     _check_presence(fields, notes)
     if notes.problems:

@@ -49,6 +49,7 @@ from l3hv.model.choices import (
     LimitAction,
     Neighbors,
     OriginValidation,
+    Reflection,
     SessionLayout,
     System,
 )
@@ -275,7 +276,7 @@ def parse_host(
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
-    _check_daemon(settings, kind, notes)
+    _check_daemon(settings, kind, common.reflection, notes)
     _check_relay(host, common, notes)
     _check_served_address(host, common, notes)
     _check_vrfs(host, common, notes)
@@ -835,7 +836,7 @@ def _check_served_address(host: HostIntent, common: Common, notes: Notes) -> Non
         )
 
 
-def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
+def _check_daemon(settings: Settings, kind: Kind, reflection: Reflection, notes: Notes) -> None:
     if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector" and settings.managed:
         usable = [daemon for daemon in supported_daemons() if daemon not in REFLECTORS_ONLY]
         notes.add(
@@ -879,7 +880,8 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes) -> None:
             "its only socket also allows changes.",
             f"Set null for this host, or choose {_one_of(readable)}.",
         )
-    if kind == "route_reflector" and settings.origin_validation == "strict":
+    is_judge = kind == "route_reflector" or reflection == "mesh"
+    if is_judge and settings.origin_validation == "strict":
         _check_validation(settings, notes)
     if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range" and daemon is not None:
         notes.add(

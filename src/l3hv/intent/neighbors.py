@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from l3hv.model.choices import Reflection
 from l3hv.model.intent import HostIntent, Link, Member, Peer
 from l3hv.model.text import natural_key
 
@@ -42,7 +43,8 @@ def member(host: HostIntent) -> Member:
 class Roster:
     """The reflectors, clients and edge routers of a fabric, by path."""
 
-    def __init__(self, members: Iterable[Member]) -> None:
+    def __init__(self, members: Iterable[Member], reflection: Reflection = "reflectors") -> None:
+        self._is_mesh = reflection == "mesh"
         self._reflectors: dict[str, list[Peer]] = {}
         self._clients: dict[str, list[Peer]] = {}
         self._edges: dict[str, list[Peer]] = {}
@@ -59,6 +61,14 @@ class Roster:
     def clients(self, path: str) -> list[Peer]:
         """Return the hypervisors and edge routers on ``path``."""
         return self._clients.get(path, [])
+
+    def mesh(self, path: str, host: HostIntent) -> list[Peer]:
+        """Return the neighbours of a host in a mesh: edge routers have no sessions with each other."""
+        return [
+            peer
+            for peer in (self.clients(path) if self._is_mesh else ())
+            if peer.name != host.name and "hypervisor" in (peer.kind, host.kind)
+        ]
 
     def edges(self, path: str) -> list[Peer]:
         return self._edges.get(path, [])
@@ -86,12 +96,13 @@ def _peer(host: Member, link: Link) -> Peer:
 def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
-    Hypervisors and edge routers have sessions only with the reflectors on their paths.  The clients of a
-    reflector that accepts them from a range are not listed.
+    Hypervisors and edge routers have sessions only with the reflectors on their paths, or in a mesh with each
+    other.  The clients of a reflector that accepts them from a range are not listed.
     """
     neighbors: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         neighbors += (peer for peer in roster.reflectors(path) if peer.name != host.name)
+        neighbors += roster.mesh(path, host)
         if host.kind == "route_reflector" and host.settings.neighbors == "explicit":
             neighbors += roster.clients(path)
     return tuple(neighbors)
@@ -101,7 +112,7 @@ def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:
     """Return the names of all hosts that have sessions with ``host``, including the clients of a range."""
     names: dict[str, None] = {}
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
-        clients = roster.clients(path) if host.kind == "route_reflector" else []
+        clients = roster.clients(path) if host.kind == "route_reflector" else roster.mesh(path, host)
         names.update(
             (peer.name, None) for peer in [*roster.reflectors(path), *clients] if peer.name != host.name
         )

@@ -22,20 +22,21 @@ def host_slice(
     """Return all facts from which the plan of ``host`` is computed (:func:`l3hv.plan.host.host_plan`).
 
     ``largest``, ``owners`` and ``holders`` are results of :mod:`l3hv.intent.claims`, ``edges`` of
-    :func:`l3hv.intent.neighbors.edges`.  Only reflectors get ``largest``, and only reflectors with strict
-    origin validation get ``owners``: guests on other hosts change the slice of no other host.  Only
+    :func:`l3hv.intent.neighbors.edges`.  Only judges get ``largest``, and only judges with strict origin
+    validation get ``owners``: guests on other hosts change the slice of no other host.  Judges are the hosts
+    that accept routes from hypervisors: reflectors, or all hosts of a mesh.  Only
     hypervisors that spread their guests' anycast prefixes get ``holders``: their slices change with the
     number of other holders.  Only DHCP servers get ``relays``, the hypervisors that relay to an address.
     """
-    is_reflector = host.kind == "route_reflector"
-    is_strict = is_reflector and host.settings.origin_validation == "strict"
+    is_judge = host.kind == "route_reflector" or common.reflection == "mesh"
+    is_strict = is_judge and host.settings.origin_validation == "strict"
     served = host.settings.serves_dhcp_at
     counts = holders() if host.settings.anycast == "spread" and host.anycast else {}
     return HostSlice(
         common=common,
         host=host,
         peers=tuple(neighbors),
-        largest=largest if is_reflector else Largest(),
+        largest=largest if is_judge else Largest(),
         owners=owners() if is_strict else (),
         edges=tuple(edges),
         holders=tuple((prefix, counts[prefix]) for prefix in host.anycast if counts.get(prefix, 1) > 1),

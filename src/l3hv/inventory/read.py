@@ -105,7 +105,8 @@ def read_fabric(
     problems += (problem for host_slice in slices.values() for problem in rule_problems(host_slice))
     before = load_applied(place / "applied")
     removed = removals(before, touched, kinds, fabric.guests)
-    if problems or (unread and _is_incomplete(kinds, before)):
+    needed = {"hypervisor"} if reading.common.reflection == "mesh" else {"hypervisor", "route_reflector"}
+    if problems or (unread and _is_incomplete(kinds, before, needed)):
         raise IntentError([*problems, *stray_problems(unread)])
 
     run = _run_directory(place)
@@ -167,8 +168,8 @@ def _read(
     """Read the hosts that the run touches, the hosts that have changed, and the reflectors.
 
     Reflectors are few, and the announcements of all other hosts depend on them: if a reflector or a common
-    fact has changed, all hosts are read.  They are read, too, if the run touches a DHCP server, whose
-    configuration has the guests of all hypervisors.
+    fact has changed, all hosts are read.  They are read, too, in a mesh, where each host depends on all
+    others, and if the run touches a DHCP server, whose configuration has the guests of all hypervisors.
     """
     wanted = [
         host
@@ -185,7 +186,8 @@ def _read(
         for host, intent in reading.hosts.items()
         if host in touched
     )
-    if rest and (serves_dhcp or reading.basis != index.basis):
+    is_mesh = reading.common is not None and reading.common.reflection == "mesh"
+    if rest and (serves_dhcp or is_mesh or reading.basis != index.basis):
         return read_hosts(inventory, kinds, [*wanted, *rest])
     return reading
 
@@ -217,11 +219,9 @@ def _nothing_to_do(inventory: Inventory, kinds: Collection[str], touched: Collec
     )
 
 
-def _is_incomplete(kinds: Mapping[str, Kind], before: Collection[str]) -> bool:
-    """Tell whether the fabric has no hypervisor or no reflector, or has lost a host since the last run."""
-    return any(host not in kinds for host in before) or not {"hypervisor", "route_reflector"} <= set(
-        kinds.values()
-    )
+def _is_incomplete(kinds: Mapping[str, Kind], before: Collection[str], needed: set[str]) -> bool:
+    """Tell whether the fabric has no host of a kind that it needs, or has lost a host since the last run."""
+    return any(host not in kinds for host in before) or not needed <= set(kinds.values())
 
 
 def _run_directory(place: Path) -> Path:

@@ -15,6 +15,7 @@ Ecmp = Literal["all", "without_default", "none"]
 Anycast = Literal["local", "spread"]
 DataPlane = Literal["rules", "vrf"]
 Dhcp = Literal["server", "relay", "none"]
+Reflection = Literal["reflectors", "mesh"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 
@@ -28,4 +29,6 @@ KINDS: dict[str, Kind] = {
 }
 """The kind of a host, by the inventory group that it is in."""
 
-Relation = Literal["reflector", "client", "reflector_of_path"]
+REFLECTIONS: tuple[Reflection, ...] = ("reflectors", "mesh")
+
+Relation = Literal["reflector", "client", "reflector_of_path", "mesh"]

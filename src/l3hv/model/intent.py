@@ -25,6 +25,7 @@ from l3hv.model.choices import (
     LimitAction,
     Neighbors,
     OriginValidation,
+    Reflection,
     SessionLayout,
     System,
 )
@@ -121,7 +122,9 @@ class Pool:
 class Common:
     """The facts that all hosts of a fabric share. The public domain is first, the others follow by name.
 
-    ``bgp_keys`` are the names of the keys that BGP sessions can use.
+    ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
+    routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
+    host.
     """
 
     fabric: str
@@ -134,6 +137,7 @@ class Common:
     gateway_mac: str
     rule_priority: int
     bgp_keys: tuple[str, ...]
+    reflection: Reflection
 
     @cached_property
     def public(self) -> Domain:

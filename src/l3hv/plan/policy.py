@@ -23,6 +23,9 @@ from l3hv.model.text import natural_key
 from l3hv.plan.prefix_matches import edge_matches, fabric_matches, match_of_prefix, pool_matches
 from l3hv.plan.sessions import has_own_policies
 
+WITH_DEFAULT_ROUTE: frozenset[Announcer] = frozenset({"reflectors", "edge_routers"})
+"""The neighbours that a hypervisor accepts a default route from."""
+
 REFUSALS = tuple(
     Refusal(number, name, why)
     for number, (name, why) in enumerate(
@@ -114,8 +117,8 @@ def _policies(
             checks_owner=is_untrusted and name is None and host.settings.origin_validation == "strict",
             only_original=is_untrusted,
             silent=neighbors == "edge_routers",
-            default_next_hops=default if neighbors == "reflectors" else (),
-            default_ranking=default_ranking(family, default) if neighbors == "reflectors" else None,
+            default_next_hops=default if neighbors in WITH_DEFAULT_ROUTE else (),
+            default_ranking=default_ranking(family, default) if neighbors in WITH_DEFAULT_ROUTE else None,
         )
 
     yield policy("hypervisors", pools, is_untrusted=True)

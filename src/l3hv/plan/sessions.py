@@ -1,5 +1,6 @@
 """The BGP sessions of a host with each neighbour on a path: one session, one per domain, or one per family.
 
+The neighbours are the reflectors of the path, or in a mesh all other hypervisors and edge routers there.
 Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
 the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
 the session after a restart, the collision would drop the routes that graceful restart keeps.
@@ -107,6 +108,8 @@ def _sessions(
     networks = _networks(common, uplink.path, uplink.domain)
     layout = session_layout(host, peer)
     symbol, domain = bird_symbol(peer.name), bird_symbol(uplink.domain)
+    if _relation(host, peer) == "mesh":
+        symbol = f"{symbol}_{uplink.path}"  # a reflector is on one path, a host of a mesh on several
     carried_by: dict[str, list[PathNetwork]] = {}
     match layout:
         case "per_family":
@@ -152,7 +155,6 @@ def _session(
     channels: tuple[Channel, ...],
 ) -> Session:
     """Return the session with ``channels`` that runs in ``network``."""
-    is_reflector = host.kind == "route_reflector"
     profile = failure_profile(host, peer)
     return Session(
         name=name,
@@ -166,7 +168,7 @@ def _session(
         local=host.address_in(network),
         neighbor=peer.address_in(network),
         relation=_relation(host, peer),
-        passive=is_reflector and (peer.kind != "route_reflector" or host.id < peer.id),
+        passive=_is_passive(host, peer),
         failure_profile=profile,
         bfd=profile in BFD_PROFILES,
         key=session_key(host, peer),
@@ -253,7 +255,7 @@ def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
     limit.
     """
     settings = host.settings
-    if host.kind != "route_reflector" or peer.kind == "route_reflector":
+    if _relation(host, peer) not in ("client", "mesh"):
         return None
     accepted = peer.prefix_limit
     if accepted is None and peer.kind == "hypervisor":
@@ -277,24 +279,25 @@ def _limit(most: int, margin: int) -> int:
 def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     """Return the failure profile of both ends of a session: a reflector uses the profile of its client.
 
-    Two reflectors of one path use the one that comes later in :data:`FAILURE_PROFILES`, which demands less.
+    Two equal hosts use the one that comes later in :data:`FAILURE_PROFILES`, which demands less.
     BFD is left out if one of the ends has none.
     """
     return profile_between(_agreed_profile(host, peer), {host.settings.daemon, peer.daemon})
 
 
 def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
-    if host.kind != "route_reflector":
-        return host.settings.failure_profile
-    if peer.kind != "route_reflector":
-        return peer.failure_profile
+    match _relation(host, peer):
+        case "reflector":
+            return host.settings.failure_profile
+        case "client":
+            return peer.failure_profile
     return max(host.settings.failure_profile, peer.failure_profile, key=FAILURE_PROFILES.index)
 
 
 def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     """Return the layout of the sessions of two hosts: a reflector uses the layout of its client.
 
-    Two reflectors of one path use the one that comes first in :data:`SESSION_LAYOUTS`, which carries less.
+    Two equal hosts use the one that comes first in :data:`SESSION_LAYOUTS`, which carries less.
     If either end is a daemon with a process per family, each session carries one family.  If either end is a
     daemon with an instance per domain, no session carries several domains.
     """
@@ -302,31 +305,40 @@ def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
 
 
 def _agreed_layout(host: HostIntent, peer: Peer) -> SessionLayout:
-    if host.kind != "route_reflector":
-        return host.settings.session_layout
-    if peer.kind != "route_reflector":
-        return peer.session_layout
+    match _relation(host, peer):
+        case "reflector":
+            return host.settings.session_layout
+        case "client":
+            return peer.session_layout
     return min(host.settings.session_layout, peer.session_layout, key=SESSION_LAYOUTS.index)
 
 
 def session_key(host: HostIntent, peer: Peer) -> str | None:
     """Return the name of the key of the sessions of two hosts: a reflector uses the key of its client.
 
-    Two reflectors of one path use the key of the first by name that has one.
+    Two equal hosts use the key of the first by name that has one.
     """
     own = host.bgp_key(peer.path)
-    if host.kind != "route_reflector":
-        return own
-    if peer.kind != "route_reflector":
-        return peer.bgp_key
+    match _relation(host, peer):
+        case "reflector":
+            return own
+        case "client":
+            return peer.bgp_key
     keys = {host.name: own, peer.name: peer.bgp_key}
     return next((keys[name] for name in sorted(keys, key=natural_key) if keys[name] is not None), None)
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:
-    if host.kind != "route_reflector":
-        return "reflector"
-    return "reflector_of_path" if peer.kind == "route_reflector" else "client"
+    """Return what the neighbour is to the host.  Reflectors of a path, and hosts of a mesh, are equal."""
+    if host.kind == "route_reflector":
+        return "reflector_of_path" if peer.kind == "route_reflector" else "client"
+    return "reflector" if peer.kind == "route_reflector" else "mesh"
+
+
+def _is_passive(host: HostIntent, peer: Peer) -> bool:
+    """Tell whether the host waits until the neighbour opens the session."""
+    relation = _relation(host, peer)
+    return relation == "client" or (relation != "reflector" and host.id < peer.id)
 
 
 def router_id(common: Common, host: HostIntent) -> str:

@@ -15,6 +15,9 @@ from l3hv.plan.tables import dhcp_server_routes
 MOST_NAMED = 3
 """Maximum number of names in a list."""
 
+LARGE_MESH = 50
+"""The number of hypervisors from which on a mesh is warned of: its sessions grow with the square."""
+
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
 
@@ -31,7 +34,20 @@ def warnings(host_slice: HostSlice) -> tuple[str, ...]:
         *_late_bird(host_slice),
         *_server_without_relays(host_slice),
         *_server_without_route(host_slice),
+        *_large_mesh(host_slice),
     )
+
+
+def _large_mesh(host_slice: HostSlice) -> Iterator[str]:
+    """Yield a warning of a mesh in which each new host costs all others a session on each path."""
+    if host_slice.common.reflection != "mesh":
+        return
+    hosts = 1 + len({peer.name for peer in host_slice.peers if peer.kind == "hypervisor"})
+    if host_slice.host.kind == "hypervisor" and hosts > LARGE_MESH:
+        yield (
+            f"the mesh has {hosts} hypervisors, and so {len(host_slice.peers)} neighbours for each of them: "
+            "set l3hv_reflection: reflectors, and add a reflector to each path"
+        )
 
 
 def _server_without_route(host_slice: HostSlice) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, family_of_text
-from l3hv.model.choices import Family
+from l3hv.model.choices import Family, Relation
 from l3hv.model.daemons import ADVERTISING_BACK, UNITS
 from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
@@ -56,6 +56,9 @@ PORT_SETTINGS: dict[Family, tuple[str, ...]] = {"ipv4": ("forwarding", "proxy_ar
 """The settings of a guest's port that must be 1, besides the plan's sysctls."""
 DIGITS = 16
 """Number of digits of a digest that are compared."""
+
+MEASURED: frozenset[Relation] = frozenset({"reflector", "mesh"})
+"""The neighbours to which a host measures the packet size: a reflector leaves it to its clients."""
 
 HOST = subjects.Host()
 Item = tuple[Key, Value]
@@ -177,10 +180,10 @@ def configured_interfaces(plan: HostPlan, guests: Iterable[GuestPlan]) -> list[s
 
 
 def _sizes(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
-    """Yield the packet size that each path must carry to its reflectors: the smaller MTU of the two ends."""
+    """Yield the packet size that each path must carry to its neighbours: the smaller MTU of the two ends."""
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
     for session in plan.routing.sessions:
-        if session.relation == "reflector":
+        if session.relation in MEASURED:
             theirs = fabric.mtu(session.peer, session.path, session.domain)
             most = min(mtus[session.interface], theirs or mtus[session.interface])
             yield Key(Kind.SIZE, path_to_peer(session)), AtLeast(most)
@@ -360,7 +363,7 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
     for session in plan.routing.sessions:
         for domain in session.domains:
             others = reflectors.setdefault((session.path, domain), set())
-            if session.relation != "client":
+            if session.relation in ("reflector", "reflector_of_path"):
                 others.add(session.peer)
     most = 0 if plan.kind == "route_reflector" else 1
     return {key for key, names in reflectors.items() if len(names) <= most}
@@ -374,6 +377,8 @@ def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTabl
     everything = fabric.received(plan, table, session.path)
     if session.relation == "client":
         return theirs, everything - theirs
+    if session.relation == "mesh":
+        return theirs, len(fabric.announced_by(plan.host, table.name))
     return 0, 0
 
 

@@ -23,6 +23,7 @@ from l3hv.verify.expect import (
     BY_TABLES_UNIT,
     DIGITS,
     HOST,
+    MEASURED,
     Item,
     bfd_of,
     families,
@@ -450,7 +451,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             up = any(
                 sessions.get(session.name, {}).get("state") == ESTABLISHED
                 for session in plan.routing.sessions
-                if (session.path, session.relation) == (path, "reflector") and domain in session.domains
+                if session.path == path and domain in session.domains
             )
             yield Key(Kind.PATH, subjects.Path(path, domain)), up
     for table in plan.routing.tables:
@@ -583,7 +584,7 @@ def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
     for session in plan.routing.sessions:
-        if session.relation == "reflector":
+        if session.relation in MEASURED:
             passes = seen["sizes"].get(f"{session.interface} {session.neighbor}", 0)
             link = seen["links"].get(session.interface, {"mtu": 0})
             if passes == link["mtu"]:

@@ -116,7 +116,7 @@ def path_sizes(plan: Plan, links: dict[str, dict[str, Any]]) -> dict[str, int]:
     with contextlib.ExitStack() as stack:
         for session in plan["routing"]["sessions"]:
             link = links.get(session["interface"])
-            if session["relation"] == "reflector" and link is not None and link["carrier"]:
+            if session["relation"] in ("reflector", "mesh") and link is not None and link["carrier"]:
                 with contextlib.suppress(OSError):  # Without its address another check of the host fails.
                     far = FarEnd(session, min(link["mtu"], mtus[session["interface"]]))
                     stack.callback(far.socket.close)
