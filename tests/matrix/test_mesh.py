@@ -1,0 +1,121 @@
+"""A mesh: hosts without reflectors, which have sessions with each other.
+
+It is provisioned without hv3, which joins it and leaves it under traffic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from changed_intents import copy_of, replace, set_variable
+from failures import edited_bird, no_loss, traffic_of_cut, traffic_of_kill
+from lab import GUESTS, INTERNET, Converged, Lab, booted, both_families, remote_guests, wait_for
+
+pytestmark = [pytest.mark.matrix, pytest.mark.twin]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FLOWS = both_families("vm1", "vm3")
+DETECTION_MS = 300
+MARGIN_MS = 100
+FORGED = (
+    "/^function announce_public4/a if net = 203.0.113.1/32 then accept;",
+    "$a protocol static forged { ipv4 { table public4; }; route 203.0.113.1/32 blackhole; }",
+)
+"""Edits with which a hypervisor announces the address of vm1, which is a guest of hv1."""
+
+
+def converged(*hypervisors: str) -> Converged:
+    """Return the converged state of a mesh of these hypervisors and the edge router."""
+    guests = {guest: host for guest, host in GUESTS.items() if host in hypervisors}
+    return Converged({host: remote_guests(host, guests, "default") for host in hypervisors})
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the inventory of the mesh, in which each hypervisor announces only its own guests."""
+    made = copy_of(REPOSITORY / "inventories" / "mesh", tmp_path_factory.mktemp("mesh"))
+    set_variable(made / "group_vars" / "all" / "fabric.yml", "l3hv_origin_validation", "strict")
+    return made
+
+
+@pytest.fixture(scope="module")
+def without_hv3(inventory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = copy_of(inventory, tmp_path_factory.mktemp("without"))
+    replace(made / "hosts.yml", "    hv3:\n", "")
+    (made / "host_vars" / "hv3.yml").unlink()
+    return made
+
+
+@pytest.fixture(scope="module")
+def fabric(inventory: Path, without_hv3: Path) -> Iterator[Lab]:
+    with booted("mesh", inventory, converged=converged("hv1", "hv2", "hv3")) as made:
+        made.provision(inventory=without_hv3)
+        yield made
+
+
+def of_two(fabric: Lab) -> Lab:
+    """Return the fabric as it converges without hv3."""
+    return dataclasses.replace(fabric, converged=converged("hv1", "hv2"))
+
+
+def test_a_hypervisor_joins_without_loss(fabric: Lab) -> None:
+    """A run with all hosts gives each of them its sessions with the new one."""
+    with no_loss(of_two(fabric), *FLOWS):
+        assert "hv3" in fabric.provision()
+    fabric.wait_until_whole()
+
+
+def test_all_guests_reach_each_other_and_the_internet(fabric: Lab) -> None:
+    for guest in GUESTS:
+        assert fabric.reached(guest, INTERNET.values()) == set(INTERNET.values())
+    fabric.playbook("playbooks/verify.yml")
+
+
+def test_another_run_changes_nothing(fabric: Lab) -> None:
+    assert fabric.playbook("site.yml", "--check").changed_hosts() == {}
+    assert fabric.provision() == {}
+
+
+@pytest.mark.parametrize("path", ["a", "b"])
+def test_a_silent_cut_costs_the_time_of_its_detection(fabric: Lab, path: str) -> None:
+    traffic = traffic_of_cut(fabric, "hv2", path, *FLOWS, seconds=3)
+    allowed = 1.2 * DETECTION_MS + MARGIN_MS + traffic.allowance_ms
+    assert all(traffic.flows_hit().values())
+    assert max(traffic.outages_ms().values()) <= allowed
+
+
+def test_a_carrier_loss_costs_no_more(fabric: Lab) -> None:
+    fabric.wait_until_converged()
+    try:
+        with fabric.traffic(*FLOWS, seconds=3) as traffic:
+            fabric.twin("carrier", "hv2", "b", "down")
+    finally:
+        fabric.twin("carrier", "hv2", "b", "up")
+    print(f"\ncarrier of hv2 b: {traffic.outages_ms()}")
+    assert max(traffic.outages_ms().values()) <= 1.2 * DETECTION_MS + MARGIN_MS + traffic.allowance_ms
+
+
+def test_a_killed_daemon_costs_nothing(fabric: Lab) -> None:
+    assert traffic_of_kill(fabric, "hv2", "bird", *FLOWS, seconds=8).lost() == {}
+    fabric.wait_until_converged()
+
+
+def test_a_hypervisor_cannot_announce_the_guest_of_another(fabric: Lab) -> None:
+    fabric.wait_until_converged()
+    had = fabric.run("hv2", "ip route show table public 203.0.113.1")
+    with edited_bird(fabric, "hv3", *FORGED):
+        refused = "birdc show route filtered 203.0.113.1/32 table public4"
+        wait_for("the refusal", lambda: "hv3_a_public" in fabric.run("hv2", f"{refused} || true"), 20)
+        assert fabric.run("hv2", "ip route show table public 203.0.113.1") == had
+        assert fabric.reached("vm4", ["203.0.113.1"]) == {"203.0.113.1"}
+    fabric.wait_until_converged()
+
+
+def test_a_hypervisor_leaves_without_loss(fabric: Lab, without_hv3: Path) -> None:
+    """The others end their sessions with it; verification finds nothing left."""
+    with no_loss(of_two(fabric), *FLOWS):
+        assert fabric.provision(inventory=without_hv3).keys() >= {"hv1", "hv2", "internet"}
+    assert "hv3" not in fabric.run("hv1", "birdc show protocols")
