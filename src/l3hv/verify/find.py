@@ -221,8 +221,8 @@ def _tables(plan: HostPlan) -> dict[int, str]:
 def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     tables = _tables(plan)
     for family, every_rule in seen["rules"].items():
-        # The kernel adds the rule of VRFs with the first VRF of any program, and keeps it when the last one is
-        # gone.  It selects packets of VRFs only.
+        # The kernel adds the rule of VRFs with the first VRF of any program, and keeps it when the last one
+        # is gone.  It selects packets of VRFs only.
         rules = [rule for rule in every_rule if plan.vrfs or rule["table"] != VRF_TABLE]
         has_ours = any(rule["protocol"] == BY_TABLES_UNIT for rule in rules)
         if has_ours or any(rule.family == family for rule in plan.rules):
