@@ -39,6 +39,7 @@ from l3hv.verify.rewriting import flows_of, rewritten
 from l3hv.verify.sets import AS_PLANNED, difference, planned_sets
 from l3hv.verify.values import (
     ESTABLISHED,
+    VRF_TABLE,
     Addresses,
     Advertisement,
     BfdState,
@@ -220,7 +221,10 @@ def _tables(plan: HostPlan) -> dict[int, str]:
 
 def _rules(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     tables = _tables(plan)
-    for family, rules in seen["rules"].items():
+    for family, every_rule in seen["rules"].items():
+        # The kernel adds the rule of VRFs with the first VRF of any program, and keeps it when the last one
+        # is gone.  It selects packets of VRFs only.
+        rules = [rule for rule in every_rule if plan.vrfs or rule["table"] != VRF_TABLE]
         has_ours = any(rule["protocol"] == BY_TABLES_UNIT for rule in rules)
         if has_ours or any(rule.family == family for rule in plan.rules):
             harmless = [rule for rule in rules if _is_harmless(plan, family, rule)]
