@@ -18,6 +18,7 @@ from l3hv.keys.rotation import keys_in_use
 KEPT = {
     *(
         "bird1",
+        "blocks",
         "data_planes",
         "dhcp-relay",
         "foreign",
@@ -27,6 +28,7 @@ KEPT = {
         "layouts",
         "link-local-gateway",
         "mesh",
+        "mesh_of_blocks",
         "ndp-proxy",
         "one_path",
         "owned",

@@ -22,7 +22,17 @@ from l3hv.model.plan import Owner
 from l3hv.model.text import natural_key
 
 ClaimKind = Literal[
-    "symbol", "id", "address", "guest", "mac", "prefix", "path", "reflector", "moves_from", "hypervisor"
+    "symbol",
+    "id",
+    "address",
+    "block",
+    "guest",
+    "mac",
+    "prefix",
+    "path",
+    "reflector",
+    "moves_from",
+    "hypervisor",
 ]
 
 _EVERYWHERE = "*"
@@ -34,8 +44,9 @@ class Claim:
 
     Several hosts may claim the same ``shared`` prefix (anycast).  The value of the kinds ``path`` (needs a
     reflector there) and ``reflector`` (is one) is ``<path>.<domain>``; the value of ``moves_from`` (needs a
-    hypervisor of that name) and ``hypervisor`` (is one) is a name.  These four kinds clash with nothing.  An
-    ``address`` on a path (``<path>.<domain>.<address>``) is claimed if it does not follow from the host's id.
+    hypervisor of that name) and ``hypervisor`` (is one) is a name.  These four kinds clash with nothing.  A
+    ``block`` clashes with an equal one of another hypervisor.  An ``address`` on a path
+    (``<path>.<domain>.<address>``) is claimed if it does not follow from the host's id.
     """
 
     kind: ClaimKind
@@ -69,6 +80,8 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
             yield Claim("reflector", place, "l3hv_uplinks")
         else:
             yield Claim("path", place, "l3hv_uplinks")
+    for block in host.blocks:
+        yield Claim("block", block, "l3hv_blocks")
     for declared in host.path_addresses:
         place = f"{declared.path}.{declared.domain}"
         where = f"l3hv_path_addresses.{place}.{family_of_text(declared.address)}"
@@ -187,7 +200,9 @@ def _impossible_moves(moves: Iterable[tuple[str, Claim]], hypervisors: Collectio
 
 
 def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]) -> tuple[Owner, ...]:
-    """Return the prefixes that each hypervisor may originate for its guests; ``ids`` has every host's id.
+    """Return the prefixes that each hypervisor may originate, of its guests and its blocks.
+
+    ``ids`` has the id of every host.
 
     The prefixes of a guest with ``moves_from`` have two owners: its host and the hypervisor that it leaves.
     """
@@ -196,7 +211,7 @@ def owners(claims_by_host: Mapping[str, Iterable[Claim]], ids: Mapping[str, int]
         host_claims = tuple(claims_by_host[host])
         leaving = {_guest_of(claim): claim.value for claim in host_claims if claim.kind == "moves_from"}
         for claim in host_claims:
-            if claim.kind == "prefix":
+            if claim.kind in ("prefix", "block"):
                 place = _place(host, 0, claim)
                 owned.setdefault(host, {})[claim.value] = place
                 if (other := leaving.get(_guest_of(claim))) is not None:
@@ -214,7 +229,7 @@ def _sorted_prefixes(places: Mapping[str, _Place], version: int) -> tuple[str, .
 def largest(claims_by_host: Mapping[str, Iterable[Claim]]) -> Largest:
     """Return the largest number of prefixes that any host has, in each family."""
     counts = [
-        Counter(family_of_text(claim.value) for claim in host_claims if claim.kind == "prefix")
+        Counter(family_of_text(claim.value) for claim in host_claims if claim.kind in ("prefix", "block"))
         for host_claims in claims_by_host.values()
     ]
     return Largest(*(max((count[family] for count in counts), default=0) for family in FAMILIES))
@@ -249,6 +264,11 @@ def _duplicate(host: str, claim: Claim, other_host: str, other: Claim) -> Proble
             path, _, value = value.split(".", 2)
             message = f"{value} is the address of {other_host} on path {path}."
             remedy = "Choose an address that no other host has."
+        case "block":
+            message = f"{value} is a block of {other_host}."
+            remedy = (
+                "Choose another one in l3hv_blocks: a hypervisor without this list has the block with its id."
+            )
         case "guest":
             message = f"{value} is the name of a guest of {other_host}."
             remedy = "Rename one: guests may move, so their names are unique in the fabric."

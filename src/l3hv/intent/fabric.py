@@ -25,6 +25,7 @@ from l3hv.intent.shape import (
 from l3hv.model.addressing import (
     FAMILIES,
     GUEST_PREFIX_LENGTH,
+    HOST_LENGTH,
     LINK_LOCAL4,
     LINK_LOCAL_GATEWAY4,
     METADATA_SERVICE,
@@ -34,13 +35,14 @@ from l3hv.model.addressing import (
     is_inside,
     numbers_of,
 )
-from l3hv.model.choices import REFLECTIONS, DomainKind, Family, Reflection
+from l3hv.model.choices import REFLECTIONS, Announce, DomainKind, Family, Reflection
 from l3hv.model.errors import FABRIC, Problem
 from l3hv.model.intent import Common, Domain, PathNetwork, Pool
 from l3hv.model.text import natural_key
 
 COMMON_KEYS = frozenset(
     {
+        "l3hv_announce",
         "l3hv_asn",
         "l3hv_bgp_keys",
         "l3hv_domains",
@@ -74,6 +76,10 @@ DNSMASQ_LINE = 1024
 """The characters in a line that dnsmasq 2.90 and 2.91 read. It uses only the last line for an option."""
 LINK_LOCAL_WORD = "link_local"
 """The word in ``gateway`` that stands for the link-local gateway."""
+BLOCK_OF_ADDRESSES: dict[Family, int] = {"ipv4": 26, "ipv6": 122}
+"""The default lengths of the blocks of pools: 64 addresses, as in Calico."""
+BLOCK_OF_PREFIXES = 58
+"""The default length of a block of 64 guests with a /64 each."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
@@ -154,6 +160,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
         rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
         bgp_keys=_bgp_keys(fields),
+        announce=fields.take("l3hv_announce", OneOf[Announce]("guests", "blocks"), "guests"),
         reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
     )
     _check_presence(fields, notes)
@@ -274,7 +281,7 @@ def _domain_kind(name: str, fields: Fields) -> DomainKind:
 
 
 def _pools(pools: Fields, domains: tuple[Domain, ...]) -> tuple[Pool, ...]:
-    known = {"dns", "domain", "gateway", "ipv4", "ipv6", "ipv6_mode", "mtu", "routes", "search"}
+    known = {"block", "dns", "domain", "gateway", "ipv4", "ipv6", "ipv6_mode", "mtu", "routes", "search"}
     public = next((domain.name for domain in domains if domain.kind == "public"), "public")
     parsed = (_pool(name, fields, public) for name, fields in pools.named(pool_name, known))
     return tuple(sorted(parsed, key=lambda pool: natural_key(pool.name)))
@@ -282,17 +289,27 @@ def _pools(pools: Fields, domains: tuple[Domain, ...]) -> tuple[Pool, ...]:
 
 def _pool(name: str, fields: Fields, public: str) -> Pool:
     gateway = fields.take("gateway", _gateway)
+    shared_ipv6 = fields.take("ipv6_mode", OneOf("prefix", "address"), "prefix") == "address"
+    block = fields.mapping("block", _FAMILY_KEYS)
     return Pool(
         name=name,
         domain=fields.take("domain", domain_name, public),
         ipv4=fields.take("ipv4", ipv4_network),
         gateway=gateway,
         ipv6=fields.take("ipv6", ipv6_network),
-        shared_ipv6=fields.take("ipv6_mode", OneOf("prefix", "address"), "prefix") == "address",
+        shared_ipv6=shared_ipv6,
         mtu=fields.take("mtu", mtu),
         dns=tuple(str(server) for server in fields.take_all("dns", address)),
         search=fields.take_all("search", dns_domain),
         routes=_pool_routes(fields, gateway),
+        block_lengths={
+            "ipv4": block.take("ipv4", WholeNumber(1, 31, "a prefix length"), BLOCK_OF_ADDRESSES["ipv4"]),
+            "ipv6": block.take(
+                "ipv6",
+                WholeNumber(1, 127, "a prefix length"),
+                BLOCK_OF_ADDRESSES["ipv6"] if shared_ipv6 else BLOCK_OF_PREFIXES,
+            ),
+        },
     )
 
 
@@ -465,6 +482,8 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
     if pool.gateway is not None:
         _check_gateway(pool, pool.gateway, where, notes)
     _check_options(pool, where, notes)
+    if common.announce == "blocks":
+        _check_blocks(pool, where, notes)
     for destination, via in pool.routes:
         if pool.has_link_local_gateway:
             if via != str(pool.gateway):
@@ -480,6 +499,21 @@ def _check_pool(common: Common, pool: Pool, notes: Notes) -> None:
                 via,
                 f"The gateway {via} of {destination} is no host address of the pool.",
                 "Choose a host address of the pool's IPv4 prefix: guests reach no other gateway.",
+            )
+
+
+def _check_blocks(pool: Pool, where: str, notes: Notes) -> None:
+    """Note a length of blocks that no block of the pool can have."""
+    for prefix in pool.prefixes:
+        family = family_of(prefix)
+        length = pool.block_lengths[family]
+        longest = HOST_LENGTH[family] if family == "ipv4" or pool.shared_ipv6 else GUEST_PREFIX_LENGTH
+        if not prefix.prefixlen <= length < longest:
+            notes.add(
+                f"{where}.block.{family}",
+                length,
+                f"{prefix} cannot be cut into blocks of {length} bits for several guests each.",
+                f"Choose a length from {prefix.prefixlen} to {longest - 1}.",
             )
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from ipaddress import IPv4Address
 from typing import Any, Literal
 
+from l3hv.intent.blocks import blocks_of
 from l3hv.intent.claims import guest_claims
 from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, OPTION_BYTES, mtu, path_name
 from l3hv.intent.guests import (
@@ -31,6 +32,7 @@ from l3hv.intent.shape import (
     address_or_network,
     ipv4_address,
     ipv6_address,
+    network,
     shown,
     unicast_ipv4,
     yes_or_no,
@@ -86,6 +88,7 @@ HOST_KEYS = frozenset(
     {
         "l3hv_addresses",
         "l3hv_anycast",
+        "l3hv_blocks",
         "l3hv_bgp_key",
         "l3hv_daemon",
         "l3hv_data_plane",
@@ -254,6 +257,7 @@ def parse_host(
     addresses = fields.take_all("l3hv_addresses", address)
     path_addresses = _read_path_addresses(fields)
     management_sources = fields.take_all("l3hv_management_sources", address_or_network)
+    blocks = fields.take_all("l3hv_blocks", network)
     if common is None or notes.problems or number is None:
         return None, notes.problems
 
@@ -271,8 +275,11 @@ def parse_host(
         management_sources=tuple(map(str, management_sources)),
         bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), uplinks, common, notes),
         ecmp=_ecmp(fields, common),
+        blocks=(),
         guests=(),
     )
+    if kind == "hypervisor":
+        host = dataclasses.replace(host, blocks=blocks_of(common, host.domains, number, blocks, notes))
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
@@ -444,6 +451,7 @@ def _check_kind(fields: Fields, kind: Kind, settings: Settings, notes: Notes) ->
     """Note variables that apply to another kind of host."""
     for key, owner, group, reason in (
         ("l3hv_guests", "hypervisor", "hypervisors", "hypervisors have guests"),
+        ("l3hv_blocks", "hypervisor", "hypervisors", "hypervisors advertise blocks"),
         ("l3hv_anycast", "hypervisor", "hypervisors", "hypervisors spread the flows of guests"),
         ("l3hv_path", "route_reflector", "route_reflectors", "route reflectors belong to one path"),
         ("l3hv_neighbors", "route_reflector", "route_reflectors", "route reflectors have clients"),

@@ -6,6 +6,7 @@ from them.  Addresses and prefixes of hosts and guests are canonical text: they 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
@@ -13,6 +14,7 @@ from typing import Literal
 
 from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4, Network, family_of, family_of_text, numbered
 from l3hv.model.choices import (
+    Announce,
     Anycast,
     DaemonName,
     DataPlane,
@@ -76,8 +78,9 @@ class Pool:
     link-local gateway each guest has its address alone (/32), and no address of the pool has another meaning.
 
     With ``shared_ipv6`` the guests share ``ipv6``, a /64, and each has one address in it; otherwise each
-    guest has a /64 of its own.  ``mtu`` is in bytes, ``None`` for the host's default.  ``routes`` are pairs
-    of a prefix and its gateway that DHCP gives to guests.
+    guest has a /64 of its own.  ``block_lengths`` are the lengths of the blocks into which its prefixes are
+    cut if hypervisors advertise blocks.  ``mtu`` is in bytes, ``None`` for the host's default.  ``routes``
+    are pairs of a prefix and its gateway that DHCP gives to guests.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Pool:
     dns: tuple[str, ...]
     search: tuple[str, ...]
     routes: tuple[tuple[str, str], ...]
+    block_lengths: Mapping[Family, int]
 
     @property
     def has_link_local_gateway(self) -> bool:
@@ -124,7 +128,8 @@ class Common:
 
     ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
     routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
-    host.
+    host.  ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
+    those guests that are outside of its blocks.
     """
 
     fabric: str
@@ -138,6 +143,7 @@ class Common:
     rule_priority: int
     bgp_keys: tuple[str, ...]
     reflection: Reflection
+    announce: Announce
 
     @cached_property
     def public(self) -> Domain:
@@ -288,7 +294,8 @@ class HostIntent:
     the addresses that an edge router holds on its loopback.  ``path_addresses`` replace the addresses that
     follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
     ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
-    domain and the choice of routes that may have several next hops.
+    domain and the choice of routes that may have several next hops.  ``blocks`` are the parts of pools that a
+    hypervisor advertises as a whole.
     """
 
     name: str
@@ -302,6 +309,7 @@ class HostIntent:
     management_sources: tuple[str, ...]
     bgp_keys: tuple[tuple[str, str], ...]
     ecmp: tuple[tuple[str, Ecmp], ...]
+    blocks: tuple[str, ...]
     guests: tuple[GuestIntent, ...]
 
     @cached_property

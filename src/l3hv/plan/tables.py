@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 
-from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4
+from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4, family_of_text, is_inside
 from l3hv.model.choices import Family
 from l3hv.model.daemons import DAEMONS, REPLACING_BY_DELETION
 from l3hv.model.intent import Common, Domain, HostIntent
@@ -73,10 +73,13 @@ def _domain_table(
     announces = accepts
     if host.kind == "hypervisor":
         own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
-        originates = tuple(f"{loopback.address}/{loopback.length}" for loopback in own)
+        loopback_prefixes = [f"{loopback.address}/{loopback.length}" for loopback in own]
+        blocks = blocks_in(common, host, domain, family)
+        originates = (*loopback_prefixes, *blocks)
         announces = (
-            *(match_of_prefix(prefix, "loopback") for prefix in originates),
-            *_guest_matches(guests, domain, family),
+            *(match_of_prefix(prefix, "loopback") for prefix in loopback_prefixes),
+            *(match_of_prefix(prefix, "block of this hypervisor") for prefix in blocks),
+            *_guest_matches(guests, domain, family, blocks),
         )
     if host.kind == "edge_router":
         is_served = domain.name in host.edge_domains
@@ -106,6 +109,21 @@ def _domain_table(
         accepts=accepts,
         announces=announces,
     )
+
+
+def blocks_in(common: Common, host: HostIntent, domain: Domain, family: Family) -> tuple[str, ...]:
+    """Return the blocks of a hypervisor in one domain and family."""
+    pools = common.pool_prefixes(domain.name, family)
+    own = [block for block in host.blocks if family_of_text(block) == family]
+    return tuple(block for block in own if any(is_inside(ip_network(block), pool) for pool in pools))
+
+
+def is_covered(prefix: str, blocks: tuple[str, ...]) -> bool:
+    """Tell whether a prefix needs no announcement of its own, because it is inside a block."""
+    if not blocks:
+        return False
+    network = ip_network(prefix)
+    return any(is_inside(network, ip_network(block)) for block in blocks)
 
 
 def dhcp_server_routes(host: HostIntent, domain: Domain) -> tuple[str, ...]:
@@ -174,13 +192,20 @@ def _ecmp_limit(host: HostIntent, domain: str) -> int:
     return 1 if host.ecmp_of(domain) == "none" else host.settings.ecmp_limit
 
 
-def _guest_matches(guests: Iterable[GuestPlan], domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
-    """Return the prefixes of the guests, each once: guests of one host may share an anycast prefix."""
+def _guest_matches(
+    guests: Iterable[GuestPlan], domain: Domain, family: Family, blocks: tuple[str, ...]
+) -> tuple[PrefixMatch, ...]:
+    """Return the prefixes of the guests outside of the host's blocks, each once.
+
+    Guests of one host may share an anycast prefix.  Such a prefix is never inside a block: other hosts hold
+    it, too.
+    """
     reasons: dict[str, str] = {}
     for guest in guests:
         if guest.domain == domain.name:
             for route in guest.routes:
-                if route.family == family:
+                is_alone = route.kind == "anycast" or not is_covered(route.prefix, blocks)
+                if route.family == family and is_alone:
                     reasons.setdefault(route.prefix, f"{guest.name}, {route.kind}")
     return tuple(match_of_prefix(prefix, why) for prefix, why in reasons.items())
 
@@ -222,6 +247,7 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
         for domain in domains:
             for family in domain.families:
                 prefixes = [*map(str, common.pool_prefixes(domain.name, family))] if keeps_routes else []
+                prefixes += blocks_in(common, host, domain, family)
                 if family == "ipv4":
                     prefixes.append(str(LINK_LOCAL4))
                 routes += [LastResort(family, domain.name, "blackhole", prefix=prefix) for prefix in prefixes]
