@@ -1,4 +1,4 @@
-"""Blocks of addresses in a mesh, with the values of Calico's BGP mode: two nodes, a block and a guest on each."""
+"""Blocks of addresses in a mesh, with the values of Calico's BGP mode: two nodes with a block each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from changed_intents import copy_of, set_variable
+from changed_intents import copy_of
 from failures import no_loss, traffic_of_kill
 from lab import Converged, Flows, Lab, booted
 
@@ -19,11 +19,20 @@ FLOWS = (Flows("pod1", "pod2", 4), Flows("pod2", "pod1", 4))
 CONVERGED = Converged(
     {"node1": {(4, "public"): [BLOCKS["node2"]]}, "node2": {(4, "public"): [BLOCKS["node1"]]}}, next_hops=1
 )
-MOVED = (
-    '[{name: pod1, interface: tap9, mac: "50:54:33:00:00:01", ipv4: 10.244.166.128}, '
-    '{name: pod2, interface: tap1, mac: "50:54:33:00:00:02", ipv4: 10.244.104.0}]'
-)
-"""The guests of node2 after pod1 has moved there, out of its block."""
+POD1 = '{name: pod1, interface: tap9, mac: "50:54:33:00:00:01", ipv4: 10.244.166.128}'
+POD2 = '{name: pod2, interface: tap1, mac: "50:54:33:00:00:02", ipv4: 10.244.104.0}'
+POD9 = '{name: pod9, interface: tap9, mac: "50:54:33:00:00:09", ipv4: 10.244.104.9}'
+"""Guests of node2: pod1 after it has moved there, out of its block; its own guest; and a new one."""
+
+
+def with_guests(directory: Path, **guests: str) -> Path:
+    """Return a copy of the inventory in which nodes have other guests."""
+    intent = copy_of(INTENT, directory)
+    for node, listed in guests.items():
+        file = intent / "host_vars" / f"{node}.yml"
+        before = file.read_text().partition("l3hv_guests:")[0]
+        file.write_text(f"{before}l3hv_guests: [{listed}]\n")
+    return intent
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +90,7 @@ def test_a_killed_daemon_costs_nothing(fabric: Lab) -> None:
 
 def test_a_new_guest_changes_no_announcement(fabric: Lab, tmp_path: Path) -> None:
     """The other node is not even told: its configuration stays as it is."""
-    intent = copy_of(INTENT, tmp_path)
-    more = MOVED.replace("name: pod1, interface: tap9", "name: pod9, interface: tap9").replace(
-        '"50:54:33:00:00:01", ipv4: 10.244.166.128', '"50:54:33:00:00:09", ipv4: 10.244.104.9'
-    )
-    set_variable(intent / "host_vars" / "node2.yml", "l3hv_guests", more.replace("\n", " "))
+    intent = with_guests(tmp_path, node2=f"{POD2}, {POD9}")
     with no_loss(fabric, *FLOWS):
         assert fabric.provision(inventory=intent).keys() == {"node2"}
     assert fabric.provision().keys() == {"node2"}
@@ -93,11 +98,7 @@ def test_a_new_guest_changes_no_announcement(fabric: Lab, tmp_path: Path) -> Non
 
 def test_a_guest_outside_of_its_block_is_announced_and_wins(fabric: Lab, tmp_path: Path) -> None:
     """pod1 moves to node2: its own node learns a /32, which is preferred to its block."""
-    intent = copy_of(INTENT, tmp_path)
-    for node, guests in (("node1", "[]"), ("node2", MOVED)):
-        file = intent / "host_vars" / f"{node}.yml"
-        text = file.read_text().partition("l3hv_guests:")[0]
-        file.write_text(f"{text}l3hv_guests: {guests}\n")
+    intent = with_guests(tmp_path, node1="", node2=f"{POD1}, {POD2}")
     fabric.twin("unplug", "pod1")
     fabric.provision(inventory=intent)
     assert "10.244.166.128 via 10.20.30.31 dev ens192 proto bird" in public_routes(fabric, "node1")
