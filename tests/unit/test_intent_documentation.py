@@ -16,7 +16,7 @@ from l3hv.inventory.read import read_fabric
 
 TEXT = (Path(__file__).parents[2] / "docs" / "intent.md").read_text(encoding="utf-8")
 DOMAIN_KEYS = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
-POOL_KEYS = {"dns", "domain", "gateway", "ipv4", "ipv6", "ipv6_mode", "mtu", "routes", "search"}
+POOL_KEYS = {"block", "dns", "domain", "gateway", "ipv4", "ipv6", "ipv6_mode", "mtu", "routes", "search"}
 SECTIONS = {
     "`l3hv_domains`": DOMAIN_KEYS,
     "`l3hv_pools`": POOL_KEYS,

@@ -44,7 +44,8 @@ def _blocks_in(pool: Pool, prefix: Network, number: int, listed: tuple[Network, 
     yield from own
     if not own:
         length = pool.block_lengths[family_of(prefix)]
-        if number <= 1 << (length - prefix.prefixlen):
+        # A pool with blocks that are larger than itself has a problem of its own.
+        if length >= prefix.prefixlen and number <= 1 << (length - prefix.prefixlen):
             size = 1 << (HOST_LENGTH[family_of(prefix)] - length)
             yield ip_network((int(prefix.network_address) + (number - 1) * size, length))
 
