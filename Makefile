@@ -49,9 +49,12 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 .PHONY: venv
 venv: $(VENV)/.run
 
+.PHONY: known-design
+known-design:
+	@[ -d inventories/$(DESIGN) ] || { echo "There is no inventories/$(DESIGN); the designs are: $(filter-out example,$(notdir $(wildcard inventories/*)))"; exit 1; }
+
 .PHONY: lab
-lab: root host venv ## Boot the lab in the twin, provision it and verify it (some minutes the first time); DESIGN=vrf: another design
-	@[ -d inventories/$(DESIGN) ] || { echo "There is no inventories/$(DESIGN); the designs are: $(notdir $(wildcard inventories/*))"; exit 1; }
+lab: root known-design host venv ## Boot the lab in the twin, provision it and verify it (some minutes the first time); DESIGN=vrf: another design
 	@./twin up -i inventories/$(DESIGN) --name $(DESIGN_TWIN)
 	@echo "==> Provisioning with site.yml"
 	@./twin play --name $(DESIGN_TWIN) site.yml
@@ -62,7 +65,9 @@ lab: root host venv ## Boot the lab in the twin, provision it and verify it (som
 	@echo "The lab is up. Commands to try (. $(VENV)/bin/activate puts ansible-playbook in PATH):"
 	@echo "  ./twin guest$(NAMED) vm1 -- ping -c 3 192.0.2.8                  # a guest reaches the Internet"
 	@echo "  ./twin probe$(NAMED) vm1 vm3 --event 'cut hv2 a' --at 5           # 32 flows while path a fails; repair: ./twin heal$(NAMED) hv2 a"
+	@echo "  ./twin status$(NAMED)                                        # the machines, and the addresses of the guests"
 	@echo "  ansible-playbook$(if $(NAMED), -i inventories/$(DESIGN)) playbooks/plan.yml --limit hv1   # the plan of hv1, with reasons"
+	@echo "  ./twin down$(NAMED)                                          # end the lab"
 
 .PHONY: specs
 specs: $(VENV)/.dev ## Write the argument specs of the roles from the plan's dataclasses

@@ -42,8 +42,10 @@ MASK, ROUTER, MTU, BROADCAST_ADDRESS, CLASSLESS_ROUTES = 1, 3, 26, 28, 121
 
 
 @pytest.fixture(scope="module")
-def fabric() -> Iterator[Lab]:
-    with booted("lladdr", INVENTORY, converged=CONVERGED) as made:
+def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Boot and provision a copy of the inventory, which a test edits: a twin keeps its inventory."""
+    inventory = copy_of(INVENTORY, tmp_path_factory.mktemp("link_local"))
+    with booted("lladdr", inventory, converged=CONVERGED) as made:
         made.provision()
         made.wait_until_whole(60)
         yield made
@@ -136,28 +138,30 @@ NEW_POOL = """\
 """
 
 
-def test_guests_of_one_pool_and_of_one_gateway_on_one_hypervisor(fabric: Lab, tmp_path: Path) -> None:
+def test_guests_of_one_pool_and_of_one_gateway_on_one_hypervisor(fabric: Lab) -> None:
     """hv1 gets a second guest of vm1's pool, and one of another pool with the same gateway."""
-    changed = copy_of(INVENTORY, tmp_path)
-    for name, text in (("host_vars/hv1.yml", NEW_GUESTS), ("group_vars/all/fabric.yml", NEW_POOL)):
-        with (changed / name).open("a") as file:
-            file.write(text)
+    added = {"host_vars/hv1.yml": NEW_GUESTS, "group_vars/all/fabric.yml": NEW_POOL}
+    before = {fabric.inventory / name: (fabric.inventory / name).read_text() for name in added}
     try:
+        for (file, text), more in zip(before.items(), added.values(), strict=True):
+            file.write_text(text + more)
         with fabric.steady_traffic(Flows("vm1", "vm3", 4), Flows("vm2", "vm4", 6)) as traffic:
             # The DHCP server starts with the new configuration before the ports appear.
-            fabric.provision("--skip-tags", "verify", inventory=changed)
-            fabric.twin("up", "-i", str(changed), seconds=300)
+            fabric.provision("--skip-tags", "verify")
+            fabric.twin("up", "-i", str(fabric.inventory), seconds=300)
         assert traffic.lost() == {}
         wait_for("the addresses of vm5", lambda: fabric.has_addresses("vm5"))
         wait_for("the address of vm6", lambda: fabric.guest_addresses("vm6") == ["192.0.2.128"])
-        fabric.playbook("playbooks/verify.yml", inventory=changed)
+        fabric.playbook("playbooks/verify.yml")
         with lease_of(fabric, "vm6") as lease:
             assert (lease.offered, lease.server) == ("192.0.2.128", "169.254.1.1")
         everyone = {address for both in ADDRESSES.values() for address in both} | {"192.0.2.128"}
         assert reached_by_new_guest(fabric, "vm5", everyone) == everyone
         assert fabric.reached("vm1", ["203.0.113.1", "192.0.2.128"]) == {"203.0.113.1", "192.0.2.128"}
     finally:
-        fabric.twin("up", "-i", str(INVENTORY), seconds=300)
+        for file, text in before.items():
+            file.write_text(text)
+        fabric.twin("up", "-i", str(fabric.inventory), seconds=300)
         fabric.provision()
 
 

@@ -49,7 +49,7 @@ def vrfs(fabric: Lab) -> str:
 
 @contextmanager
 def change_under_traffic(fabric: Lab, name: str) -> Iterator[None]:
-    """Print the outages of guests during a change; docs/runbooks/change-the-data-plane.md has them."""
+    """Print the outages of guests during a change: figures for docs/runbooks/change-the-data-plane.md."""
     with fabric.traffic(*both_families("vm1", "vm3"), seconds=CHANGE_S) as traffic:
         yield
     print(f"\nchange {name}: outages {traffic.outages_ms()} ms")

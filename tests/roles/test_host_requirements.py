@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,8 +124,33 @@ def test_an_older_kernel_is_a_warning() -> None:
     assert "l3hv_ecmp: without_default" in sentence
 
 
-def test_an_interface_with_the_name_of_a_vrf_or_a_vlan_is_refused() -> None:
-    make = 'ip link add mgmt type bridge; ip link add eno1.90 type veth; exec "$@"'
+def test_a_kernel_without_the_module_of_vrfs_is_refused(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends before its first change: without VRFs, the rules of VRFs would cut the machine off."""
+    monkeypatch.setattr(module, "has_module", lambda name: name != "vrf")
+    monkeypatch.setattr(module, "system", lambda: "debian 13")
+    wanted = {
+        "systems": ["debian 13"],
+        "system": None,
+        "interfaces": [],
+        "vlan_interfaces": [],
+        "vlans": True,
+    }
+    parameters = {**wanted, "vrfs": ["lo"], "main_default_route": None}
+    found = module.problems(SimpleNamespace(params=parameters))
+    assert found[1:] == [
+        f"The kernel {platform.release()} cannot create VRFs (no module vrf). Boot a kernel of which the"
+        " modules are installed, as after an upgrade, or set `l3hv_data_plane: rules`."
+    ]
+    assert module.problems(SimpleNamespace(params={**parameters, "vrfs": []})) == []
+
+
+def test_an_interface_with_the_name_of_a_vrf_or_a_vlan_is_refused(tmp_path: Path) -> None:
+    """A program in place of modprobe(8) lets the kernel seem to have all modules."""
+    (tmp_path / "modprobe").write_text("#!/bin/sh\n")
+    (tmp_path / "modprobe").chmod(0o755)
+    make = f'PATH={tmp_path}:$PATH; ip link add mgmt type bridge; ip link add eno1.90 type veth; exec "$@"'
     around = ["unshare", "--net", "sh", "-c", make, "sh"]
     status, facts = asked({"vrfs": ["mgmt", "public"], "vlan_interfaces": ["eno1.90", "eno2.90"]}, around)
     assert status == "localhost | FAILED!"

@@ -73,7 +73,7 @@ class Lab:
                 words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
-            if mark in words or f"/twin up --name {self.name}" in words:
+            if any(name in words for name in (mark, f"/l3hv/{self.name}/", f"/twin up --name {self.name}")):
                 found.append(f"process {process.name}: {words}")
         return found
 

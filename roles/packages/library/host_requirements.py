@@ -142,11 +142,11 @@ def units_in_use(patterns: list[str]) -> list[str]:
     return sorted(found)
 
 
-def has_vlans() -> bool:
-    """Tell whether the kernel can create 802.1Q interfaces: it has loaded the module, or can load it."""
+def has_module(name: str) -> bool:
+    """Tell whether the kernel has a module: built in, loaded, or installed for it."""
     return (
-        os.path.exists("/proc/net/vlan")
-        or subprocess.run(["modprobe", "--quiet", "--dry-run", "8021q"], check=False).returncode == 0
+        os.path.exists(f"/sys/module/{name}")
+        or subprocess.run(["modprobe", "--quiet", "--dry-run", name], check=False).returncode == 0
     )
 
 
@@ -203,7 +203,12 @@ def problems(module: AnsibleModule) -> list[str]:
             there = ", ".join(sorted(os.listdir("/sys/class/net")))
             found.append(f"There is no interface {interface}; the machine has {there}. Correct l3hv_uplinks.")
     found += taken_names(parameters["vrfs"], parameters["vlan_interfaces"])
-    if parameters["vlans"] and not has_vlans():
+    if parameters["vrfs"] and not has_module("vrf"):
+        found.append(
+            f"The kernel {platform.release()} cannot create VRFs (no module vrf). Boot a kernel of which the"
+            " modules are installed, as after an upgrade, or set `l3hv_data_plane: rules`."
+        )
+    if parameters["vlans"] and not has_module("8021q"):
         found.append(
             f"The kernel {platform.release()} cannot create 802.1Q interfaces (no module 8021q)."
             " Install a kernel that can, or create the interfaces yourself and set"

@@ -607,7 +607,7 @@ class Case:
                     link.flush_addr(index=end)  # the machine itself has the management address
                     link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
                     ends.append(end)
-            # A wire learns nothing: a guest may use the MAC of the NIC, or of others, as its source.
+            # The bridge must not learn MACs: a guest may send with the MAC of the NIC.
             for end in ends:
                 link.brport("set", index=end, learning=0)
 

@@ -82,7 +82,7 @@ def command_in(
         return inside(pid, command)
     if not found.ready:
         raise TwinError(f"{machine} is booting: './twin boot {machine}' waits until it is up")
-    # A new connection costs an emulated CPU seconds.  The name has the PID: each boot has its own connection.
+    # A new connection takes seconds on an emulated CPU.  The name has the PID: each boot has its own.
     socket = access.connections(twin) / str(pid)
     shared = ("ControlMaster=auto", f"ControlPersist={CONNECTION_SECONDS}", f"ControlPath={socket}")
     options = [word for option in shared for word in ("-o", option)]
