@@ -11,43 +11,43 @@ from l3hv.model.intent import Common, Pool
 
 
 def blocks_of(
-    common: Common, domains: Collection[str], number: int, listed: tuple[Network, ...], notes: Notes
+    common: Common, domains: Collection[str], number: int, listed: tuple[Network, ...] | None, notes: Notes
 ) -> tuple[str, ...]:
     """Return the blocks of the hypervisor with the id ``number``, in the order of the pools.
 
-    These are the blocks that its intent ``listed``.  In a pool of which it lists none, the hypervisor has the
-    block with its id, counted from 1; a pool with fewer blocks has none for it.  So a new hypervisor or guest
-    changes the blocks of no other hypervisor.
+    ``listed`` are the blocks in its intent, ``None`` if the intent says nothing about them.  Then it has the
+    block with its id in each pool, counted from 1; a pool with fewer blocks has none for it.  So a new
+    hypervisor or guest changes the blocks of no other hypervisor.
     """
     if common.announce != "blocks":
         if listed:
             notes.add(
                 "l3hv_blocks",
                 [str(block) for block in listed],
-                "Hypervisors advertise each guest by itself.",
+                "Hypervisors advertise each guest by itself, because l3hv_announce is guests.",
                 "Remove it, or set l3hv_announce: blocks for the fabric.",
             )
         return ()
-    for block in listed:
-        _check_block(common, domains, block, notes)
+    if listed is not None:
+        for block in listed:
+            _check_block(common, domains, block, notes)
+        return tuple(map(str, listed))
     return tuple(
         str(block)
         for pool in common.pools
         if pool.domain in domains
         for prefix in pool.prefixes
-        for block in _blocks_in(pool, prefix, number, listed)
+        for block in _numbered_block(pool, prefix, number)
     )
 
 
-def _blocks_in(pool: Pool, prefix: Network, number: int, listed: tuple[Network, ...]) -> Iterator[Network]:
-    own = [block for block in listed if is_inside(block, prefix)]
-    yield from own
-    if not own:
-        length = pool.block_lengths[family_of(prefix)]
-        # A pool with blocks that are larger than itself has a problem of its own.
-        if length >= prefix.prefixlen and number <= 1 << (length - prefix.prefixlen):
-            size = 1 << (HOST_LENGTH[family_of(prefix)] - length)
-            yield ip_network((int(prefix.network_address) + (number - 1) * size, length))
+def _numbered_block(pool: Pool, prefix: Network, number: int) -> Iterator[Network]:
+    """Yield the block of a pool's prefix with a number, if the prefix has as many."""
+    length = pool.block_lengths.get(family_of(prefix))
+    # l3hv.intent.fabric notes blocks that are larger than their pool.
+    if length is not None and length >= prefix.prefixlen and number <= 1 << (length - prefix.prefixlen):
+        size = 1 << (HOST_LENGTH[family_of(prefix)] - length)
+        yield ip_network((int(prefix.network_address) + (number - 1) * size, length))
 
 
 def _check_block(common: Common, domains: Collection[str], block: Network, notes: Notes) -> None:
@@ -62,10 +62,17 @@ def _check_block(common: Common, domains: Collection[str], block: Network, notes
             f"{block} belongs to {pool.domain}, in which the hypervisor has no uplink.",
             f"Remove it, or give the hypervisor an uplink in {pool.domain}.",
         )
-    elif block.prefixlen != pool.block_lengths[family]:
+    elif (length := pool.block_lengths.get(family)) is None:
         notes.add(
             "l3hv_blocks",
             block,
-            f"The blocks of pool {pool.name} have {pool.block_lengths[family]} bits.",
+            f"Pool {pool.name} is too small for blocks of the default length.",
+            f"Remove it, or set l3hv_pools.{pool.name}.block.{family}.",
+        )
+    elif block.prefixlen != length:
+        notes.add(
+            "l3hv_blocks",
+            block,
+            f"The blocks of pool {pool.name} have {length} bits.",
             f"Choose a prefix of this length, or set l3hv_pools.{pool.name}.block.{family}.",
         )

@@ -110,18 +110,21 @@ def guest_claims(guest: GuestIntent) -> Iterator[Claim]:
 
 
 def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> list[Problem]:
-    """Return the problems between hosts: clashing claims, paths without a reflector, and impossible moves.
+    """Return the problems between hosts: clashing claims, paths without neighbours, and impossible moves.
 
     A problem names one of the two claims: of nested prefixes the inner one; of equal prefixes the anycast
     one; otherwise the claim of the host whose name sorts later.
     """
     unique: dict[tuple[str, str], tuple[str, Claim]] = {}
     prefixes: list[_Place] = []
+    blocks: list[_Place] = []
     places: dict[str, dict[str, list[str]]] = {"path": {}, "reflector": {}, "hypervisor": {}}
     moves: list[tuple[str, Claim]] = []
     problems: dict[tuple[str, str], Problem] = {}
     for rank, host in enumerate(sorted(claims_by_host, key=natural_key)):
         for claim in claims_by_host[host]:
+            if claim.kind == "block":
+                blocks.append(_place(host, rank, claim))
             if claim.kind == "prefix":
                 prefixes.append(_place(host, rank, claim))
             elif claim.kind == "moves_from":
@@ -146,13 +149,14 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
                 problems.setdefault((host, claim.field), problem)
     return [
         *(
-            _reflectors_in_mesh(places["reflector"])
-            if common.reflection == "mesh"
+            _wrong_in_mesh(places["path"], places["reflector"])
+            if common.is_mesh
             else _paths_without_reflector(places["path"], places["reflector"], common)
         ),
         *_impossible_moves(moves, places["hypervisor"]),
         *problems.values(),
         *_overlaps(prefixes),
+        *_around_blocks(prefixes, blocks),
     ]
 
 
@@ -316,6 +320,26 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
             yield _overlap(place, other)
 
 
+def _around_blocks(prefixes: Iterable[_Place], blocks: list[_Place]) -> Iterator[Problem]:
+    """Yield a problem for each prefix of a guest that contains a block of another hypervisor.
+
+    The block is more specific, so its hypervisor would receive the guest's packets.
+    """
+    longest = {version: max((b[2] for b in blocks if b[0] == version), default=0) for version in (4, 6)}
+    wide = [place for place in prefixes if place[2] < longest[place[0]]]  # few: most are single addresses
+    for place in wide:
+        for block in blocks:
+            if block[5] != place[5] and _encloses(place, block):
+                host, claim = place[5:]
+                yield Problem(
+                    host,
+                    claim.field,
+                    claim.value,
+                    f"{claim.value} contains {block[6].value}, a block of {block[5]}.",
+                    "Choose a free one, or give the block to this hypervisor in l3hv_blocks.",
+                )
+
+
 def _follows_from_ipv4(place: _Place, other: _Place, same_ipv4: set[tuple[str, str, str, str]]) -> bool:
     """Tell whether two guests' /64s overlap only because the guests have the same IPv4 address.
 
@@ -356,8 +380,18 @@ def _overlap(place: _Place, other: _Place) -> Problem:
 # Paths.
 
 
-def _reflectors_in_mesh(reflectors: Mapping[str, list[str]]) -> Iterator[Problem]:
-    """Yield a problem for each reflector of a mesh."""
+def _wrong_in_mesh(users: Mapping[str, list[str]], reflectors: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Yield a problem for each reflector of a mesh, and for each host that is alone on a path."""
+    for place, hosts in users.items():
+        if len(hosts) == 1:
+            path, _, domain = place.partition(".")
+            yield Problem(
+                hosts[0],
+                "l3hv_uplinks",
+                path,
+                f"No other host is on path {path} in {domain}: in a mesh, a host needs a neighbour there.",
+                f"Give another host an uplink there, or remove path {path} from this host.",
+            )
     for host in dict.fromkeys(host for hosts in reflectors.values() for host in hosts):
         yield Problem(
             host,

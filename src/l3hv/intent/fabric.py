@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import chain, count
 from typing import Any
 
@@ -35,7 +35,7 @@ from l3hv.model.addressing import (
     is_inside,
     numbers_of,
 )
-from l3hv.model.choices import REFLECTIONS, Announce, DomainKind, Family, Reflection
+from l3hv.model.choices import ANNOUNCEMENTS, REFLECTIONS, Announce, DomainKind, Family, Reflection
 from l3hv.model.errors import FABRIC, Problem
 from l3hv.model.intent import Common, Domain, PathNetwork, Pool
 from l3hv.model.text import natural_key
@@ -78,8 +78,6 @@ LINK_LOCAL_WORD = "link_local"
 """The word in ``gateway`` that stands for the link-local gateway."""
 BLOCK_OF_ADDRESSES: dict[Family, int] = {"ipv4": 26, "ipv6": 122}
 """The default lengths of the blocks of pools: 64 addresses, as in Calico."""
-BLOCK_OF_PREFIXES = 58
-"""The default length of a block of 64 guests with a /64 each."""
 _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
@@ -160,7 +158,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
         rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
         bgp_keys=_bgp_keys(fields),
-        announce=fields.take("l3hv_announce", OneOf[Announce]("guests", "blocks"), "guests"),
+        announce=fields.take("l3hv_announce", OneOf[Announce](*ANNOUNCEMENTS), "guests"),
         reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
     )
     _check_presence(fields, notes)
@@ -290,27 +288,40 @@ def _pools(pools: Fields, domains: tuple[Domain, ...]) -> tuple[Pool, ...]:
 def _pool(name: str, fields: Fields, public: str) -> Pool:
     gateway = fields.take("gateway", _gateway)
     shared_ipv6 = fields.take("ipv6_mode", OneOf("prefix", "address"), "prefix") == "address"
-    block = fields.mapping("block", _FAMILY_KEYS)
+    ipv4, ipv6 = fields.take("ipv4", ipv4_network), fields.take("ipv6", ipv6_network)
     return Pool(
         name=name,
         domain=fields.take("domain", domain_name, public),
-        ipv4=fields.take("ipv4", ipv4_network),
+        ipv4=ipv4,
         gateway=gateway,
-        ipv6=fields.take("ipv6", ipv6_network),
+        ipv6=ipv6,
         shared_ipv6=shared_ipv6,
         mtu=fields.take("mtu", mtu),
         dns=tuple(str(server) for server in fields.take_all("dns", address)),
         search=fields.take_all("search", dns_domain),
         routes=_pool_routes(fields, gateway),
-        block_lengths={
-            "ipv4": block.take("ipv4", WholeNumber(1, 31, "a prefix length"), BLOCK_OF_ADDRESSES["ipv4"]),
-            "ipv6": block.take(
-                "ipv6",
-                WholeNumber(1, 127, "a prefix length"),
-                BLOCK_OF_ADDRESSES["ipv6"] if shared_ipv6 else BLOCK_OF_PREFIXES,
-            ),
-        },
+        block_lengths=_block_lengths(fields, ipv4, ipv6, shared_ipv6=shared_ipv6),
     )
+
+
+def _block_lengths(
+    fields: Fields, ipv4: IPv4Network | None, ipv6: IPv6Network | None, *, shared_ipv6: bool
+) -> dict[Family, int]:
+    """Return the lengths of the blocks of a pool; a prefix that is smaller than a default block has none.
+
+    A guest's /64 has the number of its IPv4 address, so by default both of its blocks have the same guests.
+    """
+    block = fields.mapping("block", _FAMILY_KEYS)
+    length4 = block.take("ipv4", WholeNumber(1, 31, "a prefix length"), BLOCK_OF_ADDRESSES["ipv4"])
+    of_prefixes = GUEST_PREFIX_LENGTH - (HOST_LENGTH["ipv4"] - length4)
+    default6 = BLOCK_OF_ADDRESSES["ipv6"] if shared_ipv6 else of_prefixes
+    length6 = block.take("ipv6", WholeNumber(1, 127, "a prefix length"), default6)
+    lengths: dict[Family, int] = {}
+    if ipv4 is not None and ("ipv4" in block.raw or ipv4.prefixlen <= length4):
+        lengths["ipv4"] = length4
+    if ipv6 is not None and ("ipv6" in block.raw or ipv6.prefixlen <= length6):
+        lengths["ipv6"] = length6
+    return lengths
 
 
 def _gateway(value: object) -> IPv4Address:
@@ -506,9 +517,9 @@ def _check_blocks(pool: Pool, where: str, notes: Notes) -> None:
     """Note a length of blocks that no block of the pool can have."""
     for prefix in pool.prefixes:
         family = family_of(prefix)
-        length = pool.block_lengths[family]
+        length = pool.block_lengths.get(family)
         longest = HOST_LENGTH[family] if family == "ipv4" or pool.shared_ipv6 else GUEST_PREFIX_LENGTH
-        if not prefix.prefixlen <= length < longest:
+        if length is not None and not prefix.prefixlen <= length < longest:
             notes.add(
                 f"{where}.block.{family}",
                 length,

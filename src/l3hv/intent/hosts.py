@@ -37,7 +37,15 @@ from l3hv.intent.shape import (
     unicast_ipv4,
     yes_or_no,
 )
-from l3hv.model.addressing import FAMILIES, Address, family_of, family_of_text, is_inside, numbers_of
+from l3hv.model.addressing import (
+    FAMILIES,
+    Address,
+    family_of,
+    family_of_text,
+    is_covered,
+    is_inside,
+    numbers_of,
+)
 from l3hv.model.choices import (
     KINDS,
     Anycast,
@@ -51,7 +59,6 @@ from l3hv.model.choices import (
     LimitAction,
     Neighbors,
     OriginValidation,
-    Reflection,
     SessionLayout,
     System,
 )
@@ -257,7 +264,7 @@ def parse_host(
     addresses = fields.take_all("l3hv_addresses", address)
     path_addresses = _read_path_addresses(fields)
     management_sources = fields.take_all("l3hv_management_sources", address_or_network)
-    blocks = fields.take_all("l3hv_blocks", network)
+    blocks = None if fields.raw.get("l3hv_blocks") is None else fields.take_all("l3hv_blocks", network)
     if common is None or notes.problems or number is None:
         return None, notes.problems
 
@@ -278,12 +285,12 @@ def parse_host(
         blocks=(),
         guests=(),
     )
-    if kind == "hypervisor":
+    if kind == "hypervisor" and (blocks is not None or settings.managed):
         host = dataclasses.replace(host, blocks=blocks_of(common, host.domains, number, blocks, notes))
     _check_uplinks(host, path, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
-    _check_daemon(settings, kind, common.reflection, notes)
+    _check_daemon(settings, kind, notes, is_mesh=common.is_mesh)
     _check_relay(host, common, notes)
     _check_served_address(host, common, notes)
     _check_vrfs(host, common, notes)
@@ -844,7 +851,7 @@ def _check_served_address(host: HostIntent, common: Common, notes: Notes) -> Non
         )
 
 
-def _check_daemon(settings: Settings, kind: Kind, reflection: Reflection, notes: Notes) -> None:
+def _check_daemon(settings: Settings, kind: Kind, notes: Notes, *, is_mesh: bool) -> None:
     if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector" and settings.managed:
         usable = [daemon for daemon in supported_daemons() if daemon not in REFLECTORS_ONLY]
         notes.add(
@@ -888,8 +895,8 @@ def _check_daemon(settings: Settings, kind: Kind, reflection: Reflection, notes:
             "its only socket also allows changes.",
             f"Set null for this host, or choose {_one_of(readable)}.",
         )
-    is_judge = kind == "route_reflector" or reflection == "mesh"
-    if is_judge and settings.origin_validation == "strict":
+    checks_owners = kind == "route_reflector" or (is_mesh and settings.managed)
+    if checks_owners and settings.origin_validation == "strict":
         _check_validation(settings, notes)
     if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range" and daemon is not None:
         notes.add(
@@ -949,9 +956,12 @@ def _check_timers(host: HostIntent, notes: Notes) -> None:
 def _check_name(name: str, common: Common, notes: Notes) -> None:
     """Note a name that is too long: the names of BIRD's sessions have the host's and the domain's name.
 
-    A session of one family ends with the digit of the family, and one of all domains is named ``shared``.
+    A session of one family ends with the digit of the family, and one of all domains is named ``shared``.  In
+    a mesh the names also have that of the path.
     """
     longest = max(len(name) for name in ("shared", *(f"{domain.name}4" for domain in common.domains)))
+    if common.is_mesh:
+        longest += max(map(len, common.paths)) + len("_")
     room = LONGEST_SYMBOL - len("_") - longest
     if len(bird_symbol(name)) > room:
         notes.add(
@@ -988,9 +998,13 @@ def _check_prefix_limit(host: HostIntent, common: Common, notes: Notes) -> None:
     # One session carries all domains or one of them.
     is_shared = host.settings.session_layout == "shared"
     prefixes: dict[tuple[str, Family], set[str]] = {}
+    for block in host.blocks:
+        domain_of_block = common.domain_of(block)
+        session = ("" if is_shared else domain_of_block, family_of_text(block))
+        prefixes.setdefault(session, set()).add(block)
     for guest in host.guests:
         for claim in guest_claims(guest):
-            if claim.kind == "prefix":
+            if claim.kind == "prefix" and (claim.shared or not is_covered(claim.value, host.blocks)):
                 session = ("" if is_shared else guest.domain, family_of_text(claim.value))
                 prefixes.setdefault(session, set()).add(claim.value)
     for domain in common.domains:

@@ -22,21 +22,21 @@ def host_slice(
     """Return all facts from which the plan of ``host`` is computed (:func:`l3hv.plan.host.host_plan`).
 
     ``largest``, ``owners`` and ``holders`` are results of :mod:`l3hv.intent.claims`, ``edges`` of
-    :func:`l3hv.intent.neighbors.edges`.  Only judges get ``largest``, and only judges with strict origin
-    validation get ``owners``: guests on other hosts change the slice of no other host.  Judges are the hosts
-    that accept routes from hypervisors: reflectors, or all hosts of a mesh.  Only
+    :func:`l3hv.intent.neighbors.edges`.  Only hosts that check the announcements of
+    hypervisors get ``largest`` (reflectors, or all hosts of a mesh), and of these only those with strict
+    origin validation get ``owners``: guests on other hosts change the slice of no other host.  Only
     hypervisors that spread their guests' anycast prefixes get ``holders``: their slices change with the
     number of other holders.  Only DHCP servers get ``relays``, the hypervisors that relay to an address.
     """
-    is_judge = host.kind == "route_reflector" or common.reflection == "mesh"
-    is_strict = is_judge and host.settings.origin_validation == "strict"
+    is_checking = host.kind == "route_reflector" or common.is_mesh
+    is_strict = is_checking and host.settings.origin_validation == "strict"
     served = host.settings.serves_dhcp_at
     counts = holders() if host.settings.anycast == "spread" and host.anycast else {}
     return HostSlice(
         common=common,
         host=host,
         peers=tuple(neighbors),
-        largest=largest if is_judge else Largest(),
+        largest=largest if is_checking else Largest(),
         owners=owners() if is_strict else (),
         edges=tuple(edges),
         holders=tuple((prefix, counts[prefix]) for prefix in host.anycast if counts.get(prefix, 1) > 1),

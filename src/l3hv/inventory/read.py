@@ -105,7 +105,7 @@ def read_fabric(
     problems += (problem for host_slice in slices.values() for problem in rule_problems(host_slice))
     before = load_applied(place / "applied")
     removed = removals(before, touched, kinds, fabric.guests)
-    needed = {"hypervisor"} if reading.common.reflection == "mesh" else {"hypervisor", "route_reflector"}
+    needed = {"hypervisor"} if reading.common.is_mesh else {"hypervisor", "route_reflector"}
     if problems or (unread and _is_incomplete(kinds, before, needed)):
         raise IntentError([*problems, *stray_problems(unread)])
 
@@ -186,7 +186,7 @@ def _read(
         for host, intent in reading.hosts.items()
         if host in touched
     )
-    is_mesh = reading.common is not None and reading.common.reflection == "mesh"
+    is_mesh = reading.common is not None and reading.common.is_mesh
     if rest and (serves_dhcp or is_mesh or reading.basis != index.basis):
         return read_hosts(inventory, kinds, [*wanted, *rest])
     return reading

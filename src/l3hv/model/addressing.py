@@ -210,6 +210,15 @@ def is_inside(inner: Address | Network, outer: Network) -> bool:
     return low <= first and last <= high
 
 
+def is_covered(prefix: str, blocks: tuple[str, ...]) -> bool:
+    """Tell whether a prefix is inside one of several blocks, all in text.
+
+    >>> is_covered("203.0.113.65/32", ("203.0.113.64/26",)), is_covered("203.0.113.1/32", ())
+    (True, False)
+    """
+    return bool(blocks) and any(is_inside(ip_network(prefix), ip_network(block)) for block in blocks)
+
+
 def by_address(prefix: Network) -> tuple[int, int]:
     """Return the sort key for prefixes of one family: a prefix sorts before the prefixes inside it."""
     return (int(prefix.network_address), prefix.prefixlen)

@@ -30,6 +30,8 @@ KINDS: dict[str, Kind] = {
 }
 """The kind of a host, by the inventory group that it is in."""
 
+ANNOUNCEMENTS: tuple[Announce, ...] = ("guests", "blocks")
 REFLECTIONS: tuple[Reflection, ...] = ("reflectors", "mesh")
+"""The choices of l3hv_announce and l3hv_reflection."""
 
 Relation = Literal["reflector", "client", "reflector_of_path", "mesh"]

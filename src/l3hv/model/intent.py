@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
-from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4, Network, family_of, family_of_text, numbered
+from l3hv.model.addressing import (
+    DEFAULT_ROUTE,
+    LINK_LOCAL4,
+    Network,
+    family_of,
+    family_of_text,
+    is_inside,
+    numbered,
+)
 from l3hv.model.choices import (
     Announce,
     Anycast,
@@ -144,6 +152,16 @@ class Common:
     bgp_keys: tuple[str, ...]
     reflection: Reflection
     announce: Announce
+
+    @property
+    def is_mesh(self) -> bool:
+        """Whether hypervisors have sessions with each other, and not with reflectors."""
+        return self.reflection == "mesh"
+
+    def domain_of(self, prefix: str) -> str:
+        """Return the domain of the pool that ``prefix`` is inside."""
+        network = ip_network(prefix)
+        return next(p.domain for p in self.pools for whole in p.prefixes if is_inside(network, whole))
 
     @cached_property
     def public(self) -> Domain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from l3hv.model.plan import HostPlan
-from l3hv.plan.tables import is_covered
+from l3hv.plan.tables import is_advertised
 
 
 def announcements(plan: HostPlan) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
             name = kernel_names[table.kernel_table]
             for guest in plan.guests:
                 for route in guest.routes:
-                    is_announced = route.kind == "anycast" or not is_covered(route.prefix, table.originates)
-                    if route.family == table.family and name in route.tables and is_announced:
+                    is_here = route.family == table.family and name in route.tables
+                    if is_here and is_advertised(route, table.originates):
                         prefixes.setdefault(route.prefix, []).append(guest.name)
         next_hops = {
             session.path: next_hop

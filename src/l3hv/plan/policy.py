@@ -174,8 +174,8 @@ def _reserved_matches(common: Common, domain: Domain, family: Family) -> Iterato
             (pool.subnet.broadcast_address, "broadcast address"),
         ):
             for length in range(HOST_LENGTH[family], longer_than(pool.subnet) - 1, -1):
-                if common.announce == "blocks" and length == pool.block_lengths[family]:
-                    continue
+                if common.announce == "blocks" and length == pool.block_lengths.get(family):
+                    continue  # a block may contain them: its hypervisor drops packets to them
                 prefix = str(ip_network(f"{address}/{length}", strict=False))
                 reasons.setdefault(prefix, f"{role} of the pool {pool.name}")
         yield from (match_of_prefix(prefix, why) for prefix, why in reasons.items())

@@ -14,7 +14,7 @@ from l3hv.model.addressing import (
     longer_than,
 )
 from l3hv.model.choices import Family
-from l3hv.model.intent import Common, Domain
+from l3hv.model.intent import Common, Domain, Pool
 from l3hv.model.plan import ImportPolicy, PrefixMatch, RoutingTable
 
 LINE_STEP = 5
@@ -51,18 +51,30 @@ def match_of_prefix(prefix: str, why: str) -> PrefixMatch:
 
 
 def pool_matches(common: Common, domain: Domain, family: Family) -> Iterator[PrefixMatch]:
-    """Yield the parts of pools that guests can have, never a whole pool: in IPv6 up to /64, and /128."""
+    """Yield the parts of pools that guests can have: in IPv6 up to /64, and /128.
+
+    A whole pool is accepted only if it is one block.
+    """
     for pool in common.pools:
         if pool.domain != domain.name:
             continue
         if family == "ipv4" and pool.ipv4 is not None:
-            low = longer_than(pool.ipv4)
+            low = _shortest(common, pool, pool.ipv4)
             yield match_of_lengths(pool.ipv4, low, HOST_LENGTH["ipv4"], f"pool {pool.name}")
         if family == "ipv6" and pool.ipv6 is not None:
             prefix, host = pool.ipv6, HOST_LENGTH["ipv6"]
             if not pool.shared_ipv6:
-                yield match_of_lengths(prefix, longer_than(prefix), GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+                low = _shortest(common, pool, prefix)
+                yield match_of_lengths(prefix, low, GUEST_PREFIX_LENGTH, f"pool {pool.name}")
+            elif common.announce == "blocks" and (length := pool.block_lengths.get("ipv6")) is not None:
+                yield match_of_lengths(prefix, length, length, f"pool {pool.name}, blocks")
             yield match_of_lengths(prefix, host, host, f"pool {pool.name}, single addresses")
+
+
+def _shortest(common: Common, pool: Pool, prefix: Network) -> int:
+    """Return the length of the largest part of a pool's prefix that a hypervisor may advertise."""
+    length = pool.block_lengths.get(family_of(prefix)) if common.announce == "blocks" else None
+    return prefix.prefixlen if length == prefix.prefixlen else longer_than(prefix)
 
 
 def _loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:

@@ -254,12 +254,13 @@ def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
     from the inventory, where no hypervisor has more than ``most`` prefixes.  An edge router has only its own
     limit.
     """
-    settings = host.settings
-    if _relation(host, peer) not in ("client", "mesh"):
+    settings, relation = host.settings, _relation(host, peer)
+    if relation not in ("client", "mesh"):
         return None
     accepted = peer.prefix_limit
     if accepted is None and peer.kind == "hypervisor":
-        accepted = settings.prefix_limit or _limit(most, settings.prefix_limit_margin)
+        own = settings.prefix_limit if relation == "client" else None  # in a mesh it limits this host itself
+        accepted = own or _limit(most, settings.prefix_limit_margin)
     return None if accepted is None else PrefixLimit(accepted, 2 * accepted, settings.prefix_limit_action)
 
 

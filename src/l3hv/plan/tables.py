@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network
 
-from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4, family_of_text, is_inside
+from l3hv.model.addressing import DEFAULT_ROUTE, LINK_LOCAL4, family_of_text, is_covered
 from l3hv.model.choices import Family
 from l3hv.model.daemons import DAEMONS, REPLACING_BY_DELETION
 from l3hv.model.intent import Common, Domain, HostIntent
 from l3hv.model.names import LOCAL_OUT, bird_table, shared_table, spread_name, spread_table
 from l3hv.model.plan import (
     GuestPlan,
+    GuestRoute,
     LastResort,
     LoopbackAddress,
     PrefixMatch,
@@ -113,17 +114,19 @@ def _domain_table(
 
 def blocks_in(common: Common, host: HostIntent, domain: Domain, family: Family) -> tuple[str, ...]:
     """Return the blocks of a hypervisor in one domain and family."""
-    pools = common.pool_prefixes(domain.name, family)
-    own = [block for block in host.blocks if family_of_text(block) == family]
-    return tuple(block for block in own if any(is_inside(ip_network(block), pool) for pool in pools))
+    return tuple(
+        block
+        for block in host.blocks
+        if family_of_text(block) == family and common.domain_of(block) == domain.name
+    )
 
 
-def is_covered(prefix: str, blocks: tuple[str, ...]) -> bool:
-    """Tell whether a prefix needs no announcement of its own, because it is inside a block."""
-    if not blocks:
-        return False
-    network = ip_network(prefix)
-    return any(is_inside(network, ip_network(block)) for block in blocks)
+def is_advertised(route: GuestRoute, blocks: tuple[str, ...]) -> bool:
+    """Tell whether a hypervisor with ``blocks`` advertises a guest's route by itself.
+
+    An anycast prefix is also advertised inside a block, because other hosts hold it.
+    """
+    return route.kind == "anycast" or not is_covered(route.prefix, blocks)
 
 
 def dhcp_server_routes(host: HostIntent, domain: Domain) -> tuple[str, ...]:
@@ -197,15 +200,13 @@ def _guest_matches(
 ) -> tuple[PrefixMatch, ...]:
     """Return the prefixes of the guests outside of the host's blocks, each once.
 
-    Guests of one host may share an anycast prefix.  Such a prefix is never inside a block: other hosts hold
-    it, too.
+    Guests of one host may share an anycast prefix.
     """
     reasons: dict[str, str] = {}
     for guest in guests:
         if guest.domain == domain.name:
             for route in guest.routes:
-                is_alone = route.kind == "anycast" or not is_covered(route.prefix, blocks)
-                if route.family == family and is_alone:
+                if route.family == family and is_advertised(route, blocks):
                     reasons.setdefault(route.prefix, f"{guest.name}, {route.kind}")
     return tuple(match_of_prefix(prefix, why) for prefix, why in reasons.items())
 
@@ -247,7 +248,8 @@ def last_resorts(common: Common, host: HostIntent) -> tuple[LastResort, ...]:
         for domain in domains:
             for family in domain.families:
                 prefixes = [*map(str, common.pool_prefixes(domain.name, family))] if keeps_routes else []
-                prefixes += blocks_in(common, host, domain, family)
+                # Without the pool's own route, an edge router would send packets to unused addresses back.
+                prefixes += [b for b in blocks_in(common, host, domain, family) if b not in prefixes]
                 if family == "ipv4":
                     prefixes.append(str(LINK_LOCAL4))
                 routes += [LastResort(family, domain.name, "blackhole", prefix=prefix) for prefix in prefixes]

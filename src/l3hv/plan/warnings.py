@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
+from l3hv.model.addressing import is_inside
 from l3hv.model.choices import FailureProfile
 from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, TITLES, WITH_LATE_TIMERS, WITHOUT_BFD
 from l3hv.model.intent import HostIntent, HostSlice
@@ -16,7 +18,7 @@ MOST_NAMED = 3
 """Maximum number of names in a list."""
 
 LARGE_MESH = 50
-"""The number of hypervisors from which on a mesh is warned of: its sessions grow with the square."""
+"""The largest number of hypervisors in a mesh without a warning: its sessions grow with the square."""
 
 NAMES_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
 """Prefixes of names that libvirt generates itself: it replaces a requested name that begins with one."""
@@ -35,19 +37,37 @@ def warnings(host_slice: HostSlice) -> tuple[str, ...]:
         *_server_without_relays(host_slice),
         *_server_without_route(host_slice),
         *_large_mesh(host_slice),
+        *_without_block(host_slice),
     )
 
 
 def _large_mesh(host_slice: HostSlice) -> Iterator[str]:
     """Yield a warning of a mesh in which each new host costs all others a session on each path."""
-    if host_slice.common.reflection != "mesh":
+    if not host_slice.common.is_mesh:
         return
-    hosts = 1 + len({peer.name for peer in host_slice.peers if peer.kind == "hypervisor"})
-    if host_slice.host.kind == "hypervisor" and hosts > LARGE_MESH:
+    host = host_slice.host
+    others = {peer.name: peer.id for peer in host_slice.peers if peer.kind == "hypervisor"}
+    is_first = host.kind == "hypervisor" and all(host.id < number for number in others.values())
+    if is_first and len(others) >= LARGE_MESH:
         yield (
-            f"the mesh has {hosts} hypervisors, and so {len(host_slice.peers)} neighbours for each of them: "
+            f"the mesh has {1 + len(others)} hypervisors, and each of them has sessions with all others: "
             "set l3hv_reflection: reflectors, and add a reflector to each path"
         )
+
+
+def _without_block(host_slice: HostSlice) -> Iterator[str]:
+    """Yield a warning of each pool in which a hypervisor has guests, but no block."""
+    common, host = host_slice.common, host_slice.host
+    if common.announce != "blocks":
+        return
+    blocks = [ip_network(block) for block in host.blocks]
+    for pool in common.pools:
+        has_block = any(is_inside(block, whole) for block in blocks for whole in pool.prefixes)
+        if not has_block and any(guest.pool == pool.name for guest in host.guests):
+            yield (
+                f"no block of the pool {pool.name} belongs to this host, so each of its guests there is "
+                "advertised by itself: list a block in l3hv_blocks"
+            )
 
 
 def _server_without_route(host_slice: HostSlice) -> Iterator[str]:
