@@ -216,7 +216,7 @@ DIFFERENCES = {
     "another router id": (with_value("192.0.2.1", "routing", "router_id"), {"router id"}),
     "a session that is down": (
         with_value("Active", "routing", "sessions", "rr1_public", "state"),
-        {"session rr1_public", "path a has a reflector for public"},
+        {"session rr1_public", "path a has a session for public"},
     ),
     "a session too many": (
         with_value(

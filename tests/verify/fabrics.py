@@ -60,7 +60,7 @@ def design(
     common["l3hv_pools"] |= pools or {}
     hosts = dict(more or {})
     for group, kind in KINDS.items():
-        for name in groups.get(group, {"hosts": {}})["hosts"]:
+        for name in (groups.get(group) or {"hosts": {}})["hosts"]:
             variables = yaml.safe_load((place / "host_vars" / f"{name}.yml").read_text())
             hosts[name] = (kind, {**variables, **changes.get(name, {})})
     return plans(common, hosts)

@@ -165,7 +165,7 @@ def test_an_interface_that_is_down_explains_its_sessions_at_both_ends() -> None:
     assert set(in_words.names(found[0].follows)) == {
         ("hv1", "session rr1_public"),
         ("rr1", "session hv1_public"),
-        ("hv1", "path a has a reflector for public"),
+        ("hv1", "path a has a session for public"),
     }
 
 

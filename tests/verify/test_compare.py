@@ -145,7 +145,7 @@ def test_a_refused_announcement_is_reported_with_the_reason() -> None:
 def test_a_bird_that_does_not_answer_is_reported_once() -> None:
     seen = seen_with("hv1", lambda seen: seen.update(routing={"error": "bird.ctl: Connection refused"}))
     found = different(compared(LAB["hv1"], seen, FABRIC))
-    paths = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
+    paths = {f"path {path} has a session for {domain}" for path in "ab" for domain in ("public", "private")}
     assert found.keys() == {"running configuration", *paths}
     assert "Connection refused" in found["running configuration"]
 

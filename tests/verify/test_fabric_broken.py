@@ -22,7 +22,7 @@ pytestmark = pytest.mark.fabric
 
 BIRD = "/etc/bird/bird.conf"
 FILTER = "/etc/l3hv/nftables.conf"
-PATHS = {f"path {path} has a reflector for {domain}" for path in "ab" for domain in ("public", "private")}
+PATHS = {f"path {path} has a session for {domain}" for path in "ab" for domain in ("public", "private")}
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ BREAKS = {
     ),
     "a session is disabled": Break(
         "birdc disable rr2_private",
-        {"session rr2_private", "path b has a reflector for private", "learned routes in private ipv4"}
+        {"session rr2_private", "path b has a session for private", "learned routes in private ipv4"}
         | {
             f"route 172.22.2.{number}/32 in {table}"
             for number in (2, 3)

@@ -46,7 +46,7 @@ def test_a_host_as_planned_has_no_difference(layout: str) -> None:
         check.what for check in compared(plans["hv1"], as_planned.observation(plans["hv1"], fabric), fabric)
     }
     assert sum(check.startswith("session ") for check in checks) == len(plans["hv1"].routing.sessions)
-    assert "path a has a reflector for private" in checks
+    assert "path a has a session for private" in checks
 
 
 def test_a_shared_session_that_is_down_fails_in_all_its_domains() -> None:
@@ -56,8 +56,8 @@ def test_a_shared_session_that_is_down_fails_in_all_its_domains() -> None:
     seen["routing"]["sessions"]["rr1_shared"]["state"] = "Active"
     assert {
         "session rr1_shared",
-        "path a has a reflector for public",
-        "path a has a reflector for private",
+        "path a has a session for public",
+        "path a has a session for private",
     } <= different(plans["hv1"], seen, fabric).keys()
 
 

@@ -639,7 +639,7 @@ class Session:
     neighbor: str
     """The neighbour's address; a prefix if any client in it can be the neighbour."""
     relation: Relation
-    """The role of the neighbour for this host: reflector, client, or another reflector of the path."""
+    """The role of the neighbour: reflector, client, another reflector of the path, or a host of the mesh."""
     passive: bool
     """Whether this host waits for the neighbour to connect."""
     failure_profile: FailureProfile
@@ -684,7 +684,7 @@ class RoutingTable:
     ecmp_limit: int
     """The maximum number of next hops of a route in the kernel."""
     originates: tuple[str, ...]
-    """Prefixes that this host originates: its loopback, or an edge router's default route."""
+    """Prefixes that this host originates: loopback and blocks; of an edge router default route and server."""
     accepts: tuple[PrefixMatch, ...]
     """The prefixes that the host accepts from its neighbours."""
     announces: tuple[PrefixMatch, ...]

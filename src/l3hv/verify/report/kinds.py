@@ -50,7 +50,7 @@ def _set(subject: subjects.FilterSet) -> str:
 
 WORDING: dict[Kind, Wording] = {
     Kind.SESSION: Wording("sessions", "session {name}", words.session),
-    Kind.PATH: Wording("sessions", "path {path} has a reflector for {domain}", words.yes_or_no),
+    Kind.PATH: Wording("sessions", "path {path} has a session for {domain}", words.yes_or_no),
     Kind.UNKNOWN_CALLER: Wording("sessions", "stranger {address}", words.calls),
     Kind.BFD: Wording("bfd", _bfd, words.bfd),
     Kind.RECEIVED: Wording("prefixes", "received {session} {family}", words.prefixes),

@@ -21,7 +21,7 @@ IP: dict[Family | None, str] = {"ipv4": "ip", "ipv6": "ip -6"}
 
 REMEDIES: dict[Kind, str] = {
     Kind.SESSION: "birdc show protocols all {name}, and the same on the neighbour",
-    Kind.PATH: "look at the sessions with this path's reflectors",
+    Kind.PATH: "look at the sessions on this path",
     Kind.UNKNOWN_CALLER: "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     Kind.BFD: "birdc show bfd sessions; ping the neighbour on this path",
     Kind.RECEIVED: "{birdc} show route protocol {session}, and what the neighbour sends",
@@ -50,7 +50,7 @@ REMEDIES: dict[Kind, str] = {
     Kind.SERVICE_CONFIGURATION: "run site.yml: it loads the configuration, and undoes a change by hand",
     Kind.ROUTER_ID: "run site.yml",
     Kind.LINK: "networkctl status {name}",
-    Kind.SIZE: "ping -M do -s SIZE the reflector on path {path}; look at the MTU of the switches between",
+    Kind.SIZE: "ping -M do -s SIZE the neighbour on path {path}; look at the MTU of the switches between",
     Kind.NETWORKD: "networkctl status {name}; journalctl -u systemd-networkd",
     Kind.ADDRESSES: "networkctl reconfigure {name}",
     Kind.LOOPBACK: "networkctl reconfigure lo",
