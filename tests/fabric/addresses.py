@@ -33,6 +33,11 @@ def has_vrfs(host: str) -> bool:
     return bool(plans(INVENTORY)[host]["vrfs"])
 
 
+def dhcp_servers() -> list[str]:
+    """Return the DHCP servers of the fabric: a guest's reservation there names its hypervisor."""
+    return [name for name, plan in plans(INVENTORY).items() if plan["dhcp_server"] is not None]
+
+
 def _prefixes(guest: str, family: int, kind: str) -> list[str]:
     routes = _guests()[guest]["routes"]
     return [each["prefix"] for each in routes if (each["family"], each["kind"]) == (FAMILY[family], kind)]
