@@ -961,7 +961,7 @@ def _check_name(name: str, common: Common, notes: Notes) -> None:
     """
     longest = max(len(name) for name in ("shared", *(f"{domain.name}4" for domain in common.domains)))
     if common.is_mesh:
-        longest += max(map(len, common.paths)) + len("_")
+        longest += max(map(len, common.paths), default=0) + len("_")
     room = LONGEST_SYMBOL - len("_") - longest
     if len(bird_symbol(name)) > room:
         notes.add(
