@@ -96,7 +96,7 @@ test: root host $(VENV)/.dev ## Run all tests except test-matrix (boots its own 
 .PHONY: $(PARTS:%=test-%)
 test-style: lint
 
-test-pure: $(VENV)/.dev ## Run the tests that need no running machine (other parts: test-twin, -pairs, -fabric, -roles)
+test-pure: nftables $(VENV)/.dev ## Run the tests that need no running machine (other parts: test-twin, -pairs, -fabric, -roles)
 	@pytest -n 3 --dist worksteal -q -m 'not twin and not fabric'
 
 test-images: root host $(VENV)/.dev
@@ -126,7 +126,7 @@ test-attacks: root host $(VENV)/.dev ## Attack a running, provisioned lab (L3HV_
 
 .PHONY: nftables
 nftables: root
-	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; \
+	@command -v nft >/dev/null || { echo "==> Installing on this host: nftables"; apt-get -qq update; \
 	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nftables >/dev/null; }
 
 .PHONY: bench-plan bench-dhcp bench-failover bench-run bench-filter bench-rejected bench-vrf
