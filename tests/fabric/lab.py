@@ -462,12 +462,17 @@ class Lab:
 
     def moment(self, machine: str, condition: str, seconds: int = 120) -> Future[float]:
         """Return the moment (in seconds, to 10 ms) at which a shell condition becomes true in a machine."""
-        # Use the time since the host's boot, which all machines share: the time of day may change meanwhile.
+        # Use the time since the host's boot, which all containers share: the time of day may change meanwhile.
         script = f"until {condition}; do sleep 0.005; done; cut -d ' ' -f 1 /proc/uptime"
+        is_emulated = self._twin.standing().machine(machine).emulated
+
+        def found() -> float:
+            uptime = float(self.run(machine, f"timeout {seconds} sh -c {shlex.quote(script)}", seconds + 10))
+            # An emulated machine has a clock of its own. Its answer takes some milliseconds more.
+            return time.clock_gettime(time.CLOCK_BOOTTIME) if is_emulated else uptime
+
         pool = ThreadPoolExecutor(1)
-        future = pool.submit(
-            lambda: float(self.run(machine, f"timeout {seconds} sh -c {shlex.quote(script)}", seconds + 10))
-        )
+        future = pool.submit(found)
         pool.shutdown(wait=False)
         return future
 
