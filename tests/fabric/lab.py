@@ -462,7 +462,7 @@ class Lab:
 
     def moment(self, machine: str, condition: str, seconds: int = 120) -> Future[float]:
         """Return the moment (in seconds, to 10 ms) at which a shell condition becomes true in a machine."""
-        # Use the time since the host's boot, which all containers share: the time of day may change meanwhile.
+        # Use the time since the host's boot, which containers share: the time of day may change meanwhile.
         script = f"until {condition}; do sleep 0.005; done; cut -d ' ' -f 1 /proc/uptime"
         is_emulated = self._twin.standing().machine(machine).emulated
 
