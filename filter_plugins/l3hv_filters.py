@@ -15,12 +15,12 @@ _SOURCES = str(Path(__file__).resolve().parent.parent / "src")
 if _SOURCES not in sys.path:
     sys.path.append(_SOURCES)
 
-from l3hv.inventory.ansible import plain  # noqa: E402  (the same)
-from l3hv.keys import rotation, secrets  # noqa: E402  (needs the path above)
-from l3hv.model.plain import as_plain, from_plain  # noqa: E402  (the same)
-from l3hv.model.plan import HostPlan  # noqa: E402  (the same)
-from l3hv.plan.dhcp_server import relaying_to, server_of  # noqa: E402  (the same)
-from l3hv.render import junos, network_data, summary  # noqa: E402  (the same)
+from l3hv.inventory.ansible import plain  # noqa: E402 - needs the path above
+from l3hv.keys import rotation, secrets  # noqa: E402 - needs the path above
+from l3hv.model.plain import as_plain, from_plain  # noqa: E402 - needs the path above
+from l3hv.model.plan import HostPlan  # noqa: E402 - needs the path above
+from l3hv.plan.dhcp_server import relaying_to, server_of  # noqa: E402 - needs the path above
+from l3hv.render import junos, network_data, summary  # noqa: E402 - needs the path above
 
 
 def plan_summary(host_plan_: Any) -> str:

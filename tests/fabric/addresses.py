@@ -23,19 +23,25 @@ FAMILY = {4: "ipv4", 6: "ipv6"}
 
 
 @cache
+def _hosts() -> dict[str, dict[str, Any]]:
+    """Return the plan of each host."""
+    return plans(INVENTORY)
+
+
+@cache
 def _guests() -> dict[str, dict[str, Any]]:
     """Return the plan of each guest."""
-    return {guest["name"]: guest for plan in plans(INVENTORY).values() for guest in plan["guests"]}
+    return {guest["name"]: guest for plan in _hosts().values() for guest in plan["guests"]}
 
 
 def has_vrfs(host: str) -> bool:
     """Return whether a hypervisor keeps its domains apart by VRFs."""
-    return bool(plans(INVENTORY)[host]["vrfs"])
+    return bool(_hosts()[host]["vrfs"])
 
 
 def dhcp_servers() -> list[str]:
     """Return the DHCP servers of the fabric: a guest's reservation there names its hypervisor."""
-    return [name for name, plan in plans(INVENTORY).items() if plan["dhcp_server"] is not None]
+    return [name for name, plan in _hosts().items() if plan["dhcp_server"] is not None]
 
 
 def _prefixes(guest: str, family: int, kind: str) -> list[str]:

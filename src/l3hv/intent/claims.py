@@ -8,6 +8,7 @@ prefixes.
 from __future__ import annotations
 
 import socket
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -321,21 +322,25 @@ def _overlaps(places: list[_Place]) -> Iterator[Problem]:
 
 
 def _around_blocks(prefixes: Iterable[_Place], blocks: list[_Place]) -> Iterator[Problem]:
-    """Yield a problem for each prefix of a guest that contains a block of another hypervisor.
+    """Yield a problem for each prefix of a guest that contains, or is, a block of another hypervisor.
 
-    The block is more specific, so its hypervisor would receive the guest's packets.
+    Both would advertise these addresses, and a route to a smaller block would be preferred.
     """
-    longest = {version: max((b[2] for b in blocks if b[0] == version), default=0) for version in (4, 6)}
-    wide = [place for place in prefixes if place[2] < longest[place[0]]]  # few: most are single addresses
-    for place in wide:
-        for block in blocks:
+    blocks.sort(key=lambda block: block[:3])
+    for place in prefixes if blocks else ():
+        version, first, length = place[:3]
+        beyond = first + (1 << ((32 if version == 4 else 128) - length))
+        inside = (bisect_left(blocks, (version, end), key=lambda block: block[:2]) for end in (first, beyond))
+        for block in blocks[slice(*inside)]:
             if block[5] != place[5] and _encloses(place, block):
                 host, claim = place[5:]
                 yield Problem(
                     host,
                     claim.field,
                     claim.value,
-                    f"{claim.value} contains {block[6].value}, a block of {block[5]}.",
+                    f"{claim.value} is a block of {block[5]}."
+                    if claim.value == block[6].value
+                    else f"{claim.value} contains {block[6].value}, a block of {block[5]}.",
                     "Choose a free one, or give the block to this hypervisor in l3hv_blocks.",
                 )
 

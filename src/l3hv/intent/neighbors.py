@@ -43,7 +43,7 @@ def member(host: HostIntent) -> Member:
 class Roster:
     """The reflectors, clients and edge routers of a fabric, by path."""
 
-    def __init__(self, members: Iterable[Member], reflection: Reflection = "reflectors") -> None:
+    def __init__(self, members: Iterable[Member], reflection: Reflection) -> None:
         self._is_mesh = reflection == "mesh"
         self._reflectors: dict[str, list[Peer]] = {}
         self._clients: dict[str, list[Peer]] = {}

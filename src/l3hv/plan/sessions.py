@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
+from typing import TypeVar
 
 from l3hv.model.addressing import FAMILIES, Network, family_of_text, numbered
 from l3hv.model.choices import Announcer, FailureProfile, Kind, Relation, SessionLayout
@@ -43,6 +44,8 @@ ANNOUNCERS: dict[Kind, Announcer] = {
     "edge_router": "edge_routers",
     "route_reflector": "reflectors",
 }
+
+Setting = TypeVar("Setting")
 
 LEAST_PREFIX_LIMIT = 128
 """The minimum prefix limit of a hypervisor, which applies in small fabrics."""
@@ -280,25 +283,22 @@ def _limit(most: int, margin: int) -> int:
 def failure_profile(host: HostIntent, peer: Peer) -> FailureProfile:
     """Return the failure profile of both ends of a session: a reflector uses the profile of its client.
 
-    Two equal hosts use the one that comes later in :data:`FAILURE_PROFILES`, which demands less.
-    BFD is left out if one of the ends has none.
+    Two reflectors of one path, and two hosts of a mesh, use the one that comes later in
+    :data:`FAILURE_PROFILES`, which demands less.  BFD is left out if one of the ends has none.
     """
     return profile_between(_agreed_profile(host, peer), {host.settings.daemon, peer.daemon})
 
 
 def _agreed_profile(host: HostIntent, peer: Peer) -> FailureProfile:
-    match _relation(host, peer):
-        case "reflector":
-            return host.settings.failure_profile
-        case "client":
-            return peer.failure_profile
-    return max(host.settings.failure_profile, peer.failure_profile, key=FAILURE_PROFILES.index)
+    own, theirs = host.settings.failure_profile, peer.failure_profile
+    return _decided(host, peer, own, theirs, max(own, theirs, key=FAILURE_PROFILES.index))
 
 
 def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
     """Return the layout of the sessions of two hosts: a reflector uses the layout of its client.
 
-    Two equal hosts use the one that comes first in :data:`SESSION_LAYOUTS`, which carries less.
+    Two reflectors of one path, and two hosts of a mesh, use the one that comes first in
+    :data:`SESSION_LAYOUTS`, which carries less.
     If either end is a daemon with a process per family, each session carries one family.  If either end is a
     daemon with an instance per domain, no session carries several domains.
     """
@@ -306,31 +306,33 @@ def session_layout(host: HostIntent, peer: Peer) -> SessionLayout:
 
 
 def _agreed_layout(host: HostIntent, peer: Peer) -> SessionLayout:
-    match _relation(host, peer):
-        case "reflector":
-            return host.settings.session_layout
-        case "client":
-            return peer.session_layout
-    return min(host.settings.session_layout, peer.session_layout, key=SESSION_LAYOUTS.index)
+    own, theirs = host.settings.session_layout, peer.session_layout
+    return _decided(host, peer, own, theirs, min(own, theirs, key=SESSION_LAYOUTS.index))
 
 
 def session_key(host: HostIntent, peer: Peer) -> str | None:
     """Return the name of the key of the sessions of two hosts: a reflector uses the key of its client.
 
-    Two equal hosts use the key of the first by name that has one.
+    Two reflectors of one path, and two hosts of a mesh, use the key of the first by name that has one.
     """
-    own = host.bgp_key(peer.path)
+    own, theirs = host.bgp_key(peer.path), peer.bgp_key
+    keys = {host.name: own, peer.name: theirs}
+    first = next((keys[name] for name in sorted(keys, key=natural_key) if keys[name] is not None), None)
+    return _decided(host, peer, own, theirs, first)
+
+
+def _decided(host: HostIntent, peer: Peer, own: Setting, theirs: Setting, between: Setting) -> Setting:
+    """Return the value of a setting that both ends share: a client decides, other hosts use ``between``."""
     match _relation(host, peer):
         case "reflector":
             return own
         case "client":
-            return peer.bgp_key
-    keys = {host.name: own, peer.name: peer.bgp_key}
-    return next((keys[name] for name in sorted(keys, key=natural_key) if keys[name] is not None), None)
+            return theirs
+    return between
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:
-    """Return what the neighbour is to the host.  Reflectors of a path, and hosts of a mesh, are equal."""
+    """Return what the neighbour is to the host."""
     if host.kind == "route_reflector":
         return "reflector_of_path" if peer.kind == "route_reflector" else "client"
     return "reflector" if peer.kind == "route_reflector" else "mesh"

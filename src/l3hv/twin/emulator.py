@@ -600,16 +600,14 @@ class Case:
             (tap,) = link.link_lookup(ifname=f"{TAP}{nic.number}")
             link.link("set", index=tap, mtu=network.SWITCH_MTU, master=index, state="up")
             own = network.stable_mac(self._machine, f"end of {name}")
-            ends = [tap]
+            # The bridge must not learn MACs: a guest may send with the MAC of the NIC.
+            link.brport("set", index=tap, learning=0)
             # A guest may be unplugged at this moment; the next look at the case removes the NIC.
             with contextlib.suppress(NetlinkError):
                 for end in link.link_lookup(ifname=name):
                     link.flush_addr(index=end)  # the machine itself has the management address
                     link.link("set", index=end, address=own, mtu=network.SWITCH_MTU, master=index, state="up")
-                    ends.append(end)
-            # The bridge must not learn MACs: a guest may send with the MAC of the NIC.
-            for end in ends:
-                link.brport("set", index=end, learning=0)
+                    link.brport("set", index=end, learning=0)
 
     def _remove_bridge(self, nic: Nic) -> None:
         with network.netlink(self._twin.machine_namespace(self._machine)) as link:
