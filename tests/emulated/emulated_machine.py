@@ -182,7 +182,7 @@ def debian_kernel() -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as building:
         work, unpacked, made = (Path(building, name) for name in ("work", "unpacked", "made"))
         work.mkdir()
-        subprocess.run(["dpkg-deb", "--extract", vm.kernel_package(work), unpacked], check=True)
+        subprocess.run(["dpkg-deb", "--extract", vm.kernel_package(work, vm.SUITE), unpacked], check=True)
         (vmlinuz,) = unpacked.glob("boot/vmlinuz-*")
         release = vmlinuz.name.removeprefix("vmlinuz-")
         (modules,) = unpacked.glob(f"**/lib/modules/{release}/kernel")
