@@ -90,7 +90,7 @@ def observe(
     routing = settle(plan, seconds, learned, received)
     kernel = read_kernel(plan)
     ports = {guest["interface"] for guest in plan["guests"]}
-    watched = ports | {link["interface"] for link in (*plan["uplinks"], *plan["nics"])}
+    watched = ports | {link["interface"] for link in (*plan["uplinks"], *plan["nics"], *plan["tunnels"])}
     shown = kernel.existing(watched | kernel.links_like_ports(plan) | {"lo"})
     return {
         "links": {name: kernel.links[name] for name in shown},

@@ -21,6 +21,7 @@ from l3hv.intent.shape import (
     ipv6_network,
     mac,
     network,
+    yes_or_no,
 )
 from l3hv.model.addressing import (
     FAMILIES,
@@ -37,7 +38,7 @@ from l3hv.model.addressing import (
 )
 from l3hv.model.choices import ANNOUNCEMENTS, REFLECTIONS, Announce, DomainKind, Family, Reflection
 from l3hv.model.errors import FABRIC, Problem
-from l3hv.model.intent import Common, Domain, PathNetwork, Pool
+from l3hv.model.intent import Common, Domain, Encapsulation, PathNetwork, Pool
 from l3hv.model.text import natural_key
 
 COMMON_KEYS = frozenset(
@@ -46,6 +47,7 @@ COMMON_KEYS = frozenset(
         "l3hv_asn",
         "l3hv_bgp_keys",
         "l3hv_domains",
+        "l3hv_encapsulation",
         "l3hv_fabric",
         "l3hv_gateway_mac",
         "l3hv_local_out",
@@ -65,6 +67,8 @@ DEFAULT_LOCAL_OUT_TABLE = 100
 DEFAULT_GATEWAY_MAC = "02:6c:33:68:76:01"
 """Locally administered; bytes two to five spell "l3hv" in ASCII."""
 DEFAULT_RULE_PRIORITY = 1000
+DEFAULT_HOPS = 2
+"""One router between two hosts, which are one hop from it each."""
 MOST_PATHS = 4
 LEAST_IPV6_MTU = 1280
 """RFC 8200, section 5."""
@@ -131,6 +135,7 @@ table_number = WholeNumber(1, 2**31 - 1, "a table number")
 vlan_id = WholeNumber(1, 4094, "a VLAN id")
 mtu = WholeNumber(576, 65535, "an MTU")
 rule_priority = WholeNumber(1, 32765, "a rule priority")
+hops = WholeNumber(1, 254, "a number of hops")
 
 
 def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Problem]]:
@@ -160,6 +165,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         bgp_keys=_bgp_keys(fields),
         announce=fields.take("l3hv_announce", OneOf[Announce](*ANNOUNCEMENTS), "guests"),
         reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
+        encapsulation=_encapsulation(fields),
     )
     _check_presence(fields, notes)
     if notes.problems:
@@ -179,6 +185,23 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
 
 
 # Shape.
+
+
+def _encapsulation(fields: Fields) -> Encapsulation | None:
+    """Return the tunnels between hosts: a word, or a mapping with the word as ``kind``."""
+    key, word = "l3hv_encapsulation", OneOf("none", "ipip")
+    chosen = fields
+    if isinstance(fields.raw.get(key), dict):
+        chosen = fields.mapping(key, {"hops", "kind", "only_other_subnets"})
+        key = "kind"
+        chosen.need(key, word, "Write ipip, or none.")
+    if chosen.take(key, word, "none") == "none":
+        return None
+    is_mapping = chosen is not fields
+    return Encapsulation(
+        only_other_subnets=is_mapping and chosen.take("only_other_subnets", yes_or_no, False),
+        hops=chosen.take("hops", hops, DEFAULT_HOPS) if is_mapping else DEFAULT_HOPS,
+    )
 
 
 def _check_presence(fields: Fields, notes: Notes) -> None:

@@ -21,6 +21,15 @@ from l3hv.intent.guests import (
     reference,
     resolve_guests,
 )
+from l3hv.intent.encapsulation import (
+    check_encapsulation,
+    has_tunnels,
+    outer_header,
+    read_routers,
+    read_tunnel_names,
+    resolved_routers,
+    resolved_tunnel_names,
+)
 from l3hv.intent.shape import (
     Fields,
     Notes,
@@ -121,10 +130,12 @@ HOST_KEYS = frozenset(
         "l3hv_prefix_limit_action",
         "l3hv_prefix_limit_margin",
         "l3hv_serves_dhcp_at",
+        "l3hv_routers",
         "l3hv_session_layout",
         "l3hv_system",
         "l3hv_timers",
         "l3hv_ttl_security",
+        "l3hv_tunnel_devices",
         "l3hv_uplinks",
         "l3hv_vlan_interfaces",
     }
@@ -255,7 +266,7 @@ def parse_host(
         notes.unfit("inventory_hostname", name, unfit)
     own_variables = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
     fields = Fields(notes, "", own_variables, COMMON_KEYS | HOST_KEYS)
-    settings = _read_settings(fields)
+    settings = _read_settings(fields, outer_header(common))
     uplinks = _read_uplinks(fields, junos_interface if settings.daemon == JUNOS else interface_name)
     guests = read_guests(fields)
     number = fields.need("l3hv_id", host_id, "Give the host a number that no other host has.")
@@ -263,6 +274,8 @@ def parse_host(
     edge_domains = fields.take_all("l3hv_edge_domains", reference)
     addresses = fields.take_all("l3hv_addresses", address)
     path_addresses = _read_path_addresses(fields)
+    routers = read_routers(fields)
+    tunnel_names = read_tunnel_names(fields)
     management_sources = fields.take_all("l3hv_management_sources", address_or_network)
     blocks = None if fields.raw.get("l3hv_blocks") is None else fields.take_all("l3hv_blocks", network)
     if common is None or notes.problems or number is None:
@@ -284,7 +297,9 @@ def parse_host(
         ecmp=_ecmp(fields, common),
         blocks=(),
         guests=(),
+        tunnel_names=resolved_tunnel_names(tunnel_names, common, notes),
     )
+    host = dataclasses.replace(host, routers=resolved_routers(routers, host, common, notes))
     if kind == "hypervisor" and (blocks is not None or settings.managed):
         host = dataclasses.replace(host, blocks=blocks_of(common, host.domains, number, blocks, notes))
     _check_uplinks(host, path, notes)
@@ -294,12 +309,13 @@ def parse_host(
     _check_relay(host, common, notes)
     _check_served_address(host, common, notes)
     _check_vrfs(host, common, notes)
+    check_encapsulation(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
     of_guests = HostOfGuests(notes, common, host.domains, mtu=settings.mtu, guest_mtu=settings.guest_mtu)
     host = dataclasses.replace(host, guests=resolve_guests(guests, of_guests))
-    _check_interfaces(host, guests, notes)
+    _check_interfaces(host, guests, common, notes)
     _check_prefix_limit(host, common, notes)
     _check_search_of_relay(host, common, notes)
     return (None if notes.problems else host), notes.distinct()
@@ -308,13 +324,16 @@ def parse_host(
 # Shape.
 
 
-def _read_settings(fields: Fields) -> Settings:
+def _read_settings(fields: Fields, outer: int) -> Settings:
+    """Read the settings; ``outer`` is the size of the largest outer header of tunnels, 0 without tunnels."""
     uplink_mtu = fields.take("l3hv_mtu", mtu, DEFAULT_MTU)
     daemon = fields.take("l3hv_daemon", _daemon, DEFAULT_DAEMON)
     profile = fields.take("l3hv_failure_profile", OneOf[FailureProfile](*FAILURE_PROFILES), DEFAULT_PROFILE)
     return Settings(
         mtu=uplink_mtu,
-        guest_mtu=fields.take("l3hv_guest_mtu", mtu, DEFAULT_MTU),
+        guest_mtu=fields.take(
+            "l3hv_guest_mtu", mtu, min(DEFAULT_MTU, uplink_mtu - outer) if outer else DEFAULT_MTU
+        ),
         timers=_read_timers(fields.mapping("l3hv_timers", TIMERS.keys()), profile, daemon),
         failure_profile=profile,
         session_layout=fields.take(
@@ -1021,7 +1040,9 @@ def _check_prefix_limit(host: HostIntent, common: Common, notes: Notes) -> None:
         )
 
 
-def _check_interfaces(host: HostIntent, guests: Iterable[GuestVariables], notes: Notes) -> None:
+def _check_interfaces(
+    host: HostIntent, guests: Iterable[GuestVariables], common: Common, notes: Notes
+) -> None:
     """Note interfaces that two fields of the intent use: a path its NIC, a domain or a guest its interface.
 
     With VRFs each domain has an interface of its name.
@@ -1031,6 +1052,9 @@ def _check_interfaces(host: HostIntent, guests: Iterable[GuestVariables], notes:
     used: dict[str, str] = {}
     if host.uses_vrfs:
         used = {domain: f"the VRF of {domain} (l3hv_data_plane)" for domain in host.domains}
+    for network in _networks(host, common) if has_tunnels(host, common) else ():
+        where = f"l3hv_tunnel_devices.{network.path}.{network.domain}.{network.family}"
+        places[where] = host.tunnel_in(network)
     for uplink in host.uplinks:
         where = f"l3hv_uplinks.{uplink.path}"
         if uplink.nic is not None:

@@ -159,7 +159,7 @@ def read_topology(
         problems += clashes(claimed, reading.common)
     if problems:
         raise IntentError(problems)
-    return topology(reading.hosts.values())
+    return topology(reading.hosts.values(), reading.common)
 
 
 def _read(

@@ -20,6 +20,9 @@ GUEST_PREFIX_LENGTH = 64
 PIECE_LENGTH: dict[Family, int] = {"ipv4": HOST_LENGTH["ipv4"], "ipv6": GUEST_PREFIX_LENGTH}
 """Length of the smallest part of a pool: one IPv4 address, or one guest's IPv6 prefix."""
 
+OUTER_HEADER: dict[Family, int] = {"ipv4": 20, "ipv6": 40}
+"""Bytes of the outer header of a tunnel (RFC 2003; RFC 2473 without an encapsulation limit)."""
+
 LINK_LOCAL_GATEWAY = "fe80::1"
 """The link-local address of every guest port, which is the IPv6 gateway of every guest."""
 

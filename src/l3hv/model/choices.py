@@ -17,6 +17,7 @@ DataPlane = Literal["rules", "vrf"]
 Dhcp = Literal["server", "relay", "none"]
 Announce = Literal["guests", "blocks"]
 Reflection = Literal["reflectors", "mesh"]
+TunnelKind = Literal["ipip", "ip6tnl"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 

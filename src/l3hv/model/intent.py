@@ -39,6 +39,7 @@ from l3hv.model.choices import (
     SessionLayout,
     System,
 )
+from l3hv.model.names import tunnel_device
 from l3hv.model.plan import Owner, Timers
 
 
@@ -131,13 +132,25 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Encapsulation:
+    """The tunnels in which the packets of guests cross the path between two hosts.
+
+    With ``only_other_subnets`` hosts of one subnet reach each other without a tunnel.  ``hops`` is the largest
+    number of hops between two hosts of a path: 2 if there is one router between them.
+    """
+
+    only_other_subnets: bool
+    hops: int
+
+
+@dataclass(frozen=True)
 class Common:
     """The facts that all hosts of a fabric share. The public domain is first, the others follow by name.
 
     ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
     routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
     host.  ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
-    those guests that are outside of its blocks.
+    those guests that are outside of its blocks.  ``encapsulation`` is set if the hosts of a path share no L2.
     """
 
     fabric: str
@@ -152,6 +165,7 @@ class Common:
     bgp_keys: tuple[str, ...]
     reflection: Reflection
     announce: Announce
+    encapsulation: Encapsulation | None = None
 
     @property
     def is_mesh(self) -> bool:
@@ -252,6 +266,29 @@ class PathAddress:
     address: str
 
 
+@dataclass(frozen=True)
+class PathRouter:
+    """The router through which a host reaches the other subnets of a path's network, in one family.
+
+    ``length`` is that of the host's own subnet.
+    """
+
+    path: str
+    domain: str
+    address: str
+    length: int
+
+
+@dataclass(frozen=True)
+class TunnelName:
+    """The name that the intent gives to a tunnel device of a host."""
+
+    path: str
+    domain: str
+    family: Family
+    interface: str
+
+
 def declared_address(network: PathNetwork, declared: tuple[PathAddress, ...]) -> str | None:
     """Return the address that is declared in a path's network, or ``None``."""
     for candidate in declared:
@@ -313,7 +350,7 @@ class HostIntent:
     follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
     ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
     domain and the choice of routes that may have several next hops.  ``blocks`` are the parts of pools that a
-    hypervisor advertises as a whole.
+    hypervisor advertises as a whole.  ``routers`` lead to the other subnets of the paths.
     """
 
     name: str
@@ -329,6 +366,8 @@ class HostIntent:
     ecmp: tuple[tuple[str, Ecmp], ...]
     blocks: tuple[str, ...]
     guests: tuple[GuestIntent, ...]
+    routers: tuple[PathRouter, ...] = ()
+    tunnel_names: tuple[TunnelName, ...] = ()
 
     @cached_property
     def anycast(self) -> tuple[str, ...]:
@@ -347,6 +386,25 @@ class HostIntent:
     def address_in(self, network: PathNetwork) -> str:
         """Return its address in a path's network."""
         return path_address(network, self.id, self.path_addresses)
+
+    def router_in(self, network: PathNetwork) -> PathRouter | None:
+        """Return the router to the other subnets of a path's network, or ``None`` if the host has no subnet."""
+        place = (network.path, network.domain, network.family)
+        return next(
+            (one for one in self.routers if (one.path, one.domain, family_of_text(one.address)) == place), None
+        )
+
+    def tunnel_in(self, network: PathNetwork) -> str:
+        """Return the name of the tunnel device to the hosts of a path's network."""
+        place = (network.path, network.domain, network.family)
+        named = (one for one in self.tunnel_names if (one.path, one.domain, one.family) == place)
+        return next((one.interface for one in named), tunnel_device(*place))
+
+    def subnet_in(self, network: PathNetwork) -> Network:
+        """Return the prefix that the host shares with its neighbours on the link: its subnet of a path."""
+        router = self.router_in(network)
+        length = network.prefix.prefixlen if router is None else router.length
+        return ip_network(f"{self.address_in(network)}/{length}", strict=False)
 
     def bgp_key(self, path: str) -> str | None:
         """Return the name of the key that this host wants on a path."""

@@ -81,5 +81,29 @@ def spread_name(domain: str) -> str:
     return f"{domain}-spread"
 
 
+_TUNNEL_DEVICES: dict[Family, str] = {"ipv4": "ipip", "ipv6": "ip6"}
+
+FALLBACK_DEVICES: dict[Family, str] = {"ipv4": "tunl0", "ipv6": "ip6tnl0"}
+"""The tunnel devices that the kernel's modules make themselves."""
+
+
+def tunnel_device(path: str, domain: str, family: Family) -> str:
+    """Return the default name of the tunnel device to the hosts of a path in one domain.
+
+    >>> tunnel_device("a", "public", "ipv4"), tunnel_device("a", "public", "ipv6")
+    ('ipip-a-public', 'ip6-a-public')
+    """
+    return f"{_TUNNEL_DEVICES[family]}-{path}-{domain}"
+
+
+def next_hop_table(family: Family) -> str:
+    """Return the name of the BIRD table in which next hops behind tunnels are looked up.
+
+    >>> next_hop_table("ipv4")
+    'next_hops4'
+    """
+    return bird_table("next_hops", family)
+
+
 VRF_RULE_PRIORITY = 1000
 """The priority of the rule ``l3mdev`` that the kernel adds with the first VRF (Linux 4.8)."""

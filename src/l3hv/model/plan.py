@@ -25,6 +25,7 @@ from l3hv.model.choices import (
     Relation,
     SessionLayout,
     System,
+    TunnelKind,
 )
 
 
@@ -51,7 +52,66 @@ class UplinkAddress:
     length: int
     """The length of ``prefix``."""
     prefix: str
-    """The path's prefix that the address is in."""
+    """The prefix of the hosts on the link that the address is in: that of the path, or the host's subnet."""
+    router: str | None = None
+    """The router of the host's subnet; none if all hosts of the path are on the link."""
+    beyond: str | None = None
+    """The path's prefix, whose other subnets the router leads to; none without a router."""
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A device that sends each packet to another host of a path, in a packet to the next hop of its route.
+
+    It carries the family of its outer packets: IPv4 in IPv4 (RFC 2003), or IPv6 in IPv6 (RFC 2473).
+    """
+
+    interface: str
+    """The device's name."""
+    kind: TunnelKind
+    """The kind of the device in the kernel."""
+    family: Family
+    """The family of the packets, inside and outside."""
+    path: str
+    """The path."""
+    domain: str
+    """The routing domain."""
+    uplink: str
+    """The interface on the path."""
+    local: str
+    """The host's address on the path: the source of the outer packets."""
+    length: int
+    """The length of a single address."""
+    prefix: str
+    """The path's prefix, in which the other ends are."""
+    mtu: int
+    """The MTU in bytes: that of the uplink without the outer header."""
+    is_fallback: bool
+    """Whether it is the device that the kernel's module makes itself, with any local address."""
+
+
+@dataclass(frozen=True)
+class NextHopRoute:
+    """The interface that leads to the next hops in a prefix."""
+
+    prefix: str
+    """The prefix of next hops."""
+    interface: str
+    """The tunnel device, or the uplink to hosts of the same subnet."""
+    onlink: bool
+    """Whether the kernel must not look for the next hops on the interface."""
+
+
+@dataclass(frozen=True)
+class NextHopTable:
+    """The BIRD table in which the next hops of BGP's routes are looked up, in one family."""
+
+    name: str
+    """The table's name in BIRD."""
+    family: Family
+    """The address family."""
+    routes: tuple[NextHopRoute, ...]
+    """The interfaces by the prefixes of next hops."""
 
 
 @dataclass(frozen=True)
@@ -592,6 +652,11 @@ class CarriedDomain:
     """The neighbour's own loopback as a prefix, if the policy needs it; otherwise none."""
     owner: int | None
     """The neighbour's id, if the policy needs it; otherwise none."""
+    sets_onlink: bool = False
+    """Whether the import must mark the next hops as reachable, because BIRD 2 does not take the mark from the
+    table of next hops."""
+    untunnelled: str | None = None
+    """The prefix of next hops that are reached without a tunnel; none if there are none."""
 
 
 @dataclass(frozen=True)
@@ -606,6 +671,8 @@ class Channel:
     """The domains whose routes it carries; several in shared sessions only."""
     limit: PrefixLimit | None
     """The maximum number of prefixes of the neighbour; none without a limit."""
+    next_hop_table: str | None = None
+    """The BIRD table in which next hops are looked up; none if they are on the path's link."""
 
     @property
     def own_next_hops(self) -> dict[str, str | None]:
@@ -840,6 +907,12 @@ class Routing:
     """The sessions that any host in the prefix C(neighbor) can open."""
     monitoring_group: str | None
     """The system group whose members may read the daemon's state; none if only root may."""
+    hops: int | None = None
+    """The maximum number of hops to a neighbour; none if all neighbours are on the links of the paths."""
+    next_hop_tables: tuple[NextHopTable, ...] = ()
+    """The tables of next hops behind tunnels; empty without tunnels."""
+    awaited_tunnels: tuple[str, ...] = ()
+    """The tunnel devices that must exist before the daemon starts."""
 
 
 @dataclass(frozen=True)
@@ -1001,6 +1074,12 @@ class PacketFilter:
     """The reasons to drop IP packets."""
     arp_reasons: tuple[DropReason, ...]
     """The reasons to drop ARP."""
+    least_ttl: int = 255
+    """The least TTL of packets of BGP: 255 if all neighbours are on the link (RFC 5082)."""
+    outer4: tuple[tuple[str, str, str], ...] = ()
+    """Triples of an uplink, the host's IPv4 address there, and the prefix from which IPv4 in IPv4 is accepted."""
+    outer6: tuple[tuple[str, str, str], ...] = ()
+    """The same for IPv6 in IPv6."""
 
 
 @dataclass(frozen=True)
@@ -1047,6 +1126,8 @@ class HostPlan:
     """The packets that pass the interfaces of the fabric."""
     routing: Routing
     """The configuration of the routing daemon."""
+    tunnels: tuple[Tunnel, ...] = ()
+    """The tunnel devices to other hosts of the paths; none if these share an L2 network."""
     warnings: tuple[str, ...] = field(default=())
     """Sentences about an intent that works, but probably not as intended."""
     managed: bool = True

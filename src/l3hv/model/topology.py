@@ -11,17 +11,41 @@ class Port:
 
     ``interface`` is the name that the routing configuration uses (``eno1.90`` for a VLAN,
     ``eth1`` for a plain uplink). The cabling decides whether it is a VLAN interface or a port
-    of that name.  ``mtu`` is in bytes.  ``segment`` is ``<path>-<domain>``.
+    of that name.  ``mtu`` is in bytes.  ``segment`` is ``<path>-<domain>``, followed by the host's subnet
+    (``10.240.0.4/32``) if the hosts of the path are in several subnets.
     """
 
     interface: str
     path: str
     domain: str
     mtu: int
+    subnet: str = ""
 
     @property
     def segment(self) -> str:
-        return f"{self.path}-{self.domain}"
+        return f"{self.path}-{self.domain}" + (f"-{self.subnet}" if self.subnet else "")
+
+
+@dataclass(frozen=True)
+class RouterPort:
+    """One interface of a router, on a segment.
+
+    ``addresses`` are the router's, with the length of the subnet.  ``hosts`` are the addresses of hosts that
+    are alone in their subnet.
+    """
+
+    segment: str
+    mtu: int
+    addresses: tuple[str, ...]
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Router:
+    """A router between the subnets of a path in one domain, which knows these subnets only."""
+
+    name: str
+    ports: tuple[RouterPort, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,7 @@ class Machine:
     on the segments, and ``daemon`` is the routing daemon that it is installed with (``bird1``, ``bird2``,
     ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router that l3hv does not configure.
 
-    ``needs`` are the features of the kernel that it uses and the host may lack (``vrf``).  ``emulated`` is
+    ``needs`` are the features of the kernel that it uses and the host may lack (``vrf``, ``ipip``).  ``emulated`` is
     true for a machine of QEMU, which has a kernel of its own; others are containers.  ``serves_dhcp`` is true
     for a DHCP server for guests of other machines.
     """
@@ -83,6 +107,7 @@ class Topology:
 
     machines: tuple[Machine, ...]
     guests: tuple[GuestMachine, ...]
+    routers: tuple[Router, ...] = ()
 
     @property
     def segments(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from l3hv.plan.routing import routing
 from l3hv.plan.rules import policy_rules
 from l3hv.plan.sessions import ranges, sessions
 from l3hv.plan.tables import last_resorts, table_names
+from l3hv.plan.tunnels import tunnels
 from l3hv.plan.uplinks import loopback_addresses, nics, preferred_source, uplinks, vrfs
 from l3hv.plan.warnings import warnings
 
@@ -53,6 +54,7 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
             guests=guests,
             anycast=anycast,
         ),
+        tunnels=tunnels(common, host),
         warnings=warnings(host_slice),
         managed=host.settings.managed,
         after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],

@@ -8,6 +8,7 @@ from l3hv.model.addressing import FAMILIES, numbers_of
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, HostIntent
 from l3hv.model.plan import Sysctl
+from l3hv.plan.tunnels import tunnels
 
 LEAST_NEIGHBORS = 1024
 """Minimum size of a neighbour table: a smaller one overflows in a fabric of the intended size."""
@@ -25,7 +26,7 @@ def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     if host.kind == "route_reflector":
         return everywhere
     vrfs = _sockets_of_vrfs() if host.uses_vrfs else ()
-    return (*_routing(), *vrfs, *everywhere, *_ports(host), *_uplinks(host))
+    return (*_routing(), *vrfs, *everywhere, *_ports(host), *_uplinks(host), *_tunnels(common, host))
 
 
 def _sockets_of_vrfs() -> Iterator[Sysctl]:
@@ -170,3 +171,15 @@ def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
             ("arp_announce", "2", "ARP requests come from our address on the path, not from our loopback"),
         ):
             yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)
+
+
+def _tunnels(common: Common, host: HostIntent) -> Iterator[Sysctl]:
+    for tunnel in tunnels(common, host):
+        if tunnel.family == "ipv4":
+            interface = _sysctl_name(tunnel.interface)
+            why = f"forward packets from the tunnels on path {tunnel.path} of {tunnel.domain}"
+            yield Sysctl(f"net.ipv4.conf.{interface}.forwarding", "1", why)
+            why = "answers may arrive by another path"
+            yield Sysctl(f"net.ipv4.conf.{interface}.rp_filter", "0", why)
+            why = "traffic may leave by the tunnel that it came from when a path fails"
+            yield Sysctl(f"net.ipv4.conf.{interface}.send_redirects", "0", why)

@@ -11,10 +11,12 @@ from l3hv.model.choices import Family
 from l3hv.model.intent import Common, HostIntent
 from l3hv.model.plan import DropReason, FilteredDomain, GuestPlan, PacketFilter, Session
 from l3hv.plan.anycast import DomainAnycast, anycast_domains
+from l3hv.plan.tunnels import tunnels
 
 Pairs = tuple[tuple[str, str], ...]
 
 ROUTING = DropReason("routing", "BGP or BFD from outside the path (TTL, source)", logged=True)
+OUTER = DropReason("outer", "a tunnelled packet that is not from a host of the path", logged=True)
 TO_HOST = DropReason("to_host", "to a service of this host, which offers none on this interface", logged=True)
 MULTICAST = DropReason(
     "multicast", "broadcasts and multicasts that no service of this host receives", logged=False
@@ -76,8 +78,11 @@ def packet_filter(
         if any(route.family == "ipv6" and route.via is None for route in guest.routes)
     )
     macs = {guest.interface: guest.mac for guest in guests}
+    devices = tunnels(common, host)
+    if host.kind != "edge_router":
+        public_uplinks += tuple(one.interface for one in devices if one.domain == common.public.name)
     return PacketFilter(
-        uplinks=tuple(uplink.interface for uplink in host.uplinks),
+        uplinks=tuple(uplink.interface for uplink in host.uplinks) + tuple(one.interface for one in devices),
         has_vrfs=host.uses_vrfs,
         closed_uplinks=public_uplinks,
         neighbours4=tuple(_neighbors(common, host, "ipv4")),
@@ -114,17 +119,21 @@ def packet_filter(
         transparent=transparent,
         tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
         anycast=anycast_domains(host, anycast),
-        reasons=_reasons(host),
+        reasons=_reasons(host, has_tunnels=len(devices) > 0),
         arp_reasons=ARP_REASONS if host.kind == "hypervisor" else (),
+        least_ttl=255 if common.encapsulation is None else 256 - common.encapsulation.hops,
+        outer4=tuple((one.uplink, one.local, one.prefix) for one in devices if one.family == "ipv4"),
+        outer6=tuple((one.uplink, one.local, one.prefix) for one in devices if one.family == "ipv6"),
     )
 
 
-def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
+def _reasons(host: HostIntent, *, has_tunnels: bool) -> tuple[DropReason, ...]:
+    outer = (OUTER,) if has_tunnels else ()
     if host.kind == "edge_router":
-        return (ROUTING,)
+        return (ROUTING, *outer)
     if host.kind == "route_reflector":
         return (ROUTING, TO_HOST, MULTICAST)
-    return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
+    return (ROUTING, *outer, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
 def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
@@ -161,6 +170,7 @@ def _domains(
         return
     ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]
     guest_ports = [(guest.domain, guest.interface) for guest in guests]
+    ports += [(tunnel.domain, tunnel.interface) for tunnel in tunnels(common, host)]
     ports += guest_ports
     open_ports = [port for port in ports if port[1] not in not_open]
     for domain in common.domains:

@@ -15,6 +15,7 @@ from l3hv.plan.policy import import_policies, refusals
 from l3hv.plan.prefix_matches import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.sessions import router_id, session_digests
 from l3hv.plan.tables import routing_tables, shared_tables
+from l3hv.plan.tunnels import next_hop_tables, tunnels
 from l3hv.plan.uplinks import awaited_interfaces
 
 WITH_PREFIX_LISTS: frozenset[DaemonName] = frozenset({"frr"})
@@ -45,6 +46,7 @@ def routing(
         policies = tuple(map(policy_with_line_numbers, policies))
         tables = tuple(map(table_with_line_numbers, tables))
     profiles = {session.failure_profile for session in (*named_sessions, *ranges)}
+    hops = None if common.encapsulation is None else common.encapsulation.hops
     is_shared = any(session.layout == "shared" for session in (*named_sessions, *ranges))
     return Routing(
         daemon=daemon,
@@ -57,7 +59,7 @@ def routing(
         timers=settings.timers,
         ecmp_limit=settings.ecmp_limit,
         rescans=daemon.version in WITHOUT_PATH_UPDATES and len(in_kernel) > 0,
-        session_digests=session_digests(named_sessions, settings.timers, daemon),
+        session_digests=session_digests(named_sessions, settings.timers, daemon, hops),
         session_keys=tuple(sorted({session.key for session in named_sessions if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
         tables=tables,
@@ -71,6 +73,9 @@ def routing(
         sessions=named_sessions,
         ranges=ranges,
         monitoring_group=settings.monitoring_group,
+        hops=hops,
+        next_hop_tables=next_hop_tables(common, host),
+        awaited_tunnels=tuple(tunnel.interface for tunnel in tunnels(common, host)),
     )
 
 

@@ -18,6 +18,7 @@ from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
 from l3hv.model.names import LOCAL_OUT, VRF_RULE_PRIORITY, spread_name
 from l3hv.model.plan import Rule
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
+from l3hv.plan.tunnels import tunnels
 
 RULE_STEP = 10
 """The difference between the priorities of two rules that follow each other."""
@@ -239,6 +240,10 @@ def _rules_of_private(common: Common, host: HostIntent, family: Family, domain: 
     for uplink in host.uplinks:
         if uplink.domain == domain.name:
             yield _rule(family, domain.name, f"path {uplink.path} of {domain.name}", iif=uplink.interface)
+    for tunnel in tunnels(common, host):
+        if tunnel.domain == domain.name and tunnel.family == family:
+            why = f"tunnels on path {tunnel.path} of {domain.name}"
+            yield _rule(family, domain.name, why, iif=tunnel.interface)
     if host.kind == "hypervisor":
         for prefix in common.pool_prefixes(domain.name, family):
             yield _rule(family, domain.name, f"guests of {domain.name}", source=str(prefix))

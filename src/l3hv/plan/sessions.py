@@ -24,6 +24,7 @@ from l3hv.model.names import (
     SHARED,
     bird_symbol,
     bird_table,
+    next_hop_table,
     own_policy_name,
     policy_name,
     shared_table,
@@ -38,6 +39,7 @@ from l3hv.model.profiles import (
     profile_between,
 )
 from l3hv.model.text import natural_key
+from l3hv.plan.tunnels import sets_onlink, untunnelled
 
 ANNOUNCERS: dict[Kind, Announcer] = {
     "hypervisor": "hypervisors",
@@ -198,7 +200,9 @@ def _channels(
         )
         if carries:
             table = shared_table(family) if layout == "shared" else carries[0].table
-            yield Channel(family, table, carries, prefix_limit(host, peer, getattr(largest, family)))
+            limit = prefix_limit(host, peer, getattr(largest, family))
+            has_tunnels = common.encapsulation is not None and host.kind != "route_reflector"
+            yield Channel(family, table, carries, limit, next_hop_table(family) if has_tunnels else None)
 
 
 def _carried(
@@ -232,6 +236,8 @@ def _carried(
         direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=loopback,
         owner=owner,
+        sets_onlink=sets_onlink(common, host, network.family),
+        untunnelled=untunnelled(common, host, network),
     )
 
 
@@ -372,7 +378,9 @@ def _private_first(common: Common) -> tuple[Domain, ...]:
     return tuple(sorted(common.domains, key=lambda domain: domain.kind != "private"))
 
 
-def session_digests(sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon) -> tuple[str, ...]:
+def session_digests(
+    sessions_of_host: Iterable[Session], timers: Timers, daemon: Daemon, hops: int | None = None
+) -> tuple[str, ...]:
     """Return a digest of the sessions of each path, `a=0a1b2c3d`: the sessions restart when it changes.
 
     The result is empty for a host whose daemon must not stop to restart its sessions: its neighbours would
@@ -386,6 +394,8 @@ def session_digests(sessions_of_host: Iterable[Session], timers: Timers, daemon:
         agreed = (session.layout, session.failure_profile)  # without the key: keys change path by path
         channels = [(channel.family, channel.table) for channel in session.channels]
         settings = f"{ends} {agreed} {channels} {daemon.bounds_restart}"
+        if hops is not None:
+            settings += f" {hops} {[channel.next_hop_table for channel in session.channels]}"
         on_path.setdefault(session.path, []).append(settings)
     negotiated = replace(timers, bfd_interval_ms=0, bfd_multiplier=0)  # BFD's timers can change at run time
     return tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, HOST_LENGTH, family_of_text, numbered
-from l3hv.model.intent import Common, HostIntent, UplinkIntent
+from l3hv.model.intent import Common, HostIntent, PathNetwork, UplinkIntent
 from l3hv.model.plan import LoopbackAddress, Nic, Uplink, UplinkAddress, Vlan, Vrf
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
@@ -48,16 +48,19 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
         mtu=host.settings.mtu,
         vlan=vlan,
         vrf=host.vrf_of(uplink.domain),
-        addresses=tuple(
-            UplinkAddress(
-                network.family,
-                host.address_in(network),
-                network.prefix.prefixlen,
-                str(network.prefix),
-            )
-            for network in networks
-            if network is not None
-        ),
+        addresses=tuple(_address(host, network) for network in networks if network is not None),
+    )
+
+
+def _address(host: HostIntent, network: PathNetwork) -> UplinkAddress:
+    router, subnet = host.router_in(network), host.subnet_in(network)
+    return UplinkAddress(
+        network.family,
+        host.address_in(network),
+        subnet.prefixlen,
+        str(subnet),
+        router=None if router is None else router.address,
+        beyond=None if router is None else str(network.prefix),
     )
 
 

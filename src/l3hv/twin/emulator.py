@@ -103,7 +103,7 @@ MOST_NICS = BUS_SLOTS - BUS_SLOT
 @functools.cache
 def lacks(kind: str) -> bool:
     """Tell whether the kernel of this host has no interfaces of a kind, such as ``vrf``."""
-    options = {"vrf": ("table", "10"), "vlan": ("id", "10")}.get(kind, ())
+    options = {"ip6tnl": ("mode", "ip6ip6"), "vrf": ("table", "10"), "vlan": ("id", "10")}.get(kind, ())
     link = ("link", "lo") if kind == "vlan" else ()
     command = ["unshare", "--net", "ip", "link", "add", *link, "name", "x0", "type", kind, *options]
     return subprocess.run(command, capture_output=True, check=False).returncode != 0

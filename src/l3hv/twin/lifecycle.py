@@ -95,6 +95,7 @@ def up(twin: Twin, wanted: Wanted) -> Outcome:
             machine.forget(twin, name)
         guests.remove_surplus(twin, standing)
         network.ensure_switches(twin, topology.segments)
+        network.ensure_routers(twin, topology.routers)
         if wanted.bare:
             mirror.ensure_mirror(twin)
         outcome = Outcome()

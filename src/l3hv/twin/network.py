@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -16,10 +17,11 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from l3hv.model.topology import Machine, Port
+from l3hv.model.topology import Machine, Port, Router
 from l3hv.twin import TwinError
 from l3hv.twin.state import HOST_NUMBER, MANAGEMENT, Standing, Twin, read_json, write_json
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 NAMESPACES = Path("/run/netns")
 MANAGEMENT_INTERFACE = "mgmt0"
 SWITCH_MTU = 9216
+MOST_ROUTER_PORTS = 64
 CLONE_NEWNET = 0x40000000
 IFF_UP = 1
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR = 1, 0x10
@@ -254,7 +257,8 @@ def interface_name(owner: str, interface: str) -> str:
 
 def bridge_name(segment: str) -> str:
     """Return the name of a segment's bridge."""
-    return segment if len(segment) <= 15 else "s-" + _digest(segment)[:12]
+    is_valid = len(segment) <= 15 and not set("/:") & set(segment)
+    return segment if is_valid else "s-" + _digest(segment)[:12]
 
 
 def stable_mac(owner: str, interface: str) -> str:
@@ -320,6 +324,67 @@ def add_bridge(link: IPRoute, name: str) -> None:
         mtu=SWITCH_MTU,
         state="up",
     )
+
+
+# --- routers ----------------------------------------------------------------------------
+
+
+def ensure_routers(twin: Twin, routers: Iterable[Router]) -> None:
+    """Create the routers between the subnets of paths, and remove those that are no longer needed.
+
+    A router is a namespace that forwards packets between its ports. It has routes to the subnets only.
+    """
+    wanted = {router.name: router for router in routers}
+    recorded = twin.directory / "routers.json"
+    before = read_json(recorded) or {}
+    for namespace in namespaces(twin.router_namespace("")):
+        name = namespace.removeprefix(twin.router_namespace(""))
+        if name not in wanted or before.get(name) != _stored(wanted[name]):
+            remove_router(twin, name)
+    for router in wanted.values():
+        if not (NAMESPACES / twin.router_namespace(router.name)).exists():
+            _create_router(twin, router)
+    if wanted or before:
+        write_json(recorded, {name: _stored(router) for name, router in wanted.items()})
+
+
+def _stored(router: Router) -> Any:
+    return json.loads(json.dumps(asdict(router)))
+
+
+def remove_router(twin: Twin, name: str) -> None:
+    """Remove a router: first the ends of its cables at the switches."""
+    with netlink(twin.switch_namespace) as link:
+        for number in range(MOST_ROUTER_PORTS):
+            remove_link(link, interface_name(f"router-{name}", _router_port(number)))
+    remove_namespaces([twin.router_namespace(name)])
+
+
+def _router_port(number: int) -> str:
+    return f"port{number}"
+
+
+def _create_router(twin: Twin, router: Router) -> None:
+    if len(router.ports) > MOST_ROUTER_PORTS:
+        raise TwinError(f"the router {router.name} would have more than {MOST_ROUTER_PORTS} ports")
+    namespace = twin.router_namespace(router.name)
+    create_namespaces([namespace])
+    forwarding = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+    write_settings(namespace, KERNEL_DEFAULTS | forwarding)
+    owner = f"router-{router.name}"
+    with netlink(twin.switch_namespace) as link:
+        for number, port in enumerate(router.ports):
+            _add_cable(link, owner, _router_port(number), namespace, bridge_name(port.segment))
+    lines = ["link set lo up"]
+    for number, port in enumerate(router.ports):
+        name = _router_port(number)
+        lines.append(f"link set {name} mtu {port.mtu} up")
+        for address in port.addresses:
+            lines.append(f"address add {address} dev {name}" + (" nodad" if ":" in address else ""))
+        lines += [f"{'-6 ' if ':' in host else ''}route add {host} dev {name}" for host in port.hosts]
+    with entered(namespace):
+        for line in lines:
+            subprocess.run(["ip", *line.split()], check=True)
 
 
 # --- the cables of machines -------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from l3hv.model.daemons import REFLECTORS_ONLY, TITLES
-from l3hv.model.topology import GuestMachine, Machine, Port, Topology
+from l3hv.model.topology import GuestMachine, Machine, Port, Router, RouterPort, Topology
 from l3hv.twin import TwinError
 
 RUN = Path("/run/l3hv")
@@ -126,6 +126,9 @@ class Twin:
 
     def machine_namespace(self, machine: str) -> str:
         return f"{self.prefix}host-{machine}"
+
+    def router_namespace(self, router: str) -> str:
+        return f"{self.prefix}router-{router}"
 
     def guest_namespace(self, guest: str) -> str:
         return f"{self.prefix}guest-{guest}"
@@ -294,12 +297,22 @@ def guest_from(stored: Mapping[str, Any]) -> GuestMachine:
     return GuestMachine(**{**known, **several})
 
 
+def router_from(stored: Mapping[str, Any]) -> Router:
+    """Return a router from its JSON form."""
+    ports = (
+        RouterPort(port["segment"], port["mtu"], tuple(port["addresses"]), tuple(port["hosts"]))
+        for port in stored["ports"]
+    )
+    return Router(stored["name"], tuple(ports))
+
+
 def topology_from(stored: Mapping[str, Any]) -> Topology:
     """Return a topology from its JSON form (the fields of the dataclasses; ``guests`` is optional)."""
     try:
         return Topology(
             machines=tuple(machine_from(machine) for machine in stored["machines"]),
             guests=tuple(guest_from(guest) for guest in stored.get("guests", ())),
+            routers=tuple(router_from(router) for router in stored.get("routers", ())),
         )
     except (KeyError, TypeError) as error:
         raise TwinError(f"the file is no topology: {error} (see docs/twin.md)") from error

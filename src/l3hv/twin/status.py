@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from l3hv.model.topology import GuestMachine, Machine
+from l3hv.model.topology import GuestMachine, Machine, Router
 from l3hv.twin import guests, network, power
 from l3hv.twin.state import Twin
 
@@ -26,6 +26,17 @@ def report(twin: Twin) -> dict[str, Any]:
         "bare": standing.bare,
         "machines": [_machine(twin, found) for found in standing.topology.machines],
         "guests": [_guest(twin, found) for found in standing.topology.guests],
+        "routers": [_router(twin, found) for found in standing.topology.routers],
+    }
+
+
+def _router(twin: Twin, found: Router) -> dict[str, Any]:
+    namespace = twin.router_namespace(found.name)
+    return {
+        "name": found.name,
+        "namespace": namespace,
+        "state": "up" if network.namespaces(namespace) else "off",
+        "addresses": list(dict.fromkeys(address for port in found.ports for address in port.addresses)),
     }
 
 
@@ -90,6 +101,11 @@ def table(content: dict[str, Any]) -> str:
             rows.append(
                 (found["name"], where, found["interface"], found["client"], found["state"], addresses)
             )
+        text += "\n\n" + _columns(rows)
+    if content["routers"]:
+        rows = [("ROUTER", "NAMESPACE", "STATE", "ADDRESSES")]
+        for found in content["routers"]:
+            rows.append((found["name"], found["namespace"], found["state"], " ".join(found["addresses"])))
         text += "\n\n" + _columns(rows)
     return text
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from l3hv.model.addressing import FAMILIES, family_of_text
+from l3hv.model.addressing import FAMILIES, HOST_LENGTH, family_of_text
 from l3hv.model.choices import Family, Relation
 from l3hv.model.daemons import ADVERTISING_BACK, UNITS
 from l3hv.model.names import LOCAL_OUT
@@ -47,6 +47,11 @@ from l3hv.verify.values import (
 LEARNED_METRIC = 32
 """The kernel metric of BIRD's routes; routes to local guests have a lower one."""
 
+IPV6_METRIC = 1024
+"""The kernel's metric of an IPv6 route that is added without one."""
+TUNNEL_METRIC = 2048
+"""The kernel metric of the routes of tunnel devices to the hosts of their path."""
+
 BY_NETWORKD, BY_TABLES_UNIT, BY_KERNEL = 4, 107, 2
 RESCANS = "l3hv-bird-rescan.service"
 WATCH = "l3hv-bird-watch.timer"
@@ -75,6 +80,7 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *_listeners(plan),
             *_services(plan),
             *_links(plan),
+            *_path_routes(plan),
             *_networkd(plan, guests),
             *_rules(plan),
             *_packet_filter(plan),
@@ -176,6 +182,7 @@ def _networkd(plan: HostPlan, guests: Iterable[GuestPlan]) -> Iterator[Item]:
 def configured_interfaces(plan: HostPlan, guests: Iterable[GuestPlan]) -> list[str]:
     """Return the interfaces that systemd-networkd configures; ``guests`` have their ports."""
     uplinks = [nic.interface for nic in plan.nics] + [uplink.interface for uplink in plan.uplinks]
+    uplinks += [tunnel.interface for tunnel in plan.tunnels]
     return uplinks + [guest.interface for guest in guests]
 
 
@@ -205,16 +212,39 @@ def _links(plan: HostPlan) -> Iterator[Item]:
             Key(Kind.ADDRESSES, interface),
             Addresses.of(f"{address.address}/{address.length}" for address in uplink.addresses),
         )
-        for address in uplink.addresses:
-            metric = 0 if address.family == "ipv4" else 256
-            source = address.address if address.family == "ipv4" else None
-            hop = Hop(None, uplink.interface)
-            yield (
-                Key(Kind.ROUTE, subjects.Route(address.prefix, uplink.vrf or "main")),
-                (KernelRoute("unicast", (hop,), BY_KERNEL, metric, source),),
-            )
+    for tunnel in plan.tunnels:
+        interface = subjects.Interface(tunnel.interface)
+        yield Key(Kind.LINK, interface), Link("up", tunnel.mtu)
+        yield Key(Kind.ADDRESSES, interface), Addresses.of([f"{tunnel.local}/{tunnel.length}"])
     for loopback in plan.loopbacks:
         yield Key(Kind.LOOPBACK, subjects.Address(f"{loopback.address}/{loopback.length}")), True
+
+
+def _path_routes(plan: HostPlan) -> Iterator[Item]:
+    """Yield the routes to the hosts of the paths: by the link, by a router, and by tunnels."""
+    routes: dict[subjects.Route, list[KernelRoute]] = {}
+
+    def add(prefix: str, table: str, route: KernelRoute) -> None:
+        routes.setdefault(subjects.Route(prefix, table), []).append(route)
+
+    for uplink in plan.uplinks:
+        table = uplink.vrf or "main"
+        for address in uplink.addresses:
+            is_ipv4 = address.family == "ipv4"
+            # For an IPv4 subnet of one address the kernel has no route.
+            if not is_ipv4 or address.length < HOST_LENGTH["ipv4"]:
+                metric, source = (0, address.address) if is_ipv4 else (256, None)
+                hop = Hop(None, uplink.interface)
+                add(address.prefix, table, KernelRoute("unicast", (hop,), BY_KERNEL, metric, source))
+            if address.beyond is not None:
+                hop = Hop(address.router, uplink.interface)
+                metric = 0 if is_ipv4 else IPV6_METRIC
+                add(address.beyond, table, KernelRoute("unicast", (hop,), BY_NETWORKD, metric, None))
+    for tunnel in plan.tunnels:
+        hop = Hop(None, tunnel.interface)
+        add(tunnel.prefix, "main", KernelRoute("unicast", (hop,), BY_NETWORKD, TUNNEL_METRIC, None))
+    for subject, several in routes.items():
+        yield Key(Kind.ROUTE, subject), in_order(several)
 
 
 def _rules(plan: HostPlan) -> Iterator[Item]:

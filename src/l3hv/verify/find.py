@@ -20,6 +20,7 @@ from l3hv.verify import subjects
 from l3hv.verify.check import Key, Kind
 from l3hv.verify.expect import (
     BY_KERNEL,
+    BY_NETWORKD,
     BY_TABLES_UNIT,
     DIGITS,
     HOST,
@@ -185,6 +186,11 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             planned = {f"{address.address}/{address.length}" for address in uplink.addresses}
             here = _addresses(seen, uplink.interface, planned)
             yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
+    for tunnel in plan.tunnels:
+        if (link := seen["links"].get(tunnel.interface)) is not None:
+            yield Key(Kind.LINK, subjects.Interface(tunnel.interface)), _port_link(link)
+            here = _addresses(seen, tunnel.interface, {f"{tunnel.local}/{tunnel.length}"})
+            yield Key(Kind.ADDRESSES, subjects.Interface(tunnel.interface)), here
     planned = {f"{loopback.address}/{loopback.length}" for loopback in plan.loopbacks}
     # A match of length 0 is the default route, which matches every address.
     of_fabric = tuple(match for table in plan.routing.tables for match in table.accepts if match.high)
@@ -258,6 +264,7 @@ def _is_harmless(plan: HostPlan, family: str, rule: Mapping[str, Any]) -> bool:
 def _interfaces(plan: HostPlan) -> set[str]:
     """Return the interfaces of the fabric."""
     uplinks = {uplink.interface for uplink in plan.uplinks} | {nic.interface for nic in plan.nics}
+    uplinks |= {tunnel.interface for tunnel in plan.tunnels}
     return uplinks | {guest.interface for guest in plan.guests} | {vrf.name for vrf in plan.vrfs}
 
 
@@ -353,6 +360,8 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     """Yield the routes that BIRD did not make; routes to one prefix in one table are one value."""
     last_resorts = {(last.table, last.family, last.prefix): last.metric for last in plan.last_resorts}
     vrfs = {vrf.name for vrf in plan.vrfs}
+    beyond = {address.beyond for uplink in plan.uplinks for address in uplink.addresses}
+    beyond |= {tunnel.prefix for tunnel in plan.tunnels}
     found: dict[Key, list[KernelRoute]] = {}
     for name, routes in seen["routes"].items():
         table, family = _table_and_family(name)
@@ -370,7 +379,10 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             if table in vrfs and route["protocol"] == BY_KERNEL and not _is_connected(route):
                 continue
             if table == "main":
-                if route["protocol"] != BY_KERNEL or route["prefix"].startswith(("fe80:", "ff00:")):
+                is_planned = route["prefix"] in beyond and route["protocol"] == BY_NETWORKD
+                if route["prefix"].startswith(("fe80:", "ff00:")) or not (
+                    is_planned or route["protocol"] == BY_KERNEL
+                ):
                     continue
             elif route["metric"] == last_resorts.get((table, family, prefix)):
                 key = Key(Kind.LAST_RESORT, subjects.LastResort(table, family, prefix))
@@ -426,6 +438,7 @@ def _ports(plan: HostPlan, seen: Observation) -> Iterator[Item]:
         yield Key(Kind.NEIGHBOR, subjects.Neighbor(entry["guest"], entry["address"])), entry["mac"]
     planned = {guest.interface for guest in plan.guests}
     watched = {"lo"} | {nic.interface for nic in plan.nics} | {uplink.interface for uplink in plan.uplinks}
+    watched |= {tunnel.interface for tunnel in plan.tunnels}
     for interface in sorted(set(links) - planned - watched):
         stray = StrayPort(links[interface]["mac"], _addresses(seen, interface, set()))
         yield Key(Kind.STRAY_PORT, subjects.Interface(interface)), stray

@@ -59,6 +59,8 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
     unused += () if planned.closed_uplinks or planned.domains else FOR_HYPERVISORS
     sets: dict[str, Iterable[str]] = {name: getattr(planned, name) for name in VALUES if name not in unused}
     sets |= {name: map(" . ".join, getattr(planned, name)) for name in CONCATENATED}
+    if planned.outer4 or planned.outer6:
+        sets |= {name: map(" . ".join, getattr(planned, name)) for name in ("outer4", "outer6")}
     for domain in planned.domains:
         sets[f"ports_{domain.name}"] = domain.interfaces
         sets[f"open_ports_{domain.name}"] = domain.open_interfaces

@@ -212,6 +212,8 @@ def read_kernel(plan: Plan) -> Kernel:
         name: [ip_interface(address["address"]).network for address in here]
         for name, here in addresses.items()
     }
+    for tunnel in plan["tunnels"]:
+        on_link.setdefault(tunnel["interface"], []).append(ip_interface(tunnel["prefix"]).network)
     routes, learned = read_tables(plan, links, on_link)
     by_name = {link["name"]: link for link in links.values()}
     return Kernel(by_name, indexes, addresses, rules, routes, learned, neighbors)

@@ -155,7 +155,7 @@ def read_tables(
                 else:
                     here += [dict(route, protocol=PROTOCOL_BIRD) for route in by_bird.routes]
             # From main, take only the routes of the plan's interfaces, and the default route.
-            interfaces = {uplink["interface"] for uplink in plan["uplinks"]}
+            interfaces = {uplink["interface"] for uplink in (*plan["uplinks"], *plan["tunnels"])}
             own[f"main {family}"] = [
                 route
                 for route in (
