@@ -29,6 +29,8 @@ KEPT = {
         "link-local-gateway",
         "mesh",
         "mesh_of_blocks",
+        "ipip",
+        "tunnel_of_two_hosts",
         "ndp-proxy",
         "one_path",
         "owned",

@@ -89,9 +89,7 @@ def read_tunnel_names(fields: Fields) -> dict[Place, str]:
 # Relations.
 
 
-def resolved_tunnel_names(
-    names: Mapping[Place, str], common: Common, notes: Notes
-) -> tuple[TunnelName, ...]:
+def resolved_tunnel_names(names: Mapping[Place, str], common: Common, notes: Notes) -> tuple[TunnelName, ...]:
     """Return the names in the order of paths; a group may name devices of paths that a host does not use."""
     valid = []
     for (path, domain, family), interface in names.items():
@@ -154,9 +152,7 @@ def _check_router(
         return  # another problem of the host
     own = ip_address(host.address_in(network))
     if router.ip == own:
-        notes.add(
-            where, str(router), f"{own} is the host's own address.", "Name the router of its subnet."
-        )
+        notes.add(where, str(router), f"{own} is the host's own address.", "Name the router of its subnet.")
     elif router.network.prefixlen < router.max_prefixlen and own not in router.network:
         notes.add(
             where,
@@ -175,15 +171,16 @@ def check_encapsulation(host: HostIntent, common: Common, notes: Notes) -> None:
         notes.add(
             "l3hv_daemon",
             settings.daemon,
-            f"l3hv configures neighbours in other subnets (l3hv_encapsulation) only with BIRD 2 and 3, not with"
-            f" {'BIRD 1.6' if settings.daemon == 'bird1' else TITLES[settings.daemon]}.",
+            "l3hv configures neighbours in other subnets (l3hv_encapsulation) only with BIRD 2 and 3, not"
+            f" with {'BIRD 1.6' if settings.daemon == 'bird1' else TITLES[settings.daemon]}.",
             "Choose bird2 or bird3.",
         )
     if settings.failure_profile == "link":
         notes.add(
             "l3hv_failure_profile",
             settings.failure_profile,
-            "With l3hv_encapsulation a router is between two hosts: neither loses its carrier when the other fails.",
+            "With l3hv_encapsulation a router is between two hosts: neither loses its carrier when the other"
+            " fails.",
             "Choose bfd_llgr or bfd.",
         )
     if host.uses_vrfs:

@@ -11,6 +11,15 @@ from typing import Any, Literal
 
 from l3hv.intent.blocks import blocks_of
 from l3hv.intent.claims import guest_claims
+from l3hv.intent.encapsulation import (
+    check_encapsulation,
+    has_tunnels,
+    outer_header,
+    read_routers,
+    read_tunnel_names,
+    resolved_routers,
+    resolved_tunnel_names,
+)
 from l3hv.intent.fabric import COMMON_KEYS, LEAST_IPV6_MTU, OPTION_BYTES, mtu, path_name
 from l3hv.intent.guests import (
     LONGEST_INTERFACE,
@@ -20,15 +29,6 @@ from l3hv.intent.guests import (
     read_guests,
     reference,
     resolve_guests,
-)
-from l3hv.intent.encapsulation import (
-    check_encapsulation,
-    has_tunnels,
-    outer_header,
-    read_routers,
-    read_tunnel_names,
-    resolved_routers,
-    resolved_tunnel_names,
 )
 from l3hv.intent.shape import (
     Fields,
@@ -1052,9 +1052,8 @@ def _check_interfaces(
     used: dict[str, str] = {}
     if host.uses_vrfs:
         used = {domain: f"the VRF of {domain} (l3hv_data_plane)" for domain in host.domains}
-    for network in _networks(host, common) if has_tunnels(host, common) else ():
-        where = f"l3hv_tunnel_devices.{network.path}.{network.domain}.{network.family}"
-        places[where] = host.tunnel_in(network)
+    for net in _networks(host, common) if has_tunnels(host, common) else ():
+        places[f"l3hv_tunnel_devices.{net.path}.{net.domain}.{net.family}"] = host.tunnel_in(net)
     for uplink in host.uplinks:
         where = f"l3hv_uplinks.{uplink.path}"
         if uplink.nic is not None:

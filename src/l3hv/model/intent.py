@@ -135,8 +135,8 @@ class Pool:
 class Encapsulation:
     """The tunnels in which the packets of guests cross the path between two hosts.
 
-    With ``only_other_subnets`` hosts of one subnet reach each other without a tunnel.  ``hops`` is the largest
-    number of hops between two hosts of a path: 2 if there is one router between them.
+    With ``only_other_subnets`` hosts of one subnet reach each other without a tunnel.  ``hops`` is the
+    largest number of hops between two hosts of a path: 2 if there is one router between them.
     """
 
     only_other_subnets: bool
@@ -388,11 +388,12 @@ class HostIntent:
         return path_address(network, self.id, self.path_addresses)
 
     def router_in(self, network: PathNetwork) -> PathRouter | None:
-        """Return the router to the other subnets of a path's network, or ``None`` if the host has no subnet."""
+        """Return the router to the other subnets of a path's network; ``None`` if it is one subnet."""
         place = (network.path, network.domain, network.family)
-        return next(
-            (one for one in self.routers if (one.path, one.domain, family_of_text(one.address)) == place), None
-        )
+        for router in self.routers:
+            if (router.path, router.domain, family_of_text(router.address)) == place:
+                return router
+        return None
 
     def tunnel_in(self, network: PathNetwork) -> str:
         """Return the name of the tunnel device to the hosts of a path's network."""

@@ -1077,7 +1077,8 @@ class PacketFilter:
     least_ttl: int = 255
     """The least TTL of packets of BGP: 255 if all neighbours are on the link (RFC 5082)."""
     outer4: tuple[tuple[str, str, str], ...] = ()
-    """Triples of an uplink, the host's IPv4 address there, and the prefix from which IPv4 in IPv4 is accepted."""
+    """Triples of an uplink, the host's IPv4 address there, and the prefix from which tunnelled packets are
+    accepted (IPv4 in IPv4)."""
     outer6: tuple[tuple[str, str, str], ...] = ()
     """The same for IPv6 in IPv6."""
 

@@ -79,9 +79,9 @@ class Machine:
     on the segments, and ``daemon`` is the routing daemon that it is installed with (``bird1``, ``bird2``,
     ``bird3``, ``frr``, ``gobgp``).  ``managed`` is false for a router that l3hv does not configure.
 
-    ``needs`` are the features of the kernel that it uses and the host may lack (``vrf``, ``ipip``).  ``emulated`` is
-    true for a machine of QEMU, which has a kernel of its own; others are containers.  ``serves_dhcp`` is true
-    for a DHCP server for guests of other machines.
+    ``needs`` are the features of the kernel that it uses and the host may lack (``vrf``, ``ipip``).
+    ``emulated`` is true for a machine of QEMU, which has a kernel of its own; others are containers.
+    ``serves_dhcp`` is true for a DHCP server for guests of other machines.
     """
 
     name: str

@@ -86,5 +86,7 @@ def next_hop_tables(common: Common, host: HostIntent) -> tuple[NextHopTable, ...
         if subnet is not None:
             here.append(NextHopRoute(subnet, uplink.interface, onlink=False))
     return tuple(
-        NextHopTable(next_hop_table(family), family, tuple(found)) for family, found in routes.items() if found
+        NextHopTable(next_hop_table(family), family, tuple(found))
+        for family, found in routes.items()
+        if found
     )
