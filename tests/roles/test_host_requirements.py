@@ -137,13 +137,34 @@ def test_a_kernel_without_the_module_of_vrfs_is_refused(
         "vlan_interfaces": [],
         "vlans": True,
     }
-    parameters = {**wanted, "vrfs": ["lo"], "main_default_route": None}
+    parameters = {**wanted, "vrfs": ["lo"], "tunnels": [], "main_default_route": None}
     found = module.problems(SimpleNamespace(params=parameters))
     assert found[1:] == [
         f"The kernel {platform.release()} cannot create VRFs (no module vrf). Boot a kernel of which the"
         " modules are installed, as after an upgrade, or set `l3hv_data_plane: rules`."
     ]
     assert module.problems(SimpleNamespace(params={**parameters, "vrfs": []})) == []
+
+
+def test_a_kernel_without_the_module_of_tunnels_is_refused(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_module", lambda name: name != "ip6_tunnel")
+    monkeypatch.setattr(module, "system", lambda: "debian 13")
+    parameters = {
+        "systems": ["debian 13"],
+        "system": None,
+        "interfaces": [],
+        "vlan_interfaces": [],
+        "vlans": True,
+        "vrfs": [],
+        "tunnels": ["ipip", "ip6tnl"],
+        "main_default_route": None,
+    }
+    assert module.problems(SimpleNamespace(params=parameters)) == [
+        f"The kernel {platform.release()} cannot create tunnels (no module ip6_tunnel)."
+        " Boot a kernel of which the modules are installed, or set `l3hv_encapsulation: none`."
+    ]
 
 
 def test_an_interface_with_the_name_of_a_vrf_or_a_vlan_is_refused(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ options:
     type: list
     elements: str
     default: []
+  tunnels:
+    description: The kinds of tunnel devices that the kernel has to create, V(ipip) and V(ip6tnl).
+    type: list
+    elements: str
+    default: []
   vlans:
     description: Whether the kernel has to create 802.1Q interfaces.
     type: bool
@@ -150,6 +155,9 @@ def has_module(name: str) -> bool:
     )
 
 
+MODULES_OF_TUNNELS = {"ipip": "ipip", "ip6tnl": "ip6_tunnel"}
+
+
 def taken_names(vrfs: list[str], vlans: list[str]) -> list[str]:
     """Return a sentence for each interface that has the name of a VRF or a VLAN of the plan, but is none."""
     asked = subprocess.run(
@@ -208,6 +216,12 @@ def problems(module: AnsibleModule) -> list[str]:
             f"The kernel {platform.release()} cannot create VRFs (no module vrf). Boot a kernel of which the"
             " modules are installed, as after an upgrade, or set `l3hv_data_plane: rules`."
         )
+    for kind in parameters["tunnels"]:
+        if not has_module(MODULES_OF_TUNNELS[kind]):
+            found.append(
+                f"The kernel {platform.release()} cannot create tunnels (no module {MODULES_OF_TUNNELS[kind]})."
+                " Boot a kernel of which the modules are installed, or set `l3hv_encapsulation: none`."
+            )
     if parameters["vlans"] and not has_module("8021q"):
         found.append(
             f"The kernel {platform.release()} cannot create 802.1Q interfaces (no module 8021q)."
@@ -266,6 +280,7 @@ def main() -> None:
             "system": {"type": "str"},
             "interfaces": {"type": "list", "elements": "str", "default": []},
             "vrfs": {"type": "list", "elements": "str", "default": []},
+            "tunnels": {"type": "list", "elements": "str", "default": []},
             "vlans": {"type": "bool", "default": False},
             "vlan_interfaces": {"type": "list", "elements": "str", "default": []},
             "main_default_route": {"type": "bool"},

@@ -121,7 +121,7 @@ def _has_network(where: str, value: object, place: Place, common: Common, notes:
         notes.add(
             where,
             str(value),
-            "Only hosts of a fabric with l3hv_encapsulation can be in several subnets of a path.",
+            "The fabric has no tunnels: all hosts of a path share an L2 network.",
             "Remove it, or set l3hv_encapsulation: ipip for the fabric.",
         )
         return False

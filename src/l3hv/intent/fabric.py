@@ -194,14 +194,14 @@ def _encapsulation(fields: Fields) -> Encapsulation | None:
     if isinstance(fields.raw.get(key), dict):
         chosen = fields.mapping(key, {"hops", "kind", "only_other_subnets"})
         key = "kind"
-        chosen.need(key, word, "Write ipip, or none.")
-    if chosen.take(key, word, "none") == "none":
-        return None
+        if chosen.raw.get(key) is None:
+            chosen.notes.add(chosen.path(key), None, "is missing.", "Write ipip, or none.")
     is_mapping = chosen is not fields
-    return Encapsulation(
+    found = Encapsulation(
         only_other_subnets=is_mapping and chosen.take("only_other_subnets", yes_or_no, False),
         hops=chosen.take("hops", hops, DEFAULT_HOPS) if is_mapping else DEFAULT_HOPS,
     )
+    return None if chosen.take(key, word, "none") == "none" else found
 
 
 def _check_presence(fields: Fields, notes: Notes) -> None:
