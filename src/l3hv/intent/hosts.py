@@ -196,6 +196,7 @@ _RESERVED_HOSTS = frozenset(
             "guests",
             "kernel",
             "key",
+            "next",
             "originated",
             "own",
             "pipe",
