@@ -1,6 +1,6 @@
 """IP-in-IP: two hosts in subnets of their own, and a router between them that knows no guest.
 
-The values are those of tests/golden/tunnel_of_two_hosts, but the MTU of the guests is larger than the tunnels'.
+The values are those of tests/golden/tunnel_of_two_hosts. The guests' MTU is larger than the tunnels'.
 """
 
 from __future__ import annotations
@@ -37,14 +37,26 @@ LARGEST = 1480 - 20 - 8
 STRANGER = "192.0.2.66"
 
 
-@pytest.fixture(scope="module")
-def fabric(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+DAEMONS = {
+    "bird2": {},
+    "older-and-newer": {
+        "host-a": ("l3hv_system", "debian12"),
+        "host-b": ("l3hv_daemon", "bird3"),
+    },
+}
+"""The variables of the hosts, by the name of a run: BIRD 2.17 on both, or BIRD 2.0.12 and 3.1."""
+
+
+@pytest.fixture(scope="module", params=DAEMONS)
+def fabric(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Boot and provision the two hosts; emulated machines are slow, so BFD waits for longer."""
     golden = REPOSITORY / "tests" / "golden" / "tunnel_of_two_hosts" / "intent"
     inventory = copy_of(golden, tmp_path_factory.mktemp("ipip"))
     file = inventory / "group_vars" / "all" / "fabric.yml"
     set_variable(file, "l3hv_timers", "{bfd_interval_ms: 500, bfd_multiplier: 5}")
     set_variable(file, "l3hv_guest_mtu", "1500")
+    for host, (variable, value) in DAEMONS[request.param].items():
+        set_variable(inventory / "host_vars" / f"{host}.yml", variable, value)
     remote = {
         "host-a": {(4, "public"): [PODS["pod-b"]]},
         "host-b": {(4, "public"): [PODS["pod-a"]]},

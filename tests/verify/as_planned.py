@@ -21,11 +21,13 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
     """Return the observation of the host of ``plan``, without the ports of its guests in ``absent``."""
     guests = [guest for guest in plan.guests if guest.name not in absent]
     links = {uplink.interface: link(uplink.mtu, master=uplink.vrf) for uplink in plan.uplinks}
+    links |= {tunnel.interface: link(tunnel.mtu) for tunnel in plan.tunnels}
     links |= {guest.interface: link(guest.mtu, guest.gateway_mac, master=guest.vrf) for guest in guests}
     addresses = {
         uplink.interface: [address(f"{a.address}/{a.length}") for a in uplink.addresses]
         for uplink in plan.uplinks
     }
+    addresses |= {tunnel.interface: [address(f"{tunnel.local}/{tunnel.length}")] for tunnel in plan.tunnels}
     addresses |= {guest.interface: [address(gateway) for gateway in guest.gateways] for guest in guests}
     addresses["lo"] = [address(f"{loopback.address}/{loopback.length}") for loopback in plan.loopbacks]
     tables = {table.name: table for table in plan.routing.tables}
@@ -166,7 +168,11 @@ def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, 
         for each in uplink.addresses:
             own = {"prefsrc": each.address} if each.family == "ipv4" else {"metric": 256}
             here = found[f"{uplink.vrf or 'main'} {each.family}"]
-            here.append(route(each.prefix, uplink.interface, **own, protocol=KERNEL))
+            if each.family == "ipv6" or each.length < HOST_LENGTH["ipv4"]:
+                here.append(route(each.prefix, uplink.interface, **own, protocol=KERNEL))
+            if each.beyond is not None:
+                metric = 0 if each.family == "ipv4" else 1024
+                here.append(route(each.beyond, uplink.interface, via=each.router, metric=metric))
             if uplink.vrf is not None:
                 # The table of a VRF also has what the table local has otherwise.
                 here.append(
@@ -182,6 +188,8 @@ def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, 
                     route(prefix, uplink.interface, metric=256, protocol=KERNEL)
                     for prefix in ("fe80::/64", "ff00::/8")
                 ]
+    for tunnel in plan.tunnels:
+        found[f"main {tunnel.family}"].append(route(tunnel.prefix, tunnel.interface, metric=2048))
     for last in plan.last_resorts:
         default = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}[last.family]
         found[f"{last.table} {last.family}"].append(

@@ -15,7 +15,8 @@ from l3hv.plan.announcements import announcements
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.report.entry import Entry
 
-DESIGNS = {name: design(name) for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh")}
+NAMES = ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "ipip")
+DESIGNS = {name: design(name) for name in NAMES}
 DESIGNS["none"] = design("lab", hv1={"l3hv_dhcp": "none"})
 HOSTS = [(name, host) for name, plans in DESIGNS.items() for host in plans]
 
@@ -154,6 +155,42 @@ DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = 
         "mesh",
         with_value(1400, "sizes", "a-public 198.51.100.2"),
         {"size a to hv2 public ipv4"},
+    ),
+    # Tunnels.
+    "a tunnel device that is missing": (
+        "ipip",
+        without("links", "ipip-a-public"),
+        {"link ipip-a-public", "addresses ipip-a-public"},
+    ),
+    "a tunnel device with the MTU of the uplink": (
+        "ipip",
+        with_value(1500, "links", "ip6-a-public", "mtu"),
+        {"link ip6-a-public"},
+    ),
+    "a tunnel device without the host's address": (
+        "ipip",
+        without("addresses", "ipip-a-public", 0),
+        {"addresses ipip-a-public"},
+    ),
+    "a host that has lost its router": (
+        "ipip",
+        without("routes", "main ipv4", 1),
+        {"route 198.51.100.0/24 in main"},
+    ),
+    "a tunnel device without its route": (
+        "ipip",
+        without("routes", "main ipv6", 2),
+        {"route 2001:db8:c633:6400::/120 in main"},
+    ),
+    "a route that leaves the tunnels": (
+        "ipip",
+        with_value(["203.0.113.3/32 via 198.51.100.34 dev a-public"], "learned", "public4", "misdirected"),
+        {"learned routes in public ipv4"},
+    ),
+    "a filter that accepts the tunnels of strangers": (
+        "ipip",
+        added("a-public . 198.51.100.18 . 192.0.2.0/24", "packet_filter", "sets", "inet outer4"),
+        {"set outer4"},
     ),
 }
 
