@@ -80,7 +80,6 @@ def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[
             *_listeners(plan),
             *_services(plan),
             *_links(plan),
-            *_path_routes(plan),
             *_networkd(plan, guests),
             *_rules(plan),
             *_packet_filter(plan),
@@ -204,6 +203,7 @@ def path_to_peer(session: Session) -> subjects.PathToPeer:
 def _links(plan: HostPlan) -> Iterator[Item]:
     for nic in plan.nics:
         yield Key(Kind.LINK, subjects.Interface(nic.interface)), Link("up", nic.mtu)
+    routes = _path_routes(plan)
     for uplink in plan.uplinks:
         vlan, parent = (uplink.vlan.id, uplink.vlan.parent) if uplink.vlan else (None, None)
         interface = subjects.Interface(uplink.interface)
@@ -212,6 +212,11 @@ def _links(plan: HostPlan) -> Iterator[Item]:
             Key(Kind.ADDRESSES, interface),
             Addresses.of(f"{address.address}/{address.length}" for address in uplink.addresses),
         )
+        for address in uplink.addresses:
+            for prefix in (address.prefix, address.beyond):
+                subject = subjects.Route(prefix or "", uplink.vrf or "main")
+                if subject in routes:
+                    yield Key(Kind.ROUTE, subject), in_order(routes[subject])
     for tunnel in plan.tunnels:
         interface = subjects.Interface(tunnel.interface)
         yield Key(Kind.LINK, interface), Link("up", tunnel.mtu)
@@ -220,8 +225,8 @@ def _links(plan: HostPlan) -> Iterator[Item]:
         yield Key(Kind.LOOPBACK, subjects.Address(f"{loopback.address}/{loopback.length}")), True
 
 
-def _path_routes(plan: HostPlan) -> Iterator[Item]:
-    """Yield the routes to the hosts of the paths: by the link, by a router, and by tunnels."""
+def _path_routes(plan: HostPlan) -> dict[subjects.Route, list[KernelRoute]]:
+    """Return the routes to the hosts of the paths: by the link, by a router, and by tunnels."""
     routes: dict[subjects.Route, list[KernelRoute]] = {}
 
     def add(prefix: str, table: str, route: KernelRoute) -> None:
@@ -243,8 +248,7 @@ def _path_routes(plan: HostPlan) -> Iterator[Item]:
     for tunnel in plan.tunnels:
         hop = Hop(None, tunnel.interface)
         add(tunnel.prefix, "main", KernelRoute("unicast", (hop,), BY_NETWORKD, TUNNEL_METRIC, None))
-    for subject, several in routes.items():
-        yield Key(Kind.ROUTE, subject), in_order(several)
+    return routes
 
 
 def _rules(plan: HostPlan) -> Iterator[Item]:
