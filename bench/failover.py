@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
+sys.path[:0] = [str(REPOSITORY / "src"), *(str(REPOSITORY / "tests" / part) for part in ("fabric", "golden"))]
 
-from lab import REFLECTORS, Lab, both_families  # noqa: E402 - after the path is set
+from lab import Lab, both_families  # noqa: E402 - after the path is set
+from machines import REFLECTORS  # noqa: E402 - after the path is set
 
 OUTPUT = REPOSITORY / "build" / "bench" / "failover.json"
 FLOWS = both_families("vm1", "vm3")
@@ -42,7 +43,7 @@ class Event:
 
 
 def each_reflector(verb: str) -> Callable[[Lab], object]:
-    return lambda lab: lab.on_each(REFLECTORS.values(), lambda name: lab.twin(verb, name))
+    return lambda lab: lab.on_each(REFLECTORS, lambda name: lab.twin(verb, name))
 
 
 def verb(*words: str) -> Callable[[Lab], object]:

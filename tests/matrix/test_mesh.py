@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from changed_intents import copy_of, replace, set_variable
 from failures import edited_bird, no_loss, traffic_of_cut, traffic_of_kill
-from lab import GUESTS, INTERNET, Converged, Lab, booted, both_families, remote_guests, wait_for
+from lab import INTERNET, Converged, Lab, booted, both_families, remote_guests, wait_for
+from machines import GUESTS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
