@@ -124,7 +124,7 @@ def _different_mtus(host_slice: HostSlice) -> Iterator[str]:
         for peer in on_path:
             if peer.kind != "route_reflector" and peer.managed:
                 names.setdefault(peer.mtu, []).append(peer.name)
-        if len(names) == 1:
+        if len(names) < 2:
             continue
         listed = "; ".join(f"{mtu}: {first_of(names[mtu], MOST_NAMED)}" for mtu in sorted(names))
         yield (
