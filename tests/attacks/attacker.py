@@ -82,6 +82,11 @@ class Attack:
         """Return the refused prefixes: the added ones, or else its own prefixes with forged attributes."""
         return self.prefixes_for(NAME)
 
+    @property
+    def next_hops(self) -> set[str]:
+        """Return the forged next hops."""
+        return {address for hops in self.next_hop.values() for address in hops.values()}
+
     def prefixes_for(self, machine: str) -> list[str]:
         """Return the refused prefixes in the domains of a machine."""
         domains = {uplink["domain"] for uplink in host_plans()[machine]["uplinks"]}
@@ -116,12 +121,12 @@ def configuration(attack: Attack) -> str:
         ]
         for channel in session["channels"]:
             family, path = int(channel["family"][-1]), session["path"]
-            table = (session["domain"], family)
-            hop = f"bgp_next_hop = {attack.next_hop[table][path]};" if table in attack.next_hop else ""
+            carried = (session["domain"], family)
+            hop = f"bgp_next_hop = {attack.next_hop[carried][path]};" if carried in attack.next_hop else ""
             lines += [
-                f"ipv{family} {{ table {table[0]}{family}; import none;",
+                f"ipv{family} {{ table {session['domain']}{family}; import none;",
                 f"export filter {{ {hop} {attack.statements} accept; }};",
-                f"next hop address {ADDRESSES[table][path]}; }};",
+                f"next hop address {ADDRESSES[carried][path]}; }};",
             ]
         lines.append("}")
     return "\n".join(lines) + "\n"

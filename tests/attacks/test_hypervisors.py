@@ -48,7 +48,7 @@ from attacker import (
 from attacker import NAME as ATTACKER
 from hostile import Log, Victims, following
 from lab import PROTOCOLS, Lab, wait_for
-from machines import MACHINES, VALIDATORS, host_plans
+from machines import HYPERVISORS, MACHINES, VALIDATORS, addresses, host_plans
 from machines import sessions as planned_sessions
 
 from l3hv.plan.policy import REFUSALS
@@ -93,7 +93,7 @@ BLOCKS: tuple[Attack, ...] = (
 if not blocks("hv2", 4):
     BLOCKS = ()  # Each guest is advertised by itself.
 
-RESERVED = (
+RESERVED: tuple[Attack, ...] = (
     public("the gateway", "reserved", "203.0.113.254/32"),
     public("the network address of the pool", "reserved", "203.0.113.0/32"),
     public("the broadcast address of the pool", "reserved", "203.0.113.255/32"),
@@ -491,6 +491,9 @@ def test_announcement_is_refused(
             own_bird.start()  # It has all its sessions again.
         elif attack.reason is not None and not accepted:
             for machine, log in logs.items():
+                if attack.next_hops & addresses(machine):
+                    wait_until_own_address_is_refused(machine, log, marks[machine])
+                    continue
                 prefixes = attack.prefixes_for(machine)
                 wait_until_refused(machine, log, marks[machine], prefixes, WHY[attack.reason])
         if accepted:
@@ -519,6 +522,14 @@ def is_accepted(lab: Lab, prefixes: Sequence[str]) -> bool:
 def wait_until_refused(machine: str, log: Log, mark: int, prefixes: Sequence[str], why: str) -> None:
     words = [f"refused {prefix} from {ATTACKER}_" for prefix in prefixes]
     wait_for(f"the reason in the log of {machine}", lambda: is_refused(log.since(mark), words, why), 10)
+
+
+def wait_until_own_address_is_refused(machine: str, log: Log, mark: int) -> None:
+    """Wait until BIRD has refused a next hop that is an address of its machine, before the filter."""
+    words = "Invalid NEXT_HOP attribute"
+    wait_for(
+        f"the reason in the log of {machine}", lambda: any(words in line for line in log.since(mark)), 10
+    )
 
 
 def is_refused(log: Sequence[str], words: Sequence[str], why: str) -> bool:
@@ -626,8 +637,11 @@ def is_stuck(lab: Lab, reflection: Reflection) -> bool:
     return state.startswith("flush")
 
 
+ANOTHER = next(host for host in HYPERVISORS if host not in (TARGET, ATTACKER))
 REFLECTED = {
-    "another host's originator id": bgp.address(bgp.ORIGINATOR_ID, "172.22.2.1", bgp.OPTIONAL),
+    "another host's originator id": bgp.address(
+        bgp.ORIGINATOR_ID, host_plans()[ANOTHER]["routing"]["router_id"], bgp.OPTIONAL
+    ),
     "a cluster list": bgp.address(bgp.CLUSTER_LIST, "198.51.100.254", bgp.OPTIONAL),
 }
 
