@@ -98,7 +98,9 @@ def anycast_address(family: int) -> str:
 def address_of(guest: str, family: int) -> str:
     """Return the address that a guest gets by DHCP or SLAAC."""
     network = ip_network(prefix_of(guest, family))
-    return str(network[0] if network.num_addresses == 1 else slaac_address(network, mac_of(guest)))
+    if network.num_addresses == 1:
+        return str(network[0])
+    return str(slaac_address(IPv6Network(network), mac_of(guest)))
 
 
 def transparent_prefix() -> str:

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -209,6 +210,11 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
             raise AssertionError(f"{what}: not within {seconds:g} s (last seen: {value!r})")
         time.sleep(0.1)
     return value
+
+
+def _has_begun(begun: Path, process: subprocess.Popen[str]) -> bool:
+    """Return whether a probe has sent its first packets, or has ended."""
+    return begun.exists() or process.poll() is not None
 
 
 def _output(command: list[str], seconds: float) -> str:
@@ -409,7 +415,7 @@ class Lab:
                 )
             try:
                 for wanted, (begun, process) in probes.items():
-                    wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 60)
+                    wait_for(f"flows from {wanted}", partial(_has_begun, begun, process), 60)
                 yield seen
                 ended = [str(wanted) for wanted, (_, process) in probes.items() if process.poll() is not None]
                 for wanted, (_, process) in probes.items():

@@ -631,7 +631,8 @@ def test_all_effects_of_a_foreign_rule_are_read(
     assert [tuple(rule[key] for key in keys) for rule in rules] == effects
 
 
-ODD = [None, True, 7, "text", "@named", "*", [], {}, [None], {"set": None}, {"set": [None, {}, ["a"]]}]
+ODD: list[Any] = [None, True, 7, "text", "@named", "*", [], {}, [None], {"set": None}]
+ODD += [{"set": [None, {}, ["a"]]}]
 ODD += [{"concat": "a"}, {"prefix": "a"}, {"prefix": {"addr": 7}}, {"range": [1]}, {"elem": {}}, {"map": {}}]
 KINDS = ["match", "vmap", "mangle", "xt", "jump", "goto", "accept", "drop", "dnat", "redirect", "tproxy"]
 KINDS += [
