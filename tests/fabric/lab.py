@@ -673,6 +673,10 @@ class Run:
                 counted[host.strip()] = {key: int(value) for key, value in pairs}
         return counted
 
+    def said(self) -> str:
+        """Return output and warnings on one line: Ansible wraps long lines."""
+        return " ".join(f"{self.output} {self.warnings}".split())
+
     def changed_hosts(self) -> Mapping[str, int]:
         return {host: counts["changed"] for host, counts in self.recap().items() if counts["changed"]}
 

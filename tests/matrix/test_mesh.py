@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from changed_intents import copy_of, replace, set_variable
 from failures import edited_bird, no_loss, traffic_of_cut, traffic_of_kill
+from golden_cases import plans
 from lab import INTERNET, Converged, Lab, booted, both_families, remote_guests, wait_for
 from machines import GUESTS
 
@@ -21,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FLOWS = both_families("vm1", "vm3")
 DETECTION_MS = 300
 MARGIN_MS = 100
+PLANS = plans(REPOSITORY / "inventories" / "mesh")
 FORGED = (
     "/^function announce_public4/a if net = 203.0.113.1/32 then accept;",
     "$a protocol static forged { ipv4 { table public4; }; route 203.0.113.1/32 blackhole; }",
@@ -62,11 +64,22 @@ def of_two(fabric: Lab) -> Lab:
     return dataclasses.replace(fabric, converged=converged("hv1", "hv2"))
 
 
-def test_a_hypervisor_joins_without_loss(fabric: Lab) -> None:
-    """A run with all hosts gives each of them its sessions with the new one."""
+def test_a_hypervisor_joins_by_the_runbook_without_loss(fabric: Lab) -> None:
+    """Follow docs/runbooks/add-a-hypervisor.md: preview, apply without --limit, check the machine.
+
+    A run with `--limit` would leave out the other ends of its sessions, and names them.
+    """
+    everyone = {"hv1", "hv2", "hv3", "internet"}
+    limited = fabric.playbook("site.yml", "--check", "--limit", "hv3")
+    assert "This run leaves out hv1, hv2, internet, which must change too" in limited.said()
+    assert fabric.playbook("site.yml", "--check", "--diff").changed_hosts().keys() == everyone
     with no_loss(of_two(fabric), *FLOWS):
-        assert "hv3" in fabric.provision()
+        assert fabric.provision().keys() == everyone
     fabric.wait_until_whole()
+    sessions = fabric.protocols("hv3")
+    assert sessions.keys() == {session["name"] for session in PLANS["hv3"]["routing"]["sessions"]}
+    assert all("Established" in state for state in sessions.values())
+    assert fabric.run("hv3", "birdc show bfd sessions").count(" Up ") == len(sessions)
 
 
 def test_all_guests_reach_each_other_and_the_internet(fabric: Lab) -> None:
@@ -77,7 +90,8 @@ def test_all_guests_reach_each_other_and_the_internet(fabric: Lab) -> None:
 
 def test_another_run_changes_nothing(fabric: Lab) -> None:
     assert fabric.playbook("site.yml", "--check").changed_hosts() == {}
-    assert fabric.provision() == {}
+    with no_loss(fabric, *FLOWS):
+        assert fabric.provision() == {}
 
 
 @pytest.mark.parametrize("path", ["a", "b"])
@@ -101,6 +115,12 @@ def test_a_carrier_loss_costs_no_more(fabric: Lab) -> None:
 
 def test_a_killed_daemon_costs_nothing(fabric: Lab) -> None:
     assert traffic_of_kill(fabric, "hv2", "bird", *FLOWS, seconds=8).lost() == {}
+    fabric.wait_until_converged()
+
+
+def test_a_killed_daemon_of_another_hypervisor_costs_nothing(fabric: Lab) -> None:
+    """hv3 has sessions with both ends of the flows."""
+    assert traffic_of_kill(fabric, "hv3", "bird", *FLOWS, seconds=8).lost() == {}
     fabric.wait_until_converged()
 
 
