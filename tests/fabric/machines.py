@@ -13,19 +13,19 @@ from typing import Any
 
 from golden_cases import INVENTORIES, plans
 
+from l3hv.model.choices import KINDS
 from l3hv.model.text import natural_key
 
 INVENTORY = Path(os.environ.get("L3HV_INVENTORY", INVENTORIES / "lab"))
 """The inventory of the twin: the lab, another design, or a copy in which hosts run another daemon."""
-
-KINDS = ("hypervisor", "route_reflector", "edge_router")
 
 
 @cache
 def host_plans() -> dict[str, dict[str, Any]]:
     """Return the plan of each host: hypervisors, reflectors, edge routers."""
     found = plans(INVENTORY)
-    names = sorted(found, key=lambda name: (KINDS.index(found[name]["kind"]), natural_key(name)))
+    kinds = list(KINDS.values())
+    names = sorted(found, key=lambda name: (kinds.index(found[name]["kind"]), natural_key(name)))
     return {name: found[name] for name in names}
 
 
