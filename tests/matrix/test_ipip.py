@@ -8,21 +8,18 @@ from __future__ import annotations
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
 import pytest
 from changed_intents import copy_of, set_variable
 from lab import Converged, Flows, Lab, booted, wait_for
+from packets import IPV4, ethernet, icmp, ip
 
 from l3hv.twin.network import NAMESPACES, entered
 from l3hv.twin.state import Twin
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "attacks"))
-from packets import IPV4, ethernet, icmp, ip
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -95,7 +92,7 @@ def test_the_router_between_knows_no_guest(fabric: Lab) -> None:
     shown = in_router(fabric, "ip", "-4", "route", "show", "table", "all", "type", "unicast")
     destinations = [line.split()[0] for line in shown.splitlines()]
     assert destinations
-    assert all(ip_network(destination).subnet_of(PATH) for destination in destinations), destinations
+    assert all(IPv4Network(destination).subnet_of(PATH) for destination in destinations), destinations
     assert in_router(fabric, "ip", "-6", "route", "show", "default") == ""
 
 

@@ -219,8 +219,9 @@ def problems(module: AnsibleModule) -> list[str]:
     for kind in parameters["tunnels"]:
         if not has_module(MODULES_OF_TUNNELS[kind]):
             found.append(
-                f"The kernel {platform.release()} cannot create tunnels (no module {MODULES_OF_TUNNELS[kind]})."
-                " Boot a kernel of which the modules are installed, or set `l3hv_encapsulation: none`."
+                f"The kernel {platform.release()} cannot create tunnels (no module"
+                f" {MODULES_OF_TUNNELS[kind]}). Boot a kernel of which the modules are installed, or set"
+                " `l3hv_encapsulation: none`."
             )
     if parameters["vlans"] and not has_module("8021q"):
         found.append(
