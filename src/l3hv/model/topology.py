@@ -11,17 +11,19 @@ class Port:
 
     ``interface`` is the name that the routing configuration uses (``eno1.90`` for a VLAN,
     ``eth1`` for a plain uplink). The cabling decides whether it is a VLAN interface or a port
-    of that name.  ``mtu`` is in bytes.  ``segment`` is ``<path>-<domain>``.
+    of that name.  ``mtu`` is in bytes.  ``link`` names the two ends of a link; it is ``None`` on an L2 path.
+    ``segment`` is ``<link or path>-<domain>``.
     """
 
     interface: str
     path: str
     domain: str
     mtu: int
+    link: str | None = None
 
     @property
     def segment(self) -> str:
-        return f"{self.path}-{self.domain}"
+        return f"{self.link or self.path}-{self.domain}"
 
 
 @dataclass(frozen=True)

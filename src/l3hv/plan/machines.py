@@ -23,7 +23,14 @@ def topology(hosts: Iterable[HostIntent]) -> Topology:
 
 def _machine(host: HostIntent) -> Machine:
     ports = tuple(
-        Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu) for uplink in host.uplinks
+        Port(
+            uplink.interface,
+            uplink.path,
+            uplink.domain,
+            host.settings.mtu,
+            link="-".join(sorted((host.name, uplink.path))) if uplink.link is not None else None,
+        )
+        for uplink in host.uplinks
     )
     settings = host.settings
     return Machine(

@@ -49,7 +49,7 @@ def routing(
     return Routing(
         daemon=daemon,
         programs=programs(settings.daemon, (table.family for table in tables)),
-        asn=common.asn,
+        asn=host.asn or common.asn,
         router_id=identity,
         cluster_id=identity if host.kind == "route_reflector" else None,
         failure_profile=settings.failure_profile,
@@ -60,6 +60,7 @@ def routing(
         session_digests=session_digests(named_sessions, settings.timers, daemon),
         session_keys=tuple(sorted({session.key for session in named_sessions if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
+        advertises_on=_advertises_on(host_slice, named_sessions),
         tables=tables,
         kernel_tables=tuple(dict.fromkeys(table.kernel_table for table in in_kernel if table.kernel_table)),
         multipath=tuple(dict.fromkeys(table.family for table in in_kernel if table.ecmp == "all")),
@@ -72,6 +73,14 @@ def routing(
         ranges=ranges,
         monitoring_group=settings.monitoring_group,
     )
+
+
+def _advertises_on(host_slice: HostSlice, sessions: tuple[Session, ...]) -> tuple[str, ...]:
+    """Return the interfaces of unnumbered links to switches that are not managed."""
+    if not host_slice.common.is_unnumbered or host_slice.host.settings.daemon == "frr":
+        return ()
+    unmanaged = {peer.name for peer in host_slice.peers if not peer.managed}
+    return tuple(session.interface for session in sessions if session.peer in unmanaged)
 
 
 def _prefix_owner(owner: Owner) -> PrefixOwner:
