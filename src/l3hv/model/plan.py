@@ -822,8 +822,8 @@ class Routing:
     awaited_interfaces: tuple[str, ...]
     """The interfaces that must have their IPv6 address before the daemon starts."""
     advertises_on: tuple[str, ...]
-    """The interfaces on which BIRD sends router advertisements: switches that are not managed learn from them
-    the link-local address of this host."""
+    """The interfaces on which BIRD sends router advertisements, from which the neighbours learn the
+    link-local address of this host."""
     tables: tuple[RoutingTable, ...]
     """The tables, one for each domain and family."""
     kernel_tables: tuple[int, ...]

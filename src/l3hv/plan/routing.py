@@ -76,11 +76,10 @@ def routing(
 
 
 def _advertises_on(host_slice: HostSlice, sessions: tuple[Session, ...]) -> tuple[str, ...]:
-    """Return the interfaces of unnumbered links to switches that are not managed."""
+    """Return the unnumbered links of a host with BIRD; FRR advertises by itself where it has such a session."""
     if not host_slice.common.is_unnumbered or host_slice.host.settings.daemon == "frr":
         return ()
-    unmanaged = {peer.name for peer in host_slice.peers if not peer.managed}
-    return tuple(session.interface for session in sessions if session.peer in unmanaged)
+    return tuple(dict.fromkeys(session.interface for session in sessions))
 
 
 def _prefix_owner(owner: Owner) -> PrefixOwner:
