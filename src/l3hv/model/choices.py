@@ -46,3 +46,6 @@ SWITCHES: frozenset[Kind] = frozenset({"leaf", "spine"})
 """The kinds of hosts that forward between links, and advertise the routes of their neighbours to others."""
 
 Relation = Literal["reflector", "client", "reflector_of_path", "mesh", "switch", "attached"]
+
+LINK_RELATIONS: frozenset[Relation] = frozenset({"switch", "attached"})
+"""The relations of neighbours at the ends of a link of leaves and spines."""
