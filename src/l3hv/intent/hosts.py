@@ -268,7 +268,7 @@ def parse_host(
     fields = Fields(notes, "", own_variables, COMMON_KEYS | HOST_KEYS)
     settings = _read_settings(fields)
     interface = junos_interface if settings.daemon == JUNOS else interface_name
-    has_links = common is not None and common.has_links
+    has_links = variables.get("l3hv_underlay") == "leaf_spine"  # also if other common variables are wrong
     uplinks: Interfaces = (
         read_links(fields, "l3hv_uplinks", interface) if has_links else _read_uplinks(fields, interface)
     )

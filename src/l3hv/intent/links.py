@@ -161,14 +161,12 @@ def check_links_of_host(fields: Fields, host: HostIntent, common: Common, notes:
     ):
         if value != ok:
             notes.add(key, value, f"{what}.", f"Remove it, or set {ok}.")
-    if any(choice == "without_default" for _, choice in host.ecmp):
-        message = "With links the default route has its next hops on leaves, not on edge routers."
-        notes.add("l3hv_ecmp", "without_default", message, "Choose all or none.")
+    if choices := sorted({choice for _, choice in host.ecmp} - {"all"}):
+        message = "A host with links uses all of its leaves for every route."
+        notes.add("l3hv_ecmp", ", ".join(choices), message, "Remove it, or choose all.")
     if fields.raw.get("l3hv_path_addresses"):
         message = "The addresses of links follow from the ids of their ends."
         notes.add("l3hv_path_addresses", ", ".join(map(str, fields.raw["l3hv_path_addresses"])), message, "Remove it.")
-    if host.kind == "edge_router" and host.edge_domains != (common.public.name,) and common.private is not None:
-        pass
     if common.is_unnumbered and host.id > MOST_LINKED_ID:
         message = f"{host.id} does not fit into the link-local address of an unnumbered link."
         notes.add("l3hv_id", host.id, message, f"Choose 1 to {MOST_LINKED_ID}.")

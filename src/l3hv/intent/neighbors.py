@@ -87,8 +87,10 @@ class Roster:
         """Yield the hosts at the other ends of a host's links, in the order of the links."""
         own = self._by_name[host.name]
         for link in own.links:
-            other = self._by_name[link.path]
-            there = next(one for one in other.links if one.path == host.name)
+            other = self._by_name.get(link.path)
+            there = next((one for one in other.links if one.path == host.name), None) if other else None
+            if other is None or there is None:
+                continue  # l3hv.intent.links refuses a link with one end
             theirs = tuple(
                 PathAddress(other.name, domain, address)
                 for domain, _, _, address in link_addresses(self._common, own, link, other)
@@ -102,7 +104,9 @@ class Roster:
         own = self._by_name[host.name]
         networks, addresses = [], []
         for link in own.links:
-            for domain, prefix, address, _ in link_addresses(common, own, link, self._by_name[link.path]):
+            if (other := self._by_name.get(link.path)) is None:
+                continue
+            for domain, prefix, address, _ in link_addresses(common, own, link, other):
                 networks.append(PathNetwork(link.path, domain, prefix))
                 addresses.append(PathAddress(link.path, domain, address))
         return replace(common, networks=tuple(networks)), replace(host, path_addresses=tuple(addresses))

@@ -100,8 +100,6 @@ def read_fabric(
         host: entry for host, entry in index.hosts.items() if host in kinds and host not in reading.hosts
     }
     fabric = AllHosts.of(reading.common, reading.hosts, remembered)
-    if broken := [*link_problems(reading.common, fabric.members)]:
-        raise IntentError([*broken, *stray_problems(unread)])  # no host with such a link has a slice
     slices = {
         host: fabric.slice_of(intent, is_written=host in touched) for host, intent in reading.hosts.items()
     }
