@@ -15,9 +15,7 @@ from l3hv.model.errors import IntentError
 from l3hv.plan.rules import rule_problems
 
 HERE = Path(__file__).parent
-SOUND = {
-    name: yaml.safe_load((HERE / f"sound_{name}.yaml").read_text()) for name in ("intent", "leaf_spine")
-}
+SOUND = {name: yaml.safe_load((HERE / f"sound_{name}.yaml").read_text()) for name in ("intent", "leaf_spine")}
 """Valid intents: a case changes ``intent``, or the one that it names in ``of``."""
 CASES = sorted(HERE.glob("*.yml"))
 

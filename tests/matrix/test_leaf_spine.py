@@ -42,7 +42,8 @@ FORGED = (
 def converged() -> Converged:
     """Return the converged state: hypervisors have two next hops, and of switches only the sessions count."""
     remote = {host: remote_guests(host, OWNERS, "default") for host in OWNERS.values()}
-    return Converged({**remote, "internet": remote_guests("internet", OWNERS), **dict.fromkeys(SWITCHES, {})})
+    remote["internet"] = remote_guests("internet", OWNERS)
+    return Converged({**remote, **{switch: {} for switch in SWITCHES}})
 
 
 def traffic_of_crash(fabric: Lab, machine: str, *flows: Flows, seconds: float) -> Traffic:
@@ -114,14 +115,16 @@ def test_a_leaf_refuses_the_guest_of_another_hypervisor_and_a_default_route(fabr
         sent = "birdc show route export leaf1_public"
         wait_for("the announcement", lambda: "203.0.113.1/32" in fabric.run("hv2", sent), 20)
         wait_for("its arrival", lambda: fabric.run("leaf1", "sleep 3; echo done"), 20)
-        now = fabric.run("leaf1", "ip route show table public 203.0.113.1; ip route show table public default")
+        now = fabric.run(
+            "leaf1", "ip route show table public 203.0.113.1; ip route show table public default"
+        )
         assert now == had
         assert fabric.reached("vm4", ["203.0.113.1"]) == {"203.0.113.1"}
     fabric.wait_until_converged()
 
 
 def test_guests_do_not_reach_bgp_of_a_leaf(fabric: Lab) -> None:
-    """A leaf has an address in the fabric, its loopback, and drops BGP that does not come from a neighbour."""
+    """A leaf has an address in the fabric, its loopback, and drops BGP that no neighbour sends."""
     leaf = "172.22.2.11"
     assert fabric.run("hv1", f"ping -c 1 -W 2 {leaf}")
     refused = f"busybox nc -w 2 {leaf} 179 </dev/null && echo open || echo closed"

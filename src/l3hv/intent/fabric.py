@@ -160,9 +160,9 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
     fields = Fields(notes, "", {key: variables[key] for key in COMMON_KEYS if key in variables})
     local_out = fields.mapping("l3hv_local_out", {"table"})
     number = fields.need("l3hv_asn", asn, "Give the fabric an AS number, for example 65000.")
-    underlay = fields.take("l3hv_underlay", OneOf[Underlay](*UNDERLAYS), "l2")
+    underlay: Underlay = fields.take("l3hv_underlay", OneOf[Underlay](*UNDERLAYS), "l2")
     has_links = underlay == "leaf_spine"
-    links = fields.take("l3hv_links", OneOf[Links](*LINKS), "unnumbered")
+    links: Links = fields.take("l3hv_links", OneOf[Links](*LINKS), "unnumbered")
     remedy = "Describe all paths of the fabric here; name the path of a reflector in l3hv_path."
     networks = _networks(fields.mapping("l3hv_paths", remedy=remedy), link_name if has_links else path_name)
     local_out_table = local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE)
@@ -221,7 +221,11 @@ def _check_presence(fields: Fields, notes: Notes, *, has_paths: bool) -> None:
     paths = fields.raw.get("l3hv_paths")
     is_leaf_spine = fields.raw.get("l3hv_underlay") == "leaf_spine"
     if not paths and has_paths:
-        message = "Give each leaf and spine a prefix for its links." if is_leaf_spine else "Describe at least one path."
+        message = (
+            "Give each leaf and spine a prefix for its links."
+            if is_leaf_spine
+            else "Describe at least one path."
+        )
         notes.add("l3hv_paths", None, "is missing.", message)
     elif isinstance(paths, dict) and len(paths) > MOST_PATHS and not is_leaf_spine:
         notes.add("l3hv_paths", paths, f"There are {len(paths)} paths.", f"Use at most {MOST_PATHS}.")
@@ -313,9 +317,7 @@ def _domains(
     return tuple(sorted(parsed, key=lambda domain: (domain.kind != "public", domain.name)))
 
 
-def _domain(
-    name: str, fields: Fields, networks: tuple[PathNetwork, ...], *, is_unnumbered: bool
-) -> Domain:
+def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...], *, is_unnumbered: bool) -> Domain:
     loopbacks = fields.mapping("loopbacks", _FAMILY_KEYS)
     path_families = {net.family for net in networks if net.domain == name}
     families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or path_families

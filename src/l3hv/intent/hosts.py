@@ -22,7 +22,6 @@ from l3hv.intent.guests import (
     resolve_guests,
 )
 from l3hv.intent.links import (
-    Interfaces,
     check_links_of_host,
     host_asn,
     private_asn,
@@ -269,7 +268,7 @@ def parse_host(
     settings = _read_settings(fields)
     interface = junos_interface if settings.daemon == JUNOS else interface_name
     has_links = variables.get("l3hv_underlay") == "leaf_spine"  # also if other common variables are wrong
-    uplinks: Interfaces = (
+    uplinks: dict[str, Any] = (
         read_links(fields, "l3hv_uplinks", interface) if has_links else _read_uplinks(fields, interface)
     )
     downlinks = read_links(fields, "l3hv_downlinks", interface)
@@ -293,7 +292,7 @@ def parse_host(
         id=number,
         settings=settings,
         uplinks=(
-            resolve_links(uplinks, downlinks, kind, edge_domains, common, notes)
+            resolve_links(uplinks, downlinks, common, edge_domains if kind == "edge_router" else None, notes)
             if common.has_links
             else _resolve_uplinks(uplinks, kind, edge_domains, common, notes)
         ),

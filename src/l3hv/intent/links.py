@@ -7,20 +7,20 @@ has an interface for each domain.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from l3hv.intent.fabric import link_name
 from l3hv.intent.guests import LONGEST_INTERFACE, reference
 from l3hv.intent.shape import Fields, Notes, Text, Unfit, WholeNumber
 from l3hv.model.choices import SWITCHES, DaemonName, Kind
 from l3hv.model.errors import Problem
-from l3hv.model.intent import Common, HostIntent, Link, Member, UplinkIntent
+from l3hv.model.intent import Common, Domain, HostIntent, Link, Member, UplinkIntent
 from l3hv.model.text import natural_key
 
 if TYPE_CHECKING:
     from l3hv.model.addressing import Network
 
-Interfaces = Mapping[str, "str | Mapping[str, str] | None"]
+Interfaces = dict[str, "str | dict[str, str] | None"]
 """By the neighbour: the NIC that carries all domains, the interface of each domain, or None for names that
 follow from the neighbour's name."""
 
@@ -56,12 +56,13 @@ def read_links(fields: Fields, key: str, name_of_interface: Text) -> Interfaces:
     if isinstance(raw, (list, tuple)):
         return dict.fromkeys(fields.take_all(key, link_name))
     nested = fields.mapping(key, remedy="List the names of the neighbours, or map each to its interfaces.")
-    found: dict[str, str | Mapping[str, str] | None] = {}
+    found: Interfaces = {}
     for name, value in nested.names(link_name):
         if isinstance(value, dict):
             domains = nested.nested(nested.path(name), value)
             found[name] = {
-                domain: domains.need(domain, name_of_interface, "Name its interface, or remove the domain.") or ""
+                domain: domains.need(domain, name_of_interface, "Name its interface, or remove the domain.")
+                or ""
                 for domain, _ in domains.names(reference)
             }
         else:
@@ -70,25 +71,32 @@ def read_links(fields: Fields, key: str, name_of_interface: Text) -> Interfaces:
 
 
 def resolve_links(
-    uplinks: Interfaces,
-    downlinks: Interfaces,
-    kind: Kind,
-    edge_domains: Collection[str],
-    common: Common,
-    notes: Notes,
+    uplinks: Interfaces, downlinks: Interfaces, common: Common, served: Collection[str] | None, notes: Notes
 ) -> tuple[UplinkIntent, ...]:
-    """Return one interface for each link and domain: those to hosts above first, each sorted by name."""
+    """Return one interface for each link and domain: those to hosts above first, each sorted by name.
+
+    ``served`` are the domains of an edge router; other hosts have all domains.
+    """
+    domains = tuple(d for d in common.domains if served is None or d.name in served)
     resolved: list[UplinkIntent] = []
     for name in sorted(uplinks, key=natural_key):
-        resolved += _resolve("l3hv_uplinks", name, uplinks[name], "up", kind, edge_domains, common, notes)
+        resolved += _resolve("up", name, uplinks[name], domains, common.domains, notes=notes)
     for name in sorted(downlinks, key=natural_key):
-        resolved += _resolve("l3hv_downlinks", name, downlinks[name], "down", kind, edge_domains, common, notes)
+        resolved += _resolve("down", name, downlinks[name], domains, common.domains, notes=notes)
     return tuple(resolved)
 
 
-def _resolve(field, name, interfaces, link, kind, edge_domains, common, notes) -> Iterator[UplinkIntent]:
-    where = f"{field}.{name}"
-    served = [d for d in common.domains if kind != "edge_router" or d.name in edge_domains]
+def _resolve(
+    link: Literal["up", "down"],
+    name: str,
+    interfaces: str | dict[str, str] | None,
+    served: tuple[Domain, ...],
+    known: tuple[Domain, ...],
+    *,
+    notes: Notes,
+) -> Iterator[UplinkIntent]:
+    """Yield the interfaces of one link; without names in the intent it has all ``served`` domains."""
+    where = f"l3hv_{link}links.{name}"
     if isinstance(interfaces, str):
         for domain in served:
             interface = f"{interfaces}.{domain.vlan}"
@@ -98,20 +106,20 @@ def _resolve(field, name, interfaces, link, kind, edge_domains, common, notes) -
                 notes.add(where, interfaces, message, remedy)
             elif len(interface) > LONGEST_INTERFACE:
                 message = f"The name of the VLAN interface {interface} would have {len(interface)} bytes."
-                remedy = f"The kernel allows {LONGEST_INTERFACE}: give the NIC a shorter name with a systemd.link file."
+                remedy = f"The kernel allows {LONGEST_INTERFACE}: rename the NIC with a systemd.link file."
                 notes.add(where, interfaces, message, remedy)
             else:
                 yield UplinkIntent(name, domain.name, interface, interfaces, link)
         return
     if interfaces is None:
         interfaces = {domain.name: default_interface(name, domain.name) for domain in served}
-    for domain in common.domains:
+    for domain in known:
         if domain.name in interfaces:
             yield UplinkIntent(name, domain.name, interfaces[domain.name], None, link)
-    known = [domain.name for domain in common.domains]
-    for unknown in interfaces.keys() - set(known):
+    names = [domain.name for domain in known]
+    for unknown in interfaces.keys() - set(names):
         message = f"There is no domain {unknown}."
-        notes.add(f"{where}.{unknown}", unknown, message, f"Choose one of {', '.join(known)}.")
+        notes.add(f"{where}.{unknown}", unknown, message, f"Choose one of {', '.join(names)}.")
 
 
 def default_interface(neighbor: str, domain: str) -> str:
@@ -156,7 +164,12 @@ def check_links_of_host(fields: Fields, host: HostIntent, common: Common, notes:
         message = f"l3hv does not configure {settings.daemon} on a host with links."
         notes.add("l3hv_daemon", settings.daemon, message, f"Choose {' or '.join(usable)}.")
     for key, value, ok, what in (
-        ("l3hv_session_layout", settings.session_layout, "multiprotocol", "One session for each domain carries both families on a link"),
+        (
+            "l3hv_session_layout",
+            settings.session_layout,
+            "multiprotocol",
+            "One session for each domain carries both families on a link",
+        ),
         ("l3hv_data_plane", settings.data_plane, "rules", "VRFs are not supported on links"),
     ):
         if value != ok:
@@ -166,7 +179,12 @@ def check_links_of_host(fields: Fields, host: HostIntent, common: Common, notes:
         notes.add("l3hv_ecmp", ", ".join(choices), message, "Remove it, or choose all.")
     if fields.raw.get("l3hv_path_addresses"):
         message = "The addresses of links follow from the ids of their ends."
-        notes.add("l3hv_path_addresses", ", ".join(map(str, fields.raw["l3hv_path_addresses"])), message, "Remove it.")
+        notes.add(
+            "l3hv_path_addresses",
+            ", ".join(map(str, fields.raw["l3hv_path_addresses"])),
+            message,
+            "Remove it.",
+        )
     if common.is_unnumbered and host.id > MOST_LINKED_ID:
         message = f"{host.id} does not fit into the link-local address of an unnumbered link."
         notes.add("l3hv_id", host.id, message, f"Choose 1 to {MOST_LINKED_ID}.")
@@ -187,7 +205,9 @@ def link_problems(common: Common, members: Mapping[str, Member]) -> Iterator[Pro
     yield from _problems_of_defaults(common, members.values())
 
 
-def _problems_of_link(common: Common, host: Member, link: Link, members: Mapping[str, Member]) -> Iterator[Problem]:
+def _problems_of_link(
+    common: Common, host: Member, link: Link, members: Mapping[str, Member]
+) -> Iterator[Problem]:
     is_down = link.path in host.down
     field, other_field = ("l3hv_downlinks", "l3hv_uplinks") if is_down else ("l3hv_uplinks", "l3hv_downlinks")
     other = members.get(link.path)
@@ -201,10 +221,15 @@ def _problems_of_link(common: Common, host: Member, link: Link, members: Mapping
         yield Problem(host.name, field, link.path, message, "Move it to the group leaves, or name a leaf.")
         return
     if above is not None and below is not None:
-        is_possible = below.kind in ("hypervisor", "edge_router") or (below.kind, above.kind) == ("leaf", "spine")
+        is_possible = below.kind in ("hypervisor", "edge_router") or (below.kind, above.kind) == (
+            "leaf",
+            "spine",
+        )
         if not is_possible or (below.kind, above.kind) == ("hypervisor", "spine"):
             message = f"A {above.kind} cannot be above a {below.kind}."
-            yield Problem(host.name, field, link.path, message, "Connect hypervisors to leaves, and leaves to spines.")
+            yield Problem(
+                host.name, field, link.path, message, "Connect hypervisors to leaves, and leaves to spines."
+            )
             return
     there = next((one for one in other.links if one.path == host.name), None)
     is_on_other_side = there is not None and (host.name in other.down) != is_down
@@ -222,15 +247,22 @@ def _problems_of_link(common: Common, host: Member, link: Link, members: Mapping
         return
     for name in link.domains:
         prefixes = [net.prefix for net in common.link_prefixes if (net.path, net.domain) == (host.name, name)]
-        families = [family for family in common.domain(name).families]
+        families = common.domain(name).families
         if len(prefixes) < len(families):
             message = f"{host.name} has no prefix for each of {' and '.join(families)} in {name}."
             remedy = f"Add l3hv_paths.{host.name}.{name}: the links of {host.name} are cut from it."
-            yield Problem(host.name, "l3hv_paths", None, message, remedy)
+            yield Problem(host.name, "l3hv_paths", "", message, remedy)
         for prefix in prefixes:
             if other.id >= links_of(prefix):
-                message = f"{other.id}, the id of {other.name}, does not fit in {prefix}: it has {links_of(prefix)} links."
-                yield Problem(host.name, f"l3hv_paths.{host.name}.{name}", str(prefix), message, "Choose a shorter prefix.")
+                number = f"{other.id}, the id of {other.name},"
+                message = f"{number} does not fit in {prefix}: it has {links_of(prefix)} links."
+                yield Problem(
+                    host.name,
+                    f"l3hv_paths.{host.name}.{name}",
+                    str(prefix),
+                    message,
+                    "Choose a shorter prefix.",
+                )
 
 
 def links_of(prefix: Network) -> int:
@@ -243,22 +275,35 @@ def _problems_of_numbers(members: Iterable[Member]) -> Iterator[Problem]:
     for host in sorted(members, key=lambda member: natural_key(member.name)):
         other = users.setdefault(host.asn, host)
         if other is not host and not host.kind == other.kind == "spine":
-            message = f"{host.asn} is also the AS number of {other.name}: each would refuse the routes of the other."
-            yield Problem(host.name, "l3hv_host_asn", host.asn, message, "Choose a number that no other host has.")
+            message = f"{host.asn} is also the AS number of {other.name}, which would refuse its routes."
+            yield Problem(
+                host.name, "l3hv_host_asn", str(host.asn), message, "Choose a number that no other host has."
+            )
 
 
 def _problems_of_defaults(common: Common, members: Iterable[Member]) -> Iterator[Problem]:
     """Yield a problem for each private default route beside switches whose daemon has one table for all."""
     hosts = list(members)
-    single = next((host.name for host in hosts if host.kind in SWITCHES and host.managed and host.daemon == "frr"), None)
+    single = next(
+        (host.name for host in hosts if host.kind in SWITCHES and host.managed and host.daemon == "frr"), None
+    )
     for host in hosts:
         for domain in host.edge_domains:
             if single is not None and domain != common.public.name:
-                message = f"FRR of {single} has one table for all domains, and only {common.public.name} can have a default route."
-                yield Problem(host.name, "l3hv_edge_domains", domain, message, f"Remove {domain}, or choose l3hv_daemon: bird2 for leaves and spines.")
+                public = common.public.name
+                message = f"FRR of {single} has one table for all domains: only {public} has a default route."
+                yield Problem(
+                    host.name,
+                    "l3hv_edge_domains",
+                    domain,
+                    message,
+                    f"Remove {domain}, or choose l3hv_daemon: bird2 for leaves and spines.",
+                )
 
 
-def link_addresses(common: Common, own: Member, link: Link, other: Member) -> Iterator[tuple[str, Network, str, str]]:
+def link_addresses(
+    common: Common, own: Member, link: Link, other: Member
+) -> Iterator[tuple[str, Network, str, str]]:
     """Yield, for each domain of a link, its prefix, the own address and the neighbour's.
 
     An unnumbered link has the link-local addresses ``fe80::DOMAIN:OWN:OTHER``, with 1 for the public domain
@@ -275,7 +320,8 @@ def link_addresses(common: Common, own: Member, link: Link, other: Member) -> It
             number = 1 if domain.kind == "public" else 2
             prefix = IPv6Network("fe80::/64")
             ends = [
-                str(prefix[(number << 32) | (one.id << 16) | two.id]) for one, two in ((own, other), (other, own))
+                str(prefix[(number << 32) | (one.id << 16) | two.id])
+                for one, two in ((own, other), (other, own))
             ]
             yield name, prefix, ends[0], ends[1]
             continue

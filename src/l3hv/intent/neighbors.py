@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-
 from dataclasses import replace
 
 from l3hv.intent.links import link_addresses
@@ -98,7 +97,7 @@ class Roster:
             yield _peer(other, replace(there, path=other.name, domains=link.domains, addresses=theirs))
 
     def with_links(self, common: Common, host: HostIntent) -> tuple[Common, HostIntent]:
-        """Return the facts of the fabric with the networks of a host's links, and the host with its addresses."""
+        """Return the fabric with the networks of a host's links, and the host with its addresses there."""
         if not common.has_links:
             return common, host
         own = self._by_name[host.name]

@@ -107,7 +107,11 @@ def read_fabric(
     problems += (problem for host_slice in slices.values() for problem in rule_problems(host_slice))
     before = load_applied(place / "applied")
     removed = removals(before, touched, kinds, fabric.guests)
-    needed = {"hypervisor"} if reading.common.is_mesh or reading.common.has_links else {"hypervisor", "route_reflector"}
+    needed = (
+        {"hypervisor"}
+        if reading.common.is_mesh or reading.common.has_links
+        else {"hypervisor", "route_reflector"}
+    )
     if problems or (unread and _is_incomplete(kinds, before, needed)):
         raise IntentError([*problems, *stray_problems(unread)])
 

@@ -76,7 +76,7 @@ def routing(
 
 
 def _advertises_on(host_slice: HostSlice, sessions: tuple[Session, ...]) -> tuple[str, ...]:
-    """Return the unnumbered links of a host with BIRD; FRR advertises by itself where it has such a session."""
+    """Return the unnumbered links of a host with BIRD; FRR advertises itself on those of its sessions."""
     if not host_slice.common.is_unnumbered or host_slice.host.settings.daemon == "frr":
         return ()
     return tuple(dict.fromkeys(session.interface for session in sessions))

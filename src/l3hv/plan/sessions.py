@@ -373,7 +373,11 @@ def _is_passive(host: HostIntent, peer: Peer) -> bool:
     relation = _relation(host, peer)
     if relation in ("reflector", "switch"):
         return False
-    return relation in ("client", "attached") or host.id < peer.id
+    if relation == "attached":
+        # FRR 10 does not call a neighbour while BFD is down, and starts BFD of an end that waits only with
+        # the session: two of them, one of which waits, never find each other again.
+        return not host.settings.daemon == peer.daemon == "frr"
+    return relation == "client" or host.id < peer.id
 
 
 def router_id(common: Common, host: HostIntent) -> str:

@@ -255,7 +255,11 @@ def check_names(topology: Topology) -> None:
                 f"{machine.name} runs Junos, of which the twin has no image: omit --adopt to boot "
                 "a machine without configuration, or test a copy of the inventory with another daemon"
             )
-        if machine.managed and machine.daemon in REFLECTORS_ONLY and machine.kind not in ("route_reflector", *SWITCHES):
+        if (
+            machine.managed
+            and machine.daemon in REFLECTORS_ONLY
+            and machine.kind not in ("route_reflector", *SWITCHES)
+        ):
             raise TwinError(
                 f"{machine.name} runs {TITLES[machine.daemon]}, which l3hv configures only on reflectors: "
                 "omit --adopt, and configure it by './twin exec'"

@@ -397,7 +397,11 @@ def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTabl
 
 def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> Learned:
     total = fabric.total(plan, table)
-    attributes = ((attributes_of(table.prefsrc, METRICS_OF.get(plan.routing.daemon.name)), None),) if total.count else ()
+    attributes = (
+        ((attributes_of(table.prefsrc, METRICS_OF.get(plan.routing.daemon.name)), None),)
+        if total.count
+        else ()
+    )
     return Learned(total.count, total.text[:DIGITS], attributes)
 
 

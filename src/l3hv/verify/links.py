@@ -37,7 +37,7 @@ class Links:
         return sorted(hops[min(hops)]) if hops else []
 
     def _paths(self, owner: str, table: str) -> dict[str, tuple[int, bool]]:
-        """Return the AS path of ``owner``'s routes that each host advertises: its length, and whether a spine is in it."""
+        """Return the length of the AS path that each host advertises, and whether it has a spine."""
         key = (owner, table)
         if key not in self._distances:
             found = {owner: (1, self._kinds.get(owner) == "spine")}
