@@ -98,8 +98,9 @@ def test_a_dead_switch_costs_the_time_of_its_detection(fabric: Lab, machine: str
     fabric.wait_until_converged(120)
 
 
-def test_a_killed_bird_costs_nothing(fabric: Lab) -> None:
-    assert traffic_of_kill(fabric, "hv1", "bird", *FLOWS, seconds=8).lost() == {}
+def test_a_killed_bird_costs_no_more_than_a_dead_link(fabric: Lab) -> None:
+    """FRR removes the routes when BFD of the new BIRD begins, and gets them again within this time."""
+    assert is_within_bound(traffic_of_kill(fabric, "hv1", "bird", *FLOWS, seconds=8))
     fabric.wait_until_converged()
 
 
