@@ -15,7 +15,9 @@ from l3hv.plan.announcements import announcements
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.report.entry import Entry
 
-DESIGNS = {name: design(name) for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh")}
+DESIGNS = {
+    name: design(name) for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "blocks")
+}
 DESIGNS["none"] = design("lab", hv1={"l3hv_dhcp": "none"})
 HOSTS = [(name, host) for name, plans in DESIGNS.items() for host in plans]
 
@@ -155,7 +157,36 @@ DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = 
         with_value(1400, "sizes", "a-public 198.51.100.2"),
         {"size a to hv2 public ipv4"},
     ),
+    # Blocks.
+    "a block whose unused addresses are not dropped": (
+        "blocks",
+        lambda seen: seen["routes"]["public ipv4"].remove(
+            next(route for route in seen["routes"]["public ipv4"] if route["prefix"] == "203.0.113.0/26")
+        ),
+        {"last resort of public ipv4 for 203.0.113.0/26"},
+    ),
+    "a block that is not advertised": (
+        "blocks",
+        with_value(1, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "exported"),
+        {"sent rr1_public ipv4"},
+    ),
+    "blocks of others that are not received": (
+        "blocks",
+        with_value(3, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "imported"),
+        {"received rr1_public ipv4"},
+    ),
+    "a guest that is advertised besides its block": (
+        "blocks",
+        with_value(3, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "exported"),
+        {"sent rr1_public ipv4"},
+    ),
 }
+
+
+def test_a_stranger_that_calls_a_host_of_a_mesh_is_a_warning() -> None:
+    change = with_value(2, "unknown_callers", "198.51.100.9")
+    warned = [check for check in looked_at("mesh", "hv1", change) if check.state == "warning"]
+    assert [check.what for check in warned] == ["stranger 198.51.100.9"]
 
 
 @pytest.mark.parametrize(("name", "change", "expected"), DIFFERENCES.values(), ids=DIFFERENCES)
