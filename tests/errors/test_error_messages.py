@@ -15,14 +15,16 @@ from l3hv.model.errors import IntentError
 from l3hv.plan.rules import rule_problems
 
 HERE = Path(__file__).parent
-SOUND = yaml.safe_load((HERE / "sound_intent.yaml").read_text())
+SOUND = {name: yaml.safe_load((HERE / f"sound_{name}.yaml").read_text()) for name in ("intent", "leaf_spine")}
+"""Valid intents: a case changes ``intent``, or the one that it names in ``of``."""
 CASES = sorted(HERE.glob("*.yml"))
 
 
 def changed(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the common variables and the variables of each host after the changes of a case."""
-    common = SOUND["common"] | case.get("common", {})
-    hosts = {name: dict(variables) for name, variables in SOUND["hosts"].items()}
+    sound = SOUND[case.get("of", "intent")]
+    common = sound["common"] | case.get("common", {})
+    hosts = {name: dict(variables) for name, variables in sound["hosts"].items()}
     for name, changes in case.get("hosts", {}).items():
         if changes is None:
             del hosts[name]
@@ -51,8 +53,9 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
         raise IntentError(problems)
 
 
-def test_the_valid_intent_has_no_problem():
-    check(*changed({}))
+@pytest.mark.parametrize("sound", SOUND)
+def test_the_valid_intent_has_no_problem(sound):
+    check(*changed({"of": sound}))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

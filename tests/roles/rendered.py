@@ -13,6 +13,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from jinja2.utils import missing
 
+from l3hv.model.choices import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "plugins/action"))
 
@@ -24,7 +26,7 @@ PLANS = [
     if "\n    name: junos\n" not in path.read_text(encoding="utf-8")  # nothing is placed on those
 ]
 ROLE_VARIABLES = ROOT / "playbooks/vars/roles.yml"
-GROUPS = {"hypervisor": "hypervisors", "route_reflector": "route_reflectors", "edge_router": "edge_routers"}
+GROUPS = {kind: group for group, kind in KINDS.items()}
 
 
 def trusted(value: Any) -> Any:

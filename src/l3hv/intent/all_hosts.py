@@ -10,6 +10,7 @@ from typing import Protocol
 
 from l3hv.intent.claims import Claim, claims, clashes, holders, largest, owners
 from l3hv.intent.keys import key_problems
+from l3hv.intent.links import link_problems
 from l3hv.intent.neighbors import Roster, edges, member, neighbor_names, peers
 from l3hv.intent.ranges import range_problems
 from l3hv.intent.slices import host_slice
@@ -64,7 +65,7 @@ class AllHosts:
 
     @functools.cached_property
     def _roster(self) -> Roster:
-        return Roster(self.members.values(), self.common.reflection)
+        return Roster(self.members.values(), self.common)
 
     @functools.cached_property
     def _largest(self) -> Largest:
@@ -85,6 +86,7 @@ class AllHosts:
             *clashes(self.claims, self.common),
             *range_problems(members),
             *key_problems(members),
+            *link_problems(self.common, self.members),
             *self._public_servers(),
         ]
 
@@ -114,8 +116,9 @@ class AllHosts:
 
         The owners of prefixes and the relays to a DHCP server are left out if its plan is not written.
         """
+        common, intent = self._roster.with_links(self.common, intent)
         return host_slice(
-            self.common,
+            common,
             intent,
             peers(intent, self._roster),
             self._largest,

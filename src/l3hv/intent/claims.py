@@ -69,6 +69,12 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
     also be unique among all of these in the fabric.
     """
     yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
+    if any(uplink.link is not None for uplink in host.uplinks):
+        # On links addresses and BGP identifiers follow from the ids; l3hv.intent.links compares both ends.
+        yield Claim("id", f"{_EVERYWHERE}.{host.id}", "l3hv_id")
+        if host.kind == "hypervisor":
+            yield Claim("hypervisor", host.name, "inventory_hostname")
+        return
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         yield Claim("id", f"{path}.{host.id}", "l3hv_id")
     if host.kind == "hypervisor":

@@ -36,7 +36,18 @@ from l3hv.model.addressing import (
     is_inside,
     numbers_of,
 )
-from l3hv.model.choices import ANNOUNCEMENTS, REFLECTIONS, Announce, DomainKind, Family, Reflection
+from l3hv.model.choices import (
+    ANNOUNCEMENTS,
+    LINKS,
+    REFLECTIONS,
+    UNDERLAYS,
+    Announce,
+    DomainKind,
+    Family,
+    Links,
+    Reflection,
+    Underlay,
+)
 from l3hv.model.errors import FABRIC, Problem
 from l3hv.model.intent import Common, Domain, Encapsulation, PathNetwork, Pool
 from l3hv.model.text import natural_key
@@ -50,11 +61,13 @@ COMMON_KEYS = frozenset(
         "l3hv_encapsulation",
         "l3hv_fabric",
         "l3hv_gateway_mac",
+        "l3hv_links",
         "l3hv_local_out",
         "l3hv_paths",
         "l3hv_pools",
         "l3hv_reflection",
         "l3hv_rule_priority",
+        "l3hv_underlay",
     }
 )
 """The variables that must be the same for every host."""
@@ -109,6 +122,11 @@ domain_name = Text(
     _RESERVED_DOMAINS,
     "the kernel or BIRD uses them itself",
 )
+link_name = Text(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}",
+    "the name of a host: letters, digits, '.', '_' and '-' (at most 63)",
+    "Name the leaf, spine or host at the other end of the link.",
+)
 path_name = Text(
     r"[a-z0-9]{1,8}",
     "a path's name of lower-case letters and digits (at most 8)",
@@ -147,18 +165,24 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
     fields = Fields(notes, "", {key: variables[key] for key in COMMON_KEYS if key in variables})
     local_out = fields.mapping("l3hv_local_out", {"table"})
     number = fields.need("l3hv_asn", asn, "Give the fabric an AS number, for example 65000.")
+    underlay: Underlay = fields.take("l3hv_underlay", OneOf[Underlay](*UNDERLAYS), "l2")
+    has_links = underlay == "leaf_spine"
+    links: Links = fields.take("l3hv_links", OneOf[Links](*LINKS), "unnumbered")
     remedy = "Describe all paths of the fabric here; name the path of a reflector in l3hv_path."
-    networks = _networks(fields.mapping("l3hv_paths", remedy=remedy))
+    networks = _networks(fields.mapping("l3hv_paths", remedy=remedy), link_name if has_links else path_name)
     local_out_table = local_out.take("table", table_number, DEFAULT_LOCAL_OUT_TABLE)
-    domains = _with_spread_tables(_domains(fields.mapping("l3hv_domains"), networks), local_out_table)
+    domains = _domains(
+        fields.mapping("l3hv_domains"), networks, is_unnumbered=has_links and links == "unnumbered"
+    )
+    domains = _with_spread_tables(domains, local_out_table)
     pools = _pools(fields.mapping("l3hv_pools"), domains)
     common = Common(
         fabric=fields.take("l3hv_fabric", fabric_name, DEFAULT_FABRIC),
         asn=number or 0,
         domains=domains,
         local_out_table=local_out_table,
-        paths=tuple(sorted({net.path for net in networks}, key=natural_key)),
-        networks=_in_order(networks, domains),
+        paths=() if has_links else tuple(sorted({net.path for net in networks}, key=natural_key)),
+        networks=() if has_links else _in_order(networks, domains),
         pools=pools,
         gateway_mac=fields.take("l3hv_gateway_mac", mac, DEFAULT_GATEWAY_MAC),
         rule_priority=fields.take("l3hv_rule_priority", rule_priority, DEFAULT_RULE_PRIORITY),
@@ -166,8 +190,12 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         announce=fields.take("l3hv_announce", OneOf[Announce](*ANNOUNCEMENTS), "guests"),
         reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
         encapsulation=_encapsulation(fields),
+        underlay=underlay,
+        links=links,
+        link_prefixes=_in_order(networks, domains) if has_links else (),
     )
-    _check_presence(fields, notes)
+    _check_links(fields, common, notes)
+    _check_presence(fields, notes, has_paths=not common.is_unnumbered)
     if notes.problems:
         return None, notes.problems
     _check_domain_kinds(common, notes)
@@ -176,7 +204,8 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
     if notes.problems:
         return None, notes.distinct()
     _check_domains(common, notes)
-    _check_paths(common, notes)
+    if not common.has_links:
+        _check_paths(common, notes)
     for pool in common.pools:
         _check_pool(common, pool, notes)
     _check_numbers(common, notes)
@@ -204,14 +233,59 @@ def _encapsulation(fields: Fields) -> Encapsulation | None:
     return None if chosen.take(key, word, "none") == "none" else found
 
 
-def _check_presence(fields: Fields, notes: Notes) -> None:
+def all_networks(common: Common) -> tuple[PathNetwork, ...]:
+    """Return the prefixes of all paths, or those from which the links of leaves and spines are cut."""
+    return common.networks + common.link_prefixes
+
+
+def _check_presence(fields: Fields, notes: Notes, *, has_paths: bool) -> None:
     if not fields.raw.get("l3hv_domains"):
         notes.add("l3hv_domains", None, "is missing.", "Describe at least the domain public.")
     paths = fields.raw.get("l3hv_paths")
-    if not paths:
-        notes.add("l3hv_paths", None, "is missing.", "Describe at least one path.")
-    elif isinstance(paths, dict) and len(paths) > MOST_PATHS:
+    is_leaf_spine = fields.raw.get("l3hv_underlay") == "leaf_spine"
+    if not paths and has_paths:
+        message = (
+            "Give each leaf and spine a prefix for its links."
+            if is_leaf_spine
+            else "Describe at least one path."
+        )
+        notes.add("l3hv_paths", None, "is missing.", message)
+    elif isinstance(paths, dict) and len(paths) > MOST_PATHS and not is_leaf_spine:
         notes.add("l3hv_paths", paths, f"There are {len(paths)} paths.", f"Use at most {MOST_PATHS}.")
+
+
+def _check_links(fields: Fields, common: Common, notes: Notes) -> None:
+    """Note settings that leaves and spines do not have, or that only they have."""
+    if not common.has_links:
+        if fields.raw.get("l3hv_links") is not None:
+            notes.add(
+                "l3hv_links",
+                common.links,
+                "Only a fabric of leaves and spines has links; on L2 paths hosts share a prefix.",
+                "Remove it, or set l3hv_underlay: leaf_spine.",
+            )
+        return
+    if common.is_mesh:
+        notes.add(
+            "l3hv_reflection",
+            common.reflection,
+            "With leaves and spines a host has sessions with its leaves only.",
+            "Remove it, or set l3hv_underlay: l2.",
+        )
+    if common.announce == "blocks":
+        notes.add(
+            "l3hv_announce",
+            common.announce,
+            "Leaves accept each guest by itself: blocks are not supported with leaves and spines.",
+            "Remove it, or set l3hv_underlay: l2.",
+        )
+    if common.is_unnumbered and fields.raw.get("l3hv_paths"):
+        notes.add(
+            "l3hv_paths",
+            ", ".join(map(str, fields.raw["l3hv_paths"])),
+            "Unnumbered links have no prefixes.",
+            "Remove it, or set l3hv_links: numbered.",
+        )
 
 
 def _bgp_keys(fields: Fields) -> tuple[str, ...]:
@@ -236,10 +310,10 @@ def _bgp_keys(fields: Fields) -> tuple[str, ...]:
     return tuple(name for name, _ in kinds)
 
 
-def _networks(paths: Fields) -> tuple[PathNetwork, ...]:
+def _networks(paths: Fields, name: Text) -> tuple[PathNetwork, ...]:
     return tuple(
         PathNetwork(path, domain, prefix)
-        for path, domains in paths.named(path_name)
+        for path, domains in paths.named(name)
         for domain, families in domains.named(domain_name, _FAMILY_KEYS)
         for prefix in _prefixes(families)
     )
@@ -255,16 +329,23 @@ def _prefixes(families: Fields) -> tuple[Network, ...]:
     return tuple(prefix for prefix in prefixes if prefix is not None)
 
 
-def _domains(domains: Fields, networks: tuple[PathNetwork, ...]) -> tuple[Domain, ...]:
+def _domains(
+    domains: Fields, networks: tuple[PathNetwork, ...], *, is_unnumbered: bool
+) -> tuple[Domain, ...]:
     known = {"accept", "families", "kind", "loopbacks", "spread_table", "table", "vlan"}
-    parsed = [_domain(name, fields, networks) for name, fields in domains.named(domain_name, known)]
+    parsed = [
+        _domain(name, fields, networks, is_unnumbered=is_unnumbered)
+        for name, fields in domains.named(domain_name, known)
+    ]
     return tuple(sorted(parsed, key=lambda domain: (domain.kind != "public", domain.name)))
 
 
-def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...]) -> Domain:
+def _domain(name: str, fields: Fields, networks: tuple[PathNetwork, ...], *, is_unnumbered: bool) -> Domain:
     loopbacks = fields.mapping("loopbacks", _FAMILY_KEYS)
     path_families = {net.family for net in networks if net.domain == name}
     families = set(fields.take_all("families", OneOf[Family](*FAMILIES))) or path_families
+    if not families and is_unnumbered:
+        families = set(FAMILIES)
     table = fields.need("table", table_number, "Give the domain a kernel table, for example 90.") or 0
     return Domain(
         name=name,
@@ -432,7 +513,7 @@ def _check_domain_kinds(common: Common, notes: Notes) -> None:
 def _check_references(common: Common, notes: Notes) -> None:
     known = [domain.name for domain in common.domains]
     for place, name in (
-        *((f"l3hv_paths.{net.path}.{net.domain}", net.domain) for net in common.networks),
+        *((f"l3hv_paths.{net.path}.{net.domain}", net.domain) for net in all_networks(common)),
         *((f"l3hv_pools.{pool.name}.domain", pool.domain) for pool in common.pools),
     ):
         if name not in known:
@@ -442,7 +523,9 @@ def _check_references(common: Common, notes: Notes) -> None:
 def _check_domains(common: Common, notes: Notes) -> None:
     for domain in common.domains:
         where = f"l3hv_domains.{domain.name}"
-        path_families = {net.family for net in common.networks if net.domain == domain.name}
+        path_families = {net.family for net in all_networks(common) if net.domain == domain.name}
+        if common.is_unnumbered:
+            path_families = set(domain.families)
         if not path_families:
             notes.add(
                 where,
@@ -690,7 +773,7 @@ def _check_unique(
 def _check_overlaps(common: Common, notes: Notes) -> None:
     """Note prefixes of the fabric that overlap; only prefixes of ``accept`` may contain others."""
     places: list[tuple[Network, str, bool]] = []
-    for net in common.networks:
+    for net in all_networks(common):
         places.append((net.prefix, f"l3hv_paths.{net.path}.{net.domain}.{net.family}", False))
     for domain in common.domains:
         for prefix in domain.loopbacks:

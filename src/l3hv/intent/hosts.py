@@ -30,6 +30,13 @@ from l3hv.intent.guests import (
     reference,
     resolve_guests,
 )
+from l3hv.intent.links import (
+    check_links_of_host,
+    host_asn,
+    private_asn,
+    read_links,
+    resolve_links,
+)
 from l3hv.intent.shape import (
     Fields,
     Notes,
@@ -57,6 +64,7 @@ from l3hv.model.addressing import (
 )
 from l3hv.model.choices import (
     KINDS,
+    SWITCHES,
     Anycast,
     DaemonName,
     DataPlane,
@@ -110,12 +118,14 @@ HOST_KEYS = frozenset(
         "l3hv_data_plane",
         "l3hv_dhcp",
         "l3hv_dhcp_servers",
+        "l3hv_downlinks",
         "l3hv_ecmp",
         "l3hv_ecmp_limit",
         "l3hv_edge_domains",
         "l3hv_failure_profile",
         "l3hv_guest_mtu",
         "l3hv_guests",
+        "l3hv_host_asn",
         "l3hv_id",
         "l3hv_main_default_route",
         "l3hv_managed",
@@ -268,7 +278,13 @@ def parse_host(
     own_variables = {k: v for k, v in variables.items() if isinstance(k, str) and k.startswith("l3hv_")}
     fields = Fields(notes, "", own_variables, COMMON_KEYS | HOST_KEYS)
     settings = _read_settings(fields, outer_header(common))
-    uplinks = _read_uplinks(fields, junos_interface if settings.daemon == JUNOS else interface_name)
+    interface = junos_interface if settings.daemon == JUNOS else interface_name
+    has_links = variables.get("l3hv_underlay") == "leaf_spine"  # also if other common variables are wrong
+    uplinks: dict[str, Any] = (
+        read_links(fields, "l3hv_uplinks", interface) if has_links else _read_uplinks(fields, interface)
+    )
+    downlinks = read_links(fields, "l3hv_downlinks", interface)
+    own_asn = fields.take("l3hv_host_asn", private_asn)
     guests = read_guests(fields)
     number = fields.need("l3hv_id", host_id, "Give the host a number that no other host has.")
     path = fields.take("l3hv_path", _own_path)
@@ -289,18 +305,24 @@ def parse_host(
         kind=kind,
         id=number,
         settings=settings,
-        uplinks=_resolve_uplinks(uplinks, kind, edge_domains, common, notes),
+        uplinks=(
+            resolve_links(uplinks, downlinks, common, edge_domains if kind == "edge_router" else None, notes)
+            if common.has_links
+            else _resolve_uplinks(uplinks, kind, edge_domains, common, notes)
+        ),
         edge_domains=edge_domains,
         addresses=tuple(map(str, addresses)),
         path_addresses=_path_addresses(path_addresses, common, notes),
         management_sources=tuple(map(str, management_sources)),
-        bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), uplinks, common, notes),
+        bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), [*uplinks, *downlinks], common, notes),
         ecmp=_ecmp(fields, common),
         blocks=(),
         guests=(),
         tunnel_names=resolved_tunnel_names(tunnel_names, common, notes),
+        asn=own_asn or host_asn(common, kind, number),
     )
     host = dataclasses.replace(host, routers=resolved_routers(routers, host, common, notes))
+    check_links_of_host(fields, host, common, notes)
     if kind == "hypervisor" and (blocks is not None or settings.managed):
         host = dataclasses.replace(host, blocks=blocks_of(common, host.domains, number, blocks, notes))
     _check_uplinks(host, path, notes)
@@ -523,14 +545,14 @@ def _bgp_keys(
     if isinstance(value, Mapping):
         names = value
         for path, name in names.items():
-            if path in common.paths:
+            if path in (common.paths or paths):
                 _check_key(f"l3hv_bgp_key.{path}", name, common, notes)
                 continue
             key = f"The key {name} is" if name in common.bgp_keys else "A key is"
             message = f"{key} set for a path that the fabric does not have."
             notes.add("l3hv_bgp_key", None, message, f"Choose one of {', '.join(common.paths)}.")
     else:
-        names = {} if value is None else dict.fromkeys(common.paths, value)
+        names = {} if value is None else dict.fromkeys(common.paths or paths, value)
         if names:
             _check_key("l3hv_bgp_key", value, common, notes)
     return tuple((path, names[path]) for path in sorted(paths, key=natural_key) if path in names)
@@ -676,7 +698,7 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
         for n in _networks(host, common)
         if declared_address(n, host.path_addresses) is None
     ]
-    if host.kind == "hypervisor":
+    if host.has_loopbacks:
         for domain in common.domains:
             if domain.name in host.domains:
                 prefixes += [(p, f"{p} (loopbacks, {domain.name})") for p in domain.loopbacks]
@@ -872,7 +894,10 @@ def _check_served_address(host: HostIntent, common: Common, notes: Notes) -> Non
 
 
 def _check_daemon(settings: Settings, kind: Kind, notes: Notes, *, is_mesh: bool) -> None:
-    if settings.daemon in REFLECTORS_ONLY and kind != "route_reflector" and settings.managed:
+    is_switch = kind in SWITCHES
+    if is_switch:
+        pass  # l3hv.intent.links checks the daemons of leaves and spines
+    elif settings.daemon in REFLECTORS_ONLY and kind != "route_reflector" and settings.managed:
         usable = [daemon for daemon in supported_daemons() if daemon not in REFLECTORS_ONLY]
         notes.add(
             "l3hv_daemon",
@@ -915,7 +940,7 @@ def _check_daemon(settings: Settings, kind: Kind, notes: Notes, *, is_mesh: bool
             "its only socket also allows changes.",
             f"Set null for this host, or choose {_one_of(readable)}.",
         )
-    checks_owners = kind == "route_reflector" or (is_mesh and settings.managed)
+    checks_owners = kind in ("route_reflector", "leaf") or (is_mesh and settings.managed)
     if checks_owners and settings.origin_validation == "strict":
         _check_validation(settings, notes)
     if settings.daemon in WITHOUT_RANGES and settings.neighbors == "range" and daemon is not None:
@@ -980,6 +1005,8 @@ def _check_name(name: str, common: Common, notes: Notes) -> None:
     a mesh the names also have that of the path.
     """
     longest = max(len(name) for name in ("shared", *(f"{domain.name}4" for domain in common.domains)))
+    if common.has_links:
+        longest = max(longest, len("private4"))
     if common.is_mesh:
         longest += max(map(len, common.paths), default=0) + len("_")
     room = LONGEST_SYMBOL - len("_") - longest

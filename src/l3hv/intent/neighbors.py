@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from l3hv.model.choices import Reflection
-from l3hv.model.intent import HostIntent, Link, Member, Peer
+from l3hv.intent.links import link_addresses
+from l3hv.model.intent import Common, HostIntent, Link, Member, PathAddress, PathNetwork, Peer
 from l3hv.model.text import natural_key
 
 
@@ -37,14 +38,21 @@ def member(host: HostIntent) -> Member:
         managed=settings.managed,
         ttl_security=settings.ttl_security,
         prefix_limit=settings.prefix_limit,
+        asn=host.asn,
+        down=tuple(dict.fromkeys(uplink.path for uplink in host.uplinks if uplink.link == "down")),
+        edge_domains=host.edge_domains,
     )
 
 
 class Roster:
     """The reflectors, clients and edge routers of a fabric, by path."""
 
-    def __init__(self, members: Iterable[Member], reflection: Reflection) -> None:
-        self._is_mesh = reflection == "mesh"
+    def __init__(self, members: Iterable[Member], common: Common) -> None:
+        self._common = common
+        self._is_mesh = common.is_mesh
+        if common.has_links:
+            members = list(members)
+            self._by_name = {host.name: host for host in members}
         self._reflectors: dict[str, list[Peer]] = {}
         self._clients: dict[str, list[Peer]] = {}
         self._edges: dict[str, list[Peer]] = {}
@@ -54,6 +62,10 @@ class Roster:
                 by_path.setdefault(link.path, []).append(_peer(host, link))
                 if host.kind == "edge_router":
                     self._edges.setdefault(link.path, []).append(_peer(host, link))
+
+    @property
+    def has_links(self) -> bool:
+        return self._common.has_links
 
     def reflectors(self, path: str) -> list[Peer]:
         return self._reflectors.get(path, [])
@@ -69,6 +81,34 @@ class Roster:
             for peer in (self.clients(path) if self._is_mesh else ())
             if peer.name != host.name and "hypervisor" in (peer.kind, host.kind)
         ]
+
+    def linked(self, host: HostIntent) -> Iterator[Peer]:
+        """Yield the hosts at the other ends of a host's links, in the order of the links."""
+        own = self._by_name[host.name]
+        for link in own.links:
+            other = self._by_name.get(link.path)
+            there = next((one for one in other.links if one.path == host.name), None) if other else None
+            if other is None or there is None:
+                continue  # l3hv.intent.links refuses a link with one end
+            theirs = tuple(
+                PathAddress(other.name, domain, address)
+                for domain, _, _, address in link_addresses(self._common, own, link, other)
+            )
+            yield _peer(other, replace(there, path=other.name, domains=link.domains, addresses=theirs))
+
+    def with_links(self, common: Common, host: HostIntent) -> tuple[Common, HostIntent]:
+        """Return the fabric with the networks of a host's links, and the host with its addresses there."""
+        if not common.has_links:
+            return common, host
+        own = self._by_name[host.name]
+        networks, addresses = [], []
+        for link in own.links:
+            if (other := self._by_name.get(link.path)) is None:
+                continue
+            for domain, prefix, address, _ in link_addresses(common, own, link, other):
+                networks.append(PathNetwork(link.path, domain, prefix))
+                addresses.append(PathAddress(link.path, domain, address))
+        return replace(common, networks=tuple(networks)), replace(host, path_addresses=tuple(addresses))
 
     def edges(self, path: str) -> list[Peer]:
         return self._edges.get(path, [])
@@ -90,6 +130,7 @@ def _peer(host: Member, link: Link) -> Peer:
         managed=host.managed,
         ttl_security=host.ttl_security,
         prefix_limit=host.prefix_limit,
+        asn=host.asn,
     )
 
 
@@ -99,6 +140,8 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     Hypervisors and edge routers have sessions only with the reflectors on their paths, or in a mesh with each
     other.  The clients of a reflector that accepts them from a range are not listed.
     """
+    if roster.has_links:
+        return tuple(roster.linked(host))
     neighbors: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         neighbors += (peer for peer in roster.reflectors(path) if peer.name != host.name)
@@ -110,6 +153,8 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
 
 def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:
     """Return the names of all hosts that have sessions with ``host``, including the clients of a range."""
+    if roster.has_links:
+        return [peer.name for peer in roster.linked(host)]
     names: dict[str, None] = {}
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         clients = roster.clients(path) if host.kind == "route_reflector" else roster.mesh(path, host)

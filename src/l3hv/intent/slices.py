@@ -28,7 +28,7 @@ def host_slice(
     hypervisors that spread their guests' anycast prefixes get ``holders``: their slices change with the
     number of other holders.  Only DHCP servers get ``relays``, the hypervisors that relay to an address.
     """
-    is_checking = host.kind == "route_reflector" or common.is_mesh
+    is_checking = host.kind in ("route_reflector", "leaf") or common.is_mesh
     is_strict = is_checking and host.settings.origin_validation == "strict"
     served = host.settings.serves_dhcp_at
     counts = holders() if host.settings.anycast == "spread" and host.anycast else {}

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from l3hv.intent.all_hosts import AllHosts
 from l3hv.intent.claims import claims, clashes
+from l3hv.intent.links import link_problems
+from l3hv.intent.neighbors import member
 from l3hv.inventory.ansible import Inventory, Options, open_inventory
 from l3hv.inventory.files import MOST_STRAYS, Stamp, stamp, stray_problems, stray_sentences, strays
 from l3hv.inventory.hosts import Reading, read_hosts, with_remedies
@@ -108,7 +110,11 @@ def read_fabric(
     problems += (problem for host_slice in slices.values() for problem in rule_problems(host_slice))
     before = load_applied(place / "applied")
     removed = removals(before, touched, kinds, fabric.guests)
-    needed = {"hypervisor"} if reading.common.is_mesh else {"hypervisor", "route_reflector"}
+    needed = (
+        {"hypervisor"}
+        if reading.common.is_mesh or reading.common.has_links
+        else {"hypervisor", "route_reflector"}
+    )
     if problems or (unread and _is_incomplete(kinds, before, needed)):
         raise IntentError([*problems, *stray_problems(unread)])
 
@@ -168,6 +174,8 @@ def read_topology(
     if reading.common is not None and not problems:
         claimed = {host: claims(intent) for host, intent in reading.hosts.items()}
         problems += clashes(claimed, reading.common)
+        members = {host: member(intent) for host, intent in reading.hosts.items()}
+        problems += link_problems(reading.common, members)
     if problems:
         raise IntentError(problems)
     return topology(reading.hosts.values(), reading.common)
@@ -197,7 +205,7 @@ def _read(
         for host, intent in reading.hosts.items()
         if host in touched
     )
-    is_mesh = reading.common is not None and reading.common.is_mesh
+    is_mesh = reading.common is not None and (reading.common.is_mesh or reading.common.has_links)
     if rest and (serves_dhcp or is_mesh or reading.basis != index.basis):
         return read_hosts(inventory, kinds, [*wanted, *rest])
     return reading

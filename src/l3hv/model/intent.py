@@ -22,6 +22,7 @@ from l3hv.model.addressing import (
     numbered,
 )
 from l3hv.model.choices import (
+    SWITCHES,
     Announce,
     Anycast,
     DaemonName,
@@ -33,11 +34,13 @@ from l3hv.model.choices import (
     Family,
     Kind,
     LimitAction,
+    Links,
     Neighbors,
     OriginValidation,
     Reflection,
     SessionLayout,
     System,
+    Underlay,
 )
 from l3hv.model.names import tunnel_device
 from l3hv.model.plan import Owner, Timers
@@ -149,7 +152,10 @@ class Common:
 
     ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
     routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
-    host.  ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
+    host.  ``underlay`` is what connects the hosts: L2 paths that they share, or links between a host and its
+    leaves, and between leaves and spines.  ``links`` tells whether these have prefixes of their own, which
+    are parts of ``link_prefixes``; ``networks`` then has only the links of the host whose plan is computed.
+    ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
     those guests that are outside of its blocks.  ``encapsulation`` is set if the hosts of a path share no L2.
     """
 
@@ -166,6 +172,19 @@ class Common:
     reflection: Reflection
     announce: Announce
     encapsulation: Encapsulation | None = None
+    underlay: Underlay = "l2"
+    links: Links = "unnumbered"
+    link_prefixes: tuple[PathNetwork, ...] = ()
+
+    @property
+    def has_links(self) -> bool:
+        """Whether hosts are connected by links with leaves and spines, and not by L2 paths."""
+        return self.underlay == "leaf_spine"
+
+    @property
+    def is_unnumbered(self) -> bool:
+        """Whether links have only link-local addresses."""
+        return self.has_links and self.links == "unnumbered"
 
     @property
     def is_mesh(self) -> bool:
@@ -217,12 +236,15 @@ class UplinkIntent:
     """One interface of a host on one path for one domain.
 
     ``nic`` carries the interface as a VLAN; it is ``None`` where the intent names the interface itself.
+    With leaves and spines the path is a link, which has the name of the neighbour: ``link`` tells whether
+    that is a leaf or spine above this host (``up``), or a host below this leaf or spine (``down``).
     """
 
     path: str
     domain: str
     interface: str
     nic: str | None
+    link: Literal["up", "down"] | None = None
 
 
 @dataclass(frozen=True)
@@ -350,7 +372,8 @@ class HostIntent:
     follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
     ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
     domain and the choice of routes that may have several next hops.  ``blocks`` are the parts of pools that a
-    hypervisor advertises as a whole.  ``routers`` lead to the other subnets of the paths.
+    hypervisor advertises as a whole.  ``routers`` lead to the other subnets of the paths.  ``asn`` is its AS
+    number: the fabric's, except with leaves and spines.
     """
 
     name: str
@@ -368,11 +391,22 @@ class HostIntent:
     guests: tuple[GuestIntent, ...]
     routers: tuple[PathRouter, ...] = ()
     tunnel_names: tuple[TunnelName, ...] = ()
+    asn: int = 0
 
     @cached_property
     def anycast(self) -> tuple[str, ...]:
         """The anycast prefixes that its guests hold, each once."""
         return tuple(dict.fromkeys(prefix for guest in self.guests for prefix in guest.anycast))
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is a leaf or spine, which advertises the routes of its neighbours to others."""
+        return self.kind in SWITCHES
+
+    @property
+    def has_loopbacks(self) -> bool:
+        """Whether it has one of the loopbacks of each domain."""
+        return self.kind == "hypervisor" or self.is_switch
 
     @property
     def uses_vrfs(self) -> bool:
@@ -436,7 +470,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Member:
-    """The facts about a host that its BGP neighbours need.  ``mtu`` is that of its uplinks, in bytes."""
+    """The facts about a host that its BGP neighbours need.  ``mtu`` is that of its uplinks, in bytes.
+
+    ``down`` are the hosts below a leaf or spine.
+    """
 
     name: str
     kind: Kind
@@ -450,11 +487,14 @@ class Member:
     managed: bool = True
     ttl_security: bool = True
     prefix_limit: int | None = None
+    asn: int = 0
+    down: tuple[str, ...] = ()
+    edge_domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A BGP neighbour on one path."""
+    """A BGP neighbour on one path; with leaves and spines, the path has the neighbour's name."""
 
     name: str
     kind: Kind
@@ -470,6 +510,7 @@ class Peer:
     managed: bool = True
     ttl_security: bool = True
     prefix_limit: int | None = None
+    asn: int = 0
 
     def address_in(self, network: PathNetwork) -> str:
         """Return its address in a path's network."""

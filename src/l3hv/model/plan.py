@@ -705,8 +705,11 @@ class Session:
     """This host's address."""
     neighbor: str
     """The neighbour's address; a prefix if any client in it can be the neighbour."""
+    asn: int
+    """The neighbour's AS number."""
     relation: Relation
-    """The role of the neighbour: reflector, client, another reflector of the path, or a host of the mesh."""
+    """The role of the neighbour: reflector, client, another reflector of the path, or a host of the mesh; on
+    a link the leaf or spine above this host (C(switch)), or a host below this one (C(attached))."""
     passive: bool
     """Whether this host waits for the neighbour to connect."""
     failure_profile: FailureProfile
@@ -885,6 +888,9 @@ class Routing:
     """The names of the secrets of its sessions, keys of C(l3hv_bgp_secrets)."""
     awaited_interfaces: tuple[str, ...]
     """The interfaces that must have their IPv6 address before the daemon starts."""
+    advertises_on: tuple[str, ...]
+    """The interfaces on which BIRD sends router advertisements, from which the neighbours learn the
+    link-local address of this host."""
     tables: tuple[RoutingTable, ...]
     """The tables, one for each domain and family."""
     kernel_tables: tuple[int, ...]

@@ -11,8 +11,9 @@ class Port:
 
     ``interface`` is the name that the routing configuration uses (``eno1.90`` for a VLAN,
     ``eth1`` for a plain uplink). The cabling decides whether it is a VLAN interface or a port
-    of that name.  ``mtu`` is in bytes.  ``segment`` is ``<path>-<domain>``, followed by the host's subnet
-    (``10.240.0.4/32``) if the hosts of the path are in several subnets.
+    of that name.  ``mtu`` is in bytes.  ``link`` names the two ends of a link; it is ``None`` on an L2 path.
+    ``segment`` is ``<link or path>-<domain>``, followed by the host's subnet (``10.240.0.4/32``) if the hosts
+    of the path are in several subnets.
     """
 
     interface: str
@@ -20,10 +21,11 @@ class Port:
     domain: str
     mtu: int
     subnet: str = ""
+    link: str | None = None
 
     @property
     def segment(self) -> str:
-        return f"{self.path}-{self.domain}" + (f"-{self.subnet}" if self.subnet else "")
+        return f"{self.link or self.path}-{self.domain}" + (f"-{self.subnet}" if self.subnet else "")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from l3hv.model.choices import LINK_RELATIONS
 from l3hv.model.plan import HostPlan
 from l3hv.plan.tables import is_advertised
 
@@ -27,6 +28,7 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     ``calls`` are the addresses of its sessions with reflectors: its own and the reflector's.
     ``filtered`` are its guests whose ports drop some traffic of their domain (isolation, allowed sources).
     ``mtus`` are the MTUs of its interfaces in bytes, by path and domain.
+    With leaves and spines, ``links`` has the next hops by neighbour and BIRD table.
     ``bfd`` are the host's own timers: the two ends of a session agree on the slower interval.
     """
     kernel_names = {table.id: table.name for table in plan.table_names}
@@ -59,7 +61,20 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         "kind": plan.kind,
         "bfd": bfd,
         "calls": calls,
+        **({"links": links} if (links := _links(plan)) else {}),
         "filtered": filtered,
         "mtus": mtus,
         "tables": tables,
     }
+
+
+def _links(plan: HostPlan) -> dict[str, dict[str, str]]:
+    """Return the next hops of a host on its links, by neighbour and BIRD table."""
+    links: dict[str, dict[str, str]] = {}
+    for session in plan.routing.sessions:
+        if session.relation in LINK_RELATIONS:
+            for channel in session.channels:
+                for part in channel.carries:
+                    hop = part.accepted_next_hops.partition("/")[0]
+                    links.setdefault(session.peer, {})[part.table] = session.neighbor if hop == "::" else hop
+    return links

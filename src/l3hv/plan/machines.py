@@ -54,7 +54,8 @@ def _port(common: Common | None, host: HostIntent, uplink: UplinkIntent) -> Port
         if host.router_in(network) is not None
     ]
     subnet = subnets[0] if subnets else ""
-    return Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu, subnet)
+    link = None if uplink.link is None else "-".join(sorted((host.name, uplink.path)))
+    return Port(uplink.interface, uplink.path, uplink.domain, host.settings.mtu, subnet, link)
 
 
 def _routers(common: Common | None, hosts: Iterable[HostIntent]) -> Iterator[Router]:

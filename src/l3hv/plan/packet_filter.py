@@ -133,6 +133,8 @@ def _reasons(host: HostIntent, *, has_tunnels: bool) -> tuple[DropReason, ...]:
         return (ROUTING, *outer)
     if host.kind == "route_reflector":
         return (ROUTING, TO_HOST, MULTICAST)
+    if host.is_switch:
+        return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN)
     return (ROUTING, *outer, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
@@ -153,7 +155,8 @@ def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str,
 
 def _machine_prefixes(common: Common, family: Family) -> tuple[str, ...]:
     """Return the prefixes of the fabric's own machines: those of the paths and of the loopbacks."""
-    paths = (str(network.prefix) for network in common.networks)
+    own = () if common.has_links else common.networks
+    paths = (str(network.prefix) for network in own + common.link_prefixes)
     loopbacks = (str(prefix) for domain in common.domains for prefix in domain.loopbacks)
     return _of_family((*paths, *loopbacks), family)
 
@@ -166,7 +169,7 @@ def _domains(
     ``not_open`` are the guest ports with further checks: the filtered ones (isolation, allowed sources), and
     those with a check of the number of IPv6 neighbours.
     """
-    if host.kind != "hypervisor":
+    if host.kind != "hypervisor" and not host.is_switch:
         return
     ports = [(uplink.domain, uplink.interface) for uplink in host.uplinks]
     guest_ports = [(guest.domain, guest.interface) for guest in guests]

@@ -22,8 +22,9 @@ from l3hv.model.plan import (
 from l3hv.model.text import natural_key
 from l3hv.plan.prefix_matches import edge_matches, fabric_matches, match_of_prefix, pool_matches
 from l3hv.plan.sessions import has_own_policies
+from l3hv.plan.tables import has_one_table
 
-WITH_DEFAULT_ROUTE: frozenset[Announcer] = frozenset({"reflectors", "edge_routers"})
+WITH_DEFAULT_ROUTE: frozenset[Announcer] = frozenset({"reflectors", "edge_routers", "switches"})
 """The neighbours that a hypervisor accepts a default route from."""
 
 REFUSALS = tuple(
@@ -95,6 +96,8 @@ def _policies(
     reserved = tuple(_reserved_matches(common, domain, family))
     of_fabric = fabric_matches(common, domain, family)
     of_edges = edge_matches(domain, family)
+    if has_one_table(host) and domain.kind != "public":
+        of_edges = of_edges[1:]  # without the default route: FRR has one table for all domains
     loopbacks = domain.loopback(family)
     table = bird_table(domain.name, family)
     default = tuple(default_next_hops(host_slice, domain, family))
@@ -127,6 +130,7 @@ def _policies(
         yield policy("hypervisors", guests, is_untrusted=True, name=own_policy_name(table, hypervisor))
     yield policy("edge_routers", of_edges)
     yield policy("reflectors", of_fabric if host.kind == "edge_router" else (*of_fabric, *of_edges))
+    yield policy("switches", of_fabric if host.kind == "edge_router" else (*of_fabric, *of_edges))
     yield policy("clients", (*of_fabric, *of_edges))
 
 

@@ -51,7 +51,7 @@ def routing(
     return Routing(
         daemon=daemon,
         programs=programs(settings.daemon, (table.family for table in tables)),
-        asn=common.asn,
+        asn=host.asn or common.asn,
         router_id=identity,
         cluster_id=identity if host.kind == "route_reflector" else None,
         failure_profile=settings.failure_profile,
@@ -62,6 +62,7 @@ def routing(
         session_digests=session_digests(named_sessions, settings.timers, daemon, hops),
         session_keys=tuple(sorted({session.key for session in named_sessions if session.key is not None})),
         awaited_interfaces=awaited_interfaces(common, host),
+        advertises_on=_advertises_on(host_slice, named_sessions),
         tables=tables,
         kernel_tables=tuple(dict.fromkeys(table.kernel_table for table in in_kernel if table.kernel_table)),
         multipath=tuple(dict.fromkeys(table.family for table in in_kernel if table.ecmp == "all")),
@@ -77,6 +78,13 @@ def routing(
         next_hop_tables=next_hop_tables(common, host),
         awaited_tunnels=tuple(tunnel.interface for tunnel in tunnels(common, host)),
     )
+
+
+def _advertises_on(host_slice: HostSlice, sessions: tuple[Session, ...]) -> tuple[str, ...]:
+    """Return the unnumbered links of a host with BIRD; FRR advertises itself on those of its sessions."""
+    if not host_slice.common.is_unnumbered or host_slice.host.settings.daemon == "frr":
+        return ()
+    return tuple(dict.fromkeys(session.interface for session in sessions))
 
 
 def _prefix_owner(owner: Owner) -> PrefixOwner:

@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from l3hv.model.addressing import FAMILIES, Network, family_of_text, numbered
-from l3hv.model.choices import Announcer, FailureProfile, Kind, Relation, SessionLayout
+from l3hv.model.choices import Announcer, FailureProfile, Family, Kind, Relation, SessionLayout
 from l3hv.model.daemons import DAEMONS, WITH_ROA_TABLES, WITHOUT_PEER_ADDRESS
 from l3hv.model.intent import Common, Domain, HostIntent, Largest, PathNetwork, Peer, UplinkIntent
 from l3hv.model.names import (
@@ -45,6 +45,8 @@ ANNOUNCERS: dict[Kind, Announcer] = {
     "hypervisor": "hypervisors",
     "edge_router": "edge_routers",
     "route_reflector": "reflectors",
+    "leaf": "switches",
+    "spine": "switches",
 }
 
 Setting = TypeVar("Setting")
@@ -111,6 +113,9 @@ def _sessions(
 ) -> Iterator[Session]:
     """Yield the sessions with one neighbour that run in one domain's network, IPv4 first."""
     networks = _networks(common, uplink.path, uplink.domain)
+    if common.has_links:
+        families = common.domain(uplink.domain).families
+        networks = [_of_family(networks, family) for family in families]
     layout = session_layout(host, peer)
     symbol, domain = bird_symbol(peer.name), bird_symbol(uplink.domain)
     if _relation(host, peer) == "mesh":
@@ -144,6 +149,14 @@ def _sessions(
         )
 
 
+def _of_family(networks: list[PathNetwork], family: Family) -> PathNetwork:
+    """Return the network of a link whose addresses are the next hops of a family.
+
+    An unnumbered link has only link-local addresses, which are next hops of IPv4, too (RFC 8950).
+    """
+    return next((network for network in networks if network.family == family), networks[0])
+
+
 def _networks(common: Common, path: str, domain: str) -> list[PathNetwork]:
     found = (common.network(path, domain, family) for family in FAMILIES)
     return [network for network in found if network is not None]
@@ -172,6 +185,7 @@ def _session(
         interface=uplink.interface,
         local=host.address_in(network),
         neighbor=peer.address_in(network),
+        asn=peer.asn,
         relation=_relation(host, peer),
         passive=_is_passive(host, peer),
         failure_profile=profile,
@@ -194,10 +208,10 @@ def _channels(
     """Yield the channels of a session that carries the routes of ``networks`` over the first of them."""
     for family in FAMILIES:
         carries = tuple(
-            _carried(common, host, peer, network, is_direct=network == networks[0])
+            _carried(common, host, peer, network, family, is_direct=network == networks[0])
             for network in networks
-            if network.family == family
-        )
+            if _carries(common, network, family)
+        )[: None if layout == "shared" else 1]
         if carries:
             table = shared_table(family) if layout == "shared" else carries[0].table
             limit = prefix_limit(host, peer, getattr(largest, family))
@@ -205,8 +219,18 @@ def _channels(
             yield Channel(family, table, carries, limit, next_hop_table(family) if has_tunnels else None)
 
 
+def _carries(common: Common, network: PathNetwork, family: Family) -> bool:
+    """Tell whether the addresses of a network are next hops of a family.
+
+    The addresses of unnumbered links are next hops of all families of the domain (RFC 8950).
+    """
+    if common.is_unnumbered:
+        return family in common.domain(network.domain).families
+    return network.family == family
+
+
 def _carried(
-    common: Common, host: HostIntent, peer: Peer, network: PathNetwork, *, is_direct: bool
+    common: Common, host: HostIntent, peer: Peer, network: PathNetwork, family: Family, *, is_direct: bool
 ) -> CarriedDomain:
     """Return one domain of a channel: its import policy, next hops and loopback of the peer.
 
@@ -215,23 +239,25 @@ def _carried(
     compared with the address of the session's other end.
     """
     neighbors = _announcer(peer)
-    table = bird_table(network.domain, network.family)
+    table = bird_table(network.domain, family)
     single = network.prefix.max_prefixlen
     policy, owner, loopback = policy_name(table, neighbors), None, None
     if neighbors == "hypervisors":
-        loopbacks = common.domain(network.domain).loopback(network.family)
+        loopbacks = common.domain(network.domain).loopback(family)
         loopback = None if loopbacks is None else _own_loopback(loopbacks, peer)
         if has_own_policies(host):
             policy = own_policy_name(table, peer.name)
         elif host.settings.origin_validation == "strict":
             owner = peer.id
-    is_named_client = neighbors in ("hypervisors", "edge_routers")
+    is_named_client = neighbors in ("hypervisors", "edge_routers", "switches")
+    # BIRD shows a link-local next hop as ::, because the link has no other address.
+    next_hop = "::" if common.is_unnumbered else peer.address_in(network)
     return CarriedDomain(
         domain=network.domain,
         table=table,
         own_next_hop=None if host.kind == "route_reflector" else host.address_in(network),
         policy=policy,
-        accepted_next_hops=f"{peer.address_in(network)}/{single}" if is_named_client else str(network.prefix),
+        accepted_next_hops=f"{next_hop}/{single}" if is_named_client else str(network.prefix),
         accepted_next_hop_length=None if is_named_client or network.prefix.prefixlen == single else single,
         direct_next_hop=neighbors == "clients" and is_direct and _version(host) not in WITHOUT_PEER_ADDRESS,
         loopback=loopback,
@@ -264,11 +290,11 @@ def prefix_limit(host: HostIntent, peer: Peer, most: int) -> PrefixLimit | None:
     limit.
     """
     settings, relation = host.settings, _relation(host, peer)
-    if relation not in ("client", "mesh"):
+    if relation not in ("client", "mesh", "attached"):
         return None
     accepted = peer.prefix_limit
     if accepted is None and peer.kind == "hypervisor":
-        own = settings.prefix_limit if relation == "client" else None  # in a mesh it limits this host itself
+        own = settings.prefix_limit if relation != "mesh" else None  # in a mesh it limits this host itself
         accepted = own or _limit(most, settings.prefix_limit_margin)
     return None if accepted is None else PrefixLimit(accepted, 2 * accepted, settings.prefix_limit_action)
 
@@ -330,15 +356,19 @@ def session_key(host: HostIntent, peer: Peer) -> str | None:
 def _decided(host: HostIntent, peer: Peer, own: Setting, theirs: Setting, between: Setting) -> Setting:
     """Return the value of a setting that both ends share: a client decides, other hosts use ``between``."""
     match _relation(host, peer):
-        case "reflector":
+        case "reflector" | "switch":
             return own
-        case "client":
+        case "client" | "attached":
             return theirs
     return between
 
 
 def _relation(host: HostIntent, peer: Peer) -> Relation:
-    """Return what the neighbour is to the host."""
+    """Return what the neighbour is to the host: on a link a switch above it, or a host attached to it."""
+    if peer.kind == "spine" or (peer.kind == "leaf" and host.kind != "spine"):
+        return "switch"
+    if host.is_switch:
+        return "attached"
     if host.kind == "route_reflector":
         return "reflector_of_path" if peer.kind == "route_reflector" else "client"
     return "reflector" if peer.kind == "route_reflector" else "mesh"
@@ -347,7 +377,13 @@ def _relation(host: HostIntent, peer: Peer) -> Relation:
 def _is_passive(host: HostIntent, peer: Peer) -> bool:
     """Tell whether the host waits until the neighbour opens the session."""
     relation = _relation(host, peer)
-    return relation == "client" or (relation != "reflector" and host.id < peer.id)
+    if relation in ("reflector", "switch"):
+        return False
+    if relation == "attached":
+        # FRR 10 does not call a neighbour while BFD is down, and starts BFD of an end that waits only with
+        # the session: two of them, one of which waits, never find each other again.
+        return not host.settings.daemon == peer.daemon == "frr"
+    return relation == "client" or host.id < peer.id
 
 
 def router_id(common: Common, host: HostIntent) -> str:
@@ -363,7 +399,7 @@ def router_id(common: Common, host: HostIntent) -> str:
 def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
     for domain in _private_first(common):
         loopback = domain.loopback("ipv4")
-        if host.kind == "hypervisor" and loopback is not None and domain.name in host.domains:
+        if host.has_loopbacks and loopback is not None and domain.name in host.domains:
             yield str(numbered(loopback, host.id))
     for domain in common.domains:
         for uplink in host.uplinks:
@@ -388,7 +424,7 @@ def session_digests(
     """
     on_path: dict[str, list[str]] = {}
     for session in sessions_of_host:
-        if session.failure_profile not in KEEPING_PROFILES or session.relation != "reflector":
+        if session.failure_profile not in KEEPING_PROFILES or session.relation not in ("reflector", "switch"):
             return ()
         ends = (session.name, session.local, session.neighbor, session.passive, session.ttl_security)
         agreed = (session.layout, session.failure_profile)  # without the key: keys change path by path

@@ -71,7 +71,12 @@ def _domain_table(
     of_fabric = fabric_matches(common, domain, family)
     originates: tuple[str, ...] = ()
     accepts: tuple[PrefixMatch, ...] = (*of_fabric, *edge_matches(domain, family))
+    if has_one_table(host) and domain.kind != "public":
+        accepts = of_fabric
     announces = accepts
+    if host.is_switch:
+        own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
+        originates = tuple(f"{loopback.address}/{loopback.length}" for loopback in own)
     if host.kind == "hypervisor":
         own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
         loopback_prefixes = [f"{loopback.address}/{loopback.length}" for loopback in own]
@@ -110,6 +115,14 @@ def _domain_table(
         accepts=accepts,
         announces=announces,
     )
+
+
+def has_one_table(host: HostIntent) -> bool:
+    """Tell whether the daemon of a leaf or spine has the routes of all domains in one table.
+
+    Their prefixes differ, except the default route, which only the public domain can have.
+    """
+    return host.is_switch and host.settings.daemon == "frr"
 
 
 def blocks_in(common: Common, host: HostIntent, domain: Domain, family: Family) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def awaited_interfaces(common: Common, host: HostIntent) -> tuple[str, ...]:
     return tuple(
         uplink.interface
         for uplink in host.uplinks
-        if common.network(uplink.path, uplink.domain, "ipv6") is not None
+        if not common.is_unnumbered and common.network(uplink.path, uplink.domain, "ipv6") is not None
     )
 
 
@@ -82,7 +82,7 @@ def loopback_addresses(common: Common, host: HostIntent) -> tuple[LoopbackAddres
 
 
 def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
-    if host.kind == "hypervisor":
+    if host.has_loopbacks:
         for domain in common.domains:
             for family in domain.families:
                 prefix = domain.loopback(family)

@@ -103,7 +103,7 @@ def _missing_paths(host_slice: HostSlice) -> Iterator[str]:
         used = {uplink.path for uplink in host.uplinks if uplink.domain == domain.name}
         for path in sorted(used, key=natural_key):
             for family in domain.families:
-                if common.network(path, domain.name, family) is None:
+                if common.network(path, domain.name, family) is None and not common.is_unnumbered:
                     yield f"path {path} does not carry {family} of {domain.name}"
         if host.kind != "route_reflector" and len(used) == 1 < len(common.paths):
             yield f"{domain.name} depends on path {used.pop()} alone"

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from l3hv.model.choices import SWITCHES
 from l3hv.model.daemons import REFLECTORS_ONLY, TITLES
 from l3hv.model.topology import GuestMachine, Machine, Port, Router, RouterPort, Topology
 from l3hv.twin import TwinError
@@ -257,7 +258,11 @@ def check_names(topology: Topology) -> None:
                 f"{machine.name} runs Junos, of which the twin has no image: omit --adopt to boot "
                 "a machine without configuration, or test a copy of the inventory with another daemon"
             )
-        if machine.managed and machine.daemon in REFLECTORS_ONLY and machine.kind != "route_reflector":
+        if (
+            machine.managed
+            and machine.daemon in REFLECTORS_ONLY
+            and machine.kind not in ("route_reflector", *SWITCHES)
+        ):
             raise TwinError(
                 f"{machine.name} runs {TITLES[machine.daemon]}, which l3hv configures only on reflectors: "
                 "omit --adopt, and configure it by './twin exec'"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, HOST_LENGTH, family_of_text
-from l3hv.model.choices import Family, Relation
+from l3hv.model.choices import LINK_RELATIONS, SWITCHES, DaemonName, Family, Relation
 from l3hv.model.daemons import ADVERTISING_BACK, UNITS
 from l3hv.model.names import LOCAL_OUT
 from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
@@ -46,6 +46,8 @@ from l3hv.verify.values import (
 
 LEARNED_METRIC = 32
 """The kernel metric of BIRD's routes; routes to local guests have a lower one."""
+METRICS_OF: dict[DaemonName, int] = {"frr": 20}
+"""The kernel metric of the routes of other daemons."""
 
 IPV6_METRIC = 1024
 """The kernel's metric of an IPv6 route that is added without one."""
@@ -62,7 +64,7 @@ PORT_SETTINGS: dict[Family, tuple[str, ...]] = {"ipv4": ("forwarding", "proxy_ar
 DIGITS = 16
 """Number of digits of a digest that are compared."""
 
-MEASURED: frozenset[Relation] = frozenset({"reflector", "mesh"})
+MEASURED: frozenset[Relation] = frozenset({"reflector", "mesh", "switch"})
 """The neighbours to which a host measures the packet size: a reflector leaves it to its clients."""
 
 HOST = subjects.Host()
@@ -150,7 +152,8 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
     for program in routing.programs:
         # BIRD opens the port of multihop BFD (RFC 5883) together with that of the paths (RFC 5881).
         bfd = BFD if watched & {*program.families} else ()
-        yield Key(Kind.LISTENERS, unit_of(program.name)), (BGP, *bfd)
+        advertisements = ("raw ipv6 58",) if routing.advertises_on else ()
+        yield Key(Kind.LISTENERS, unit_of(program.name)), (*advertisements, BGP, *bfd)
     if routing.daemon.name == "gobgp":
         for unit in routing_units(plan):
             yield Key(Kind.LISTENERS, unit_of(unit)), (BGP,)
@@ -235,6 +238,8 @@ def _path_routes(plan: HostPlan) -> dict[subjects.Route, list[KernelRoute]]:
     for uplink in plan.uplinks:
         table = uplink.vrf or "main"
         for address in uplink.addresses:
+            if address.prefix.startswith("fe80:"):
+                continue  # each interface has a route to the link-local prefix
             is_ipv4 = address.family == "ipv4"
             # For an IPv4 subnet of one address the kernel has no route.
             if not is_ipv4 or address.length < HOST_LENGTH["ipv4"]:
@@ -361,7 +366,9 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
         if session.bfd:
             interval, multiplier = fabric.bfd(plan, session.peer)
             yield Key(Kind.BFD, bfd_of(session)), BfdState("Up", interval, multiplier)
-        is_alone = all((session.path, domain) in alone for domain in session.domains)
+        is_alone = session.relation not in LINK_RELATIONS and all(
+            (session.path, domain) in alone for domain in session.domains
+        )
         is_echoed = routing.daemon.name in ADVERTISING_BACK
         for channel in session.channels:
             subject = subjects.SessionFamily(session.name, channel.family)
@@ -407,6 +414,12 @@ def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTabl
     """Return the numbers of prefixes that a host receives and sends on a session."""
     if session.relation == "reflector":
         return fabric.received(plan, table, session.path), len(fabric.announced_by(plan.host, table.name))
+    if session.relation == "switch":
+        # A spine does not send the routes that it learned from this leaf alone.
+        others = 0 if plan.kind in SWITCHES else fabric.others(plan.host, table)
+        return others, fabric.accepted(plan.host, table)
+    if session.relation == "attached":
+        return fabric.accepted(session.peer, table), 0
     theirs = fabric.sent(session.peer, table, session.path)
     everything = fabric.received(plan, table, session.path)
     if session.relation == "client":
@@ -418,13 +431,17 @@ def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTabl
 
 def _learned(plan: HostPlan, fabric: Fabric, table: RoutingTable) -> Learned:
     total = fabric.total(plan, table)
-    attributes = ((attributes_of(table.prefsrc), None),) if total.count else ()
+    attributes = (
+        ((attributes_of(table.prefsrc, METRICS_OF.get(plan.routing.daemon.name)), None),)
+        if total.count
+        else ()
+    )
     return Learned(total.count, total.text[:DIGITS], attributes)
 
 
-def attributes_of(prefsrc: str | None) -> str:
+def attributes_of(prefsrc: str | None, metric: int | None = None) -> str:
     """Return the attributes that all learned routes of a table share, in the form of an observation."""
-    return f"metric {LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
+    return f"metric {metric or LEARNED_METRIC}" + (f" src {prefsrc}" if prefsrc else "")
 
 
 def _offers(plan: HostPlan, guests: list[GuestPlan]) -> Iterator[Item]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from l3hv.model.addressing import DEFAULT_ROUTE
 from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
+from l3hv.verify.links import Links
 
 DIGESTS = 2**128
 
@@ -69,6 +70,7 @@ class Fabric:
         self._announced = announced
         self._absent = absent or {}
         self._unseen = unseen
+        self._links = Links(announced)
         self._owners: dict[str, dict[str, list[str]]] = {}
         for host in announced:
             for table in announced[host]["tables"]:
@@ -137,8 +139,8 @@ class Fabric:
     def total(self, plan: HostPlan, table: RoutingTable) -> Total:
         """Return the total of the routes that the host of ``plan`` should have learned into ``table``."""
         is_single = table.ecmp == "none"
-        if is_spread(table):
-            routes = self._routes_to_others(plan, table)
+        if is_spread(table) or self._links:
+            routes = self.routes(plan, table)
             return sum(
                 (_route_in_kernel(prefix, hops, is_single) for prefix, hops in routes.items()), Total()
             )
@@ -170,8 +172,14 @@ class Fabric:
             prefix: hops
             for prefix in self._owners.get(table.name, {})
             if (is_copy or prefix not in own) and is_matched(prefix, table.accepts)
-            if (hops := self.next_hops(table.name, prefix, paths, excluded=plan.host))
+            if (hops := self._hops(plan, table.name, prefix, paths))
         }
+
+    def _hops(self, plan: HostPlan, table: str, prefix: str, paths: frozenset[str]) -> list[str]:
+        """Return the next hops of a host to the other owners of ``prefix``."""
+        if self._links:
+            return self._links.next_hops(plan.host, table, self._owners.get(table, {}).get(prefix, ()))
+        return self.next_hops(table, prefix, paths, excluded=plan.host)
 
     def _routes_to_others(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
         """Return the routes inside the anycast prefixes of a host, except those to the host itself."""
@@ -182,7 +190,7 @@ class Fabric:
             for _, first, last, *_ in _bounds(table.accepts)
             for prefix in self._between(source.name, first, last)
             if is_matched(prefix, table.accepts) and is_matched(prefix, source.accepts)
-            if (hops := self.next_hops(source.name, prefix, paths, excluded=plan.host))
+            if (hops := self._hops(plan, source.name, prefix, paths))
         }
 
     def _between(self, table: str, first: int, last: int) -> list[str]:
@@ -212,6 +220,16 @@ class Fabric:
         """Return the number of prefixes that ``plan``'s host receives on ``path``, once for each owner."""
         everything = self._announcements_on(table.name, path, table.accepts)
         return everything - self.sent(plan.host, table, path)
+
+    def others(self, host: str, table: RoutingTable) -> int:
+        """Return the number of prefixes that only other hosts than ``host`` advertise into ``table``."""
+        own = set(self.announced_by(host, table.name))
+        prefixes = self._owners.get(table.name, {})
+        return sum(prefix not in own and is_matched(prefix, table.accepts) for prefix in prefixes)
+
+    def accepted(self, host: str, table: RoutingTable) -> int:
+        """Return the number of prefixes of ``host`` that its neighbours accept into ``table``."""
+        return sum(is_matched(prefix, table.accepts) for prefix in self.announced_by(host, table.name))
 
     def sent(self, host: str, table: RoutingTable, path: str) -> int:
         """Return the number of prefixes from ``host`` that neighbours on ``path`` accept into ``table``."""

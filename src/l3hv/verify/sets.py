@@ -63,8 +63,9 @@ def planned_sets(planned: PacketFilter) -> dict[str, frozenset[str]]:
         sets |= {name: map(" . ".join, getattr(planned, name)) for name in ("outer4", "outer6")}
     for domain in planned.domains:
         sets[f"ports_{domain.name}"] = domain.interfaces
-        sets[f"open_ports_{domain.name}"] = domain.open_interfaces
-        sets[f"open_guests_{domain.name}"] = domain.open_guests
+        if planned.arp_reasons:
+            sets[f"open_ports_{domain.name}"] = domain.open_interfaces
+            sets[f"open_guests_{domain.name}"] = domain.open_guests
     for anycast in planned.anycast:
         sets[f"guests_{anycast.name}"] = anycast.guests
         for share in anycast.shares:

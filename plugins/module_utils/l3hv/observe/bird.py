@@ -249,7 +249,8 @@ def read_bird(name: str, family: str) -> dict[str, Any]:
             name: {
                 "state": protocol["fields"].get("BGP state", protocol["state"]),
                 "info": protocol["info"],
-                "neighbor": protocol["fields"].get("Neighbor address", ""),
+                # BIRD names the interface of a link-local address.
+                "neighbor": protocol["fields"].get("Neighbor address", "").partition("%")[0],
                 "local": protocol["fields"].get("Source address", ""),
                 "error": protocol["fields"].get("Last error", ""),
                 "channels": channels_of(protocol, family),

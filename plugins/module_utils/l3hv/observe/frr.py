@@ -47,14 +47,17 @@ def json_values(text: str) -> list[Any]:
 
 
 def frr_session(address: str, neighbor: dict[str, Any]) -> dict[str, Any]:
-    """Return a session in the shape of :func:`read_routing`, from ``show bgp … neighbors json``."""
+    """Return a session in the shape of :func:`read_routing`, from ``show bgp … neighbors json``.
+
+    On an unnumbered link FRR names the neighbour by its own interface.
+    """
     negotiated = neighbor.get("neighborCapabilities", {}).get("multiprotocolExtensions", {})
     families = neighbor.get("addressFamilyInfo", {})
     return {
         "state": neighbor.get("bgpState", "?"),
         "info": "",
         "error": neighbor.get("lastNotificationReason") or neighbor.get("lastResetDueTo", ""),
-        "neighbor": address,
+        "neighbor": neighbor.get("hostForeign", address) if ":" not in address else address,
         "local": neighbor.get("hostLocal", ""),
         "channels": {
             FRR_FAMILIES[name]: {
@@ -97,12 +100,14 @@ def frr_bfd(peer: dict[str, Any]) -> dict[str, str]:
 
 def read_frr(plan: Plan) -> dict[str, Any]:
     """Return the state of FRR, which has a BGP view for each domain, or ``{"error": …}``."""
-    views = sorted({table["domain"] for table in plan["routing"]["tables"]})
+    is_switch = plan["routing"]["cluster_id"] is None
+    views = [""] if is_switch else sorted({table["domain"] for table in plan["routing"]["tables"]})
+    views = [f"view {view} " if view else "" for view in views]
     try:
         bfd, *answers = ask_frr(
             "show bfd peers json",
-            *(f"show bgp view {view} neighbors json" for view in views),
-            *(f"show bgp view {view} peer-group json" for view in views if plan["routing"]["ranges"]),
+            *(f"show bgp {view}neighbors json" for view in views),
+            *(f"show bgp {view}peer-group json" for view in views if plan["routing"]["ranges"]),
         )
     except (FrrError, ValueError) as error:
         return {"error": str(error)}
@@ -113,7 +118,9 @@ def read_frr(plan: Plan) -> dict[str, Any]:
         for address, neighbor in view.items()
         if isinstance(neighbor, dict)
     }
-    names = {session["neighbor"]: session["name"] for session in plan["routing"]["sessions"]}
+    sessions = plan["routing"]["sessions"]
+    names = {session["neighbor"]: session["name"] for session in sessions}
+    names |= {session["interface"]: session["name"] for session in sessions}
     router_ids = {neighbor.get("localRouterId", "") for neighbor in neighbors.values()}
     return {
         "router_id": ", ".join(sorted(router_ids)),

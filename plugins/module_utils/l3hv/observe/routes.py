@@ -13,6 +13,8 @@ from ansible.module_utils.l3hv.observe.plan import FAMILIES, Plan
 ZERO = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 BUILTIN_TABLES = {"main": 254, "local": 255, "default": 253}
 PROTOCOL_BIRD = 12
+PROTOCOL_FRR = 186
+"""The protocol of the routes of FRR that it has learned by BGP."""
 PROTOCOL_STAND_IN = 108
 """The protocol of copies of BIRD's routes, which the program bird31-routes adds while BIRD 3.1 scans."""
 ROUTE_TYPES = {
@@ -133,6 +135,7 @@ def read_tables(
     The keys of the former are table and family (``public ipv4``), of the latter the BIRD table (``public4``).
     """
     own: dict[str, list[dict[str, Any]]] = {}
+    learned_by = PROTOCOL_FRR if plan["routing"]["daemon"]["name"] == "frr" else PROTOCOL_BIRD
     learned = {}
     bird_tables = {
         (table["family"], table["kernel_table"]): table["name"] for table in plan["routing"]["tables"]
@@ -146,7 +149,7 @@ def read_tables(
                 by_bird = LearnedRoutes(on_link)
                 for message in table_routes(netlink, family, identifier):
                     route = route_of(message, family, links)
-                    if route["protocol"] == PROTOCOL_BIRD:
+                    if route["protocol"] == learned_by:
                         by_bird.add(route)
                     elif route["protocol"] != PROTOCOL_STAND_IN:
                         here.append(route)
