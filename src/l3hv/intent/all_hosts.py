@@ -64,7 +64,7 @@ class AllHosts:
 
     @functools.cached_property
     def _roster(self) -> Roster:
-        return Roster(self.members.values(), self.common.reflection)
+        return Roster(self.members.values(), self.common.reflection, self.common.underlay)
 
     @functools.cached_property
     def _largest(self) -> Largest:

@@ -11,7 +11,7 @@ import socket
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Literal
 
@@ -66,7 +66,8 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
 
     A host's addresses on a path follow from its id, and so do a hypervisor's loopbacks and BGP identifier.
     The id of a reflector must therefore be unique on its path.  The ids of hypervisors and edge routers must
-    also be unique among all of these in the fabric.
+    also be unique among all of these in the fabric.  With an IGP all ids are unique in the fabric
+    (:func:`clashes`).
     """
     yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
@@ -133,8 +134,11 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
             elif claim.kind in places:
                 places[claim.kind].setdefault(claim.value, []).append(host)
             else:
+                is_unique_id = claim.kind == "id" and common.has_igp
+                if is_unique_id:  # each host has loopbacks that follow from its id
+                    claim = replace(claim, value=f"{_EVERYWHERE}.{claim.value.rpartition('.')[2]}")
                 first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
-                if other is not claim:
+                if other is not claim and not (is_unique_id and first == host):
                     problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
     uplinks = {
         (host, place)
@@ -182,7 +186,8 @@ def _taken_by_id(
     if network is None:
         return None
     number = int(ip_address(address)) - int(network.prefix.network_address)
-    other, _ = unique.get(("id", f"{path}.{number}"), (host, claim))
+    everywhere = unique.get(("id", f"{_EVERYWHERE}.{number}"), (host, claim))
+    other, _ = unique.get(("id", f"{path}.{number}"), everywhere)
     if other == host:
         return None
     place = f"{path}.{domain}"

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import chain, count
 from typing import Any
 
+from l3hv.intent.igp import check_underlay
 from l3hv.intent.shape import (
     Fields,
     Notes,
@@ -35,7 +36,18 @@ from l3hv.model.addressing import (
     is_inside,
     numbers_of,
 )
-from l3hv.model.choices import ANNOUNCEMENTS, REFLECTIONS, Announce, DomainKind, Family, Reflection
+from l3hv.model.choices import (
+    ANNOUNCEMENTS,
+    IGPS,
+    REFLECTIONS,
+    UNDERLAYS,
+    Announce,
+    DomainKind,
+    Family,
+    Igp,
+    Reflection,
+    Underlay,
+)
 from l3hv.model.errors import FABRIC, Problem
 from l3hv.model.intent import Common, Domain, PathNetwork, Pool
 from l3hv.model.text import natural_key
@@ -48,11 +60,13 @@ COMMON_KEYS = frozenset(
         "l3hv_domains",
         "l3hv_fabric",
         "l3hv_gateway_mac",
+        "l3hv_igp",
         "l3hv_local_out",
         "l3hv_paths",
         "l3hv_pools",
         "l3hv_reflection",
         "l3hv_rule_priority",
+        "l3hv_underlay",
     }
 )
 """The variables that must be the same for every host."""
@@ -82,12 +96,12 @@ _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
 # "cache", which are keywords of ip-route(8).  The second row, followed by "4" or "6", gives keywords or
-# predefined tables of BIRD, or the tables of shared sessions.  A domain "spread" would give sessions that end
+# predefined tables of BIRD, or the tables of shared sessions or of an IGP.  A domain "spread" would give sessions that end
 # in "_spread", as BIRD's tables of spread anycast do.
 _RESERVED_DOMAINS = frozenset(
     {
         *("all", "cache", "default", "local", "main", "unspec"),
-        *("as", "flow", "ipv", "master", "roa", "shared", "spread", "vpn"),
+        *("as", "flow", "igp", "ipv", "master", "roa", "shared", "spread", "vpn"),
     }
 )
 _KERNEL_TABLES = {253: "default", 254: "main", 255: "local"}
@@ -160,6 +174,8 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         bgp_keys=_bgp_keys(fields),
         announce=fields.take("l3hv_announce", OneOf[Announce](*ANNOUNCEMENTS), "guests"),
         reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
+        underlay=fields.take("l3hv_underlay", OneOf[Underlay](*UNDERLAYS), "l2"),
+        igp=fields.take("l3hv_igp", OneOf[Igp](*IGPS), "rip"),
     )
     _check_presence(fields, notes)
     if notes.problems:
@@ -175,6 +191,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         _check_pool(common, pool, notes)
     _check_numbers(common, notes)
     _check_overlaps(common, notes)
+    check_underlay(common, fields.raw.get("l3hv_igp"), notes)
     return common, notes.problems
 
 

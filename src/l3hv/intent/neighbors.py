@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from l3hv.model.choices import Reflection
+from l3hv.model.choices import Reflection, Underlay
 from l3hv.model.intent import HostIntent, Link, Member, Peer
 from l3hv.model.text import natural_key
 
@@ -37,18 +38,25 @@ def member(host: HostIntent) -> Member:
         managed=settings.managed,
         ttl_security=settings.ttl_security,
         prefix_limit=settings.prefix_limit,
+        turn=host.turn,
+        bgp_keys=host.bgp_keys,
     )
 
 
 class Roster:
     """The reflectors, clients and edge routers of a fabric, by path."""
 
-    def __init__(self, members: Iterable[Member], reflection: Reflection) -> None:
+    def __init__(
+        self, members: Iterable[Member], reflection: Reflection, underlay: Underlay = "l2"
+    ) -> None:
         self._is_mesh = reflection == "mesh"
+        self.has_igp = underlay == "igp"
+        self._by_role: dict[bool, list[Member]] = {True: [], False: []}
         self._reflectors: dict[str, list[Peer]] = {}
         self._clients: dict[str, list[Peer]] = {}
         self._edges: dict[str, list[Peer]] = {}
         for host in sorted(members, key=lambda host: natural_key(host.name)):
+            self._by_role[host.kind == "route_reflector"].append(host)
             by_path = self._reflectors if host.kind == "route_reflector" else self._clients
             for link in host.links:
                 by_path.setdefault(link.path, []).append(_peer(host, link))
@@ -69,6 +77,22 @@ class Roster:
             for peer in (self.clients(path) if self._is_mesh else ())
             if peer.name != host.name and "hypervisor" in (peer.kind, host.kind)
         ]
+
+    def over_igp(self, host: HostIntent) -> list[Peer]:
+        """Return the neighbours of a host that has sessions over an IGP, each once.
+
+        They are the reflectors that share an L2 network with it, and of a reflector its clients.
+        """
+        places = {(uplink.path, uplink.domain) for uplink in host.uplinks}
+        is_reflector = host.kind == "route_reflector"
+        found = []
+        for other in self._by_role[not is_reflector]:
+            shared = {d for link in other.links for d in link.domains if (link.path, d) in places}
+            if shared:
+                turn = host.turn if is_reflector else other.turn
+                link = Link(turn, tuple(d for d in host.domains if d in shared), dict(other.bgp_keys).get(turn))
+                found.append(replace(_peer(other, link), links=other.links))
+        return found
 
     def edges(self, path: str) -> list[Peer]:
         return self._edges.get(path, [])
@@ -97,8 +121,11 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
     Hypervisors and edge routers have sessions only with the reflectors on their paths, or in a mesh with each
-    other.  The clients of a reflector that accepts them from a range are not listed.
+    other.  With an IGP a reflector may be on several paths.  The clients of a reflector that accepts them from a
+    range are not listed.
     """
+    if roster.has_igp:
+        return tuple(roster.over_igp(host))
     neighbors: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         neighbors += (peer for peer in roster.reflectors(path) if peer.name != host.name)
@@ -110,6 +137,8 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
 
 def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:
     """Return the names of all hosts that have sessions with ``host``, including the clients of a range."""
+    if roster.has_igp:
+        return [peer.name for peer in roster.over_igp(host)]
     names: dict[str, None] = {}
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         clients = roster.clients(path) if host.kind == "route_reflector" else roster.mesh(path, host)

@@ -17,6 +17,8 @@ DataPlane = Literal["rules", "vrf"]
 Dhcp = Literal["server", "relay", "none"]
 Announce = Literal["guests", "blocks"]
 Reflection = Literal["reflectors", "mesh"]
+Underlay = Literal["l2", "igp"]
+Igp = Literal["rip", "ospf"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients"]
 
@@ -33,5 +35,9 @@ KINDS: dict[str, Kind] = {
 ANNOUNCEMENTS: tuple[Announce, ...] = ("guests", "blocks")
 REFLECTIONS: tuple[Reflection, ...] = ("reflectors", "mesh")
 """The choices of l3hv_announce and l3hv_reflection."""
+
+UNDERLAYS: tuple[Underlay, ...] = ("l2", "igp")
+IGPS: tuple[Igp, ...] = ("rip", "ospf")
+"""The choices of l3hv_underlay and l3hv_igp."""
 
 Relation = Literal["reflector", "client", "reflector_of_path", "mesh"]

@@ -31,6 +31,7 @@ from l3hv.model.choices import (
     Ecmp,
     FailureProfile,
     Family,
+    Igp,
     Kind,
     LimitAction,
     Neighbors,
@@ -38,6 +39,7 @@ from l3hv.model.choices import (
     Reflection,
     SessionLayout,
     System,
+    Underlay,
 )
 from l3hv.model.plan import Owner, Timers
 
@@ -137,7 +139,8 @@ class Common:
     ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
     routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
     host.  ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
-    those guests that are outside of its blocks.
+    those guests that are outside of its blocks.  ``underlay`` is the way between hosts: the L2 networks of the
+    paths alone, or an IGP over them, the protocol ``igp``, between the hosts' loopbacks.
     """
 
     fabric: str
@@ -152,11 +155,18 @@ class Common:
     bgp_keys: tuple[str, ...]
     reflection: Reflection
     announce: Announce
+    underlay: Underlay = "l2"
+    igp: Igp = "rip"
 
     @property
     def is_mesh(self) -> bool:
         """Whether hypervisors have sessions with each other, and not with reflectors."""
         return self.reflection == "mesh"
+
+    @property
+    def has_igp(self) -> bool:
+        """Whether sessions run between loopbacks, which an IGP makes reachable over all paths."""
+        return self.underlay == "igp"
 
     def domain_of(self, prefix: str) -> str:
         """Return the domain of the pool that ``prefix`` is inside."""
@@ -181,6 +191,11 @@ class Common:
 
     def network(self, path: str, domain: str, family: Family) -> PathNetwork | None:
         return self._network_by_place.get((path, domain, family))
+
+    def loopback_network(self, domain: str, family: Family) -> PathNetwork | None:
+        """Return the prefix of a domain's loopbacks as a network that is on no path."""
+        prefix = self.domain(domain).loopback(family)
+        return None if prefix is None else PathNetwork("", domain, prefix)
 
     def domains_of_path(self, path: str) -> tuple[Domain, ...]:
         """Return the domains that have a prefix on ``path``."""
@@ -313,7 +328,8 @@ class HostIntent:
     follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
     ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
     domain and the choice of routes that may have several next hops.  ``blocks`` are the parts of pools that a
-    hypervisor advertises as a whole.
+    hypervisor advertises as a whole.  With an IGP, ``turn`` is the path whose reflectors a run changes together
+    with this reflector; it is empty elsewhere.
     """
 
     name: str
@@ -329,6 +345,7 @@ class HostIntent:
     ecmp: tuple[tuple[str, Ecmp], ...]
     blocks: tuple[str, ...]
     guests: tuple[GuestIntent, ...]
+    turn: str = ""
 
     @cached_property
     def anycast(self) -> tuple[str, ...]:
@@ -377,7 +394,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Member:
-    """The facts about a host that its BGP neighbours need.  ``mtu`` is that of its uplinks, in bytes."""
+    """The facts about a host that its BGP neighbours need.  ``mtu`` is that of its uplinks, in bytes.
+
+    ``turn`` and ``bgp_keys`` are those of the host's intent.
+    """
 
     name: str
     kind: Kind
@@ -391,11 +411,17 @@ class Member:
     managed: bool = True
     ttl_security: bool = True
     prefix_limit: int | None = None
+    turn: str = ""
+    bgp_keys: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A BGP neighbour on one path."""
+    """A BGP neighbour on one path.
+
+    With an IGP, ``path`` is the path in whose turn a run changes the reflector of the session, and ``links``
+    are the neighbour's links.
+    """
 
     name: str
     kind: Kind
@@ -411,6 +437,7 @@ class Peer:
     managed: bool = True
     ttl_security: bool = True
     prefix_limit: int | None = None
+    links: tuple[Link, ...] = ()
 
     def address_in(self, network: PathNetwork) -> str:
         """Return its address in a path's network."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from l3hv.model.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, outermost
+from l3hv.model.addressing import GUEST_PREFIX_LENGTH, LINK_LOCAL6, Network, family_of_text, outermost
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, HostIntent
 from l3hv.model.plan import DropReason, FilteredDomain, GuestPlan, PacketFilter, Session
@@ -78,6 +78,7 @@ def packet_filter(
     macs = {guest.interface: guest.mac for guest in guests}
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks),
+        igp=common.igp if common.has_igp else None,
         has_vrfs=host.uses_vrfs,
         closed_uplinks=public_uplinks,
         neighbours4=tuple(_neighbors(common, host, "ipv4")),
@@ -128,11 +129,15 @@ def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
 
 
 def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
-    """Yield each uplink with the prefix of its path."""
+    """Yield each uplink with the prefix of its path, and with an IGP the sources of its packets and sessions."""
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
         if network is not None:
             yield uplink.interface, str(network.prefix)
+            if common.has_igp:
+                yield uplink.interface, str(common.domain(uplink.domain).loopback(family))
+                if family == "ipv6":
+                    yield uplink.interface, str(LINK_LOCAL6)
 
 
 def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str, str]]:

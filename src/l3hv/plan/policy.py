@@ -95,7 +95,7 @@ def _policies(
     reserved = tuple(_reserved_matches(common, domain, family))
     of_fabric = fabric_matches(common, domain, family)
     of_edges = edge_matches(domain, family)
-    loopbacks = domain.loopback(family)
+    loopbacks = None if common.has_igp else domain.loopback(family)
     table = bird_table(domain.name, family)
     default = tuple(default_next_hops(host_slice, domain, family))
 

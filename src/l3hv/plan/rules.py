@@ -17,6 +17,7 @@ from l3hv.model.errors import Problem
 from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
 from l3hv.model.names import LOCAL_OUT, VRF_RULE_PRIORITY, spread_name
 from l3hv.model.plan import Rule
+from l3hv.plan.igp import domains_of
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
 
 RULE_STEP = 10
@@ -142,6 +143,7 @@ def _rules_of_own_traffic(
     kernel resolves next hops without ``iif``.
     """
     own = None if family == "ipv6" else "lo"
+    yield from _rules_to_loopbacks(common, host, family)
     if host.settings.main_default_route:
         yield _rule(
             family,
@@ -170,6 +172,25 @@ def _rules_of_own_traffic(
             "the host's own traffic to its guests and to the private domain",
             iif="lo",
         )
+
+
+def _rules_to_loopbacks(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
+    """Yield the rules to the loopbacks of an IGP.
+
+    Only routes to single loopbacks are used: ``main``, which is next, has the routes to those that the IGP does
+    not reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``.
+    """
+    for domain, of_domain in domains_of(common, host):
+        if of_domain == family:
+            is_private = domain.kind == "private" and _has_local_out(host, family)
+            yield _rule(
+                family,
+                LOCAL_OUT if is_private else domain.name,
+                f"loopbacks of {domain.name}",
+                iif="lo" if family == "ipv4" else None,
+                destination=str(domain.loopback(family)),
+                suppress_prefixlength=0,
+            )
 
 
 def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: list[Domain]) -> Iterator[Rule]:
@@ -224,7 +245,10 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
 def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
     table = LOCAL_OUT if _has_local_out(host, family) else domain.name
     why = f"the host's own traffic to {domain.name}"
-    for prefix in common.fabric_prefixes(domain, family):
+    prefixes = common.fabric_prefixes(domain, family)
+    if common.has_igp:  # loopbacks have a rule of their own
+        prefixes = common.pool_prefixes(domain.name, family)
+    for prefix in prefixes:
         yield _rule(family, table, why, iif="lo", destination=str(prefix))
 
 

@@ -1,7 +1,8 @@
 """The BGP sessions of a host with each neighbour on a path: one session, one per domain, or one per family.
 
 The neighbours are the reflectors of the path, or in a mesh all other hypervisors and edge routers there.
-Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
+With an IGP each host has one session with each reflector, from loopback to loopback.
+Each path has reflectors of its own otherwise: a reflector on several paths would advertise only its best path, and hide
 the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
 the session after a restart, the collision would drop the routes that graceful restart keeps.
 
@@ -24,6 +25,7 @@ from l3hv.model.names import (
     SHARED,
     bird_symbol,
     bird_table,
+    igp_table,
     own_policy_name,
     policy_name,
     shared_table,
@@ -47,6 +49,9 @@ ANNOUNCERS: dict[Kind, Announcer] = {
 
 Setting = TypeVar("Setting")
 
+LOOPBACK = "lo"
+"""The interface of sessions between loopbacks."""
+
 LEAST_PREFIX_LIMIT = 128
 """The minimum prefix limit of a hypervisor, which applies in small fabrics."""
 
@@ -63,11 +68,18 @@ def sessions(
     """Return the sessions of a host in the order of its uplinks and their neighbours."""
     return tuple(
         session
-        for uplink in host.uplinks
+        for uplink in (_on_loopback(host, peers) if common.has_igp else host.uplinks)
         for peer in peers
         if peer.path == uplink.path and uplink.domain in peer.domains
         for session in _sessions(common, host, uplink, peer, largest)
     )
+
+
+def _on_loopback(host: HostIntent, peers: Iterable[Peer]) -> Iterator[UplinkIntent]:
+    """Yield the loopback as the uplink of sessions over an IGP, once for each path and domain of peers."""
+    for path in sorted({peer.path for peer in peers}, key=natural_key):
+        for domain in host.domains:
+            yield UplinkIntent(path, domain, LOOPBACK, None)
 
 
 def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session, ...]:
@@ -124,6 +136,8 @@ def _sessions(
             common_domains = [
                 u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains
             ]
+            if common.has_igp:
+                common_domains = list(peer.domains)
             # The session runs in the network of the first domain and carries the others.
             if uplink.domain == common_domains[0]:
                 carried_by[SHARED] = [
@@ -143,7 +157,10 @@ def _sessions(
 
 
 def _networks(common: Common, path: str, domain: str) -> list[PathNetwork]:
-    found = (common.network(path, domain, family) for family in FAMILIES)
+    if common.has_igp:
+        found = [common.loopback_network(domain, family) for family in FAMILIES]
+    else:
+        found = [common.network(path, domain, family) for family in FAMILIES]
     return [network for network in found if network is not None]
 
 
@@ -173,7 +190,7 @@ def _session(
         relation=_relation(host, peer),
         passive=_is_passive(host, peer),
         failure_profile=profile,
-        bfd=profile in BFD_PROFILES,
+        bfd=profile in BFD_PROFILES and uplink.interface != LOOPBACK,
         key=session_key(host, peer),
         ttl_security=host.settings.ttl_security and peer.ttl_security,
         channels=channels,
@@ -198,7 +215,8 @@ def _channels(
         )
         if carries:
             table = shared_table(family) if layout == "shared" else carries[0].table
-            yield Channel(family, table, carries, prefix_limit(host, peer, getattr(largest, family)))
+            limit = prefix_limit(host, peer, getattr(largest, family))
+            yield Channel(family, table, carries, limit, igp_table(family) if common.has_igp else None)
 
 
 def _carried(
@@ -216,7 +234,8 @@ def _carried(
     policy, owner, loopback = policy_name(table, neighbors), None, None
     if neighbors == "hypervisors":
         loopbacks = common.domain(network.domain).loopback(network.family)
-        loopback = None if loopbacks is None else _own_loopback(loopbacks, peer)
+        if loopbacks is not None and not common.has_igp:  # an IGP carries the loopbacks
+            loopback = _own_loopback(loopbacks, peer)
         if has_own_policies(host):
             policy = own_policy_name(table, peer.name)
         elif host.settings.origin_validation == "strict":
@@ -357,7 +376,8 @@ def router_id(common: Common, host: HostIntent) -> str:
 def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
     for domain in _private_first(common):
         loopback = domain.loopback("ipv4")
-        if host.kind == "hypervisor" and loopback is not None and domain.name in host.domains:
+        has_loopback = host.kind == "hypervisor" or common.has_igp
+        if has_loopback and loopback is not None and domain.name in host.domains:
             yield str(numbered(loopback, host.id))
     for domain in common.domains:
         for uplink in host.uplinks:
