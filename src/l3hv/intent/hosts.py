@@ -630,7 +630,7 @@ def _turn(kind: Kind, path: str | None, paths: Iterable[str]) -> str:
 def _check_uplinks(host: HostIntent, path: str | None, common: Common, notes: Notes) -> None:
     paths = list(dict.fromkeys(uplink.path for uplink in host.uplinks))
     if common.has_igp:
-        igp.check_turn(host.kind, paths, path, notes)
+        igp.check_reflector(host, path, common, notes)
     elif host.kind == "route_reflector":
         if len(paths) > 1:
             notes.add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from l3hv.intent.shape import Notes
-from l3hv.model.choices import FailureProfile, Kind
+from l3hv.model.choices import FailureProfile
 from l3hv.model.daemons import TITLES, WITH_IGP
 from l3hv.model.intent import Common, HostIntent, Settings
 from l3hv.model.profiles import BFD_PROFILES
@@ -102,10 +102,24 @@ def _check_profile(profile: FailureProfile, notes: Notes) -> None:
         )
 
 
-def check_turn(kind: Kind, paths: list[str], path: str | None, notes: Notes) -> None:
-    """Note a reflector on several paths that does not tell in which turn a run changes it."""
-    if kind != "route_reflector":
+def check_reflector(host: HostIntent, path: str | None, common: Common, notes: Notes) -> None:
+    """Note a reflector that is not on all paths, or does not tell in which turn a run changes it.
+
+    Each host has a session with each reflector, so they need an L2 network that both are on.
+    """
+    if host.kind != "route_reflector":
         return
+    paths = list(dict.fromkeys(uplink.path for uplink in host.uplinks))
+    places = {(uplink.path, uplink.domain) for uplink in host.uplinks}
+    for network in common.networks:
+        if network.domain in host.domains and (network.path, network.domain) not in places:
+            notes.add(
+                "l3hv_uplinks",
+                network.path,
+                f"With l3hv_underlay: igp, a reflector of {network.domain} is on each path.",
+                f"Add path {network.path} with {network.domain}, {L2}",
+            )
+            places.add((network.path, network.domain))
     if path is None and len(paths) > 1:
         notes.add(
             "l3hv_path",
