@@ -134,12 +134,10 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
             elif claim.kind in places:
                 places[claim.kind].setdefault(claim.value, []).append(host)
             else:
-                is_unique_id = claim.kind == "id" and common.has_igp
-                if is_unique_id:  # each host has loopbacks that follow from its id
-                    claim = replace(claim, value=f"{_EVERYWHERE}.{claim.value.rpartition('.')[2]}")
-                first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
-                if other is not claim and not (is_unique_id and first == host):
-                    problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+                own = _in_fabric(claim) if common.has_igp and claim.kind == "id" else claim
+                first, other = unique.setdefault((own.kind, own.value), (host, own))
+                if other is not own and (own is claim or first != host):
+                    problems.setdefault((host, claim.field), _duplicate(host, own, first, other))
     uplinks = {
         (host, place)
         for kind in ("path", "reflector")
@@ -163,6 +161,11 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
         *_overlaps(prefixes),
         *_around_blocks(prefixes, blocks),
     ]
+
+
+def _in_fabric(claim: Claim) -> Claim:
+    """Return the claim of an id in the whole fabric: with an IGP each host has loopbacks that follow from it."""
+    return replace(claim, value=f"{_EVERYWHERE}.{claim.value.rpartition('.')[2]}")
 
 
 def _taken_by_id(

@@ -96,8 +96,8 @@ _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
 # "cache", which are keywords of ip-route(8).  The second row, followed by "4" or "6", gives keywords or
-# predefined tables of BIRD, or the tables of shared sessions or of an IGP.  A domain "spread" would give sessions that end
-# in "_spread", as BIRD's tables of spread anycast do.
+# predefined tables of BIRD, or the tables of shared sessions or of an IGP.  A domain "spread" would give
+# sessions that end in "_spread", as BIRD's tables of spread anycast do.
 _RESERVED_DOMAINS = frozenset(
     {
         *("all", "cache", "default", "local", "main", "unspec"),

@@ -74,8 +74,8 @@ def check_host(host: HostIntent, common: Common, notes: Notes) -> None:
             notes.add(
                 "l3hv_ecmp",
                 choice,
-                "With l3hv_underlay: igp, the default route has the loopback of an edge router as its next hop,"
-                " which the IGP reaches over several paths.",
+                "With l3hv_underlay: igp, the next hop of the default route is the loopback of an edge router,"
+                " to which the IGP has several paths.",
                 f"Choose all or none, {L2}",
             )
             break
@@ -97,7 +97,7 @@ def _check_profile(profile: FailureProfile, notes: Notes) -> None:
         notes.add(
             "l3hv_failure_profile",
             profile,
-            "With l3hv_underlay: igp, only BFD detects a dead path, and it watches the neighbours of the IGP.",
+            "With l3hv_underlay: igp, a dead path is detected by BFD between the neighbours of the IGP.",
             f"Choose {' or '.join(BFD_PROFILES)}, {L2}",
         )
 

@@ -46,9 +46,7 @@ def member(host: HostIntent) -> Member:
 class Roster:
     """The reflectors, clients and edge routers of a fabric, by path."""
 
-    def __init__(
-        self, members: Iterable[Member], reflection: Reflection, underlay: Underlay = "l2"
-    ) -> None:
+    def __init__(self, members: Iterable[Member], reflection: Reflection, underlay: Underlay = "l2") -> None:
         self._is_mesh = reflection == "mesh"
         self.has_igp = underlay == "igp"
         self._by_role: dict[bool, list[Member]] = {True: [], False: []}
@@ -90,7 +88,9 @@ class Roster:
             shared = {d for link in other.links for d in link.domains if (link.path, d) in places}
             if shared:
                 turn = host.turn if is_reflector else other.turn
-                link = Link(turn, tuple(d for d in host.domains if d in shared), dict(other.bgp_keys).get(turn))
+                link = Link(
+                    turn, tuple(d for d in host.domains if d in shared), dict(other.bgp_keys).get(turn)
+                )
                 found.append(replace(_peer(other, link), links=other.links))
         return found
 
@@ -121,8 +121,8 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
     Hypervisors and edge routers have sessions only with the reflectors on their paths, or in a mesh with each
-    other.  With an IGP a reflector may be on several paths.  The clients of a reflector that accepts them from a
-    range are not listed.
+    other.  With an IGP a reflector is on all paths.  The clients of a reflector that accepts them from a range
+    are not listed.
     """
     if roster.has_igp:
         return tuple(roster.over_igp(host))

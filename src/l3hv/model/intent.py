@@ -139,8 +139,8 @@ class Common:
     ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
     routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
     host.  ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
-    those guests that are outside of its blocks.  ``underlay`` is the way between hosts: the L2 networks of the
-    paths alone, or an IGP over them, the protocol ``igp``, between the hosts' loopbacks.
+    those guests that are outside of its blocks.  ``underlay`` is the way between hosts: the L2 networks of
+    the paths alone, or an IGP (the protocol ``igp``) over them, between the hosts' loopbacks.
     """
 
     fabric: str
@@ -328,8 +328,8 @@ class HostIntent:
     follow from its id.  ``management_sources`` are prefixes that may reach its services on public uplinks.
     ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
     domain and the choice of routes that may have several next hops.  ``blocks`` are the parts of pools that a
-    hypervisor advertises as a whole.  With an IGP, ``turn`` is the path whose reflectors a run changes together
-    with this reflector; it is empty elsewhere.
+    hypervisor advertises as a whole.  With an IGP, ``turn`` is the path with whose reflectors a run changes
+    this reflector; it is empty elsewhere.
     """
 
     name: str

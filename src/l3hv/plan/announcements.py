@@ -83,7 +83,7 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
 
 
 def _addresses_on_paths(plan: HostPlan, domain: str, family: Family) -> dict[str, str]:
-    """Return the addresses of a host on the paths, in IPv6 link-local ones: the next hops that an IGP knows."""
+    """Return the addresses of a host on the paths, in IPv6 link-local ones: the next hops of an IGP."""
     found = {}
     for uplink in plan.uplinks:
         own = next((one.address for one in uplink.addresses if one.family == family), None)

@@ -55,5 +55,6 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
         ),
         warnings=warnings(host_slice),
         managed=host.settings.managed,
-        after_clients=host.kind == "route_reflector" and (host.turn or host.uplinks[0].path) != common.paths[0],
+        after_clients=host.kind == "route_reflector"
+        and (host.turn or host.uplinks[0].path) != common.paths[0],
     )

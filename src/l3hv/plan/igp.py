@@ -1,14 +1,14 @@
 """The IGP between hosts (``l3hv_underlay: igp``): it carries their loopbacks, and no routes of guests.
 
-Each domain and family has an instance of its own, on the uplinks of all paths.  All instances of one family share
-a BIRD table, because a shared session resolves the next hops of all its domains in one table.
+Each domain and family has an instance of its own, on the uplinks of all paths.  All instances of one family
+share a BIRD table, because a shared session resolves the next hops of all its domains in one table.
 
 No host passes on the loopbacks of others, so no host forwards packets between others.  The sessions between
 loopbacks therefore keep the protection of a TTL of 255.
 
-If a host's daemon ends, its neighbours lose all its routes of the IGP, although its kernel still forwards.  A less
-preferred route to all loopbacks (:func:`fallbacks`) then leads directly to the loopback, on each path: the host
-answers ARP and neighbour solicitations for it.
+If a host's daemon ends, its neighbours lose all its routes of the IGP, although its kernel still forwards.  A
+less preferred route to all loopbacks (:func:`fallbacks`) then leads directly to the loopback, on each path:
+the host answers ARP and neighbour solicitations for it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MAIN_TABLE = 254
 FALLBACK_METRIC = 4096
 """The metric of the kernel's routes from an uplink to loopbacks, plus the number of the path.
 
-Routes to one prefix need different metrics.  No packet is looked up in ``main`` before the table of its domain, so
-the metric decides only between paths, for the host's own traffic.
+Routes to one prefix need different metrics.  No packet is looked up in ``main`` before the table of its
+domain, so the metric decides only between paths, for the host's own traffic.
 """
 
 
@@ -74,7 +74,9 @@ def igp_tables(common: Common, host: HostIntent) -> tuple[IgpTable, ...]:
     """
     families = {family for _, family in domains_of(common, host)}
     kernel_table = MAIN_TABLE if host.kind == "route_reflector" else None
-    return tuple(IgpTable(igp_table(family), family, kernel_table) for family in FAMILIES if family in families)
+    return tuple(
+        IgpTable(igp_table(family), family, kernel_table) for family in FAMILIES if family in families
+    )
 
 
 def path_neighbors(common: Common, host: HostIntent, peers: Iterable[Peer]) -> tuple[PathNeighbor, ...]:
@@ -89,9 +91,7 @@ def path_neighbors(common: Common, host: HostIntent, peers: Iterable[Peer]) -> t
     )
 
 
-def _neighbors(
-    common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer
-) -> Iterator[PathNeighbor]:
+def _neighbors(common: Common, host: HostIntent, uplink: UplinkIntent, peer: Peer) -> Iterator[PathNeighbor]:
     declared = next(link.addresses for link in peer.links if link.path == uplink.path)
     for family in FAMILIES:
         network = common.network(uplink.path, uplink.domain, family)
@@ -109,8 +109,8 @@ def _neighbors(
 def link_local(common: Common, path: str, number: int) -> str:
     """Return the link-local address of the host with the id ``number`` on a path.
 
-    An IGP of IPv6 has link-local next hops (RFC 2080, RFC 5340).  They contain the number of the path, so that
-    the next hops of one host differ, and the id: the plan of each host knows the next hops of all others.
+    An IGP of IPv6 has link-local next hops (RFC 2080, RFC 5340).  They contain the number of the path, so
+    that the next hops of one host differ, and the id, so that verification knows them.
     """
     return str(LINK_LOCAL6.network_address + ((common.paths.index(path) + 1) << 32) + number)
 
@@ -127,9 +127,7 @@ def fallbacks(common: Common, host: HostIntent, uplink: UplinkIntent) -> tuple[O
     )
 
 
-def _uplinks(
-    common: Common, host: HostIntent, domain: Domain, family: Family
-) -> Iterator[UplinkIntent]:
+def _uplinks(common: Common, host: HostIntent, domain: Domain, family: Family) -> Iterator[UplinkIntent]:
     for uplink in host.uplinks:
         if uplink.domain == domain.name and common.network(uplink.path, domain.name, family) is not None:
             yield uplink

@@ -129,7 +129,7 @@ def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
 
 
 def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
-    """Yield each uplink with the prefix of its path, and with an IGP the sources of its packets and sessions."""
+    """Yield each uplink with the sources of BGP and BFD there: the path's prefix, and those of an IGP."""
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
         if network is not None:

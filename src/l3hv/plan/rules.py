@@ -17,8 +17,8 @@ from l3hv.model.errors import Problem
 from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
 from l3hv.model.names import LOCAL_OUT, VRF_RULE_PRIORITY, spread_name
 from l3hv.model.plan import Rule
-from l3hv.plan.igp import domains_of
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
+from l3hv.plan.igp import domains_of
 
 RULE_STEP = 10
 """The difference between the priorities of two rules that follow each other."""
@@ -177,8 +177,8 @@ def _rules_of_own_traffic(
 def _rules_to_loopbacks(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
     """Yield the rules to the loopbacks of an IGP.
 
-    Only routes to single loopbacks are used: ``main``, which is next, has the routes to those that the IGP does
-    not reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``.
+    The default route is not used: ``main``, which is next, has routes to the loopbacks that the IGP does not
+    reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``.
     """
     for domain, of_domain in domains_of(common, host):
         if of_domain == family:

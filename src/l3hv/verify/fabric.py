@@ -185,7 +185,7 @@ class Fabric:
         }
 
     def _loopback(self, host: str, table: str, paths: frozenset[str]) -> list[tuple[str, list[str]]]:
-        """Return the loopback that the IGP of ``host`` advertises, if any, with its next hops on ``paths``."""
+        """Return the loopback of ``host`` in the IGP, if any, with its next hops on ``paths``."""
         part = self._announced.get(host, {}).get("loopbacks", {}).get(table)
         hops = sorted(hop for path, hop in part["next_hops"].items() if path in paths) if part else []
         return [(part["prefix"], hops)] if part and hops else []
