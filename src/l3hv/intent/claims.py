@@ -164,7 +164,7 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
 
 
 def _in_fabric(claim: Claim) -> Claim:
-    """Return the claim of an id in the whole fabric: with an IGP each host has loopbacks that follow from it."""
+    """Return the claim of an id in the whole fabric: with an IGP all hosts have loopbacks."""
     return replace(claim, value=f"{_EVERYWHERE}.{claim.value.rpartition('.')[2]}")
 
 

@@ -74,8 +74,8 @@ def check_host(host: HostIntent, common: Common, notes: Notes) -> None:
             notes.add(
                 "l3hv_ecmp",
                 choice,
-                "With l3hv_underlay: igp, the next hop of the default route is the loopback of an edge router,"
-                " to which the IGP has several paths.",
+                "With l3hv_underlay: igp, the default route leads to the loopback of an edge router, to which"
+                " the IGP has several paths.",
                 f"Choose all or none, {L2}",
             )
             break

@@ -121,8 +121,8 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
     Hypervisors and edge routers have sessions only with the reflectors on their paths, or in a mesh with each
-    other.  With an IGP a reflector is on all paths.  The clients of a reflector that accepts them from a range
-    are not listed.
+    other.  With an IGP a reflector is on all paths.  The clients of a reflector that accepts them from a
+    range are not listed.
     """
     if roster.has_igp:
         return tuple(roster.over_igp(host))

@@ -3,8 +3,9 @@
 The neighbours are the reflectors of the path, or in a mesh all other hypervisors and edge routers there.
 Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
 the others from clients that cannot use the best one.  With an IGP each host has one session with each
-reflector, from loopback to loopback, and the next hop of a route has all paths.  One end of each session is passive: if both ends opened
-the session after a restart, the collision would drop the routes that graceful restart keeps.
+reflector, from loopback to loopback, and the next hop of a route has all paths.  One end of each session is
+passive: if both ends opened the session after a restart, the collision would drop the routes that graceful
+restart keeps.
 
 :func:`_carried` decides which next hops are accepted from a neighbour.
 """

@@ -107,7 +107,7 @@ def ping_round(fars: list[FarEnd], identifier: int) -> set[str]:
 
 
 def far_ends(plan: Plan) -> list[dict[str, Any]]:
-    """Return the far ends that get pings. With an IGP, sessions run between loopbacks, and not on one path."""
+    """Return the far ends that get pings: with an IGP the neighbours on each path."""
     if plan["routing"]["igp"]:
         return [] if plan["kind"] == "route_reflector" else plan["routing"]["path_neighbors"]
     return [s for s in plan["routing"]["sessions"] if s["relation"] in ("reflector", "mesh")]
