@@ -15,6 +15,9 @@ from l3hv.plan.anycast import DomainAnycast, anycast_domains
 Pairs = tuple[tuple[str, str], ...]
 
 ROUTING = DropReason("routing", "BGP or BFD from outside the path (TTL, source)", logged=True)
+ONE_WAY = DropReason(
+    "one_way", "RIP of a neighbour that sends no BFD: it does not hear this host on the path", logged=True
+)
 TO_HOST = DropReason("to_host", "to a service of this host, which offers none on this interface", logged=True)
 MULTICAST = DropReason(
     "multicast", "broadcasts and multicasts that no service of this host receives", logged=False
@@ -115,17 +118,18 @@ def packet_filter(
         transparent=transparent,
         tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
         anycast=anycast_domains(host, anycast),
-        reasons=_reasons(host),
+        reasons=_reasons(common, host),
         arp_reasons=ARP_REASONS if host.kind == "hypervisor" else (),
     )
 
 
-def _reasons(host: HostIntent) -> tuple[DropReason, ...]:
+def _reasons(common: Common, host: HostIntent) -> tuple[DropReason, ...]:
+    routing = (ROUTING, ONE_WAY) if common.has_igp and common.igp == "rip" else (ROUTING,)
     if host.kind == "edge_router":
-        return (ROUTING,)
+        return routing
     if host.kind == "route_reflector":
-        return (ROUTING, TO_HOST, MULTICAST)
-    return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
+        return (*routing, TO_HOST, MULTICAST)
+    return (*routing, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
 def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
