@@ -37,6 +37,14 @@ FORGED = (
 """Edits with which a hypervisor announces the address of vm1, which is a guest of hv1."""
 
 
+DEAF = """
+table netdev deaf {
+  chain received { type filter hook ingress device "a-public" priority -500; drop; }
+}
+"""
+"""nftables rules that drop all packets that arrive on path a."""
+
+
 class Choice(NamedTuple):
     """An IGP and a BIRD, and the time in ms that a cut may cost after its detection by BFD."""
 
@@ -50,7 +58,7 @@ CHOICES = {
     # RIP leaves a lost neighbour within 100 ms.
     "rip": Choice("rip", "bird2", "debian13", 100),
     "rip-bird3": Choice("rip", "bird3", "debian13", 400),
-    # Before 2.14 BIRD finishes work of timers when another timer wakes it: its scan of interfaces, each second.
+    # Before 2.14 BIRD finishes work of timers when another timer wakes it: its scan of interfaces each second.
     "rip-debian12": Choice("rip", "bird2", "debian12", 1100),
     # OSPF computes its routes once a second, after another router has computed its LSA once a second.
     "ospf": Choice("ospf", "bird2", "debian13", 2000),
@@ -146,6 +154,36 @@ def test_a_carrier_loss_costs_no_more(fabric: Lab, choice: Choice) -> None:
     print(f"\ncarrier of hv2 b: {traffic.outages_ms()}")
     allowed = 1.2 * DETECTION_MS + choice.after_bfd_ms + MARGIN_MS + traffic.allowance_ms
     assert max(traffic.outages_ms().values()) <= allowed
+
+
+def test_a_path_that_fails_in_one_direction_is_left(fabric: Lab) -> None:
+    """The hypervisor hv2 drops what it receives on path a, and its neighbours still receive its packets."""
+    fabric.wait_until_converged()
+    fabric.run("hv2", f"nft -f - <<'EOF'\n{DEAF}\nEOF")
+    try:
+        wait_for("one next hop", lambda: paths_to_hv2(fabric) == ["b-public"], 10)
+        # The updates of hv2 on path a must not bring the path back for good.
+        wait_for("the packet filter", lambda: dropped_one_way(fabric) >= 2, 60)
+        assert paths_to_hv2(fabric) == ["b-public"]
+        with fabric.traffic(*FLOWS, seconds=10) as traffic:
+            pass
+        assert traffic.lost() == {}
+    finally:
+        fabric.run("hv2", "nft delete table netdev deaf")
+    fabric.wait_until_converged()
+
+
+def paths_to_hv2(fabric: Lab) -> list[str]:
+    """Return the interfaces by which the IGP of hv1 reaches the loopback of hv2."""
+    shown = fabric.run("hv1", "birdc show route table igp4 192.0.2.130/32")
+    return re.findall(r"via \S+ on (\S+)", shown)
+
+
+def dropped_one_way(fabric: Lab) -> int:
+    """Return the number of packets of RIP that hv1 dropped; OSPF needs no such filter."""
+    shown = fabric.run("hv1", "nft list counters table inet l3hv")
+    found = re.search(r"counter one_way {\s+packets (\d+)", shown)
+    return int(found[1]) if found else 2
 
 
 def test_a_reflector_that_loses_a_path_keeps_its_sessions(fabric: Lab) -> None:
