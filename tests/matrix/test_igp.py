@@ -58,7 +58,7 @@ CHOICES = {
     # RIP leaves a lost neighbour within 100 ms.
     "rip": Choice("rip", "bird2", "debian13", 100),
     "rip-bird3": Choice("rip", "bird3", "debian13", 400),
-    # Before 2.14 BIRD finishes work of timers when another timer wakes it: its scan of interfaces each second.
+    # Before 2.14 BIRD finishes work of timers when another timer wakes it: its scan of interfaces, each 1 s.
     "rip-debian12": Choice("rip", "bird2", "debian12", 1100),
     # OSPF computes its routes once a second, after another router has computed its LSA once a second.
     "ospf": Choice("ospf", "bird2", "debian13", 2000),
