@@ -178,7 +178,8 @@ def _rules_to_loopbacks(common: Common, host: HostIntent, family: Family) -> Ite
     """Yield the rules to the loopbacks of an IGP.
 
     The default route is not used: ``main``, which is next, has routes to the loopbacks that the IGP does not
-    reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``.
+    reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``, and finds
+    these routes: in this look-up ``suppress_prefixlength`` has no effect (``fib6_rule_suppress`` in Linux 6.12).
     """
     for domain, of_domain in domains_of(common, host):
         if of_domain == family:
@@ -187,7 +188,7 @@ def _rules_to_loopbacks(common: Common, host: HostIntent, family: Family) -> Ite
                 family,
                 LOCAL_OUT if is_private else domain.name,
                 f"loopbacks of {domain.name}",
-                iif="lo" if family == "ipv4" else None,
+                iif="lo",
                 destination=str(domain.loopback(family)),
                 suppress_prefixlength=0,
             )
