@@ -179,7 +179,7 @@ def _rules_to_loopbacks(common: Common, host: HostIntent, family: Family) -> Ite
 
     The default route is not used: ``main``, which is next, has routes to the loopbacks that the IGP does not
     reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``, and finds
-    these routes: in this look-up ``suppress_prefixlength`` has no effect (``fib6_rule_suppress`` in Linux 6.12).
+    these routes: ``suppress_prefixlength`` has no effect there (``fib6_rule_suppress``, Linux 6.12).
     """
     for domain, of_domain in domains_of(common, host):
         if of_domain == family:
