@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from changed_intents import copy_of, set_variable
 from failures import edited_bird, traffic_of_cut, traffic_of_kill
-from lab import GUESTS, INTERNET, Converged, Flows, Lab, Traffic, booted, remote_guests, wait_for
+from lab import INTERNET, Converged, Flows, Lab, Traffic, booted, remote_guests, wait_for
+from machines import GUESTS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 

@@ -23,6 +23,7 @@ KEPT = {
         "dhcp-relay",
         "foreign",
         "gobgp",
+        "igp",
         "ipv6_only_guests",
         "lab",
         "layouts",

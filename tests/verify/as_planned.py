@@ -6,10 +6,18 @@ import signal
 from typing import Any
 
 from l3hv.model.addressing import HOST_LENGTH
-from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable
+from l3hv.model.plan import GuestPlan, HostPlan, PathNeighbor, RoutingTable
 from l3hv.plan.units import settings_of
-from l3hv.verify.expect import LEARNED_METRIC, configured_interfaces, routing_units, units
-from l3hv.verify.fabric import Fabric, Total, route_total
+from l3hv.verify.expect import (
+    LEARNED_METRIC,
+    addresses_of,
+    configured_interfaces,
+    igp_links,
+    measured,
+    routing_units,
+    units,
+)
+from l3hv.verify.fabric import EVERY_PATH, Fabric, Total, route_total
 from l3hv.verify.sets import planned_sets
 
 NETWORKD, TABLES_UNIT, KERNEL = 4, 107, 2
@@ -24,8 +32,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
     links |= {tunnel.interface: link(tunnel.mtu) for tunnel in plan.tunnels}
     links |= {guest.interface: link(guest.mtu, guest.gateway_mac, master=guest.vrf) for guest in guests}
     addresses = {
-        uplink.interface: [address(f"{a.address}/{a.length}") for a in uplink.addresses]
-        for uplink in plan.uplinks
+        uplink.interface: [address(each) for each in addresses_of(uplink)] for uplink in plan.uplinks
     }
     addresses |= {tunnel.interface: [address(f"{tunnel.local}/{tunnel.length}")] for tunnel in plan.tunnels}
     addresses |= {guest.interface: [address(gateway) for gateway in guest.gateways] for guest in guests}
@@ -61,8 +68,7 @@ def observation(plan: HostPlan, fabric: Fabric, absent: frozenset[str] = frozens
         "neighbors": [],
         "sizes": {
             f"{session.interface} {session.neighbor}": mtu
-            for session in plan.routing.sessions
-            if session.relation in ("reflector", "mesh")
+            for session in measured(plan)
             for mtu in [uplink.mtu for uplink in plan.uplinks if uplink.interface == session.interface]
         },
         "chains": [],
@@ -108,6 +114,8 @@ def listened(plan: HostPlan, unit: str) -> list[str]:
         if session.bfd and families
         for channel in session.channels
     }
+    if plan.routing.igp:
+        return ["tcp 179", "udp 3784", "udp 4784", "udp 520", *(["udp 521"] if "ipv6" in families else [])]
     return ["tcp 179", "udp 3784", "udp 4784"] if unit in watched else ["tcp 179"]
 
 
@@ -165,6 +173,10 @@ def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, 
         for family in ("ipv4", "ipv6")
     }
     for uplink in plan.uplinks:
+        for on_link in uplink.on_link:
+            found[f"main {on_link.family}"].append(
+                route(on_link.prefix, uplink.interface, metric=on_link.metric)
+            )
         for each in uplink.addresses:
             own = {"prefsrc": each.address} if each.family == "ipv4" else {"metric": 256}
             here = found[f"{uplink.vrf or 'main'} {each.family}"]
@@ -238,11 +250,12 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
         for channel in session.channels:
             counts = {"imported": 0, "filtered": 0, "exported": 0}
             for table in (tables[name] for name in channel.own_next_hops):
-                from_all = fabric.received(plan, table, session.path)
+                path = EVERY_PATH if plan.routing.igp else session.path
+                from_all = fabric.received(plan, table, path)
                 own = len(fabric.announced_by(plan.host, table.name))
                 imported, exported = from_all, own
                 if session.relation in ("client", "mesh"):
-                    imported = fabric.sent(session.peer, table, session.path)
+                    imported = fabric.sent(session.peer, table, path)
                 if session.relation == "client":
                     exported = from_all - imported
                 counts["imported"] += imported
@@ -277,9 +290,30 @@ def routing(plan: HostPlan, fabric: Fabric, tables: dict[str, RoutingTable]) -> 
                 "interval": f"{interval:.3f}",
                 "timeout": f"{timeout:.3f}",
             }
-            for session in plan.routing.sessions
+            for session in (_of_igp(plan, fabric) if plan.routing.igp else plan.routing.sessions)
         ],
     }
+
+
+def _of_igp(plan: HostPlan, fabric: Fabric) -> list[PathNeighbor]:
+    """Return all neighbours of an IGP: those of the plan, and on each link the hosts without a session."""
+    found = list(plan.routing.path_neighbors)
+    for (interface, family), link in igp_links(plan).items():
+        here = sum((near.interface, near.family) == (interface, family) for near in found)
+        others = range(fabric.hosts_on(link.path, link.domain) - 1 - here)
+        found += (
+            PathNeighbor(
+                "",
+                link.path,
+                link.domain,
+                family,
+                interface,
+                "",
+                "192.0.2.1" if family == "ipv4" else "fe80::9",
+            )
+            for _ in others
+        )
+    return found
 
 
 def offers(plan: HostPlan, guest: GuestPlan) -> dict[str, Any]:

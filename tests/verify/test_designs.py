@@ -15,7 +15,7 @@ from l3hv.plan.announcements import announcements
 from l3hv.verify.fabric import Fabric
 from l3hv.verify.report.entry import Entry
 
-NAMES = ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "blocks", "ipip")
+NAMES = ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "blocks", "igp", "ipip")
 DESIGNS = {name: design(name) for name in NAMES}
 DESIGNS["none"] = design("lab", hv1={"l3hv_dhcp": "none"})
 HOSTS = [(name, host) for name, plans in DESIGNS.items() for host in plans]
@@ -215,6 +215,48 @@ DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = 
         with_value(3, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "exported"),
         {"sent rr1_public ipv4"},
     ),
+    # An IGP.
+    "a session between loopbacks that is lost": (
+        "igp",
+        with_value("Active", "routing", "sessions", "rr1_shared", "state"),
+        {"session rr1_shared"},
+    ),
+    "a lost neighbour of the IGP that is a reflector": (
+        "igp",
+        lambda seen: seen["routing"]["bfd"].remove(
+            next(each for each in seen["routing"]["bfd"] if each["address"] == "198.51.100.126")
+        ),
+        {"bfd rr1 a public ipv4", "igp a public ipv4"},
+    ),
+    "a lost neighbour of the IGP": (
+        "igp",
+        lambda seen: seen["routing"]["bfd"].remove(
+            next(each for each in seen["routing"]["bfd"] if each["address"] == "fe80::9")
+        ),
+        {"igp a public ipv6"},
+    ),
+    "a daemon that does not listen for the IGP": (
+        "igp",
+        lambda seen: seen["listeners"]["bird.service"].remove("udp 521"),
+        {"listeners bird"},
+    ),
+    "an uplink without its link-local address": (
+        "igp",
+        lambda seen: seen["addresses"]["a-public"].remove(as_planned.address("fe80::1:0:1/64")),
+        {"addresses a-public"},
+    ),
+    "a missing route to loopbacks that the IGP lost": (
+        "igp",
+        lambda seen: seen["routes"]["main ipv4"].remove(
+            next(each for each in seen["routes"]["main ipv4"] if each["metric"] == 4097)
+        ),
+        {"route 192.0.2.128/25 in main"},
+    ),
+    "a path of the IGP that carries too small packets": (
+        "igp",
+        with_value(1400, "sizes", "b-private 172.22.15.253"),
+        {"size b to rr2 private ipv4"},
+    ),
 }
 
 
@@ -222,6 +264,16 @@ def test_a_stranger_that_calls_a_host_of_a_mesh_is_a_warning() -> None:
     change = with_value(2, "unknown_callers", "198.51.100.9")
     warned = [check for check in looked_at("mesh", "hv1", change) if check.state == "warning"]
     assert [check.what for check in warned] == ["stranger 198.51.100.9"]
+
+
+def test_a_loopback_without_a_path_is_named() -> None:
+    """The kernel's routes are listed if their digest differs: one loopback has lost a next hop."""
+    plans = DESIGNS["igp"]
+    fabric = Fabric({each: announcements(plan) for each, plan in plans.items()})
+    table = next(table for table in plans["hv1"].routing.tables if table.name == "public4")
+    routes = fabric.routes(plans["hv1"], table) | {"192.0.2.130/32": ["198.51.100.130"]}
+    checks = looked_at("igp", "hv1", with_value(as_planned.listed(routes), "learned", "public4"))
+    assert failed(checks)["route 192.0.2.130/32 in public"] == "via 198.51.100.130"
 
 
 @pytest.mark.parametrize(("name", "change", "expected"), DIFFERENCES.values(), ids=DIFFERENCES)

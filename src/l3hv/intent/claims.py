@@ -11,7 +11,7 @@ import socket
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Literal
 
@@ -66,7 +66,8 @@ def _host_claims(host: HostIntent) -> Iterator[Claim]:
 
     A host's addresses on a path follow from its id, and so do a hypervisor's loopbacks and BGP identifier.
     The id of a reflector must therefore be unique on its path.  The ids of hypervisors and edge routers must
-    also be unique among all of these in the fabric.
+    also be unique among all of these in the fabric.  With an IGP all ids are unique in the fabric
+    (:func:`clashes`).
     """
     yield Claim("symbol", bird_symbol(host.name), "inventory_hostname")
     if any(uplink.link is not None for uplink in host.uplinks):
@@ -139,9 +140,10 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
             elif claim.kind in places:
                 places[claim.kind].setdefault(claim.value, []).append(host)
             else:
-                first, other = unique.setdefault((claim.kind, claim.value), (host, claim))
-                if other is not claim:
-                    problems.setdefault((host, claim.field), _duplicate(host, claim, first, other))
+                own = _in_fabric(claim) if common.has_igp and claim.kind == "id" else claim
+                first, other = unique.setdefault((own.kind, own.value), (host, own))
+                if other is not own and (own is claim or first != host):
+                    problems.setdefault((host, claim.field), _duplicate(host, own, first, other))
     uplinks = {
         (host, place)
         for kind in ("path", "reflector")
@@ -167,6 +169,11 @@ def clashes(claims_by_host: Mapping[str, Iterable[Claim]], common: Common) -> li
     ]
 
 
+def _in_fabric(claim: Claim) -> Claim:
+    """Return the claim of an id in the whole fabric: with an IGP all hosts have loopbacks."""
+    return replace(claim, value=f"{_EVERYWHERE}.{claim.value.rpartition('.')[2]}")
+
+
 def _taken_by_id(
     host: str,
     claim: Claim,
@@ -188,7 +195,8 @@ def _taken_by_id(
     if network is None:
         return None
     number = int(ip_address(address)) - int(network.prefix.network_address)
-    other, _ = unique.get(("id", f"{path}.{number}"), (host, claim))
+    everywhere = unique.get(("id", f"{_EVERYWHERE}.{number}"), (host, claim))
+    other, _ = unique.get(("id", f"{path}.{number}"), everywhere)
     if other == host:
         return None
     place = f"{path}.{domain}"

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import chain, count
 from typing import Any
 
+from l3hv.intent.igp import check_underlay
 from l3hv.intent.shape import (
     Fields,
     Notes,
@@ -38,12 +39,14 @@ from l3hv.model.addressing import (
 )
 from l3hv.model.choices import (
     ANNOUNCEMENTS,
+    IGPS,
     LINKS,
     REFLECTIONS,
     UNDERLAYS,
     Announce,
     DomainKind,
     Family,
+    Igp,
     Links,
     Reflection,
     Underlay,
@@ -61,6 +64,7 @@ COMMON_KEYS = frozenset(
         "l3hv_encapsulation",
         "l3hv_fabric",
         "l3hv_gateway_mac",
+        "l3hv_igp",
         "l3hv_links",
         "l3hv_local_out",
         "l3hv_paths",
@@ -99,12 +103,12 @@ _FAMILY_KEYS = frozenset(FAMILIES)
 
 # Names that no domain can have.  The first row has the kernel's own names (rt_tables(5)), and "all" and
 # "cache", which are keywords of ip-route(8).  The second row, followed by "4" or "6", gives keywords or
-# predefined tables of BIRD, or the tables of shared sessions.  A domain "spread" would give sessions that end
-# in "_spread", as BIRD's tables of spread anycast do.
+# predefined tables of BIRD, or the tables of shared sessions or of an IGP.  A domain "spread" would give
+# sessions that end in "_spread", as BIRD's tables of spread anycast do.
 _RESERVED_DOMAINS = frozenset(
     {
         *("all", "cache", "default", "local", "main", "unspec"),
-        *("as", "flow", "ipv", "master", "roa", "shared", "spread", "vpn"),
+        *("as", "flow", "igp", "ipv", "master", "roa", "shared", "spread", "vpn"),
     }
 )
 _KERNEL_TABLES = {253: "default", 254: "main", 255: "local"}
@@ -191,6 +195,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         reflection=fields.take("l3hv_reflection", OneOf[Reflection](*REFLECTIONS), "reflectors"),
         encapsulation=_encapsulation(fields),
         underlay=underlay,
+        igp=fields.take("l3hv_igp", OneOf[Igp](*IGPS), "rip"),
         links=links,
         link_prefixes=_in_order(networks, domains) if has_links else (),
     )
@@ -210,6 +215,7 @@ def parse_common(variables: Mapping[str, Any]) -> tuple[Common | None, list[Prob
         _check_pool(common, pool, notes)
     _check_numbers(common, notes)
     _check_overlaps(common, notes)
+    check_underlay(common, fields.raw.get("l3hv_igp"), notes)
     return common, notes.problems
 
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from ipaddress import IPv4Address
 from typing import Any, Literal
 
+from l3hv.intent import igp
 from l3hv.intent.blocks import blocks_of
 from l3hv.intent.claims import guest_claims
 from l3hv.intent.encapsulation import (
@@ -314,18 +315,24 @@ def parse_host(
         addresses=tuple(map(str, addresses)),
         path_addresses=_path_addresses(path_addresses, common, notes),
         management_sources=tuple(map(str, management_sources)),
-        bgp_keys=_bgp_keys(fields.raw.get("l3hv_bgp_key"), [*uplinks, *downlinks], common, notes),
+        bgp_keys=_bgp_keys(
+            fields.raw.get("l3hv_bgp_key"),
+            common.paths if common.has_igp else [*uplinks, *downlinks],
+            common,
+            notes,
+        ),
         ecmp=_ecmp(fields, common),
         blocks=(),
         guests=(),
         tunnel_names=resolved_tunnel_names(tunnel_names, common, notes),
         asn=own_asn or host_asn(common, kind, number),
+        turn=_turn(kind, path, uplinks) if common.has_igp else "",
     )
     host = dataclasses.replace(host, routers=resolved_routers(routers, host, common, notes))
     check_links_of_host(fields, host, common, notes)
     if kind == "hypervisor" and (blocks is not None or settings.managed):
         host = dataclasses.replace(host, blocks=blocks_of(common, host.domains, number, blocks, notes))
-    _check_uplinks(host, path, notes)
+    _check_uplinks(host, path, common, notes)
     _check_id(host, common, notes)
     _check_mtu(host, common, notes)
     _check_daemon(settings, kind, notes, is_mesh=common.is_mesh)
@@ -333,6 +340,7 @@ def parse_host(
     _check_served_address(host, common, notes)
     _check_vrfs(host, common, notes)
     check_encapsulation(host, common, notes)
+    igp.check_host(host, common, notes)
     _check_timers(host, notes)
     _check_name(name, common, notes)
     _check_addresses(addresses, common, notes)
@@ -659,9 +667,16 @@ def _vlan_uplinks(path: str, nic: str, domains: Iterable[Domain], notes: Notes) 
         )
 
 
-def _check_uplinks(host: HostIntent, path: str | None, notes: Notes) -> None:
+def _turn(kind: Kind, path: str | None, paths: Iterable[str]) -> str:
+    """Return the path whose reflectors a run changes together with this one; empty for other hosts."""
+    return (path or min(paths, key=natural_key, default="")) if kind == "route_reflector" else ""
+
+
+def _check_uplinks(host: HostIntent, path: str | None, common: Common, notes: Notes) -> None:
     paths = list(dict.fromkeys(uplink.path for uplink in host.uplinks))
-    if host.kind == "route_reflector":
+    if common.has_igp:
+        igp.check_reflector(host, path, common, notes)
+    elif host.kind == "route_reflector":
         if len(paths) > 1:
             notes.add(
                 "l3hv_uplinks",
@@ -698,7 +713,7 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
         for n in _networks(host, common)
         if declared_address(n, host.path_addresses) is None
     ]
-    if host.has_loopbacks:
+    if host.has_loopbacks or common.has_igp:
         for domain in common.domains:
             if domain.name in host.domains:
                 prefixes += [(p, f"{p} (loopbacks, {domain.name})") for p in domain.loopbacks]
@@ -1055,7 +1070,8 @@ def _check_prefix_limit(host: HostIntent, common: Common, notes: Notes) -> None:
                 session = ("" if is_shared else guest.domain, family_of_text(claim.value))
                 prefixes.setdefault(session, set()).add(claim.value)
     for domain in common.domains:
-        for loopback in domain.loopbacks if domain.name in host.domains else ():
+        is_advertised = domain.name in host.domains and not common.has_igp
+        for loopback in domain.loopbacks if is_advertised else ():
             session = ("" if is_shared else domain.name, family_of(loopback))
             prefixes.setdefault(session, set()).add(str(loopback))
     most = max(map(len, prefixes.values()), default=0)

@@ -41,6 +41,8 @@ def member(host: HostIntent) -> Member:
         asn=host.asn,
         down=tuple(dict.fromkeys(uplink.path for uplink in host.uplinks if uplink.link == "down")),
         edge_domains=host.edge_domains,
+        turn=host.turn,
+        bgp_keys=host.bgp_keys,
     )
 
 
@@ -50,6 +52,7 @@ class Roster:
     def __init__(self, members: Iterable[Member], common: Common) -> None:
         self._common = common
         self._is_mesh = common.is_mesh
+        self._by_role: dict[bool, list[Member]] = {True: [], False: []}
         if common.has_links:
             members = list(members)
             self._by_name = {host.name: host for host in members}
@@ -57,6 +60,7 @@ class Roster:
         self._clients: dict[str, list[Peer]] = {}
         self._edges: dict[str, list[Peer]] = {}
         for host in sorted(members, key=lambda host: natural_key(host.name)):
+            self._by_role[host.kind == "route_reflector"].append(host)
             by_path = self._reflectors if host.kind == "route_reflector" else self._clients
             for link in host.links:
                 by_path.setdefault(link.path, []).append(_peer(host, link))
@@ -66,6 +70,10 @@ class Roster:
     @property
     def has_links(self) -> bool:
         return self._common.has_links
+
+    @property
+    def has_igp(self) -> bool:
+        return self._common.has_igp
 
     def reflectors(self, path: str) -> list[Peer]:
         return self._reflectors.get(path, [])
@@ -110,6 +118,24 @@ class Roster:
                 addresses.append(PathAddress(link.path, domain, address))
         return replace(common, networks=tuple(networks)), replace(host, path_addresses=tuple(addresses))
 
+    def over_igp(self, host: HostIntent) -> list[Peer]:
+        """Return the neighbours of a host that has sessions over an IGP, each once.
+
+        They are the reflectors that share an L2 network with it, and of a reflector its clients.
+        """
+        places = {(uplink.path, uplink.domain) for uplink in host.uplinks}
+        is_reflector = host.kind == "route_reflector"
+        found = []
+        for other in self._by_role[not is_reflector]:
+            shared = {d for link in other.links for d in link.domains if (link.path, d) in places}
+            if shared:
+                turn = host.turn if is_reflector else other.turn
+                link = Link(
+                    turn, tuple(d for d in host.domains if d in shared), dict(other.bgp_keys).get(turn)
+                )
+                found.append(replace(_peer(other, link), links=other.links))
+        return found
+
     def edges(self, path: str) -> list[Peer]:
         return self._edges.get(path, [])
 
@@ -138,10 +164,13 @@ def peers(host: HostIntent, roster: Roster) -> tuple[Peer, ...]:
     """Return the neighbours of a host, sorted by path and name, reflectors first.
 
     Hypervisors and edge routers have sessions only with the reflectors on their paths, or in a mesh with each
-    other.  The clients of a reflector that accepts them from a range are not listed.
+    other.  With an IGP a reflector is on all paths.  The clients of a reflector that accepts them from a
+    range are not listed.
     """
     if roster.has_links:
         return tuple(roster.linked(host))
+    if roster.has_igp:
+        return tuple(roster.over_igp(host))
     neighbors: list[Peer] = []
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         neighbors += (peer for peer in roster.reflectors(path) if peer.name != host.name)
@@ -155,6 +184,8 @@ def neighbor_names(host: HostIntent, roster: Roster) -> list[str]:
     """Return the names of all hosts that have sessions with ``host``, including the clients of a range."""
     if roster.has_links:
         return [peer.name for peer in roster.linked(host)]
+    if roster.has_igp:
+        return [peer.name for peer in roster.over_igp(host)]
     names: dict[str, None] = {}
     for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
         clients = roster.clients(path) if host.kind == "route_reflector" else roster.mesh(path, host)

@@ -26,7 +26,7 @@ OUTER_HEADER: dict[Family, int] = {"ipv4": 20, "ipv6": 40}
 LINK_LOCAL_GATEWAY = "fe80::1"
 """The link-local address of every guest port, which is the IPv6 gateway of every guest."""
 
-_LINK_LOCAL6 = IPv6Network("fe80::/64")
+LINK_LOCAL6 = IPv6Network("fe80::/64")
 
 LINK_LOCAL4 = IPv4Network("169.254.0.0/16")
 """The link-local prefix, to which a router does not forward packets (RFC 3927, section 2.6.2)."""
@@ -123,7 +123,7 @@ def link_local_of(mac: str) -> str:
     >>> link_local_of("50:54:33:00:00:07")
     'fe80::5254:33ff:fe00:7'
     """
-    return str(slaac_address(_LINK_LOCAL6, mac))
+    return str(slaac_address(LINK_LOCAL6, mac))
 
 
 def slaac_address(prefix: IPv6Network, mac: str) -> IPv6Address:

@@ -18,7 +18,8 @@ Dhcp = Literal["server", "relay", "none"]
 Announce = Literal["guests", "blocks"]
 Reflection = Literal["reflectors", "mesh"]
 TunnelKind = Literal["ipip", "ip6tnl"]
-Underlay = Literal["l2", "leaf_spine"]
+Underlay = Literal["l2", "igp", "leaf_spine"]
+Igp = Literal["rip", "ospf"]
 Links = Literal["unnumbered", "numbered"]
 LimitAction = Literal["warn", "block", "restart", "disable"]
 Announcer = Literal["hypervisors", "edge_routers", "reflectors", "clients", "switches"]
@@ -39,9 +40,10 @@ ANNOUNCEMENTS: tuple[Announce, ...] = ("guests", "blocks")
 REFLECTIONS: tuple[Reflection, ...] = ("reflectors", "mesh")
 """The choices of l3hv_announce and l3hv_reflection."""
 
-UNDERLAYS: tuple[Underlay, ...] = ("l2", "leaf_spine")
+UNDERLAYS: tuple[Underlay, ...] = ("l2", "igp", "leaf_spine")
+IGPS: tuple[Igp, ...] = ("rip", "ospf")
 LINKS: tuple[Links, ...] = ("unnumbered", "numbered")
-"""The choices of l3hv_underlay and l3hv_links."""
+"""The choices of l3hv_underlay, l3hv_igp and l3hv_links."""
 
 SWITCHES: frozenset[Kind] = frozenset({"leaf", "spine"})
 """The kinds of hosts that forward between links, and advertise the routes of their neighbours to others."""

@@ -32,6 +32,7 @@ from l3hv.model.choices import (
     Ecmp,
     FailureProfile,
     Family,
+    Igp,
     Kind,
     LimitAction,
     Links,
@@ -152,9 +153,10 @@ class Common:
 
     ``bgp_keys`` are the names of the keys that BGP sessions can use.  ``reflection`` is the way in which
     routes reach all hosts of a path: over its reflectors, or in sessions of each hypervisor with each other
-    host.  ``underlay`` is what connects the hosts: L2 paths that they share, or links between a host and its
-    leaves, and between leaves and spines.  ``links`` tells whether these have prefixes of their own, which
-    are parts of ``link_prefixes``; ``networks`` then has only the links of the host whose plan is computed.
+    host.  ``underlay`` is what connects the hosts: the L2 networks of the paths alone; an IGP (the protocol
+    ``igp``) over them, between the hosts' loopbacks; or links between a host and its leaves, and between
+    leaves and spines.  ``links`` tells whether these have prefixes of their own, which are parts of
+    ``link_prefixes``; ``networks`` then has only the links of the host whose plan is computed.
     ``announce`` is what a hypervisor advertises: each guest by itself, or blocks of addresses and only
     those guests that are outside of its blocks.  ``encapsulation`` is set if the hosts of a path share no L2.
     """
@@ -173,6 +175,7 @@ class Common:
     announce: Announce
     encapsulation: Encapsulation | None = None
     underlay: Underlay = "l2"
+    igp: Igp = "rip"
     links: Links = "unnumbered"
     link_prefixes: tuple[PathNetwork, ...] = ()
 
@@ -190,6 +193,11 @@ class Common:
     def is_mesh(self) -> bool:
         """Whether hypervisors have sessions with each other, and not with reflectors."""
         return self.reflection == "mesh"
+
+    @property
+    def has_igp(self) -> bool:
+        """Whether sessions run between loopbacks, which an IGP makes reachable over all paths."""
+        return self.underlay == "igp"
 
     def domain_of(self, prefix: str) -> str:
         """Return the domain of the pool that ``prefix`` is inside."""
@@ -214,6 +222,11 @@ class Common:
 
     def network(self, path: str, domain: str, family: Family) -> PathNetwork | None:
         return self._network_by_place.get((path, domain, family))
+
+    def loopback_network(self, domain: str, family: Family) -> PathNetwork | None:
+        """Return the prefix of a domain's loopbacks as a network that is on no path."""
+        prefix = self.domain(domain).loopback(family)
+        return None if prefix is None else PathNetwork("", domain, prefix)
 
     def domains_of_path(self, path: str) -> tuple[Domain, ...]:
         """Return the domains that have a prefix on ``path``."""
@@ -373,7 +386,8 @@ class HostIntent:
     ``bgp_keys`` are pairs of a path and the name of the key of its sessions there.  ``ecmp`` are pairs of a
     domain and the choice of routes that may have several next hops.  ``blocks`` are the parts of pools that a
     hypervisor advertises as a whole.  ``routers`` lead to the other subnets of the paths.  ``asn`` is its AS
-    number: the fabric's, except with leaves and spines.
+    number: the fabric's, except with leaves and spines.  With an IGP, ``turn`` is the path with whose
+    reflectors a run changes this reflector; it is empty elsewhere.
     """
 
     name: str
@@ -392,6 +406,7 @@ class HostIntent:
     routers: tuple[PathRouter, ...] = ()
     tunnel_names: tuple[TunnelName, ...] = ()
     asn: int = 0
+    turn: str = ""
 
     @cached_property
     def anycast(self) -> tuple[str, ...]:
@@ -472,7 +487,7 @@ class Link:
 class Member:
     """The facts about a host that its BGP neighbours need.  ``mtu`` is that of its uplinks, in bytes.
 
-    ``down`` are the hosts below a leaf or spine.
+    ``down`` are the hosts below a leaf or spine.  ``turn`` and ``bgp_keys`` are those of the host's intent.
     """
 
     name: str
@@ -490,11 +505,17 @@ class Member:
     asn: int = 0
     down: tuple[str, ...] = ()
     edge_domains: tuple[str, ...] = ()
+    turn: str = ""
+    bgp_keys: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A BGP neighbour on one path; with leaves and spines, the path has the neighbour's name."""
+    """A BGP neighbour on one path; with leaves and spines, the path has the neighbour's name.
+
+    With an IGP, ``path`` is the path in whose turn a run changes the reflector of the session, and ``links``
+    are the neighbour's links.
+    """
 
     name: str
     kind: Kind
@@ -511,6 +532,7 @@ class Peer:
     ttl_security: bool = True
     prefix_limit: int | None = None
     asn: int = 0
+    links: tuple[Link, ...] = ()
 
     def address_in(self, network: PathNetwork) -> str:
         """Return its address in a path's network."""

@@ -49,6 +49,24 @@ def shared_table(family: Family) -> str:
     return bird_table(SHARED, family)
 
 
+def igp_name(domain: str, family: Family) -> str:
+    """Return the name of the IGP's instance of a domain in one family.
+
+    >>> igp_name("public", "ipv4")
+    'igp_public4'
+    """
+    return f"igp_{bird_table(domain, family)}"
+
+
+def igp_table(family: Family) -> str:
+    """Return the name of the BIRD table of all loopbacks in one family; no domain can have this name.
+
+    >>> igp_table("ipv6")
+    'igp6'
+    """
+    return f"igp{4 if family == 'ipv4' else 6}"
+
+
 def spread_table(domain: str, family: Family) -> str:
     """Return the name of the BIRD table of routes to other holders of a domain's anycast, in one family.
 

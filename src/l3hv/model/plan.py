@@ -20,6 +20,7 @@ from l3hv.model.choices import (
     Ecmp,
     FailureProfile,
     Family,
+    Igp,
     Kind,
     LimitAction,
     Relation,
@@ -115,6 +116,18 @@ class NextHopTable:
 
 
 @dataclass(frozen=True)
+class OnLinkRoute:
+    """A route to destinations that answer on the interface itself."""
+
+    family: Family
+    """The address family."""
+    prefix: str
+    """The destinations."""
+    metric: int
+    """The kernel's metric."""
+
+
+@dataclass(frozen=True)
 class Uplink:
     """One interface on one path for one domain."""
 
@@ -132,6 +145,12 @@ class Uplink:
     """The VRF that it belongs to; none without VRFs."""
     addresses: tuple[UplinkAddress, ...]
     """The host's addresses, one for each family that the path carries."""
+    link_local: str | None
+    """The host's link-local address; none if the kernel makes one of the MAC."""
+    on_link: tuple[OnLinkRoute, ...]
+    """Routes in C(main) to the loopbacks of other hosts, with an IGP."""
+    proxied6: str | None
+    """The host's loopback, for which it answers neighbour solicitations on the path; none without an IGP."""
 
 
 @dataclass(frozen=True)
@@ -672,7 +691,7 @@ class Channel:
     limit: PrefixLimit | None
     """The maximum number of prefixes of the neighbour; none without a limit."""
     next_hop_table: str | None = None
-    """The BIRD table in which next hops are looked up; none if they are on the path's link."""
+    """The BIRD table in which next hops are looked up (``igp table``); none if they are on a link."""
 
     @property
     def own_next_hops(self) -> dict[str, str | None]:
@@ -690,7 +709,7 @@ class Session:
     peer: str
     """The neighbour's name; empty if any client can be the neighbour."""
     path: str
-    """The L2 path."""
+    """The L2 path; with an IGP the path in whose turn a run changes the reflector of the session."""
     domain: str
     """The routing domain whose network the session runs in."""
     vrf: str | None
@@ -700,7 +719,7 @@ class Session:
     layout: SessionLayout
     """The extent of one session, the same at both ends: one family, both, or several domains."""
     interface: str
-    """The uplink that the session runs on."""
+    """The uplink that the session runs on, or C(lo)."""
     local: str
     """This host's address."""
     neighbor: str
@@ -722,6 +741,67 @@ class Session:
     """Whether packets of BGP must have a TTL of 255 (RFC 5082)."""
     channels: tuple[Channel, ...]
     """The session's address families."""
+
+
+@dataclass(frozen=True)
+class IgpInstance:
+    """One instance of the IGP: it advertises this host's loopback of a domain and learns those of others."""
+
+    name: str
+    """The name of the protocol in BIRD."""
+    protocol: Igp
+    """The protocol."""
+    domain: str
+    """The routing domain."""
+    family: Family
+    """The address family."""
+    table: str
+    """The BIRD table of the loopbacks."""
+    interfaces: tuple[str, ...]
+    """The uplinks that it runs on."""
+    loopback: str
+    """The host's loopback as a prefix."""
+    loopbacks: str
+    """The prefix of the loopbacks of all hosts."""
+    length: int
+    """The length of a loopback's prefix."""
+    ecmp_limit: int
+    """The maximum number of next hops of a loopback."""
+    kernel: str | None
+    """The BIRD table by which the loopbacks of others get into the kernel's table of the domain; none on a
+    reflector."""
+
+
+@dataclass(frozen=True)
+class IgpTable:
+    """The BIRD table of all loopbacks in one family."""
+
+    name: str
+    """The table's name in BIRD."""
+    family: Family
+    """The address family."""
+    kernel_table: int | None
+    """The number of the kernel table that has the loopbacks; none if the tables of domains have them."""
+
+
+@dataclass(frozen=True)
+class PathNeighbor:
+    """The address of a neighbour on a path, with an IGP: sessions themselves run between loopbacks."""
+
+    peer: str
+    """The neighbour's name."""
+    path: str
+    """The L2 path."""
+    domain: str
+    """The routing domain."""
+    family: Family
+    """The address family."""
+    interface: str
+    """The host's uplink."""
+    local: str
+    """The host's address on the path, in IPv6 a link-local one."""
+    neighbor: str
+    """The neighbour's address on the path, in IPv6 a link-local one."""
 
 
 @dataclass(frozen=True)
@@ -911,6 +991,12 @@ class Routing:
     """The sessions with named neighbours."""
     ranges: tuple[Session, ...]
     """The sessions that any host in the prefix C(neighbor) can open."""
+    igp: tuple[IgpInstance, ...]
+    """The instances of the IGP between hosts; empty without an IGP."""
+    igp_tables: tuple[IgpTable, ...]
+    """The BIRD tables of loopbacks; empty without an IGP."""
+    path_neighbors: tuple[PathNeighbor, ...]
+    """The addresses on the paths of the neighbours of its sessions; empty without an IGP."""
     monitoring_group: str | None
     """The system group whose members may read the daemon's state; none if only root may."""
     hops: int | None = None
@@ -1017,6 +1103,8 @@ class PacketFilter:
 
     uplinks: tuple[str, ...]
     """The interfaces of the paths."""
+    igp: Igp | None
+    """The IGP whose packets neighbours send; none without an IGP."""
     has_vrfs: bool
     """Whether each domain is a VRF with the domain's name, from which its packets arrive after routing."""
     closed_uplinks: tuple[str, ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from l3hv.model.choices import LINK_RELATIONS
+from l3hv.model.choices import LINK_RELATIONS, Family
+from l3hv.model.names import bird_table
 from l3hv.model.plan import HostPlan
 from l3hv.plan.tables import is_advertised
 
@@ -29,6 +30,11 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     ``filtered`` are its guests whose ports drop some traffic of their domain (isolation, allowed sources).
     ``mtus`` are the MTUs of its interfaces in bytes, by path and domain.
     With leaves and spines, ``links`` has the next hops by neighbour and BIRD table.
+    With an IGP ``next_hops`` are the addresses on all paths, and ``loopbacks`` has the host's own loopback in
+    each table::
+
+        {"public4": {"prefix": "192.0.2.129/32", "next_hops": {"a": "198.51.100.1", "b": "198.51.100.129"}}}
+
     ``bfd`` are the host's own timers: the two ends of a session agree on the slower interval.
     """
     kernel_names = {table.id: table.name for table in plan.table_names}
@@ -48,6 +54,8 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
             for channel in session.channels
             if (next_hop := channel.own_next_hops.get(table.name)) is not None
         }
+        if plan.routing.igp and next_hops:
+            next_hops = _addresses_on_paths(plan, table.domain, table.family)
         if next_hops and prefixes:
             tables[table.name] = {"next_hops": next_hops, "prefixes": prefixes}
     timers = plan.routing.timers
@@ -57,6 +65,13 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
     filtered = [guest.name for guest in plan.guests if guest.interface in filtered_ports]
     # The MTU of a host that l3hv does not configure is unknown.
     mtus = {f"{uplink.path} {uplink.domain}": uplink.mtu for uplink in plan.uplinks if plan.managed}
+    loopbacks = {
+        bird_table(igp.domain, igp.family): {
+            "prefix": igp.loopback,
+            "next_hops": _addresses_on_paths(plan, igp.domain, igp.family),
+        }
+        for igp in plan.routing.igp
+    }
     return {
         "kind": plan.kind,
         "bfd": bfd,
@@ -65,6 +80,7 @@ def announcements(plan: HostPlan) -> dict[str, Any]:
         "filtered": filtered,
         "mtus": mtus,
         "tables": tables,
+        **({"loopbacks": loopbacks} if loopbacks else {}),
     }
 
 
@@ -78,3 +94,13 @@ def _links(plan: HostPlan) -> dict[str, dict[str, str]]:
                     hop = part.accepted_next_hops.partition("/")[0]
                     links.setdefault(session.peer, {})[part.table] = session.neighbor if hop == "::" else hop
     return links
+
+
+def _addresses_on_paths(plan: HostPlan, domain: str, family: Family) -> dict[str, str]:
+    """Return the addresses of a host on the paths, in IPv6 link-local ones: the next hops of an IGP."""
+    found = {}
+    for uplink in plan.uplinks:
+        own = next((one.address for one in uplink.addresses if one.family == family), None)
+        if uplink.domain == domain and own is not None:
+            found[uplink.path] = own if family == "ipv4" or uplink.link_local is None else uplink.link_local
+    return found

@@ -57,5 +57,6 @@ def host_plan(host_slice: HostSlice) -> HostPlan:
         tunnels=tunnels(common, host),
         warnings=warnings(host_slice),
         managed=host.settings.managed,
-        after_clients=host.kind == "route_reflector" and host.uplinks[0].path != common.paths[0],
+        after_clients=host.kind == "route_reflector"
+        and (host.turn or host.uplinks[0].path) != common.paths[0],
     )

@@ -26,7 +26,7 @@ def sysctls(common: Common, host: HostIntent) -> tuple[Sysctl, ...]:
     if host.kind == "route_reflector":
         return everywhere
     vrfs = _sockets_of_vrfs() if host.uses_vrfs else ()
-    return (*_routing(), *vrfs, *everywhere, *_ports(host), *_uplinks(host), *_tunnels(common, host))
+    return (*_routing(), *vrfs, *everywhere, *_ports(host), *_uplinks(common, host), *_tunnels(common, host))
 
 
 def _sockets_of_vrfs() -> Iterator[Sysctl]:
@@ -161,7 +161,7 @@ def _sysctl_name(interface: str) -> str:
     return interface.replace(".", "/")
 
 
-def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
+def _uplinks(common: Common, host: HostIntent) -> Iterator[Sysctl]:
     for uplink in host.uplinks:
         interface = _sysctl_name(uplink.interface)
         for setting, value, why in (
@@ -171,6 +171,9 @@ def _uplinks(host: HostIntent) -> Iterator[Sysctl]:
             ("arp_announce", "2", "ARP requests come from our address on the path, not from our loopback"),
         ):
             yield Sysctl(f"net.ipv4.conf.{interface}.{setting}", value, why)
+        if common.has_igp:
+            why = "neighbour solicitations for the loopback are answered at once instead of after up to 0.8 s"
+            yield Sysctl(f"net.ipv6.neigh.{interface}.proxy_delay", "0", why)
 
 
 def _tunnels(common: Common, host: HostIntent) -> Iterator[Sysctl]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from l3hv.model.addressing import GUEST_PREFIX_LENGTH, Network, family_of_text, outermost
+from l3hv.model.addressing import GUEST_PREFIX_LENGTH, LINK_LOCAL6, Network, family_of_text, outermost
 from l3hv.model.choices import Family
 from l3hv.model.intent import Common, HostIntent
 from l3hv.model.plan import DropReason, FilteredDomain, GuestPlan, PacketFilter, Session
@@ -17,6 +17,9 @@ Pairs = tuple[tuple[str, str], ...]
 
 ROUTING = DropReason("routing", "BGP or BFD from outside the path (TTL, source)", logged=True)
 OUTER = DropReason("outer", "a tunnelled packet that is not from a host of the path", logged=True)
+ONE_WAY = DropReason(
+    "one_way", "RIP of a neighbour that sends no BFD: it does not hear this host on the path", logged=True
+)
 TO_HOST = DropReason("to_host", "to a service of this host, which offers none on this interface", logged=True)
 MULTICAST = DropReason(
     "multicast", "broadcasts and multicasts that no service of this host receives", logged=False
@@ -83,6 +86,7 @@ def packet_filter(
         public_uplinks += tuple(one.interface for one in devices if one.domain == common.public.name)
     return PacketFilter(
         uplinks=tuple(uplink.interface for uplink in host.uplinks) + tuple(one.interface for one in devices),
+        igp=common.igp if common.has_igp else None,
         has_vrfs=host.uses_vrfs,
         closed_uplinks=public_uplinks,
         neighbours4=tuple(_neighbors(common, host, "ipv4")),
@@ -119,7 +123,7 @@ def packet_filter(
         transparent=transparent,
         tracked4=tuple(dict.fromkeys(address for pair in transparent for address in pair)),
         anycast=anycast_domains(host, anycast),
-        reasons=_reasons(host, has_tunnels=len(devices) > 0),
+        reasons=_reasons(common, host, has_tunnels=len(devices) > 0),
         arp_reasons=ARP_REASONS if host.kind == "hypervisor" else (),
         least_ttl=255 if common.encapsulation is None else 256 - common.encapsulation.hops,
         outer4=tuple((one.uplink, one.local, one.prefix) for one in devices if one.family == "ipv4"),
@@ -127,23 +131,28 @@ def packet_filter(
     )
 
 
-def _reasons(host: HostIntent, *, has_tunnels: bool) -> tuple[DropReason, ...]:
-    outer = (OUTER,) if has_tunnels else ()
+def _reasons(common: Common, host: HostIntent, *, has_tunnels: bool) -> tuple[DropReason, ...]:
+    one_way = (ONE_WAY,) if common.has_igp and common.igp == "rip" else ()
+    from_paths = (ROUTING, *one_way, *((OUTER,) if has_tunnels else ()))
     if host.kind == "edge_router":
-        return (ROUTING, *outer)
+        return from_paths
     if host.kind == "route_reflector":
-        return (ROUTING, TO_HOST, MULTICAST)
+        return (ROUTING, *one_way, TO_HOST, MULTICAST)
     if host.is_switch:
         return (ROUTING, TO_HOST, MULTICAST, OTHER_DOMAIN)
-    return (ROUTING, *outer, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
+    return (*from_paths, TO_HOST, MULTICAST, OTHER_DOMAIN, OWN_ICMP, *FROM_GUESTS)
 
 
 def _neighbors(common: Common, host: HostIntent, family: Family) -> Iterator[tuple[str, str]]:
-    """Yield each uplink with the prefix of its path."""
+    """Yield each uplink with the sources of BGP and BFD there: the path's prefix, and those of an IGP."""
     for uplink in host.uplinks:
         network = common.network(uplink.path, uplink.domain, family)
         if network is not None:
             yield uplink.interface, str(network.prefix)
+            if common.has_igp:
+                yield uplink.interface, str(common.domain(uplink.domain).loopback(family))
+                if family == "ipv6":
+                    yield uplink.interface, str(LINK_LOCAL6)
 
 
 def _any_ttl(sessions: Iterable[Session], family: Family) -> Iterator[tuple[str, str]]:

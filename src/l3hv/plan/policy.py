@@ -98,7 +98,7 @@ def _policies(
     of_edges = edge_matches(domain, family)
     if has_one_table(host) and domain.kind != "public":
         of_edges = of_edges[1:]  # without the default route: FRR has one table for all domains
-    loopbacks = domain.loopback(family)
+    loopbacks = None if common.has_igp else domain.loopback(family)
     table = bird_table(domain.name, family)
     default = tuple(default_next_hops(host_slice, domain, family))
 

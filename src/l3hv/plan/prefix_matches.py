@@ -85,8 +85,9 @@ def _loopback_matches(domain: Domain, family: Family) -> Iterator[PrefixMatch]:
 
 
 def fabric_matches(common: Common, domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:
-    """Return the prefixes that hypervisors advertise: those of guests, and the loopbacks."""
-    return (*pool_matches(common, domain, family), *_loopback_matches(domain, family))
+    """Return the prefixes that hypervisors advertise by BGP: of guests, and loopbacks if there is no IGP."""
+    loopbacks = () if common.has_igp else _loopback_matches(domain, family)
+    return (*pool_matches(common, domain, family), *loopbacks)
 
 
 def edge_matches(domain: Domain, family: Family) -> tuple[PrefixMatch, ...]:

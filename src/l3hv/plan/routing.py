@@ -11,6 +11,7 @@ from l3hv.model.plan import GuestPlan, LoopbackAddress, Owner, PrefixOwner, Rout
 from l3hv.model.profiles import FAILURE_PROFILES
 from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.communities import domain_communities
+from l3hv.plan.igp import igp_instances, igp_tables, path_neighbors
 from l3hv.plan.policy import import_policies, refusals
 from l3hv.plan.prefix_matches import policy_with_line_numbers, table_with_line_numbers
 from l3hv.plan.sessions import router_id, session_digests
@@ -73,6 +74,9 @@ def routing(
         owners=tuple(map(_prefix_owner, host_slice.owners)) if settings.daemon in WITH_ROA_TABLES else (),
         sessions=named_sessions,
         ranges=ranges,
+        igp=igp_instances(common, host),
+        igp_tables=igp_tables(common, host),
+        path_neighbors=path_neighbors(common, host, host_slice.peers),
         monitoring_group=settings.monitoring_group,
         hops=hops,
         next_hop_tables=next_hop_tables(common, host),

@@ -18,6 +18,7 @@ from l3hv.model.intent import Common, Domain, HostIntent, HostSlice
 from l3hv.model.names import LOCAL_OUT, VRF_RULE_PRIORITY, spread_name
 from l3hv.model.plan import Rule
 from l3hv.plan.anycast import MARKS, DomainAnycast, spread_anycast
+from l3hv.plan.igp import domains_of
 from l3hv.plan.tunnels import tunnels
 
 RULE_STEP = 10
@@ -143,6 +144,7 @@ def _rules_of_own_traffic(
     kernel resolves next hops without ``iif``.
     """
     own = None if family == "ipv6" else "lo"
+    yield from _rules_to_loopbacks(common, host, family)
     if host.settings.main_default_route:
         yield _rule(
             family,
@@ -171,6 +173,26 @@ def _rules_of_own_traffic(
             "the host's own traffic to its guests and to the private domain",
             iif="lo",
         )
+
+
+def _rules_to_loopbacks(common: Common, host: HostIntent, family: Family) -> Iterator[Rule]:
+    """Yield the rules to the loopbacks of an IGP.
+
+    The default route is not used: ``main``, which is next, has routes to the loopbacks that the IGP does not
+    reach (:func:`l3hv.plan.igp.fallbacks`).  In IPv6 the kernel resolves next hops without ``iif``, and finds
+    these routes: ``suppress_prefixlength`` has no effect there (``fib6_rule_suppress``, Linux 6.12).
+    """
+    for domain, of_domain in domains_of(common, host):
+        if of_domain == family:
+            is_private = domain.kind == "private" and _has_local_out(host, family)
+            yield _rule(
+                family,
+                LOCAL_OUT if is_private else domain.name,
+                f"loopbacks of {domain.name}",
+                iif="lo",
+                destination=str(domain.loopback(family)),
+                suppress_prefixlength=0,
+            )
 
 
 def _rules_of_dhcp(common: Common, host: HostIntent, family: Family, domains: list[Domain]) -> Iterator[Rule]:
@@ -225,7 +247,10 @@ def _rules_of_errors(common: Common, host: HostIntent, family: Family) -> Iterat
 def _rules_to(common: Common, host: HostIntent, family: Family, domain: Domain) -> Iterator[Rule]:
     table = LOCAL_OUT if _has_local_out(host, family) else domain.name
     why = f"the host's own traffic to {domain.name}"
-    for prefix in common.fabric_prefixes(domain, family):
+    prefixes = common.fabric_prefixes(domain, family)
+    if common.has_igp:  # loopbacks have a rule of their own
+        prefixes = common.pool_prefixes(domain.name, family)
+    for prefix in prefixes:
         yield _rule(family, table, why, iif="lo", destination=str(prefix))
 
 

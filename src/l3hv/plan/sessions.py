@@ -2,8 +2,10 @@
 
 The neighbours are the reflectors of the path, or in a mesh all other hypervisors and edge routers there.
 Each path has reflectors of its own: a reflector on several paths would advertise only its best path, and hide
-the others from clients that cannot use the best one.  One end of each session is passive: if both ends opened
-the session after a restart, the collision would drop the routes that graceful restart keeps.
+the others from clients that cannot use the best one.  With an IGP each host has one session with each
+reflector, from loopback to loopback, and the next hop of a route has all paths.  One end of each session is
+passive: if both ends opened the session after a restart, the collision would drop the routes that graceful
+restart keeps.
 
 :func:`_carried` decides which next hops are accepted from a neighbour.
 """
@@ -24,6 +26,7 @@ from l3hv.model.names import (
     SHARED,
     bird_symbol,
     bird_table,
+    igp_table,
     next_hop_table,
     own_policy_name,
     policy_name,
@@ -51,6 +54,9 @@ ANNOUNCERS: dict[Kind, Announcer] = {
 
 Setting = TypeVar("Setting")
 
+LOOPBACK = "lo"
+"""The interface of sessions between loopbacks."""
+
 LEAST_PREFIX_LIMIT = 128
 """The minimum prefix limit of a hypervisor, which applies in small fabrics."""
 
@@ -67,11 +73,18 @@ def sessions(
     """Return the sessions of a host in the order of its uplinks and their neighbours."""
     return tuple(
         session
-        for uplink in host.uplinks
+        for uplink in (_on_loopback(host, peers) if common.has_igp else host.uplinks)
         for peer in peers
         if peer.path == uplink.path and uplink.domain in peer.domains
         for session in _sessions(common, host, uplink, peer, largest)
     )
+
+
+def _on_loopback(host: HostIntent, peers: Iterable[Peer]) -> Iterator[UplinkIntent]:
+    """Yield the loopback as the uplink of sessions over an IGP, once for each path and domain of peers."""
+    for path in sorted({peer.path for peer in peers}, key=natural_key):
+        for domain in host.domains:
+            yield UplinkIntent(path, domain, LOOPBACK, None)
 
 
 def ranges(common: Common, host: HostIntent, largest: Largest) -> tuple[Session, ...]:
@@ -131,6 +144,8 @@ def _sessions(
             common_domains = [
                 u.domain for u in host.uplinks if u.path == peer.path and u.domain in peer.domains
             ]
+            if common.has_igp:
+                common_domains = list(peer.domains)
             # The session runs in the network of the first domain and carries the others.
             if uplink.domain == common_domains[0]:
                 carried_by[SHARED] = [
@@ -158,7 +173,10 @@ def _of_family(networks: list[PathNetwork], family: Family) -> PathNetwork:
 
 
 def _networks(common: Common, path: str, domain: str) -> list[PathNetwork]:
-    found = (common.network(path, domain, family) for family in FAMILIES)
+    if common.has_igp:
+        found = [common.loopback_network(domain, family) for family in FAMILIES]
+    else:
+        found = [common.network(path, domain, family) for family in FAMILIES]
     return [network for network in found if network is not None]
 
 
@@ -189,7 +207,7 @@ def _session(
         relation=_relation(host, peer),
         passive=_is_passive(host, peer),
         failure_profile=profile,
-        bfd=profile in BFD_PROFILES,
+        bfd=profile in BFD_PROFILES and uplink.interface != LOOPBACK,
         key=session_key(host, peer),
         ttl_security=host.settings.ttl_security and peer.ttl_security,
         channels=channels,
@@ -215,8 +233,15 @@ def _channels(
         if carries:
             table = shared_table(family) if layout == "shared" else carries[0].table
             limit = prefix_limit(host, peer, getattr(largest, family))
-            has_tunnels = common.encapsulation is not None and host.kind != "route_reflector"
-            yield Channel(family, table, carries, limit, next_hop_table(family) if has_tunnels else None)
+            yield Channel(family, table, carries, limit, _next_hop_table(common, host, family))
+
+
+def _next_hop_table(common: Common, host: HostIntent, family: Family) -> str | None:
+    """Return the BIRD table in which a host looks up next hops that are not on its links."""
+    if common.has_igp:
+        return igp_table(family)
+    has_tunnels = common.encapsulation is not None and host.kind != "route_reflector"
+    return next_hop_table(family) if has_tunnels else None
 
 
 def _carries(common: Common, network: PathNetwork, family: Family) -> bool:
@@ -244,7 +269,8 @@ def _carried(
     policy, owner, loopback = policy_name(table, neighbors), None, None
     if neighbors == "hypervisors":
         loopbacks = common.domain(network.domain).loopback(family)
-        loopback = None if loopbacks is None else _own_loopback(loopbacks, peer)
+        if loopbacks is not None and not common.has_igp:  # an IGP carries the loopbacks
+            loopback = _own_loopback(loopbacks, peer)
         if has_own_policies(host):
             policy = own_policy_name(table, peer.name)
         elif host.settings.origin_validation == "strict":
@@ -399,7 +425,8 @@ def router_id(common: Common, host: HostIntent) -> str:
 def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
     for domain in _private_first(common):
         loopback = domain.loopback("ipv4")
-        if host.has_loopbacks and loopback is not None and domain.name in host.domains:
+        has_loopback = host.has_loopbacks or common.has_igp
+        if has_loopback and loopback is not None and domain.name in host.domains:
             yield str(numbered(loopback, host.id))
     for domain in common.domains:
         for uplink in host.uplinks:

@@ -78,7 +78,11 @@ def _domain_table(
         own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
         originates = tuple(f"{loopback.address}/{loopback.length}" for loopback in own)
     if host.kind == "hypervisor":
-        own = [lo for lo in loopbacks if lo.announced and (lo.domain, lo.family) == (domain.name, family)]
+        own = [
+            lo
+            for lo in loopbacks
+            if lo.announced and (lo.domain, lo.family) == (domain.name, family) and not common.has_igp
+        ]
         loopback_prefixes = [f"{loopback.address}/{loopback.length}" for loopback in own]
         blocks = blocks_in(common, host, domain, family)
         originates = (*loopback_prefixes, *blocks)

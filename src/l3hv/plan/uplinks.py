@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from l3hv.model.addressing import FAMILIES, HOST_LENGTH, family_of_text, numbered
 from l3hv.model.intent import Common, HostIntent, PathNetwork, UplinkIntent
 from l3hv.model.plan import LoopbackAddress, Nic, Uplink, UplinkAddress, Vlan, Vrf
+from l3hv.plan.igp import fallbacks, link_local, own_loopback
 
 VLAN_QOS_MAPS = ("6-6", "7-7")
 """Priorities that VLANs keep for received and sent packets: routing protocols and BFD (6), control (7)."""
@@ -41,6 +42,7 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
     if uplink.nic is not None and vlan_id is not None and host.settings.vlan_interfaces == "kernel":
         vlan = Vlan(uplink.nic, vlan_id, VLAN_QOS_MAPS)
     networks = (common.network(uplink.path, uplink.domain, family) for family in FAMILIES)
+    has_igp6 = common.has_igp and common.network(uplink.path, uplink.domain, "ipv6") is not None
     return Uplink(
         interface=uplink.interface,
         path=uplink.path,
@@ -49,6 +51,11 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
         vlan=vlan,
         vrf=host.vrf_of(uplink.domain),
         addresses=tuple(_address(host, network) for network in networks if network is not None),
+        link_local=link_local(common, uplink.path, host.id) if has_igp6 else None,
+        on_link=fallbacks(common, host, uplink),
+        proxied6=own_loopback(common.domain(uplink.domain), "ipv6", host.id)
+        if has_igp6 and host.kind != "route_reflector"
+        else None,
     )
 
 
@@ -82,7 +89,7 @@ def loopback_addresses(common: Common, host: HostIntent) -> tuple[LoopbackAddres
 
 
 def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
-    if host.has_loopbacks:
+    if host.has_loopbacks or common.has_igp:
         for domain in common.domains:
             for family in domain.families:
                 prefix = domain.loopback(family)

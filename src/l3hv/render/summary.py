@@ -14,6 +14,7 @@ from l3hv.model.plan import (
     GuestPlan,
     GuestRoute,
     HostPlan,
+    IgpInstance,
     LoopbackAddress,
     PrefixMatch,
     Routing,
@@ -57,6 +58,7 @@ def _lines(plan: HostPlan) -> Iterator[str]:
         "Spread anycast", (row for domain in plan.packet_filter.anycast for row in _shares(domain))
     )
     yield from _section("Rules", map(_rule, plan.rules))
+    yield from _section("IGP: loopbacks of all hosts", map(_igp, routing.igp))
     yield from _section(
         "Last resorts", ((route.family, route.table, route.type, route.prefix) for route in plan.last_resorts)
     )
@@ -70,7 +72,8 @@ def _lines(plan: HostPlan) -> Iterator[str]:
 
 
 def _has_bfd(plan: HostPlan) -> bool:
-    return any(session.bfd for session in (*plan.routing.sessions, *plan.routing.ranges))
+    sessions = (*plan.routing.sessions, *plan.routing.ranges)
+    return bool(plan.routing.igp) or any(session.bfd for session in sessions)
 
 
 def _keeps_stale_routes(routing: Routing) -> bool:
@@ -93,6 +96,7 @@ def _section(title: str, rows: Iterable[Row]) -> Iterator[str]:
 def _uplink(uplink: Uplink) -> Row:
     vlan = "" if uplink.vlan is None else f"VLAN {uplink.vlan.id} of {uplink.vlan.parent}"
     addresses = " ".join(f"{address.address}/{address.length}" for address in uplink.addresses)
+    addresses += "" if uplink.link_local is None else f" {uplink.link_local}"
     return (uplink.interface, f"path {uplink.path}", uplink.domain, f"MTU {uplink.mtu}", addresses, vlan)
 
 
@@ -102,6 +106,10 @@ def _loopback(loopback: LoopbackAddress) -> Row:
         loopback.domain,
         "announced" if loopback.announced else "",
     )
+
+
+def _igp(igp: IgpInstance) -> Row:
+    return (igp.name, igp.protocol, igp.loopback, f"of {igp.loopbacks}", f"on {', '.join(igp.interfaces)}")
 
 
 def _session(session: Session) -> Row:

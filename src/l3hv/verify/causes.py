@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from l3hv.model.choices import Family
-from l3hv.model.plan import GuestPlan, GuestRoute, HostPlan, Session
+from l3hv.model.plan import GuestPlan, GuestRoute, HostPlan, PathNeighbor, Session
+from l3hv.plan.sessions import LOOPBACK
 from l3hv.verify import subjects
 from l3hv.verify.check import Check, Key, Kind, failures
-from l3hv.verify.expect import HOST, bfd_of, routing_units, unit_of
+from l3hv.verify.expect import HOST, bfd_of, bfd_of_neighbor, routing_units, unit_of
 from l3hv.verify.fabric import Fabric, source_of
 
 OFFERED_BY = {
@@ -29,7 +30,7 @@ OFFERED_BY = {
 }
 """The checks of a host that fail if a unit does not run there; of its listeners, only the unit's own."""
 
-COUNTS_OF_ROUTES = {Kind.RECEIVED, Kind.SENT, Kind.LEARNED, Kind.MORE_ROUTES}
+COUNTS_OF_ROUTES = {Kind.RECEIVED, Kind.SENT, Kind.LEARNED, Kind.MORE_ROUTES, Kind.IGP_NEIGHBORS}
 
 
 @dataclass
@@ -163,15 +164,20 @@ class _Grouping:
     # Sessions.
 
     @cached_property
-    def _sessions(self) -> dict[tuple[str, Key], Session]:
-        """The BGP session of a check, by the check's host and key."""
-        return {
+    def _sessions(self) -> dict[tuple[str, Key], Session | PathNeighbor]:
+        """The BGP session of a check, or with an IGP the neighbour on a path, by the check's host and key."""
+        of_igp = {
+            (host, Key(Kind.BFD, bfd_of_neighbor(near))): near
+            for host, plan in self._plans.items()
+            for near in plan.routing.path_neighbors
+        }
+        return of_igp | {
             (host, key): session
             for host, plan in self._plans.items()
             for session in plan.routing.sessions
             for key in (
                 Key(Kind.SESSION, subjects.Session(session.name)),
-                Key(Kind.BFD, bfd_of(session)),
+                *(() if plan.routing.igp else (Key(Kind.BFD, bfd_of(session)),)),
             )
         }
 
@@ -196,11 +202,11 @@ class _Grouping:
             if (cause := self._group(check)) is not None:
                 cause.reached.add(check.host)
 
-    def _of_machine(self, host: str, session: Session) -> Group | None:
+    def _of_machine(self, host: str, session: Session | PathNeighbor) -> Group | None:
         """Return the group of a machine or daemon at one end of a session."""
         return next((self._of_host[end] for end in (host, session.peer) if end in self._of_host), None)
 
-    def _of_link(self, host: str, session: Session) -> Group | None:
+    def _of_link(self, host: str, session: Session | PathNeighbor) -> Group | None:
         """Return the group of an interface that fails at one end of a session."""
         for end in (host, session.peer):
             for interface in self._interfaces(end, session):
@@ -212,8 +218,13 @@ class _Grouping:
                         return group
         return None
 
-    def _interfaces(self, host: str, session: Session) -> list[str]:
-        """Return the interfaces of a session at ``host``: the parent of a VLAN interface first."""
+    def _interfaces(self, host: str, session: Session | PathNeighbor) -> list[str]:
+        """Return the interfaces of a session at ``host``: the parent of a VLAN interface first.
+
+        A session between loopbacks has none: it survives the loss of a path.
+        """
+        if session.interface == LOOPBACK:
+            return []
         plan = self._plans.get(host)
         found = []
         for uplink in plan.uplinks if plan is not None else ():

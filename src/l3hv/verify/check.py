@@ -21,6 +21,7 @@ class Kind(StrEnum):
     PATH = auto()
     UNKNOWN_CALLER = auto()
     BFD = auto()
+    IGP_NEIGHBORS = auto()
     RECEIVED = auto()
     SENT = auto()
     ANNOUNCEMENT = auto()

@@ -36,7 +36,9 @@ ALWAYS_OK = frozenset({Kind.OTHER_LISTENERS})
 """Kinds of checks that only inform."""
 ONLY_WARNINGS = frozenset({Kind.FOREIGN_RULES, Kind.FOREIGN_CHAIN, Kind.FOREIGN_TABLE, Kind.UNKNOWN_CALLER})
 """Kinds of checks whose differences are warnings."""
-OF_THE_DAEMON = frozenset({Kind.ROUTER_ID, Kind.SESSION, Kind.BFD, Kind.RECEIVED, Kind.SENT})
+OF_THE_DAEMON = frozenset(
+    {Kind.ROUTER_ID, Kind.SESSION, Kind.BFD, Kind.IGP_NEIGHBORS, Kind.RECEIVED, Kind.SENT}
+)
 OF_A_SESSION = frozenset({Kind.RECEIVED, Kind.SENT})
 
 

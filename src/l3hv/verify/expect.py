@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from l3hv.model.addressing import FAMILIES, HOST_LENGTH, family_of_text
-from l3hv.model.choices import LINK_RELATIONS, SWITCHES, DaemonName, Family, Relation
+from l3hv.model.choices import LINK_RELATIONS, SWITCHES, DaemonName, Family, Igp, Relation
 from l3hv.model.daemons import ADVERTISING_BACK, UNITS
 from l3hv.model.names import LOCAL_OUT
-from l3hv.model.plan import GuestPlan, HostPlan, RoutingTable, Session
+from l3hv.model.plan import GuestPlan, HostPlan, PathNeighbor, RoutingTable, Session, Uplink
 from l3hv.plan.units import settings_of
 from l3hv.verify import subjects
 from l3hv.verify.check import Key, Kind
-from l3hv.verify.fabric import Fabric
+from l3hv.verify.fabric import EVERY_PATH, Fabric
 from l3hv.verify.sets import AS_PLANNED, planned_sets
 from l3hv.verify.values import (
     ESTABLISHED,
@@ -70,6 +70,13 @@ MEASURED: frozenset[Relation] = frozenset({"reflector", "mesh", "switch"})
 HOST = subjects.Host()
 Item = tuple[Key, Value]
 BGP, DHCP, BFD = "tcp 179", "udp 67", ("udp 3784", "udp 4784")
+IGP_SOCKETS: dict[tuple[Igp, Family], str | None] = {
+    ("rip", "ipv4"): "udp 520",
+    ("rip", "ipv6"): "udp 521",
+    ("ospf", "ipv4"): None,
+    ("ospf", "ipv6"): "raw ipv6 89",
+}
+"""The sockets of an IGP. Raw sockets of IPv4 are not read."""
 
 
 def expectation(plan: HostPlan, fabric: Fabric, absent: frozenset[str]) -> dict[Key, Value]:
@@ -149,11 +156,14 @@ def _listeners(plan: HostPlan) -> Iterator[Item]:
         if session.bfd
         for channel in session.channels
     }
+    watched |= {igp.family for igp in routing.igp}
+    of_igp = {IGP_SOCKETS[igp.protocol, igp.family] for igp in routing.igp} - {None}
     for program in routing.programs:
         # BIRD opens the port of multihop BFD (RFC 5883) together with that of the paths (RFC 5881).
         bfd = BFD if watched & {*program.families} else ()
         advertisements = ("raw ipv6 58",) if routing.advertises_on else ()
-        yield Key(Kind.LISTENERS, unit_of(program.name)), (*advertisements, BGP, *bfd)
+        sockets = (*advertisements, BGP, *bfd, *filter(None, of_igp))
+        yield Key(Kind.LISTENERS, unit_of(program.name)), tuple(sorted(sockets))
     if routing.daemon.name == "gobgp":
         for unit in routing_units(plan):
             yield Key(Kind.LISTENERS, unit_of(unit)), (BGP,)
@@ -191,14 +201,20 @@ def configured_interfaces(plan: HostPlan, guests: Iterable[GuestPlan]) -> list[s
 def _sizes(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
     """Yield the packet size that each path must carry to its neighbours: the smaller MTU of the two ends."""
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
-    for session in plan.routing.sessions:
-        if session.relation in MEASURED:
-            theirs = fabric.mtu(session.peer, session.path, session.domain)
-            most = min(mtus[session.interface], theirs or mtus[session.interface])
-            yield Key(Kind.SIZE, path_to_peer(session)), AtLeast(most)
+    for session in measured(plan):
+        theirs = fabric.mtu(session.peer, session.path, session.domain)
+        most = min(mtus[session.interface], theirs or mtus[session.interface])
+        yield Key(Kind.SIZE, path_to_peer(session)), AtLeast(most)
 
 
-def path_to_peer(session: Session) -> subjects.PathToPeer:
+def measured(plan: HostPlan) -> list[Session | PathNeighbor]:
+    """Return the neighbours to which a host measures the packet size, on each path."""
+    if plan.routing.igp:
+        return [] if plan.kind == "route_reflector" else list(plan.routing.path_neighbors)
+    return [session for session in plan.routing.sessions if session.relation in MEASURED]
+
+
+def path_to_peer(session: Session | PathNeighbor) -> subjects.PathToPeer:
     """Return the subject of the check of a path to a neighbour."""
     return subjects.PathToPeer(session.path, session.peer, session.domain, family_of_text(session.neighbor))
 
@@ -213,7 +229,7 @@ def _links(plan: HostPlan) -> Iterator[Item]:
         yield Key(Kind.LINK, interface), Link("up", uplink.mtu, vlan, parent, uplink.vrf)
         yield (
             Key(Kind.ADDRESSES, interface),
-            Addresses.of(f"{address.address}/{address.length}" for address in uplink.addresses),
+            Addresses.of(addresses_of(uplink)),
         )
         for address in uplink.addresses:
             for prefix in (address.prefix, address.beyond):
@@ -224,6 +240,14 @@ def _links(plan: HostPlan) -> Iterator[Item]:
         interface = subjects.Interface(tunnel.interface)
         yield Key(Kind.LINK, interface), Link("up", tunnel.mtu)
         yield Key(Kind.ADDRESSES, interface), Addresses.of([f"{tunnel.local}/{tunnel.length}"])
+    on_link: dict[str, list[KernelRoute]] = {}
+    for uplink in plan.uplinks:
+        for route in uplink.on_link:
+            hops = (Hop(None, uplink.interface),)
+            planned = KernelRoute("unicast", hops, BY_NETWORKD, route.metric, None)
+            on_link.setdefault(route.prefix, []).append(planned)
+    for prefix, several in on_link.items():
+        yield Key(Kind.ROUTE, subjects.Route(prefix, "main")), in_order(several)
     for loopback in plan.loopbacks:
         yield Key(Kind.LOOPBACK, subjects.Address(f"{loopback.address}/{loopback.length}")), True
 
@@ -254,6 +278,12 @@ def _path_routes(plan: HostPlan) -> dict[subjects.Route, list[KernelRoute]]:
         hop = Hop(None, tunnel.interface)
         add(tunnel.prefix, "main", KernelRoute("unicast", (hop,), BY_NETWORKD, TUNNEL_METRIC, None))
     return routes
+
+
+def addresses_of(uplink: Uplink) -> list[str]:
+    """Return the planned addresses of an uplink with their lengths."""
+    link_local = [] if uplink.link_local is None else [f"{uplink.link_local}/64"]
+    return [*(f"{address.address}/{address.length}" for address in uplink.addresses), *link_local]
 
 
 def _rules(plan: HostPlan) -> Iterator[Item]:
@@ -376,7 +406,12 @@ def _routing(plan: HostPlan, fabric: Fabric) -> Iterator[Item]:
             received, sent = map(sum, zip(*counts, strict=True))
             yield Key(Kind.RECEIVED, subject), Prefixes(received) if is_alone else AtLeast(received)
             yield Key(Kind.SENT, subject), Prefixes(sent) if is_alone and not is_echoed else AtLeast(sent)
-    if plan.kind != "route_reflector":
+    for neighbor in routing.path_neighbors:
+        interval, multiplier = fabric.bfd(plan, neighbor.peer)
+        yield Key(Kind.BFD, bfd_of_neighbor(neighbor)), BfdState("Up", interval, multiplier)
+    for link in igp_links(plan).values():
+        yield Key(Kind.IGP_NEIGHBORS, link), fabric.hosts_on(link.path, link.domain) - 1
+    if plan.kind != "route_reflector" and not routing.igp:
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
             yield Key(Kind.PATH, subjects.Path(path, domain)), True
     for table in routing.tables:
@@ -388,6 +423,21 @@ def bfd_of(session: Session) -> subjects.Bfd:
     """Return the subject of the BFD session that watches the neighbour of a BGP session."""
     family = family_of_text(session.neighbor) if session.layout == "per_family" else None
     return subjects.Bfd(session.peer, session.path, session.domain, family)
+
+
+def bfd_of_neighbor(neighbor: PathNeighbor) -> subjects.Bfd:
+    """Return the subject of the BFD session with a neighbour on a path, with an IGP."""
+    return subjects.Bfd(neighbor.peer, neighbor.path, neighbor.domain, neighbor.family)
+
+
+def igp_links(plan: HostPlan) -> dict[tuple[str, Family], subjects.IgpLink]:
+    """Return the links of the IGP by interface and family."""
+    paths = {uplink.interface: uplink.path for uplink in plan.uplinks}
+    return {
+        (interface, igp.family): subjects.IgpLink(paths[interface], igp.domain, igp.family)
+        for igp in plan.routing.igp
+        for interface in igp.interfaces
+    }
 
 
 def learned_key(table: RoutingTable) -> Key:
@@ -412,16 +462,17 @@ def _paths_of_one_neighbor(plan: HostPlan) -> set[tuple[str, str]]:
 
 def _counts(plan: HostPlan, fabric: Fabric, session: Session, table: RoutingTable) -> tuple[int, int]:
     """Return the numbers of prefixes that a host receives and sends on a session."""
+    path = EVERY_PATH if plan.routing.igp else session.path
     if session.relation == "reflector":
-        return fabric.received(plan, table, session.path), len(fabric.announced_by(plan.host, table.name))
+        return fabric.received(plan, table, path), len(fabric.announced_by(plan.host, table.name))
     if session.relation == "switch":
         # A spine does not send the routes that it learned from this leaf alone.
         others = 0 if plan.kind in SWITCHES else fabric.others(plan.host, table)
         return others, fabric.accepted(plan.host, table)
     if session.relation == "attached":
         return fabric.accepted(session.peer, table), 0
-    theirs = fabric.sent(session.peer, table, session.path)
-    everything = fabric.received(plan, table, session.path)
+    theirs = fabric.sent(session.peer, table, path)
+    everything = fabric.received(plan, table, path)
     if session.relation == "client":
         return theirs, everything - theirs
     if session.relation == "mesh":

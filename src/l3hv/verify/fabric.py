@@ -22,6 +22,8 @@ from l3hv.model.plan import HostPlan, PrefixMatch, RoutingTable
 from l3hv.verify.links import Links
 
 DIGESTS = 2**128
+EVERY_PATH = ""
+"""The path of routes that arrive over an IGP, from each host."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Fabric:
             host
             for host, part in self._announced.items()
             if prefix in part["tables"].get(table, {}).get("prefixes", {})
+            or prefix == part.get("loopbacks", {}).get(table, {}).get("prefix")
         ]
 
     def next_hops(
@@ -155,6 +158,8 @@ class Fabric:
                 total += self._prefix_total(
                     table.name, prefix, paths, table.accepts, is_single, excluded=plan.host
                 )
+        total += self._total_of_loopbacks(table.name, paths, is_single)
+        total -= self._total_of_loopback(plan.host, table.name, paths, is_single)
         return total + self._preferred_default_change(plan, table, paths)
 
     def routes(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
@@ -168,7 +173,13 @@ class Fabric:
         table = source_of(plan, table)
         paths = paths_of(plan, table.name)
         own = set(self.announced_by(plan.host, table.name))
-        return {
+        loopbacks = {
+            prefix: hops
+            for host in self._announced
+            if host != plan.host
+            for prefix, hops in self._loopback(host, table.name, paths)
+        }
+        return loopbacks | {
             prefix: hops
             for prefix in self._owners.get(table.name, {})
             if (is_copy or prefix not in own) and is_matched(prefix, table.accepts)
@@ -180,6 +191,39 @@ class Fabric:
         if self._links:
             return self._links.next_hops(plan.host, table, self._owners.get(table, {}).get(prefix, ()))
         return self.next_hops(table, prefix, paths, excluded=plan.host)
+
+    def _loopback(self, host: str, table: str, paths: frozenset[str]) -> list[tuple[str, list[str]]]:
+        """Return the loopback of ``host`` in the IGP, if any, with its next hops on ``paths``."""
+        part = self._announced.get(host, {}).get("loopbacks", {}).get(table)
+        hops = sorted(hop for path, hop in part["next_hops"].items() if path in paths) if part else []
+        return [(part["prefix"], hops)] if part and hops else []
+
+    def _total_of_loopback(self, host: str, table: str, paths: frozenset[str], is_single: bool) -> Total:
+        one = self._loopback(host, table, paths)
+        return sum((_route_in_kernel(prefix, hops, is_single) for prefix, hops in one), Total())
+
+    def _total_of_loopbacks(self, table: str, paths: frozenset[str], is_single: bool) -> Total:
+        """Return the total of the loopbacks of all hosts."""
+        key = (table, paths, is_single)
+        if key not in self._loopback_totals:
+            each = (self._total_of_loopback(host, table, paths, is_single) for host in self._announced)
+            self._loopback_totals[key] = sum(each, Total())
+        return self._loopback_totals[key]
+
+    @functools.cached_property
+    def _loopback_totals(self) -> dict[tuple[str, frozenset[str], bool], Total]:
+        return {}
+
+    def hosts_on(self, path: str, domain: str) -> int:
+        """Return the number of hosts on a path in a domain."""
+        place = f"{path} {domain}"
+        if place not in self._hosts_on:
+            self._hosts_on[place] = sum(place in part.get("mtus", {}) for part in self._announced.values())
+        return self._hosts_on[place]
+
+    @functools.cached_property
+    def _hosts_on(self) -> dict[str, int]:
+        return {}
 
     def _routes_to_others(self, plan: HostPlan, table: RoutingTable) -> dict[str, list[str]]:
         """Return the routes inside the anycast prefixes of a host, except those to the host itself."""
@@ -234,7 +278,7 @@ class Fabric:
     def sent(self, host: str, table: RoutingTable, path: str) -> int:
         """Return the number of prefixes from ``host`` that neighbours on ``path`` accept into ``table``."""
         part = self._announced.get(host, {}).get("tables", {}).get(table.name)
-        if part is None or path not in part["next_hops"]:
+        if part is None or path not in (*part["next_hops"], EVERY_PATH):
             return 0
         return sum(is_matched(prefix, table.accepts) for prefix in self.announced_by(host, table.name))
 
@@ -271,7 +315,7 @@ class Fabric:
         hosts: dict[tuple[str, str], list[str]] = {}
         for host, part in self._announced.items():
             for table, announced in part["tables"].items():
-                for path in announced["next_hops"]:
+                for path in (*announced["next_hops"], EVERY_PATH):
                     hosts.setdefault((table, path), []).append(host)
         return hosts
 
@@ -332,7 +376,10 @@ def source_of(plan: HostPlan, table: RoutingTable) -> RoutingTable:
 
 
 def paths_of(plan: HostPlan, table: str) -> frozenset[str]:
-    """Return the paths on which a host exchanges routes of a BIRD table."""
+    """Return the paths on which a host exchanges routes of a BIRD table; with an IGP those of its domain."""
+    if plan.routing.igp:
+        domains = {one.domain for one in plan.routing.tables if one.name == table}
+        return frozenset(uplink.path for uplink in plan.uplinks if uplink.domain in domains)
     return frozenset(
         session.path
         for session in plan.routing.sessions

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any, Literal
 
-from l3hv.model.addressing import DEFAULT_ROUTE, FAMILIES
+from l3hv.model.addressing import DEFAULT_ROUTE, FAMILIES, family_of_text
 from l3hv.model.choices import Family
 from l3hv.model.daemons import UNITS
 from l3hv.model.plan import GuestPlan, HostPlan
@@ -24,12 +24,15 @@ from l3hv.verify.expect import (
     BY_TABLES_UNIT,
     DIGITS,
     HOST,
-    MEASURED,
     Item,
+    addresses_of,
     bfd_of,
+    bfd_of_neighbor,
     families,
+    igp_links,
     interface_of,
     learned_key,
+    measured,
     path_to_peer,
     unit_of,
     units,
@@ -183,7 +186,7 @@ def _links(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             yield Key(Kind.LINK, subjects.Interface(interface)), state
     for uplink in plan.uplinks:
         if uplink.interface in seen["links"]:
-            planned = {f"{address.address}/{address.length}" for address in uplink.addresses}
+            planned = {*addresses_of(uplink)}
             here = _addresses(seen, uplink.interface, planned)
             yield Key(Kind.ADDRESSES, subjects.Interface(uplink.interface)), here
     for tunnel in plan.tunnels:
@@ -362,6 +365,7 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     vrfs = {vrf.name for vrf in plan.vrfs}
     beyond = {address.beyond for uplink in plan.uplinks for address in uplink.addresses}
     beyond |= {tunnel.prefix for tunnel in plan.tunnels}
+    on_link = {(route.prefix, route.metric) for uplink in plan.uplinks for route in uplink.on_link}
     found: dict[Key, list[KernelRoute]] = {}
     for name, routes in seen["routes"].items():
         table, family = _table_and_family(name)
@@ -379,10 +383,12 @@ def _routes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
             if table in vrfs and route["protocol"] == BY_KERNEL and not _is_connected(route):
                 continue
             if table == "main":
-                is_planned = route["prefix"] in beyond and route["protocol"] == BY_NETWORKD
-                if route["prefix"].startswith(("fe80:", "ff00:")) or not (
-                    is_planned or route["protocol"] == BY_KERNEL
-                ):
+                is_planned = (route["prefix"] in beyond and route["protocol"] == BY_NETWORKD) or (
+                    route["prefix"],
+                    route["metric"],
+                ) in on_link
+                is_of_kernel = route["protocol"] == BY_KERNEL
+                if not (is_planned or is_of_kernel) or route["prefix"].startswith(("fe80:", "ff00:")):
                     continue
             elif route["metric"] == last_resorts.get((table, family, prefix)):
                 key = Key(Kind.LAST_RESORT, subjects.LastResort(table, family, prefix))
@@ -463,7 +469,7 @@ def _routing(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     sessions = daemon.get("sessions", {})
     yield from _sessions(plan, sessions)
     yield from _bfd(plan, daemon.get("bfd", ()), sessions)
-    if plan.kind != "route_reflector":
+    if plan.kind != "route_reflector" and not plan.routing.igp:
         for path, domain in sorted({(uplink.path, uplink.domain) for uplink in plan.uplinks}):
             up = any(
                 sessions.get(session.name, {}).get("state") == ESTABLISHED
@@ -513,12 +519,33 @@ def _session(session: Mapping[str, Any]) -> SessionState:
 
 def _bfd(plan: HostPlan, found: Iterable[Mapping[str, Any]], sessions: Mapping[str, Any]) -> Iterator[Item]:
     """Yield the BFD sessions; a neighbour that is not in the plan is identified by its address."""
+    if plan.routing.igp:
+        yield from _bfd_of_igp(plan, [*found])
+        return
     known = {session.neighbor: bfd_of(session) for session in plan.routing.sessions}
     established = {s["neighbor"] for s in sessions.values() if s["state"] == ESTABLISHED}
     for session in found:
         address = session["address"]
         subject = known.get(address, subjects.Address(address))
         yield Key(Kind.BFD, subject), _bfd_state(session, is_bgp_up=address in established)
+
+
+def _bfd_of_igp(plan: HostPlan, found: Iterable[Mapping[str, Any]]) -> Iterator[Item]:
+    """Yield the BFD sessions of neighbours in the plan, and the number of all neighbours on each link.
+
+    BIRD has no BFD session with a neighbour that BFD has lost.
+    """
+    places = {(near.interface, near.neighbor): near for near in plan.routing.path_neighbors}
+    links = igp_links(plan)
+    counts = dict.fromkeys(links.values(), 0)
+    for session in found:
+        near = places.get((session["interface"], session["address"]))
+        if near is not None:
+            yield Key(Kind.BFD, bfd_of_neighbor(near)), _bfd_state(session, is_bgp_up=False)
+        link = links.get((session["interface"], family_of_text(session["address"])))
+        if link is not None and session.get("state") == "Up":
+            counts[link] += 1
+    yield from ((Key(Kind.IGP_NEIGHBORS, link), count) for link, count in counts.items())
 
 
 def _bfd_state(session: Mapping[str, Any], *, is_bgp_up: bool) -> BfdState:
@@ -600,10 +627,9 @@ def _sizes(plan: HostPlan, seen: Observation) -> Iterator[Item]:
     If the MTU of the interface itself is too small, only the check of the link fails.
     """
     mtus = {uplink.interface: uplink.mtu for uplink in plan.uplinks}
-    for session in plan.routing.sessions:
-        if session.relation in MEASURED:
-            passes = seen["sizes"].get(f"{session.interface} {session.neighbor}", 0)
-            link = seen["links"].get(session.interface, {"mtu": 0})
-            if passes == link["mtu"]:
-                passes = max(passes, mtus[session.interface])
-            yield Key(Kind.SIZE, path_to_peer(session)), passes or Unread.NO_PING
+    for session in measured(plan):
+        passes = seen["sizes"].get(f"{session.interface} {session.neighbor}", 0)
+        link = seen["links"].get(session.interface, {"mtu": 0})
+        if passes == link["mtu"]:
+            passes = max(passes, mtus[session.interface])
+        yield Key(Kind.SIZE, path_to_peer(session)), passes or Unread.NO_PING

@@ -82,8 +82,9 @@ def pings(
 
 
 def own_addresses(part: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the loopbacks that a host advertises, each after its BIRD table."""
-    return [
+    """Return the loopbacks that a host advertises by BGP or an IGP, each after its BIRD table."""
+    of_igp = [(table, one["prefix"].partition("/")[0]) for table, one in part.get("loopbacks", {}).items()]
+    return of_igp + [
         (table, prefix.partition("/")[0])
         for table, announced in part["tables"].items()
         for prefix, names in announced["prefixes"].items()
@@ -111,7 +112,8 @@ def _outside_by_table(
     """Return the destinations outside the fabric, by the domain and family of a table."""
     edges = {plan.host: plan for plan in plans if plan.kind == "edge_router"}
     answered_by = {
-        host: frozenset(loopback.address for loopback in plan.loopbacks) for host, plan in edges.items()
+        host: frozenset(loopback.address for loopback in plan.loopbacks if not loopback.announced)
+        for host, plan in edges.items()
     }
     families = {(t.domain, t.family): t.name for plan in plans for t in plan.routing.tables}
     exits = {
@@ -129,7 +131,7 @@ def _outside_by_table(
                 (host, loopback.address)
                 for host, plan in edges.items()
                 for loopback in plan.loopbacks
-                if loopback.family == key[1]
+                if loopback.family == key[1] and not loopback.announced
             ),
             # The addresses of edge routers that were not observed, or that are not managed, are unknown.
             common=frozenset.intersection(*(answered_by.get(host, frozenset()) for host in exits[table]))

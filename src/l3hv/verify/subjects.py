@@ -178,6 +178,15 @@ class Path:
 
 
 @dataclass(frozen=True)
+class IgpLink:
+    """A path on which an IGP runs in one domain and family."""
+
+    path: str
+    domain: str
+    family: Family
+
+
+@dataclass(frozen=True)
 class PathToPeer:
     """The path to the address of a neighbour, in one domain and family."""
 
@@ -219,6 +228,7 @@ Subject = (
     | Bfd
     | Announcement
     | Path
+    | IgpLink
     | PathToPeer
     | EchoRequest
 )

@@ -106,6 +106,13 @@ def ping_round(fars: list[FarEnd], identifier: int) -> set[str]:
     return {far.name for far in fars} - {far.name for far in waiting.values()}
 
 
+def far_ends(plan: Plan) -> list[dict[str, Any]]:
+    """Return the far ends that get pings: with an IGP the neighbours on each path."""
+    if plan["routing"]["igp"]:
+        return [] if plan["kind"] == "route_reflector" else plan["routing"]["path_neighbors"]
+    return [s for s in plan["routing"]["sessions"] if s["relation"] in ("reflector", "mesh")]
+
+
 def path_sizes(plan: Plan, links: dict[str, dict[str, Any]]) -> dict[str, int]:
     """Return the size of the largest packet that each reflector answers, in bytes, by interface and address.
 
@@ -114,9 +121,9 @@ def path_sizes(plan: Plan, links: dict[str, dict[str, Any]]) -> dict[str, int]:
     mtus = {uplink["interface"]: uplink["mtu"] for uplink in plan["uplinks"]}
     fars: dict[str, FarEnd] = {}
     with contextlib.ExitStack() as stack:
-        for session in plan["routing"]["sessions"]:
+        for session in far_ends(plan):
             link = links.get(session["interface"])
-            if session["relation"] in ("reflector", "mesh") and link is not None and link["carrier"]:
+            if link is not None and link["carrier"]:
                 with contextlib.suppress(OSError):  # Without its address another check of the host fails.
                     far = FarEnd(session, min(link["mtu"], mtus[session["interface"]]))
                     stack.callback(far.socket.close)

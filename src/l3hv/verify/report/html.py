@@ -141,12 +141,14 @@ def _path_of(check: Check, plan: HostPlan) -> str | None:
             Key(Kind.PATH, subjects.Path(path))
             | Key(Kind.SIZE, subjects.PathToPeer(path))
             | Key(Kind.BFD, subjects.Bfd(path=path))
+            | Key(Kind.IGP_NEIGHBORS, subjects.IgpLink(path))
         ):
             return path
         case Key(Kind.SESSION, subjects.Session(name)) | Key(
             Kind.RECEIVED | Kind.SENT, subjects.SessionFamily(name)
         ):
-            return next((session.path for session in plan.routing.sessions if session.name == name), None)
+            on_path = () if plan.routing.igp else plan.routing.sessions
+            return next((session.path for session in on_path if session.name == name), None)
         case Key(Kind.LINK | Kind.NETWORKD | Kind.ADDRESSES, subjects.Interface(name)):
             return next((uplink.path for uplink in plan.uplinks if uplink.interface == name), None)
     return None

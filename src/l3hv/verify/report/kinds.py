@@ -53,6 +53,7 @@ WORDING: dict[Kind, Wording] = {
     Kind.PATH: Wording("sessions", "path {path} has a session for {domain}", words.yes_or_no),
     Kind.UNKNOWN_CALLER: Wording("sessions", "stranger {address}", words.calls),
     Kind.BFD: Wording("bfd", _bfd, words.bfd),
+    Kind.IGP_NEIGHBORS: Wording("bfd", "igp {path} {domain} {family}", words.igp_neighbors),
     Kind.RECEIVED: Wording("prefixes", "received {session} {family}", words.prefixes),
     Kind.SENT: Wording("prefixes", "sent {session} {family}", words.prefixes),
     Kind.ANNOUNCEMENT: Wording("prefixes", _announcement, words.refused),

@@ -24,6 +24,7 @@ REMEDIES: dict[Kind, str] = {
     Kind.PATH: "look at the sessions on this path",
     Kind.UNKNOWN_CALLER: "if it is a host that has left the inventory, stop its BIRD; its guests are cut off",
     Kind.BFD: "birdc show bfd sessions; ping the neighbour on this path",
+    Kind.IGP_NEIGHBORS: "birdc show bfd sessions; birdc show rip neighbors, or show ospf neighbors",
     Kind.RECEIVED: "{birdc} show route protocol {session}, and what the neighbour sends",
     Kind.SENT: "{birdc} show route export {session}",
     Kind.ANNOUNCEMENT: "find out why {announcer} announces this; in the inventory it is not its own",

@@ -412,6 +412,11 @@ def bfd(state: BfdState) -> str:
     return f"{state.state}, every {state.interval_ms} ms, lost after {state.multiplier or '?'}"
 
 
+def igp_neighbors(number: int) -> str:
+    """Return the number of neighbours of an IGP that BFD watches."""
+    return f"{counted(number, 'neighbour')} with BFD up"
+
+
 def prefixes(number: AtLeast | Prefixes) -> str:
     """Return a number of prefixes, and the number of refused ones."""
     if isinstance(number, AtLeast):
