@@ -126,7 +126,7 @@ def default_interface(neighbor: str, domain: str) -> str:
     """Return the name of an interface towards a neighbour: both names, cut to the kernel's 15 characters.
 
     >>> default_interface("hv1", "public"), default_interface("hypervisor12", "private")
-    ('hv1-public', 'hyperv-private')
+    ('hv1-public', 'hypervi-private')
     """
     short = neighbor.partition(".")[0]
     return f"{short[: max(1, LONGEST_INTERFACE - len(domain) - 1)]}-{domain}"[:LONGEST_INTERFACE]
