@@ -1,7 +1,7 @@
 """A fabric of leaves and spines: eBGP on each link, without L2 networks and reflectors.
 
 hv1 and hv2 have links to leaf1 and leaf2, hv3 and hv4 to leaf3 and leaf4, and each leaf has links to both
-spines.  Leaves and spines run FRR.
+spines.  Leaves and spines run FRR on unnumbered links, and BIRD on numbered ones.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def fabric(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     set_variable(facts, "l3hv_origin_validation", "strict")
     if request.param == "numbered":
         set_variable(facts, "l3hv_links", "numbered")
+        for group in ("leaves", "spines"):
+            set_variable(inventory / "group_vars" / group / "daemon.yml", "l3hv_daemon", "bird2")
         set_variable(facts, "l3hv_paths", str(PREFIXES))
     with booted(f"{request.param[:2]}ls", inventory, converged=converged()) as made:
         made.provision()
@@ -105,8 +107,9 @@ def test_a_killed_bird_costs_no_more_than_a_dead_link(fabric: Lab) -> None:
     fabric.wait_until_converged()
 
 
-def test_a_killed_bgpd_of_a_leaf_costs_no_more_than_a_dead_leaf(fabric: Lab) -> None:
-    assert is_within_bound(traffic_of_kill(fabric, "leaf1", "bgpd", *FLOWS, seconds=8))
+def test_a_killed_daemon_of_a_leaf_costs_no_more_than_a_dead_leaf(fabric: Lab) -> None:
+    program = fabric.routing_program("leaf1")
+    assert is_within_bound(traffic_of_kill(fabric, "leaf1", program, *FLOWS, seconds=8))
     fabric.wait_until_converged(120)
 
 

@@ -280,7 +280,7 @@ def parse_host(
     fields = Fields(notes, "", own_variables, COMMON_KEYS | HOST_KEYS)
     settings = _read_settings(fields, outer_header(common))
     interface = junos_interface if settings.daemon == JUNOS else interface_name
-    has_links = variables.get("l3hv_underlay") == "leaf_spine"  # also if other common variables are wrong
+    has_links = variables.get("l3hv_underlay") == "leaf_spine" if common is None else common.has_links
     uplinks: dict[str, Any] = (
         read_links(fields, "l3hv_uplinks", interface) if has_links else _read_uplinks(fields, interface)
     )

@@ -126,7 +126,7 @@ def default_interface(neighbor: str, domain: str) -> str:
     """Return the name of an interface towards a neighbour: both names, cut to the kernel's 15 characters.
 
     >>> default_interface("hv1", "public"), default_interface("hypervisor12", "private")
-    ('hv1-public', 'hyperv-private')
+    ('hv1-public', 'hypervi-private')
     """
     short = neighbor.partition(".")[0]
     return f"{short[: max(1, LONGEST_INTERFACE - len(domain) - 1)]}-{domain}"[:LONGEST_INTERFACE]
@@ -203,6 +203,7 @@ def link_problems(common: Common, members: Mapping[str, Member]) -> Iterator[Pro
             yield from _problems_of_link(common, host, link, members)
     yield from _problems_of_numbers(members.values())
     yield from _problems_of_defaults(common, members.values())
+    yield from _problems_of_bfd(common, members.values())
 
 
 def _problems_of_link(
@@ -299,6 +300,20 @@ def _problems_of_defaults(common: Common, members: Iterable[Member]) -> Iterator
                     message,
                     f"Remove {domain}, or choose l3hv_daemon: bird2 for leaves and spines.",
                 )
+
+
+def _problems_of_bfd(common: Common, members: Iterable[Member]) -> Iterator[Problem]:
+    """Yield a problem for each managed switch whose FRR would use BFD of several hops.
+
+    FRR 8.4 and 10.3 use BFD of several hops (RFC 5883) for a neighbour of another AS with TTL security,
+    except with a link-local address.
+    """
+    for host in members:
+        if common.is_unnumbered or host.kind not in SWITCHES or not host.managed or host.daemon != "frr":
+            continue
+        message = "On numbered links FRR uses BFD of several hops, which other daemons do not use on a link."
+        remedy = "Choose l3hv_links: unnumbered, or l3hv_daemon: bird2 for leaves and spines."
+        yield Problem(host.name, "l3hv_daemon", host.daemon, message, remedy)
 
 
 def link_addresses(
