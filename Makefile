@@ -135,7 +135,7 @@ bench-plan: root venv ## Measure planning for 1,000 hypervisors with 100 guests 
 bench-dhcp: root venv ## Measure the DHCP server (Kea) with 10,000 guests
 	@$(BIN)/python bench/dhcp_server.py
 bench-failover: root venv ## Measure the outages of failures on a running lab
-	@$(BIN)/python bench/failover.py
+	@L3HV_INVENTORY=$(CURDIR)/inventories/$(DESIGN) $(BIN)/python bench/failover.py --name $(DESIGN_TWIN)
 bench-filter: root venv nftables ## Measure the packet filter: compared with plain bridges, and with 10 and 1,000 guests
 	@$(BIN)/python bench/forwarding.py
 	@$(BIN)/python bench/filter.py

@@ -1,6 +1,7 @@
 """Measures the outages that failures cause for guests of a lab: the worst of 32 flows, in both families.
 
-    make lab && make bench-failover          # or: python bench/failover.py --name TWIN --repetitions 5
+    make lab && make bench-failover                              # DESIGN=mesh: another design
+    L3HV_INVENTORY=INVENTORY python bench/failover.py --name TWIN --repetitions 5     # any running twin
 
 The flows go from vm1 (hv1) to vm3 (hv2). Each event is followed by its repair, which is an event of its own.
 Prints a table and writes every single figure to build/bench/failover.json.
@@ -19,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
+sys.path[:0] = [str(REPOSITORY / "src"), *(str(REPOSITORY / "tests" / part) for part in ("fabric", "golden"))]
 
-from lab import REFLECTORS, Lab, both_families  # noqa: E402 - after the path is set
+from lab import Lab, both_families  # noqa: E402 - after the path is set
+from machines import REFLECTORS  # noqa: E402 - after the path is set
 
 OUTPUT = REPOSITORY / "build" / "bench" / "failover.json"
 FLOWS = both_families("vm1", "vm3")
 DEAD_SECONDS = 60
+RUN_SECONDS = 40
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Event:
 
 
 def each_reflector(verb: str) -> Callable[[Lab], object]:
-    return lambda lab: lab.on_each(REFLECTORS.values(), lambda name: lab.twin(verb, name))
+    return lambda lab: lab.on_each(REFLECTORS, lambda name: lab.twin(verb, name))
 
 
 def verb(*words: str) -> Callable[[Lab], object]:
@@ -67,6 +70,14 @@ SCENARIOS: tuple[tuple[Event, ...], ...] = (
             4,
         ),
     ),
+    (Event("BIRD killed on another hypervisor", verb("kill", "hv3", "bird"), 8),),
+    (Event("site.yml again", lambda lab: lab.playbook("site.yml"), RUN_SECONDS),),
+    (
+        Event("another hypervisor without power", verb("crash", "hv3"), 5, until_whole=False),
+        Event("that hypervisor back", verb("boot", "hv3"), 15),
+    ),
+)
+OF_REFLECTORS: tuple[tuple[Event, ...], ...] = (
     (Event("BIRD killed on a reflector", verb("kill", "rr1", "bird"), 8),),
     (
         Event("a reflector without power", verb("crash", "rr1"), 5, until_whole=False),
@@ -81,11 +92,8 @@ SCENARIOS: tuple[tuple[Event, ...], ...] = (
         ),
         Event("both reflectors back", each_reflector("boot"), 15),
     ),
-    (
-        Event("another hypervisor without power", verb("crash", "hv3"), 5, until_whole=False),
-        Event("that hypervisor back", verb("boot", "hv3"), 15),
-    ),
 )
+"""Events that a mesh does not have."""
 
 
 def run_event(lab: Lab, event: Event) -> dict[int, dict[str, float]]:
@@ -100,7 +108,7 @@ def run_event(lab: Lab, event: Event) -> dict[int, dict[str, float]]:
 def measure(
     lab: Lab, repetitions: int, wanted: str
 ) -> Iterator[tuple[str, list[dict[int, dict[str, float]]]]]:
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, *(OF_REFLECTORS if REFLECTORS else ())):
         if not any(wanted in event.name for event in scenario):
             continue
         seen: dict[str, list[dict[int, dict[str, float]]]] = {event.name: [] for event in scenario}

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ sys.path.append(str(ROOT / "plugins" / "action"))
 import yaml  # noqa: E402 - after the path is set
 from config_files import template_at, texts  # noqa: E402 - the action plugin that renders in a run
 from fabric import write_inventory  # noqa: E402 - beside this file
-from jinja2.runtime import missing  # noqa: E402 - after the path is set
+from jinja2.utils import missing  # noqa: E402 - after the path is set
 
 from l3hv.inventory.ansible import open_inventory  # noqa: E402 - after the path is set
 from l3hv.inventory.read import read_fabric  # noqa: E402 - after the path is set
@@ -178,7 +178,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.send:
         how, *numbers = arguments.send
-        print({"flood": flood, "pace": pace}[how](*map(float, numbers)))
+        senders: dict[str, Callable[..., object]] = {"flood": flood, "pace": pace}
+        print(senders[how](*map(float, numbers)))
         return
     with tempfile.TemporaryDirectory() as name, router(arguments.many):
         sets = {guests: rules(guests, Path(name)) for guests in (arguments.few, arguments.many)}

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def fabric(two: list[dict[str, Any]]) -> Iterator[dict[tuple[str, str], str]]:
             connect("b", f"port{number}", outer, "port9")
             ip("b", f"link set port{number} master br0")
             ip(outer, "link set port9 master br0")
-        addresses = {}
+        addresses: dict[tuple[str, str], str] = {}
         for name, number in (("left1", 1), ("right1", 2), ("left3", 1), ("right3", 2)):
             end(name, number)
             addresses |= {(name, "IPv4"): f"198.18.1.{number}", (name, "IPv6"): f"2001:db8:18::{number}"}
@@ -213,7 +213,8 @@ def rate(way: str, family: str, address: str, seconds: float, burst: int) -> flo
 
 def filtered(files: list[Path] | None) -> None:
     """Load the rules of the hypervisors, or remove them."""
-    for host, path in zip(HYPERVISORS, files or [None] * len(HYPERVISORS), strict=True):
+    loaded: Sequence[Path | None] = files or [None] * len(HYPERVISORS)
+    for host, path in zip(HYPERVISORS, loaded, strict=True):
         if path is None:
             run(host, "nft", "flush", "ruleset")
         else:

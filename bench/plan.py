@@ -22,7 +22,7 @@ from typing import Any
 
 from ansible.plugins.filter import core, mathstuff
 from jinja2.nativetypes import NativeEnvironment
-from jinja2.runtime import missing
+from jinja2.utils import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "src"))

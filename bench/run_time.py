@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "tests" / "fabric")]
+sys.path[:0] = [str(REPOSITORY / "src"), *(str(REPOSITORY / "tests" / part) for part in ("fabric", "golden"))]
 
 from lab import Lab  # noqa: E402 - after the path is set
 

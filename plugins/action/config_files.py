@@ -65,7 +65,7 @@ class Context(jinja2.runtime.Context):
 
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
-        return self.parent[ASK](key) if value is jinja2.runtime.missing and ASK in self.parent else value
+        return self.parent[ASK](key) if value is jinja2.utils.missing and ASK in self.parent else value
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def texts(
 ) -> list[str]:
     """Return the text of ``template`` for each of ``elements``, which is the template's variable ``name``.
 
-    ``ask`` returns the value of any other variable, or ``jinja2.runtime.missing``.
+    ``ask`` returns the value of any other variable, or ``jinja2.utils.missing``.
     """
     remembered = functools.cache(ask)
     return [with_digest(template.render({ASK: remembered, name: element})) for element in elements]
@@ -174,7 +174,7 @@ class ActionModule(ActionBase):
         def ask(key: str) -> Any:
             if key == "ansible_managed":
                 return str(C.config.get_config_value("DEFAULT_MANAGED_STR"))
-            return self._templar.template(variables[key]) if key in variables else jinja2.runtime.missing
+            return self._templar.template(variables[key]) if key in variables else jinja2.utils.missing
 
         try:
             return texts(template_at(path, *searchpath), name, elements, ask)

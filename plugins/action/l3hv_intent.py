@@ -100,7 +100,7 @@ class ActionModule(ControllerAction):
         )
         result["environment"] = environment(run.fabric, result["run"])
         if policy != IGNORE:
-            result["warnings"] += run.removals.sentences()
+            result["warnings"] += [*run.removals.sentences(), *run.outdated]
         if policy == REFUSE and run.removals.needs_consent:
             refusal = refusal_of(run.removals, given.get("l3hv_removals"))
             if refusal and not context.CLIARGS.get("check"):

@@ -42,7 +42,7 @@ UNCHANGED = "l3hv_left_unchanged"
 CHECKED_ARGUMENTS = "ansible.builtin.validate_argument_spec"
 
 
-class CallbackModule(DefaultOutput):  # type: ignore[misc]  # Ansible has no types
+class CallbackModule(DefaultOutput):
     """Print the tasks that change something or fail, and a summary."""
 
     CALLBACK_VERSION = 2.0

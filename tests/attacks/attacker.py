@@ -17,43 +17,57 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bgp
-from addresses import prefix_of, transparent_prefix
+from addresses import advertised_prefixes
 from hostile import in_namespace
 from lab import Lab, wait_for
+from machines import host_plans, sessions
 
 from l3hv.twin.image import ensure_image, recipe
 
 SPEAKER = Path(__file__).with_name("speaker.py")
-NAME, ASN, OWN_ID = "hv3", 65000, "172.22.2.3"
+NAME = "hv3"
+PLAN = host_plans()[NAME]
+ASN, OWN_ID = PLAN["routing"]["asn"], PLAN["routing"]["router_id"]
 
 Table = tuple[str, int]
 """A domain and a family."""
 
 OWN: dict[Table, list[str]] = {
-    ("public", 4): [prefix_of("vm4", 4), transparent_prefix()],
-    ("public", 6): [prefix_of("vm4", 6)],
-    ("private", 4): ["172.22.2.3/32"],
+    (domain, family): advertised_prefixes(NAME, domain, family)
+    for domain, family in (("public", 4), ("public", 6), ("private", 4))
 }
 """The prefixes that hv3 may announce."""
 
 ADDRESSES: dict[Table, dict[str, str]] = {
-    ("public", 4): {"a": "198.51.100.3", "b": "198.51.100.131"},
-    ("public", 6): {"a": "2001:db8:c633:6400::3", "b": "2001:db8:c633:6401::3"},
-    ("private", 4): {"a": "172.22.15.3", "b": "172.22.15.131"},
+    (domain, family): {
+        uplink["path"]: address["address"]
+        for uplink in PLAN["uplinks"]
+        for address in uplink["addresses"]
+        if (uplink["domain"], address["family"]) == (domain, f"ipv{family}")
+    }
+    for domain, family in OWN
 }
-REFLECTOR_ADDRESSES: dict[Table, dict[str, str]] = {
-    ("public", 4): {"a": "198.51.100.126", "b": "198.51.100.254"},
-    ("public", 6): {"a": "2001:db8:c633:6400::7e", "b": "2001:db8:c633:6401::7e"},
-    ("private", 4): {"a": "172.22.15.126", "b": "172.22.15.254"},
+"""The addresses of hv3 on each path."""
+
+SESSIONS = sessions(NAME)
+TARGET: str = SESSIONS[0]["peer"]
+"""The neighbour of the hand-made sessions: a reflector of the first path, or in a mesh another host there."""
+
+TARGET_ADDRESSES: dict[Table, str] = {
+    (uplink["domain"], int(address["family"][-1])): address["address"]
+    for uplink in host_plans()[TARGET]["uplinks"]
+    for address in uplink["addresses"]
+    if uplink["path"] == SESSIONS[0]["path"]
 }
+"""The addresses of this neighbour on the first path."""
 
 
 @dataclass(frozen=True)
 class Attack:
     """Announcements of the attacker's BIRD beside its own prefixes, or attributes of these, and the refusal.
 
-    ``statements`` are part of the export filter. Without a ``reason`` reflectors accept the announcement and
-    remove its forged attributes.
+    ``statements`` are part of the export filter. Without a ``reason`` the neighbours accept the announcement
+    and remove its forged attributes.
     """
 
     name: str
@@ -66,15 +80,30 @@ class Attack:
     @property
     def prefixes(self) -> list[str]:
         """Return the refused prefixes: the added ones, or else its own prefixes with forged attributes."""
-        added = [prefix for prefixes in self.routes.values() for prefix in prefixes]
-        return added or [prefix for key in self.next_hop or OWN for prefix in OWN[key]]
+        return self.prefixes_for(NAME)
+
+    @property
+    def next_hops(self) -> set[str]:
+        """Return the forged next hops."""
+        return {address for hops in self.next_hop.values() for address in hops.values()}
+
+    def prefixes_for(self, machine: str) -> list[str]:
+        """Return the refused prefixes in the domains of a machine."""
+        domains = {uplink["domain"] for uplink in host_plans()[machine]["uplinks"]}
+        forged = {key: OWN[key] for key in self.next_hop or OWN}
+        return [
+            prefix
+            for (domain, _), prefixes in (self.routes or forged).items()
+            for prefix in prefixes
+            if domain in domains
+        ]
 
 
 NO_ATTACK = Attack("nothing", None)
 
 
-def configuration(attack: Attack, *, per_family: bool) -> str:
-    """Return the configuration of the attacker's BIRD, with sessions per family or per domain."""
+def configuration(attack: Attack) -> str:
+    """Return the configuration of the attacker's BIRD, with all sessions of hv3."""
     lines = ["log stderr all;", f"router id {attack.router_id};", "protocol device {}"]
     for (domain, family), own in OWN.items():
         table, routes = f"{domain}{family}", [*own, *attack.routes.get((domain, family), ())]
@@ -84,42 +113,33 @@ def configuration(attack: Attack, *, per_family: bool) -> str:
         ]
         lines += [f"route {prefix} blackhole;" for prefix in dict.fromkeys(routes)]
         lines.append("}")
-    for tables in carried(per_family=per_family):
-        domain, family = tables[0]
-        for path, neighbor in REFLECTOR_ADDRESSES[tables[0]].items():
+    for session in SESSIONS:
+        lines += [
+            f"protocol bgp {session['name']} {{",
+            f"local {session['local']} as {ASN}; neighbor {session['neighbor']} as {ASN}; direct;",
+            "ttl security on; connect delay time 1; connect retry time 1; error wait time 1, 1;",
+        ]
+        for channel in session["channels"]:
+            family, path = int(channel["family"][-1]), session["path"]
+            carried = (session["domain"], family)
+            hop = f"bgp_next_hop = {attack.next_hop[carried][path]};" if carried in attack.next_hop else ""
             lines += [
-                f"protocol bgp {domain}{family}_{path} {{",
-                f"local {ADDRESSES[tables[0]][path]} as {ASN}; neighbor {neighbor} as {ASN}; direct;",
-                "ttl security on; connect delay time 1; connect retry time 1; error wait time 1, 1;",
+                f"ipv{family} {{ table {session['domain']}{family}; import none;",
+                f"export filter {{ {hop} {attack.statements} accept; }};",
+                f"next hop address {ADDRESSES[carried][path]}; }};",
             ]
-            for table in tables:
-                hop = f"bgp_next_hop = {attack.next_hop[table][path]};" if table in attack.next_hop else ""
-                lines += [
-                    f"ipv{table[1]} {{ table {table[0]}{table[1]}; import none;",
-                    f"export filter {{ {hop} {attack.statements} accept; }};",
-                    f"next hop address {ADDRESSES[table][path]}; }};",
-                ]
-            lines.append("}")
+        lines.append("}")
     return "\n".join(lines) + "\n"
-
-
-def carried(*, per_family: bool) -> list[list[Table]]:
-    """Return the domains and families of each session of a path."""
-    if per_family:
-        return [[table] for table in OWN]
-    return [
-        [table for table in OWN if table[0] == domain] for domain in dict.fromkeys(name for name, _ in OWN)
-    ]
 
 
 class OwnBird:
     """The attacker's BIRD, running or not."""
 
-    def __init__(self, lab: Lab, directory: Path, *, per_family: bool) -> None:
+    def __init__(self, lab: Lab, directory: Path) -> None:
         self._lab = lab
         self._directory = directory
         self._control = directory / "bird.ctl"
-        self._per_family = per_family
+        self._router_id = OWN_ID
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -152,13 +172,14 @@ class OwnBird:
         assert "Reconfigur" in reply, reply
 
     def is_up(self) -> bool:
-        """Return whether it has all sessions of hv3."""
-        sessions = sum(len(REFLECTOR_ADDRESSES[tables[0]]) for tables in carried(per_family=self._per_family))
-        return self._ask("show protocols").count("Established") == sessions
+        """Return whether it has all sessions of hv3, except with a neighbour that has the same router id."""
+        ids = {name: plan["routing"]["router_id"] for name, plan in host_plans().items()}
+        possible = [session for session in SESSIONS if ids[session["peer"]] != self._router_id]
+        return self._ask("show protocols").count("Established") == len(possible)
 
     def _write(self, attack: Attack) -> None:
-        text = configuration(attack, per_family=self._per_family)
-        (self._directory / "bird.conf").write_text(text)
+        self._router_id = attack.router_id
+        (self._directory / "bird.conf").write_text(configuration(attack))
 
     def _ask(self, command: str) -> str:
         """Return its reply: as for birdc, the last line has a space after its number."""
@@ -182,7 +203,7 @@ class OwnBird:
 
 @dataclass
 class Speaker:
-    """A hand-made BGP session with a reflector."""
+    """A hand-made BGP session with a neighbour of hv3."""
 
     process: subprocess.Popen[str]
     printed: list[str]
@@ -207,7 +228,7 @@ def speaking(
     asn: int = ASN,
     patience_s: float = 15,
 ) -> Iterator[Speaker]:
-    """Open a hand-made BGP session with rr1, by default as hv3 does."""
+    """Open a hand-made BGP session with a neighbour of hv3, by default as hv3 does."""
     process = subprocess.Popen(
         in_namespace(lab, NAME, sys.executable, str(SPEAKER)),
         stdin=subprocess.PIPE,
@@ -222,7 +243,8 @@ def speaking(
 
     threading.Thread(target=follow, daemon=True).start()
     assert process.stdin is not None
-    ends = f"{source or ADDRESSES['public', family]['a']} {REFLECTOR_ADDRESSES['public', family]['a']}"
+    own = ADDRESSES["public", family][SESSIONS[0]["path"]]
+    ends = f"{source or own} {TARGET_ADDRESSES['public', family]}"
     process.stdin.write(f"{ends} {ttl} {patience_s} {bgp.open_message(asn, router_id).hex()}\n")
     process.stdin.flush()
     try:

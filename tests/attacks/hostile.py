@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import GUESTS, INTERNET, Lab, wait_for
+from lab import INTERNET, Lab, wait_for
+from machines import GUESTS
 
 from l3hv.twin.network import NAMESPACES
 from l3hv.twin.power import inside, leader

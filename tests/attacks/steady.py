@@ -20,6 +20,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "src"))
 
@@ -51,7 +52,7 @@ def opened(namespace: str, address: str) -> socket.socket:
 class Exchange:
     """The pairs and their sockets."""
 
-    def __init__(self, pairs: list[dict[str, object]]) -> None:
+    def __init__(self, pairs: list[dict[str, Any]]) -> None:
         self.pairs: list[Pair] = []
         self.flows: list[tuple[Pair, socket.socket, tuple[object, ...]]] = []
         self.senders: dict[int, tuple[Pair, socket.socket]] = {}

@@ -1,10 +1,10 @@
-"""Attacks of a hypervisor on the reflectors: they refuse its forged routes, and other hosts lose no packet.
+"""Attacks of a hypervisor on its neighbours: they refuse its forged routes, and other hosts lose no packet.
 
 The attacker is hv3.  Its BIRD is stopped, and a BIRD with the attacker's configuration takes its place, or
 a hand-made session for messages that no BIRD sends.  Meanwhile vm1 on hv1 exchanges packets with vm3 on hv2
 and with the Internet in both families, and no packet may be lost.  During an attack the routes of hv1, hv2
-and the edge router and the sessions of all other hosts must not change.  The reflectors' logs must have the
-reason of each refusal.
+and the edge router and the sessions of all other hosts must not change.  The neighbours (reflectors, or in a
+mesh all other hosts) must log the reason of each refusal.
 
 Reflectors with BIRD 1.6 have no table of owners: they accept the attacker's announcements inside a pool,
 and no others.
@@ -26,6 +26,7 @@ import pytest
 from addresses import (
     address_of,
     anycast_prefix,
+    blocks,
     gateway_of,
     has_shared_prefix,
     prefix_of,
@@ -36,7 +37,9 @@ from attacker import (
     NO_ATTACK,
     OWN,
     OWN_ID,
-    REFLECTOR_ADDRESSES,
+    SESSIONS,
+    TARGET,
+    TARGET_ADDRESSES,
     Attack,
     OwnBird,
     Speaker,
@@ -44,7 +47,9 @@ from attacker import (
 )
 from attacker import NAME as ATTACKER
 from hostile import Log, Victims, following
-from lab import PROTOCOLS, REFLECTORS, Lab, wait_for
+from lab import PROTOCOLS, Lab, wait_for
+from machines import HYPERVISORS, MACHINES, VALIDATORS, addresses, host_plans
+from machines import sessions as planned_sessions
 
 from l3hv.plan.policy import REFUSALS
 
@@ -53,6 +58,10 @@ pytestmark = [pytest.mark.fabric, pytest.mark.attacks]
 WITNESSES = {"hv1": ("public", "private"), "hv2": ("public", "private"), "internet": ("public",)}
 """Machines whose routes must not change, and the domains of these routes."""
 TABLES = {"public": ((4, "public"), (6, "public")), "private": ((4, "private"), (4, "local-out"))}
+NEIGHBORS = tuple(machine for machine in VALIDATORS if machine != ATTACKER)
+"""The hosts that check the attacker's announcements."""
+NEIGHBOR_ADDRESSES = {session["neighbor"] for session in SESSIONS}
+FIRST_PATH = SESSIONS[0]["path"]
 WHY = {refusal.name: refusal.why for refusal in REFUSALS}
 OWN_PREFIXES = {prefix for prefixes in OWN.values() for prefix in prefixes}
 WATCHED_S = 0.7
@@ -72,7 +81,20 @@ def around(guest: str, family: int) -> str:
     return str(ip_network(prefix_of(guest, family)).supernet())
 
 
-RESERVED = (
+def halves(hypervisor: str) -> list[str]:
+    """Return the first half of each block of a hypervisor."""
+    found = (ip_network(block) for family in (4, 6) for block in blocks(hypervisor, family))
+    return [str(next(block.subnets())) for block in found]
+
+
+BLOCKS: tuple[Attack, ...] = (
+    public("another hypervisor's block", "owner", *blocks("hv2", 4), *blocks("hv2", 6)),
+    public("half of another hypervisor's block", "owner", *halves("hv2")),
+)
+if not blocks("hv2", 4):
+    BLOCKS = ()  # Each guest is advertised by itself.
+
+RESERVED: tuple[Attack, ...] = (
     public("the gateway", "reserved", "203.0.113.254/32"),
     public("the network address of the pool", "reserved", "203.0.113.0/32"),
     public("the broadcast address of the pool", "reserved", "203.0.113.255/32"),
@@ -93,6 +115,7 @@ ATTACKS = (
         "prefix" if has_shared_prefix("vm2") else "owner",
         around("vm2", 6),
     ),
+    *BLOCKS,
     public("an address that no guest has", "owner", "203.0.113.99/32"),
     *RESERVED,
     public("the default route", "prefix", "0.0.0.0/0", "::/0"),
@@ -100,7 +123,12 @@ ATTACKS = (
     public("the whole pool", "prefix", "203.0.113.0/24", "2001:db8:cb00:7100::/56"),
     public("more than the pool", "prefix", "203.0.112.0/20", "2001:db8:cb00::/40"),
     public("the fabric's prefixes", "prefix", "198.51.100.0/25", "2001:db8:c633:6400::/120"),
-    public("a reflector's address", "prefix", "198.51.100.126/32", "2001:db8:c633:6400::7e/128"),
+    public(
+        "its neighbour's address",
+        "prefix",
+        f"{TARGET_ADDRESSES['public', 4]}/32",
+        f"{TARGET_ADDRESSES['public', 6]}/128",
+    ),
     public("the Internet", "prefix", "192.0.2.8/32", "2001:db8:8888::8/128"),
     public("private prefixes in the public domain", "prefix", "172.22.2.1/32", "10.0.0.0/8"),
     public("its own loopback in the public domain", "prefix", "172.22.2.3/32"),
@@ -152,19 +180,28 @@ ATTACKS = (
 
 @dataclass(frozen=True)
 class Reflection:
-    """The fabric's reflectors: their version of BIRD, and whether hv3 has a session for each family."""
+    """The hosts that check hv3's announcements: their version of BIRD."""
 
     version: str
-    per_family: bool
 
     @property
     def is_bird1(self) -> bool:
-        """Return whether the reflectors run BIRD 1.6: a daemon for each family, and no table of owners."""
+        """Return whether they run BIRD 1.6: a daemon for each family, and no table of owners."""
         return self.version.startswith("1.")
 
     def session(self, family: int) -> str:
-        """Return the name of hv3's session of the public domain."""
-        return f"{ATTACKER}_public{family}" if self.per_family else f"{ATTACKER}_public"
+        """Return the name of hv3's session of the public domain on its first path."""
+        return next(
+            str(session["name"])
+            for session in planned_sessions(TARGET, path=FIRST_PATH, peer=ATTACKER)
+            if session["domain"] == "public"
+            and f"ipv{family}" in (channel["family"] for channel in session["channels"])
+        )
+
+    @property
+    def per_family(self) -> bool:
+        """Return whether hv3 has a session for each family."""
+        return self.session(4) != self.session(6)
 
     def birdc(self, family: int) -> str:
         """Return the client program of the daemon of this family."""
@@ -173,9 +210,9 @@ class Reflection:
 
 @pytest.fixture(scope="module")
 def reflection(standing: Lab) -> Reflection:
-    versions = standing.on_each(REFLECTORS.values(), lambda machine: version_of(standing, machine))
+    versions = standing.on_each(NEIGHBORS, lambda machine: version_of(standing, machine))
     (version,) = set(versions.values())
-    return Reflection(version, per_family=f"{ATTACKER}_public4" in standing.protocols("rr1"))
+    return Reflection(version)
 
 
 def version_of(lab: Lab, machine: str) -> str:
@@ -203,7 +240,7 @@ def look(lab: Lab) -> Seen:
         show = [f"ip -{family} -json route show table {table} proto bird" for family, table in asked(machine)]
         return lab.run(machine, "; echo ---; ".join([*show, PROTOCOLS])).split("---\n")
 
-    answers = lab.on_each([*WITNESSES, *REFLECTORS.values()], ask)
+    answers = lab.on_each([machine for machine in MACHINES if machine != ATTACKER], ask)
     seen = Seen({machine: {} for machine in WITNESSES}, {})
     for machine, (*tables, sessions) in answers.items():
         for (family, table), text in zip(asked(machine), tables, strict=True):
@@ -253,7 +290,7 @@ class Others:
     had: Seen
 
     def are_unharmed(self, *, accepted: Sequence[str] = ()) -> None:
-        """Assert that only the guests are affected whose prefixes reflectors accept from the attacker."""
+        """Assert that only the guests are affected whose prefixes the neighbours accept from the attacker."""
         has, had = look(self.lab), self.had
         if not accepted:
             self.had = has  # The next attack is compared with the present state.
@@ -268,15 +305,15 @@ class Others:
         wait_for("the routes of others", lambda: look(self.lab).routes == self.had.routes, 60)
 
     def survive(self, command: str) -> None:
-        """Run a command on rr1 that ends all its sessions; wait for their return, without packet loss."""
-        self.lab.run("rr1", command)
+        """Run a command that ends all sessions of the target; wait for their return without packet loss."""
+        self.lab.run(TARGET, command)
 
         def are_up() -> bool:
             sessions = look(self.lab).sessions
             known = sessions.keys() == self.had.sessions.keys()
             return known and all(state == "up" for state, _ in sessions.values())
 
-        wait_for("the sessions of rr1", are_up, 60)
+        wait_for(f"the sessions of {TARGET}", are_up, 60)
         self.recover()
         self.had = look(self.lab)
         assert self.victims.lost() == {}
@@ -296,7 +333,7 @@ def all_others(hostile: Lab, victims: Victims) -> Others:
 
 @pytest.fixture(scope="module")
 def logs(standing: Lab) -> Iterator[dict[str, Log]]:
-    with following(standing, REFLECTORS.values()) as found:
+    with following(standing, NEIGHBORS) as found:
         yield found
 
 
@@ -308,8 +345,8 @@ def hostile(standing: Lab, victims: Victims) -> Iterator[Lab]:
     """Yield the lab with the attacker on hv3, whose own BIRD is stopped."""
     assert victims.lost() == {}
     standing.run(ATTACKER, "systemctl stop 'bird*.service'")
-    for reflector in REFLECTORS.values():
-        wait_until_bfd_is_down(standing, reflector)
+    for neighbor in NEIGHBORS:
+        wait_until_bfd_is_down(standing, neighbor)
     try:
         yield standing
     finally:
@@ -324,17 +361,16 @@ def restore_bird(lab: Lab) -> None:
     lab.wait_until_whole()
 
 
-def wait_until_bfd_is_down(lab: Lab, reflector: str) -> None:
-    """Wait until BFD on a reflector has detected it too, which ends any session at that moment."""
-    bfd = (
-        f"birdc show bfd sessions | grep -w -e {ADDRESSES['public', 4]['a']} -e {ADDRESSES['public', 4]['b']}"
-    )
-    wait_for(f"{reflector} to miss {ATTACKER}", lambda: " Up " not in lab.run(reflector, bfd), 10)
+def wait_until_bfd_is_down(lab: Lab, neighbor: str) -> None:
+    """Wait until BFD on a neighbour has detected it too, which ends any session at that moment."""
+    ends = " ".join(f"-e {address}" for address in ADDRESSES["public", 4].values())
+    bfd = f"birdc show bfd sessions | grep -w {ends}"
+    wait_for(f"{neighbor} to miss {ATTACKER}", lambda: " Up " not in lab.run(neighbor, bfd), 10)
 
 
 @pytest.fixture(scope="module")
 def owners(hostile: Lab, all_others: Others, reflection: Reflection) -> Iterator[None]:
-    """Enable `strict` on reflectors that support it, without an effect on other hosts."""
+    """Enable `strict` on neighbours that support it, without an effect on other hosts."""
     if reflection.is_bird1:
         yield
         return
@@ -351,7 +387,7 @@ def with_owners(lab: Lab, validation: str) -> None:
     lab.playbook(
         "site.yml",
         "--limit",
-        "route_reflectors",
+        ":".join(NEIGHBORS),
         "--skip-tags",
         "verify",
         "-e",
@@ -360,11 +396,9 @@ def with_owners(lab: Lab, validation: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(
-    hostile: Lab, reflection: Reflection, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OwnBird]:
+def installed(hostile: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBird]:
     """Install the attacker's BIRD on hv3, without starting it."""
-    bird = OwnBird(hostile, tmp_path_factory.mktemp("attacker"), per_family=reflection.per_family)
+    bird = OwnBird(hostile, tmp_path_factory.mktemp("attacker"))
     yield bird
     bird.stop()
 
@@ -382,7 +416,7 @@ def no_bird(installed: OwnBird) -> None:
     installed.stop()
 
 
-def usual(next_hop: str = ADDRESSES["public", 4]["a"]) -> bytes:
+def usual(next_hop: str = ADDRESSES["public", 4][FIRST_PATH]) -> bytes:
     return bgp.usual() + bgp.address(bgp.NEXT_HOP, next_hop)
 
 
@@ -394,8 +428,8 @@ MANY = [f"{UNUSED[n]}/128" for n in range(1, 100_001)]
 
 
 def counted(lab: Lab, reflection: Reflection, what: str) -> list[int]:
-    """Return the numbers in a line of rr1's output about hv3's IPv6."""
-    text = lab.run("rr1", f"{reflection.birdc(6)} show protocols all {reflection.session(6)}")
+    """Return the numbers in a line of the target's output about hv3's IPv6."""
+    text = lab.run(TARGET, f"{reflection.birdc(6)} show protocols all {reflection.session(6)}")
     text = text.partition("Channel ipv6")[2] or text
     line = next((line for line in text.splitlines() if line.strip().startswith(what)), "")
     return [int(word) for word in line.replace(",", " ").split() if word.isdigit()]
@@ -415,16 +449,16 @@ def has_reached(log: Sequence[str], reflection: Reflection, limit: str) -> bool:
 
 @contextmanager
 def flood(lab: Lab, reflection: Reflection, prefixes: list[str]) -> Iterator[None]:
-    """Announce 100,000 prefixes, wait until rr1 has read them, and keep them while the block runs."""
+    """Announce 100,000 prefixes, wait until the target has read them, and keep them while the block runs."""
     with speaking(lab, family=6 if reflection.per_family else 4) as session:
         session.wait_until_printed("established")
-        for data in bgp.updates(ADDRESSES["public", 6]["a"], prefixes):
+        for data in bgp.updates(ADDRESSES["public", 6][FIRST_PATH], prefixes):
             session.send(data, hertz=100_000)
 
         def read() -> bool:
             return (counted(lab, reflection, "Import updates:") or [0])[0] >= len(prefixes)
 
-        wait_for("rr1 to have read them", read, 20)
+        wait_for(f"{TARGET} to have read them", read, 20)
         time.sleep(WATCHED_S)
         yield
 
@@ -433,12 +467,12 @@ def flood(lab: Lab, reflection: Reflection, prefixes: list[str]) -> Iterator[Non
 def test_100000_prefixes_of_the_pool_are_limited(
     hostile: Lab, others: Others, logs: dict[str, Log], reflection: Reflection
 ) -> None:
-    """Run before `strict` is enabled: with `pool`, reflectors accept prefixes up to the limit."""
-    mark = logs["rr1"].mark()
+    """Run before `strict` is enabled: with `pool`, the neighbours accept prefixes up to the limit."""
+    mark = logs[TARGET].mark()
     with flood(hostile, reflection, MANY):
         accepted = [what for what in look(hostile).routes["hv1"] if is_in(UNUSED, what)]
     assert 0 < len(accepted) <= 128
-    assert has_reached(logs["rr1"].since(mark), reflection, "import")
+    assert has_reached(logs[TARGET].since(mark), reflection, "import")
     others.recover()
     others.are_unharmed()
 
@@ -458,7 +492,14 @@ def test_announcement_is_refused(
             own_bird.start()  # It has all its sessions again.
         elif attack.reason is not None and not accepted:
             for machine, log in logs.items():
-                wait_until_refused(machine, log, marks[machine], attack.prefixes, WHY[attack.reason])
+                own = attack.next_hops & addresses(machine)
+                if own & NEIGHBOR_ADDRESSES:
+                    continue  # BIRD replaces a next hop that is the address of the session's other end
+                if own:
+                    wait_until_own_address_is_refused(machine, log, marks[machine])
+                    continue
+                prefixes = attack.prefixes_for(machine)
+                wait_until_refused(machine, log, marks[machine], prefixes, WHY[attack.reason])
         if accepted:
             wait_for(
                 "the accepted prefixes at the edge router", lambda: is_accepted(others.lab, accepted), 10
@@ -487,6 +528,14 @@ def wait_until_refused(machine: str, log: Log, mark: int, prefixes: Sequence[str
     wait_for(f"the reason in the log of {machine}", lambda: is_refused(log.since(mark), words, why), 10)
 
 
+def wait_until_own_address_is_refused(machine: str, log: Log, mark: int) -> None:
+    """Wait until BIRD has refused a next hop that is an address of its machine, before the filter."""
+    words = "Invalid NEXT_HOP attribute"
+    wait_for(
+        f"the reason in the log of {machine}", lambda: any(words in line for line in log.since(mark)), 10
+    )
+
+
 def is_refused(log: Sequence[str], words: Sequence[str], why: str) -> bool:
     lines = [line for line in log if line.endswith(why)]
     return all(any(line.startswith(word) for line in lines) for word in words)
@@ -502,7 +551,7 @@ def test_forged_attributes_reach_no_other_host(
     try:
         if kept:
             asked = f"{prefix} {kept}"
-            wait_for("routes with forged attributes", lambda: forged(shown(others.lab, "rr1", asked)), 5)
+            wait_for("routes with forged attributes", lambda: forged(shown(others.lab, TARGET, asked)), 5)
         time.sleep(WATCHED_S)
         text = shown(others.lab, "hv1", f"{prefix} all table public4")
     finally:
@@ -516,7 +565,7 @@ def shown(lab: Lab, machine: str, what: str) -> str:
 
 
 def forged(text: str) -> list[str]:
-    """Return the attributes of a route that reflectors should have removed."""
+    """Return the attributes of a route that the neighbours should have removed."""
     marks = ("bgp_med", "bgp_community", "bgp_ext_community", "bgp_large_community", "bgp_local_pref")
     lines = [line.strip().lower().replace("bgp.", "bgp_") for line in text.splitlines()]
     worthless = ("bgp_local_pref: 100", "bgp_med: 0")
@@ -533,11 +582,11 @@ def test_verify_names_host_prefix_and_reason(
         time.sleep(1)
         with pytest.raises(AssertionError) as raised:
             others.lab.playbook(
-                "playbooks/verify.yml", "--limit", "rr1", "-e", "l3hv_origin_validation=strict"
+                "playbooks/verify.yml", "--limit", TARGET, "-e", "l3hv_origin_validation=strict"
             )
     finally:
         own_bird.announce(NO_ATTACK)
-    assert f"rr1: announcement {ATTACKER} public {prefix_of('vm3', 4)}" in str(raised.value)
+    assert f"{TARGET}: announcement {ATTACKER} public {prefix_of('vm3', 4)}" in str(raised.value)
     assert f"refused: {WHY['owner']}" in str(raised.value)
 
 
@@ -576,7 +625,7 @@ def session(hostile: Lab, owners: None, no_bird: None) -> Iterator[Speaker]:
 def test_bad_attributes_harm_no_other_session(
     session: Speaker, others: Others, reflection: Reflection, name: str
 ) -> None:
-    hop = bgp.address(bgp.NEXT_HOP, ADDRESSES["public", 4]["a"])
+    hop = bgp.address(bgp.NEXT_HOP, ADDRESSES["public", 4][FIRST_PATH])
     session.send(bgp.update(BAD_ATTRIBUTES[name] + hop, OWN["public", 4]))
     session.wait_until_printed("sent")
     time.sleep(WATCHED_S)
@@ -587,13 +636,16 @@ def test_bad_attributes_harm_no_other_session(
 
 def is_stuck(lab: Lab, reflection: Reflection) -> bool:
     """Return whether the attacker's own session cannot return, because BIRD 3.1.7 does not remove it."""
-    state = lab.protocols("rr1")[reflection.session(4)]
+    state = lab.protocols(TARGET)[reflection.session(4)]
     assert reflection.version.startswith("3.") or not state.startswith("flush"), state
     return state.startswith("flush")
 
 
+ANOTHER = next(host for host in HYPERVISORS if host not in (TARGET, ATTACKER))
 REFLECTED = {
-    "another host's originator id": bgp.address(bgp.ORIGINATOR_ID, "172.22.2.1", bgp.OPTIONAL),
+    "another host's originator id": bgp.address(
+        bgp.ORIGINATOR_ID, host_plans()[ANOTHER]["routing"]["router_id"], bgp.OPTIONAL
+    ),
     "a cluster list": bgp.address(bgp.CLUSTER_LIST, "198.51.100.254", bgp.OPTIONAL),
 }
 
@@ -602,9 +654,9 @@ REFLECTED = {
 def test_reflected_routes_are_refused(
     session: Speaker, others: Others, logs: dict[str, Log], name: str
 ) -> None:
-    mark = logs["rr1"].mark()
+    mark = logs[TARGET].mark()
     session.send(bgp.update(usual() + REFLECTED[name], OWN["public", 4]))
-    wait_until_refused("rr1", logs["rr1"], mark, OWN["public", 4], WHY["reflected"])
+    wait_until_refused(TARGET, logs[TARGET], mark, OWN["public", 4], WHY["reflected"])
     time.sleep(WATCHED_S)
     others.are_unharmed()
 
@@ -617,31 +669,31 @@ def test_100000_prefixes_are_refused(
         prefixes, reason = [prefix.replace(":cb00:", ":bad:") for prefix in MANY], "prefix"
     else:
         prefixes, reason = MANY, "owner"
-    mark = logs["rr1"].mark()
+    mark = logs[TARGET].mark()
     with flood(hostile, reflection, prefixes):
         others.are_unharmed()
-    log = logs["rr1"].since(mark)
+    log = logs[TARGET].since(mark)
     assert has_reached(log, reflection, "receive")
     assert is_refused(log, [f"refused {prefixes[0].partition('::')[0]}"], WHY[reason])
     assert len(log) < len(prefixes) / 10
 
 
 @pytest.mark.parametrize(
-    "next_hop", ["198.51.100.126", "198.51.100.129", "0.0.0.0", "127.0.0.1"], ids="of-{}".format
+    "next_hop", [TARGET_ADDRESSES["public", 4], "198.51.100.129", "0.0.0.0", "127.0.0.1"], ids="of-{}".format
 )
 def test_unreachable_next_hops_are_refused(
     session: Speaker, others: Others, logs: dict[str, Log], reflection: Reflection, next_hop: str
 ) -> None:
-    """BIRD refuses the reflector's own address, one of another path and none before the filter.
+    """BIRD refuses the neighbour's own address, one of another path and none before the filter.
 
     BIRD 1.6 refuses them without a log line, in the filter, or by ending the session.
     """
-    mark = logs["rr1"].mark()
+    mark = logs[TARGET].mark()
     session.send(bgp.update(usual(next_hop), OWN["public", 4]))
     session.wait_until_printed("sent")
     if not reflection.is_bird1:
         words = f"{reflection.session(4)}: Invalid NEXT_HOP attribute"
-        wait_for("the reason in the log", lambda: any(words in line for line in logs["rr1"].since(mark)), 5)
+        wait_for("the reason in the log", lambda: any(words in line for line in logs[TARGET].since(mark)), 5)
     time.sleep(WATCHED_S)
     others.are_unharmed()
     for prefix in OWN["public", 4]:
@@ -660,8 +712,8 @@ def test_flapping_at_100_hz_costs_other_hosts_nothing(
 
 
 @pytest.mark.usefixtures("no_bird")
-def test_a_router_id_of_the_reflector_gets_no_session(hostile: Lab, others: Others) -> None:
-    with speaking(hostile, router_id=REFLECTOR_ADDRESSES["public", 4]["a"]) as session:
+def test_a_router_id_of_the_neighbor_gets_no_session(hostile: Lab, others: Others) -> None:
+    with speaking(hostile, router_id=host_plans()[TARGET]["routing"]["router_id"]) as session:
         session.wait_until_printed("notification 2 3", "refused")
         assert "established" not in session.printed
     others.are_unharmed()
@@ -679,7 +731,7 @@ def test_another_as_gets_no_session(hostile: Lab, others: Others) -> None:
 def test_an_address_without_a_host_gets_no_session(
     hostile: Lab, others: Others, logs: dict[str, Log]
 ) -> None:
-    mark = logs["rr1"].mark()
+    mark = logs[TARGET].mark()
     hostile.run(ATTACKER, "ip address add 198.51.100.77/25 dev a-public")
     try:
         with speaking(hostile, source="198.51.100.77", patience_s=4) as session:
@@ -687,14 +739,14 @@ def test_an_address_without_a_host_gets_no_session(
             assert "established" not in session.printed
     finally:
         hostile.run(ATTACKER, "ip address delete 198.51.100.77/25 dev a-public")
-    assert any("198.51.100.77" in line for line in logs["rr1"].since(mark))
+    assert any("198.51.100.77" in line for line in logs[TARGET].since(mark))
     others.are_unharmed()
 
 
 @pytest.mark.usefixtures("no_bird")
 def test_packets_with_ttl_254_get_no_session(hostile: Lab, others: Others) -> None:
     def dropped() -> int:
-        shown = json.loads(hostile.run("rr1", "nft --json list counter inet l3hv routing"))
+        shown = json.loads(hostile.run(TARGET, "nft --json list counter inet l3hv routing"))
         return int(next(entry["counter"]["packets"] for entry in shown["nftables"] if "counter" in entry))
 
     before = dropped()

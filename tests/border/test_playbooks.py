@@ -295,7 +295,7 @@ def test_a_run_is_recorded_only_if_it_was_applied_completely(tmp_path: Path, arg
     """A host that ended a play with `meta: end_host` is in the next play; a failed host is not."""
     (tmp_path / "play.yml").write_text(SCRATCH)
     (tmp_path / "hosts.yml").write_text(HOSTS)
-    left = {"guests": [], "neighbors": []}
+    left: dict[str, list[str]] = {"guests": [], "neighbors": []}
     (tmp_path / "applied.json").write_text(json.dumps({"hv1": left, "hv2": left}))
     subprocess.run(
         [PROGRAM, "-i", tmp_path / "hosts.yml", tmp_path / "play.yml", *arguments],

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,15 +221,17 @@ def test_the_machine_answers_in_the_vlan_of_the_request(fabric: Lab) -> None:
         assert set(replies) == {vlan}
 
 
+def is_ipv4_to(address: bytes, frame: Frame) -> bool:
+    """Return whether a frame has an IPv4 packet to an address."""
+    return frame.content[12:14] == b"\x08\x00" and frame.content[30:34] == address
+
+
 def test_packets_of_guests_have_the_tag_of_their_domain(fabric: Lab) -> None:
     for source, target, vlan in (("vm1", "203.0.113.2", 90), ("svc1", "10.30.0.2", 20)):
         packed = ipaddress.ip_address(target).packed
         with Cable(fabric, "hv2", "eno1") as cable:
             fabric.do("guest", source, "--", "ping", "-c", "1", "-W", "2", target)
-            frame = cable.first(
-                f"a ping to {target}",
-                lambda frame, to=packed: frame.content[12:14] == b"\x08\x00" and frame.content[30:34] == to,
-            )
+            frame = cable.first(f"a ping to {target}", partial(is_ipv4_to, packed))
         assert frame.vlan == vlan
 
 

@@ -41,11 +41,12 @@ def check(variables: dict[str, Any], hosts: dict[str, dict[str, Any]]) -> None:
         if kind is not None:
             parsed[name], more = parse_host(name, kind, variables | own, common)
             problems += more
-    if common is not None and None not in parsed.values():
-        everybody = AllHosts.of(common, parsed)
+    whole = {name: found for name, found in parsed.items() if found is not None}
+    if common is not None and len(whole) == len(parsed):
+        everybody = AllHosts.of(common, whole)
         problems += everybody.problems()
-        for host in parsed.values():
-            problems += rule_problems(everybody.slice_of(host))
+        for intent in whole.values():
+            problems += rule_problems(everybody.slice_of(intent))
     if problems:
         raise IntentError(problems)
 

@@ -6,42 +6,31 @@ the same hypervisors.  Their addresses differ, so the tests take them from here.
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from ipaddress import IPv6Network, ip_interface, ip_network
-from pathlib import Path
 from typing import Any
 
-from golden_cases import INVENTORIES, plans
+from machines import GUESTS, host_plans
 
 from l3hv.model.addressing import slaac_address
-
-INVENTORY = Path(os.environ.get("L3HV_INVENTORY", INVENTORIES / "lab"))
-"""The inventory of the twin: the lab, another design, or a copy in which hosts run another daemon."""
 
 FAMILY = {4: "ipv4", 6: "ipv6"}
 
 
 @cache
-def _hosts() -> dict[str, dict[str, Any]]:
-    """Return the plan of each host."""
-    return plans(INVENTORY)
-
-
-@cache
 def _guests() -> dict[str, dict[str, Any]]:
     """Return the plan of each guest."""
-    return {guest["name"]: guest for plan in _hosts().values() for guest in plan["guests"]}
+    return {guest["name"]: guest for plan in host_plans().values() for guest in plan["guests"]}
 
 
 def has_vrfs(host: str) -> bool:
     """Return whether a hypervisor keeps its domains apart by VRFs."""
-    return bool(_hosts()[host]["vrfs"])
+    return bool(host_plans()[host]["vrfs"])
 
 
 def dhcp_servers() -> list[str]:
     """Return the DHCP servers of the fabric: a guest's reservation there names its hypervisor."""
-    return [name for name, plan in _hosts().items() if plan["dhcp_server"] is not None]
+    return [name for name, plan in host_plans().items() if plan["dhcp_server"] is not None]
 
 
 def _prefixes(guest: str, family: int, kind: str) -> list[str]:
@@ -56,8 +45,42 @@ def prefix_of(guest: str, family: int) -> str:
 
 
 def shown_prefix(guest: str, family: int) -> str:
-    """Return the prefix of a guest's route as `ip` prints it: without the length of one address."""
-    return prefix_of(guest, family).removesuffix("/32").removesuffix("/128")
+    """Return the prefix of a guest's route as `ip` prints it."""
+    return as_shown(prefix_of(guest, family))
+
+
+def as_shown(prefix: str) -> str:
+    """Return a prefix as `ip` prints it: without the length of one address."""
+    return prefix.removesuffix("/32").removesuffix("/128")
+
+
+def advertised_prefix(guest: str, family: int) -> str:
+    """Return the prefix by which other hosts reach a guest: that of its route, or its hypervisor's block."""
+    prefix = prefix_of(guest, family)
+    advertised = advertised_prefixes(GUESTS[guest], "public", family)
+    return next(each for each in advertised if ip_network(prefix).subnet_of(ip_network(each)))  # type: ignore[arg-type]
+
+
+def advertised_prefixes(hypervisor: str, domain: str, family: int) -> list[str]:
+    """Return the prefixes that a hypervisor may advertise in a domain."""
+    return [
+        match["prefix"]
+        for table in host_plans()[hypervisor]["routing"]["tables"]
+        if (table["domain"], table["family"]) == (domain, FAMILY[family])
+        for match in table["announces"]
+    ]
+
+
+def blocks(hypervisor: str, family: int) -> list[str]:
+    """Return the blocks of a hypervisor, which it advertises instead of its guests; usually none."""
+    tables = host_plans()[hypervisor]["routing"]["tables"]
+    own = [table for table in tables if (table["domain"], table["family"]) == ("public", FAMILY[family])]
+    return [prefix for table in own for prefix in table["originates"]]
+
+
+def is_in_block(guest: str) -> bool:
+    """Return whether its hypervisor advertises a block instead of the guest's prefixes."""
+    return advertised_prefix(guest, 4) != prefix_of(guest, 4)
 
 
 def anycast_prefix(family: int) -> str:
@@ -75,7 +98,9 @@ def anycast_address(family: int) -> str:
 def address_of(guest: str, family: int) -> str:
     """Return the address that a guest gets by DHCP or SLAAC."""
     network = ip_network(prefix_of(guest, family))
-    return str(network[0] if network.num_addresses == 1 else slaac_address(network, mac_of(guest)))
+    if network.num_addresses == 1:
+        return str(network[0])
+    return str(slaac_address(IPv6Network(network), mac_of(guest)))
 
 
 def transparent_prefix() -> str:

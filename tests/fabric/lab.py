@@ -18,11 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from addresses import INVENTORY, anycast_address, shown_prefix
+from addresses import advertised_prefix, anycast_address, as_shown
+from machines import GUESTS, HYPERVISORS, INVENTORY, MACHINES, PATHS, sessions
 
 from l3hv.twin import TwinError
 from l3hv.twin.network import NAMESPACES
@@ -36,17 +38,11 @@ WITH_RECAP = {"ANSIBLE_STDOUT_CALLBACK": "default"}
 """Ansible's own output, which has a line for each host at the end."""
 
 TWIN = REPOSITORY / "twin"
-HYPERVISORS = ("hv1", "hv2", "hv3")
-REFLECTORS = {"a": "rr1", "b": "rr2"}
-MACHINES = (*HYPERVISORS, *REFLECTORS.values(), "internet")
-GUESTS = {"vm1": "hv1", "vm2": "hv1", "vm3": "hv2", "vm4": "hv3"}
 INTERNET = {4: "192.0.2.8", 6: "2001:db8:8888::8"}
 ANYCAST = {family: anycast_address(family) for family in INTERNET}
 PROTOCOLS = "birdc show protocols; if systemctl --quiet is-active bird6; then birdc6 show protocols; fi"
 """BIRD 1.6 has two daemons."""
 TRANSPARENT = "203.0.113.11"  # translated to vm4's address
-LOOPBACKS = {f"hv{number}": f"172.22.2.{number}" for number in (1, 2, 3)}
-
 
 SESSION_STATES = f"""
 if pidof -q gobgpd; then
@@ -216,6 +212,11 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 30) -> T:
     return value
 
 
+def _has_begun(begun: Path, process: subprocess.Popen[str]) -> bool:
+    """Return whether a probe has sent its first packets, or has ended."""
+    return begun.exists() or process.poll() is not None
+
+
 def _output(command: list[str], seconds: float) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, f"{shlex.join(command)}: {done.stdout}{done.stderr}"
@@ -280,14 +281,15 @@ def converged_with(prefix_of: Callable[[str, int], str]) -> Converged:
 
     return Converged(
         {
+            **{machine: {} for machine in MACHINES},  # of reflectors only the sessions count
             **{hypervisor: remote(hypervisor, "default") for hypervisor in HYPERVISORS},
-            **{reflector: {} for reflector in REFLECTORS.values()},
             "internet": remote("internet"),
-        }
+        },
+        next_hops=len(PATHS),
     )
 
 
-LAB_CONVERGED = converged_with(shown_prefix)
+LAB_CONVERGED = converged_with(lambda guest, family: as_shown(advertised_prefix(guest, family)))
 """The converged state of the inventory under test."""
 
 
@@ -413,7 +415,7 @@ class Lab:
                 )
             try:
                 for wanted, (begun, process) in probes.items():
-                    wait_for(f"flows from {wanted}", lambda b=begun, p=process: b.exists() or p.poll(), 60)
+                    wait_for(f"flows from {wanted}", partial(_has_begun, begun, process), 60)
                 yield seen
                 ended = [str(wanted) for wanted, (_, process) in probes.items() if process.poll() is not None]
                 for wanted, (_, process) in probes.items():
@@ -512,7 +514,7 @@ class Lab:
     def detection_ms(self, path: str = "b") -> float:
         """Return the time in which a hypervisor detects that a path is dead, from its running sessions.
 
-        With BFD it is interval times multiplier. With a reflector without BFD it is the hold time plus one
+        With BFD it is interval times multiplier. With a neighbour without BFD it is the hold time plus one
         second, in which the routes of a lost neighbour stay in use.
         """
         rows = [line.split() for line in self.run("hv1", "birdc show bfd sessions").splitlines()]
@@ -523,7 +525,8 @@ class Lab:
         ]
         if found:
             return max(found)
-        shown = self.run("hv1", f"birdc show protocols all {REFLECTORS[path]}_public")
+        names = [session["name"] for session in sessions("hv1", path=path)]
+        shown = self.run("hv1", "; ".join(f"birdc show protocols all {name}" for name in names))
         return max(1000 * (1 + int(hold)) for hold in re.findall(r"Hold timer: +[0-9.]+/(\d+)", shown))
 
     def wait_until_sessions(self, machines: Iterable[str] = MACHINES, seconds: float = 45) -> None:
@@ -669,6 +672,10 @@ class Run:
                 pairs = (pair.split("=") for pair in counts.split())
                 counted[host.strip()] = {key: int(value) for key, value in pairs}
         return counted
+
+    def said(self) -> str:
+        """Return output and warnings on one line: Ansible wraps long lines."""
+        return " ".join(f"{self.output} {self.warnings}".split())
 
     def changed_hosts(self) -> Mapping[str, int]:
         return {host: counts["changed"] for host, counts in self.recap().items() if counts["changed"]}

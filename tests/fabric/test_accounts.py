@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lab import MACHINES, Lab
+from lab import Lab
+from machines import MACHINES
 
 pytestmark = [pytest.mark.fabric, pytest.mark.matrix]
 

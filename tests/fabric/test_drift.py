@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from lab import HYPERVISORS, Lab, Run
+from lab import Lab, Run
+from machines import HYPERVISORS
 
 pytestmark = pytest.mark.fabric
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from lab import INTERNET, Flows, Lab, both_families, wait_for
@@ -57,6 +58,11 @@ def preferring(standing: Lab) -> Iterator[Lab]:
     standing.wait_until_whole()
 
 
+def uses_only(lab: Lab, path: str, family: int) -> bool:
+    """Return whether the default route of hv1 leads over one path alone."""
+    return default_paths(lab, "hv1", family) == {path}
+
+
 def default_paths(lab: Lab, machine: str, family: int) -> set[str]:
     """Return the paths of a machine's default route."""
     shown = lab.run(machine, f"ip -{family} route show table public default proto bird")
@@ -85,4 +91,4 @@ def test_routes_with_one_next_hop_fail_over_as_fast(preferring: Lab) -> None:
     print(traffic.outages_ms())
     assert max(traffic.outages_ms().values()) <= 1.2 * lab.detection_ms() + 100 + traffic.allowance_ms
     for family in INTERNET:
-        wait_for("the first path", lambda f=family: default_paths(lab, "hv1", f) == {"a"})
+        wait_for("the first path", partial(uses_only, lab, "a", family))

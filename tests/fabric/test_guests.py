@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from addresses import shown_prefix
+from addresses import address_of, advertised_prefix, is_in_block, shown_prefix
 from lab import INTERNET, Lab, both_families, wait_for
 
 pytestmark = pytest.mark.fabric
 
 PREFIXES = {family: shown_prefix("vm2", family) for family in INTERNET}
 PORT = "-e /sys/class/net/vm2"
+BY_ITSELF = pytest.mark.skipif(
+    is_in_block("vm2"), reason="vm2's hypervisor advertises its block instead of vm2"
+)
+IN_A_BLOCK = pytest.mark.skipif(not is_in_block("vm2"), reason="vm2's hypervisor advertises vm2 by itself")
 
 
 def shown(family: int, table: str = "public") -> str:
@@ -29,6 +33,7 @@ def with_vm2(lab: Lab) -> Iterator[Lab]:
     lab.twin("plug", "vm2")
 
 
+@BY_ITSELF
 def test_a_guest_that_stops_is_withdrawn_within_a_second(with_vm2: Lab, figures: dict[str, str]) -> None:
     lab = with_vm2
     gone = lab.moment("hv1", f"[ ! {PORT} ]")
@@ -41,6 +46,7 @@ def test_a_guest_that_stops_is_withdrawn_within_a_second(with_vm2: Lab, figures:
     assert neighbors.lost() == {}
 
 
+@BY_ITSELF
 def test_a_guest_that_starts_is_announced_within_a_second(with_vm2: Lab, figures: dict[str, str]) -> None:
     lab = with_vm2
     lab.twin("unplug", "vm2")
@@ -55,6 +61,29 @@ def test_a_guest_that_starts_is_announced_within_a_second(with_vm2: Lab, figures
     assert neighbors.lost() == {}
     wait_for("its lease and its /64", lambda: lab.has_addresses("vm2"), 15)
     assert lab.reached("vm2", INTERNET.values()) == set(INTERNET.values())
+
+
+@IN_A_BLOCK
+def test_a_guest_of_a_block_stops_and_starts_without_a_withdrawal(with_vm2: Lab) -> None:
+    """Its hypervisor drops packets to it while it is stopped, and the neighbour receives no change."""
+    lab = with_vm2
+    blocks = [advertised_prefix("vm2", family) for family in PREFIXES]
+    lab.run(
+        "hv3",
+        "rm -f /run/events; (timeout 60 ip monitor route > /run/events 2>&1 & echo $! > /run/events.pid)",
+    )
+    try:
+        with lab.steady_traffic(*both_families("vm1", "vm3")) as neighbors:
+            lab.twin("unplug", "vm2")
+            assert lab.reached("vm4", [address_of("vm2", 4)]) == set()
+            lab.twin("plug", "vm2")
+            wait_for("its lease and its /64", lambda: lab.has_addresses("vm2"), 15)
+    finally:
+        lab.run("hv3", "kill $(cat /run/events.pid) || true")
+    wait_for("its answer", lambda: lab.reached("vm4", [address_of("vm2", 4)]), 15)
+    assert neighbors.lost() == {}
+    events = lab.run("hv3", "cat /run/events")
+    assert [block for block in blocks if block in events] == []
 
 
 def test_the_routes_of_a_stopped_guest_are_in_no_table(with_vm2: Lab) -> None:

@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from lab import INVENTORY, MACHINES, REPOSITORY, Lab
+from lab import REPOSITORY, Lab
+from machines import INVENTORY, MACHINES
 
 pytestmark = pytest.mark.fabric
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lab import HYPERVISORS, INTERNET, Lab, both_families, wait_for
+from lab import INTERNET, Lab, both_families, wait_for
+from machines import HYPERVISORS
 
 from l3hv.twin import TwinError
 

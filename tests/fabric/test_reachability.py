@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from addresses import address_of
-from lab import ANYCAST, GUESTS, HYPERVISORS, INTERNET, LOOPBACKS, TRANSPARENT, Lab
+from lab import ANYCAST, INTERNET, TRANSPARENT, Lab
+from machines import GUESTS, HYPERVISORS, LOOPBACKS
 
 pytestmark = pytest.mark.fabric
 

@@ -14,18 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from changed_intents import copy_of
-from lab import (
-    HYPERVISORS,
-    INVENTORY,
-    MACHINES,
-    REFLECTED_ROUTES,
-    REFLECTORS,
-    Lab,
-    Run,
-    Traffic,
-    both_families,
-    wait_for,
-)
+from lab import REFLECTED_ROUTES, Lab, Run, Traffic, both_families, wait_for
+from machines import HYPERVISORS, INVENTORY, MACHINES, PATHS, REFLECTORS, neighbors
 
 pytestmark = pytest.mark.fabric
 
@@ -156,7 +146,7 @@ def test_nothing_of_a_removed_guest_is_left(standing: Lab, guest_change: GuestCh
     assert "203.0.113.254" not in port
     for machine in MACHINES:
         show = "ip -4 route show table all; ip -6 route show table all; ip -4 rule; ip -6 rule"
-        if machine in REFLECTORS.values():
+        if machine in REFLECTORS:
             show = REFLECTED_ROUTES
         left = standing.run(
             machine,
@@ -207,16 +197,18 @@ def removal(standing: Lab, tmp_path_factory: pytest.TempPathFactory) -> Hypervis
     return HypervisorRemoval(sessions, run, traffic)
 
 
-def test_reflectors_drop_a_removed_hypervisor(standing: Lab, removal: HypervisorRemoval) -> None:
+def test_neighbors_drop_a_removed_hypervisor(standing: Lab, removal: HypervisorRemoval) -> None:
     assert "hv3" not in removal.run.recap()
-    for reflector in REFLECTORS.values():
-        assert any("hv3" in name for name in removal.sessions_before[reflector])
-        assert not any("hv3" in name for name in standing.protocols(reflector))
+    for neighbor in {neighbor for path in PATHS for neighbor in neighbors("hv3", path)}:
+        assert any("hv3" in name for name in removal.sessions_before[neighbor])
+        assert not any("hv3" in name for name in standing.protocols(neighbor))
     assert "Established" not in str(standing.protocols("hv3"))
 
 
 def test_the_sessions_of_other_hosts_stay_up(standing: Lab, removal: HypervisorRemoval) -> None:
-    for machine in ("hv1", "hv2", "internet", *REFLECTORS.values()):
+    for machine in MACHINES:
+        if machine == "hv3":
+            continue
         others = {
             name: state for name, state in removal.sessions_before[machine].items() if "hv3" not in name
         }

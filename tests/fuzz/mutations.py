@@ -227,7 +227,7 @@ def alike(value: Any, others: list[Any]) -> st.SearchStrategy[Any]:
         near = (value - 1, value + 1, value * 2, value // 2, -value, str(value), float(value))
         choices += [st.sampled_from((*near, *NUMBERS)), st.integers(0, 2**33)]
     elif isinstance(value, str):
-        near = [
+        words = [
             value.upper(),
             value[:-1],
             value + "0",
@@ -236,8 +236,8 @@ def alike(value: Any, others: list[Any]) -> st.SearchStrategy[Any]:
             f"{value}/32",
             f"{value}/64",
         ]
-        near += [f"{{{{ '{value}' }}}}", f"{value}{{{{ '' }}}}", value.partition("/")[0]]
-        choices += [st.sampled_from(near), st.sampled_from(ODD)]
+        words += [f"{{{{ '{value}' }}}}", f"{value}{{{{ '' }}}}", value.partition("/")[0]]
+        choices += [st.sampled_from(words), st.sampled_from(ODD)]
         choices += [st.sampled_from(HOSTILE).map(lambda text: value + text)]
         choices += [st.sampled_from(HOSTILE).map(lambda text: text + value)]
     elif isinstance(value, list):

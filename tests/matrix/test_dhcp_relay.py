@@ -333,6 +333,7 @@ def test_a_new_mac_gets_the_address_at_once(fabric: Lab, inventory: Path, tmp_pa
         fabric.run_as_guest("vm2", "ip link set dev eth0 address 50:54:33:00:00:99")
         with client(namespace(fabric, "vm2")) as opened:
             found = wait_for("an offer", lambda: opened.ask(DISCOVER), 20)
+            assert found is not None
             wanted = ((REQUESTED, inet_aton(found.offered)), (SERVER, inet_aton(found.server)))
             answer = opened.ask(REQUEST, *wanted)
         assert answer is not None

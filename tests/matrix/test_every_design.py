@@ -1,4 +1,4 @@
-"""Each design of docs/designs.md keeps the promises of the default: the same tests, on its own inventory.
+"""Each design keeps the promises of the default: the same tests, on its own inventory.
 
 The inventories have guests of the lab's names on the lab's hypervisors, and addresses of their own
 (tests/fabric/addresses.py).
@@ -19,7 +19,7 @@ from lab import Lab, booted
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DESIGNS = ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway")
+DESIGNS = ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "blocks")
 
 FABRIC = ("reachability", "failures", "guests", "carrier", "owners")
 """The files of tests/fabric for every design: who reaches whom, cuts, killed daemons, hot-plugs, a move."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
     with stopped_bird(fabric, "hv2"):
         for reflector in REFLECTORS:
             wait_for(
-                "the session of hv2 to end", lambda r=reflector: hv2_has_no_session(fabric, r, "public"), 20
+                "the session of hv2 to end", partial(hv2_has_no_session, fabric, reflector, "public"), 20
             )
             shown = fabric.run(reflector, "vtysh -c 'show bgp view public ipv4 unicast 203.0.113.2/32'")
             assert "llgr-stale" in shown, reflector
@@ -99,7 +100,7 @@ def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
             for view in CLIENTS:
                 wait_for(
                     "the session of hv2 to end",
-                    lambda r=reflector, v=view: hv2_has_no_session(fabric, r, v),
+                    partial(hv2_has_no_session, fabric, reflector, view),
                     20,
                 )
         fabric.run("hv2", "sleep 12")  # longer than two attempts to connect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import liar
@@ -160,7 +161,7 @@ class TestForgedRoutes(ForgedRoutes):
         with lab.traffic(*liar.FLOWS, seconds=8, each=4) as traffic:
             attacker.announce(many)
             for machine in BY_GOBGP:
-                wait_for("the end of the session", lambda m=machine: "PfxCt" in neighbors(lab, m), 5)
+                wait_for("the end of the session", partial(shows_word, lab, machine, "PfxCt"), 5)
         attacker.announce(liar.NO_FORGERY)
         for machine, path in liar.ATTACKED.items():
             lab.run(
@@ -170,6 +171,10 @@ class TestForgedRoutes(ForgedRoutes):
         assert traffic.lost() == {}
         assert liar.sessions_of_others(lab) == sessions
         wait_for("the routes from before", lambda: liar.routes_of_witnesses(lab) == before, 15)
+
+
+def shows_word(lab: Lab, machine: str, word: str) -> bool:
+    return word in neighbors(lab, machine)
 
 
 def neighbors(lab: Lab, machine: str) -> str:

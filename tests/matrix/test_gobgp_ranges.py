@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,16 +90,27 @@ def is_up(fabric: Lab, reflector: str, number: int) -> bool:
     return any(row[0] == address and row[3] == "Establ" for row in rows)
 
 
+def is_down(fabric: Lab, reflector: str, number: int) -> bool:
+    return not is_up(fabric, reflector, number)
+
+
+def has_stale_route(fabric: Lab, reflector: str) -> bool:
+    """Return whether a route of hv2 has the community 65535:6 (RFC 9494), shown as a number."""
+    return "4294901766" in fabric.run(reflector, f"{GOBGP} --json global rib -a ipv4 203.0.113.2/32")
+
+
+def has_next_hops(fabric: Lab, reflector: str, expected: set[str]) -> bool:
+    """Return whether hv2 has exactly these next hops to vm1 from a reflector."""
+    show = f"birdc show route 203.0.113.1/32 all table public4 protocol {reflector}_public"
+    lines = fabric.run("hv2", f"{show} || true").splitlines()
+    return {line.split()[-1] for line in lines if "next_hop" in line} == expected
+
+
 def test_routes_of_a_stopped_daemon_stay_as_a_last_resort(fabric: Lab) -> None:
     """Test reflectors that know the client from a range only."""
     with stopped_bird(fabric, "hv2"):
         for reflector in BY_RANGE:
-
-            def shown(reflector: str = reflector) -> str:
-                return fabric.run(reflector, f"{GOBGP} --json global rib -a ipv4 203.0.113.2/32")
-
-            # 65535:6 (RFC 9494) as a number.
-            wait_for("stale routes", lambda s=shown: "4294901766" in s(), HOLD_S + STALE_S + 5)
+            wait_for("stale routes", partial(has_stale_route, fabric, reflector), HOLD_S + STALE_S + 5)
 
 
 def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
@@ -109,7 +121,7 @@ def test_hosts_behind_a_router_get_no_session(fabric: Lab) -> None:
             fabric.run(reflector, "nft delete table inet l3hv")
         with behind_a_router(fabric, "hv2"):
             for reflector in BY_RANGE:
-                wait_for("the hold time to expire", lambda rr=reflector: not is_up(fabric, rr, 2), 2 * HOLD_S)
+                wait_for("the hold time to expire", partial(is_down, fabric, reflector, 2), 2 * HOLD_S)
             time.sleep(8)  # longer than two attempts to connect
             # BIRD may show a session for a moment: its first packet can arrive before GoBGP checks TTLs.
             assert not any(is_up(fabric, reflector, 2) for reflector in BY_RANGE)
@@ -133,13 +145,8 @@ def test_a_forged_next_hop(fabric: Lab, hops: dict[int, str], next_hops: dict[st
     edits = [f"s/next hop address 198.51.100.{own};/next hop address {hop};/" for own, hop in hops.items()]
     with edited_bird(fabric, "hv1", *edits):
         for reflector, expected in next_hops.items():
-
-            def seen(reflector: str = reflector) -> set[str]:
-                show = f"birdc show route 203.0.113.1/32 all table public4 protocol {reflector}_public"
-                lines = fabric.run("hv2", f"{show} || true").splitlines()
-                return {line.split()[-1] for line in lines if "next_hop" in line}
-
-            wait_for(f"{expected} of {reflector}", lambda s=seen, e=expected: s() == e, 10)
+            arrived = partial(has_next_hops, fabric, reflector, expected)
+            wait_for(f"{expected} of {reflector}", arrived, 10)
     fabric.wait_until_converged()
 
 
@@ -182,7 +189,7 @@ def test_too_many_prefixes_end_only_their_session(fabric: Lab) -> None:
             for reflector in BY_RANGE:
                 wait_for(
                     f"hv2's session with {reflector} to end",
-                    lambda rr=reflector: not is_up(fabric, rr, 2),
+                    partial(is_down, fabric, reflector, 2),
                     5,
                 )
         assert all("Established" in state for state in with_range(fabric, "hv1"))

@@ -234,6 +234,7 @@ def test_temporary_addresses_do_not_work(fabric: Lab) -> None:
         )
         wait_for("the own address", lambda: own in fabric.guest_addresses("vm1"))
         wait_for("the Internet", lambda: _reaches_from(fabric, "vm1", own), 20)
+        assert temporary is not None
         assert not _reaches_from(fabric, "vm1", temporary)
         # The guest prefers the temporary address, so it reaches nothing until it is told not to use it.
         chosen = json.loads(fabric.run_as_guest("vm1", f"ip -json route get {INTERNET[6]}"))

@@ -15,6 +15,7 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 PORT = 7707
 PATIENCE_S, PAUSE_S = 1.0, 0.1
@@ -39,6 +40,7 @@ def answer(name: str, *addresses: str) -> None:
     print("ready", flush=True)
     while True:
         for key, _ in selector.select():
+            assert isinstance(key.fileobj, socket.socket)
             _, ((_, _, ttl),), _, asking = key.fileobj.recvmsg(64, 64)
             key.fileobj.sendto(f"{name} {int.from_bytes(ttl, sys.byteorder)}".encode(), asking)
 
@@ -59,6 +61,7 @@ def ask(address: str, flows: str, rounds: str) -> None:
         end = time.monotonic() + PATIENCE_S
         while selector.get_map() and (left := end - time.monotonic()) > 0:
             for key, _ in selector.select(left):
+                assert isinstance(key.fileobj, socket.socket)
                 try:
                     name, ttl = key.fileobj.recv(64).decode().split()
                     answers[key.data].append((name, int(ttl)))
@@ -70,4 +73,5 @@ def ask(address: str, flows: str, rounds: str) -> None:
 
 
 if __name__ == "__main__":
-    {"answer": answer, "ask": ask}[sys.argv[1]](*sys.argv[2:])
+    programs: dict[str, Callable[..., object]] = {"answer": answer, "ask": ask}
+    programs[sys.argv[1]](*sys.argv[2:])

@@ -45,7 +45,7 @@ def in_an_image(
     """Run a script with an overlay of a daemon's image at /mnt/root; its arguments begin with ``$2``."""
     if os.geteuid() != 0:
         pytest.skip("only root can enter a machine's file system")
-    command = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
+    command = [str(ROOT / "twin"), "image", "--system", system, "--daemon", daemon]
     command += ["--dhcp-server"] if serves_dhcp else []
     image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
     alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]

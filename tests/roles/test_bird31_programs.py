@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from images import ROOT, in_an_image
 
@@ -132,7 +133,7 @@ PREFIXES = {"203.0.113.1", "2001:db8:cb00:7101::/64"}
 
 
 def in_a_machine(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    given = [CONFIGURATION, PROGRAMS, PROTOCOLS, *arguments]
+    given: list[str | Path] = [CONFIGURATION, PROGRAMS, PROTOCOLS, *arguments]
     return in_an_image("debian13", "bird3", MACHINE + script, *given)
 
 

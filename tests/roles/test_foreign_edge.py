@@ -113,7 +113,7 @@ kill -KILL $(pgrep 'bgpd|bird|zebra|staticd|bfdd') $rr $edge
 @pytest.mark.parametrize("event", ["kill", "cut"])
 @pytest.mark.parametrize(("daemon", "configuration"), [("frr", FRR), ("bird2", BIRD)])
 def test_the_default_route_is_withdrawn_with_its_router(daemon: str, configuration: str, event: str) -> None:
-    command = [ROOT / "twin", "image", "--system", "debian13", "--daemon", daemon]
+    command = [str(ROOT / "twin"), "image", "--system", "debian13", "--daemon", daemon]
     image = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()[-1]
     reflector = rendered_files(PLAN)["/etc/bird/bird.conf"]
     done = in_an_image("debian13", "bird2", SCRIPT, reflector, image, configuration, event)

@@ -114,7 +114,7 @@ def accepted_routes(
         if name.endswith(("/frr.conf", f"/{domain}.toml")):
             (tmp_path / Path(name).name).write_text(text.replace(KEY_NAMES[daemon], key))
     own, neighbor, hop, _ = network(plan, domain)
-    image = [ROOT / "twin", "image", "--system", system, "--daemon", daemon]
+    image = [str(ROOT / "twin"), "image", "--system", system, "--daemon", daemon]
     done = subprocess.run(image, capture_output=True, text=True, check=True, cwd=ROOT)
     root = done.stdout.split()[-1]
     start, tables = (FRR, FRR_TABLES) if daemon == "frr" else (GOBGP, GOBGP_TABLES)
@@ -259,7 +259,7 @@ def test_without_the_key_there_is_no_session(tmp_path: Path, daemon: str) -> Non
     updates = [bgp.update(bgp.usual() + bgp.address(bgp.NEXT_HOP, network(plan)[2]), [OWN])]
     key = KEYS[daemon]
     for announced, answer in ((key, [OWN]), ("", None), (f"{key}!", None)):
-        keys = {"key": key, "announced": announced}
+        keys: dict[str, Any] = {"key": key, "announced": announced}
         if answer is not None:
             assert list(accepted_routes(tmp_path, "debian13", daemon, updates, **keys)) == answer
         else:

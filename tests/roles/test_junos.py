@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2.runtime import missing
-from rendered import ROOT, read_plan, template_at, texts
+from config_files import template_at, texts
+from jinja2.utils import missing
+from rendered import ROOT, read_plan
 
 from l3hv.render.junos import junos_reflector
 

@@ -198,7 +198,12 @@ def test_table_names_are_read_once_for_all_ports(
     read = []
     monkeypatch.setattr(program, "PORTS", str(tmp_path / "05-l3hv-port-{}.network"))
     monkeypatch.setattr(program, "found_ports", lambda: empty)
-    monkeypatch.setattr(program, "table_numbers", lambda: read.append(1) or dict(program.BUILTIN_TABLES))
+
+    def numbers() -> dict[str, int]:
+        read.append(1)
+        return dict(program.BUILTIN_TABLES)
+
+    monkeypatch.setattr(program, "table_numbers", numbers)
     assert len(program.port_differences()) == len(placed)
     assert read == [1]
 

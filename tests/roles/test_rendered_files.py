@@ -93,7 +93,7 @@ def image(*options: str) -> Path:
     """Return the file system of a machine with its daemons."""
     if os.geteuid() != 0:
         pytest.skip("only root can enter a machine's file system")
-    command = [ROOT / "twin", "image", *options]
+    command = [str(ROOT / "twin"), "image", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return Path(done.stdout.split()[-1])
 

@@ -15,7 +15,7 @@ SETTING = Path("/proc/sys/net/ipv4/ip_default_ttl")
 def compared(path: Path, text: str) -> tuple[int, str]:
     """Return the exit status and the output of the comparison of ``text`` with the kernel."""
     path.write_text(text)
-    command = [sys.executable, PROGRAM, "in-force", path]
+    command: list[str | Path] = [sys.executable, PROGRAM, "in-force", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout

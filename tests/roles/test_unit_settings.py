@@ -70,8 +70,8 @@ def unit_files() -> dict[str, list[tuple[str, str]]]:
         if (plan := read_plan(path))["managed"]
     }
     units: dict[str, list[tuple[str, str]]] = {}
-    for plan in plans.values():
-        for dest, text in rendered_files(plan).items():
+    for path in plans.values():
+        for dest, text in rendered_files(path).items():
             if dest.startswith(f"/{UNITS}/") and not dest.endswith(".timer"):
                 unit = dest.split("/")[4].removesuffix(".d")
                 units.setdefault(unit, []).append((Path(dest).name, text))

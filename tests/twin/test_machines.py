@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_machines_are_up_with_systemd_and_ssh(lab):
 
 
 def test_ansible_reaches_the_machines(lab):
-    program = Path(os.sys.executable).with_name("ansible")
+    program = Path(sys.executable).with_name("ansible")
     done = subprocess.run(
         [program, "-i", "m1,m2,", "all", "-e", f"@/run/l3hv/{lab.name}/vars.json", "-m", "ping"],
         capture_output=True, text=True, check=False, cwd="/",

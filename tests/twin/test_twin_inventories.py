@@ -46,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     secret = place / "shared/host_vars/hv_1.yml"
     secret.parent.mkdir()
     secret.write_text("id_of_hv_1: 1\n")
-    vault = [Path(sys.executable).with_name("ansible-vault"), "encrypt", "--vault-password-file"]
+    vault = [str(Path(sys.executable).with_name("ansible-vault")), "encrypt", "--vault-password-file"]
     subprocess.run([*vault, place / "password", secret], check=True, capture_output=True, cwd=place)
     return (
         "-i", str(place / "shared"), "-i", str(place / "groups.yml"),

@@ -56,6 +56,7 @@ def test_guest_prefixes_are_distinct_and_inside_the_pool(length, data):
     numbers = guest_prefix_numbers(pool)
     one, other = (data.draw(st.integers(0, len(numbers) - 1)) for _ in range(2))
     prefix = guest_prefix(pool, one)
+    assert prefix is not None
     assert prefix.prefixlen == 64
     assert prefix.subnet_of(pool)
     assert (prefix == guest_prefix(pool, other)) == (one == other)

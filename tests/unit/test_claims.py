@@ -38,7 +38,9 @@ def test_claims_survive_json():
 def test_two_hosts_can_exchange_their_addresses_on_a_path():
     hosts = fabric(2, guests=0)
     first, second = (name for name, (kind, _) in hosts.items() if kind == "hypervisor")
-    network = IPv4Network(COMMON.network("a", "public", "ipv4").prefix)
+    on_path = COMMON.network("a", "public", "ipv4")
+    assert on_path is not None
+    network = IPv4Network(on_path.prefix)
     own = {name: str(network[hosts[name][1]["l3hv_id"]]) for name in (first, second)}
     for name, other in ((first, second), (second, first)):
         hosts[name][1]["l3hv_path_addresses"] = {"a": {"public": {"ipv4": own[other]}}}

@@ -60,8 +60,12 @@ def test_a_hypervisor_has_no_vrf_of_a_domain_without_uplinks():
 
 def test_without_vrfs_nothing_belongs_to_one():
     plan = plan_of(GUESTS)
-    named = [*plan.uplinks, *plan.guests, *plan.routing.sessions]
-    assert (plan.vrfs, {each.vrf for each in named}) == ((), {None})
+    named = [
+        *(uplink.vrf for uplink in plan.uplinks),
+        *(guest.vrf for guest in plan.guests),
+        *(session.vrf for session in plan.routing.sessions),
+    ]
+    assert (plan.vrfs, set(named)) == ((), {None})
 
 
 @pytest.mark.parametrize("isolated", [False, True])

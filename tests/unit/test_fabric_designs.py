@@ -64,6 +64,22 @@ def test_a_large_mesh_is_a_warning_of_one_hypervisor():
     assert f"the mesh has {LARGE_MESH + 1} hypervisors" in sentence
 
 
+def test_different_mtus_in_a_mesh_are_a_warning_of_one_hypervisor_for_each_path():
+    hosts = {name: host for name, host in fabric(3).items() if host[0] != "route_reflector"}
+    last = max(name for name, (kind, _) in hosts.items() if kind == "hypervisor")
+    kind, variables = hosts[last]
+    assert not [w for plan in plans_of(hosts, l3hv_reflection="mesh").values() for w in plan.warnings]
+    hosts[last] = kind, {**variables, "l3hv_mtu": 9000}
+    plans = plans_of(hosts, l3hv_reflection="mesh")
+    warned = {host: plan.warnings for host, plan in plans.items() if plan.warnings}
+    ((host, sentences),) = warned.items()
+    assert plans[host].id == min(plan.id for plan in plans.values() if plan.kind == "hypervisor")
+    paths = {uplink.path for uplink in plans[host].uplinks}
+    assert len(sentences) == len(paths)
+    assert all(any(f"the hosts on path {path} have" in each for each in sentences) for path in paths)
+    assert all(f"9000: {last})" in each for each in sentences)
+
+
 def test_a_limit_of_a_hypervisor_is_no_limit_of_its_neighbours_in_a_mesh():
     hosts = {name: host for name, host in fabric(3).items() if host[0] != "route_reflector"}
     first = min(name for name, (kind, _) in hosts.items() if kind == "hypervisor")

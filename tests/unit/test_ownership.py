@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from intents import fabric, slices
@@ -14,10 +15,10 @@ from l3hv.plan.host import host_plan
 from l3hv.plan.sessions import LEAST_PREFIX_LIMIT
 from l3hv.verify.fabric import is_matched
 
-STRICT = {"l3hv_origin_validation": "strict"}
+STRICT: dict[str, Any] = {"l3hv_origin_validation": "strict"}
 
 
-def plans(hypervisors: int, guests: int = 1, **reflector: object) -> dict[str, HostPlan]:
+def plans(hypervisors: int, guests: int = 1, **reflector: Any) -> dict[str, HostPlan]:
     hosts = fabric(hypervisors, guests)
     for name in ("rr1", "rr2"):
         kind, variables = hosts[name]
@@ -49,6 +50,7 @@ def test_reflectors_accept_all_announcements_of_the_plans(validation, daemon):
             for channel in session.channels:
                 table = next(table for table in plan.routing.tables if table.name == channel.table)
                 next_hop = channel.own_next_hops[table.name]
+                assert next_hop is not None
                 for match in table.announces:
                     assert is_accepted(made[session.peer], name, session.domain, match.prefix, next_hop)
                     taken += 1

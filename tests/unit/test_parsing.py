@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -154,7 +154,7 @@ def test_variables_without_the_prefix_are_ignored():
     host, problems = parse_host(
         "hv1",
         "hypervisor",
-        {**RICH, **COMMON, "ansible_host": 7, 5: None, "http_port": math.nan},
+        {**RICH, **COMMON, "ansible_host": 7, **cast(Any, {5: None}), "http_port": math.nan},
         common_of(),
     )
     assert host is not None

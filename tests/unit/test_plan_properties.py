@@ -16,6 +16,8 @@ from intents import COMMON, EDGE, REFLECTORS, common_of, fabric, hypervisor, int
 from l3hv.intent.hosts import parse_host
 from l3hv.intent.neighbors import member
 from l3hv.intent.ranges import range_problems
+from l3hv.model.addressing import is_inside
+from l3hv.model.choices import Kind
 from l3hv.model.plain import as_plain, from_plain
 from l3hv.model.plan import HostPlan, Session
 from l3hv.model.profiles import SESSION_LAYOUTS
@@ -28,7 +30,10 @@ ids = st.sets(st.integers(1, 14999), min_size=1, max_size=6)
 @settings(max_examples=40, deadline=None)
 @given(ids)
 def test_addresses_are_unique_for_any_set_of_ids(numbers):
-    hosts = {f"hv{n}": ("hypervisor", hypervisor(n, guests=2)) for n in numbers} | REFLECTORS | EDGE
+    hypervisors: dict[str, tuple[Kind, dict[str, Any]]] = {
+        f"hv{n}": ("hypervisor", hypervisor(n, guests=2)) for n in numbers
+    }
+    hosts = hypervisors | REFLECTORS | EDGE
     plans = [host_plan(part) for part in slices(hosts).values()]
     on_segment: Counter[tuple[str, str, str]] = Counter(
         (uplink.path, uplink.domain, address.address)
@@ -160,7 +165,7 @@ def test_reflectors_on_a_path_use_no_bfd_if_one_has_none():
 
 
 def test_session_names_are_unique_symbols():
-    hosts = {
+    hosts: dict[str, tuple[Kind, dict[str, Any]]] = {
         "10hv": ("hypervisor", hypervisor(1)),
         "hv-2.rack": ("hypervisor", hypervisor(2)),
         **REFLECTORS,
@@ -181,7 +186,7 @@ def test_other_hosts_accept_the_announcements_of_a_hypervisor():
             for match in table.announces if table.name in accepted else ():
                 prefix = ip_network(match.prefix)
                 assert any(
-                    prefix.subnet_of(pool) and low <= prefix.prefixlen <= high
+                    is_inside(prefix, pool) and low <= prefix.prefixlen <= high
                     for pool, low, high in accepted[table.name]
                 ), match
 

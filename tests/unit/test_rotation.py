@@ -34,7 +34,7 @@ FROM = {host: in_use(plan) for host, plan in BEFORE.items()}
 
 
 def problems(plan: dict[str, Any], keys: dict[str, str | None], **changes: Any) -> list[str]:
-    arguments = {
+    arguments: dict[str, Any] = {
         "configurations": [CONFIGURATION],
         "secrets": SECRETS,
         "placed": PLACED,

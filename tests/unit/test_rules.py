@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from intents import COMMON, common_of, intents
 
+from l3hv.model.choices import Kind
 from l3hv.model.plan import Rule
 from l3hv.plan.anycast import DomainAnycast
 from l3hv.plan.rules import MAIN_PRIORITY, policy_rules
@@ -27,9 +28,9 @@ def written(rule: Rule) -> str:
     return " ".join(f"{word} {value}" for word, value in words if value is not None)
 
 
-def rules(kind: str, family: str, common: dict[str, Any] | None = None, **variables: Any) -> list[str]:
+def rules(kind: Kind, family: str, common: dict[str, Any] | None = None, **variables: Any) -> list[str]:
     parsed = common_of(COMMON | (common or {}))
-    own = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}} | variables
+    own: dict[str, Any] = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}} | variables
     if kind == "route_reflector":
         own["l3hv_uplinks"] = {"a": "eno1"}
     host = intents({"x": (kind, own)}, parsed)["x"]
@@ -125,10 +126,11 @@ def test_hypervisor_ipv6_with_private_and_a_default_route_in_main():
 
 @pytest.mark.parametrize("kind", ["hypervisor", "edge_router"])
 @pytest.mark.parametrize("default", [False, True])
-def test_rules_with_protocol_or_port_match_only_packets_of_the_host(kind: str, default: bool):
+def test_rules_with_protocol_or_port_match_only_packets_of_the_host(kind: Kind, default: bool):
     """A rule for a protocol or port without `iif lo` makes the kernel dissect all forwarded packets."""
     common = common_of(COMMON)
-    variables = {"l3hv_id": 1, "l3hv_uplinks": {"a": "eno1", "b": "eno2"}, "l3hv_main_default_route": default}
+    uplinks = {"a": "eno1", "b": "eno2"}
+    variables = {"l3hv_id": 1, "l3hv_uplinks": uplinks, "l3hv_main_default_route": default}
     for rule in policy_rules(common, intents({"x": (kind, variables)}, common)["x"]):
         is_plain = rule.ip_protocol is None and rule.source_port is None
         assert is_plain or rule.iif == "lo"
@@ -259,7 +261,11 @@ def test_a_link_local_gateway_is_no_source_of_public_errors():
 @pytest.mark.parametrize("plane", ["rules", "vrf"])
 def test_a_relay_reaches_its_servers_in_the_private_domain(plane: str):
     """With a default route in `main`, the messages would leave by the management network."""
-    relay = {"l3hv_dhcp": "relay", "l3hv_dhcp_servers": ["172.31.0.53"], "l3hv_data_plane": plane}
+    relay: dict[str, Any] = {
+        "l3hv_dhcp": "relay",
+        "l3hv_dhcp_servers": ["172.31.0.53"],
+        "l3hv_data_plane": plane,
+    }
     found = rules("hypervisor", "ipv4", l3hv_main_default_route=True, **relay)
     servers = found.index("iif lo to 172.31.0.53/32 lookup local-out")
     assert servers < found.index("iif lo lookup main")

@@ -206,12 +206,11 @@ def routes(plan: HostPlan, guests: list[GuestPlan]) -> dict[str, list[dict[str, 
             )
         )
     for guest in guests:
-        for each in guest.routes:
-            for table in each.tables:
-                source = each.prefsrc if table == "local-out" else None
-                found[f"{table} {each.family}"].append(
-                    route(each.prefix, guest.interface, via=each.via, metric=each.metric, prefsrc=source)
-                )
+        for learned in guest.routes:
+            for table in learned.tables:
+                source = learned.prefsrc if table == "local-out" else None
+                options = {"via": learned.via, "metric": learned.metric, "prefsrc": source}
+                found[f"{table} {learned.family}"].append(route(learned.prefix, guest.interface, **options))
     return found
 
 

@@ -281,7 +281,7 @@ def chain(policy: str = "accept", *rules: dict[str, Any], **more: Any) -> dict[s
     return {**base, "rules": list(rules), **more}
 
 
-def does(verdict: str, *interfaces: list[str], asks_more: bool = False, target: str | None = None) -> Any:
+def does(verdict: str, *interfaces: list[Any], asks_more: bool = False, target: str | None = None) -> Any:
     asks = {"selects": [], "asks_more": asks_more, "asks_unknown": asks_more}
     return {"interfaces": list(interfaces), **asks, "verdict": verdict, "target": target}
 

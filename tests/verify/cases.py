@@ -18,6 +18,7 @@ from l3hv.model.choices import Kind
 from l3hv.model.plan import HostPlan
 from l3hv.model.topology import GuestMachine
 from l3hv.plan.announcements import announcements
+from l3hv.twin import guests as twin_guests
 from l3hv.verify import packets
 from l3hv.verify.causes import groups
 from l3hv.verify.check import Check
@@ -117,8 +118,8 @@ def sent(plans: dict[str, HostPlan]) -> list[Check]:
                 guest.mac,
                 guest.domain,
                 guest.mtu,
-                guest.lease and guest.lease.address,
-                guest.prefix and guest.prefix.prefix,
+                guest.lease.address if guest.lease else None,
+                guest.prefix.prefix if guest.prefix else None,
                 tuple(route.prefix for route in guest.routes if route.kind == "anycast"),
                 tuple(address for address, _ in guest.transparent),
             )
@@ -138,7 +139,7 @@ def sent(plans: dict[str, HostPlan]) -> list[Check]:
     twin = SimpleNamespace(name="lab", guest_namespace=str, machine_namespace=str)
     with (
         mock.patch.multiple(
-            packets.twin_guests,
+            twin_guests,
             is_plugged=lambda *_: True,
             place=lambda *_: None,
             addresses=lambda _, guest: held.get(guest.name, [*packets.planned_addresses(guest).values()]),

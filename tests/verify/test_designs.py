@@ -16,7 +16,8 @@ from l3hv.verify.fabric import Fabric
 from l3hv.verify.report.entry import Entry
 
 DESIGNS = {
-    name: design(name) for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "igp")
+    name: design(name)
+    for name in ("vrf", "dhcp-relay", "ndp-proxy", "link-local-gateway", "mesh", "blocks", "igp")
 }
 DESIGNS["none"] = design("lab", hv1={"l3hv_dhcp": "none"})
 HOSTS = [(name, host) for name, plans in DESIGNS.items() for host in plans]
@@ -199,6 +200,29 @@ DIFFERENCES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], set[str]]] = 
         with_value(1400, "sizes", "b-private 172.22.15.253"),
         {"size b to rr2 private ipv4"},
     ),
+    # Blocks.
+    "a block whose unused addresses are not dropped": (
+        "blocks",
+        lambda seen: seen["routes"]["public ipv4"].remove(
+            next(route for route in seen["routes"]["public ipv4"] if route["prefix"] == "203.0.113.0/26")
+        ),
+        {"last resort of public ipv4 for 203.0.113.0/26"},
+    ),
+    "a block that is not advertised": (
+        "blocks",
+        with_value(1, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "exported"),
+        {"sent rr1_public ipv4"},
+    ),
+    "blocks of others that are not received": (
+        "blocks",
+        with_value(3, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "imported"),
+        {"received rr1_public ipv4"},
+    ),
+    "a guest that is advertised besides its block": (
+        "blocks",
+        with_value(3, "routing", "sessions", "rr1_public", "channels", "ipv4", "routes", "exported"),
+        {"sent rr1_public ipv4"},
+    ),
 }
 
 
@@ -210,6 +234,12 @@ def test_a_loopback_without_a_path_is_named() -> None:
     routes = fabric.routes(plans["hv1"], table) | {"192.0.2.130/32": ["198.51.100.130"]}
     checks = looked_at("igp", "hv1", with_value(as_planned.listed(routes), "learned", "public4"))
     assert failed(checks)["route 192.0.2.130/32 in public"] == "via 198.51.100.130"
+
+
+def test_a_stranger_that_calls_a_host_of_a_mesh_is_a_warning() -> None:
+    change = with_value(2, "unknown_callers", "198.51.100.9")
+    warned = [check for check in looked_at("mesh", "hv1", change) if check.state == "warning"]
+    assert [check.what for check in warned] == ["stranger 198.51.100.9"]
 
 
 @pytest.mark.parametrize(("name", "change", "expected"), DIFFERENCES.values(), ids=DIFFERENCES)

@@ -59,6 +59,7 @@ from ansible_modules import FINDING, MODULES
 from l3hv.model.plain import from_plain
 from l3hv.model.plan import HostPlan
 from l3hv.plan.units import REQUIRED_SETTINGS
+from l3hv.twin.image import ensure_image, recipe
 from l3hv.verify.expect import units
 from l3hv.verify.fabric import route_total
 from l3hv.verify.foreign import blocked
@@ -631,7 +632,8 @@ def test_all_effects_of_a_foreign_rule_are_read(
     assert [tuple(rule[key] for key in keys) for rule in rules] == effects
 
 
-ODD = [None, True, 7, "text", "@named", "*", [], {}, [None], {"set": None}, {"set": [None, {}, ["a"]]}]
+ODD: list[Any] = [None, True, 7, "text", "@named", "*", [], {}, [None], {"set": None}]
+ODD += [{"set": [None, {}, ["a"]]}]
 ODD += [{"concat": "a"}, {"prefix": "a"}, {"prefix": {"addr": 7}}, {"range": [1]}, {"elem": {}}, {"map": {}}]
 KINDS = ["match", "vmap", "mangle", "xt", "jump", "goto", "accept", "drop", "dnat", "redirect", "tproxy"]
 KINDS += [
@@ -936,18 +938,18 @@ table ip sleeping {
 END
 exec %s -c "$READING"
 """
-IMAGES = sorted(Path("/var/cache/l3hv/images").glob("debian13-[0-9a-f]*/usr/sbin/nft"))
 
 
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("nft") is None, reason="needs nft and a network namespace of its own"
 )
-@pytest.mark.parametrize("image", [None, *(path.parents[2] for path in IMAGES[:1])])
+@pytest.mark.parametrize("system", [None, "debian12", "debian13"])
 def test_real_listings_of_nft_are_parsed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: Path | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str | None
 ) -> None:
-    """Test the nft of this machine, and that of the other Debian if its image exists."""
-    if image is not None:
+    """Test the nft of this machine, and those of the machines of the twin."""
+    if system is not None:
+        image = ensure_image(recipe(system), print)
         nft_that(f'exec chroot {image} /usr/sbin/nft "$@"', tmp_path, monkeypatch)
     done = subprocess.run(
         ["unshare", "--net", "sh", "-ec", OF_NFT % sys.executable],

@@ -53,7 +53,7 @@ def test_the_picture_in_the_documentation_is_that_of_the_lab(
 def test_failures_are_marked_with_their_reason() -> None:
     marks = Marks({"rr1": "no BFD"}, {("hv2", "b"): "Idle"}, {"vm3": "no lease"}, {"vm4": "absent"})
     drawn = picture(lab(), marks)
-    assert sorted({title.text for title in drawn.iter(f"{SVG}title")}) == [
+    assert sorted({str(title.text) for title in drawn.iter(f"{SVG}title")}) == [
         "Idle",
         "absent",
         "no BFD",

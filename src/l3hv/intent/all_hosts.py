@@ -135,6 +135,11 @@ class AllHosts:
             and server in host.settings.dhcp_servers
         )
 
+    def owners_for(self, intent: HostIntent) -> tuple[Owner, ...]:
+        """Return the owners that a host compares announcements with; none without strict validation."""
+        is_checking = intent.kind == "route_reflector" or self.common.is_mesh
+        return self._owners if is_checking and intent.settings.origin_validation == "strict" else ()
+
     def state_after_run(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:
         """Return the guests and neighbours that each host in ``touched`` has after the run, as plain data."""
         return {

@@ -35,6 +35,7 @@ from l3hv.plan.machines import topology
 from l3hv.plan.rules import rule_problems
 from l3hv.run.files import write_json
 from l3hv.run.memory import without_garbage_collection
+from l3hv.run.outside import outdated, outdated_sentences, peer_digests
 from l3hv.run.removals import Removals, load_applied, removals
 
 KEEP_RUNS_S = 24 * 3600
@@ -46,7 +47,8 @@ class Run:
 
     ``plans`` is the directory of the plans, one JSON file for each host that the run touches.  ``applied`` is
     the file that :func:`l3hv.run.removals.record_applied` copies to the directory ``memory`` once the run has
-    been applied.  ``removals`` are the hosts and guests that the run takes out of service.
+    been applied.  ``removals`` are the hosts and guests that the run takes out of service, and ``outdated``
+    are sentences about hosts outside of the run that have to change with it.
     """
 
     plans: Path
@@ -58,6 +60,7 @@ class Run:
     guests: int
     warnings: tuple[str, ...]
     removals: Removals
+    outdated: tuple[str, ...]
 
 
 @without_garbage_collection()
@@ -111,8 +114,12 @@ def read_fabric(
 
     run = _run_directory(place)
     known = dict(remembered)
+    digests = {}
     for host, host_slice in slices.items():
         plan = host_plan(host_slice)
+        if plan.managed and (plan.kind == "route_reflector" or reading.common.is_mesh):
+            only = None if host in touched else touched
+            digests[host] = peer_digests(plan, fabric.owners_for(host_slice.host), only)
         if host in touched:
             write_json(run / "plans" / f"{host}.json", as_plain(plan))
         known[host] = Known(
@@ -124,7 +131,10 @@ def read_fabric(
             announcements=announcements(plan),
         )
     save_index(place, seen, Index(known, others, reading.basis), index.hosts, reading.templated)
-    write_json(run / "applied.json", fabric.state_after_run(touched))
+    state = fabric.state_after_run(touched)
+    with_peers = {host: {**entry, "peers": digests.get(host, {})} for host, entry in state.items()}
+    write_json(run / "applied.json", with_peers)
+    recorded = {host: applied.peers for host, applied in before.items()}
     os.link(place / "announcements.json", run / "announcements.json")
     return Run(
         plans=run / "plans",
@@ -136,6 +146,7 @@ def read_fabric(
         guests=sum(host.guests for host in known.values()),
         warnings=tuple(stray_sentences(unread)),
         removals=removed,
+        outdated=tuple(outdated_sentences(outdated(recorded, digests, touched, kinds))),
     )
 
 

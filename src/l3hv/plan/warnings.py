@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 from l3hv.model.addressing import is_inside
 from l3hv.model.choices import FailureProfile
 from l3hv.model.daemons import DAEMONS, REFLECTORS_ONLY, TITLES, WITH_LATE_TIMERS, WITHOUT_BFD
-from l3hv.model.intent import HostIntent, HostSlice
+from l3hv.model.intent import HostIntent, HostSlice, Peer
 from l3hv.model.profiles import BFD_PROFILES, LLGR_PROFILES
 from l3hv.model.text import first_of, natural_key
 from l3hv.plan.sessions import any_client, failure_profile
@@ -45,14 +45,18 @@ def _large_mesh(host_slice: HostSlice) -> Iterator[str]:
     """Yield a warning of a mesh in which each new host costs all others a session on each path."""
     if not host_slice.common.is_mesh:
         return
-    host = host_slice.host
-    others = {peer.name: peer.id for peer in host_slice.peers if peer.kind == "hypervisor"}
-    is_first = host.kind == "hypervisor" and all(host.id < number for number in others.values())
-    if is_first and len(others) >= LARGE_MESH:
+    others = {peer.name for peer in host_slice.peers if peer.kind == "hypervisor"}
+    if _is_first_hypervisor(host_slice.host, host_slice.peers) and len(others) >= LARGE_MESH:
         yield (
             f"the mesh has {1 + len(others)} hypervisors, and each of them has sessions with all others: "
             "set l3hv_reflection: reflectors, and add a reflector to each path"
         )
+
+
+def _is_first_hypervisor(host: HostIntent, peers: Iterable[Peer]) -> bool:
+    """Tell whether the host is the hypervisor with the lowest id: one host of a mesh warns for all."""
+    others = (peer.id for peer in peers if peer.kind == "hypervisor")
+    return host.kind == "hypervisor" and all(host.id < number for number in others)
 
 
 def _without_block(host_slice: HostSlice) -> Iterator[str]:
@@ -106,18 +110,22 @@ def _missing_paths(host_slice: HostSlice) -> Iterator[str]:
 
 
 def _different_mtus(host_slice: HostSlice) -> Iterator[str]:
-    """Yield a warning of a reflector if the uplinks of its clients have different MTUs.
+    """Yield a warning of a reflector, or of the first hypervisor of a mesh, for hosts with different MTUs.
 
     The MTUs of unmanaged routers are not known.
     """
-    if host_slice.host.kind != "route_reflector":
-        return
-    names: dict[int, list[str]] = {}
-    for peer in host_slice.peers:
-        if peer.kind != "route_reflector" and peer.managed:
-            names.setdefault(peer.mtu, []).append(peer.name)
-    if len(names) > 1:
-        path = host_slice.host.uplinks[0].path
+    host = host_slice.host
+    is_reflector, is_mesh = host.kind == "route_reflector", host_slice.common.is_mesh
+    for path in dict.fromkeys(uplink.path for uplink in host.uplinks):
+        on_path = [peer for peer in host_slice.peers if peer.path == path]
+        if not is_reflector and not (is_mesh and _is_first_hypervisor(host, on_path)):
+            continue
+        names: dict[int, list[str]] = {} if is_reflector else {host.settings.mtu: [host.name]}
+        for peer in on_path:
+            if peer.kind != "route_reflector" and peer.managed:
+                names.setdefault(peer.mtu, []).append(peer.name)
+        if len(names) < 2:
+            continue
         listed = "; ".join(f"{mtu}: {first_of(names[mtu], MOST_NAMED)}" for mtu in sorted(names))
         yield (
             f"the hosts on path {path} have different MTUs ({listed}): packets above {min(names)} bytes "

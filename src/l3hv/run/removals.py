@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from l3hv.model.text import first_of, natural_key
 from l3hv.run.files import write_json
@@ -22,10 +23,19 @@ _MOST_NAMED = 8
 
 @dataclass(frozen=True)
 class Applied:
-    """The names of the ``guests`` and BGP ``neighbors`` that the last run left on a host."""
+    """The names of the ``guests`` and BGP ``neighbors`` that the last run left on a host.
+
+    ``peers`` has :func:`l3hv.run.outside.peer_digests` of a reflector or a host of a mesh; else it is empty.
+    """
 
     guests: tuple[str, ...]
     neighbors: tuple[str, ...]
+    peers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Applied:
+        """Return the record in the form of its file; files of earlier versions have no ``peers``."""
+        return cls(tuple(entry["guests"]), tuple(entry["neighbors"]), dict(entry.get("peers", {})))
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def load_applied(directory: Path) -> dict[str, Applied]:
     for path in directory.glob("*.json"):
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            left[path.stem] = Applied(tuple(entry["guests"]), tuple(entry["neighbors"]))
+            left[path.stem] = Applied.of(entry)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # Another run has just removed the file, or its content is not valid.
     return left
@@ -130,7 +140,7 @@ def record_applied(directory: Path, run: Path, done: Iterable[str], hosts: Colle
     known = load_applied(directory)
     for host in done:
         if host in planned:
-            applied = Applied(tuple(planned[host]["guests"]), tuple(planned[host]["neighbors"]))
+            applied = Applied.of(planned[host])
             if known.get(host) != applied:
                 write_json(directory / f"{host}.json", planned[host], is_durable=True)
                 known[host] = applied

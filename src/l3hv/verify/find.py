@@ -330,7 +330,7 @@ def _chains_of_others(plan: HostPlan, seen: Observation) -> Iterator[Item]:
 
 
 def _unknown_callers(plan: HostPlan, seen: Observation) -> Iterator[Item]:
-    """Yield the addresses that connect to a reflector's daemon and have no session in the plan.
+    """Yield the addresses that connect to a daemon and have no session in the plan.
 
     An address that now has a session may have been refused before it returned to the inventory.
     """

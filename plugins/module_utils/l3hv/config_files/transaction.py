@@ -63,9 +63,11 @@ class Transaction:
         """Write the previous file unless it is in place: a full file system may refuse every write."""
         with open(self.backup(path), "rb") as stream:
             content = stream.read()
-        now = Found(path)
-        if (now.content, now.mode, now.uid, now.gid) != (content, *self.files[path]):
-            write_file(path, content, *self.files[path])
+        now, before = Found(path), self.files[path]
+        assert before is not None, f"{path} did not exist"
+        mode, uid, gid = before
+        if (now.content, now.mode, now.uid, now.gid) != (content, mode, uid, gid):
+            write_file(path, content, mode, uid, gid)
 
     def end(self) -> None:
         self.pending = False

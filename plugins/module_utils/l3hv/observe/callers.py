@@ -1,4 +1,4 @@
-"""Addresses that connected to a reflector without a session there, from the log of its daemon."""
+"""Addresses that connected to a reflector, or a host of a mesh, without a session there, from its log."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ def unknown_callers(messages: str) -> dict[str, int]:
 
 
 def read_unknown_callers(plan: Plan) -> dict[str, int]:
-    """Return the addresses that the daemon of a reflector has refused recently, and how often."""
-    if plan["kind"] != "route_reflector":
+    """Return the addresses that a daemon has refused recently, and how often.
+
+    A host that has sessions with reflectors only opens them all itself: it expects no calls.
+    """
+    sessions = plan["routing"]["sessions"]
+    if plan["kind"] != "route_reflector" and all(one["relation"] == "reflector" for one in sessions):
         return {}
     units = [word for unit in ("bird*", "frr", "l3hv-gobgp-*") for word in ("--unit", f"{unit}.service")]
     words = ["journalctl", "--quiet", "--no-pager", "--output", "cat", "--since", CALLS_SINCE, *units]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import Any, TypeGuard
 
 from ansible.module_utils.l3hv.observe.nft import element_words, inner_element
 
@@ -98,7 +98,7 @@ def equals(left: Any, right: Any) -> dict[str, Any]:
     return {"match": {"op": "==", "left": left, "right": right}}
 
 
-def is_of_fields(match: Any) -> bool:
+def is_of_fields(match: Any) -> TypeGuard[dict[str, Any]]:
     """Tell whether a match compares several fields together with a set in the rule itself."""
     if match is None or match["op"] != "==" or not isinstance(match["right"], dict):
         return False

@@ -99,7 +99,8 @@ def read_gobgp(plan: Plan) -> dict[str, Any]:
     routing = plan["routing"]
     domains = list(dict.fromkeys(table["domain"] for table in routing["tables"]))
     names = {(session["domain"], session["neighbor"]): session["name"] for session in routing["sessions"]}
-    identifiers, digests, sessions = set(), [], {}
+    identifiers, digests = set(), []
+    sessions: dict[str, Any] = {}
     try:
         for domain in domains:
             identifiers.add(ask_gobgp(domain, "global").get("router_id"))

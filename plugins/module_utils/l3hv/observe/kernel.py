@@ -33,7 +33,7 @@ def read_links(netlink: IPRoute) -> dict[int, dict[str, Any]]:
             "up": bool(link["flags"] & 1),
             "carrier": link.get_attr("IFLA_CARRIER") == 1,
             "kind": info.get_attr("IFLA_INFO_KIND") if info else None,
-            "vlan": data.get_attr("IFLA_VLAN_ID") if hasattr(data, "get_attr") else None,
+            "vlan": data.get_attr("IFLA_VLAN_ID") if data is not None and hasattr(data, "get_attr") else None,
             "parent": link.get_attr("IFLA_LINK"),
             "master": link.get_attr("IFLA_MASTER"),
         }
@@ -108,7 +108,7 @@ def read_rules(netlink: IPRoute, family: int) -> list[dict[str, Any]]:
 
 def is_group_mac(mac: str | None) -> bool:
     """Tell whether a MAC is a broadcast or multicast: the lowest bit of its first byte."""
-    return bool(mac) and bool(int(mac[:2], 16) & 1)
+    return mac is not None and mac != "" and bool(int(mac[:2], 16) & 1)
 
 
 def read_wrong_neighbors(netlink: IPRoute, guests: dict[int, dict[str, Any]]) -> list[dict[str, str]]:
