@@ -90,11 +90,11 @@ def check_host(host: HostIntent, common: Common, notes: Notes) -> None:
 
 def _check_daemon(settings: Settings, notes: Notes) -> None:
     if settings.daemon not in WITH_IGP:
-        title = "BIRD 1.6" if settings.daemon == "bird1" else TITLES[settings.daemon]
+        title = {"bird1": "BIRD 1.6", "bird3": "BIRD 3.1"}.get(settings.daemon, TITLES[settings.daemon])
         notes.add(
             "l3hv_daemon",
             settings.daemon,
-            f"l3hv configures the IGP of l3hv_underlay: igp in BIRD 2 and 3, not in {title}.",
+            f"l3hv_underlay: igp works with BIRD 2, and not with {title}.",
             f"Choose {' or '.join(sorted(WITH_IGP))}, {L2}",
         )
 

@@ -110,8 +110,11 @@ The client drops its own routes (RFC 4456, section 8).  The number of prefixes t
 client therefore depends on the other clients.
 """
 
-WITH_IGP: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
-"""Daemons whose IGP l3hv configures (``l3hv_underlay: igp``)."""
+WITH_IGP: frozenset[DaemonName] = frozenset({"bird2"})
+"""Daemons with which the next hops of BGP follow an IGP (``l3hv_underlay: igp``).
+
+BIRD 3.1 leaves the next hops of a dead path in the kernel for seconds.
+"""
 
 WITH_LATE_TIMERS = frozenset({"1.6.8", "2.0.12"})
 """Versions that finish work that a timer started up to 3 s late (BIRD before 2.14)."""

@@ -117,6 +117,7 @@ def any_client(host: HostIntent) -> tuple[Peer, ...]:
             domains=host.domains,
             mtu=host.settings.mtu,
             addresses=host.path_addresses,
+            asn=host.asn,
         ),
     )
 
