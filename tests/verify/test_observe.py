@@ -996,7 +996,8 @@ import json
 {FINDING.format(str(MODULES.parent / "module_utils"))}
 from {OBSERVE}.routes import read_tables
 plan = {{"uplinks": [], "tunnels": [], "table_names": [{{"name": "public", "id": 90}}],
-        "routing": {{"tables": [{{"family": "ipv4", "kernel_table": 90, "name": "public4"}}]}}}}
+        "routing": {{"daemon": {{"name": "bird2"}},
+                     "tables": [{{"family": "ipv4", "kernel_table": 90, "name": "public4"}}]}}}}
 own, learned = read_tables(plan, {{}}, {{}})
 print(json.dumps([[route["prefix"] for route in own["public ipv4"]], learned["public4"].count]))
 """

@@ -44,6 +44,7 @@ PUBLIC = """\
 PLAN = {
     "routing": {
         "daemon": {"name": "frr"},
+        "cluster_id": "198.51.100.126",
         "tables": [{"domain": "public"}, {"domain": "public"}, {"domain": "private"}],
         "sessions": [{"name": "hv1_public", "neighbor": "198.51.100.1"}],
         "ranges": [],
