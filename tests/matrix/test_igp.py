@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 from changed_intents import copy_of, set_variable
 from failures import edited_bird, traffic_of_cut, traffic_of_kill
-from lab import GUESTS, HYPERVISORS, INTERNET, Lab, booted, both_families, wait_for
+from lab import INTERNET, Lab, booted, both_families, wait_for
+from machines import GUESTS, HYPERVISORS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.twin]
 
@@ -64,7 +65,7 @@ CHOICES = {
 }
 
 
-@pytest.fixture(scope="module", params=CHOICES.values(), ids=CHOICES)
+@pytest.fixture(scope="module", params=[*CHOICES.values()], ids=[*CHOICES])
 def choice(request: pytest.FixtureRequest) -> Choice:
     found: Choice = request.param
     return found
