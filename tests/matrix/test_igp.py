@@ -65,7 +65,7 @@ CHOICES = {
 }
 
 
-@pytest.fixture(scope="module", params=list(CHOICES.values()), ids=list(CHOICES))
+@pytest.fixture(scope="module", params=[*CHOICES.values()], ids=[*CHOICES])
 def choice(request: pytest.FixtureRequest) -> Choice:
     found: Choice = request.param
     return found
