@@ -46,7 +46,7 @@ PLAN = {
         "daemon": {"name": "frr"},
         "cluster_id": "198.51.100.126",
         "tables": [{"domain": "public"}, {"domain": "public"}, {"domain": "private"}],
-        "sessions": [{"name": "hv1_public", "neighbor": "198.51.100.1"}],
+        "sessions": [{"name": "hv1_public", "neighbor": "198.51.100.1", "interface": "a-public"}],
         "ranges": [],
     }
 }

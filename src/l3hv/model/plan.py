@@ -739,6 +739,8 @@ class Session:
     """The name of the session's secret, the same at both ends; none without a secret."""
     ttl_security: bool
     """Whether packets of BGP must have a TTL of 255 (RFC 5082)."""
+    unnumbered: bool
+    """Whether it runs between link-local addresses, which are also the next hops of IPv4 (RFC 8950)."""
     channels: tuple[Channel, ...]
     """The session's address families."""
 

@@ -211,6 +211,7 @@ def _session(
         bfd=profile in BFD_PROFILES and uplink.interface != LOOPBACK,
         key=session_key(host, peer),
         ttl_security=host.settings.ttl_security and peer.ttl_security,
+        unnumbered=network.family == "ipv6" and network.prefix.is_link_local,
         channels=channels,
     )
 

@@ -93,7 +93,9 @@ def _option(hint: Any, text: str) -> dict[str, Any]:
     found = shape(hint)
     nested = found.pop("options", None)
     option = {"description": _LITERAL.sub(r"C(\1)", text), **found}
-    if type(None) not in get_args(hint):
+    if type(None) in get_args(hint):
+        option.pop("choices", None)  # Ansible compares None with the choices too
+    else:
         option["required"] = True
     return option if nested is None else {**option, "options": nested}
 
