@@ -273,7 +273,7 @@ def names(sound: dict[str, Any]) -> list[str]:
     for key in ("l3hv_domains", "l3hv_paths", "l3hv_pools"):
         found |= common.get(key, {}).keys()
     for _, variables in sound["hosts"].values():
-        uplinks = variables["l3hv_uplinks"]
+        uplinks = variables.get("l3hv_uplinks", {})  # a spine has none
         # A list has the neighbours at the other ends of links.
         for uplink in uplinks if isinstance(uplinks, list) else uplinks.values():
             found |= set(uplink.values()) if isinstance(uplink, dict) else {uplink}
