@@ -58,7 +58,7 @@ def advertised_prefix(guest: str, family: int) -> str:
     """Return the prefix by which other hosts reach a guest: that of its route, or its hypervisor's block."""
     prefix = prefix_of(guest, family)
     advertised = advertised_prefixes(GUESTS[guest], "public", family)
-    return next(each for each in advertised if ip_network(prefix).subnet_of(ip_network(each)))  # type: ignore[arg-type]
+    return next(each for each in advertised if ip_network(prefix).subnet_of(ip_network(each)))  # type: ignore[arg-type] # one family
 
 
 def advertised_prefixes(hypervisor: str, domain: str, family: int) -> list[str]:

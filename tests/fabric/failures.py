@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab import Flows, Lab, Traffic
+from lab import Flows, Lab, Traffic, wait_for
 
 BIRD = "/etc/bird/bird.conf"
 BEHIND_A_ROUTER = """
@@ -94,3 +94,22 @@ def edited_bird(fabric: Lab, machine: str, *edits: str) -> Iterator[None]:
         yield
     finally:
         fabric.run(machine, f"mv {BIRD}.kept {BIRD} && birdc configure")
+
+
+def assert_forgery_is_refused(fabric: Lab, judge: str, table: str, session: str) -> None:
+    """Let hv3 announce the address of vm1, a guest of hv1, and check that ``judge`` refuses it.
+
+    ``session`` is the session of ``judge`` with hv3, and ``table`` the BIRD table of its routes.
+    """
+    forged = (
+        "/^function announce_public4/a if net = 203.0.113.1/32 then accept;",
+        "$a protocol static forged { ipv4 { table public4; }; route 203.0.113.1/32 blackhole; }",
+    )
+    fabric.wait_until_converged()
+    had = fabric.run("hv2", "ip route show table public 203.0.113.1")
+    with edited_bird(fabric, "hv3", *forged):
+        refused = f"birdc show route filtered 203.0.113.1/32 table {table}"
+        wait_for("the refusal", lambda: session in fabric.run(judge, f"{refused} || true"), 20)
+        assert fabric.run("hv2", "ip route show table public 203.0.113.1") == had
+        assert fabric.reached("vm3", ["203.0.113.1"]) == {"203.0.113.1"}
+    fabric.wait_until_converged()

@@ -87,6 +87,7 @@ def test_all_guests_reach_each_other_and_the_internet(fabric: Lab) -> None:
 
 def test_another_run_changes_nothing(fabric: Lab) -> None:
     assert fabric.playbook("site.yml", "--check").changed_hosts() == {}
+    assert fabric.provision() == {}
 
 
 def test_a_dead_link_costs_the_time_of_its_detection(fabric: Lab) -> None:

@@ -16,6 +16,10 @@ from l3hv.run.removals import record_applied
 HOSTS = {
     "mesh": ("hv1", "hv2", "hv3", "internet"),
     "lab": ("hv1", "hv2", "hv3", "internet", "rr1", "rr2"),
+    "leaf-spine": (
+        *("hv1", "hv2", "hv3", "hv4", "internet"),
+        *("leaf1", "leaf2", "leaf3", "leaf4", "spine1", "spine2"),
+    ),
 }
 GUEST = {"name": "vm9", "mac": "50:54:33:00:00:99", "ipv4": "203.0.113.9"}
 
@@ -110,3 +114,13 @@ def test_a_host_that_has_no_record_is_not_named(tmp_path: Path) -> None:
     fabric = Fabric(tmp_path, "mesh")
     assert fabric.run("hv1") == ()
     assert fabric.run("hv2") == ()  # hv1 was configured for hv2; the others have no record
+
+
+def test_with_strict_validation_a_new_guest_changes_the_leaves_above_it(tmp_path: Path) -> None:
+    fabric = Fabric(tmp_path, "leaf-spine")
+    fabric.be_strict()
+    fabric.run()
+    fabric.add_guest("hv1")
+    (sentence,) = fabric.run("hv1", applied=False)
+    assert "leaves out leaf1, leaf2, which must change too: sessions with hv1," in sentence
+    assert fabric.run("hv1", "leaf1", "leaf2", applied=False) == ()

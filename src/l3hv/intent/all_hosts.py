@@ -122,7 +122,7 @@ class AllHosts:
             intent,
             peers(intent, self._roster),
             self._largest,
-            (lambda: self._owners) if is_written else tuple,
+            (lambda: self.owners_for(intent)) if is_written else tuple,
             edges=edges(intent, self._roster),
             holders=lambda: self._holders,
             relays=self._relays if is_written else lambda _: (),
@@ -139,9 +139,16 @@ class AllHosts:
         )
 
     def owners_for(self, intent: HostIntent) -> tuple[Owner, ...]:
-        """Return the owners that a host compares announcements with; none without strict validation."""
-        is_checking = intent.kind == "route_reflector" or self.common.is_mesh
-        return self._owners if is_checking and intent.settings.origin_validation == "strict" else ()
+        """Return the owners that a host compares announcements with; none without strict validation.
+
+        A leaf has those of the hypervisors below it: a guest changes no other leaf.
+        """
+        if intent.settings.origin_validation != "strict" or not self.common.checks_announcements(intent):
+            return ()
+        if intent.kind != "leaf":
+            return self._owners
+        below = set(neighbor_names(intent, self._roster))
+        return tuple(owner for owner in self._owners if owner.host in below)
 
     def state_after_run(self, touched: Collection[str]) -> dict[str, dict[str, list[str]]]:
         """Return the guests and neighbours that each host in ``touched`` has after the run, as plain data."""

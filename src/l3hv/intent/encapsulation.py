@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from typing import TypeVar
 
 from l3hv.intent.fabric import LEAST_IPV6_MTU, path_name
 from l3hv.intent.guests import LONGEST_INTERFACE, interface_name, reference
@@ -16,16 +17,12 @@ from l3hv.model.names import FALLBACK_DEVICES
 from l3hv.model.text import natural_key
 
 Interface = IPv4Interface | IPv6Interface
+T = TypeVar("T")
 Place = tuple[str, str, Family]
 """A path, a domain and a family."""
 
 WITH_MULTIHOP: frozenset[DaemonName] = frozenset({"bird2", "bird3"})
 """The daemons for which l3hv has a configuration with neighbours in other subnets."""
-
-
-def has_tunnels(host: HostIntent, common: Common) -> bool:
-    """Tell whether a host has tunnel devices: a reflector forwards nothing, and has none."""
-    return common.encapsulation is not None and host.kind != "route_reflector"
 
 
 def outer_header(common: Common | None) -> int:
@@ -40,12 +37,17 @@ def outer_header(common: Common | None) -> int:
 
 def read_routers(fields: Fields) -> dict[Place, Interface]:
     """Return the routers of the host's subnets, each with the length of the subnet."""
+    return _by_place(fields.mapping("l3hv_routers"), _ROUTERS)
+
+
+def _by_place(paths: Fields, converters: Mapping[Family, Callable[[object], T]]) -> dict[Place, T]:
+    """Return the values below path, domain and family."""
     return {
         (path, domain, family): found
-        for path, domains in fields.mapping("l3hv_routers").named(path_name)
+        for path, domains in paths.named(path_name)
         for domain, families in domains.named(reference, frozenset(FAMILIES))
         for family in FAMILIES
-        if (found := families.take(family, _ROUTERS[family])) is not None
+        if (found := families.take(family, converters[family])) is not None
     }
 
 
@@ -57,7 +59,7 @@ def _ipv6_router(value: object) -> Interface:
     return _router(value, "ipv6", "an IPv6 router with the length of the host's subnet", '"2001:db8::1/124"')
 
 
-_ROUTERS = {"ipv4": _ipv4_router, "ipv6": _ipv6_router}
+_ROUTERS: dict[Family, Callable[[object], Interface]] = {"ipv4": _ipv4_router, "ipv6": _ipv6_router}
 
 
 def _router(value: object, family: Family, expected: str, example: str) -> Interface:
@@ -77,13 +79,7 @@ def _router(value: object, family: Family, expected: str, example: str) -> Inter
 
 def read_tunnel_names(fields: Fields) -> dict[Place, str]:
     """Return the names of tunnel devices."""
-    return {
-        (path, domain, family): found
-        for path, domains in fields.mapping("l3hv_tunnel_devices").named(path_name)
-        for domain, families in domains.named(reference, frozenset(FAMILIES))
-        for family in FAMILIES
-        if (found := families.take(family, interface_name)) is not None
-    }
+    return _by_place(fields.mapping("l3hv_tunnel_devices"), dict.fromkeys(FAMILIES, interface_name))
 
 
 # Relations.
@@ -190,7 +186,7 @@ def check_encapsulation(host: HostIntent, common: Common, notes: Notes) -> None:
             "With l3hv_encapsulation the outer packets are routed by the table main, not by a VRF.",
             "Choose l3hv_data_plane: rules.",
         )
-    if not has_tunnels(host, common):
+    if not common.has_tunnels(host):
         return
     for network in common.networks:
         if not any((up.path, up.domain) == (network.path, network.domain) for up in host.uplinks):

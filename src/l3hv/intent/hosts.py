@@ -14,7 +14,6 @@ from l3hv.intent.blocks import blocks_of
 from l3hv.intent.claims import guest_claims
 from l3hv.intent.encapsulation import (
     check_encapsulation,
-    has_tunnels,
     outer_header,
     read_routers,
     read_tunnel_names,
@@ -713,7 +712,7 @@ def _check_id(host: HostIntent, common: Common, notes: Notes) -> None:
         for n in _networks(host, common)
         if declared_address(n, host.path_addresses) is None
     ]
-    if host.has_loopbacks or common.has_igp:
+    if common.has_loopbacks(host):
         for domain in common.domains:
             if domain.name in host.domains:
                 prefixes += [(p, f"{p} (loopbacks, {domain.name})") for p in domain.loopbacks]
@@ -1096,7 +1095,7 @@ def _check_interfaces(
     used: dict[str, str] = {}
     if host.uses_vrfs:
         used = {domain: f"the VRF of {domain} (l3hv_data_plane)" for domain in host.domains}
-    for net in _networks(host, common) if has_tunnels(host, common) else ():
+    for net in _networks(host, common) if common.has_tunnels(host) else ():
         places[f"l3hv_tunnel_devices.{net.path}.{net.domain}.{net.family}"] = host.tunnel_in(net)
     for uplink in host.uplinks:
         where = f"l3hv_uplinks.{uplink.path}"

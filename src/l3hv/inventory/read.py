@@ -123,7 +123,7 @@ def read_fabric(
     digests = {}
     for host, host_slice in slices.items():
         plan = host_plan(host_slice)
-        if plan.managed and (plan.kind == "route_reflector" or reading.common.is_mesh):
+        if plan.managed and reading.common.checks_announcements(host_slice.host):
             only = None if host in touched else touched
             digests[host] = peer_digests(plan, fabric.owners_for(host_slice.host), only)
         if host in touched:

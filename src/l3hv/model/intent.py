@@ -189,6 +189,18 @@ class Common:
         """Whether links have only link-local addresses."""
         return self.has_links and self.links == "unnumbered"
 
+    def has_tunnels(self, host: HostIntent) -> bool:
+        """Tell whether a host has tunnel devices: a reflector forwards nothing, and has none."""
+        return self.encapsulation is not None and host.kind != "route_reflector"
+
+    def has_loopbacks(self, host: HostIntent) -> bool:
+        """Tell whether a host has one of the loopbacks of each domain: with an IGP every host has them."""
+        return self.has_igp or host.kind == "hypervisor" or host.is_switch
+
+    def checks_announcements(self, host: HostIntent) -> bool:
+        """Tell whether a host compares what hypervisors advertise with the inventory."""
+        return host.kind in ("route_reflector", "leaf") or self.is_mesh
+
     @property
     def is_mesh(self) -> bool:
         """Whether hypervisors have sessions with each other, and not with reflectors."""
@@ -417,11 +429,6 @@ class HostIntent:
     def is_switch(self) -> bool:
         """Whether it is a leaf or spine, which advertises the routes of its neighbours to others."""
         return self.kind in SWITCHES
-
-    @property
-    def has_loopbacks(self) -> bool:
-        """Whether it has one of the loopbacks of each domain."""
-        return self.kind == "hypervisor" or self.is_switch
 
     @property
     def uses_vrfs(self) -> bool:

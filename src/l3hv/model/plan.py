@@ -146,7 +146,10 @@ class Uplink:
     addresses: tuple[UplinkAddress, ...]
     """The host's addresses, one for each family that the path carries."""
     link_local: str | None
-    """The host's link-local address; none if the kernel makes one of the MAC."""
+    """The host's link-local address with an IGP; none without one."""
+    has_planned_link_local: bool
+    """Whether the plan has the link-local address, and the kernel makes none of the MAC: with an IGP for
+    IPv6, and on unnumbered links."""
     on_link: tuple[OnLinkRoute, ...]
     """Routes in C(main) to the loopbacks of other hosts, with an IGP."""
     proxied6: str | None

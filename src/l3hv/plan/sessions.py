@@ -242,8 +242,7 @@ def _next_hop_table(common: Common, host: HostIntent, family: Family) -> str | N
     """Return the BIRD table in which a host looks up next hops that are not on its links."""
     if common.has_igp:
         return igp_table(family)
-    has_tunnels = common.encapsulation is not None and host.kind != "route_reflector"
-    return next_hop_table(family) if has_tunnels else None
+    return next_hop_table(family) if common.has_tunnels(host) else None
 
 
 def _carries(common: Common, network: PathNetwork, family: Family) -> bool:
@@ -427,8 +426,7 @@ def router_id(common: Common, host: HostIntent) -> str:
 def _router_ids(common: Common, host: HostIntent) -> Iterator[str]:
     for domain in _private_first(common):
         loopback = domain.loopback("ipv4")
-        has_loopback = host.has_loopbacks or common.has_igp
-        if has_loopback and loopback is not None and domain.name in host.domains:
+        if common.has_loopbacks(host) and loopback is not None and domain.name in host.domains:
             yield str(numbered(loopback, host.id))
     for domain in common.domains:
         for uplink in host.uplinks:

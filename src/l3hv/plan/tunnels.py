@@ -28,7 +28,7 @@ hop on the device itself instead.
 
 
 def _networks(common: Common, host: HostIntent) -> Iterator[tuple[UplinkIntent, PathNetwork]]:
-    if common.encapsulation is None or host.kind == "route_reflector":
+    if not common.has_tunnels(host):
         return
     for uplink in host.uplinks:
         for family in FAMILIES:
@@ -68,8 +68,7 @@ def untunnelled(common: Common, host: HostIntent, network: PathNetwork) -> str |
 def sets_onlink(common: Common, host: HostIntent, family: Family) -> bool:
     """Tell whether the import of routes must set ``onlink``."""
     return (
-        common.encapsulation is not None
-        and host.kind != "route_reflector"
+        common.has_tunnels(host)
         and family in ONLINK_FAMILIES
         and host.settings.daemon in WITHOUT_ONLINK_OF_TABLES
     )

@@ -52,6 +52,7 @@ def _uplink(common: Common, host: HostIntent, uplink: UplinkIntent) -> Uplink:
         vrf=host.vrf_of(uplink.domain),
         addresses=tuple(_address(host, network) for network in networks if network is not None),
         link_local=link_local(common, uplink.path, host.id) if has_igp6 else None,
+        has_planned_link_local=has_igp6 or common.is_unnumbered,
         on_link=fallbacks(common, host, uplink),
         proxied6=own_loopback(common.domain(uplink.domain), "ipv6", host.id)
         if has_igp6 and host.kind != "route_reflector"
@@ -89,7 +90,7 @@ def loopback_addresses(common: Common, host: HostIntent) -> tuple[LoopbackAddres
 
 
 def _loopbacks(common: Common, host: HostIntent) -> Iterator[LoopbackAddress]:
-    if host.has_loopbacks or common.has_igp:
+    if common.has_loopbacks(host):
         for domain in common.domains:
             for family in domain.families:
                 prefix = domain.loopback(family)

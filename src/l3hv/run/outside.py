@@ -1,4 +1,4 @@
-"""The hosts outside of a run that have to change with it: reflectors, and all hosts of a mesh.
+"""The hosts outside of a run that have to change with it: reflectors, leaves, and all hosts of a mesh.
 
 Such a host has the sessions of its neighbours in its configuration, and with strict origin validation their
 prefixes.  A run records a digest of these for each neighbour (:class:`l3hv.run.removals.Applied`).  A later

@@ -25,7 +25,8 @@ _MOST_NAMED = 8
 class Applied:
     """The names of the ``guests`` and BGP ``neighbors`` that the last run left on a host.
 
-    ``peers`` has :func:`l3hv.run.outside.peer_digests` of a reflector or a host of a mesh; else it is empty.
+    ``peers`` has :func:`l3hv.run.outside.peer_digests` of a reflector, a leaf or a host of a mesh; else it is
+    empty.
     """
 
     guests: tuple[str, ...]
